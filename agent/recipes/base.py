@@ -1,0 +1,271 @@
+"""What a recipe is: how one kind of app's data is exported, staged beside the old, swapped in and taken back.
+
+A recipe tells its app's story with engines; what is the same for all of them (locks, journal, frames, progress, limits,
+expiry) is in `agent.transfers`, above the recipes. To know when writing one: anything a step creates outside the
+process is written to the import's `Record` *before* it is created: `discard` and `recover` find it after a kill -9.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from common.headers import ArchiveHeader
+
+Fact = str | int | bool | None | list[str]
+"""What a Record may hold under a name."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a recipe writes. The names are public: `?format=` and the archive's header carry them."""
+
+    name: str
+    media_type: str
+    suffix: str
+    """With its dot, for example ".sql.gz"."""
+    description: str
+    """For a person, for example "SQL text, compressed; opens with psql"."""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Whether an operation is possible now, and why not where not: `obstacle` is a sentence, empty when it is."""
+
+    obstacle: str = ""
+
+    @property
+    def is_possible(self) -> bool:
+        return not self.obstacle
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a recipe says about its app now; see DescribeResponse in agent.proto."""
+
+    engine: str
+    engine_version: str = ""
+    can_export: Capability = Capability()
+    can_import: Capability = Capability()
+    estimated_bytes: int = 0
+    """Of what an export reads, before compression; 0: not known."""
+    import_needs_app_stop: bool = False
+    can_undo: bool = True
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class Step(enum.Enum):
+    """What a transfer is doing; the wire's Phase without its framing values."""
+
+    PREPARING = "preparing"
+    TRANSFERRING = "transferring"
+    VERIFYING = "verifying"
+    RESTORING = "restoring"
+    UNDOING = "undoing"
+
+
+class Progress(Protocol):
+    """Where a recipe says how far it is. Cheap: may be called for every chunk."""
+
+    def step(self, step: Step, note: str = "") -> None:
+        """Enter a step, with one sentence for a person; the same step again only changes the sentence."""
+
+    def read(self, size_bytes: int) -> None:
+        """That many more bytes were read from the app (export) or from the upload (import)."""
+
+    def expect(self, total_bytes: int) -> None:
+        """An estimate of all bytes that `read` will count; may be corrected later."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the caller asked for; `options` are the recipe's own, unknown names raise InvalidRequestError."""
+
+    format: Format
+    app_id: str
+    file_name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Export:
+    """An archive that is about to flow.
+
+    `chunks` yields the payload in pieces of about 1 MiB (at most 2 MiB) and ends normally only when the dump is proven
+    complete. `counts` and `warnings` may grow until then; they go into the end frame.
+    """
+
+    header: ArchiveHeader
+    chunks: AsyncGenerator[bytes, None]
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An archive that arrives.
+
+    `chunks` ends normally only once the end frame came and agreed, so a recipe that saw it end knows the file is whole
+    as sent; when it raises, let the error through. Until it has ended, nothing that was built may count as verified.
+    `header` is what the sender says, which may be nothing, or wrong: the content decides.
+    """
+
+    header: ArchiveHeader
+    chunks: AsyncIterator[bytes]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Record(Protocol):
+    """One import's line in the agent's journal: what exists outside the process on its behalf.
+
+    Attributes:
+        transfer_id: 1 to 64 characters of [A-Za-z0-9_-]; not fit for names of limited length or case.
+        key: 12 digits of lower-case hex, unique per import: use it in names of databases, roles, directories.
+        facts: the recipe's own, kept across restarts. Never a secret.
+    """
+
+    transfer_id: str
+    key: str
+    facts: dict[str, Fact]
+
+    def save(self, **facts: Fact) -> None:
+        """Merge into `facts` and make durable (fsync, rename) before returning."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an import would change; see Preview in transfer.proto."""
+
+    changes: tuple[str, ...] = ()
+    counts_now: Mapping[str, int] = field(default_factory=dict)
+    counts_after: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    header: ArchiveHeader | None = None
+    """What the archive turned out to be, where the content says more than the sender did."""
+
+
+class Recovered(enum.Enum):
+    """Which data the app has after an interrupted swap or undo was brought to one side."""
+
+    PREVIOUS = "previous"
+    """The data from before the import; what was staged is dropped or will be by `discard`."""
+    IMPORTED = "imported"
+    """The imported data; the previous data is kept as after `restore`."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an import may cost at most. All are checked while data arrives, not at its end."""
+
+    archive_bytes: int = 1 << 40
+    """Size of the uploaded file."""
+    content_bytes: int = 4 << 40
+    """Size after decompression."""
+    expansion_ratio: int = 200
+    """Content bytes for each byte of the file, once the content is over 1 GiB; above it is a bomb."""
+    entries: int = 20_000_000
+    """Members of a tar or zip."""
+    free_bytes: int = 256 << 20
+    """Room that staging leaves on every filesystem it writes to; below it NoSpaceError."""
+
+
+class AppControl(Protocol):
+    """Stops and starts the app around a swap that needs it down."""
+
+    @property
+    def is_possible(self) -> bool:
+        """False: there is no way to stop the app from here."""
+
+    async def stop(self) -> None:
+        """Returns once the app has ended; AppBusyError when it does not. Stopping a stopped app is fine."""
+
+    async def start(self) -> None:
+        """Returns once the start command has; ToolFailedError when it fails. Starting a running app is fine."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every recipe gets from the agent.
+
+    Attributes:
+        work_directory: on disk, the agent's own, mode 0700; spool files go here and are deleted by their makers.
+        settings: the recipe's own table of the agent's configuration, not yet checked. May hold names of files with
+            secrets, never secrets.
+    """
+
+    app_id: str
+    work_directory: Path
+    limits: Limits
+    app_control: AppControl
+    settings: Mapping[str, object]
+    made_by: str = "mathison-data"
+
+
+class Recipe(abc.ABC):
+    """One kind of app. An object serves one app for the life of the agent; only one transfer runs at a time.
+
+    Every method raises errors of `common.errors` only (anything else is a fault and answered as INTERNAL), and cleans
+    up in `finally` when it is cancelled: no process, descriptor or temporary file outlives it.
+    """
+
+    name: ClassVar[str]
+    """The platform's slug, for example "postgresql"."""
+    data_export_description: ClassVar[str]
+    """What an export holds and what it does not, for a person."""
+    export_formats: ClassVar[tuple[Format, ...]]
+    """The first is the default."""
+    import_formats: ClassVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def __init__(self, surroundings: Surroundings) -> None:
+        """Check the settings; InvalidRequestError names what is wrong. Does not touch the app."""
+
+    @abc.abstractmethod
+    async def describe(self) -> Description:
+        """The app as it is now. An app that does not answer is a Capability with an obstacle, not an error."""
+
+    @abc.abstractmethod
+    def export_data(self, options: ExportOptions, progress: Progress) -> AbstractAsyncContextManager[Export]:
+        """A consistent archive of the app's data. Leaving the context early ends the dump."""
+
+    @abc.abstractmethod
+    async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
+        """Build and verify the upload beside the app's data; the app notices nothing.
+
+        On failure the caller runs `discard(record)`, so only what `record` does not name has to be cleaned up here.
+        """
+
+    @abc.abstractmethod
+    async def restore(self, record: Record, progress: Progress) -> None:
+        """Swap the staged data in and make it durable; the previous data stays, found through `record`.
+
+        Runs shielded from cancellation. Fails with the app on its previous data and the staged data still there.
+        """
+
+    @abc.abstractmethod
+    async def undo(self, record: Record, progress: Progress) -> None:
+        """Swap the previous data back in and drop the imported. Runs shielded; fails with the imported in place."""
+
+    @abc.abstractmethod
+    async def discard(self, record: Record) -> None:
+        """Drop what `record` still holds beside the app's data: staged data, or previous data after `restore`.
+
+        Idempotent, and right after a crash at any point of `stage`. Never touches what the app reads.
+        """
+
+    @abc.abstractmethod
+    async def recover(self, record: Record) -> Recovered:
+        """After a crash in `restore` or `undo`: bring the app to entirely one side and say which. Idempotent."""
+
+    async def close(self) -> None:  # noqa: B027  # most recipes hold nothing
+        """Let go of what the recipe holds for its lifetime; the agent stops."""
+
+
+RecipeFactory = Callable[[Surroundings], Recipe]
+Cleanup = Callable[[], Awaitable[None]]

@@ -1,0 +1,209 @@
+"""The closed list of errors that a caller can meet, raised where they happen and translated in one place.
+
+Each class is one reason of docs/errors.md. The text is for the person who asked: it names the thing, says what was
+changed (nothing, unless it says otherwise) and holds no secret. `common.status` turns an error into a gRPC status and
+back; the controller's `api.problems` turns it into an HTTP answer.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+
+
+class ServiceError(Exception):
+    """The base of all errors that are answers; never raised itself."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, text: str, *, next_step: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.next_step = next_step
+
+
+class InternalError(ServiceError):
+    """A fault of ours; the log has the cause."""
+
+
+class InvalidRequestError(ServiceError):
+    """The request itself is wrong: an unknown option, a malformed id."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+
+
+class NotAuthenticatedError(ServiceError):
+    """No credentials, or unknown ones."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "NOT_AUTHENTICATED"
+
+
+class NotPermittedError(ServiceError):
+    """The caller is known and may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "NOT_PERMITTED"
+
+
+class AppNotFoundError(ServiceError):
+    """No such app, or one of a workspace that the caller may not see."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "APP_NOT_FOUND"
+
+
+class TransferNotFoundError(ServiceError):
+    """The agent knows no transfer, or nothing staged, under this id."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "TRANSFER_NOT_FOUND"
+
+
+class TransferInProgressError(ServiceError):
+    """The app is busy with another transfer; ask again when that one has ended."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "TRANSFER_IN_PROGRESS"
+
+
+class CancelledError(ServiceError):
+    """The transfer was cancelled by a caller before it could change anything."""
+
+    code = grpc.StatusCode.CANCELLED
+    reason = "CANCELLED"
+
+
+class FormatNotSupportedError(ServiceError):
+    """The recipe does not write this format."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "FORMAT_NOT_SUPPORTED"
+
+
+class UploadIncompleteError(ServiceError):
+    """The upload ended without its end frame, or the HTTP body was cut."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "UPLOAD_INCOMPLETE"
+
+
+class DigestMismatchError(ServiceError):
+    """Size or SHA-256 of what arrived differs from what its sender said."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "DIGEST_MISMATCH"
+
+
+class ArchiveError(ServiceError):
+    """The uploaded file cannot be imported because of what it is; uploading it again does not help."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "ARCHIVE_DAMAGED"
+
+
+class ArchiveWrongKindError(ArchiveError):
+    """The file is whole as far as one can tell, but is not what this app takes."""
+
+    reason = "ARCHIVE_WRONG_KIND"
+
+
+class ArchiveTruncatedError(ArchiveError):
+    """The file's own format says that its end is missing."""
+
+    reason = "ARCHIVE_TRUNCATED"
+
+
+class ArchiveDamagedError(ArchiveError):
+    """The file's own structure or checksums do not hold."""
+
+    reason = "ARCHIVE_DAMAGED"
+
+
+class ArchiveRefusedError(ArchiveError):
+    """The file tries something that no honest archive does, or something that an import may not do."""
+
+    reason = "ARCHIVE_REFUSED"
+
+
+class ArchiveIncompatibleError(ArchiveError):
+    """A good file that this app cannot take, for example one of a newer version."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "ARCHIVE_INCOMPATIBLE"
+
+
+class LimitExceededError(ServiceError):
+    """Size, number of entries or expansion ratio is over the agent's limit."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = "LIMIT_EXCEEDED"
+
+
+class NoSpaceError(ServiceError):
+    """There is no room to build the staged copy."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "NO_SPACE"
+
+
+class AppUnavailableError(ServiceError):
+    """The app itself does not answer, or refuses the agent's credentials."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "APP_UNAVAILABLE"
+
+
+class AppBusyError(ServiceError):
+    """The app could not be interrupted for the swap; what was staged is still there and the step may be repeated."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "APP_BUSY"
+
+
+class AppMustStopError(ServiceError):
+    """The swap needs the app stopped, and the agent has no way to stop it."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "APP_MUST_STOP"
+
+
+class SourceUnreadableError(ServiceError):
+    """Part of the app's data cannot be read; an export that silently lacks it would be worse than none."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "SOURCE_UNREADABLE"
+
+
+class ToolFailedError(ServiceError):
+    """A dump or restore program ended badly; the text has what it said last."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = "TOOL_FAILED"
+
+
+class NothingToUndoError(ServiceError):
+    """No previous data is kept: never imported, already undone, confirmed or expired."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOTHING_TO_UNDO"
+
+
+class AgentUnavailableError(ServiceError):
+    """The app's agent does not answer, or went away in the middle."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "AGENT_UNAVAILABLE"
+
+
+def _subclasses(parent: type[ServiceError]) -> list[type[ServiceError]]:
+    return [parent, *(found for child in parent.__subclasses__() for found in _subclasses(child))]
+
+
+ERRORS_BY_REASON: dict[str, type[ServiceError]] = {
+    found.reason: found for found in _subclasses(ServiceError) if found not in (ServiceError, ArchiveError)
+}
+"""Every reason on the wire and its class; docs/errors.md lists the same reasons."""

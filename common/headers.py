@@ -1,0 +1,100 @@
+"""What an archive is and, at its end, what was in it: the values behind the wire's ArchiveHeader and End."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import msgspec
+
+from mathison.data.v1 import transfer_pb2 as wire
+
+
+class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of an archive before its first byte; every field may be unknown (empty, zero, None).
+
+    The meaning of each field is in protos/mathison/data/v1/transfer.proto. As JSON this is also what stands in an
+    archive's own header (an SQL comment, a tar's first member).
+    """
+
+    recipe: str = ""
+    format: str = ""
+    format_version: int = 0
+    engine: str = ""
+    engine_version: str = ""
+    made_by: str = ""
+    created_at: dt.datetime | None = None
+    app_id: str = ""
+    counts: Mapping[str, int] = {}
+    details: Mapping[str, str] = {}
+    media_type: str = ""
+    file_name: str = ""
+    size_bytes: int = 0
+
+    def to_json(self) -> bytes:
+        """One line of JSON without what is unknown."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> ArchiveHeader:
+        """The reverse of to_json; ValueError (msgspec.ValidationError) for anything else."""
+        return msgspec.json.decode(text, type=cls)
+
+    def to_proto(self) -> wire.ArchiveHeader:
+        message = wire.ArchiveHeader(
+            recipe=self.recipe,
+            format=self.format,
+            format_version=self.format_version,
+            engine=self.engine,
+            engine_version=self.engine_version,
+            made_by=self.made_by,
+            app_id=self.app_id,
+            counts=self.counts,
+            details=self.details,
+            media_type=self.media_type,
+            file_name=self.file_name,
+            size_bytes=self.size_bytes,
+        )
+        if self.created_at is not None:
+            message.created_at.FromDatetime(self.created_at)
+        return message
+
+    @classmethod
+    def from_proto(cls, message: wire.ArchiveHeader) -> ArchiveHeader:
+        created_at = message.created_at.ToDatetime(dt.UTC) if message.HasField("created_at") else None
+        return cls(
+            recipe=message.recipe,
+            format=message.format,
+            format_version=message.format_version,
+            engine=message.engine,
+            engine_version=message.engine_version,
+            made_by=message.made_by,
+            created_at=created_at,
+            app_id=message.app_id,
+            counts=dict(message.counts),
+            details=dict(message.details),
+            media_type=message.media_type,
+            file_name=message.file_name,
+            size_bytes=message.size_bytes,
+        )
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the end frame says: payload size in bytes, its SHA-256 in lower-case hex, counts and warnings."""
+
+    size_bytes: int
+    sha256: str
+    counts: Mapping[str, int] = {}
+    warnings: tuple[str, ...] = ()
+
+    def to_proto(self) -> wire.End:
+        return wire.End(size_bytes=self.size_bytes, sha256=self.sha256, counts=self.counts, warnings=self.warnings)
+
+    @classmethod
+    def from_proto(cls, message: wire.End) -> Receipt:
+        return cls(
+            size_bytes=message.size_bytes,
+            sha256=message.sha256,
+            counts=dict(message.counts),
+            warnings=tuple(message.warnings),
+        )

@@ -1,0 +1,55 @@
+"""A ServiceError as a gRPC status with google.rpc details, and back. The only place where either is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from common.errors import ERRORS_BY_REASON, AgentUnavailableError, InternalError, ServiceError
+
+ERROR_DOMAIN = "data.mathison.io"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+def trailing_metadata(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
+    """The error's google.rpc.Status as trailing metadata, as grpc.aio's `context.abort` takes it."""
+    number: int = error.code.value[0]
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
+    if error.next_step:
+        info.metadata["next_step"] = error.next_step
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=number, message=error.text, details=[detail])
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def error_from_call(failed: grpc.aio.AioRpcError, *, peer: str) -> ServiceError:
+    """The error that the other side meant.
+
+    Args:
+        peer: who was called, for the text of an error that has no details, for example "the agent of shop.db".
+    Returns:
+        The typed error where the status carries our details; otherwise AgentUnavailableError for a peer that cannot be
+        reached or went away, and InternalError for anything else.
+    """
+    metadata: Iterable[tuple[str, str | bytes]] = failed.trailing_metadata() or ()
+    for key, value in metadata:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+                    return make_error(info.reason, status.message, next_step=info.metadata.get("next_step", ""))
+    if failed.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return AgentUnavailableError(
+            f"{peer} does not answer or went away", next_step="See whether the app and its agent run, then try again."
+        )
+    return InternalError(f"{peer} answered {failed.code().name}")
+
+
+def make_error(reason: str, text: str, *, next_step: str = "") -> ServiceError:
+    """The typed error of a reason; InternalError for a reason that this version does not know."""
+    return ERRORS_BY_REASON.get(reason, InternalError)(text, next_step=next_step)

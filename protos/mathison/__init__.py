@@ -1,0 +1,1 @@
+"""The wire contract: what is generated from the proto files beside this package."""

@@ -1,0 +1,1 @@
+"""Version-independent part of the wire contract; the versions are packages of their own."""
