@@ -1,0 +1,52 @@
+# Needs Python 3.11 or newer, and make. `make` alone lists what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+# Those of the program's folders that are there and hold Python.
+CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check lint test demo bench stubs lock format servers
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv as requirements.lock says
+
+$(READY): requirements.lock pyproject.toml tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py
+
+check: lint ## style, types, layout, wire contract, unit tests: under two minutes
+	$(BIN)/pytest tests/unit
+
+lint: $(READY)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python -m tools.stubs --check
+
+test: lint ## check, and every test against real servers
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests $(ARGS)
+
+demo: $(READY) ## real databases, an export, a wipe, an import, a comparison
+	@$(BIN)/python -m tools.demo $(ARGS)
+
+bench: $(READY) ## measure speed and memory
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+servers: $(READY) ## get the real servers that tests and demo need
+	@$(BIN)/python -m tools.servers get $(ARGS)
+
+stubs: $(READY) ## remake the Python stubs beside the proto files
+	@$(BIN)/python -m tools.stubs
+
+format: $(READY) ## lay out the code as `make check` wants it
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lock: $(READY) ## remake requirements.lock from pyproject.toml; UPGRADE=1 takes newer releases
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --group dev $(if $(UPGRADE),--upgrade) pyproject.toml --output-file requirements.lock
