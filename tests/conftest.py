@@ -1,0 +1,5 @@
+"""Fixtures for all tests; those of one folder are in its own conftest.py."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.fixtures.servers"]

