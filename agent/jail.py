@@ -4,8 +4,9 @@ Uploads are hostile, so whatever parses one runs in here. Two ways in:
 
 - a foreign program is started through this file as a script: `argv_in_jail(jail, argv)`; it sets the limits and becomes
   the program. (Limits set in a forked child of a gRPC process could deadlock: no `preexec_fn`.)
-- a Python child of ours imports everything it needs and then calls `enter(jail)` itself, before its first read of the
-  upload. Nothing can be imported afterwards when root gave up its rights.
+- a Python child of ours is started by `argv_of_module(jail, module, arguments)`; it imports everything it needs and
+  then calls `enter_from_argv()`, before its first read of the upload. Nothing can be imported afterwards when root gave
+  up its rights: the interpreter may lie where nobody else can read.
 
 Standard library only: the script is run with `python -I -S`.
 """
@@ -52,6 +53,22 @@ PARSER = Jail()
 
 def argv_in_jail(jail: Jail, argv: Sequence[str]) -> list[str]:
     """The argv that starts `argv` inside the jail; costs one start of Python without its site (about 10 ms)."""
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), *_options(jail), "--", *argv]
+
+
+def argv_of_module(jail: Jail, module: str, arguments: Sequence[str] = ()) -> list[str]:
+    """The argv that starts a module of ours, which has to call `enter_from_argv` to be confined."""
+    return [sys.executable, "-I", "-m", module, *_options(jail), "--", *arguments]
+
+
+def enter_from_argv() -> list[str]:
+    """Confine this process as the argv of `argv_of_module` says; returns the arguments meant for the module."""
+    jail, parent_pid, arguments = _parse(sys.argv[1:])
+    enter(jail, parent_pid=parent_pid)
+    return arguments
+
+
+def _options(jail: Jail) -> list[str]:
     options = [f"--parent={os.getpid()}"]
     if jail.file_size_bytes is not None:
         options.append(f"--file-size={jail.file_size_bytes}")
@@ -61,7 +78,7 @@ def argv_in_jail(jail: Jail, argv: Sequence[str]) -> list[str]:
         options.append("--no-fork")
     if jail.uid is not None:
         options.append(f"--uid={jail.uid}")
-    return [sys.executable, "-I", "-S", os.path.abspath(__file__), *options, "--", *argv]
+    return options
 
 
 def enter(jail: Jail, *, parent_pid: int) -> None:
@@ -96,27 +113,32 @@ def _limit(what: int, most: int) -> None:
     resource.setrlimit(what, (most, most))
 
 
-def main() -> None:
-    """Entry point of the script: set the limits, then become the program."""
+def _parse(argv: Sequence[str]) -> tuple[Jail, int, list[str]]:
     parser = argparse.ArgumentParser(description="Confine a program and become it.")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--file-size", type=int)
     parser.add_argument("--address-space", type=int)
     parser.add_argument("--no-fork", action="store_true")
     parser.add_argument("--uid", type=int)
-    parser.add_argument("argv", nargs="+")
-    options = parser.parse_args()
+    parser.add_argument("argv", nargs="*")
+    options = parser.parse_args(argv)
     jail = Jail(
         file_size_bytes=options.file_size,
         address_space_bytes=options.address_space,
         may_fork=not options.no_fork,
         uid=options.uid,
     )
+    return jail, options.parent, options.argv
+
+
+def main() -> None:
+    """Entry point of the script: set the limits, then become the program."""
+    jail, parent_pid, argv = _parse(sys.argv[1:])
     try:
-        enter(jail, parent_pid=options.parent)
-        os.execvpe(options.argv[0], options.argv, os.environ)  # noqa: S606
+        enter(jail, parent_pid=parent_pid)
+        os.execvpe(argv[0], argv, os.environ)  # noqa: S606
     except OSError as failure:
-        print(f"cannot start {options.argv[0]}: {failure.strerror}", file=sys.stderr)
+        print(f"cannot start {argv[0]}: {failure.strerror}", file=sys.stderr)
         os._exit(127)
 
 

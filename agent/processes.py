@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from agent.jail import TOOL, Jail, argv_in_jail
+from agent.jail import TOOL, Jail, argv_in_jail, argv_of_module
 from common.errors import ToolFailedError
 from common.frames import CHUNK_BYTES
 
@@ -37,6 +37,7 @@ class Command:
 
     Attributes:
         argv: the first is a path or a name on the base PATH. Never a secret: argv is there for others to list.
+        is_module: the first of `argv` is a Python module of ours that calls `agent.jail.enter_from_argv`.
         environment: added to a small base of PATH, LC_ALL and HOME; ours is not inherited.
         pass_fds: descriptors that the child inherits under their numbers.
         stdin: a descriptor to read from instead of a pipe, for programs that seek.
@@ -47,6 +48,7 @@ class Command:
     jail: Jail = TOOL
     pass_fds: Sequence[int] = ()
     stdin: int | None = None
+    is_module: bool = False
 
     @property
     def name(self) -> str:
@@ -145,9 +147,14 @@ async def start(command: Command) -> AsyncIterator[Child]:
     Raises:
         ToolFailedError: the program does not exist.
     """
+    argv = (
+        argv_of_module(command.jail, command.argv[0], command.argv[1:])
+        if command.is_module
+        else argv_in_jail(command.jail, command.argv)
+    )
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv_in_jail(command.jail, command.argv),
+            *argv,
             stdin=asyncio.subprocess.PIPE if command.stdin is None else command.stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -207,3 +207,8 @@ ERRORS_BY_REASON: dict[str, type[ServiceError]] = {
     found.reason: found for found in _subclasses(ServiceError) if found not in (ServiceError, ArchiveError)
 }
 """Every reason on the wire and its class; docs/errors.md lists the same reasons."""
+
+
+def make_error(reason: str, text: str, *, next_step: str = "") -> ServiceError:
+    """The typed error of a reason; InternalError for a reason that this version does not know."""
+    return ERRORS_BY_REASON.get(reason, InternalError)(text, next_step=next_step)

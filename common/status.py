@@ -8,7 +8,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from common.errors import ERRORS_BY_REASON, AgentUnavailableError, InternalError, ServiceError
+from common.errors import AgentUnavailableError, InternalError, ServiceError, make_error
 
 ERROR_DOMAIN = "data.mathison.io"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -48,8 +48,3 @@ def error_from_call(failed: grpc.aio.AioRpcError, *, peer: str) -> ServiceError:
             f"{peer} does not answer or went away", next_step="See whether the app and its agent run, then try again."
         )
     return InternalError(f"{peer} answered {failed.code().name}")
-
-
-def make_error(reason: str, text: str, *, next_step: str = "") -> ServiceError:
-    """The typed error of a reason; InternalError for a reason that this version does not know."""
-    return ERRORS_BY_REASON.get(reason, InternalError)(text, next_step=next_step)

@@ -1,0 +1,135 @@
+"""The compression around an upload, taken off in a jailed child: decompressors are the least trusted code of an import.
+
+An upload that is not compressed passes through. Size and expansion are limited while data flows, so a bomb ends early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from agent.jail import Jail
+from agent.processes import Child, Command, feed, start
+from agent.recipes.base import Limits
+from common.codecs import HEAD_BYTES, codec_of
+from common.errors import LimitExceededError, make_error
+
+_JAIL = Jail(address_space_bytes=768 << 20)
+"""xz -9 wants 65 MiB, zstd --long=27 128 MiB; the rest is Python and what its libraries map."""
+RATIO_COUNTS_FROM_BYTES = 1 << 30
+"""Small files may be as dense as they like: a gibibyte of zeros is a legitimate file."""
+
+
+class Content:
+    """An upload without its compression.
+
+    Attributes:
+        chunks: the content; ends normally only when the upload did and every checksum held. Raises what the upload's
+            own iterator raises, ArchiveTruncatedError, ArchiveDamagedError, ArchiveWrongKindError (a zip of several
+            files), LimitExceededError.
+        layers: names of what was taken off, from the outside in; complete once `chunks` has ended.
+        received_bytes: how much of the upload was taken so far.
+    """
+
+    def __init__(self) -> None:
+        self.chunks: AsyncGenerator[bytes, None]
+        self.layers: tuple[str, ...] = ()
+        self.received_bytes = 0
+
+
+@asynccontextmanager
+async def unpacked(upload: AsyncIterator[bytes], *, limits: Limits, unpack_zip: bool = True) -> AsyncIterator[Content]:
+    """Look at the first bytes of an upload and take off up to two layers of gzip, zstd, xz or zip.
+
+    Args:
+        unpack_zip: False passes a zip on as it is, for recipes that read its members.
+    """
+    content = Content()
+    received = _count(upload, content)
+    head = b""
+    async for chunk in received:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+    whole = _with_head(head, received)
+    codec = codec_of(head)
+    if codec is None or (codec == "zip" and not unpack_zip):
+        content.chunks = _limited(whole, content, limits)
+    else:
+        content.chunks = _limited(_from_child(whole, content, unpack_zip=unpack_zip), content, limits)
+    async with aclosing(received), aclosing(whole), aclosing(content.chunks):
+        yield content
+
+
+async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerator[bytes, None]:
+    async for chunk in upload:
+        content.received_bytes += len(chunk)
+        yield chunk
+
+
+async def _with_head(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if head:
+        yield head
+    async for chunk in rest:
+        yield chunk
+
+
+async def _limited(
+    chunks: AsyncGenerator[bytes, None], content: Content, limits: Limits
+) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > limits.content_bytes:
+                raise LimitExceededError(f"The archive holds more than the limit of {limits.content_bytes} bytes.")
+            if size > RATIO_COUNTS_FROM_BYTES and size > content.received_bytes * limits.expansion_ratio:
+                raise LimitExceededError(
+                    f"The archive expands to more than {limits.expansion_ratio} times its size; that is a "
+                    "decompression bomb or needs a higher limit.",
+                    next_step="If the file is right, raise `expansion_ratio` in the agent's [limits].",
+                )
+            yield chunk
+
+
+async def _from_child(
+    upload: AsyncGenerator[bytes, None], content: Content, *, unpack_zip: bool
+) -> AsyncGenerator[bytes, None]:
+    argv = ["agent.unpacking_child", *(["unpack-zip"] if unpack_zip else [])]
+    async with start(Command(argv, jail=_JAIL, is_module=True)) as child:
+        feeding = asyncio.create_task(_feed_whole(child, upload), name="feed an upload to its unpacking")
+        try:
+            async for chunk in child.chunks():
+                yield chunk
+            # First what the upload itself says: when it was cut, that the child met a cut stream is no news.
+            await feeding
+            status = await child.wait()
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+        report = _report(child.stderr_tail)
+        if "reason" in report:
+            raise make_error(report["reason"], report["text"], next_step=report["next_step"])
+        if status:
+            await child.check()
+        content.layers = tuple(report["layers"].split())
+
+
+async def _feed_whole(child: Child, upload: AsyncGenerator[bytes, None]) -> None:
+    try:
+        await feed(child, upload)
+    except BaseException:
+        # The child may end now; whoever reads its output meets this error before taking anything for complete.
+        await child.close_stdin()
+        raise
+
+
+def _report(stderr: str) -> dict[str, str]:
+    with contextlib.suppress(ValueError, IndexError):
+        report = json.loads(stderr.splitlines()[-1])
+        if isinstance(report, dict):
+            return {"next_step": "", "layers": "", **report}
+    return {"layers": ""}

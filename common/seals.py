@@ -1,0 +1,189 @@
+"""What this project adds to an archive so that it names itself and proves its own wholeness, years later, offline.
+
+An SQL text begins with a comment holding the archive's header and ends with a comment holding size and SHA-256 of all
+before it. A tar begins and ends with a member that does the same. Neither disturbs psql, pg_restore or tar. The closing
+part has a fixed length, so a reader that keeps that much back can check a stream of any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+
+from common.errors import ArchiveDamagedError, ArchiveTruncatedError
+from common.headers import ArchiveHeader
+
+FORMAT_VERSION = 1
+"""`ArchiveHeader.format_version` of what is written here."""
+RESERVED_DIRECTORY = ".mathison-data"
+"""Where our members of a tar are; no member of a user's may be there."""
+TAR_OPENING = f"{RESERVED_DIRECTORY}/archive.json"
+TAR_CLOSING = f"{RESERVED_DIRECTORY}/digest.json"
+
+_SQL_OPENING = b"-- mathison-data archive: "
+_SQL_CLOSING_LINE = b"-- mathison-data digest: sha256 %s of %20d bytes\n"
+_SQL_CLOSING = re.compile(rb"^-- mathison-data digest: sha256 ([0-9a-f]{64}) of ([ 0-9]{20}) bytes\n$")
+_SQL_CLOSING_BYTES = len(_SQL_CLOSING_LINE % (bytes(64), 0))
+_TAR_CLOSING = re.compile(rb'^\{"sha256":"([0-9a-f]{64})","size_bytes": *([0-9]{1,20})\}\n$')
+_BLOCK = tarfile.BLOCKSIZE
+_TAR_CLOSING_BYTES = 4 * _BLOCK
+_MAX_OPENING_BYTES = 1 << 20
+
+
+class SealWriter:
+    """Counts and hashes what is written. Calls in order: `opening`, any number of `add`, `closing`."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Bytes of the archive that were written; hashing releases the interpreter lock."""
+        self._hash.update(chunk)
+        self._size_bytes += len(chunk)
+
+
+class SqlSealWriter(SealWriter):
+    """The first and last line of an SQL text."""
+
+    def opening(self, header: ArchiveHeader) -> bytes:
+        """The first line, already counted."""
+        line = _SQL_OPENING + header.to_json() + b"\n"
+        self.add(line)
+        return line
+
+    def closing(self) -> bytes:
+        """The last line, to be written right after everything that was added."""
+        return _SQL_CLOSING_LINE % (self._hash.hexdigest().encode(), self._size_bytes)
+
+
+class TarSealWriter(SealWriter):
+    """The first and last member of a tar."""
+
+    def opening(self, header: ArchiveHeader) -> bytes:
+        """The first member, already counted."""
+        member = _member(TAR_OPENING, header.to_json() + b"\n")
+        self.add(member)
+        return member
+
+    def closing(self) -> bytes:
+        """The last member and the two empty blocks that end a tar."""
+        text = b'{"sha256":"%s","size_bytes":%20d}\n' % (self._hash.hexdigest().encode(), self._size_bytes)
+        return _member(TAR_CLOSING, text) + bytes(2 * _BLOCK)
+
+
+class SealReader:
+    """Checks the seal of an archive, if it has one, while it passes by.
+
+    Attributes:
+        header: what the archive says of itself; None until its opening was seen, and for archives of others.
+    """
+
+    def __init__(self) -> None:
+        self.header: ArchiveHeader | None = None
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        self._held = b""
+        self._opening: bytearray | None = bytearray()
+        self._closing_bytes = 0
+        self._is_sql = False
+
+    @property
+    def is_sealed(self) -> bool:
+        """The archive has our opening, so it has to have our closing; certain once more than 1 MiB was added."""
+        return self._closing_bytes > 0
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes of the archive, uncompressed. Cheap for archives without a seal.
+
+        Raises:
+            ArchiveDamagedError: our opening is there and unreadable.
+        """
+        if self._opening is not None:
+            self._opening += chunk
+            if not self._look(self._opening):
+                return
+            chunk, self._opening = bytes(self._opening), None
+        if self._closing_bytes:
+            self._size_bytes += len(chunk)
+            together = self._held + chunk if len(chunk) < self._closing_bytes else chunk
+            if together is chunk:
+                self._hash.update(self._held)
+            self._hash.update(memoryview(together)[: -self._closing_bytes])
+            self._held = together[-self._closing_bytes :]
+
+    def finish(self) -> None:
+        """The archive has ended.
+
+        Raises:
+            ArchiveTruncatedError: it has our opening and not our closing.
+            ArchiveDamagedError: size or SHA-256 differ from its closing.
+        """
+        if self._opening is not None:
+            opening, self._opening = bytes(self._opening), None
+            if opening.startswith(_SQL_OPENING) or _tar_name(opening) == TAR_OPENING:
+                raise ArchiveTruncatedError("The file is cut off within its header.", next_step="Send the whole file.")
+            return
+        if not self._closing_bytes:
+            return
+        closing = _SQL_CLOSING.match(self._held) if self._is_sql else _tar_closing(self._held)
+        if closing is None:
+            raise ArchiveTruncatedError(
+                "The file is cut off or was added to: it begins as an archive of ours and does not end as one.",
+                next_step="Send the whole file, as it was exported.",
+            )
+        size_bytes = self._size_bytes - self._closing_bytes
+        if (closing[1].decode(), int(closing[2])) != (self._hash.hexdigest(), size_bytes):
+            raise ArchiveDamagedError(
+                "The file is damaged: its content does not have the SHA-256 that stands at its end.",
+                next_step="Take another copy of the file, or export again.",
+            )
+
+    def _look(self, opening: bytearray) -> bool:
+        """Whether enough was seen to know; sets what was found."""
+        if opening.startswith(_SQL_OPENING[: len(opening)]):
+            end = opening.find(b"\n")
+            if end >= 0:
+                self._found(bytes(opening[len(_SQL_OPENING) : end]), is_sql=True)
+                return True
+            return len(opening) > _MAX_OPENING_BYTES
+        if len(opening) < _BLOCK:
+            return False
+        if _tar_name(opening) != TAR_OPENING:
+            return True
+        member = tarfile.TarInfo.frombuf(bytes(opening[:_BLOCK]), "utf-8", "surrogateescape")
+        if member.size > _MAX_OPENING_BYTES:
+            return True
+        if len(opening) < _BLOCK + member.size:
+            return False
+        self._found(bytes(opening[_BLOCK : _BLOCK + member.size]), is_sql=False)
+        return True
+
+    def _found(self, text: bytes, *, is_sql: bool) -> None:
+        try:
+            self.header = ArchiveHeader.from_json(text)
+        except ValueError as failure:
+            raise ArchiveDamagedError("The file is damaged: its header cannot be read.") from failure
+        self._is_sql = is_sql
+        self._closing_bytes = _SQL_CLOSING_BYTES if is_sql else _TAR_CLOSING_BYTES
+
+
+def _member(name: str, content: bytes) -> bytes:
+    """A plain ustar member, the same on every run: no time, no owner."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % _BLOCK)
+
+
+def _tar_name(block: bytes | bytearray) -> str | None:
+    try:
+        return tarfile.TarInfo.frombuf(bytes(block[:_BLOCK]), "utf-8", "surrogateescape").name
+    except tarfile.TarError:
+        return None
+
+
+def _tar_closing(held: bytes) -> re.Match[bytes] | None:
+    if len(held) != _TAR_CLOSING_BYTES or any(held[2 * _BLOCK :]) or _tar_name(held) != TAR_CLOSING:
+        return None
+    return _TAR_CLOSING.match(held[_BLOCK : 2 * _BLOCK].rstrip(b"\0"))

@@ -1,0 +1,100 @@
+"""Our header and closing digest: found in our archives, absent from others, and not fooled."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import tarfile
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ArchiveDamagedError, ArchiveTruncatedError
+from common.headers import ArchiveHeader
+from common.seals import SealReader, SqlSealWriter, TarSealWriter
+
+Make = Callable[[bytes], bytes]
+HEADER = ArchiveHeader(recipe="postgresql", format="sql", created_at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
+
+
+def sql_archive(content: bytes) -> bytes:
+    seal = SqlSealWriter()
+    opening = seal.opening(HEADER)
+    seal.add(content)
+    return opening + content + seal.closing()
+
+
+def tar_archive(content: bytes) -> bytes:
+    seal = TarSealWriter()
+    opening = seal.opening(HEADER)
+    member = tarfile.TarInfo("a")
+    member.size = len(content)
+    body = member.tobuf() + content + bytes(-len(content) % 512)
+    seal.add(body)
+    return opening + body + seal.closing()
+
+
+def read(archive: bytes, piece_bytes: int = 1 << 16) -> SealReader:
+    reader = SealReader()
+    for start in range(0, len(archive), piece_bytes):
+        reader.add(archive[start : start + piece_bytes])
+    reader.finish()
+    return reader
+
+
+@pytest.mark.parametrize("make", [sql_archive, tar_archive])
+@given(content=st.binary(max_size=3000), piece_bytes=st.integers(1, 4000))
+def test_an_archive_of_ours_checks_out_however_it_is_cut_into_pieces(
+    make: Make, content: bytes, piece_bytes: int
+) -> None:
+    reader = read(make(content), piece_bytes)
+
+    assert reader.is_sealed
+    assert reader.header == HEADER
+
+
+@pytest.mark.parametrize(("make", "recognisable_bytes"), [(sql_archive, 26), (tar_archive, 512)])
+def test_an_archive_cut_anywhere_is_refused(make: Make, recognisable_bytes: int) -> None:
+    archive = make(b"select 1;\n" * 100)
+
+    for cut in range(recognisable_bytes, len(archive)):
+        with pytest.raises((ArchiveTruncatedError, ArchiveDamagedError)):
+            read(archive[:cut])
+
+
+@pytest.mark.parametrize("make", [sql_archive, tar_archive])
+def test_a_flipped_bit_anywhere_in_the_content_is_noticed(make: Make) -> None:
+    content = b"select 1;\n" * 100
+    archive = make(content)
+    begin = archive.index(content)
+
+    for position in range(begin, begin + len(content), 7):
+        damaged = bytearray(archive)
+        damaged[position] ^= 1
+        with pytest.raises(ArchiveDamagedError):
+            read(bytes(damaged))
+
+
+@pytest.mark.parametrize("make", [sql_archive, tar_archive])
+def test_something_added_after_the_closing_is_noticed(make: Make) -> None:
+    with pytest.raises(ArchiveTruncatedError):
+        read(make(b"x") + b"drop table a;\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"-", b"-- PostgreSQL database dump\n" * 300, b"\0" * 4096, b"PGDMP" * 999])
+def test_archives_of_others_have_no_seal_and_pass(content: bytes) -> None:
+    reader = read(content)
+
+    assert not reader.is_sealed
+    assert reader.header is None
+
+
+def test_python_and_its_tar_open_a_sealed_tar() -> None:
+    archive = tar_archive(b"hello")
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        names = opened.getnames()
+
+    assert names == [".mathison-data/archive.json", "a", ".mathison-data/digest.json"]
