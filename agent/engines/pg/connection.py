@@ -1,0 +1,167 @@
+"""How one role reaches one database, and the errors of that way in the product's own classes.
+
+A password goes to libpq programs in their environment (PGPASSWORD), which only their owner and root can read: a
+password file would outlive a kill -9 of the agent. It never stands on argv, in a log or in an error text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+from psycopg import pq
+
+from common.errors import AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
+
+CONNECT_TIMEOUT_SECONDS = 10
+"""For a server beside us; one that takes longer to answer is not there."""
+_CALM_SESSION = """
+    SELECT pg_catalog.set_config(name, value, false) FROM (VALUES
+        ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
+        ('idle_in_transaction_session_timeout', '0'), ('default_transaction_read_only', 'off'), ('row_security', 'on')
+    ) AS wanted (name, value) WHERE name IN (SELECT name FROM pg_catalog.pg_settings)
+"""
+"""Settings of a role or database are made for the app and would cut our work short."""
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Login:
+    """One role's way into one database.
+
+    Attributes:
+        host: a name, an address, or the directory of a unix socket.
+    """
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> str:
+        """The server, for texts."""
+        return f"PostgreSQL at {self.host}:{self.port}"
+
+    def to(self, database: str) -> Login:
+        """The same role's way into another database of the server."""
+        return replace(self, database=database)
+
+    def environment(self, *, application_name: str) -> Mapping[str, str]:
+        """The same as libpq's variables, for its programs. Holds the password."""
+        variables = {
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGDATABASE": self.database,
+            "PGUSER": self.user,
+            "PGAPPNAME": application_name,
+            "PGCLIENTENCODING": "UTF8",
+            "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_SECONDS),
+            "PGGSSENCMODE": "disable",
+        }
+        if self.password is not None:
+            variables["PGPASSWORD"] = self.password
+        return variables
+
+    def conninfo(self, *, application_name: str) -> str:
+        """The same as libpq's connection string. Holds the password.
+
+        The search_path is empty from the first moment on, whatever role and database say: a database made from an
+        upload may hold operators named like those of our queries.
+        """
+        return psycopg.conninfo.make_conninfo(
+            host=self.host,
+            port=self.port,
+            dbname=self.database,
+            user=self.user,
+            password=self.password,
+            application_name=application_name,
+            client_encoding="UTF8",
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            gssencmode="disable",
+            options="-c search_path=",
+        )
+
+
+@asynccontextmanager
+async def connect(login: Login, *, application_name: str = "mathison-data") -> AsyncIterator[Connection]:
+    """A connection in autocommit mode with an empty search_path, without the role's and the database's timeouts.
+
+    Errors of psycopg that the block lets out become ours, see `server_errors`.
+
+    Raises:
+        AppUnavailableError: the server does not answer, or refuses the role or the database; the text says which.
+    """
+    with server_errors(login):
+        connection = await _open(login, application_name)
+        try:
+            await connection.execute(_CALM_SESSION)
+            yield connection
+        finally:
+            await connection.close()
+
+
+async def _open(login: Login, application_name: str) -> Connection:
+    try:
+        return await psycopg.AsyncConnection.connect(
+            login.conninfo(application_name=application_name), autocommit=True, prepare_threshold=None
+        )
+    except psycopg.OperationalError as failure:
+        raise await _explain(login, failure) from failure
+
+
+async def _explain(login: Login, failure: psycopg.OperationalError) -> AppUnavailableError:
+    """Why there is no connection. libpq gives no SQLSTATE then, and texts may be in any language: so ask the server."""
+    public = replace(login, password=None).conninfo(application_name="mathison-data").encode()
+    state = await asyncio.to_thread(pq.PGconn.ping, public)
+    if state == pq.Ping.NO_RESPONSE:
+        return AppUnavailableError(
+            f"{login.place} does not answer.", next_step="See whether the server runs and where it listens."
+        )
+    if state == pq.Ping.REJECT:
+        return AppUnavailableError(
+            f"{login.place} is starting up or shutting down.", next_step="Try again in a moment."
+        )
+    said = str(failure).strip().splitlines()[-1]
+    reason = (said.rpartition("FATAL: ")[2] if "FATAL: " in said else said.rpartition(" failed: ")[2]).strip()
+    return AppUnavailableError(
+        f"{login.place} refuses role {login.user} for database {login.database}: {reason}",
+        next_step="Check user, password_file and database in the agent's settings.",
+    )
+
+
+@contextmanager
+def server_errors(login: Login) -> Iterator[None]:
+    """Turn psycopg's errors into ours: AppUnavailableError, NoSpaceError, or ToolFailedError with what was said."""
+    try:
+        yield
+    except psycopg.Error as failure:
+        raise translate(failure, login) from failure
+
+
+def translate(failure: psycopg.Error, login: Login) -> ServiceError:
+    """What an error of the server, met while working, means."""
+    said = (failure.diag.message_primary or str(failure)).strip()
+    match failure:
+        case psycopg.errors.DiskFull():
+            return NoSpaceError(f"{login.place} has no room left: {said}", next_step="Make room and try again.")
+        case psycopg.errors.InsufficientPrivilege():
+            return AppUnavailableError(
+                f"{login.place} does not let role {login.user} do what is needed: {said}",
+                next_step="Give the role the right, or the agent an admin_user.",
+            )
+        case psycopg.OperationalError() | psycopg.InterfaceError() if failure.sqlstate in _GONE:
+            return AppUnavailableError(
+                f"{login.place} went away: {said.splitlines()[-1]}", next_step="See whether the server runs."
+            )
+    return ToolFailedError(f"{login.place} reports: {said}")
+
+
+_GONE = {None, "57P01", "57P02", "57P03", "08000", "08003", "08006"}
+"""The connection broke, or an administrator, a crash or a start-up broke it."""
