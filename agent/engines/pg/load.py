@@ -1,0 +1,93 @@
+"""An uploaded dump into an empty database: every format becomes SQL text, and one loader of ours sends it.
+
+psql is not used: its backslash commands are what a hostile file would attack. Whoever calls `load` gives it a database
+that may be dropped and a role that owns nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from agent.engines.pg.clients import Clients
+from agent.engines.pg.connection import Login
+from agent.recipes.base import Limits
+from common.headers import ArchiveHeader
+
+
+class LoadProgress(Protocol):
+    """Where `load` says how far it is; may be called for every chunk."""
+
+    def read(self, size_bytes: int) -> None:
+        """That many more bytes of the upload were taken."""
+
+    def note(self, sentence: str) -> None:
+        """What is being done now, for a person, for example "building indexes"."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A statement that was left out because only a superuser could run it.
+
+    Running it with more rights is not safe: an event trigger or subscription of a hostile file acts with the rights of
+    whoever meets it.
+    """
+
+    kind: str
+    """"event trigger", "publication", "subscription"."""
+    name: str
+    """As the statement writes it, quotes included."""
+    sql: str
+    """At most 64 KiB; longer ones are cut."""
+
+
+@dataclass
+class Loaded:
+    """What was loaded; only a `load` that returned has loaded everything."""
+
+    archive_format: str
+    """"sql", "custom", "tar" or "directory"."""
+    header: ArchiveHeader | None = None
+    """What an archive of ours says of itself."""
+    layers: tuple[str, ...] = ()
+    """Compression that was taken off, from the outside in."""
+    source_version: str = ""
+    """Of the server that was dumped, for example "15.20 (Debian 15.20-1)"; empty when the archive does not say."""
+    dumper_version: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    """tables, rows, large_objects, statements."""
+    warnings: list[str] = field(default_factory=list)
+    extensions: set[str] = field(default_factory=set)
+    """All that the archive asks for, also those that were there already."""
+    deferred: list[Deferred] = field(default_factory=list)
+
+
+async def load(
+    chunks: AsyncIterator[bytes],
+    login: Login,
+    *,
+    server_version_num: int,
+    clients: Clients,
+    spool_directory: Path,
+    limits: Limits,
+    pre_created_extensions: frozenset[str],
+    progress: LoadProgress,
+    sessions: int = 3,
+) -> Loaded:
+    """Load an upload into the empty database that `login` leads to.
+
+    Args:
+        chunks: the upload as sent; its own errors go through.
+        login: a throw-away role that owns the database and nothing else, and may open `sessions` connections.
+        spool_directory: of our own, mode 0700; what is put there is gone again afterwards.
+        pre_created_extensions: those in the database already; the archive's statements about them are left out.
+        sessions: how many connections load in parallel.
+    Returns:
+        Once every byte was read and checked, every statement was executed and every session ended.
+    Raises:
+        ArchiveError (its subclasses): the file; nothing of it may be used, the database holds a part of it.
+        LimitExceededError, NoSpaceError, AppUnavailableError, ToolFailedError: the surroundings.
+    """
+    raise NotImplementedError
