@@ -1,7 +1,8 @@
 """An example of a recipe: an app whose data is one small UTF-8 text file, replaced by rename.
 
 Export reads the file once, which is consistent as long as the app replaces it whole, as this one does.
-Import writes the upload beside the file, checks it, and renames it over the old one, which keeps a second name for undo.
+Import writes the upload beside the file, checks it, and renames it over the old one, which keeps a second name for
+undo.
 """
 
 from __future__ import annotations
