@@ -61,7 +61,6 @@ class Login:
             "PGDATABASE": self.database,
             "PGUSER": self.user,
             "PGAPPNAME": application_name,
-            "PGCLIENTENCODING": "UTF8",
             "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_SECONDS),
             "PGGSSENCMODE": "disable",
         }

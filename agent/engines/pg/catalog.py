@@ -1,0 +1,195 @@
+"""What a server and a database are, read from the catalogs: for describing, for an archive's header, for comparing.
+
+User objects are those outside the system schemas that no extension owns, as pg_dump sees it. No name is qualified: our
+connections have an empty search_path, so only what is built in can be meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.engines.pg.connection import Connection
+
+USER_SCHEMA = r"n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+"""Condition on pg_namespace n."""
+MOST_DETAIL_BYTES = 1000
+"""A header's detail holds 1 KiB."""
+
+
+def no_member(catalog: str, oid: str) -> str:
+    """SQL: the object belongs to no extension."""
+    return (
+        f"NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = '{catalog}'::regclass"
+        f" AND e.objid = {oid} AND e.deptype = 'e')"
+    )
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """The server, seen by one role."""
+
+    version_num: int
+    version: str
+    """For example "17.10"."""
+    is_replica: bool
+    role: str
+    is_superuser: bool
+    may_create_databases: bool
+    may_create_roles: bool
+
+    @property
+    def major(self) -> int:
+        return self.version_num // 10_000
+
+
+async def look_at_server(connection: Connection) -> ServerFacts:
+    """The server and what the connected role may do there."""
+    cursor = await connection.execute("""
+        SELECT current_setting('server_version_num')::int,
+               split_part(current_setting('server_version'), ' ', 1),
+               pg_is_in_recovery(), r.rolname, r.rolsuper, r.rolcreatedb, r.rolcreaterole
+          FROM pg_roles r WHERE r.rolname = current_user
+    """)
+    row = await cursor.fetchone()
+    if row is None:
+        raise RuntimeError("a session without a role")
+    return ServerFacts(*row)
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """One database, as far as it has to be known to make another like it.
+
+    Attributes:
+        locale: of the provider: ICU's or the built-in one's; None for libc.
+        acl: privileges as in pg_database.datacl, None for the default ones.
+        is_owned: the connected role has the owner's rights.
+    """
+
+    oid: int
+    name: str
+    owner: str
+    is_owned: bool
+    encoding: str
+    collate: str
+    ctype: str
+    provider: str
+    locale: str | None
+    icu_rules: str | None
+    tablespace: str
+    connection_limit: int
+    acl: str | None
+    comment: str | None
+
+
+async def look_at_database(connection: Connection, name: str) -> DatabaseFacts | None:
+    """A database of the server that the connection leads to; None: there is none of this name."""
+    columns = await connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'pg_database'::regclass AND attnum > 0"
+    )
+    there = {column for (column,) in await columns.fetchall()}
+    # datlocprovider since 15; daticulocale 15 and 16, datlocale since 17; daticurules since 16.
+    provider = "d.datlocprovider" if "datlocprovider" in there else "'c'"
+    locale = next((f"d.{column}" for column in ("datlocale", "daticulocale") if column in there), "NULL")
+    rules = "d.daticurules" if "daticurules" in there else "NULL"
+    cursor = await connection.execute(
+        f"""
+        SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),
+               pg_has_role(current_user, d.datdba, 'USAGE'),
+               pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, {provider}, {locale}, {rules},
+               t.spcname, d.datconnlimit, d.datacl::text, shobj_description(d.oid, 'pg_database')
+          FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+         WHERE d.datname = %s
+        """,  # noqa: S608  # column names of this module
+        [name],
+    )
+    row = await cursor.fetchone()
+    return DatabaseFacts(*row) if row else None
+
+
+async def count_objects(connection: Connection) -> dict[str, int]:
+    """User objects of the connected database by kind, and large objects."""
+    cursor = await connection.execute(f"""
+        SELECT kind, count(*) FROM (
+            SELECT CASE c.relkind WHEN 'r' THEN 'tables' WHEN 'p' THEN 'tables' WHEN 'v' THEN 'views'
+                        WHEN 'm' THEN 'materialized_views' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'foreign_tables'
+                        ELSE 'indexes' END AS kind
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'i', 'I')
+               AND {no_member("pg_class", "c.oid")}
+            UNION ALL
+            SELECT 'functions' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+             WHERE {USER_SCHEMA} AND {no_member("pg_proc", "p.oid")}
+            UNION ALL
+            SELECT 'large_objects' FROM pg_largeobject_metadata
+        ) AS found GROUP BY kind
+    """)  # noqa: S608  # conditions of this module
+    return {"tables": 0} | dict(sorted(await cursor.fetchall()))
+
+
+async def describe_content(connection: Connection) -> Mapping[str, str]:
+    """What a person may want to know of the connected database besides counts: names, never values of settings."""
+    cursor = await connection.execute("""
+        SELECT (SELECT string_agg(extname || ' ' || extversion, ', ' ORDER BY extname)
+                  FROM pg_extension WHERE extname <> 'plpgsql'),
+               (SELECT string_agg(DISTINCT split_part(setting, '=', 1), ', ')
+                  FROM pg_db_role_setting s, unnest(s.setconfig) AS setting
+                 WHERE s.setdatabase = d.oid),
+               (SELECT string_agg(DISTINCT r.rolname, ', ')
+                  FROM pg_shdepend h JOIN pg_roles r ON r.oid = h.refobjid
+                 WHERE h.dbid = d.oid AND h.refclassid = 'pg_authid'::regclass)
+          FROM pg_database d WHERE d.datname = current_database()
+    """)
+    row = await cursor.fetchone() or ()
+    found = zip(("extensions", "settings", "roles"), row, strict=False)
+    return {name: _shorten(text) for name, text in found if text}
+
+
+async def estimate_bytes(connection: Connection) -> int:
+    """What a plain dump of the connected database reads: the size of its tables, without indexes."""
+    cursor = await connection.execute(f"""
+        SELECT sum(pg_table_size(c.oid))::bigint
+               + (SELECT CASE WHEN EXISTS (SELECT FROM pg_largeobject_metadata)
+                              THEN pg_table_size('pg_largeobject') ELSE 0 END)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind = 'r'
+    """)  # noqa: S608
+    row = await cursor.fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+async def unreadable_tables(connection: Connection) -> list[str]:
+    """Tables and sequences that the connected role may not read whole, so that pg_dump would refuse."""
+    cursor = await connection.execute(f"""
+        SELECT format('%I.%I', n.nspname, c.relname)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'S') AND {no_member("pg_class", "c.oid")}
+           AND (NOT has_schema_privilege(n.oid, 'USAGE')
+                OR NOT CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                            ELSE has_table_privilege(c.oid, 'SELECT') END
+                OR c.relkind <> 'S' AND row_security_active(c.oid))
+         ORDER BY 1
+    """)  # noqa: S608
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def other_databases(connection: Connection, name: str) -> list[str]:
+    """Databases of the server besides `name` that people may have made, ours and the templates left out."""
+    cursor = await connection.execute(
+        r"""
+        SELECT datname FROM pg_database
+         WHERE NOT datistemplate AND datallowconn AND datname <> %s AND datname !~ '^mathison_(new|kept)_[0-9a-f]{12}$'
+           AND has_database_privilege(oid, 'CONNECT')
+         ORDER BY datname
+        """,
+        [name],
+    )
+    return [other for (other,) in await cursor.fetchall()]
+
+
+def _shorten(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= MOST_DETAIL_BYTES:
+        return text
+    return encoded[:MOST_DETAIL_BYTES].decode(errors="ignore") + "…"

@@ -1,0 +1,213 @@
+"""pg_dump as a stream that ends only when the dump is proven whole.
+
+pg_dump takes one snapshot, so the app goes on writing meanwhile. Its exit status alone proves nothing here: the text's
+own last line, or the archive's last bytes, have to be there too. However the dump ends, no backend of it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Protocol
+
+from agent.engines.pg.clients import Client
+from agent.engines.pg.connection import Connection, Login, connect
+from agent.processes import Child, Command, start
+from common.codecs import Compressor, gzip_compressor
+from common.errors import ServiceError, ToolFailedError
+from common.frames import CHUNK_BYTES
+from common.headers import ArchiveHeader
+from common.seals import SqlSealWriter
+
+LOCK_WAIT_SECONDS = 120
+"""pg_dump waits at most so long for a table that is locked exclusively (VACUUM FULL, a migration that hangs)."""
+BACKEND_END_SECONDS = 10.0
+TRAILER = b"\n-- PostgreSQL database dump complete\n--"
+TRAILER_WITHIN_BYTES = 600
+"""After the trailer comes `\\unrestrict` with its key, since the releases of 2025-08."""
+ARCHIVE_END = bytes(5)
+"""A custom archive ends with a block length or a large object's number of 0: a sign byte and four zeros."""
+
+
+class DumpForm(enum.Enum):
+    """What a dump looks like."""
+
+    SQL = "sql"
+    SQL_GZIP = "sql.gz"
+    CUSTOM = "custom"
+
+
+class _Encoder(Protocol):
+    """Turns pg_dump's output into the archive. Called in a thread, one call at a time."""
+
+    def add(self, chunk: bytes) -> bytes: ...
+    def finish(self) -> bytes:
+        """The archive's end; ToolFailedError unless all that was added looks whole."""
+        ...
+
+
+@asynccontextmanager
+async def dump(
+    login: Login,
+    client: Client,
+    *,
+    form: DumpForm,
+    header: ArchiveHeader,
+    app_id: str,
+    on_read: Callable[[int], None],
+) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    """The archive of a database in pieces of about 1 MiB; ends normally only when it is whole.
+
+    Args:
+        header: written into SQL forms as their first line.
+        app_id: marks the dump's session, so that one left by an agent that was killed is found by `end_leftovers`.
+        on_read: called with the size of each piece of pg_dump's output.
+    Raises:
+        AppUnavailableError, ToolFailedError: from the chunks, at any point.
+    """
+    session = f"{session_prefix(app_id)}{secrets.token_hex(6)}"
+    command = Command(
+        pg_dump_argv(client, form),
+        environment={**client.environment(), **login.environment(application_name=session)},
+    )
+    is_whole = False
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        nonlocal is_whole
+        encoder = _CustomEncoder() if form is DumpForm.CUSTOM else _SqlEncoder(form, header)
+        ready = bytearray()
+        async for block in _blocks(child):
+            on_read(len(block))
+            ready += await asyncio.to_thread(encoder.add, block)
+            if len(ready) >= CHUNK_BYTES // 2:
+                yield bytes(ready)
+                ready.clear()
+        await _check(child, login)
+        ready += await asyncio.to_thread(encoder.finish)
+        is_whole = True
+        yield bytes(ready)
+
+    try:
+        async with start(command) as child, aclosing(chunks()) as archive:
+            yield archive
+    finally:
+        if not is_whole:
+            await asyncio.shield(_end_sessions_quietly(login, session))
+
+
+def session_prefix(app_id: str) -> str:
+    """Begins the application_name of every dump of one app; one transfer runs at a time, so others are leftovers."""
+    return f"mathison-export-{hashlib.sha256(app_id.encode()).hexdigest()[:8]}-"
+
+
+async def end_leftovers(connection: Connection, app_id: str) -> None:
+    """End dumps of this app that an agent which was killed left in the server, waiting for a lock for example."""
+    await _terminate(connection, session_prefix(app_id))
+
+
+def pg_dump_argv(client: Client, form: DumpForm) -> list[str]:
+    """What is left out, and why: owners and grants belong to the server, not the data; subscriptions hold passwords of
+    other servers; tablespaces are places on a disk.
+    """
+    argv = [
+        client.program("pg_dump"),
+        "--no-password",
+        "--no-owner",
+        "--no-privileges",
+        "--no-subscriptions",
+        "--no-tablespaces",
+        f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
+    ]
+    if form is not DumpForm.CUSTOM:
+        return [*argv, "--format=plain"]
+    # gzip although zstd is faster: not every build has zstd, and without compression no checksum would cover the rows.
+    return [*argv, "--format=custom", "--compress=gzip:1" if client.major >= 16 else "--compress=1"]
+
+
+async def _blocks(child: Child) -> AsyncGenerator[bytes, None]:
+    """pg_dump's output in pieces of 1 MiB; the first as soon as there is any, for the caller who waits for it."""
+    block = bytearray()
+    is_first = True
+    while found := await child.read(CHUNK_BYTES - len(block)):
+        block += found
+        if is_first or len(block) == CHUNK_BYTES:
+            yield bytes(block)
+            block.clear()
+            is_first = False
+    if block:
+        yield bytes(block)
+
+
+async def _check(child: Child, login: Login) -> None:
+    """Wait for pg_dump; where it failed, ask the server whether that is the reason."""
+    try:
+        await child.check()
+    except ToolFailedError:
+        async with connect(login):
+            pass
+        raise
+
+
+class _SqlEncoder:
+    """SQL text with our seal, compressed or not."""
+
+    def __init__(self, form: DumpForm, header: ArchiveHeader) -> None:
+        self._seal = SqlSealWriter()
+        self._compressor: Compressor | None = gzip_compressor() if form is DumpForm.SQL_GZIP else None
+        self._opening: bytes | None = self._seal.opening(header)
+        self._tail = b""
+
+    def add(self, chunk: bytes) -> bytes:
+        opening, self._opening = self._opening, None
+        self._seal.add(chunk)
+        self._tail = chunk[-TRAILER_WITHIN_BYTES:] if len(chunk) >= TRAILER_WITHIN_BYTES else self._tail + chunk
+        return self._write(opening + chunk if opening else chunk)
+
+    def finish(self) -> bytes:
+        if TRAILER not in self._tail[-TRAILER_WITHIN_BYTES:]:
+            raise ToolFailedError("pg_dump ended without the line that says that its dump is complete.")
+        end = self._write(self._seal.closing())
+        return end + self._compressor.flush() if self._compressor else end
+
+    def _write(self, text: bytes) -> bytes:
+        return self._compressor.compress(text) if self._compressor else text
+
+
+class _CustomEncoder:
+    """pg_dump's own archive, passed through."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._tail = b""
+
+    def add(self, chunk: bytes) -> bytes:
+        self._head = self._head or chunk[:5]
+        self._tail = (self._tail + chunk[-len(ARCHIVE_END) :])[-len(ARCHIVE_END) :]
+        return chunk
+
+    def finish(self) -> bytes:
+        if self._head != b"PGDMP" or self._tail != ARCHIVE_END:
+            raise ToolFailedError("pg_dump ended before the end of its archive.")
+        return b""
+
+
+async def _end_sessions_quietly(login: Login, session: str) -> None:
+    """A pg_dump that ended by itself took its session along; one that was killed may have left it waiting."""
+    with suppress(ServiceError, TimeoutError):
+        async with asyncio.timeout(BACKEND_END_SECONDS), connect(login) as connection:
+            while await _terminate(connection, session):  # noqa: ASYNC110  # the event is the server's
+                await asyncio.sleep(0.02)
+
+
+async def _terminate(connection: Connection, prefix: str) -> int:
+    """Sessions whose application_name begins so; how many there were."""
+    cursor = await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE starts_with(application_name, %s) AND usename = current_user",
+        [prefix],
+    )
+    return len(await cursor.fetchall())
