@@ -31,7 +31,7 @@ class RunningDigest:
         self._hash = hashlib.sha256()
         self._last: asyncio.Future[None] | None = None
 
-    async def add(self, chunk: bytes) -> None:
+    async def add(self, chunk: bytes | memoryview) -> None:
         """Count a chunk; returns once the one before is hashed, so at most two are held."""
         if self._last is not None:
             await self._last
@@ -43,6 +43,16 @@ class RunningDigest:
         if self._last is not None:
             await self._last
         return self._hash.hexdigest()
+
+    async def check(self, receipt: Receipt) -> None:
+        """Compare with what the sender counted; DigestMismatchError."""
+        sha256 = await self.finish()
+        if (receipt.size_bytes, receipt.sha256) != (self.size_bytes, sha256):
+            raise DigestMismatchError(
+                f"The sender counted {receipt.size_bytes} bytes with SHA-256 {receipt.sha256}, "
+                f"but {self.size_bytes} bytes with SHA-256 {sha256} arrived.",
+                next_step="Send the file again.",
+            )
 
 
 async def send_frames(
@@ -131,7 +141,9 @@ class FrameReceiver:
                     if self._on_progress is not None:
                         self._on_progress(frame.progress)
                 case "end":
-                    await self._check(Receipt.from_proto(frame.end))
+                    receipt = Receipt.from_proto(frame.end)
+                    await self.digest.check(receipt)
+                    self.receipt = receipt
                     return
                 case _:
                     raise InvalidRequestError("After the header come chunks, progress and the end frame only.")
@@ -139,13 +151,3 @@ class FrameReceiver:
             f"The stream stopped after {self.digest.size_bytes} bytes without saying that it was whole.",
             next_step="Send the file again.",
         )
-
-    async def _check(self, receipt: Receipt) -> None:
-        sha256 = await self.digest.finish()
-        if (receipt.size_bytes, receipt.sha256) != (self.digest.size_bytes, sha256):
-            raise DigestMismatchError(
-                f"The sender counted {receipt.size_bytes} bytes with SHA-256 {receipt.sha256}, "
-                f"but {self.digest.size_bytes} bytes with SHA-256 {sha256} arrived.",
-                next_step="Send the file again.",
-            )
-        self.receipt = receipt
