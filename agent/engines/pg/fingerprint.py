@@ -1,0 +1,198 @@
+"""Whether two databases hold the same: rows and an order-free hash per table, sequences, large objects, object counts.
+
+Computed by the server, one row at a time, so nothing but numbers leaves it. Comparable between majors 13 to 18 and
+between databases of one encoding; the hash covers a row's text in a fixed session, in the server's encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+from psycopg import sql
+
+from agent.engines.pg.catalog import USER_SCHEMA, no_member
+from agent.engines.pg.connection import Connection
+
+_SESSION = """
+    SET LOCAL timezone = 'UTC';
+    SET LOCAL datestyle = 'ISO, YMD';
+    SET LOCAL intervalstyle = 'postgres';
+    SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = 'hex';
+    SET LOCAL lc_monetary = 'C';
+    SET LOCAL row_security = 'off'
+"""
+"""What a value's text depends on, and no rows hidden by policies."""
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Row count, and the sum of the rows' hashes as text: it exceeds 64 bits."""
+
+    rows: int
+    hash: str
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """Content of one database. Names are quoted as SQL needs it.
+
+    Attributes:
+        sequences: last value, and whether it was given out already.
+        objects: user objects by kind.
+    """
+
+    tables: dict[str, Table]
+    sequences: dict[str, tuple[int, bool]]
+    large_objects: Table
+    objects: dict[str, int]
+
+    @property
+    def sha256(self) -> str:
+        """Of all of it, in lower-case hex."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """One sentence for each thing that differs; empty when both are the same."""
+        found = []
+        for what in ("tables", "sequences", "objects"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            found += [
+                f"{what}: {name} is {_say(mine.get(name))} here and {_say(theirs.get(name))} there"
+                for name in sorted({*mine, *theirs})
+                if mine.get(name) != theirs.get(name)
+            ]
+        if self.large_objects != other.large_objects:
+            found.append(f"large objects: {_say(self.large_objects)} here and {_say(other.large_objects)} there")
+        return found
+
+
+def _say(value: object) -> str:
+    match value:
+        case None:
+            return "missing"
+        case Table(rows=rows, hash=digest):
+            return f"{rows} rows of hash {digest}"
+    return str(value)
+
+
+async def fingerprint(connection: Connection) -> Fingerprint:
+    """The content of the connected database at one moment. Reads every row.
+
+    Args:
+        connection: from `connection.connect`, in autocommit mode, of a role that may read everything.
+    """
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await connection.execute(_SESSION)
+        return Fingerprint(
+            tables={name: await _table(connection, schema, table) for name, schema, table in await _tables(connection)},
+            sequences=await _sequences(connection),
+            large_objects=await _large_objects(connection),
+            objects=await _objects(connection),
+        )
+
+
+async def _tables(connection: Connection) -> list[tuple[str, str, str]]:
+    cursor = await connection.execute(f"""
+        SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated)
+           AND {no_member("pg_class", "c.oid")}
+         ORDER BY 1
+    """)  # noqa: S608
+    return await cursor.fetchall()
+
+
+async def _table(connection: Connection, schema: str, table: str) -> Table:
+    # The alias is one that no column has: "t::text" would mean a column t.
+    query = sql.SQL('SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS "the whole row"').format(
+        hash=sql.SQL('hashtextextended("the whole row"::text COLLATE "C", 0)::numeric'),
+        table=sql.Identifier(schema, table),
+    )
+    row = await (await connection.execute(query)).fetchone()
+    return Table(*(row or (0, "0")))
+
+
+async def _sequences(connection: Connection) -> dict[str, tuple[int, bool]]:
+    cursor = await connection.execute(f"""
+        SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind = 'S' AND {no_member("pg_class", "c.oid")}
+    """)  # noqa: S608
+    found = {}
+    for name, schema, sequence in await cursor.fetchall():
+        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(schema, sequence))
+        if row := await (await connection.execute(query)).fetchone():
+            found[name] = (row[0], row[1])
+    return found
+
+
+async def _large_objects(connection: Connection) -> Table:
+    cursor = await connection.execute("""
+        SELECT count(*), coalesce(sum(hashtextextended(oid || ' ' || md5(lo_get(oid)), 0)::numeric), 0)::text
+          FROM pg_largeobject_metadata
+    """)
+    return Table(*(await cursor.fetchone() or (0, "0")))
+
+
+async def _objects(connection: Connection) -> dict[str, int]:
+    """Counts by kind. Left out is what majors store differently (NOT NULL constraints are rows since 18) and what
+    belongs to a table anyway (row types, array types, internal triggers, partitions' inherited constraints).
+    """
+    cursor = await connection.execute(f"""
+        SELECT kind, count(*) FROM (
+            SELECT 'relation ' || c.relkind::text AS kind
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND {no_member("pg_class", "c.oid")}
+            UNION ALL
+            SELECT 'routine ' || p.prokind::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+             WHERE {USER_SCHEMA} AND {no_member("pg_proc", "p.oid")}
+            UNION ALL
+            SELECT 'type ' || t.typtype::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+             WHERE {USER_SCHEMA} AND t.typtype IN ('e', 'd', 'r') AND {no_member("pg_type", "t.oid")}
+            UNION ALL
+            SELECT 'constraint ' || k.contype::text || CASE WHEN k.convalidated THEN '' ELSE ' not valid' END
+              FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
+             WHERE {USER_SCHEMA} AND k.contype IN ('c', 'f', 'p', 'u', 'x') AND {no_member("pg_constraint", "k.oid")}
+            UNION ALL
+            SELECT 'index ' || CASE WHEN i.indisvalid THEN 'valid' ELSE 'invalid' END
+              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND {no_member("pg_class", "c.oid")}
+            UNION ALL
+            SELECT 'trigger ' || g.tgenabled::text FROM pg_trigger g WHERE NOT g.tgisinternal
+            UNION ALL
+            SELECT 'policy' FROM pg_policy
+            UNION ALL
+            SELECT 'rule' FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND w.rulename <> '_RETURN' AND {no_member("pg_rewrite", "w.oid")}
+            UNION ALL
+            SELECT 'statistics' FROM pg_statistic_ext
+            UNION ALL
+            SELECT 'operator' FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+             WHERE {USER_SCHEMA} AND {no_member("pg_operator", "o.oid")}
+            UNION ALL
+            SELECT 'cast' FROM pg_cast k WHERE k.oid >= 16384 AND {no_member("pg_cast", "k.oid")}
+            UNION ALL
+            SELECT 'collation' FROM pg_collation k JOIN pg_namespace n ON n.oid = k.collnamespace WHERE {USER_SCHEMA}
+            UNION ALL
+            SELECT 'text search configuration' FROM pg_ts_config k JOIN pg_namespace n ON n.oid = k.cfgnamespace
+             WHERE {USER_SCHEMA} AND {no_member("pg_ts_config", "k.oid")}
+            UNION ALL
+            SELECT 'comment' FROM pg_description d
+             WHERE d.objoid >= 16384 AND d.classoid NOT IN ('pg_extension'::regclass, 'pg_namespace'::regclass)
+               AND NOT EXISTS (SELECT FROM pg_depend e
+                                WHERE e.classid = d.classoid AND e.objid = d.objoid AND e.deptype = 'e')
+            UNION ALL
+            SELECT 'column default' FROM pg_attrdef
+            UNION ALL
+            SELECT 'schema' FROM pg_namespace n WHERE {USER_SCHEMA} AND {no_member("pg_namespace", "n.oid")}
+            UNION ALL
+            SELECT 'extension' FROM pg_extension
+            UNION ALL
+            SELECT 'event trigger' FROM pg_event_trigger
+            UNION ALL
+            SELECT 'publication' FROM pg_publication
+        ) AS found GROUP BY kind
+    """)  # noqa: S608
+    return dict(sorted(await cursor.fetchall()))
