@@ -1,0 +1,195 @@
+"""What exists outside the process on behalf of imports, durable: one JSON file for each import that holds anything.
+
+A line is written before what it names is made, and removed after that is gone, so whatever kills the agent, the next
+one finds what is left. Finished transfers are remembered too (`History`), for callers who ask again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import errno
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from agent.recipes.base import Fact
+from agent.states import TransferState
+from common.errors import NoSpaceError
+from common.files import private_directory, sync_directory, write_atomically
+
+_DAMAGED_SUFFIX = ".damaged"
+_log = structlog.get_logger(__name__)
+
+
+class Stage(enum.Enum):
+    """How far an import is; drawn in docs/architecture.md."""
+
+    STAGING = "staging"
+    STAGED = "staged"
+    RESTORING = "restoring"
+    KEPT = "kept"
+    UNDOING = "undoing"
+    DROPPING = "dropping"
+    """Nobody needs what it holds any more; it is tried again until that is gone."""
+
+
+class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The file's content."""
+
+    version: int
+    app_id: str
+    recipe: str
+    key: str
+    stage: Stage
+    state: TransferState
+    expires_at: dt.datetime | None = None
+    facts: dict[str, Fact] = {}
+
+
+class Entry:
+    """One import's line; implements recipes.base.Record."""
+
+    def __init__(self, path: Path, line: _Line) -> None:
+        self._path = path
+        self._line = line
+        self.transfer_id = line.state.transfer_id
+        self.key = line.key
+        self.facts = line.facts
+
+    def save(self, **facts: Fact) -> None:
+        """Merge into `facts`; durable on return.
+
+        Raises:
+            NoSpaceError: the disk is full; the file is as it was.
+        """
+        self.facts.update(facts)
+        self._write()
+
+    def move(self, stage: Stage, state: TransferState, *, expires_at: dt.datetime | None = None) -> None:
+        """Enter a stage; durable on return.
+
+        Args:
+            expires_at: when what it holds is dropped if nobody does anything; None: never.
+        """
+        self._line.stage, self._line.state, self._line.expires_at = stage, state, expires_at
+        self._write()
+
+    def remove(self) -> None:
+        """Forget it, after what it names is gone; durable on return."""
+        self._path.unlink(missing_ok=True)
+        sync_directory(self._path.parent)
+
+    @property
+    def stage(self) -> Stage:
+        return self._line.stage
+
+    @property
+    def state(self) -> TransferState:
+        """As of the last move."""
+        return self._line.state
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        return self._line.expires_at
+
+    def _write(self) -> None:
+        try:
+            write_atomically(self._path, msgspec.json.encode(self._line))
+        except OSError as failure:
+            if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NoSpaceError("There is no room left in the agent's state directory.") from failure
+
+
+class Journal:
+    """The directory of all lines."""
+
+    VERSION = 1
+
+    def __init__(self, directory: Path, *, app_id: str, recipe: str) -> None:
+        self._directory = private_directory(directory)
+        self._app_id = app_id
+        self._recipe = recipe
+
+    def open(self, state: TransferState) -> Entry:
+        """A new line, in stage STAGING; durable on return."""
+        key = secrets.token_hex(6)
+        line = _Line(
+            version=self.VERSION,
+            app_id=self._app_id,
+            recipe=self._recipe,
+            key=key,
+            stage=Stage.STAGING,
+            state=state,
+        )
+        entry = Entry(self._directory / f"{key}.json", line)
+        entry.move(Stage.STAGING, state)
+        return entry
+
+    def read(self) -> list[Entry]:
+        """All lines, in the order in which their imports were started.
+
+        What cannot be read, or belongs to another app or recipe, is renamed to *.damaged and reported once: the agent
+        must start, and a person may want to see what it named.
+        """
+        entries = []
+        for path in self._directory.iterdir():
+            if path.name.startswith("."):
+                # Left by a kill between the two steps of an atomic write.
+                path.unlink()
+            elif path.suffix == ".json":
+                try:
+                    entries.append(Entry(path, self._read_line(path)))
+                except ValueError as failure:
+                    path.rename(path.with_name(path.name + _DAMAGED_SUFFIX))
+                    _log.error(
+                        "A line of the journal cannot be used and was set aside; what it names may be left over.",
+                        action="read_journal",
+                        file=path.name + _DAMAGED_SUFFIX,
+                        error=str(failure),
+                    )
+        return sorted(entries, key=lambda entry: entry.state.started_at)
+
+    def _read_line(self, path: Path) -> _Line:
+        line = msgspec.json.decode(path.read_bytes(), type=_Line)
+        if line.version != self.VERSION:
+            raise ValueError(f"it is of version {line.version}, not {self.VERSION}")
+        if (line.app_id, line.recipe) != (self._app_id, self._recipe):
+            raise ValueError(f"it belongs to {line.app_id} with recipe {line.recipe}")
+        if path.stem != line.key:
+            raise ValueError(f"its key is {line.key}")
+        return line
+
+
+class History:
+    """The last finished transfers, in one file; losing it costs an answer to a repeated call, no data."""
+
+    LIMIT = 100
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[TransferState]:
+        """Oldest first; empty when there is no file or it cannot be used."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=list[TransferState])
+        except FileNotFoundError:
+            return []
+        except ValueError as failure:
+            _log.warning(
+                "The list of finished transfers cannot be read; a new one is begun.",
+                action="read_history",
+                error=str(failure),
+            )
+            return []
+
+    def write(self, states: Iterable[TransferState]) -> None:
+        """Replace it; a failure is logged, since no transfer should fail for its entry in a list."""
+        try:
+            write_atomically(self._path, msgspec.json.encode(list(states)[-self.LIMIT :]))
+        except OSError as failure:
+            _log.warning("The list of transfers was not written.", action="write_history", error=str(failure))

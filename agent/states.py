@@ -1,0 +1,142 @@
+"""How a transfer stands: immutable values that watchers see, the journal stores and the wire carries."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+
+import msgspec
+
+from agent.recipes.base import Preview
+from common.errors import ServiceError, make_error
+from common.headers import ArchiveHeader, Receipt
+from mathison.data.v1 import transfer_pb2 as wire
+
+
+class Kind(enum.Enum):
+    EXPORT = "export"
+    IMPORT = "import"
+
+
+class Phase(enum.Enum):
+    """The wire's Phase; those that a recipe enters are `recipes.base.Step`, with the same values."""
+
+    PREPARING = "preparing"
+    TRANSFERRING = "transferring"
+    VERIFYING = "verifying"
+    STAGED = "staged"
+    RESTORING = "restoring"
+    UNDOING = "undoing"
+    DONE = "done"
+
+
+class Result(enum.Enum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A ServiceError as a value."""
+
+    reason: str
+    message: str
+    next_step: str = ""
+
+    @classmethod
+    def of(cls, error: ServiceError) -> Failure:
+        return cls(reason=error.reason, message=error.text, next_step=error.next_step)
+
+    def to_error(self) -> ServiceError:
+        return make_error(self.reason, self.message, next_step=self.next_step)
+
+
+class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything known about one transfer at one moment; the fields are explained in transfer.proto."""
+
+    transfer_id: str
+    kind: Kind
+    started_at: dt.datetime
+    phase: Phase = Phase.PREPARING
+    note: str = ""
+    read_bytes: int = 0
+    sent_bytes: int = 0
+    total_bytes: int = 0
+    rate_bytes_per_second: int = 0
+    result: Result | None = None
+    receipt: Receipt | None = None
+    failure: Failure | None = None
+    ended_at: dt.datetime | None = None
+    preview: Preview | None = None
+    needs_app_stop: bool = False
+    kept_until: dt.datetime | None = None
+    undone: bool = False
+    header: ArchiveHeader | None = None
+
+    @property
+    def is_done_import(self) -> bool:
+        """An import that was restored, whatever became of its previous data since."""
+        return self.kind is Kind.IMPORT and self.phase is Phase.DONE and self.result is Result.SUCCEEDED
+
+    def progress_to_proto(self) -> wire.Progress:
+        return wire.Progress(
+            phase=_PHASES[self.phase],
+            read_bytes=self.read_bytes,
+            sent_bytes=self.sent_bytes,
+            total_bytes=self.total_bytes,
+            rate_bytes_per_second=self.rate_bytes_per_second,
+            note=self.note,
+        )
+
+    def to_proto(self) -> wire.TransferState:
+        message = wire.TransferState(
+            transfer_id=self.transfer_id,
+            kind=_KINDS[self.kind],
+            progress=self.progress_to_proto(),
+            result=_RESULTS[self.result],
+            undone=self.undone,
+        )
+        message.started_at.FromDatetime(self.started_at)
+        if self.ended_at is not None:
+            message.ended_at.FromDatetime(self.ended_at)
+        if self.kept_until is not None:
+            message.kept_until.FromDatetime(self.kept_until)
+        if self.receipt is not None:
+            message.end.CopyFrom(self.receipt.to_proto())
+        if self.failure is not None:
+            message.error.reason = self.failure.reason
+            message.error.message = self.failure.message
+            message.error.next_step = self.failure.next_step
+        if self.preview is not None:
+            message.preview.CopyFrom(_preview_to_proto(self.preview))
+            message.preview.needs_app_stop = self.needs_app_stop
+        if self.header is not None:
+            message.header.CopyFrom(self.header.to_proto())
+        return message
+
+
+def _preview_to_proto(preview: Preview) -> wire.Preview:
+    return wire.Preview(
+        changes=preview.changes,
+        counts_now=preview.counts_now,
+        counts_after=preview.counts_after,
+        warnings=preview.warnings,
+    )
+
+
+_PHASES = {
+    Phase.PREPARING: wire.PHASE_PREPARING,
+    Phase.TRANSFERRING: wire.PHASE_TRANSFERRING,
+    Phase.VERIFYING: wire.PHASE_VERIFYING,
+    Phase.STAGED: wire.PHASE_STAGED,
+    Phase.RESTORING: wire.PHASE_RESTORING,
+    Phase.UNDOING: wire.PHASE_UNDOING,
+    Phase.DONE: wire.PHASE_DONE,
+}
+_KINDS = {Kind.EXPORT: wire.TRANSFER_KIND_EXPORT, Kind.IMPORT: wire.TRANSFER_KIND_IMPORT}
+_RESULTS = {
+    None: wire.TRANSFER_RESULT_UNSPECIFIED,
+    Result.SUCCEEDED: wire.TRANSFER_RESULT_SUCCEEDED,
+    Result.FAILED: wire.TRANSFER_RESULT_FAILED,
+    Result.CANCELLED: wire.TRANSFER_RESULT_CANCELLED,
+}

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import datetime as dt
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from agent.journal import History, Journal, Stage
+from agent.recipes.base import Preview
+from agent.states import Kind, Phase, TransferState
+from common.errors import NoSpaceError
+from common.headers import ArchiveHeader, Receipt
+
+MOMENT = dt.datetime(2026, 11, 23, 12, 0, 0, 5, tzinfo=dt.UTC)
+
+
+def state(transfer_id: str = "t-1", *, minutes: int = 0) -> TransferState:
+    return TransferState(
+        transfer_id=transfer_id,
+        kind=Kind.IMPORT,
+        started_at=MOMENT + dt.timedelta(minutes=minutes),
+        phase=Phase.STAGED,
+        preview=Preview(changes=("12 tables",), counts_after={"tables": 12}, header=ArchiveHeader(format="sql")),
+        receipt=Receipt(size_bytes=10, sha256="00" * 32),
+        header=ArchiveHeader(recipe="fake", created_at=MOMENT),
+    )
+
+
+def journal(directory: Path, *, app_id: str = "shop.db", recipe: str = "fake") -> Journal:
+    return Journal(directory / "journal", app_id=app_id, recipe=recipe)
+
+
+def test_a_line_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    entry = journal(tmp_path).open(state())
+    entry.save(database="app_new", several=["a", "b"], nothing=None)
+    entry.save(database="app_newer")
+    entry.move(Stage.KEPT, state(), expires_at=MOMENT)
+
+    (found,) = journal(tmp_path).read()
+
+    assert found.facts == {"database": "app_newer", "several": ["a", "b"], "nothing": None}
+    assert (found.key, found.stage, found.state, found.expires_at) == (entry.key, Stage.KEPT, state(), MOMENT)
+
+
+def test_keys_are_twelve_hex_digits_and_differ(tmp_path: Path) -> None:
+    keys = {journal(tmp_path).open(state()).key for _ in range(20)}
+
+    assert len(keys) == 20
+    assert all(len(key) == 12 and int(key, 16) >= 0 for key in keys)
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    entry = journal(tmp_path).open(state())
+
+    assert stat.S_IMODE((tmp_path / "journal").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "journal" / f"{entry.key}.json").stat().st_mode) == 0o600
+
+
+def test_a_removed_line_is_gone(tmp_path: Path) -> None:
+    entry = journal(tmp_path).open(state())
+
+    entry.remove()
+    entry.remove()
+
+    assert journal(tmp_path).read() == []
+
+
+def test_lines_come_in_the_order_of_their_imports(tmp_path: Path) -> None:
+    for minutes in (3, 1, 2):
+        journal(tmp_path).open(state(f"t-{minutes}", minutes=minutes))
+
+    assert [entry.transfer_id for entry in journal(tmp_path).read()] == ["t-1", "t-2", "t-3"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda line: line[: len(line) // 2], id="torn"),
+        pytest.param(lambda line: b"", id="empty"),
+        pytest.param(lambda line: b"\xff\x00", id="not JSON"),
+        pytest.param(lambda line: line.replace(b'"version":1', b'"version":2'), id="of a later version"),
+        pytest.param(lambda line: line.replace(b'"shop.db"', b'"shop.web"'), id="of another app"),
+        pytest.param(lambda line: line.replace(b'"recipe":"fake","key"', b'"recipe":"","key"'), id="of another recipe"),
+        pytest.param(lambda line: line.replace(b'"staging"', b'"dancing"'), id="in an unknown stage"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_path: Path, content: object) -> None:
+    assert callable(content)
+    good, bad = journal(tmp_path).open(state("good")), journal(tmp_path).open(state("bad"))
+    path = tmp_path / "journal" / f"{bad.key}.json"
+    damaged = content(path.read_bytes())
+    path.write_bytes(damaged)
+
+    first, second = journal(tmp_path).read(), journal(tmp_path).read()
+
+    assert [entry.key for entry in first] == [entry.key for entry in second] == [good.key]
+    assert path.with_name(f"{bad.key}.json.damaged").read_bytes() == damaged
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    entry = journal(tmp_path).open(state())
+    (tmp_path / "journal" / f".{entry.key}.json.x8k2").write_bytes(b"half")
+
+    journal(tmp_path).read()
+
+    assert os.listdir(tmp_path / "journal") == [f"{entry.key}.json"]
+
+
+def test_a_write_that_fails_leaves_the_line_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = journal(tmp_path).open(state())
+    entry.save(database="before")
+
+    def no_room(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(NoSpaceError):
+        entry.save(database="after")
+    monkeypatch.undo()
+
+    (found,) = journal(tmp_path).read()
+    assert found.facts == {"database": "before"}
+    assert os.listdir(tmp_path / "journal") == [f"{entry.key}.json"]
+
+
+def test_the_history_keeps_the_last_hundred(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.json")
+
+    history.write(state(f"t-{number}") for number in range(150))
+
+    assert [found.transfer_id for found in history.read()] == [f"t-{number}" for number in range(50, 150)]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[{]", b'[{"transfer_id": 7}]'])
+def test_a_history_that_cannot_be_used_is_an_empty_one(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "history.json").write_bytes(content)
+
+    assert History(tmp_path / "history.json").read() == []
