@@ -7,7 +7,7 @@ ARGS ?=
 CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint test demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch test demo bench stubs lock format servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,12 @@ lint: $(READY)
 	$(BIN)/buf lint
 	$(BIN)/python -m tools.stubs --check
 
-test: lint ## check, and every test against real servers
+# What cannot be had has been said with its reason; the tests that need it then fail by themselves.
+prefetch: $(READY)
+	-@$(BIN)/python -m tools.servers get
+
+test: $(READY) ## check, and every test against real servers
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests $(ARGS)
 
 demo: $(READY) ## real databases, an export, a wipe, an import, a comparison
