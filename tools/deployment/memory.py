@@ -1,0 +1,103 @@
+"""Peak memory of processes and of the children that they start, as the kernel counts it (VmHWM of proc(5))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+MIB = 1 << 20
+SAMPLE_SECONDS = 0.05
+"""Between two looks at the children, which are gone when they end; the programs themselves are read at the end."""
+
+
+def peak_bytes(pid: int) -> int:
+    """The most resident memory that a process ever had, or had since `forget_peak`; 0 when it is gone."""
+    return _status(pid).get("VmHWM", 0)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory now; 0 when the process is gone."""
+    return _status(pid).get("VmRSS", 0)
+
+
+def forget_peak(pid: int) -> None:
+    """Count its peak from now on; proc(5), clear_refs."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+class PeakMemory:
+    """Watches programs for the time of a block.
+
+    Attributes:
+        idle_bytes: resident when the block began, by the program's name.
+        peaks_bytes: by the same names; children as "<name>: <program>".
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self.idle_bytes: dict[str, int] = {}
+        self.peaks_bytes: dict[str, int] = {}
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="watch memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        for name, pid in self._pids.items():
+            forget_peak(pid)
+            self.idle_bytes[name] = resident_bytes(pid)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._watcher.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        owners = {pid: name for name, pid in self._pids.items()}
+        parents = _parents()
+        for pid in parents:
+            ancestor = pid
+            while ancestor and ancestor not in owners:
+                ancestor = parents.get(ancestor, 0)
+            if ancestor:
+                name = owners[ancestor] if pid == ancestor else f"{owners[ancestor]}: {_program(pid)}"
+                self.peaks_bytes[name] = max(self.peaks_bytes.get(name, 0), peak_bytes(pid))
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                # After the name in parentheses, which may hold anything, come the state and the parent.
+                words = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                found[int(entry)] = int(words[1])
+    return found
+
+
+def _program(pid: int) -> str:
+    """The program's name; for a Python module of ours, the module's."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"-m" in words:
+            return words[words.index(b"-m") + 1].decode(errors="replace").rpartition(".")[2]
+        return os.path.basename(words[0]).decode(errors="replace")
+    return "ended"
+
+
+def _status(pid: int) -> dict[str, int]:
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+    return {}
