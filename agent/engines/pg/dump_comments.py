@@ -1,0 +1,110 @@
+"""What pg_dump says in the comments of its SQL text, and what is wrong with a text.
+
+Imports little: it runs in a child that has to stay small.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_ENTRY = re.compile(rb"-- (?:Data for )?Name: (.*); Type: ([^;]*); Schema: .*; Owner: ?")
+_SOURCE = re.compile(rb"-- Dumped from database version (.{1,200})")
+_DUMPER = re.compile(rb"-- Dumped by pg_dump version (.{1,200})")
+
+
+class TextError(Exception):
+    """What is wrong with the text, as reason and text of the error that its sender gets; see common.errors."""
+
+    def __init__(self, reason: str, text: str, *, next_step: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+        self.next_step = next_step
+
+
+class Entry(NamedTuple):
+    """One of pg_dump's entries: what a comment like `-- Name: a; Type: TABLE; Schema: public; Owner: -` announces."""
+
+    name: bytes
+    kind: str
+
+
+@dataclass
+class DumpFacts:
+    """What the comments say about the dump.
+
+    Attributes:
+        entry: the one that was announced last.
+        has_opening: the text begins as pg_dump's files do.
+        has_closing: it ends as they do; whoever reads a statement sets this back.
+    """
+
+    source_version: str = ""
+    dumper_version: str = ""
+    entry: Entry | None = None
+    has_opening: bool = False
+    has_closing: bool = False
+
+    def add(self, comment: bytes) -> None:
+        """A comment of one line, from its dashes to before its end of line.
+
+        Raises:
+            TextError: the dump is one of a whole server.
+        """
+        if entry := _ENTRY.match(comment):
+            self.entry = Entry(entry[1], entry[2].decode("ascii", "replace"))
+        elif comment == b"-- PostgreSQL database dump":
+            self.has_opening = True
+        elif comment == b"-- PostgreSQL database dump complete":
+            self.has_closing = True
+        elif comment == b"-- PostgreSQL database cluster dump":
+            raise TextError(
+                "ARCHIVE_WRONG_KIND",
+                "This is a dump of a whole server, as pg_dumpall makes it.",
+                next_step="Make a `pg_dump` of one database.",
+            )
+        elif said := _SOURCE.match(comment):
+            self.source_version = said[1].decode(errors="replace")
+        elif said := _DUMPER.match(comment):
+            self.dumper_version = said[1].decode(errors="replace")
+
+    def require_whole(self, *, is_between_statements: bool) -> None:
+        """The text has ended.
+
+        Raises:
+            TextError: it is cut off, or nobody can tell.
+        """
+        if is_between_statements and self.has_closing:
+            return
+        if is_between_statements and not self.has_opening:
+            raise TextError(
+                "ARCHIVE_WRONG_KIND",
+                "The file is SQL text, but not a dump: it has neither the first nor the last line that pg_dump writes, "
+                "so nobody can tell whether it is whole.",
+                next_step="Make the dump with pg_dump.",
+            )
+        raise TextError(
+            "ARCHIVE_TRUNCATED",
+            "The file is cut off: its last line 'PostgreSQL database dump complete' is missing.",
+            next_step="Send the whole file, or make the dump again.",
+        )
+
+
+def made_with_create(line: int) -> TextError:
+    """The refusal of a dump that brings its own database."""
+    return TextError(
+        "ARCHIVE_REFUSED",
+        f"Line {line}: the dump was made with --create, so it wants to make a database of its own.",
+        next_step="Dump without --create (-C).",
+    )
+
+
+def client_command(line: int) -> TextError:
+    """The refusal of a backslash command."""
+    return TextError(
+        "ARCHIVE_REFUSED",
+        f"Line {line}: the file tries to run a client command.",
+        next_step="A dump made by pg_dump has no such line; make a new one.",
+    )
