@@ -19,6 +19,7 @@ _HELD_ROW_BYTES = 256 << 10
 _HELD_LINE_BYTES = 64 << 10
 """A comment or client command that is longer is not looked at whole."""
 _HELD_WORD_BYTES = 1024
+_MOST_INSERTS = 500
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -60,7 +61,10 @@ _PUNCTUATION = rb"[^'\"$\\;()\-/A-Za-z_\x80-\xff]++|-(?!-)|/(?!\*)|\$[0-9]++|\"[
 _WORD = rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*+"
 _ANY_WORD = rb"(?![eE]')" + _WORD
 _OTHER_WORD = rb"(?!(?i:begin|case|end)(?![\w$\x80-\xff]))" + _ANY_WORD
-_STRING = rb"'[^']*+'"
+_ESCAPED_STRING = rb"'(?:[^'\\]++|\\[\s\S]|'')*+'(?=\s*+[^'\s])"
+"""Only where it is clear that it does not go on after a line break."""
+_STRINGS = {True: rb"'[^']*+'|[eE]" + _ESCAPED_STRING, False: rb"[eE]?" + _ESCAPED_STRING}
+"""By standard_conforming_strings: without it, each string may hold escapes."""
 
 
 def _run(*parts: bytes) -> re.Pattern[bytes]:
@@ -69,10 +73,13 @@ def _run(*parts: bytes) -> re.Pattern[bytes]:
 
 
 _BEFORE_WORD = re.compile(rb"(?:%b)*+" % _PUNCTUATION)
-_RUN = {True: _run(_PUNCTUATION, _ANY_WORD, _STRING), False: _run(_PUNCTUATION, _ANY_WORD)}
-"""By standard_conforming_strings: without it, each string may hold escapes."""
-_RUN_IN_FUNCTION = {True: _run(_PUNCTUATION, _OTHER_WORD, _STRING), False: _run(_PUNCTUATION, _OTHER_WORD)}
-_INSERT = re.compile(rb"INSERT INTO " + _RUN[True].pattern + rb"(?=;)")
+_RUN = {standard: _run(_PUNCTUATION, _ANY_WORD, strings) for standard, strings in _STRINGS.items()}
+_RUN_IN_FUNCTION = {standard: _run(_PUNCTUATION, _OTHER_WORD, strings) for standard, strings in _STRINGS.items()}
+_INSERTS = {
+    standard: re.compile(rb"%b(?:;\s*+%b){0,%d}+" % (insert, insert, _MOST_INSERTS))
+    for standard, run in _RUN.items()
+    for insert in (rb"INSERT INTO %b(?=;)" % run.pattern,)
+}
 _FIRST_WORDS: dict[tuple[int, bytes], int] = {
     (0, b"create"): 1,
     (1, b"or"): 2,
@@ -125,10 +132,15 @@ class Splitter:
         line: the line that was reached.
     """
 
-    def __init__(self, *, statement_limit_bytes: int = STATEMENT_LIMIT_BYTES) -> None:
+    def __init__(self, *, statement_limit_bytes: int = STATEMENT_LIMIT_BYTES, joins_inserts: bool = True) -> None:
+        """
+        Args:
+            joins_inserts: consecutive INSERT statements may come as one Statement, the semicolons between them included.
+        """
         self.facts = DumpFacts()
         self.line = 1
         self._limit_bytes = statement_limit_bytes
+        self._joins_inserts = joins_inserts
         self._has_standard_strings = True
         self._event: Event | None = None
         self._held = b""
@@ -229,8 +241,9 @@ class Splitter:
     def _begin_statement(self, text: bytes, at: int) -> int:
         self._count_lines(text, at)
         self._start, self._pending = at, _Pending(self.line)
-        if self._has_standard_strings and (insert := _INSERT.match(text, at)):
-            return self._end_statement(self._pending, text, insert.end())
+        inserts = self._joins_inserts and _INSERTS[self._has_standard_strings].match(text, at)
+        if inserts:
+            return self._end_statement(self._pending, text, inserts.end())
         self._state = self._words
         return at
 

@@ -72,9 +72,11 @@ SELECT pg_catalog.setval('s', 1);
 """
 
 
-def split(text: bytes, cuts: Sequence[int] = (), **options: int) -> tuple[list[Event], Splitter]:
+def split(
+    text: bytes, cuts: Sequence[int] = (), *, joins_inserts: bool = False, limit_bytes: int = 1 << 20
+) -> tuple[list[Event], Splitter]:
     """All events, Rows of one block put together."""
-    splitter = Splitter(**options)
+    splitter = Splitter(joins_inserts=joins_inserts, statement_limit_bytes=limit_bytes)
     edges = [0, *sorted(cuts), len(text)]
     events: list[Event] = []
     rows = b""
@@ -171,6 +173,22 @@ TOKENS = [
     b"\\.\n",
     b" ",
 ]
+
+
+INSERTS = b"".join(b"INSERT INTO t VALUES (%d, E'%d\\';', 'a;');\n" % (n, n) for n in range(1300))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, len(INSERTS)), max_size=12))
+def test_inserts_may_come_joined_in_order_and_none_is_lost(cuts: list[int]) -> None:
+    text = OPENING + b"SELECT 1;" + INSERTS + b"SELECT 2;" + CLOSING
+
+    found = [event for event in split(text, cuts, joins_inserts=True)[0] if isinstance(event, Statement)]
+
+    assert b"".join(event.text + b";\n" for event in found[1:-1]) == INSERTS
+    assert len(found) < 30
+    for event in found[1:-1]:
+        assert event.text.split(b"\n")[0] in text.split(b"\n")[event.line - 1]
 
 
 def outcome(text: bytes, cuts: Iterable[int]) -> tuple[list[Event], str]:
@@ -315,7 +333,7 @@ def test_a_statement_over_the_limit_is_refused() -> None:
     text = OPENING + b"SELECT '" + b"x" * 3000
 
     with pytest.raises(TextError, match="line 5 is longer than the limit of 2000 bytes") as refused:
-        split(text, range(0, len(text), 100), statement_limit_bytes=2000)
+        split(text, range(0, len(text), 100), limit_bytes=2000)
 
     assert refused.value.reason == "LIMIT_EXCEEDED"
 
