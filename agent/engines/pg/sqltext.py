@@ -135,7 +135,7 @@ class Splitter:
     def __init__(self, *, statement_limit_bytes: int = STATEMENT_LIMIT_BYTES, joins_inserts: bool = True) -> None:
         """
         Args:
-            joins_inserts: consecutive INSERT statements may come as one Statement, the semicolons between them included.
+            joins_inserts: consecutive INSERT statements may come as one Statement, with the semicolons between them.
         """
         self.facts = DumpFacts()
         self.line = 1
