@@ -1,0 +1,208 @@
+"""The way of an import for who may make databases: a new one is built beside the app's and takes its name.
+
+The app notices nothing until the swap, a hostile upload reaches nothing but its own database, and the previous database
+is kept as it was. After a crash the names in the server say how far it came.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from agent.engines.pg import green
+from agent.engines.pg.carry_over import read_belongings
+from agent.engines.pg.catalog import DatabaseFacts, ServerFacts
+from agent.engines.pg.clients import Clients
+from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.load import Loaded, load
+from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
+from agent.engines.pg.preview import look_at_content, make_preview
+from agent.engines.pg.room import data_directories, keep_room
+from agent.engines.pg.swap import Rename, exchange
+from agent.recipes.base import Limits, Preview, Progress, Recovered, Step, Upload
+from common.errors import AppBusyError, NothingToUndoError, ServiceError, TransferNotFoundError
+
+_log = structlog.get_logger(__name__)
+
+
+class SwapOutcomeUnknownError(Exception):
+    """The server went away while a swap was being committed; `recover` finds out once it is back."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """An app's database, seen by a role that may make databases beside it.
+
+    Attributes:
+        manager: that role's way into the maintenance database.
+        database: the app's.
+    """
+
+    manager: Login
+    database: str
+    app_id: str
+
+    async def stage(
+        self,
+        upload: Upload,
+        key: str,
+        progress: Progress,
+        *,
+        server: ServerFacts,
+        old: DatabaseFacts,
+        clients: Clients,
+        spool_directory: Path,
+        limits: Limits,
+        sessions: int,
+    ) -> Preview:
+        """Build the new database: loaded, checked, and like the old one but for its name and content.
+
+        On failure what was made is left; `discard` drops it.
+        """
+        label = Label(of=self.database, app_id=self.app_id, key=key, comment=old.comment)
+        async with self._connect(key) as connection:
+            left = await self._drop_leftovers(connection, key)
+            directories = await data_directories(connection, self.manager, self.database)
+            login = await green.create(connection, self.manager, server=server, old=old, label=label, sessions=sessions)
+        async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
+            belongings = await read_belongings(connection, old)
+            before = await look_at_content(connection)
+            extensions = await green.untrusted_extensions(connection)
+        created = await green.prepare(self.manager, server=server, key=key, extensions=extensions)
+
+        async def build() -> Loaded:
+            loaded = await load(
+                upload.chunks,
+                login,
+                server_version_num=server.version_num,
+                clients=clients,
+                spool_directory=spool_directory,
+                limits=limits,
+                pre_created_extensions=created,
+                progress=_LoadProgress(progress),
+                sessions=sessions,
+            )
+            progress.step(Step.VERIFYING, "gathering statistics for the planner")
+            await green.analyze(login)
+            return loaded
+
+        loaded = await keep_room(build(), directories, free_bytes=limits.free_bytes)
+        progress.step(Step.VERIFYING, "carrying owners, grants and settings over")
+        superfluous = created - loaded.extensions
+        warnings = await green.adopt(
+            self.manager, belongings=belongings, label=label, superfluous_extensions=superfluous
+        )
+        async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
+            after = await look_at_content(connection)
+        return make_preview(before, after, loaded, warnings=[*left, *warnings])
+
+    async def _drop_leftovers(self, connection: Connection, key: str) -> list[str]:
+        """Drop what imports into this database left that no journal knows any more; say what is only reported."""
+        found = await find_ours(connection, self.database)
+        for other in found.new.keys() - {key}:
+            _log.warning("What an earlier import left is dropped.", action="drop_leftovers", key=other)
+            await green.end_own_sessions(connection, other)
+            await green.drop(connection, other)
+        # The latest may be the one that an undo brings back; the journal decides about it.
+        if len(found.kept) < 2:
+            return []
+        names = ", ".join(sorted(kept_name(other) for other in found.kept))
+        return [f"Databases of earlier imports are still there; drop those that are not needed: {names}."]
+
+    async def restore(self, key: str) -> None:
+        """Exchange the databases.
+
+        Raises:
+            TransferNotFoundError: there is no new database.
+            AppBusyError: sessions are in the way that may not be ended; nothing was changed.
+            SwapOutcomeUnknownError: the server went away in the middle.
+        """
+        async with self._connect(key) as connection:
+            there = await _databases(connection, [new_name(key), self.database])
+        if new_name(key) not in there:
+            raise TransferNotFoundError(f"The database {new_name(key)} that was staged is gone.")
+        comment = there.get(self.database)
+        label = Label(of=self.database, app_id=self.app_id, key=key, comment=comment)
+        renames = [
+            Rename(self.database, kept_name(key), label.to_text()),
+            Rename(new_name(key), self.database, comment),
+        ]
+        await self._exchange(renames, key, wanted=Recovered.IMPORTED)
+
+    async def undo(self, key: str) -> None:
+        """Exchange the databases back and drop the imported one.
+
+        Raises:
+            NothingToUndoError: the previous database is gone.
+            AppBusyError, SwapOutcomeUnknownError: as in `restore`.
+        """
+        async with self._connect(key) as connection:
+            there = await _databases(connection, [kept_name(key), self.database])
+        if kept_name(key) not in there:
+            raise NothingToUndoError(f"The database {kept_name(key)} with the previous data is gone.")
+        label = Label.from_text(there[kept_name(key)])
+        ours = Label(of=self.database, app_id=self.app_id, key=key)
+        renames = [
+            Rename(self.database, new_name(key), ours.to_text()),
+            Rename(kept_name(key), self.database, label.comment if label else None),
+        ]
+        await self._exchange(renames if self.database in there else renames[1:], key, wanted=Recovered.PREVIOUS)
+        try:
+            await self.discard(key)
+        except ServiceError as failure:
+            # The undo is done whatever becomes of the imported database; the next import drops it.
+            _log.warning("The undone import could not be dropped yet.", action="undo", key=key, error=failure.text)
+
+    async def _exchange(self, renames: list[Rename], key: str, *, wanted: Recovered) -> None:
+        try:
+            await exchange(self.manager, renames, key=key)
+        except AppBusyError:
+            raise
+        except ServiceError as failure:
+            try:
+                reached = await self.recover(key)
+            except ServiceError:
+                raise SwapOutcomeUnknownError(failure.text) from failure
+            if reached is not wanted:
+                raise
+
+    async def recover(self, key: str) -> Recovered:
+        """Which data the app has: the swap is one transaction, so its own database's name says it."""
+        async with self._connect(key) as connection:
+            await green.end_own_sessions(connection, key)
+            there = await _databases(connection, [kept_name(key)])
+        return Recovered.IMPORTED if there else Recovered.PREVIOUS
+
+    async def discard(self, key: str) -> None:
+        """Drop the new or the previous database and the role, whatever there is of them."""
+        async with self._connect(key) as connection:
+            await green.end_own_sessions(connection, key)
+            await green.drop(connection, key)
+            await green.drop_database(connection, kept_name(key))
+
+    def _connect(self, key: str) -> AbstractAsyncContextManager[Connection]:
+        return connect(self.manager, application_name=session_name(key))
+
+
+async def _databases(connection: Connection, names: list[str]) -> dict[str, str | None]:
+    """Those that exist, and their comments."""
+    cursor = await connection.execute(
+        "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = ANY(%s)", [names]
+    )
+    return dict(await cursor.fetchall())
+
+
+class _LoadProgress:
+    """What the loader says, as the step it belongs to."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def read(self, size_bytes: int) -> None:
+        self._progress.read(size_bytes)
+
+    def note(self, sentence: str) -> None:
+        self._progress.step(Step.TRANSFERRING, sentence)

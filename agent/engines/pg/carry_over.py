@@ -1,0 +1,365 @@
+"""What a database has beside its content, read from the old one and given to the new: owners, grants, settings.
+
+An archive brings none of it (its roles are those of another server), and the app is to work as before. So: what exists
+in both under the same name gets its old owner and grants; what hangs on the database itself is copied one by one. What
+cannot be given is a warning, since the import does not fail for it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, no_member
+from agent.engines.pg.connection import Connection
+
+LIST_SETTINGS = {
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+}
+"""Those with GUC_LIST_QUOTE: their value is a list of quoted names, and quoting it as one string makes it one name (as
+variable_is_guc_list_quote in pg_dump's dumputils.c, PostgreSQL 18)."""
+_DEFAULT_KINDS = {
+    "r": "TABLES",
+    "S": "SEQUENCES",
+    "f": "ROUTINES",
+    "T": "TYPES",
+    "n": "SCHEMAS",
+    "L": "LARGE OBJECTS",
+}
+
+
+class Grant(NamedTuple):
+    """A privilege on something; `grantee` None is PUBLIC, `columns` empty the whole of it."""
+
+    privilege: str
+    grantee: str | None
+    with_grant_option: bool
+    column: str | None = None
+
+
+@dataclass
+class Thing:
+    """A schema, relation, routine or type: where it is found, whose it is, and its grants (None: the default ones)."""
+
+    kind: str
+    identity: str
+    owner: str
+    grants: list[Grant] | None = None
+
+
+class DefaultGrant(NamedTuple):
+    """One row of pg_default_acl; `schema` None: everywhere."""
+
+    role: str
+    schema: str | None
+    kind: str
+    grants: list[Grant]
+
+
+class Setting(NamedTuple):
+    """A setting of the database, or of one role in it."""
+
+    role: str | None
+    name: str
+    value: str
+
+
+@dataclass
+class Belongings:
+    """All that is carried over.
+
+    Attributes:
+        content_owner: the role that owns most of the tables; the database's owner where there are none.
+    """
+
+    database: DatabaseFacts
+    content_owner: str
+    things: list[Thing] = field(default_factory=list)
+    default_grants: list[DefaultGrant] = field(default_factory=list)
+    database_grants: list[Grant] | None = None
+    settings: list[Setting] = field(default_factory=list)
+    labels: list[tuple[str, str]] = field(default_factory=list)
+    """Provider and label of the database's security labels."""
+
+
+_KINDS = {
+    "TABLE": f"""
+        SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity, c.relowner AS owner, c.relacl AS acl
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {no_member("pg_class", "c.oid")}
+    """,  # noqa: S608  # conditions of catalog.py, here and below
+    # A column's own sequence follows its table and cannot be given away alone.
+    "SEQUENCE": f"""
+        SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity,
+               CASE WHEN EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid
+                                    AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))
+                    THEN 0 ELSE c.relowner END AS owner, c.relacl AS acl
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind = 'S' AND {no_member("pg_class", "c.oid")}
+    """,  # noqa: S608
+    "SCHEMA": f"""
+        SELECT n.oid, format('%I', n.nspname) AS identity, n.nspowner AS owner, n.nspacl AS acl
+          FROM pg_namespace n WHERE {USER_SCHEMA} AND {no_member("pg_namespace", "n.oid")}
+    """,  # noqa: S608
+    "ROUTINE": f"""
+        SELECT p.oid, p.oid::regprocedure::text AS identity, p.proowner AS owner, p.proacl AS acl
+          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE {USER_SCHEMA} AND {no_member("pg_proc", "p.oid")}
+    """,  # noqa: S608
+    "TYPE": f"""
+        SELECT t.oid, t.oid::regtype::text AS identity, t.typowner AS owner, t.typacl AS acl
+          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+         WHERE {USER_SCHEMA} AND t.typtype IN ('e', 'd', 'r', 'c') AND (c.oid IS NULL OR c.relkind = 'c')
+           AND {no_member("pg_type", "t.oid")}
+    """,  # noqa: S608
+}
+_RESOLVERS = {
+    "TABLE": "to_regclass",
+    "SEQUENCE": "to_regclass",
+    "SCHEMA": "to_regnamespace",
+    "ROUTINE": "to_regprocedure",
+    "TYPE": "to_regtype",
+}
+
+
+async def read_belongings(connection: Connection, database: DatabaseFacts) -> Belongings:
+    """What the old database has.
+
+    Args:
+        connection: to the old database itself, of the role that will give everything to the new one.
+    """
+    found = Belongings(database, await _content_owner(connection) or database.owner)
+    for kind, query in _KINDS.items():
+        found.things += await _things(connection, kind, query)
+    await _add_column_grants(connection, found.things)
+    found.default_grants = await _default_grants(connection)
+    found.database_grants = await _database_grants(connection, database)
+    cursor = await connection.execute(
+        "SELECT r.rolname, split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1)"
+        "  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS entry LEFT JOIN pg_roles r ON r.oid = s.setrole"
+        " WHERE s.setdatabase = %s AND (s.setrole = 0 OR r.oid IS NOT NULL)",
+        [database.oid],
+    )
+    found.settings = [Setting(*row) for row in await cursor.fetchall()]
+    labels = await connection.execute(
+        "SELECT provider, label FROM pg_shseclabel WHERE objoid = %s AND classoid = 'pg_database'::regclass",
+        [database.oid],
+    )
+    found.labels = await labels.fetchall()
+    return found
+
+
+async def _content_owner(connection: Connection) -> str | None:
+    cursor = await connection.execute(f"""
+        SELECT pg_get_userbyid(c.relowner)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'S') AND {no_member("pg_class", "c.oid")}
+           AND pg_has_role(c.relowner, 'USAGE')
+         GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1
+    """)  # noqa: S608
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+_GRANT_COLUMNS = "x.privilege_type, CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.is_grantable"
+
+
+async def _things(connection: Connection, kind: str, query: str) -> list[Thing]:
+    cursor = await connection.execute(f"""
+        SELECT t.identity, CASE t.owner WHEN 0 THEN '' ELSE pg_get_userbyid(t.owner) END, t.acl IS NULL,
+               x.grantee = t.owner, {_GRANT_COLUMNS}
+          FROM ({query}) AS t LEFT JOIN aclexplode(t.acl) AS x ON true
+    """)  # noqa: S608
+    found: dict[str, Thing] = {}
+    for identity, owner, is_default, is_own, *grant in await cursor.fetchall():
+        thing = found.setdefault(identity, Thing(kind, identity, owner, None if is_default else []))
+        if thing.grants is not None and grant[0] is not None and not is_own:
+            thing.grants.append(Grant(*grant))
+    return list(found.values())
+
+
+async def _add_column_grants(connection: Connection, things: Sequence[Thing]) -> None:
+    tables = {thing.identity: thing for thing in things if thing.kind == "TABLE"}
+    cursor = await connection.execute(f"""
+        SELECT format('%I.%I', n.nspname, c.relname), {_GRANT_COLUMNS}, a.attname
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         CROSS JOIN aclexplode(a.attacl) AS x
+         WHERE {USER_SCHEMA} AND NOT a.attisdropped AND x.grantee <> c.relowner
+    """)  # noqa: S608
+    for identity, *grant in await cursor.fetchall():
+        if table := tables.get(identity):
+            table.grants = [*(table.grants or []), Grant(*grant)]
+
+
+async def _default_grants(connection: Connection) -> list[DefaultGrant]:
+    cursor = await connection.execute(f"""
+        SELECT pg_get_userbyid(d.defaclrole), n.nspname, d.defaclobjtype::text, {_GRANT_COLUMNS}
+          FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+          LEFT JOIN aclexplode(d.defaclacl) AS x ON x.grantee <> d.defaclrole
+    """)  # noqa: S608
+    found: dict[tuple[str, str | None, str], list[Grant]] = defaultdict(list)
+    for role, schema, kind, *grant in await cursor.fetchall():
+        grants = found[role, schema, kind]
+        if grant[0] is not None:
+            grants.append(Grant(*grant))
+    return [DefaultGrant(*key, grants) for key, grants in found.items()]
+
+
+async def _database_grants(connection: Connection, database: DatabaseFacts) -> list[Grant] | None:
+    if database.acl is None:
+        return None
+    cursor = await connection.execute(
+        f"SELECT {_GRANT_COLUMNS} FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x"  # noqa: S608
+        " WHERE d.oid = %s AND x.grantee <> d.datdba",
+        [database.oid],
+    )
+    return [Grant(*row) for row in await cursor.fetchall()]
+
+
+class _Giver:
+    """Runs statements one by one; those that fail become warnings."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.warnings: list[str] = []
+
+    async def run(self, statement: sql.Composed, what: str) -> None:
+        try:
+            await self.connection.execute(statement)
+        except (psycopg.errors.ProgrammingError, psycopg.errors.DataError, psycopg.errors.NotSupportedError) as failure:
+            self.warnings.append(f"{what} could not be carried over: {failure.diag.message_primary}")
+
+
+async def give_belongings(connection: Connection, belongings: Belongings, *, name: str) -> list[str]:
+    """Make a loaded database like the old one.
+
+    Args:
+        connection: to the new database, of a superuser or of a role with the rights of both owners.
+        name: the new database's, as it is called now.
+    Returns:
+        Warnings, one sentence each.
+    """
+    giver = _Giver(connection)
+    for thing in await _existing(connection, belongings):
+        await _give_thing(giver, thing, belongings.content_owner)
+    for default in belongings.default_grants:
+        await _give_default(giver, default)
+    await _give_database(giver, belongings, sql.Identifier(name))
+    return giver.warnings
+
+
+async def _existing(connection: Connection, belongings: Belongings) -> list[Thing]:
+    """What there is to do: things that are not as they would be anyway, and that the new database has."""
+    found = []
+    for kind, resolver in _RESOLVERS.items():
+        special = [
+            thing
+            for thing in belongings.things
+            if thing.kind == kind and (thing.owner not in ("", belongings.content_owner) or thing.grants is not None)
+        ]
+        cursor = await connection.execute(
+            f"SELECT identity FROM unnest(%s::text[]) AS identity WHERE {resolver}(identity) IS NOT NULL",  # noqa: S608
+            [[thing.identity for thing in special]],
+        )
+        there = {identity for (identity,) in await cursor.fetchall()}
+        found += [thing for thing in special if thing.identity in there]
+    return found
+
+
+async def _give_thing(giver: _Giver, thing: Thing, content_owner: str) -> None:
+    kind, identity = sql.SQL(thing.kind), sql.SQL(thing.identity)  # quoted by the server
+    what = f"{thing.kind.lower()} {thing.identity}"
+    if thing.owner not in ("", content_owner):
+        owner = sql.Identifier(thing.owner)
+        await giver.run(sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, owner), f"The owner of {what}")
+    if thing.grants is not None:
+        await _grant(giver, thing.grants, sql.SQL("{} {}").format(kind, identity), what)
+
+
+async def _grant(giver: _Giver, grants: Sequence[Grant], target: sql.Composable, what: str) -> None:
+    """Replace the default grants of a target."""
+    if not any(grant.column for grant in grants):
+        await giver.run(sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(target), f"Grants on {what}")
+    for grant in grants:
+        await giver.run(_grant_statement(grant, target), f"{grant.privilege} on {what} for {grant.grantee or 'PUBLIC'}")
+
+
+def _grant_statement(grant: Grant, target: sql.Composable) -> sql.Composed:
+    privilege: sql.Composable = sql.SQL(grant.privilege)  # a keyword from the server
+    if grant.column:
+        privilege = sql.SQL("{} ({})").format(privilege, sql.Identifier(grant.column))
+    return sql.SQL("GRANT {} ON {} TO {}{}").format(
+        privilege,
+        target,
+        sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC"),
+        sql.SQL(" WITH GRANT OPTION" if grant.with_grant_option else ""),
+    )
+
+
+async def _give_default(giver: _Giver, default: DefaultGrant) -> None:
+    kind = _DEFAULT_KINDS.get(default.kind)
+    if kind is None:
+        return
+    where = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {}").format(sql.Identifier(default.role))
+    if default.schema is not None:
+        where = sql.SQL("{} IN SCHEMA {}").format(where, sql.Identifier(default.schema))
+    what = f"Default grants of {default.role}"
+    target = sql.SQL(kind)  # of our own table
+    if default.schema is None:
+        await giver.run(sql.SQL("{} REVOKE ALL ON {} FROM PUBLIC").format(where, target), what)
+    for grant in default.grants:
+        await giver.run(sql.SQL("{} {}").format(where, _grant_statement(grant, target)), what)
+
+
+async def _give_database(giver: _Giver, belongings: Belongings, name: sql.Identifier) -> None:
+    database = belongings.database
+    if belongings.database_grants is not None:
+        await _grant(giver, belongings.database_grants, sql.SQL("DATABASE {}").format(name), "the database")
+    for setting in belongings.settings:
+        await giver.run(_setting_statement(setting, name), f"The setting {setting.name}")
+    for provider, label in belongings.labels:
+        statement = sql.SQL("SECURITY LABEL FOR {} ON DATABASE {} IS {}")
+        await giver.run(statement.format(sql.Identifier(provider), name, label), "A security label")
+    limit = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(database.connection_limit))
+    await giver.run(limit, "The connection limit")
+
+
+def _setting_statement(setting: Setting, name: sql.Identifier) -> sql.Composed:
+    values = split_list(setting.value) if setting.name in LIST_SETTINGS else [setting.value]
+    return sql.SQL("{} SET {} TO {}").format(
+        sql.SQL("ALTER DATABASE {}").format(name)
+        if setting.role is None
+        else sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(setting.role), name),
+        sql.Identifier(setting.name),
+        sql.SQL(", ").join(map(sql.Literal, values)),
+    )
+
+
+def split_list(value: str) -> list[str]:
+    """Elements of a list setting, `"$user", public`, without their quotes (SplitGUCList in varlena.c)."""
+    elements, position = [], 0
+    while position < len(value):
+        if value[position] == '"':
+            element = ""
+            while (end := value.index('"', position + 1)) + 1 < len(value) and value[end + 1] == '"':
+                element += value[position + 1 : end + 1]
+                position = end + 1
+            elements.append(element + value[position + 1 : end])
+            position = end + 1
+        elif value[position] in ", ":
+            position += 1
+        else:
+            end = min(at for at in (value.find(",", position), len(value)) if at >= 0)
+            elements.append(value[position:end].strip())
+            position = end
+    return elements or [""]

@@ -1,0 +1,111 @@
+"""What can be done with an app's database now, and why not where not."""
+
+from __future__ import annotations
+
+from agent.engines.pg.catalog import (
+    count_objects,
+    estimate_bytes,
+    look_at_server,
+    other_databases,
+    unreadable_tables,
+)
+from agent.engines.pg.clients import Clients
+from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.exporting import explain_unreadable
+from agent.engines.pg.settings import PostgresSettings
+from agent.engines.pg.ways import make_plan
+from agent.recipes.base import Capability, Description
+from common.errors import ServiceError, ToolFailedError
+
+MOST_OTHER_DATABASES = 20
+"""Looked into for tables; a server with more is not one app's."""
+
+
+async def describe(settings: PostgresSettings, clients: Clients) -> Description:
+    """Never raises for an app that does not answer: that is an obstacle."""
+    try:
+        login = settings.app_login()
+        async with connect(login) as connection:
+            return await _describe(connection, login, settings, clients)
+    except ServiceError as failure:
+        obstacle = Capability(failure.text)
+        return Description(
+            engine="postgresql",
+            can_export=obstacle,
+            can_import=obstacle,
+            details={"database": settings.database, "role": settings.user},
+        )
+
+
+async def _describe(connection: Connection, login: Login, settings: PostgresSettings, clients: Clients) -> Description:
+    server = await look_at_server(connection)
+    warnings = []
+    can_import, way = await _can_import(settings)
+    can_export = await _can_export(connection, login, settings)
+    try:
+        client = await clients.for_server(server.version_num)
+    except ToolFailedError as failure:
+        can_export, dumper = Capability(failure.text), ""
+    else:
+        dumper = client.version
+        if not client.is_safe:
+            warnings.append(
+                f"pg_dump {client.version} can be harmed by a hostile server (CVE-2026-6477); update postgresql-client."
+            )
+    if server.is_superuser:
+        warnings.append(
+            f"Role {login.user} is a superuser: functions and triggers of an imported file will run with all rights."
+        )
+    if others := await _others_with_tables(connection, login):
+        warnings.append(
+            f"An export of this app does not contain the other databases of its server: {', '.join(others)}. "
+            "Export one of them with the option database."
+        )
+    counts = await count_objects(connection)
+    return Description(
+        engine="postgresql",
+        engine_version=server.version,
+        can_export=can_export,
+        can_import=can_import,
+        estimated_bytes=await estimate_bytes(connection),
+        warnings=tuple(warnings),
+        details={
+            "database": login.database,
+            "role": login.user,
+            "pg_dump": dumper,
+            "way_of_import": way,
+            "tables": str(counts["tables"]),
+        },
+    )
+
+
+async def _can_export(connection: Connection, login: Login, settings: PostgresSettings) -> Capability:
+    unreadable = await unreadable_tables(connection)
+    if not unreadable:
+        return Capability()
+    if admin := settings.admin_login():
+        async with connect(admin.to(login.database)) as as_admin:
+            if not await unreadable_tables(as_admin):
+                return Capability()
+    return Capability(explain_unreadable(login, unreadable))
+
+
+async def _can_import(settings: PostgresSettings) -> tuple[Capability, str]:
+    try:
+        plan = await make_plan(settings)
+    except ServiceError as failure:
+        return Capability(failure.text), ""
+    return Capability(plan.obstacle), plan.way.value
+
+
+async def _others_with_tables(connection: Connection, login: Login) -> list[str]:
+    found = []
+    for name in (await other_databases(connection, login.database))[:MOST_OTHER_DATABASES]:
+        try:
+            async with connect(login.to(name)) as other:
+                if (await count_objects(other))["tables"]:
+                    found.append(name)
+        except ServiceError:
+            # One that lets the app's role not in is not the app's.
+            continue
+    return found

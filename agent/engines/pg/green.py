@@ -1,0 +1,246 @@
+"""A database beside the app's: made empty, loaded by a role that can do no harm, then made like the app's.
+
+The role exists for one import, owns this database and nothing else, and knows no other: a dump that tries to drop or
+change the app's data is refused by the server itself. (As the app's own role, `COMMIT; DROP DATABASE app` worked even
+inside a single transaction: PostgreSQL 15 to 18.) Everything here is found again by the import's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+
+from agent.engines.pg.carry_over import Belongings, give_belongings
+from agent.engines.pg.catalog import DatabaseFacts, ServerFacts
+from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.names import Label, new_name, role_name, session_name
+from common.errors import AppBusyError, ToolFailedError
+
+PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
+SPARE_CONNECTIONS = 2
+"""Of the throw-away role, beside those that load: a check that it can log in, ANALYZE."""
+
+
+async def create(
+    connection: Connection, manager: Login, *, server: ServerFacts, old: DatabaseFacts, label: Label, sessions: int
+) -> Login:
+    """Make an empty database with the old one's encoding, locale and tablespace, and the role that owns it.
+
+    Args:
+        connection: to the maintenance database, of the manager.
+        manager: a superuser, or a role with CREATEDB and CREATEROLE.
+        label: goes into the comments of both.
+        sessions: how many connections will load.
+    Returns:
+        The role's way into the database.
+    """
+    key = label.key
+    login = replace(manager, database=new_name(key), user=role_name(key), password=secrets.token_urlsafe(24))
+    await _create_role(connection, login, server=server, label=label, connections=sessions + SPARE_CONNECTIONS)
+    await connection.execute(create_statement(new_name(key), owner=login.user, like=old, major=server.major))
+    await _label(connection, "DATABASE", new_name(key), label)
+    # Now rather than after a long upload: pg_hba.conf may not let the role in.
+    async with connect(login, application_name=session_name(key)):
+        pass
+    return login
+
+
+async def _create_role(
+    connection: Connection, login: Login, *, server: ServerFacts, label: Label, connections: int
+) -> None:
+    # As a verifier, so that a server that logs statements does not log the password; SCRAM whatever the server's
+    # default is, since a login by "md5" in pg_hba.conf takes it too.
+    verifier = connection.pgconn.encrypt_password(
+        (login.password or "").encode(), login.user.encode(), b"scram-sha-256"
+    ).decode()
+    role = sql.Identifier(login.user)
+    async with connection.transaction():
+        await connection.execute(
+            sql.SQL(
+                "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+                " CONNECTION LIMIT {} PASSWORD {}"
+            ).format(role, sql.Literal(connections), sql.Literal(verifier))
+        )
+        await _label(connection, "ROLE", login.user, label)
+        if not server.is_superuser:
+            # Who is no superuser may give a database only to a role whose member it is.
+            options = " WITH INHERIT TRUE, SET TRUE" if server.major >= 16 else ""
+            await connection.execute(sql.SQL("GRANT {} TO CURRENT_USER" + options).format(role))
+
+
+def create_statement(name: str, *, owner: str, like: DatabaseFacts, major: int) -> sql.Composed:
+    """CREATE DATABASE with everything that cannot be changed later."""
+    parts: list[sql.Composable] = [
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}").format(sql.Identifier(name), sql.Identifier(owner)),
+        sql.SQL("ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(like.encoding, like.collate, like.ctype),
+    ]
+    if major >= 15:
+        parts.append(sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(PROVIDERS[like.provider])))
+    if like.provider == "i":
+        parts.append(sql.SQL("ICU_LOCALE {}").format(like.locale))
+    if like.provider == "b":
+        parts.append(sql.SQL("BUILTIN_LOCALE {}").format(like.locale))
+    if like.icu_rules:
+        parts.append(sql.SQL("ICU_RULES {}").format(like.icu_rules))
+    if like.tablespace != "pg_default":
+        parts.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(like.tablespace)))
+    return sql.SQL(" ").join(parts)
+
+
+async def untrusted_extensions(connection: Connection) -> Mapping[str, str]:
+    """Extensions of the connected database that only a superuser can create, and the schemas that hold them."""
+    cursor = await connection.execute("""
+        SELECT e.extname, n.nspname
+          FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+          LEFT JOIN pg_available_extension_versions v ON v.name = e.extname AND v.version = e.extversion
+         WHERE coalesce(v.superuser AND NOT v.trusted, true)
+    """)
+    return dict(await cursor.fetchall())
+
+
+async def prepare(manager: Login, *, server: ServerFacts, key: str, extensions: Mapping[str, str]) -> frozenset[str]:
+    """Give the new database what its role cannot make itself.
+
+    Args:
+        extensions: from `untrusted_extensions`; only a superuser can create them, others leave them out.
+    Returns:
+        The extensions that were created.
+    """
+    if not server.is_superuser:
+        return frozenset()
+    created = set()
+    async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
+        role = sql.Identifier(role_name(key))
+        if server.major < 15:
+            # Since 15 schema public belongs to the database's owner; dumps comment on it, some drop it.
+            await connection.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(role))
+        for name, schema in extensions.items():
+            await connection.execute(
+                sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(sql.Identifier(schema), role)
+            )
+            try:
+                statement = sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE")
+                await connection.execute(statement.format(sql.Identifier(name), sql.Identifier(schema)))
+            except psycopg.errors.DatabaseError as failure:
+                raise ToolFailedError(
+                    f"The extension {name} cannot be created in a new database: {failure.diag.message_primary}",
+                    next_step="See whether its files are still installed in the server, and as which version.",
+                ) from failure
+            created.add(name)
+    return frozenset(created)
+
+
+async def analyze(login: Login) -> None:
+    """Gather planner statistics, as the throw-away role: functions in indexes of the upload run with its rights."""
+    async with connect(login) as connection:
+        await connection.execute("ANALYZE")
+
+
+async def adopt(
+    manager: Login, *, belongings: Belongings, label: Label, superfluous_extensions: Collection[str]
+) -> list[str]:
+    """Take the loaded database from its role and make it like the old one; the role is gone afterwards.
+
+    Args:
+        superfluous_extensions: those that `prepare` created and the archive did not ask for.
+    Returns:
+        Warnings, one sentence each.
+    """
+    key, old = label.key, belongings.database
+    name, role = sql.Identifier(new_name(key)), sql.Identifier(role_name(key))
+    async with connect(manager, application_name=session_name(key)) as connection:
+        # Before anyone with more rights enters: settings that the upload's role made would apply to them.
+        await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
+        await _end_sessions_of(connection, role_name(key))
+        await connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
+    async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
+        for extension in superfluous_extensions:
+            await connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(extension)))
+        owner = sql.Identifier(belongings.content_owner)
+        await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(role, owner))
+        await connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
+        await connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(old.owner)))
+        await _label(connection, "DATABASE", new_name(key), label)
+        warnings = await give_belongings(connection, belongings, name=new_name(key))
+        await _check_indexes(connection)
+    async with connect(manager, application_name=session_name(key)) as connection:
+        await connection.execute(sql.SQL("DROP ROLE {}").format(role))
+    return warnings
+
+
+async def _check_indexes(connection: Connection) -> None:
+    cursor = await connection.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indexrelid"
+        " WHERE NOT indisvalid AND c.relkind = 'i' ORDER BY 1"
+    )
+    if invalid := [name for (name,) in await cursor.fetchall()]:
+        raise ToolFailedError(f"The server did not build these indexes: {', '.join(invalid[:10])}.")
+
+
+async def drop(connection: Connection, key: str) -> None:
+    """Drop the new database and the role of an import, whatever there is of them.
+
+    Args:
+        connection: to the maintenance database, of the manager.
+    Raises:
+        AppBusyError: someone uses the database, whose sessions the manager may not end.
+    """
+    await drop_database(connection, new_name(key))
+    await _end_sessions_of(connection, role_name(key))
+    statement = sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name(key)))
+    try:
+        await connection.execute(statement)
+    except psycopg.errors.DependentObjectsStillExist:
+        await connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role_name(key))))
+        await connection.execute(statement)
+
+
+async def drop_database(connection: Connection, name: str) -> None:
+    """Drop one of our databases, with its sessions.
+
+    Raises:
+        AppBusyError: someone uses it, whose sessions the manager may not end.
+    """
+    try:
+        await connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as failure:
+        raise AppBusyError(
+            f"The database {name} cannot be dropped: {failure.diag.message_primary}",
+            next_step="End what uses it (sessions of superusers, replication slots, subscriptions), then try again.",
+        ) from failure
+
+
+async def end_own_sessions(connection: Connection, key: str) -> None:
+    """End what an agent that was killed left running for this import, so that nothing changes behind our back."""
+    cursor = await connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND pid <> pg_backend_pid()", [session_name(key)]
+    )
+    await _end(connection, [pid for (pid,) in await cursor.fetchall()])
+
+
+async def _end_sessions_of(connection: Connection, role: str) -> None:
+    cursor = await connection.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", [role])
+    await _end(connection, [pid for (pid,) in await cursor.fetchall()])
+
+
+async def _end(connection: Connection, pids: list[int]) -> None:
+    """Terminate sessions and wait until they are gone."""
+    for pid in pids:
+        await connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+    for _ in range(100):
+        cursor = await connection.execute("SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", [pids])
+        if not pids or not await cursor.fetchall():
+            return
+        await asyncio.sleep(0.05)
+    raise AppBusyError("A session of an earlier import does not end.", next_step="See pg_stat_activity.")
+
+
+async def _label(connection: Connection, kind: str, name: str, label: Label) -> None:
+    await connection.execute(
+        sql.SQL("COMMENT ON {} {} IS {}").format(sql.SQL(kind), sql.Identifier(name), sql.Literal(label.to_text()))
+    )
