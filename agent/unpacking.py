@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from agent.jail import Jail
 from agent.processes import Child, Command, feed, start
-from agent.recipes.base import Limits
+from agent.limits import Limits
 from common.codecs import HEAD_BYTES, codec_of
 from common.errors import LimitExceededError, make_error
 

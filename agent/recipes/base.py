@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from agent.limits import Limits as Limits
+from agent.steps import Progress as Progress
+from agent.steps import Step as Step
 from common.headers import ArchiveHeader
 
 Fact = str | int | bool | None | list[str]
@@ -58,29 +61,6 @@ class Description:
     can_undo: bool = True
     warnings: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
-
-
-class Step(enum.Enum):
-    """What a transfer is doing; the wire's Phase without its framing values."""
-
-    PREPARING = "preparing"
-    TRANSFERRING = "transferring"
-    VERIFYING = "verifying"
-    RESTORING = "restoring"
-    UNDOING = "undoing"
-
-
-class Progress(Protocol):
-    """Where a recipe says how far it is. Cheap: may be called for every chunk."""
-
-    def step(self, step: Step, note: str = "") -> None:
-        """Enter a step, with one sentence for a person; the same step again only changes the sentence."""
-
-    def read(self, size_bytes: int) -> None:
-        """That many more bytes were read from the app (export) or from the upload (import)."""
-
-    def expect(self, total_bytes: int) -> None:
-        """An estimate of all bytes that `read` will count; may be corrected later."""
 
 
 @dataclass(frozen=True)
@@ -157,22 +137,6 @@ class Recovered(enum.Enum):
     """The data from before the import; what was staged is dropped or will be by `discard`."""
     IMPORTED = "imported"
     """The imported data; the previous data is kept as after `restore`."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an import may cost at most. All are checked while data arrives, not at its end."""
-
-    archive_bytes: int = 1 << 40
-    """Size of the uploaded file."""
-    content_bytes: int = 4 << 40
-    """Size after decompression."""
-    expansion_ratio: int = 200
-    """Content bytes for each byte of the file, once the content is over 1 GiB; above it is a bomb."""
-    entries: int = 20_000_000
-    """Members of a tar or zip."""
-    free_bytes: int = 256 << 20
-    """Room that staging leaves on every filesystem it writes to; below it NoSpaceError."""
 
 
 class AppControl(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agent import unpacking
-from agent.recipes.base import Limits
+from agent.limits import Limits
 from agent.unpacking import unpacked
 from common.errors import (
     ArchiveDamagedError,
