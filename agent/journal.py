@@ -25,7 +25,7 @@ _DAMAGED_SUFFIX = ".damaged"
 _log = structlog.get_logger(__name__)
 
 
-class Stage(enum.Enum):
+class ImportPhase(enum.Enum):
     """How far an import is; drawn in docs/architecture.md."""
 
     STAGING = "staging"
@@ -44,7 +44,7 @@ class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     app_id: str
     recipe: str
     key: str
-    stage: Stage
+    phase: ImportPhase
     state: TransferState
     expires_at: dt.datetime | None = None
     facts: dict[str, Fact] = {}
@@ -69,13 +69,13 @@ class Entry:
         self.facts.update(facts)
         self._write()
 
-    def move(self, stage: Stage, state: TransferState, *, expires_at: dt.datetime | None = None) -> None:
-        """Enter a stage; durable on return.
+    def move(self, phase: ImportPhase, state: TransferState, *, expires_at: dt.datetime | None = None) -> None:
+        """Enter a phase; durable on return.
 
         Args:
             expires_at: when what it holds is dropped if nobody does anything; None: never.
         """
-        self._line.stage, self._line.state, self._line.expires_at = stage, state, expires_at
+        self._line.phase, self._line.state, self._line.expires_at = phase, state, expires_at
         self._write()
 
     def remove(self) -> None:
@@ -84,8 +84,8 @@ class Entry:
         sync_directory(self._path.parent)
 
     @property
-    def stage(self) -> Stage:
-        return self._line.stage
+    def phase(self) -> ImportPhase:
+        return self._line.phase
 
     @property
     def state(self) -> TransferState:
@@ -116,18 +116,18 @@ class Journal:
         self._recipe = recipe
 
     def open(self, state: TransferState) -> Entry:
-        """A new line, in stage STAGING; durable on return."""
+        """A new line, in phase STAGING; durable on return."""
         key = secrets.token_hex(6)
         line = _Line(
             version=self.VERSION,
             app_id=self._app_id,
             recipe=self._recipe,
             key=key,
-            stage=Stage.STAGING,
+            phase=ImportPhase.STAGING,
             state=state,
         )
         entry = Entry(self._directory / f"{key}.json", line)
-        entry.move(Stage.STAGING, state)
+        entry.move(ImportPhase.STAGING, state)
         return entry
 
     def read(self) -> list[Entry]:

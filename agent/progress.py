@@ -69,6 +69,10 @@ class Tracker:
                 watcher.urgent.set()
 
     @property
+    def phase(self) -> Phase:
+        return self._state.phase
+
+    @property
     def state(self) -> TransferState:
         """A snapshot."""
         return msgspec.structs.replace(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.journal import History, Journal, Stage
+from agent.journal import History, ImportPhase, Journal
 from agent.recipes.base import Preview
 from agent.states import Kind, Phase, TransferState
 from common.errors import NoSpaceError
@@ -36,12 +36,12 @@ def test_a_line_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     entry = journal(tmp_path).open(state())
     entry.save(database="app_new", several=["a", "b"], nothing=None)
     entry.save(database="app_newer")
-    entry.move(Stage.KEPT, state(), expires_at=MOMENT)
+    entry.move(ImportPhase.KEPT, state(), expires_at=MOMENT)
 
     (found,) = journal(tmp_path).read()
 
     assert found.facts == {"database": "app_newer", "several": ["a", "b"], "nothing": None}
-    assert (found.key, found.stage, found.state, found.expires_at) == (entry.key, Stage.KEPT, state(), MOMENT)
+    assert (found.key, found.phase, found.state, found.expires_at) == (entry.key, ImportPhase.KEPT, state(), MOMENT)
 
 
 def test_keys_are_twelve_hex_digits_and_differ(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_lines_come_in_the_order_of_their_imports(tmp_path: Path) -> None:
         pytest.param(lambda line: line.replace(b'"version":1', b'"version":2'), id="of a later version"),
         pytest.param(lambda line: line.replace(b'"shop.db"', b'"shop.web"'), id="of another app"),
         pytest.param(lambda line: line.replace(b'"recipe":"fake","key"', b'"recipe":"","key"'), id="of another recipe"),
-        pytest.param(lambda line: line.replace(b'"staging"', b'"dancing"'), id="in an unknown stage"),
+        pytest.param(lambda line: line.replace(b'"staging"', b'"dancing"'), id="in an unknown phase"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_path: Path, content: object) -> None:

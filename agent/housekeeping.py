@@ -1,0 +1,101 @@
+"""What happens by itself: recovery when the agent starts, expiry, and trying again what could not be done."""
+
+from __future__ import annotations
+
+import structlog
+
+from agent.clock import Clock
+from agent.imports import Imports, fault_of
+from agent.journal import ImportPhase, Journal
+from agent.operations import Operations
+from agent.transfer_list import TransferList
+from common.errors import AgentUnavailableError, AppUnavailableError, CancelledError, ServiceError
+
+INTERVAL_SECONDS = 15.0
+"""Between two rounds; what waits for its app to start waits so long at most after that."""
+_UNSETTLED = (ImportPhase.RESTORING, ImportPhase.UNDOING)
+_log = structlog.get_logger(__name__)
+
+
+class Housekeeping:
+    """Looks after what imports hold."""
+
+    def __init__(
+        self, imports: Imports, journal: Journal, transfers: TransferList, operations: Operations, clock: Clock
+    ) -> None:
+        self._imports = imports
+        self._journal = journal
+        self._transfers = transfers
+        self._operations = operations
+        self._clock = clock
+        self._obstacle: ServiceError | None = None
+
+    def refuse_if_unsettled(self) -> None:
+        """
+        Raises:
+            AppUnavailableError: a swap was interrupted and the app is not on one side yet.
+        """
+        for transfer in self._transfers.holding(*_UNSETTLED):
+            cause = f": {self._obstacle.text}" if self._obstacle else "."
+            raise AppUnavailableError(
+                f"Import {transfer.transfer_id} was interrupted; to bring the app's data to one side has to wait{cause}",
+                next_step="See that the app runs; the agent tries again by itself.",
+            )
+
+    async def recover(self) -> None:
+        """Go through the journal, before the first call is answered. What cannot be settled yet is tried again."""
+        self._transfers.restore(self._journal.read(), self._clock)
+        async with self._operations.recipe_lock:
+            await self._settle_all()
+            await self._imports.drop_superseded()
+
+    async def run(self) -> None:
+        """Tidy up, for ever."""
+        while True:
+            await self._clock.sleep(INTERVAL_SECONDS)
+            await self.tidy()
+
+    async def tidy(self) -> None:
+        """One round; leaves everything to the next while an operation runs."""
+        if self._operations.running is not None or self._operations.is_closing:
+            return
+        async with self._operations.recipe_lock:
+            await self._settle_all()
+            await self._drop_expired()
+
+    async def _settle_all(self) -> None:
+        self._obstacle = None
+        restarted = AgentUnavailableError(
+            "The agent was restarted in the middle; the app's data is as it was.", next_step="Import the archive again."
+        )
+        for transfer in self._transfers.holding(ImportPhase.STAGING, *_UNSETTLED, ImportPhase.DROPPING):
+            interrupted = transfer.phase
+            try:
+                await self._imports.settle(transfer, restarted)
+            except Exception as obstacle:
+                self._obstacle = obstacle if isinstance(obstacle, ServiceError) else fault_of(transfer)
+                _log.warning(
+                    "An interrupted import could not be brought to one side yet; it will be tried again.",
+                    action="recover",
+                    transfer_id=transfer.transfer_id,
+                    error=str(obstacle),
+                    exc_info=not isinstance(obstacle, ServiceError),
+                )
+            else:
+                _log.info(
+                    "An interrupted import was looked after.",
+                    action="recover",
+                    transfer_id=transfer.transfer_id,
+                    interrupted_in=interrupted.value if interrupted else None,
+                    still_holds=transfer.phase.value if transfer.phase else None,
+                )
+
+    async def _drop_expired(self) -> None:
+        now = self._clock.now()
+        for transfer in self._transfers.holding(ImportPhase.STAGED, ImportPhase.KEPT):
+            expires_at = transfer.entry.expires_at if transfer.entry else None
+            if expires_at is not None and expires_at <= now:
+                _log.info("What an import held has expired.", action="expire", transfer_id=transfer.transfer_id)
+                await self._imports.abandon(
+                    transfer, CancelledError("The staged import was not restored in time and was dropped.")
+                )

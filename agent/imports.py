@@ -1,0 +1,364 @@
+"""What an import goes through: staged, restored, undone or dropped, and settled after a crash.
+
+The journal is a step ahead of the recipe at every point, so a kill -9 anywhere leaves an entry from which the next
+start knows what to do. Nothing here runs twice at a time: `agent.transfers` holds the lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+
+import structlog
+
+from agent.clock import Clock
+from agent.descriptions import describe
+from agent.journal import Entry, ImportPhase, Journal
+from agent.progress import Tracker
+from agent.recipes.base import Limits, Preview, Recipe, Recovered, Step, Upload
+from agent.states import Failure, Phase, Result
+from agent.transfer_list import Transfer, TransferList
+from common.errors import (
+    CancelledError,
+    InternalError,
+    LimitExceededError,
+    NoSpaceError,
+    NothingToUndoError,
+    ServiceError,
+    TransferNotFoundError,
+    UploadIncompleteError,
+)
+from common.frames import FrameReceiver
+from mathison.data.v1 import transfer_pb2 as wire
+
+_log = structlog.get_logger(__name__)
+
+
+class Imports:
+    """The operations on one app's imports."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        journal: Journal,
+        transfers: TransferList,
+        clock: Clock,
+        *,
+        limits: Limits,
+        keep_staged: dt.timedelta,
+        keep_previous: dt.timedelta,
+        idle_seconds: float,
+    ) -> None:
+        self._recipe = recipe
+        self._journal = journal
+        self._transfers = transfers
+        self._clock = clock
+        self._limits = limits
+        self._keep_staged = keep_staged
+        self._keep_previous = keep_previous
+        self._idle_seconds = idle_seconds
+
+    async def stage(
+        self, transfer: Transfer, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
+    ) -> None:
+        """Build an upload beside the app's data. Whatever goes wrong, nothing of it stays.
+
+        An import that an earlier Stage left is dropped first: its room may be needed. The previous data of a restored
+        import stays until this one is restored.
+        """
+        for earlier in self._transfers.holding(ImportPhase.STAGED):
+            await self.abandon(
+                earlier, CancelledError("A new import took the place of this one before it was restored.")
+            )
+        tracker = transfer.tracker
+        async with aclosing(_unless_idle(frames, self._idle_seconds)) as patient_frames:
+            receiver = FrameReceiver(patient_frames, limit_bytes=self._limits.archive_bytes)
+            header = await receiver.open()
+            if header.size_bytes > self._limits.archive_bytes:
+                raise LimitExceededError(
+                    f"The archive has {header.size_bytes} bytes; the limit is {self._limits.archive_bytes}."
+                )
+            tracker.expect(header.size_bytes)
+            tracker.update(header=header)
+            transfer.entry = self._journal.open(tracker.state)
+            try:
+                preview = await self._build(transfer, transfer.entry, receiver, options)
+                transfer.is_cancellable = False
+                if not dry_run:
+                    tracker.update(phase=Phase.STAGED, note="")
+                    expires_at = self._clock.now() + self._keep_staged
+                    transfer.entry.move(ImportPhase.STAGED, transfer.state, expires_at=expires_at)
+            except BaseException:
+                # A second cancel would cut the cleaning up short.
+                transfer.is_cancellable = False
+                await self._drop(transfer, transfer.entry)
+                raise
+        if dry_run:
+            await self._drop(transfer, transfer.entry)
+            tracker.update(phase=Phase.STAGED, note="", result=Result.SUCCEEDED, ended_at=self._clock.now())
+        _log.info(
+            "An archive was staged.",
+            action="stage",
+            transfer_id=transfer.transfer_id,
+            dry_run=dry_run,
+            changes=list(preview.changes),
+        )
+
+    async def _build(
+        self, transfer: Transfer, entry: Entry, receiver: FrameReceiver, options: Mapping[str, str]
+    ) -> Preview:
+        tracker = transfer.tracker
+        async with aclosing(receiver.chunks()) as chunks, aclosing(_counted(chunks, tracker)) as counted:
+            upload = Upload(header=receiver.header, chunks=counted, options=options)
+            preview = await self._recipe.stage(upload, entry, _ImportProgress(tracker))
+            # A format may end before the file does; without the end frame the file is not known to be whole.
+            async for _ in counted:
+                pass
+        if receiver.receipt is None:
+            raise RuntimeError("the upload ended without its end frame, and nothing raised")
+        description = await describe(self._recipe)
+        tracker.update(
+            preview=preview,
+            receipt=receiver.receipt,
+            header=preview.header or receiver.header,
+            needs_app_stop=description.import_needs_app_stop,
+        )
+        return preview
+
+    async def restore(self, transfer: Transfer) -> None:
+        """Swap what is staged in. Fails with it still staged, or, after a fault, with the app's data as it was."""
+        entry = transfer.entry
+        if entry is None or entry.phase is not ImportPhase.STAGED:
+            raise TransferNotFoundError(f"Nothing is staged under {transfer.transfer_id} any more.")
+        tracker = transfer.tracker
+        tracker.step(Step.RESTORING)
+        try:
+            entry.move(ImportPhase.RESTORING, tracker.state)
+            await self._recipe.restore(entry, tracker)
+        except ServiceError as error:
+            tracker.update(phase=Phase.STAGED, note=f"The last attempt failed: {error.text}")
+            self._move(transfer, entry, ImportPhase.STAGED, expires_at=self._clock.now() + self._keep_staged)
+            raise
+        except Exception as fault:
+            answer = await self._settle_after_fault(transfer, "restore")
+            if transfer.phase is not ImportPhase.KEPT:
+                raise answer from fault
+        else:
+            self._keep(transfer, entry)
+        await self.drop_superseded()
+
+    def _keep(self, transfer: Transfer, entry: Entry) -> None:
+        now = self._clock.now()
+        transfer.tracker.update(
+            phase=Phase.DONE,
+            note="",
+            result=Result.SUCCEEDED,
+            ended_at=now,
+            kept_until=now + self._keep_previous,
+        )
+        self._move(transfer, entry, ImportPhase.KEPT, expires_at=transfer.state.kept_until)
+
+    async def drop_superseded(self) -> None:
+        """Only the latest restored import can be undone; let go of what the others keep."""
+        kept = self._transfers.holding(ImportPhase.KEPT)
+        kept.sort(key=lambda transfer: transfer.state.ended_at or transfer.state.started_at)
+        for earlier in kept[:-1]:
+            await self.abandon(earlier)
+
+    async def undo(self, transfer: Transfer) -> None:
+        """Swap the previous data back in. Fails with the imported data in place and the previous still kept."""
+        entry = transfer.entry
+        if entry is None or entry.phase is not ImportPhase.KEPT:
+            raise NothingToUndoError(f"The data from before import {transfer.transfer_id} is not kept any more.")
+        tracker, before = transfer.tracker, transfer.state
+        tracker.update(phase=Phase.UNDOING, note="", result=None, ended_at=None)
+        try:
+            entry.move(ImportPhase.UNDOING, tracker.state, expires_at=entry.expires_at)
+            await self._recipe.undo(entry, tracker)
+        except ServiceError:
+            tracker.update(phase=before.phase, note="", result=before.result, ended_at=before.ended_at)
+            self._move(transfer, entry, ImportPhase.KEPT, expires_at=entry.expires_at)
+            raise
+        except Exception as fault:
+            answer = await self._settle_after_fault(transfer, "undo")
+            if not transfer.state.undone:
+                raise answer from fault
+        else:
+            self._mark_undone(transfer)
+            entry.remove()
+            transfer.entry = None
+
+    def _mark_undone(self, transfer: Transfer) -> None:
+        transfer.tracker.update(
+            phase=Phase.DONE,
+            note="",
+            result=Result.SUCCEEDED,
+            ended_at=self._clock.now(),
+            kept_until=None,
+            undone=True,
+        )
+
+    async def abandon(self, transfer: Transfer, reason: ServiceError | None = None) -> ServiceError | None:
+        """Drop what an import holds: a staged copy, or the previous data.
+
+        Args:
+            reason: becomes the error of an import that was only staged.
+        Returns:
+            Why it could not be dropped yet; it will be tried again.
+        """
+        entry = transfer.entry
+        if entry is None:
+            return None
+        if entry.phase is ImportPhase.STAGED and reason is not None:
+            transfer.tracker.update(
+                phase=Phase.DONE,
+                note="",
+                result=Result.CANCELLED,
+                failure=Failure.of(reason),
+                ended_at=self._clock.now(),
+            )
+        failure = await self._drop(transfer, entry)
+        self._transfers.remember()
+        return failure
+
+    async def _drop(self, transfer: Transfer, entry: Entry) -> ServiceError | None:
+        transfer.tracker.update(kept_until=None)
+        self._move(transfer, entry, ImportPhase.DROPPING)
+        try:
+            await self._recipe.discard(entry)
+            entry.remove()
+        except Exception as fault:
+            _log.warning(
+                "What an import held could not be dropped; it will be tried again.",
+                action="discard",
+                transfer_id=transfer.transfer_id,
+                error=str(fault),
+                exc_info=not isinstance(fault, ServiceError),
+            )
+            if isinstance(fault, ServiceError):
+                return fault
+            return InternalError(
+                f"What import {transfer.transfer_id} held could not be dropped; the log has the cause."
+            )
+        transfer.entry = None
+        return None
+
+    async def settle(self, transfer: Transfer, reason: ServiceError) -> None:
+        """Bring an import to one side after a crash. May be repeated.
+
+        Args:
+            reason: becomes the error of an import that came to nothing.
+        Raises:
+            ServiceError: not possible now, for example AppUnavailableError; nothing else was done.
+        """
+        entry = transfer.entry
+        if entry is None:
+            return
+        match entry.phase:
+            case ImportPhase.STAGING | ImportPhase.STAGED:
+                self._fail(transfer, reason)
+                await self.abandon(transfer)
+            case ImportPhase.DROPPING:
+                if transfer.state.result is None:
+                    self._fail(transfer, reason)
+                await self.abandon(transfer)
+            case ImportPhase.RESTORING:
+                if await self._recipe.recover(entry) is Recovered.IMPORTED:
+                    self._keep(transfer, entry)
+                else:
+                    self._fail(transfer, reason)
+                    await self.abandon(transfer)
+            case ImportPhase.UNDOING:
+                if await self._recipe.recover(entry) is Recovered.IMPORTED:
+                    self._keep(transfer, entry)
+                else:
+                    self._mark_undone(transfer)
+                    await self.abandon(transfer)
+            case ImportPhase.KEPT:
+                pass
+
+    async def _settle_after_fault(self, transfer: Transfer, action: str) -> ServiceError:
+        """Log the fault that is being handled, settle, and return what to answer unless that completed the step."""
+        _log.exception(
+            "A swap ended with a fault; the app is brought to one side.",
+            action=action,
+            transfer_id=transfer.transfer_id,
+        )
+        error = fault_of(transfer)
+        try:
+            await self.settle(transfer, error)
+        except Exception as obstacle:
+            _log.error(
+                "The app could not be brought to one side yet; it will be tried again.",
+                action="recover",
+                transfer_id=transfer.transfer_id,
+                error=str(obstacle),
+                exc_info=not isinstance(obstacle, ServiceError),
+            )
+        return error
+
+    def _fail(self, transfer: Transfer, error: ServiceError) -> None:
+        transfer.tracker.update(
+            phase=Phase.DONE,
+            note="",
+            result=Result.FAILED,
+            failure=Failure.of(error),
+            ended_at=self._clock.now(),
+        )
+
+    def _move(
+        self, transfer: Transfer, entry: Entry, phase: ImportPhase, *, expires_at: dt.datetime | None = None
+    ) -> None:
+        """Note a step that has been made already: a full disk cannot take it back, and `settle` would find it out."""
+        try:
+            entry.move(phase, transfer.state, expires_at=expires_at)
+        except NoSpaceError as error:
+            _log.error(
+                "The journal could not be written; it is corrected at the next start.",
+                action="write_journal",
+                transfer_id=transfer.transfer_id,
+                error=error.text,
+            )
+
+
+def fault_of(transfer: Transfer) -> InternalError:
+    """What a caller is told of a fault of ours: where to look, no details."""
+    return InternalError(f"A fault of the agent ended this; its log has the cause under {transfer.transfer_id}.")
+
+
+class _ImportProgress:
+    """What a recipe may say during an import; the bytes received are counted where they arrive."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.step = tracker.step
+        self.expect = tracker.expect
+
+    def read(self, size_bytes: int) -> None:
+        pass
+
+
+async def _counted(chunks: AsyncIterator[bytes], tracker: Tracker) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        if tracker.phase is Phase.PREPARING:
+            tracker.step(Step.TRANSFERRING)
+        tracker.read(len(chunk))
+        yield chunk
+    if tracker.phase is Phase.TRANSFERRING:
+        tracker.step(Step.VERIFYING)
+
+
+async def _unless_idle(frames: AsyncIterator[wire.Frame], seconds: float) -> AsyncGenerator[wire.Frame, None]:
+    """The frames; UploadIncompleteError when the caller sends nothing for too long, which would block all others."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                frame = await anext(frames)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise UploadIncompleteError(
+                f"The caller sent nothing for {seconds:.0f} seconds.", next_step="Send the file again."
+            ) from None
+        yield frame

@@ -1,0 +1,268 @@
+"""All transfers of one app, as callers ask for them.
+
+An export or a stage ends with its caller; a restore or an undo goes on without. What an import holds is let go of by
+the next import, by a caller, or by `agent.housekeeping` when its time is over.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from agent.descriptions import describe
+from agent.exports import ExportPipe
+from agent.housekeeping import Housekeeping
+from agent.imports import Imports
+from agent.journal import History, ImportPhase, Journal
+from agent.operations import Operations
+from agent.progress import GAP_SECONDS
+from agent.recipes.base import Description, ExportOptions, Format, Limits, Recipe
+from agent.states import Kind, TransferState
+from agent.transfer_list import Transfer, TransferList, check_transfer_id
+from common.errors import (
+    CancelledError,
+    FormatNotSupportedError,
+    InvalidRequestError,
+    NothingToUndoError,
+    TransferInProgressError,
+    TransferNotFoundError,
+)
+from mathison.data.v1 import transfer_pb2 as wire
+
+_CALLER_LEFT = "The caller went away."
+
+
+@dataclass(frozen=True)
+class TransferRules:
+    """What imports may cost, and how long things are kept and waited for; see agent.settings."""
+
+    limits: Limits
+    keep_previous: dt.timedelta
+    keep_staged: dt.timedelta
+    idle_seconds: float
+    event_gap_seconds: float = GAP_SECONDS
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The app and what goes on with it."""
+
+    description: Description
+    running: TransferState | None
+    kept: TransferState | None
+
+
+class Transfers:
+    """What one app's agent can be asked to do."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        app_id: str,
+        made_by: str,
+        journal: Journal,
+        history: History,
+        rules: TransferRules,
+        clock: Clock,
+    ) -> None:
+        self._recipe = recipe
+        self._app_id = app_id
+        self._made_by = made_by
+        self._rules = rules
+        self._clock = clock
+        self._transfers = TransferList(history)
+        self._operations = Operations(self._transfers, clock, app_id=app_id, gap_seconds=rules.event_gap_seconds)
+        self._imports = Imports(
+            recipe,
+            journal,
+            self._transfers,
+            clock,
+            limits=rules.limits,
+            keep_staged=rules.keep_staged,
+            keep_previous=rules.keep_previous,
+            idle_seconds=rules.idle_seconds,
+        )
+        self.housekeeping = Housekeeping(self._imports, journal, self._transfers, self._operations, clock)
+
+    async def overview(self) -> Overview:
+        """Describe the app; always comes, within seconds."""
+        description = await describe(self._recipe)
+        running = self._operations.running
+        kept = self._transfers.holding(ImportPhase.KEPT)
+        return Overview(
+            description=description,
+            running=running.state if running else None,
+            kept=kept[0].state if kept else None,
+        )
+
+    def list(self) -> list[TransferState]:
+        """The transfers that are remembered, latest first."""
+        return [transfer.state for transfer in self._transfers.latest_first()][: History.LIMIT]
+
+    def watch(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
+        """The state of one transfer now and at each change until it is over."""
+        return self._operations.watch(self._transfers.get(transfer_id))
+
+    async def export(
+        self, transfer_id: str, format_name: str, options: Mapping[str, str]
+    ) -> AsyncGenerator[wire.Frame, None]:
+        """The frames of a new archive; leaving early ends the dump.
+
+        Args:
+            format_name: empty: the recipe's first.
+        Raises:
+            FormatNotSupportedError: the recipe does not write that format.
+            ServiceError: the dump failed; no end frame came.
+        """
+        chosen = self._format(format_name)
+        transfer = self._begin(transfer_id, Kind.EXPORT)
+        day = self._clock.now().date().isoformat()
+        export_options = ExportOptions(
+            format=chosen,
+            app_id=self._app_id,
+            file_name=f"{self._app_id.replace('.', '-')}-{day}{chosen.suffix}",
+            options=options,
+        )
+        pipe = ExportPipe(transfer, self._clock, idle_seconds=self._rules.idle_seconds)
+        self._operations.start(
+            transfer,
+            lambda: pipe.produce(self._recipe, export_options, made_by=self._made_by),
+            is_cancellable=True,
+            on_end=pipe.close,
+        )
+        try:
+            async with aclosing(pipe.deliver()) as frames:
+                async for frame in frames:
+                    yield frame
+        finally:
+            await self._operations.end(transfer, CancelledError(_CALLER_LEFT))
+        if transfer.failure is not None:
+            raise transfer.failure
+
+    async def stage(
+        self, transfer_id: str, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
+    ) -> AsyncGenerator[TransferState, None]:
+        """Build an upload beside the app's data; leaving early drops it. One that is staged or done is only told."""
+        known = self._transfers.find(check_transfer_id(transfer_id))
+        is_running = self._operations.running is known
+        if known and not is_running and (known.state.is_done_import or known.phase is ImportPhase.STAGED):
+            yield known.state
+            return
+        transfer = self._begin(transfer_id, Kind.IMPORT)
+        self._operations.start(
+            transfer, lambda: self._imports.stage(transfer, frames, options, dry_run=dry_run), is_cancellable=True
+        )
+        try:
+            async with aclosing(self._operations.follow(transfer)) as states:
+                async for state in states:
+                    yield state
+        finally:
+            await self._operations.end(transfer, CancelledError(_CALLER_LEFT))
+
+    def restore(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
+        """Swap what is staged in; begun on return, and goes on when the caller leaves."""
+        transfer = self._transfers.get(transfer_id)
+        if transfer.state.is_done_import:
+            return _one(transfer.state)
+        self._refuse_if_occupied()
+        if transfer.phase is not ImportPhase.STAGED:
+            raise TransferNotFoundError(
+                f"Nothing is staged under {transfer_id}.", next_step="Send the archive again, then restore it."
+            )
+        self._operations.start(transfer, lambda: self._imports.restore(transfer))
+        return self._operations.follow(transfer)
+
+    def undo(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
+        """Swap the previous data back in; begun on return, and goes on when the caller leaves.
+
+        Args:
+            transfer_id: empty: the latest import whose previous data is kept.
+        """
+        transfer = self._find(transfer_id, ImportPhase.KEPT)
+        if transfer is not None and transfer.state.undone:
+            return _one(transfer.state)
+        self._refuse_if_occupied()
+        if transfer is None or transfer.phase is not ImportPhase.KEPT:
+            raise NothingToUndoError(
+                "No data from before an import is kept: never imported, undone already, confirmed, or its time is over."
+            )
+        kept = transfer
+        self._operations.start(kept, lambda: self._imports.undo(kept))
+        return self._operations.follow(kept)
+
+    async def discard(self, transfer_id: str) -> bool:
+        """Drop what an import holds; False when there is nothing.
+
+        Args:
+            transfer_id: empty: the latest import that holds any.
+        """
+        phases = (ImportPhase.STAGED, ImportPhase.KEPT, ImportPhase.DROPPING)
+        self._refuse_if_occupied()
+        transfer = self._find(transfer_id, *phases)
+        if transfer is None or transfer.phase not in phases:
+            return False
+        async with self._operations.recipe_lock:
+            failure = await self._imports.abandon(transfer, CancelledError("The staged import was discarded."))
+        if failure is not None:
+            raise failure
+        return True
+
+    async def cancel(self, transfer_id: str) -> TransferState:
+        """End a running export or stage, or drop what is staged; returns when that is done."""
+        transfer = self._transfers.get(transfer_id)
+        reason = CancelledError("The transfer was cancelled.")
+        if self._operations.running is transfer:
+            if not transfer.is_cancellable:
+                raise TransferInProgressError(
+                    f"Transfer {transfer_id} is too far to be cancelled; it will be finished or taken back.",
+                    next_step="Watch it; an import can be undone afterwards.",
+                )
+            await self._operations.end(transfer, reason)
+        elif transfer.phase is ImportPhase.STAGED:
+            async with self._operations.recipe_lock:
+                await self._imports.abandon(transfer, reason)
+        return transfer.state
+
+    async def close(self, grace_seconds: float) -> bool:
+        """Take nothing new and end; False when a restore or an undo outlasted the grace period."""
+        return await self._operations.close(grace_seconds)
+
+    def _format(self, name: str) -> Format:
+        formats = self._recipe.export_formats
+        for found in formats:
+            if name in (found.name, ""):
+                return found
+        raise FormatNotSupportedError(
+            f"There is no format {name!r}.", next_step=f"Choose one of {', '.join(found.name for found in formats)}."
+        )
+
+    def _find(self, transfer_id: str, *phases: ImportPhase) -> Transfer | None:
+        """The transfer of that id; without an id the latest that holds data in one of these phases."""
+        if transfer_id:
+            return self._transfers.find(check_transfer_id(transfer_id))
+        return next(iter(self._transfers.holding(*phases)), None)
+
+    def _refuse_if_occupied(self) -> None:
+        self._operations.refuse_if_occupied()
+        self.housekeeping.refuse_if_unsettled()
+
+    def _begin(self, transfer_id: str, kind: Kind) -> Transfer:
+        check_transfer_id(transfer_id)
+        self._refuse_if_occupied()
+        known = self._transfers.find(transfer_id)
+        if known is not None and known.phase in (ImportPhase.STAGED, ImportPhase.KEPT):
+            raise InvalidRequestError(
+                f"{transfer_id} is the id of an import that still holds data.", next_step="Choose another id."
+            )
+        state = TransferState(transfer_id=transfer_id, kind=kind, started_at=self._clock.now())
+        transfer = Transfer(state, self._clock)
+        self._transfers.add(transfer)
+        return transfer
+
+
+async def _one(state: TransferState) -> AsyncGenerator[TransferState, None]:
+    yield state
