@@ -24,7 +24,7 @@ from mathison.data.v1 import controller_pb2
 from tools.deployment.apps import App
 from tools.deployment.calls import ClientFiles, describe_app
 from tools.deployment.ports import ReservedPorts
-from tools.deployment.programs import Program, run_command, script
+from tools.deployment.programs import DeploymentError, Program, run_command, script
 from tools.deployment.toml_text import Table, to_toml
 
 READY_SECONDS = 40.0
@@ -139,6 +139,22 @@ class Deployment:
             self.grpc_address, app_id, client=self.client, token=self.token, timeout_seconds=timeout_seconds
         )
 
+    def get(self, path: str) -> dict[str, Any]:
+        """What the REST API answers to a GET with the token, for example of "/api/deployments".
+
+        Raises:
+            DeploymentError: anything but 200.
+        """
+        request = urllib.request.Request(  # noqa: S310 - our own address
+            f"{self.rest}{path}", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        try:
+            with _direct().open(request, timeout=30) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except (URLError, ConnectionError, TimeoutError) as failure:
+            raise DeploymentError(f"GET {path} was answered with: {failure}") from failure
+        return found
+
     def start_controller(self) -> None:
         """Start it, also again after it was stopped or killed, and wait until it answers."""
         self.controller.start()
@@ -228,17 +244,21 @@ class Deployment:
         return run_command(argv, home=self.config_path.parent).strip()
 
     def _is_healthy(self) -> bool:
-        with contextlib.suppress(URLError, ConnectionError, TimeoutError):
-            # Not through a proxy that the caller's environment names.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"{self.rest}/healthz", timeout=2) as answer:
+        try:
+            with _direct().open(f"{self.rest}/healthz", timeout=2) as answer:
                 return bool(answer.status == 200)
-        return False
+        except (URLError, ConnectionError, TimeoutError):
+            return False
 
     def _is_available(self, app_id: str) -> bool:
         with contextlib.suppress(grpc.RpcError):
             return self.describe(app_id, timeout_seconds=5).description.can_export
         return False
+
+
+def _direct() -> urllib.request.OpenerDirector:
+    """Not through a proxy that the caller's environment names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def write_demo_file(path: Path, deployment: Deployment) -> None:

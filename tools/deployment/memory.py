@@ -34,21 +34,23 @@ class PeakMemory:
     """Watches programs for the time of a block.
 
     Attributes:
-        idle_bytes: resident when the block began, by the program's name.
-        peaks_bytes: by the same names; children as "<name>: <program>".
+        peaks_bytes: by the program's name; children as "<name>: <program>".
     """
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
+    def __init__(self, pids: Mapping[str, int], *, forgets: bool = False) -> None:
+        """
+        Args:
+            forgets: whether what the programs themselves needed before is forgotten first.
+        """
         self._pids = dict(pids)
-        self.idle_bytes: dict[str, int] = {}
+        self._forgets = forgets
         self.peaks_bytes: dict[str, int] = {}
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch memory", daemon=True)
 
     def __enter__(self) -> Self:
-        for name, pid in self._pids.items():
+        for pid in self._pids.values() if self._forgets else ():
             forget_peak(pid)
-            self.idle_bytes[name] = resident_bytes(pid)
         self._watcher.start()
         return self
 
@@ -64,29 +66,26 @@ class PeakMemory:
             self._look()
 
     def _look(self) -> None:
-        owners = {pid: name for name, pid in self._pids.items()}
-        parents = _parents()
-        for pid in parents:
-            ancestor = pid
-            while ancestor and ancestor not in owners:
-                ancestor = parents.get(ancestor, 0)
-            if ancestor:
-                name = owners[ancestor] if pid == ancestor else f"{owners[ancestor]}: {_program(pid)}"
-                self.peaks_bytes[name] = max(self.peaks_bytes.get(name, 0), peak_bytes(pid))
+        for name, pid in self._pids.items():
+            self._note(name, pid)
+            for descendant in descendants(pid):
+                self._note(f"{name}: {program_of(descendant)}", descendant)
+
+    def _note(self, name: str, pid: int) -> None:
+        self.peaks_bytes[name] = max(self.peaks_bytes.get(name, 0), peak_bytes(pid))
 
 
-def _parents() -> dict[int, int]:
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError, ValueError):
-                # After the name in parentheses, which may hold anything, come the state and the parent.
-                words = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
-                found[int(entry)] = int(words[1])
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have, as far as they live."""
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 
-def _program(pid: int) -> str:
+def program_of(pid: int) -> str:
     """The program's name; for a Python module of ours, the module's."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
