@@ -30,7 +30,8 @@ def print_addresses(console: Console, deployment: Deployment, *, demo_file: Path
         f".venv/bin/mathison --url {deployment.rest} --token-file {token_file} apps",
         f'curl -fOJ -X POST -H "Authorization: Bearer $(cat {token_file})" '
         f"{deployment.rest}/api/deployments/{database}/export-data",
-        f"$(.venv/bin/python -m tools.servers path grpcurl) -cacert {client.authorities} -cert {client.certificate} -key {client.key} "
+        f"$(.venv/bin/python -m tools.servers path grpcurl) -cacert {client.authorities} -cert {client.certificate} "
+        f"-key {client.key} "
         f'-authority controller.mathison.internal -H "authorization: Bearer $(cat {token_file})" '
         f"{deployment.grpc_address} mathison.data.v1.DataController/ListApps",
     )
