@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import psycopg
+
 from agent.engines.pg.connection import Connection
 
 USER_SCHEMA = r"n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 """Condition on pg_namespace n."""
+_SIZE_WAIT_MILLISECONDS = 300
 MOST_DETAIL_BYTES = 1000
 """A header's detail holds 1 KiB."""
 
@@ -147,16 +150,30 @@ async def describe_content(connection: Connection) -> Mapping[str, str]:
 
 
 async def estimate_bytes(connection: Connection) -> int:
-    """What a plain dump of the connected database reads: the size of its tables, without indexes."""
+    """What a plain dump of the connected database reads: the size of its tables, without indexes.
+
+    Asking for a table's size waits for who has locked it; after a moment, what the last VACUUM saw has to do.
+    """
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = {_SIZE_WAIT_MILLISECONDS}")
+            return await _sum_of_tables(connection, "pg_table_size(c.oid)")
+    except psycopg.errors.LockNotAvailable:
+        pages = "(c.relpages + coalesce(t.relpages, 0)) * current_setting('block_size')::bigint"
+        return await _sum_of_tables(connection, pages)
+
+
+async def _sum_of_tables(connection: Connection, size: str) -> int:
     cursor = await connection.execute(f"""
-        SELECT sum(pg_table_size(c.oid))::bigint
+        SELECT coalesce(sum({size}), 0)::bigint
                + (SELECT CASE WHEN EXISTS (SELECT FROM pg_largeobject_metadata)
                               THEN pg_table_size('pg_largeobject') ELSE 0 END)
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
          WHERE {USER_SCHEMA} AND c.relkind = 'r'
     """)  # noqa: S608
     row = await cursor.fetchone()
-    return int(row[0] or 0) if row else 0
+    return int(row[0]) if row else 0
 
 
 async def unreadable_tables(connection: Connection) -> list[str]:

@@ -1,0 +1,242 @@
+"""Exports of real databases: whole or visibly not, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import psutil
+import psycopg
+import pytest
+
+from agent.engines.pg.dump import session_prefix
+from agent.recipes.base import ExportOptions
+from agent.recipes.postgresql import CUSTOM, SQL, SQL_GZIP
+from common.errors import AppUnavailableError, InvalidRequestError, SourceUnreadableError, ToolFailedError
+from common.seals import SealReader
+from tests.integration.agent.engines.pg.apps import PostgresApp, until
+from tests.integration.agent.engines.pg.conftest import MakeApp
+from tools.servers import postgres
+
+MANY_ROWS = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 200000) AS n"
+
+
+async def drain(chunks: AsyncIterator[bytes]) -> None:
+    async for _ in chunks:
+        pass
+
+
+def options(form: str = "sql.gz") -> ExportOptions:
+    found = {one.name: one for one in (SQL, SQL_GZIP, CUSTOM)}[form]
+    return ExportOptions(found, "shop.db", "shop" + found.suffix)
+
+
+async def test_exported_text_opens_with_psql_and_holds_the_same(app: PostgresApp) -> None:
+    app.fill()
+    before = await app.fingerprint()
+    archive = await app.export("sql.gz")
+    app.run(f"CREATE DATABASE mathison_new_0123456789ab OWNER {app.role}", on="postgres")
+
+    subprocess.run(
+        [postgres(17).psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", app.server.dsn("mathison_new_0123456789ab")],
+        input=gzip.decompress(archive),
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+    assert before.differences(await app.fingerprint("mathison_new_0123456789ab")) == []
+
+
+async def test_exported_text_names_itself_and_proves_its_wholeness(app: PostgresApp) -> None:
+    app.fill()
+
+    text = await app.export("sql")
+
+    seal = SealReader()
+    seal.add(text)
+    seal.finish()
+    assert seal.header is not None
+    assert (seal.header.recipe, seal.header.format, seal.header.app_id) == ("postgresql", "sql", "shop.db")
+    assert seal.header.engine_version == app.server.install.version
+    [(tables,)] = app.run("SELECT count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|information_schema)'")
+    assert seal.header.counts["tables"] == tables > 0
+    assert seal.header.counts["large_objects"] == 3
+    assert seal.header.details["database"] == app.database
+
+
+async def test_exported_custom_archive_is_listed_by_pg_restore(app: PostgresApp) -> None:
+    app.fill()
+
+    archive = await app.export("custom")
+
+    listed = subprocess.run(
+        [postgres(17).program("pg_restore"), "--list"], input=archive, check=True, capture_output=True
+    )
+    assert b"TABLE DATA shop customers" in listed.stdout
+
+
+async def test_what_a_dump_leaves_out_is_left_out(app: PostgresApp) -> None:
+    app.fill()
+    app.run(f"GRANT SELECT ON shop.products TO PUBLIC; ALTER SCHEMA shop OWNER TO {app.role}")
+
+    text = await app.export("sql")
+
+    assert b"\nGRANT " not in text
+    assert b"OWNER TO" not in text
+
+
+async def test_an_estimate_comes_while_the_dump_runs(app: PostgresApp) -> None:
+    app.run(MANY_ROWS, as_app=True)
+
+    text = await app.export("sql")
+
+    assert app.progress.read_bytes == pytest.approx(len(text), rel=0.01)
+    assert app.progress.expected_bytes == pytest.approx(len(text), rel=0.3)
+
+
+@pytest.mark.parametrize("form", ["sql.gz", "custom"])
+async def test_cancelling_halfway_leaves_neither_process_nor_session(app: PostgresApp, form: str) -> None:
+    app.run(MANY_ROWS, as_app=True)
+
+    async with app.recipe.export_data(options(form), app.progress) as export, aclosing(export.chunks) as chunks:
+        await anext(chunks)
+
+    assert app.left_over() == []
+
+
+async def test_cancelling_while_the_dump_waits_for_a_lock_ends_the_session(app: PostgresApp) -> None:
+    app.run("CREATE TABLE locked (a int)", as_app=True)
+    with psycopg.connect(app.server.dsn(app.database)) as holder:
+        holder.execute("LOCK TABLE locked IN ACCESS EXCLUSIVE MODE")
+        task = asyncio.create_task(app.export())
+        waiting = "SELECT pid FROM pg_stat_activity WHERE application_name ^@ 'mathison-' AND wait_event_type = 'Lock'"
+        await until(lambda: bool(app.run(waiting, on="postgres")))
+
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert app.left_over() == []
+
+
+async def test_a_locked_table_does_not_hold_up_the_description(app: PostgresApp) -> None:
+    app.run("CREATE TABLE locked AS SELECT 1 AS a; ANALYZE locked", as_app=True)
+    with psycopg.connect(app.server.dsn(app.database)) as holder:
+        holder.execute("LOCK TABLE locked IN ACCESS EXCLUSIVE MODE")
+
+        description = await app.recipe.describe()
+
+    assert description.can_export.is_possible
+    assert description.estimated_bytes == 8192
+
+
+async def test_a_killed_dump_is_an_error_and_not_an_end(app: PostgresApp) -> None:
+    app.run(MANY_ROWS, as_app=True)
+
+    async with app.recipe.export_data(options("sql"), app.progress) as export:
+        await anext(export.chunks)
+        [dumper] = [one for one in psutil.Process().children(recursive=True) if one.name() == "pg_dump"]
+        os.kill(dumper.pid, signal.SIGKILL)
+
+        with pytest.raises(ToolFailedError, match="pg_dump was ended by SIGKILL"):
+            await drain(export.chunks)
+
+    assert app.left_over() == []
+
+
+async def test_a_session_that_a_killed_agent_left_is_ended_by_the_next_export(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    name = session_prefix("shop.db") + "0123456789ab"
+    dsn = app.server.dsn(app.database, app.role, password=app.password)
+    with psycopg.connect(dsn, application_name=name) as left:
+        left.execute("SELECT 1")
+
+        await app.export()
+
+        with pytest.raises(psycopg.OperationalError):
+            left.execute("SELECT 1")
+
+
+async def test_a_wrong_password_is_told_apart_from_a_server_that_is_down(app: PostgresApp) -> None:
+    (app.folder / "app.password").write_text("wrong")
+
+    with pytest.raises(AppUnavailableError, match="password authentication failed"):
+        await app.export()
+
+
+async def test_a_server_that_is_down_is_told_by_its_address(app: PostgresApp) -> None:
+    app.recipe = app.new_recipe(port=1)
+
+    with pytest.raises(AppUnavailableError, match=r"PostgreSQL at 127\.0\.0\.1:1 does not answer"):
+        await app.export()
+    description = await app.recipe.describe()
+    assert "does not answer" in description.can_export.obstacle
+
+
+async def test_a_missing_database_is_told_by_its_name(app: PostgresApp) -> None:
+    with pytest.raises(AppUnavailableError, match="no_such"):
+        await app.export(options={"database": "no_such"})
+
+
+async def test_another_database_of_the_server_is_exported_by_option(make_app: MakeApp) -> None:
+    app, other = make_app(), make_app()
+    other.run("CREATE TABLE elsewhere (a int)", as_app=True)
+
+    text = await app.export("sql", options={"database": other.database})
+
+    assert b"CREATE TABLE public.elsewhere" in text
+
+
+async def test_an_unknown_option_is_refused(app: PostgresApp) -> None:
+    with pytest.raises(InvalidRequestError, match="colour"):
+        await app.export(options={"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        "CREATE TABLE hidden (a int)",
+        "CREATE SCHEMA closed; CREATE TABLE closed.hidden (a int); GRANT SELECT ON closed.hidden TO PUBLIC",
+        "CREATE TABLE hidden (a int); GRANT SELECT ON hidden TO PUBLIC; ALTER TABLE hidden ENABLE ROW LEVEL SECURITY",
+    ],
+    ids=["no right on the table", "no right on the schema", "rows hidden by policies"],
+)
+async def test_a_table_that_cannot_be_read_whole_is_named_before_anything_flows(make_app: MakeApp, hide: str) -> None:
+    app = make_app(has_admin=False)
+    app.run(hide)
+
+    with pytest.raises(SourceUnreadableError, match="hidden"):
+        await app.export()
+    assert "hidden" in (await app.recipe.describe()).can_export.obstacle
+
+
+async def test_the_admin_reads_what_the_app_may_not(app: PostgresApp) -> None:
+    app.run("CREATE TABLE hidden (a int)")
+
+    assert b"CREATE TABLE public.hidden" in await app.export("sql")
+
+
+async def test_a_dump_of_a_database_in_latin1_is_latin1(make_app: MakeApp) -> None:
+    app = make_app(create_options="TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    app.run("CREATE TABLE \"größe\" AS SELECT 'Ärger' AS text", as_app=True)
+
+    text = await app.export("sql")
+
+    assert "Ärger".encode("latin1") in text
+    assert b"SET client_encoding = 'LATIN1'" in text
+
+
+@pytest.mark.parametrize(
+    "database",
+    ["we\"ird 'name'", "postgresql://host/x?a=b", "日本語" * 7, "dbname=x host=y", "-x"],
+)
+async def test_any_name_of_a_database_works(make_app: MakeApp, database: str) -> None:
+    app = make_app(database=database)
+    app.run("CREATE TABLE t (a int)", as_app=True)
+
+    assert b"CREATE TABLE public.t" in await app.export("sql")
