@@ -219,7 +219,7 @@ def _enlarge_pipes(process: asyncio.subprocess.Process) -> None:
     for number in (0, 1):
         pipe = transport.get_pipe_transport(number)
         if pipe is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # ValueError: the child has ended already
                 fcntl.fcntl(pipe.get_extra_info("pipe").fileno(), _F_SETPIPE_SZ, _PIPE_BYTES)
 
 
