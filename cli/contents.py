@@ -1,0 +1,312 @@
+"""What a file holds and whether its end is there, told from its uncompressed bytes alone, in flat memory.
+
+Each look reads its content to the end, and notes what it learns as it goes: a damaged file still says what it was.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cli.pg_custom import CustomArchive
+from common.codecs import PeekedFile, Reader
+from common.errors import ArchiveDamagedError, ArchiveTruncatedError
+from common.seals import RESERVED_DIRECTORY
+
+Completeness = Literal["proven", "plausible", "unknown", "damaged"]
+"""proven: a digest of all of the content, made when it was written, agrees.
+plausible: the format's own end is there and its structure holds; a changed byte in between need not show.
+unknown: nothing in the format says where its end is.
+damaged: it is cut off, or something in it does not hold."""
+
+HEAD_BYTES = 4096
+"""What a look may need to see to know its format."""
+PIECE_BYTES = 1 << 20
+_WHOLE_STEP = "Take another copy of the file, or make the dump again."
+
+
+@dataclass
+class Findings:
+    """Filled in by a look. `kind` is empty while nobody knows what the file is."""
+
+    kind: str = ""
+    title: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    completeness: Completeness = "unknown"
+    evidence: list[str] = field(default_factory=list)
+
+    def conclude(self, completeness: Completeness, evidence: str) -> None:
+        self.completeness = completeness
+        self.evidence.append(evidence)
+
+
+def look(content: PeekedFile, found: Findings) -> None:
+    """Find out what the content is and read all of it.
+
+    Raises:
+        ArchiveTruncatedError, ArchiveDamagedError: with `found` as far as it got.
+    """
+    for is_it, look_at in _LOOKS:
+        if is_it(content.head):
+            look_at(content, found)
+            return
+    found.evidence.append("It is of no kind that Mathison Data knows.")
+    _drain(content)
+
+
+def _look_at_sql(content: PeekedFile, found: Findings) -> None:
+    found.kind = "sql"
+    text = content.head.decode("utf-8", "replace")
+    for dump in _SQL_DUMPS:
+        if dump.opening in text:
+            found.title, expected = dump.title, dump.closing
+            break
+    else:
+        found.title, expected = "SQL text", b""
+    for name, pattern in _SQL_FACTS.items():
+        if said := pattern.search(text):
+            found.facts[name] = said[1].strip()
+    scan = _SqlScan()
+    tail = b""
+    while piece := content.read(PIECE_BYTES):
+        scan.add(piece)
+        tail = (tail + piece)[-2048:]
+    if scan.tables:
+        found.counts["tables"] = scan.tables
+    if scan.is_in_copy:
+        raise ArchiveTruncatedError("The file is cut off in the middle of a table's rows.", next_step=_WHOLE_STEP)
+    if not expected:
+        found.conclude("unknown", "SQL text that no dump program signed has no mark at its end.")
+    elif expected in tail:
+        found.conclude("plausible", f'Its last line "{expected.decode()}" is there.')
+    else:
+        raise ArchiveTruncatedError(
+            f'The file is cut off: its last line "{expected.decode()}" is missing.', next_step=_WHOLE_STEP
+        )
+
+
+@dataclass(frozen=True)
+class _SqlDump:
+    opening: str
+    closing: bytes
+    title: str
+
+
+_SQL_DUMPS = (
+    _SqlDump(
+        "-- PostgreSQL database cluster dump",
+        b"-- PostgreSQL database cluster dump complete",
+        "PostgreSQL dump of a whole server (pg_dumpall), as SQL text",
+    ),
+    _SqlDump(
+        "-- PostgreSQL database dump", b"-- PostgreSQL database dump complete", "PostgreSQL dump as SQL text (pg_dump)"
+    ),
+    _SqlDump("-- MariaDB dump", b"-- Dump completed", "MariaDB dump as SQL text"),
+    _SqlDump("-- MySQL dump", b"-- Dump completed", "MySQL dump as SQL text"),
+)
+_SQL_FACTS = {
+    "Dumped from version": re.compile(r"^-- Dumped from database version (.+)$", re.MULTILINE),
+    "Dumped by version": re.compile(r"^-- Dumped by pg_dump version (.+)$", re.MULTILINE),
+}
+_SQL_BEGINNING = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(--|/\*|\\|(set|create|begin|start|insert|copy|drop|alter|select|pragma|use)\s)", re.IGNORECASE
+)
+
+
+class _SqlScan:
+    """Counts the tables of an SQL text and knows whether it is inside a COPY block; searches, so it is fast."""
+
+    def __init__(self) -> None:
+        self.tables = 0
+        self.is_in_copy = False
+        self._held = b"\n"
+
+    def add(self, piece: bytes) -> None:
+        text = self._held + piece
+        while True:
+            if self.is_in_copy:
+                end = text.find(b"\n\\.\n")
+                if end < 0:
+                    self._held = text[-3:]
+                    return
+                self.is_in_copy, text = False, text[end + 3 :]
+            copy = text.find(b"\nCOPY ")
+            line_end = text.find(b"\n", copy + 1) if copy >= 0 else -1
+            if line_end >= 0:
+                self._count(text[: copy + 1])
+                self.is_in_copy = text[copy:line_end].rstrip(b"\r").endswith(b"FROM stdin;")
+                text = text[line_end:]
+                continue
+            # The last line may go on in the next piece; one this long is nothing that is looked for.
+            last_line = text.rfind(b"\n")
+            self._count(text[:last_line] if last_line >= 0 else b"")
+            self._held = text[last_line:] if last_line >= 0 and len(text) - last_line < PIECE_BYTES else b""
+            return
+
+    def _count(self, text: bytes) -> None:
+        self.tables += len(_CREATE_TABLE.findall(text)) if b"\nCREATE " in text else 0
+
+
+_CREATE_TABLE = re.compile(rb"\nCREATE (?:UNLOGGED |FOREIGN )?TABLE ")
+
+
+def _look_at_custom(content: PeekedFile, found: Findings) -> None:
+    found.kind, found.title = "custom", "PostgreSQL dump in custom format (pg_dump -Fc)"
+    archive = CustomArchive(content)
+    archive.read_opening()
+    found.facts.update(archive.facts)
+    archive.read_contents()
+    found.counts["tables"] = archive.tables
+    archive.read_data()
+    found.conclude("plausible", "Every block of data that its table of contents announces is there.")
+
+
+def _look_at_tar(content: PeekedFile, found: Findings) -> None:
+    found.kind, found.title = "tar", "Tar archive"
+    entries = {"files": 0, "folders": 0, "other entries": 0}
+    content_bytes = 0
+    empty_blocks = 0
+    long_size: int | None = None
+    is_first = True
+    while empty_blocks < 2:
+        block = _exactly(content, tarfile.BLOCKSIZE)
+        if not any(block):
+            empty_blocks += 1
+            continue
+        if empty_blocks:
+            raise ArchiveDamagedError("The tar goes on after an empty block.", next_step=_WHOLE_STEP)
+        member = _tar_member(block)
+        if is_first and member.name == "toc.dat":
+            found.title = "PostgreSQL dump in tar format (pg_dump -Ft)"
+        is_first = False
+        padded = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        match member.type:
+            case tarfile.XHDTYPE | tarfile.SOLARIS_XHDTYPE:
+                long_size = _pax_size(_extended(content, padded)[: member.size])
+                continue
+            case tarfile.XGLTYPE | tarfile.GNUTYPE_LONGNAME | tarfile.GNUTYPE_LONGLINK:
+                _extended(content, padded)
+                continue
+            case tarfile.GNUTYPE_SPARSE:
+                while _exactly(content, tarfile.BLOCKSIZE)[504] if block[482] else False:
+                    pass
+        size = member.size if long_size is None else long_size
+        long_size = None
+        if member.isreg():
+            content_bytes += size
+            if not member.name.startswith(RESERVED_DIRECTORY):
+                entries["files"] += 1
+            _skip(content, -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        else:
+            entries["folders" if member.isdir() else "other entries"] += 1
+        found.counts.update({name: count for name, count in entries.items() if count})
+    _drain(content)
+    found.facts["Content"] = f"{content_bytes:,} bytes"
+    found.conclude("plausible", "The empty blocks that end a tar are there, and every member's header checks out.")
+
+
+def _tar_member(block: bytes) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as failure:
+        raise ArchiveDamagedError(
+            "The tar is damaged: where a member should begin is something else.", next_step=_WHOLE_STEP
+        ) from failure
+
+
+def _extended(content: PeekedFile, size: int) -> bytes:
+    """Content of a header that describes the next member; honest ones are small."""
+    if size > PIECE_BYTES:
+        raise ArchiveDamagedError("The tar is damaged: a member's description is larger than 1 MiB.")
+    return _exactly(content, size)
+
+
+def _pax_size(records: bytes) -> int | None:
+    sizes = re.findall(rb"(?:^|\n)\d+ size=(\d{1,19})(?=\n)", records)
+    return int(sizes[-1]) if sizes else None
+
+
+def _look_at_sqlite(content: PeekedFile, found: Findings) -> None:
+    found.kind, found.title = "sqlite", "SQLite database"
+    head = content.head
+    page_bytes = int.from_bytes(head[16:18]) or 1
+    page_bytes = 65536 if page_bytes == 1 else page_bytes
+    # The size in the header counts only when the last writer knew of it: sqlite.org/fileformat2.html, 1.3.7.
+    pages = int.from_bytes(head[28:32]) if head[24:28] == head[92:96] else 0
+    size = _drain(content)
+    if len(head) < 100 or size < pages * page_bytes:
+        raise ArchiveTruncatedError(
+            f"The database is cut off: {size:,} bytes are there of {pages * page_bytes:,}.", next_step=_WHOLE_STEP
+        )
+    found.conclude("unknown", "Its size is what its header says; its inside was not checked.")
+
+
+def _look_at_rdb(content: PeekedFile, found: Findings) -> None:
+    server = "Valkey" if content.head.startswith(b"VALKEY") else "Redis"
+    found.kind, found.title = "rdb", f"{server} snapshot (RDB version {int(content.head[6:9])})"
+    tail = b""
+    while piece := content.read(PIECE_BYTES):
+        tail = (tail + piece)[-9:]
+    # The last byte before the checksum of eight is the end mark, since RDB version 5.
+    if len(tail) < 9 or tail[0] != 0xFF:
+        raise ArchiveTruncatedError("The snapshot is cut off: its end mark is missing.", next_step=_WHOLE_STEP)
+    found.conclude("plausible", "Its end mark is there; its checksum was not computed.")
+
+
+def _look_at_nothing(content: PeekedFile, found: Findings) -> None:
+    found.title = "Empty file"
+    raise ArchiveTruncatedError("The file is empty.", next_step=_WHOLE_STEP)
+
+
+def _look_at_utf16(content: PeekedFile, found: Findings) -> None:
+    found.title = "Text in UTF-16"
+    found.evidence.append("Windows PowerShell writes this when a dump is redirected by >; use pg_dump -f instead.")
+    _drain(content)
+
+
+def _is_tar(head: bytes) -> bool:
+    try:
+        return len(head) >= tarfile.BLOCKSIZE and bool(
+            tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").name
+        )
+    except tarfile.HeaderError:
+        # An empty tar is nothing but zeros, as many things are; its length is the only hint there is.
+        return len(head) >= 2 * tarfile.BLOCKSIZE and not any(head)
+
+
+_LOOKS: tuple[tuple[Callable[[bytes], bool], Callable[[PeekedFile, Findings], None]], ...] = (
+    (lambda head: not head, _look_at_nothing),
+    (lambda head: head.startswith(b"PGDMP"), _look_at_custom),
+    (lambda head: head.startswith(b"SQLite format 3\0"), _look_at_sqlite),
+    (lambda head: re.match(rb"REDIS\d{4}|VALKEY\d{3}", head) is not None, _look_at_rdb),
+    (lambda head: head.startswith((b"\xff\xfe", b"\xfe\xff")), _look_at_utf16),
+    (_is_tar, _look_at_tar),
+    (lambda head: b"\0" not in head and _SQL_BEGINNING.match(head) is not None, _look_at_sql),
+)
+
+
+def _exactly(content: Reader, size: int) -> bytes:
+    pieces = []
+    while size:
+        piece = content.read(size)
+        if not piece:
+            raise ArchiveTruncatedError("The tar is cut off: it stops before its end.", next_step=_WHOLE_STEP)
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def _skip(content: Reader, size: int) -> None:
+    while size:
+        size -= len(_exactly(content, min(size, PIECE_BYTES)))
+
+
+def _drain(content: Reader) -> int:
+    size = 0
+    while piece := content.read(PIECE_BYTES):
+        size += len(piece)
+    return size

@@ -1,0 +1,89 @@
+"""What becomes of a transfer, asked on a second connection while the first one carries the bytes, or after it broke."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from cli.client import Controller
+from cli.failures import UnreachableError
+from cli.models import TransferState
+from common.errors import ServiceError, TransferNotFoundError
+
+RETRY_SECONDS = 0.5
+CANCEL_SECONDS = 10.0
+"""How long Ctrl-C waits for the controller to say that it cancelled."""
+
+
+def new_transfer_id() -> str:
+    """An id for a transfer that is about to be asked for: chosen here, so it can be followed from the first moment."""
+    return f"cli-{secrets.token_hex(10)}"
+
+
+@contextlib.asynccontextmanager
+async def following(
+    controller: Controller, transfer_id: str, on_state: Callable[[TransferState], None]
+) -> AsyncGenerator[None, None]:
+    """Report the transfer's state while the body runs. Only for showing: its failures are nobody's."""
+    task = asyncio.create_task(_follow(controller, transfer_id, on_state), name=f"follow transfer {transfer_id}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _follow(controller: Controller, transfer_id: str, on_state: Callable[[TransferState], None]) -> None:
+    while True:
+        # The transfer is not known before its request has reached the agent, so "not found" is a reason to ask again.
+        with contextlib.suppress(ServiceError, UnreachableError):
+            async with aclosing(controller.watch(transfer_id)) as states:
+                async for state in states:
+                    on_state(state)
+                    if state.result:
+                        return
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def final_state(
+    controller: Controller, transfer_id: str, *, unreachable_seconds: float, running_seconds: float | None = None
+) -> TransferState:
+    """The transfer's state once it is over.
+
+    Args:
+        unreachable_seconds: how long to go on asking a controller that does not answer.
+        running_seconds: how long to wait for a transfer that runs; None: as long as it takes.
+    Returns:
+        A state without a result when `running_seconds` passed.
+    Raises:
+        UnreachableError: nobody could be asked for that long.
+        TransferNotFoundError: the transfer never began.
+    """
+    answered_at = started_at = time.monotonic()
+    while True:
+        try:
+            state = await controller.transfer(transfer_id)
+        except TransferNotFoundError:
+            raise
+        except (UnreachableError, ServiceError):
+            if time.monotonic() - answered_at > unreachable_seconds:
+                raise
+        else:
+            answered_at = time.monotonic()
+            if state.result or (running_seconds is not None and answered_at - started_at > running_seconds):
+                return state
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def cancel_quietly(controller: Controller, app_id: str, transfer_id: str) -> TransferState | ServiceError | None:
+    """Ask for the transfer's end; the state after that, why it cannot be ended, or None where nobody answered."""
+    try:
+        return await asyncio.wait_for(controller.cancel(app_id, transfer_id), CANCEL_SECONDS)
+    except ServiceError as refusal:
+        return refusal
+    except (UnreachableError, TimeoutError):
+        return None

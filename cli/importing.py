@@ -1,0 +1,246 @@
+"""`mathison import`: the archive is checked here, sent with its digest, and followed until it is in place or refused.
+
+Whatever breaks, the truth is with the app's agent: a lost connection ends in asking for the transfer's state, never in
+a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from cli.client import ConnectionLostError, Controller
+from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError
+from cli.following import cancel_quietly, final_state, following, new_transfer_id
+from cli.inspecting import Inspection, describe_briefly, inspect_file, open_archive
+from cli.models import App, TransferState
+from cli.output import size_text
+from cli.progress import Gauge
+from cli.session import Session
+from cli.worker import Worker
+from common.errors import ServiceError, TransferInProgressError, TransferNotFoundError, make_error
+
+CHUNK_BYTES = 1 << 20
+PATIENCE_SECONDS = 60.0
+"""How long a controller that went away during an import may take to come back before we say that we do not know."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is sent. `size_bytes` and `sha256` are None for standard input, of which nothing is known before its end."""
+
+    file: BinaryIO
+    name: str
+    size_bytes: int | None = None
+    sha256: bytes | None = None
+
+
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints after an import or a dry run."""
+
+    app_id: str
+    file: str
+    is_dry_run: bool
+    transfer: TransferState
+    seconds: float
+
+
+class Importing:
+    """One run of the command, after its questions were answered."""
+
+    def __init__(self, controller: Controller, gauge: Gauge) -> None:
+        self._controller = controller
+        self._gauge = gauge
+        self._transfer_id = new_transfer_id()
+        self._sent_bytes = 0
+        self._is_sent = False
+        self._unreadable: LocalFileError | None = None
+        self._reader = Worker("read the archive")
+
+    async def run(self, app_id: str, source: Source, *, options: Mapping[str, str], is_dry_run: bool) -> ImportReport:
+        """Import an archive; returns once it is in place, or verified for a dry run.
+
+        Raises:
+            ServiceError: refused or failed; nothing was changed, unless its text says so.
+            TransferBrokenError: the connection broke; the text says what is known of the outcome.
+            StoppedError: Ctrl-C; the text says what became of the import.
+        """
+        started_at = time.monotonic()
+        self._gauge.enter("preparing")
+        try:
+            async with following(self._controller, self._transfer_id, self._show):
+                state = await self._send(app_id, source, options=options, is_dry_run=is_dry_run)
+        except asyncio.CancelledError:
+            raise await self._stopped(app_id) from None
+        if state.error is not None:
+            raise make_error(state.error.reason, state.error.message, next_step=state.error.next_step)
+        return ImportReport(
+            app_id=app_id,
+            file=source.name,
+            is_dry_run=is_dry_run,
+            transfer=state,
+            seconds=round(time.monotonic() - started_at, 3),
+        )
+
+    async def _send(
+        self, app_id: str, source: Source, *, options: Mapping[str, str], is_dry_run: bool
+    ) -> TransferState:
+        try:
+            return await self._controller.import_(
+                app_id,
+                self._body(source),
+                transfer_id=self._transfer_id,
+                file_name=Path(source.name).name,
+                size_bytes=source.size_bytes,
+                digest=source.sha256,
+                options=options,
+                is_dry_run=is_dry_run,
+            )
+        except ConnectionLostError as failure:
+            if self._unreadable is not None:
+                raise self._unreadable from failure
+            return await self._settle(app_id, failure)
+
+    async def _body(self, source: Source) -> AsyncGenerator[bytes, None]:
+        try:
+            while chunk := await self._reader.run(partial(source.file.read, CHUNK_BYTES)):
+                yield chunk
+                self._sent_bytes += len(chunk)
+                self._gauge.move(self._sent_bytes)
+                self._gauge.measure(self._sent_bytes, source.size_bytes or 0)
+        except OSError as failure:
+            self._unreadable = LocalFileError(
+                f"{source.name} cannot be read: {(failure.strerror or str(failure)).lower()}. Nothing was imported."
+            )
+            raise
+        if source.size_bytes is not None and self._sent_bytes != source.size_bytes:
+            self._unreadable = LocalFileError(
+                f"{source.name} changed while it was sent. Nothing was imported.",
+                next_step="Try again when it is at rest.",
+            )
+            raise self._unreadable
+        self._is_sent = True
+
+    def _show(self, state: TransferState) -> None:
+        self._gauge.follow(state, "loading" if self._is_sent else "uploading")
+
+    async def _settle(self, app_id: str, failure: ConnectionLostError) -> TransferState:
+        """After a lost connection: a cut upload changes nothing, but one that was whole goes on without us."""
+        self._gauge.enter("asking", "the connection broke; asking what became of the import")
+        try:
+            return await final_state(self._controller, self._transfer_id, unreachable_seconds=PATIENCE_SECONDS)
+        except TransferNotFoundError:
+            raise TransferBrokenError(
+                "The connection broke before the import began. Nothing was changed.", next_step="Run the command again."
+            ) from failure
+        except (ServiceError, UnreachableError) as unknown:
+            raise TransferBrokenError(
+                "The connection broke and the controller cannot be asked what became of the import. "
+                + (
+                    "The archive was sent in full, so it may have been put in place: either all of it or nothing."
+                    if self._is_sent
+                    else "The archive was not sent in full, so nothing was changed."
+                ),
+                next_step=f"Once the controller answers, `mathison transfers {app_id}` tells; "
+                f"this import is {self._transfer_id}.",
+            ) from unknown
+
+    async def _stopped(self, app_id: str) -> CommandError:
+        """After Ctrl-C. A swap that has begun is finished by the agent, so a person must not read "cancelled" then."""
+        self._gauge.enter("cancelling")
+        outcome = await cancel_quietly(self._controller, app_id, self._transfer_id)
+        look = f"`mathison transfers {app_id}` shows it as {self._transfer_id}."
+        match outcome:
+            case TransferState(result="succeeded"):
+                return StoppedError(
+                    "Stopped too late: the import is done.", next_step=f"`mathison undo {app_id}` takes it back."
+                )
+            case TransferState(result=str()) | TransferNotFoundError():
+                return StoppedError("Stopped. The import was cancelled and nothing was changed.")
+            case TransferInProgressError():
+                return StoppedError(
+                    "Stopped watching, but the imported data is being swapped in already; the agent finishes that.",
+                    next_step=f"{look} `mathison undo {app_id}` takes it back afterwards.",
+                )
+            case _ if not self._is_sent:
+                return StoppedError("Stopped before the archive was sent in full: nothing was changed.", next_step=look)
+            case _:
+                return StoppedError(
+                    "Stopped, but the controller did not say whether the import could be cancelled.", next_step=look
+                )
+
+
+async def import_archive(
+    session: Session,
+    app_id: str,
+    file_name: str,
+    *,
+    options: Mapping[str, str],
+    is_dry_run: bool,
+    is_agreed: bool,
+    is_inspected: bool,
+) -> ImportReport:
+    """The whole command: look at the file, ask, send.
+
+    Args:
+        file_name: "-" for standard input, which cannot be looked at before.
+        is_agreed: --yes was given.
+    """
+    if not is_dry_run:
+        session.require_answer(is_agreed=is_agreed)
+    async with session.controller() as controller:
+        app = await controller.app(app_id)
+        with _opened(file_name) as file:
+            source, inspection = Source(file=file, name="standard input"), None
+            if file_name != "-":
+                path = Path(file_name)
+                inspection = await inspect_file(file, path, session, is_looked_into=is_inspected)
+                if inspection.completeness == "damaged" and inspection.error is not None:
+                    raise make_error(
+                        inspection.error.reason,
+                        f"{inspection.error.message} Nothing was sent and nothing was changed.",
+                        next_step=inspection.error.next_step,
+                    )
+                source = Source(file, file_name, inspection.size_bytes, bytes.fromhex(inspection.sha256))
+            if not is_dry_run:
+                session.ask(_question(app, source, inspection), is_agreed=is_agreed)
+            with session.gauge() as gauge:
+                return await Importing(controller, gauge).run(app_id, source, options=options, is_dry_run=is_dry_run)
+
+
+def _opened(name: str) -> BinaryIO:
+    if name != "-":
+        return open_archive(name)
+    if sys.stdin.isatty():
+        raise LocalFileError(
+            "Standard input is a terminal, not an archive.", next_step="Name a file, or pipe one into the command."
+        )
+    return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+
+
+def _question(app: App, source: Source, inspection: Inspection | None) -> str:
+    about = app.description
+    lines = [f"{source.name}: {describe_briefly(inspection) if inspection else 'not looked into'}"]
+    if about is not None:
+        now = f"{about.engine} {about.engine_version}".strip()
+        size = size_text(about.estimated_bytes)
+        lines.append(f"{app.id}: {app.recipe}" + (f", {now}" if now else "") + (f", about {size} now" if size else ""))
+        if about.import_needs_app_stop:
+            lines.append("The app is stopped and started again for this.")
+        if about.kept is not None and about.kept.kept_until is not None:
+            lines.append("The data that is still kept from before an earlier import is dropped for good.")
+    lines.append(
+        f"What {app.id} holds now is kept, and `mathison undo {app.id}` can bring it back."
+        if about is None or about.can_undo
+        else f"What {app.id} holds now is lost: this app cannot undo an import."
+    )
+    lines.append(f"Replace the data of {app.id}?")
+    return "\n".join(lines)

@@ -1,0 +1,265 @@
+"""`mathison inspect`: what an archive is and whether it is whole, told offline and in flat memory.
+
+The verdict has four degrees (see `cli.contents.Completeness`), since most formats of others cannot prove that nothing
+in them was changed; archives of Mathison Data can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sqlite3
+import stat
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import msgspec
+
+from cli.contents import HEAD_BYTES, PIECE_BYTES, Completeness, Findings, look
+from cli.failures import Explanation, LocalFileError, explain
+from cli.output import counts_text, moment_text, size_text
+from cli.session import Session
+from cli.worker import Worker
+from common.codecs import PeekedFile, Reader, UnpackedFile, codec_of
+from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError, ServiceError
+from common.headers import ArchiveHeader
+from common.seals import SealReader
+
+OnBytes = Callable[[int, int], None]
+"""Told how many bytes were read so far and how many there are."""
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints. `kind` is empty for a file of no kind that is known; `error` is set for one to refuse."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+    kind: str
+    title: str
+    compression: tuple[str, ...]
+    content_bytes: int
+    header: ArchiveHeader | None
+    facts: Mapping[str, str]
+    counts: Mapping[str, int]
+    completeness: Completeness
+    evidence: tuple[str, ...]
+    error: Explanation | None
+
+
+def open_archive(name: str) -> BinaryIO:
+    """The file, open for reading; LocalFileError says why not."""
+    try:
+        file = io.FileIO(name)
+    except OSError as failure:
+        raise LocalFileError(f"{name} cannot be read: {(failure.strerror or str(failure)).lower()}.") from failure
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise LocalFileError(f"{name} is not an ordinary file.", next_step="Name an archive.")
+    return file
+
+
+async def inspect_file(file: BinaryIO, path: Path, session: Session, *, is_looked_into: bool = True) -> Inspection:
+    """`inspect` beside the event loop and with progress; the file is at its beginning again afterwards."""
+    worker = Worker("inspect the file")
+    with session.gauge() as gauge:
+        gauge.enter("checking", path.name)
+
+        def show(done_bytes: int, total_bytes: int) -> None:
+            gauge.move(done_bytes)
+            gauge.measure(done_bytes, total_bytes)
+
+        try:
+            return await worker.run(partial(inspect, file, path, show, is_looked_into=is_looked_into))
+        except OSError as failure:
+            raise LocalFileError(f"{path} cannot be read: {(failure.strerror or str(failure)).lower()}.") from failure
+        finally:
+            worker.close(wait=False)
+
+
+def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bool = True) -> Inspection:
+    """Read an archive from its beginning to its end.
+
+    Args:
+        file: open for reading, without a buffer, seekable; at its beginning again afterwards.
+        path: of the same file, for engines that open it themselves.
+        is_looked_into: False computes size and SHA-256 only.
+    """
+    size_bytes = os.fstat(file.fileno()).st_size
+    raw = _Counted(file, lambda count: on_bytes(count, size_bytes))
+    found = Findings()
+    layers: list[str] = []
+    seal = SealReader()
+    content = _Sealed(seal)
+    error: Explanation | None = None
+    try:
+        if not is_looked_into:
+            found.kind, found.title = "file", "Not looked into"
+        elif (members := _zip_members(file)) is not None:
+            found.kind, found.title, layers = "zip", "Zip archive", ["zip"]
+            _look_at_zip(file, members, found)
+        else:
+            unpacked = UnpackedFile(raw)
+            layers = unpacked.layers
+            content.source = unpacked
+            buffered = PeekedFile(io.BufferedReader(content, PIECE_BYTES), head_bytes=HEAD_BYTES)
+            look(buffered, found)
+            seal.finish()
+            if found.kind == "sqlite" and not layers:
+                _check_sqlite(path, found)
+        if layers:
+            found.evidence.append(f"Its {' and '.join(layers)} data unpacks to its end without an error.")
+        if seal.is_sealed:
+            found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
+    except ServiceError as failure:
+        found.completeness = "damaged"
+        error = explain(failure)
+    if error is None and not found.kind:
+        error = explain(ArchiveWrongKindError("The file is of no kind that Mathison Data knows."))
+    if seal.header is not None:
+        found.title = _our_title(seal.header)
+    # What a damaged file, or one read by another door, has not shown yet still belongs to its digest.
+    raw.drain()
+    file.seek(0)
+    return Inspection(
+        file=str(path),
+        size_bytes=raw.size_bytes,
+        sha256=raw.sha256,
+        kind=found.kind,
+        title=found.title or "Unknown file",
+        compression=tuple(layers),
+        content_bytes=content.size_bytes,
+        header=seal.header,
+        facts=found.facts,
+        counts=found.counts,
+        completeness=found.completeness,
+        evidence=tuple(found.evidence),
+        error=error,
+    )
+
+
+def describe_briefly(inspection: Inspection) -> str:
+    """One line for a question or a heading."""
+    parts = [inspection.title, size_text(inspection.size_bytes) or "empty"]
+    if inspection.header is not None:
+        parts += [f"of {inspection.header.app_id}"] if inspection.header.app_id else []
+        parts += [f"read {moment_text(inspection.header.created_at)}"] if inspection.header.created_at else []
+    counts = inspection.counts or (inspection.header.counts if inspection.header else {})
+    parts += [counts_text(counts)] if counts else []
+    parts.append({"proven": "proven whole", "damaged": "damaged"}.get(inspection.completeness, ""))
+    return ", ".join(part for part in parts if part)
+
+
+def _our_title(header: ArchiveHeader) -> str:
+    return f"Export of a {header.recipe or 'nameless'} app by {header.made_by or 'Mathison Data'}"
+
+
+class _Counted:
+    """The file itself: hashed and counted as it is read."""
+
+    def __init__(self, file: BinaryIO, on_bytes: Callable[[int], None]) -> None:
+        self.size_bytes = 0
+        self._file = file
+        self._on_bytes = on_bytes
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._file.read(size)
+        self._hash.update(piece)
+        self.size_bytes += len(piece)
+        self._on_bytes(self.size_bytes)
+        return piece
+
+    def drain(self) -> None:
+        while self.read(PIECE_BYTES):
+            pass
+
+
+class _Sealed(io.RawIOBase):
+    """The content on its way to whoever looks at it, shown to the seal's reader first."""
+
+    def __init__(self, seal: SealReader) -> None:
+        super().__init__()
+        self.size_bytes = 0
+        self.source: Reader
+        self._seal = seal
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # BufferedReader gives a memoryview
+        piece = self.source.read(len(buffer))
+        self._seal.add(piece)
+        self.size_bytes += len(piece)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _zip_members(file: BinaryIO) -> zipfile.ZipFile | None:
+    """The zip, where the file is one that does not hold exactly one file: those are looked into instead."""
+    try:
+        if codec_of(file.read(HEAD_BYTES)) != "zip":
+            return None
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as failure:
+        raise ArchiveTruncatedError(
+            "The zip is cut off or damaged: the list of its files is missing.",
+            next_step="Take another copy of the file.",
+        ) from failure
+    finally:
+        file.seek(0)
+    files = [member for member in archive.infolist() if not member.is_dir()]
+    return None if len(files) == 1 and not files[0].flag_bits & 1 else archive
+
+
+def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> None:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    found.counts["files"] = len(members)
+    try:
+        if any(member.flag_bits & 1 for member in members):
+            found.conclude("unknown", "It is encrypted, so its files cannot be checked.")
+            return
+        for member in members:
+            with archive.open(member) as opened:
+                while opened.read(PIECE_BYTES):
+                    pass
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as failure:
+        raise ArchiveDamagedError(
+            f"The zip is damaged: {member.filename} cannot be read.", next_step="Take another copy of the file."
+        ) from failure
+    finally:
+        file.seek(0)
+    found.conclude("plausible", "The list of its files is there and each file's CRC-32 agrees.")
+
+
+def _check_sqlite(path: Path, found: Findings) -> None:
+    """SQLite's own check of the database's structure. Values in it have no checksums."""
+    try:
+        # immutable: no lock and no -wal or -shm is made beside somebody's file.
+        database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1", uri=True)
+        try:
+            database.execute("PRAGMA trusted_schema = OFF")
+            found.counts["tables"] = database.execute(
+                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+            ).fetchone()[0]
+            complaints = [row[0] for row in database.execute("PRAGMA quick_check(1)")]
+        finally:
+            database.close()
+    except sqlite3.Error as failure:
+        raise ArchiveDamagedError(f"The database is damaged: {failure}.") from failure
+    found.evidence.clear()
+    if complaints != ["ok"]:
+        raise ArchiveDamagedError(f"The database is damaged: {complaints[0].splitlines()[-1]}.")
+    beside = path.with_name(path.name + "-wal")
+    if beside.exists() and beside.stat().st_size:
+        found.evidence.append(f"Its latest changes are in {beside.name} and not in it.")
+    found.conclude("plausible", "SQLite's quick_check finds its structure sound.")

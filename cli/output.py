@@ -1,0 +1,133 @@
+"""What people see and what scripts read.
+
+Standard output carries the result and nothing else: sentences and tables for people, or one JSON document. Progress,
+questions, warnings and errors go to standard error. Text that came from elsewhere (a controller, an archive) passes
+through `printable`, so it cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from cli.failures import Explanation
+
+
+class Output:
+    """Where a command speaks. `is_quiet` leaves errors and JSON only."""
+
+    def __init__(self, *, is_json: bool, is_quiet: bool) -> None:
+        self.is_json = is_json
+        self.is_quiet = is_quiet
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._results = Console(highlight=False, soft_wrap=True)
+
+    def json(self, value: object) -> None:
+        """The command's one JSON document, on one line."""
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str = "", *, style: str = "", is_result: bool = True) -> None:
+        """A sentence for a person; `is_result=False` sends it to standard error."""
+        if not self.is_quiet:
+            (self._results if is_result else self.errors).print(Text(printable(text), style=style))
+
+    def warn(self, text: str) -> None:
+        """A sentence that a person should not miss."""
+        if not self.is_quiet:
+            self.errors.print(Text("Warning: ", style="yellow") + Text(printable(text)))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+        """Rows under headings. The last column may hold sentences: it is the only one that a terminal has to wrap."""
+        cells = [[Text(column, style="bold") for column in columns]]
+        cells += [[Text(printable(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        self._columns(self._results, cells)
+
+    def facts(self, facts: Mapping[str, str], *, is_result: bool = True) -> None:
+        """Names and values in two columns, what is empty left out."""
+        cells = [
+            [Text("  " + printable(name), style="dim"), Text(printable(value))]
+            for name, value in facts.items()
+            if value
+        ]
+        self._columns(self._results if is_result else self.errors, cells)
+
+    def _columns(self, console: Console, rows: Sequence[Sequence[Text]]) -> None:
+        if self.is_quiet:
+            return
+        widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+        for row in rows:
+            line = Text()
+            for cell, width in zip(row[:-1], widths, strict=False):
+                line += cell + Text(" " * (width - cell.cell_len + 2))
+            console.print(line + row[-1])
+
+    def fail(self, explanation: Explanation) -> None:
+        """An error instead of a result: with `--json` it is the document."""
+        if self.is_json:
+            self.json({"error": explanation})
+        self.complain(explanation)
+
+    def complain(self, explanation: Explanation) -> None:
+        """An error on standard error: what is wrong, and what to do."""
+        self.errors.print(Text("Error: ", style="bold red") + Text(printable(explanation.message)))
+        if explanation.next_step:
+            self.errors.print(Text(printable(explanation.next_step)))
+
+    def ask(self, question: str) -> bool:
+        """A question with yes or no on the terminal; anything but yes is no."""
+        self.errors.print(Text(printable(question) + " [y/N] ", style="bold"), end="")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def printable(text: str) -> str:
+    """The text with everything that is not plain writing (control and direction characters) replaced; newlines stay."""
+    return "".join(
+        character if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�"
+        for character in text
+    )
+
+
+def size_text(size_bytes: int) -> str:
+    """For example "12.3 MiB"; empty for zero, which means "not known"."""
+    if size_bytes <= 0:
+        return ""
+    size, unit = float(size_bytes), "bytes"
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1000 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size_bytes} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """For example "2 min 05 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def moment_text(moment: dt.datetime | None) -> str:
+    """In the reader's own time zone, for example "2026-11-23 18:40"; empty for None."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """For example "12 tables, 40,000 rows"."""
+    return ", ".join(f"{count:,} {_counted(name.replace('_', ' '), count)}" for name, count in counts.items())
+
+
+def _counted(name: str, count: int) -> str:
+    """The names of counts are plurals: "tables", "large objects", "entries"."""
+    if count != 1 or not name.endswith("s"):
+        return name
+    return name[:-3] + "y" if name.endswith("ies") else name[:-1]

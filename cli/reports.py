@@ -1,0 +1,200 @@
+"""What each command tells a person once it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.text import Text
+
+from cli.exporting import ExportReport
+from cli.importing import ImportReport
+from cli.inspecting import Inspection
+from cli.models import App, TransferState
+from cli.output import Output, counts_text, duration_text, moment_text, printable, size_text
+
+_VERDICTS = {
+    "proven": ("Whole: proven.", "green"),
+    "plausible": ("Whole: plausible, not proven.", "yellow"),
+    "unknown": ("Whole: unknown.", "yellow"),
+    "damaged": ("Not whole.", "red"),
+}
+
+
+def report_apps(output: Output, apps: Sequence[App]) -> None:
+    """The table of `mathison apps`."""
+    if not apps:
+        output.say("There is no app that this token may see.")
+        return
+    rows = []
+    for app in apps:
+        about = app.description
+        kept = about.kept.kept_until if about and about.kept else None
+        rows.append(
+            (
+                app.id,
+                app.recipe or "unknown",
+                _status(app),
+                size_text(about.estimated_bytes) if about else "",
+                moment_text(kept) or "-",
+            )
+        )
+    output.table(("App", "Recipe", "Status", "Size", "Undo possible until"), rows)
+
+
+def _status(app: App) -> Text:
+    about = app.description
+    if not app.is_available:
+        return Text(printable(f"unavailable: {app.obstacle or 'its agent does not answer'}"), style="red")
+    if about is None:
+        return Text("available", style="green")
+    if about.running is not None:
+        return Text(printable(f"busy: {about.running.kind} {about.running.phase}".strip()), style="yellow")
+    obstacles = {
+        f"cannot {verb}: {obstacle}"
+        for verb, can, obstacle in (
+            ("export", about.can_export, about.export_obstacle),
+            ("import", about.can_import, about.import_obstacle),
+        )
+        if not can
+    }
+    if obstacles:
+        return Text(printable("; ".join(sorted(obstacles))), style="yellow")
+    return Text("ready", style="green")
+
+
+def report_export(output: Output, report: ExportReport) -> None:
+    """On standard error when the archive itself went to standard output."""
+    is_result = report.file is not None
+    where = report.file or "Sent to standard output"
+    amount = f"{size_text(report.size_bytes)} in {duration_text(report.seconds)}"
+    output.say(f"{where}: {amount}", style="bold", is_result=is_result)
+    output.facts(
+        {
+            "Whole": "yes, size and SHA-256 are those that the app's agent counted",
+            "SHA-256": report.sha256,
+            "Contents": counts_text(report.counts),
+        },
+        is_result=is_result,
+    )
+    for warning in report.warnings:
+        output.warn(warning)
+
+
+def report_import(output: Output, report: ImportReport) -> None:
+    state, preview = report.transfer, report.transfer.preview
+    contents = counts_text((preview.counts_after if preview else {}) or (state.end.counts if state.end else {}))
+    if report.is_dry_run:
+        output.say(f"{report.file} can be imported into {report.app_id}. Nothing was changed.", style="bold")
+    else:
+        output.say(
+            f"Imported into {report.app_id} in {duration_text(report.seconds)}" + (f": {contents}" if contents else ""),
+            style="bold",
+        )
+    if preview is not None:
+        for change in preview.changes:
+            output.say(f"  {change}")
+        if report.is_dry_run:
+            output.facts({"Now": counts_text(preview.counts_now), "Then": contents})
+            if preview.needs_app_stop:
+                output.say("  The app is stopped and started again for an import.")
+        for warning in preview.warnings:
+            output.warn(warning)
+    for warning in state.end.warnings if state.end else ():
+        output.warn(warning)
+    if not report.is_dry_run:
+        _report_kept(output, report.app_id, state)
+
+
+def _report_kept(output: Output, app_id: str, state: TransferState) -> None:
+    if state.kept_until is None:
+        return
+    output.say(f"The data from before is kept until {moment_text(state.kept_until)}.")
+    output.facts({f"mathison undo {app_id}": "brings it back", f"mathison confirm {app_id}": "drops it now"})
+
+
+def report_undo(output: Output, app_id: str, state: TransferState) -> None:
+    when = moment_text(state.started_at)
+    output.say(f"{app_id} has the data again that it had before the import" + (f" of {when}." if when else "."))
+
+
+def report_confirm(output: Output, app_id: str, *, is_confirmed: bool) -> None:
+    if is_confirmed:
+        output.say(
+            f"The data from before the last import of {app_id} is dropped. That import cannot be undone any more."
+        )
+    else:
+        output.say(f"Nothing was kept for {app_id}; there was nothing to drop.")
+
+
+def report_transfers(output: Output, app_id: str, transfers: Sequence[TransferState]) -> None:
+    """The table of `mathison transfers`, latest first."""
+    if not transfers:
+        output.say(f"The agent of {app_id} remembers no transfer.")
+        return
+    rows: list[tuple[str | Text, ...]] = []
+    for state in transfers:
+        took = (state.ended_at - state.started_at).total_seconds() if state.ended_at and state.started_at else None
+        size = state.end.size_bytes if state.end else state.progress.read_bytes if state.progress else 0
+        rows.append(
+            (
+                state.transfer_id,
+                state.kind,
+                moment_text(state.started_at),
+                "" if took is None else duration_text(took),
+                size_text(size),
+                _outcome(state),
+            )
+        )
+    output.table(("Transfer", "Kind", "Started", "Took", "Size", "Outcome"), rows)
+
+
+def _outcome(state: TransferState) -> Text:
+    if state.result is None:
+        return Text(printable(f"running: {state.phase}"), style="yellow")
+    if state.error is not None:
+        return Text(printable(f"{state.result}: {state.error.message}"), style="red")
+    text = "undone" if state.undone else state.result
+    if state.kept_until is not None:
+        text += f", undo possible until {moment_text(state.kept_until)}"
+    return Text(printable(text), style="green" if state.result == "succeeded" else "yellow")
+
+
+def report_cancel(output: Output, state: TransferState) -> None:
+    if state.result == "succeeded":
+        output.say(f"{state.transfer_id} is done already; there was nothing to cancel.")
+    else:
+        output.say(f"{state.transfer_id} is cancelled. Nothing was changed.")
+
+
+def report_inspection(output: Output, inspection: Inspection) -> None:
+    """Everything known, and the verdict last."""
+    header = inspection.header
+    output.say(inspection.file, style="bold")
+    output.say(inspection.title)
+    facts: dict[str, str] = {}
+    if header is not None:
+        facts |= {
+            "App": header.app_id,
+            "Recipe": header.recipe,
+            "Engine": f"{header.engine} {header.engine_version}".strip(),
+            "Read from the app": moment_text(header.created_at),
+            "Format": header.format,
+            **_titled(header.details),
+        }
+    facts |= inspection.facts
+    facts |= {
+        "Contents": counts_text((header.counts if header else {}) or inspection.counts),
+        "Size": f"{inspection.size_bytes:,} bytes",
+        "Compression": " in ".join(reversed(inspection.compression)),
+        "Unpacked": f"{inspection.content_bytes:,} bytes"
+        if inspection.compression and inspection.content_bytes
+        else "",
+        "SHA-256": inspection.sha256,
+    }
+    output.facts(facts)
+    verdict, style = _VERDICTS[inspection.completeness]
+    output.say(verdict if inspection.error else f"{verdict} {' '.join(inspection.evidence)}", style=style)
+
+
+def _titled(details: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", " ").capitalize(): value for name, value in details.items()}

@@ -1,0 +1,245 @@
+"""`mathison export` against a controller that behaves, and ones that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import resource
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.fake_controller import FakeController, app
+from tests.unit.cli.conftest import Mathison
+
+
+async def test_an_export_is_written_under_its_own_name_for_its_owner_only(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    ended = await mathison("export", "shop.db")
+
+    written = tmp_path / controller.file_name
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert written.read_bytes() == controller.archive
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    assert hashlib.sha256(controller.archive).hexdigest() in ended.text
+    assert [path.name for path in tmp_path.iterdir()] == [controller.file_name]
+
+
+async def test_json_names_file_size_digest_and_counts(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    ended = await mathison("export", "shop.db", "-o", "out.sql.gz", "--json")
+
+    document = ended.document
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert set(document) == {
+        "transfer_id", "app_id", "file", "size_bytes", "sha256", "counts", "warnings", "seconds",
+    }  # fmt: skip
+    assert document["file"] == "out.sql.gz"
+    assert document["size_bytes"] == len(controller.archive)
+    assert document["sha256"] == hashlib.sha256(controller.archive).hexdigest()
+    assert document["counts"] == {"tables": 2}
+
+
+async def test_a_broken_download_leaves_no_file_and_says_what_broke_it(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    controller.cut_after = 100_000
+
+    ended = await mathison("export", "shop.db")
+
+    assert ended.exit_code == 8
+    assert "pg_dump was killed by signal 9. No file was kept." in ended.stderr
+    assert "cannot be resumed" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        pytest.param((320_000, "0" * 64), id="digest"),
+        pytest.param((320_001, hashlib.sha256(b"archive " * 40_000).hexdigest()), id="size"),
+    ],
+)
+async def test_a_download_that_differs_from_what_the_agent_counted_is_thrown_away(
+    mathison: Mathison, controller: FakeController, tmp_path: Path, claimed: tuple[int, str]
+) -> None:
+    controller.claimed = claimed
+
+    ended = await mathison("export", "shop.db")
+
+    assert ended.exit_code == 8
+    assert "What arrived is not what the agent of shop.db sent" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_download_that_nobody_vouches_for_stays_a_part_file(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    controller.forgets_transfers = True
+
+    ended = await mathison("export", "shop.db", "-o", "out.gz", "--json")
+
+    assert ended.exit_code == 8
+    assert ended.document["error"]["reason"] == "TRANSFER_BROKEN"
+    assert "not proven whole" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gz.part"]
+
+
+async def test_standard_output_carries_the_archive_and_nothing_else(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    ended = await mathison("export", "shop.db", "-o", "-")
+
+    assert ended.exit_code == 0
+    assert ended.stdout == controller.archive
+    assert hashlib.sha256(controller.archive).hexdigest() in ended.stderr
+
+
+async def test_a_broken_download_to_standard_output_shows_in_the_exit_code(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.cut_after = 100_000
+
+    ended = await mathison("export", "shop.db", "-o", "-")
+
+    assert ended.exit_code == 8
+    assert "worthless" in ended.stderr
+
+
+async def test_an_existing_file_is_kept_unless_force_is_given(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.gz"
+    target.write_bytes(b"precious")
+
+    refused = await mathison("export", "shop.db", "-o", "out.gz")
+    kept = target.read_bytes()
+    forced = await mathison("export", "shop.db", "-o", "out.gz", "--force")
+
+    assert (refused.exit_code, kept) == (9, b"precious")
+    assert "out.gz exists already" in refused.stderr
+    assert (forced.exit_code, target.read_bytes()) == (0, controller.archive)
+
+
+async def test_a_file_of_the_servers_own_name_is_not_replaced_either(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    (tmp_path / controller.file_name).write_bytes(b"precious")
+    controller.holds_export = True
+
+    ended = await mathison("export", "shop.db")
+
+    assert ended.exit_code == 9
+    assert (tmp_path / controller.file_name).read_bytes() == b"precious"
+
+
+async def test_a_part_file_of_another_export_is_not_touched(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    (tmp_path / "out.gz.part").write_bytes(b"another's")
+
+    ended = await mathison("export", "shop.db", "-o", "out.gz", "--force")
+
+    assert ended.exit_code == 9
+    assert "another export is writing it" in ended.stderr
+    assert (tmp_path / "out.gz.part").read_bytes() == b"another's"
+
+
+async def test_a_device_is_not_replaced_even_by_force(mathison: Mathison, controller: FakeController) -> None:
+    ended = await mathison("export", "shop.db", "-o", "/dev/null", "--force")
+
+    assert ended.exit_code == 9
+    assert "not an ordinary file" in ended.stderr
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+@pytest.mark.parametrize("proposed", ["../../evil.sh", "/etc/evil.sh", "..\\evil.sh", ".evil.sh"])
+async def test_a_name_proposed_by_the_server_stays_in_this_folder(
+    mathison: Mathison, controller: FakeController, tmp_path: Path, proposed: str
+) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    controller.file_name = proposed
+
+    ended = await mathison("export", "shop.db", "-o", str(folder))
+
+    assert ended.exit_code == 0
+    assert [path.name for path in folder.iterdir()] == ["evil.sh"]
+
+
+async def test_a_full_disk_is_named_and_the_transfer_cancelled(
+    start: Callable[..., Any], controller: FakeController
+) -> None:
+    controller.archive = bytes(64 << 20)
+
+    with Path("/dev/full").open("wb") as full:
+        async with start("export", "shop.db", "-o", "-", stdout=full) as process:
+            _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 9
+    assert b"No space is left for standard output" in stderr
+    assert len(controller.cancelled) == 1
+
+
+async def test_a_file_that_cannot_grow_is_removed(
+    start: Callable[..., Any], controller: FakeController, tmp_path: Path
+) -> None:
+    controller.archive = bytes(4 << 20)
+
+    async with start("export", "shop.db", "-o", "out.gz", preexec_fn=_limit_file_size) as process:
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 9
+    assert b"out.gz cannot be written: file too large." in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def _limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+
+async def test_a_reader_that_goes_away_ends_the_export(start: Callable[..., Any], controller: FakeController) -> None:
+    controller.archive = bytes(8 << 20)
+
+    async with start("export", "shop.db", "-o", "-") as process:
+        await process.stdout.read(1)
+        process.stdout._transport.close()
+        await asyncio.wait_for(process.wait(), 20)
+        stderr = await process.stderr.read()
+
+    assert process.returncode == 9
+    assert b"The program that standard output leads to ended before the export did." in stderr
+
+
+async def test_ctrl_c_cancels_the_transfer_and_removes_the_part_file(
+    start: Callable[..., Any], controller: FakeController, tmp_path: Path
+) -> None:
+    controller.holds_export = True
+
+    async with start("export", "shop.db", "-o", "out.gz") as process:
+        while not (tmp_path / "out.gz.part").exists():
+            await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 130
+    assert b"The export was cancelled. No file was kept." in stderr
+    assert b"Traceback" not in stderr
+    assert len(controller.cancelled) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_files_ending_chooses_the_format(mathison: Mathison, controller: FakeController) -> None:
+    controller.apps = [app("shop.db")]
+
+    plain = await mathison("export", "shop.db", "-o", "out.sql")
+    other = await mathison("export", "shop.db", "-o", "out.bin")
+
+    assert (plain.exit_code, other.exit_code) == (0, 0)
+    assert controller.formats == ["sql", ""]
