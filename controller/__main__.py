@@ -1,0 +1,170 @@
+"""`mathison-controller`: serves, and makes what callers and agents need to be let in.
+
+Exit status: 0 done, 1 it failed, 2 the command or the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime as dt
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import ServiceError
+from common.files import private_directory, write_atomically
+from common.logs import set_up_logs
+from controller.callers import Scope
+from controller.identity.ca import AuthorityError, CertificateAuthority
+from controller.identity.tokens import TokenError
+from controller.settings import Settings, SettingsError, load_settings
+from controller.state import State
+
+CONFIG_VARIABLE = "MATHISON_CONTROLLER_CONFIG"
+_CLIENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        settings = load_settings(_config_path(parsed))
+        return int(parsed.run(parsed, settings) or 0)
+    except (SettingsError, TokenError) as failure:
+        print(f"mathison-controller: {failure}", file=sys.stderr)
+        return 2
+    except (AuthorityError, ServiceError, OSError) as failure:
+        print(f"mathison-controller: {failure}", file=sys.stderr)
+        return 1
+
+
+def _serve(parsed: argparse.Namespace, settings: Settings) -> None:
+    from controller.serving import serve  # the commands beside it start faster without
+
+    set_up_logs(program="controller")
+    asyncio.run(serve(settings, _config_path(parsed)))
+
+
+def _token_create(parsed: argparse.Namespace, settings: Settings) -> None:
+    secret = (
+        _state(settings)
+        .tokens()
+        .create(
+            parsed.name,
+            scopes=_scopes(_split(parsed.scope)),
+            workspaces=frozenset(_split(parsed.workspace)) or None,
+            lifetime=dt.timedelta(days=parsed.expires_days) if parsed.expires_days is not None else None,
+        )
+    )
+    print(secret)
+
+
+def _token_list(parsed: argparse.Namespace, settings: Settings) -> None:
+    for token in _state(settings).tokens().list():
+        workspaces = "*" if token.workspaces is None else ",".join(sorted(token.workspaces))
+        expires = token.expires_at.isoformat(timespec="seconds") if token.expires_at else "never"
+        print(f"{token.name}\t{','.join(sorted(token.scopes))}\t{workspaces}\texpires {expires}")
+
+
+def _token_revoke(parsed: argparse.Namespace, settings: Settings) -> None:
+    _state(settings).tokens().revoke(parsed.name)
+
+
+def _join_token(parsed: argparse.Namespace, settings: Settings) -> None:
+    if parsed.app_id not in (app.id for app in settings.apps):
+        raise TokenError(f"{parsed.app_id!r} is not among the apps in the settings.")
+    state = _state(settings)
+    token = state.join_tokens().create(
+        parsed.app_id,
+        authority=CertificateAuthority.open(state.authority).certificate,
+        lifetime=dt.timedelta(minutes=parsed.valid_minutes),
+    )
+    print(token.text)
+
+
+def _issue_client_certificate(parsed: argparse.Namespace, settings: Settings) -> None:
+    if not _CLIENT_NAME.fullmatch(parsed.name):
+        raise TokenError(f"{parsed.name!r} is no name for a client: lower-case letters, digits and inner '-'.")
+    identity = CertificateAuthority.open(_state(settings).authority).issue_client(parsed.name)
+    directory = Path(parsed.out)
+    if not directory.exists():
+        private_directory(directory)
+    for name, content, mode in (
+        ("ca.crt", identity.authorities, 0o644),
+        (f"{parsed.name}.crt", identity.certificate, 0o644),
+        (f"{parsed.name}.key", identity.key, 0o600),
+    ):
+        write_atomically(directory / name, content, mode=mode)
+        print(directory / name)
+
+
+def _state(settings: Settings) -> State:
+    return State(private_directory(settings.state))
+
+
+def _config_path(parsed: argparse.Namespace) -> Path:
+    given = parsed.config or os.environ.get(CONFIG_VARIABLE, "")
+    if not given:
+        raise SettingsError(f"Name the settings file by --config or {CONFIG_VARIABLE}.")
+    return Path(given)
+
+
+def _scopes(names: Sequence[str]) -> frozenset[Scope]:
+    try:
+        return frozenset(map(Scope, names))
+    except ValueError as failure:
+        raise TokenError(f"{failure}; there are {', '.join(Scope)}.") from failure
+
+
+def _split(values: Sequence[str]) -> list[str]:
+    """From a repeated option whose values may be lists, too: `--scope read,export --scope import`."""
+    return [name for value in values for name in value.split(",") if name]
+
+
+def _parser() -> argparse.ArgumentParser:
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("--config", metavar="FILE", help=f"the settings; or {CONFIG_VARIABLE}")
+    parser = argparse.ArgumentParser(prog="mathison-controller", description="Takes apps' data out and puts it back.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", parents=[config], help="serve until SIGTERM; SIGHUP reads the apps again")
+    serve.set_defaults(run=_serve)
+
+    tokens = commands.add_parser("token", help="API tokens of callers").add_subparsers(required=True, metavar="COMMAND")
+    create = tokens.add_parser("create", parents=[config], help="make one and print it; it is shown only now")
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--scope", action="append", required=True, metavar="read|export|import", help="repeatable")
+    create.add_argument("--workspace", action="append", default=[], metavar="NAME", help="repeatable; not given: all")
+    create.add_argument("--expires-days", type=_positive, metavar="N", help="it lasts for ever when not given")
+    create.set_defaults(run=_token_create)
+    listing = tokens.add_parser("list", parents=[config], help="names, scopes, workspaces; no secrets")
+    listing.set_defaults(run=_token_list)
+    revoke = tokens.add_parser("revoke", parents=[config], help="forget one; it is refused from the next call on")
+    revoke.add_argument("name", metavar="NAME")
+    revoke.set_defaults(run=_token_revoke)
+
+    join = commands.add_parser("join-token", parents=[config], help="make what an agent enrols with, and print it")
+    join.add_argument("app_id", metavar="APP_ID")
+    join.add_argument("--valid-minutes", type=_positive, default=60, metavar="N", help="60 when not given")
+    join.set_defaults(run=_join_token)
+
+    client = commands.add_parser(
+        "issue-client-certificate", parents=[config], help="key and certificate for a program, or for debugging"
+    )
+    client.add_argument("name", metavar="NAME")
+    client.add_argument("--out", required=True, metavar="DIRECTORY")
+    client.set_defaults(run=_issue_client_certificate)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("it has to be more than 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

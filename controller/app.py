@@ -1,0 +1,58 @@
+"""The REST API put together: keys, middlewares, routes."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from controller.api import deployments, exports, imports, transfers
+from controller.api.callers import authenticate, log_requests
+from controller.api.health import healthz, readyz
+from controller.api.keys import LIMITS, OPERATIONS, TOKENS
+from controller.api.problems import answer_problems
+from controller.api.uploads import ask_later
+from controller.identity.tokens import ApiTokens
+from controller.operations import Operations
+from controller.settings import LimitSettings
+
+READ_BUFFER_BYTES = 1 << 20
+"""aiohttp's 64 KiB cost a third of an upload's speed."""
+
+
+def make_app(operations: Operations, tokens: ApiTokens, limits: LimitSettings) -> web.Application:
+    """The application; `make_runner` serves it."""
+    app = web.Application(middlewares=[log_requests, answer_problems, authenticate])
+    app[OPERATIONS] = operations
+    app[TOKENS] = tokens
+    app[LIMITS] = limits
+    deployment = "/api/deployments/{id}"
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/api/workspaces", deployments.list_workspaces),
+            web.get("/api/deployments", deployments.list_deployments),
+            web.get(deployment, deployments.get_deployment),
+            web.get(f"{deployment}/transfers", deployments.list_transfers),
+            web.post(f"{deployment}/export-data", exports.export_data),
+            web.post(f"{deployment}/import-data", imports.import_data, expect_handler=ask_later),
+            web.post(f"{deployment}/undo-import", imports.undo_import),
+            web.post(f"{deployment}/confirm-import", imports.confirm_import),
+            web.get("/api/transfers/{id}", transfers.get_transfer),
+            web.get("/api/transfers/{id}/events", transfers.follow_transfer),
+            web.delete("/api/transfers/{id}", transfers.cancel_transfer),
+        ]
+    )
+    return app
+
+
+def make_runner(app: web.Application, *, stop_grace_seconds: float) -> web.AppRunner:
+    """A caller who leaves cancels the handler; bodies are passed on as they came; our own log has the requests."""
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER_BYTES,
+        access_log=None,
+        # aiohttp 3.14.5 waits this long twice: for handlers to end, then once more after it broke their bodies.
+        shutdown_timeout=stop_grace_seconds / 2,
+    )

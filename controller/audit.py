@@ -1,0 +1,132 @@
+"""Who did what to whose data: one JSON object a line, only ever added to, never a secret.
+
+An operation that is let through has two lines, `started` before anything happens and its result at the end, so that a
+controller that is killed in between has said what it was doing. One that is refused has a single line. Callers without
+a valid token are in the program's log only: they could otherwise fill the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from common.errors import AppNotFoundError, CancelledError, InternalError, NotPermittedError, ServiceError
+from controller.callers import Caller
+
+Action = Literal["export", "import", "undo", "confirm", "cancel"]
+_log = structlog.get_logger(__name__)
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line; what is empty is left out."""
+
+    at: dt.datetime
+    action: Action
+    result: Literal["started", "succeeded", "failed", "cancelled", "refused"]
+    caller: str
+    remote_address: str
+    app_id: str
+    transfer_id: str = ""
+    is_dry_run: bool = False
+    size_bytes: int = 0
+    sha256: str = ""
+    reason: str = ""
+
+
+class Attempt:
+    """One operation while it goes on; what becomes known is set on it."""
+
+    def __init__(self, audit: Audit, caller: Caller, action: Action, app_id: str) -> None:
+        self.transfer_id = ""
+        self.is_dry_run = False
+        self.size_bytes = 0
+        self.sha256 = ""
+        self._audit = audit
+        self._caller = caller
+        self._action: Action = action
+        self._app_id = app_id
+
+    def start(self) -> None:
+        """The operation is let through. Raises InternalError when that cannot be written down: then it must not be."""
+        try:
+            self.write("started")
+        except OSError as failure:
+            raise InternalError("The controller cannot write its audit log.") from failure
+
+    def write(
+        self, result: Literal["started", "succeeded", "failed", "cancelled", "refused"], *, reason: str = ""
+    ) -> None:
+        self._audit.append(
+            Line(
+                at=self._audit.now(),
+                action=self._action,
+                result=result,
+                caller=self._caller.name,
+                remote_address=self._caller.remote_address,
+                app_id=self._app_id,
+                transfer_id=self.transfer_id,
+                is_dry_run=self.is_dry_run,
+                size_bytes=self.size_bytes,
+                sha256=self.sha256,
+                reason=reason,
+            )
+        )
+
+
+class Audit:
+    """The audit log's file, mode 0600."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], dt.datetime]) -> None:
+        self.now = clock
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def append(self, line: Line) -> None:
+        """One write a line, so lines of two processes never mix."""
+        os.write(self._descriptor, msgspec.json.encode(line) + b"\n")
+
+    @contextlib.contextmanager
+    def attempt(self, caller: Caller, action: Action, app_id: str) -> Iterator[Attempt]:
+        """Around an operation, authorisation included; how the block is left decides the last line."""
+        attempt = Attempt(self, caller, action, app_id)
+        try:
+            yield attempt
+        except (NotPermittedError, AppNotFoundError) as refusal:
+            _write_last(attempt, "refused", refusal.reason)
+            raise
+        except CancelledError as cancellation:
+            _write_last(attempt, "cancelled", cancellation.reason)
+            raise
+        except ServiceError as failure:
+            _write_last(attempt, "failed", failure.reason)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            _write_last(attempt, "cancelled", "CALLER_LEFT")
+            raise
+        except BaseException:
+            _write_last(attempt, "failed", InternalError.reason)
+            raise
+        else:
+            _write_last(attempt, "succeeded")
+
+
+def _write_last(
+    attempt: Attempt, result: Literal["succeeded", "failed", "cancelled", "refused"], reason: str = ""
+) -> None:
+    """A result that cannot be written down changes nothing about what happened."""
+    try:
+        attempt.write(result, reason=reason)
+    except OSError:
+        _log.exception(
+            "The audit log cannot be written.", action="audit", result=result, transfer_id=attempt.transfer_id
+        )

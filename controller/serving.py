@@ -1,0 +1,128 @@
+"""The program while it serves: what is started in which order, and stopped in the reverse.
+
+Stopping is: take no new calls, let running ones work for the grace period, cancel them, wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from common.files import private_directory, write_atomically
+from controller.agents import Agents
+from controller.app import make_app, make_runner
+from controller.audit import Audit
+from controller.discovery import static
+from controller.discovery.inventory import Inventory
+from controller.identity.ca import CertificateAuthority, utc_now
+from controller.identity.own import OwnIdentity
+from controller.operations import Operations
+from controller.server import enrolment_server, program_server
+from controller.servicers.data_controller import DataControllerServicer
+from controller.servicers.enrolment import EnrolmentServicer
+from controller.settings import Address, RestSettings, Settings, SettingsError
+from controller.state import State
+
+_log = structlog.get_logger(__name__)
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where the controller listens, with the ports that were chosen; `addresses.json` in the state directory."""
+
+    rest: str
+    """A URL."""
+    grpc: str
+    """host:port."""
+    enrolment: str
+
+
+async def serve(settings: Settings, settings_path: Path) -> None:
+    """Serve until SIGTERM or SIGINT. A second one ends the program at once.
+
+    Raises:
+        SettingsError, AuthorityError: the settings or the CA cannot be used.
+        OSError: a port or a file cannot be had.
+    """
+    inventory = Inventory(static.apps_of(settings.apps))
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, static.read_again, settings_path, inventory)
+    async with running(settings, inventory):
+        await stopped.wait()
+        _log.info("The controller stops.", action="stop")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Addresses]:
+    """All ports open; leaving the context stops everything in order."""
+    state = State(private_directory(settings.state))
+    grace_seconds = settings.limits.stop_grace_seconds
+    authority = CertificateAuthority.open(state.authority)
+    identity = OwnIdentity(authority)
+    tokens, join_tokens = state.tokens(), state.join_tokens()
+    state.addresses.unlink(missing_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        audit = Audit(state.audit, clock=utc_now)
+        stack.callback(audit.close)
+        agents = Agents(identity.current, keepalive_seconds=settings.limits.agent_keepalive_seconds)
+        operations = Operations(inventory=inventory, agents=agents, audit=audit)
+        enrolling = EnrolmentServicer(authority, join_tokens, inventory)
+        data = DataControllerServicer(operations, tokens, upload_limit_bytes=settings.limits.upload_bytes)
+        programs = program_server(Address.parse(settings.grpc.listen), identity, data, enrolling)
+        enrolments = enrolment_server(Address.parse(settings.enrolment.listen), identity, enrolling)
+        runner = make_runner(make_app(operations, tokens, settings.limits), stop_grace_seconds=grace_seconds)
+
+        async def stop() -> None:
+            operations.stop()
+            await asyncio.gather(
+                runner.cleanup(),
+                programs.stop(grace_seconds=grace_seconds),
+                enrolments.stop(grace_seconds=grace_seconds),
+                operations.close(grace_seconds=grace_seconds),
+            )
+
+        stack.push_async_callback(stop)
+        addresses = Addresses(
+            rest=await _start_rest(runner, settings.rest),
+            grpc=str(await programs.start()),
+            enrolment=str(await enrolments.start()),
+        )
+        write_atomically(state.addresses, msgspec.json.encode(addresses) + b"\n")
+        stack.callback(state.addresses.unlink, missing_ok=True)
+        _log.info("The controller serves.", action="start", **msgspec.structs.asdict(addresses))
+        yield addresses
+
+
+async def _start_rest(runner: web.AppRunner, settings: RestSettings) -> str:
+    address = Address.parse(settings.listen)
+    context = _tls_context(settings)
+    await runner.setup()
+    await web.TCPSite(runner, address.host, address.port, ssl_context=context).start()
+    chosen: int = runner.addresses[0][1]
+    return f"{'https' if context else 'http'}://{Address(address.host, chosen)}"
+
+
+def _tls_context(settings: RestSettings) -> ssl.SSLContext | None:
+    if not settings.tls_certificate_file:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
+    except (OSError, ssl.SSLError) as failure:
+        raise SettingsError(f"The certificate and key of `rest` cannot be used: {failure}.") from failure
+    return context

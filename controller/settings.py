@@ -1,0 +1,148 @@
+"""What the controller is told, from one TOML file, read once at the start; only `apps` is read again, on SIGHUP.
+
+Every key that is not known and every value of the wrong type is an error that names the key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from common.credentials import check_app_id
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a port is opened or dialled."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """From "host:port" or "[IPv6]:port"; ValueError for anything else."""
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError(f"{text!r} is not host:port")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class RestSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The REST API."""
+
+    listen: str = "127.0.0.1:8080"
+    """host:port; port 0 takes any. Other machines are let in on purpose only, and then over HTTPS."""
+    tls_certificate_file: str = ""
+    """PEM, leaf first. Empty: plain HTTP, for loopback or behind something that speaks HTTPS."""
+    tls_key_file: str = ""
+
+
+class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The gRPC port of programs and of agents that renew; mutual TLS always."""
+
+    listen: str = "127.0.0.1:8443"
+
+
+class EnrolmentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The gRPC port where agents get their first certificate; TLS without client certificates."""
+
+    listen: str = "127.0.0.1:8444"
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What callers may cost."""
+
+    upload_bytes: int = 1 << 40
+    """Largest archive that is passed on to an agent."""
+    stalled_caller_seconds: float = 600.0
+    """A REST caller that takes or sends nothing for so long is dropped: its transfer keeps a snapshot open in the app's
+    database and every other transfer of the app waiting."""
+    stop_grace_seconds: float = 20.0
+    """How long running calls may go on after SIGTERM; below the 30 s after which Kubernetes kills."""
+    agent_keepalive_seconds: float = 30.0
+    """Silence on an agent's connection after which it is asked for a sign of life; as long again without one ends its
+    calls."""
+
+
+class AppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One app and where its agent listens."""
+
+    id: str
+    """"<workspace>.<name>"."""
+    agent: str
+    """host:port."""
+    recipe: str = ""
+    """Shown while the agent does not answer; the agent itself knows."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    discovery: Literal["static"] = "static"
+    state_directory: str = "/var/lib/mathison-controller"
+    """CA, tokens, join tokens, audit log; made with mode 0700."""
+    rest: RestSettings = RestSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
+    limits: LimitSettings = LimitSettings()
+    apps: tuple[AppSettings, ...] = ()
+
+    @property
+    def state(self) -> Path:
+        return Path(self.state_directory)
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check the file.
+
+    Raises:
+        SettingsError: it cannot be read, is not TOML, or a key is unknown, of the wrong type or makes no sense.
+    """
+    try:
+        with path.open("rb") as file:
+            settings = msgspec.convert(tomllib.load(file), Settings)
+        _check(settings)
+    except OSError as failure:
+        raise SettingsError(f"{path} cannot be read: {failure.strerror}.") from failure
+    except (ValueError, msgspec.ValidationError) as failure:
+        raise SettingsError(f"{path}: {str(failure).replace('`$.', '`')}.") from failure
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    for key in ("rest", "grpc", "enrolment"):
+        _check_address(getattr(settings, key).listen, key=f"{key}.listen")
+    if bool(settings.rest.tls_certificate_file) != bool(settings.rest.tls_key_file):
+        raise ValueError("`rest.tls_certificate_file` and `rest.tls_key_file` are given together or not at all")
+    for name in LimitSettings.__struct_fields__:
+        if getattr(settings.limits, name) <= 0:
+            raise ValueError(f"`limits.{name}` has to be more than 0")
+    seen: set[str] = set()
+    for index, app in enumerate(settings.apps):
+        try:
+            check_app_id(app.id)
+        except ValueError as failure:
+            raise ValueError(f"{failure} - at `apps[{index}].id`") from failure
+        if app.id in seen:
+            raise ValueError(f"{app.id!r} is there twice - at `apps[{index}].id`")
+        seen.add(app.id)
+        _check_address(app.agent, key=f"apps[{index}].agent")
+
+
+def _check_address(text: str, *, key: str) -> None:
+    try:
+        Address.parse(text)
+    except ValueError as failure:
+        raise ValueError(f"{failure} - at `{key}`") from failure
