@@ -28,11 +28,10 @@ def print_addresses(console: Console, deployment: Deployment, *, demo_file: Path
     database, *_ = deployment.sites
     commands = (
         f".venv/bin/mathison --url {deployment.rest} --token-file {token_file} apps",
-        f'curl -fOJ -X POST -H "Authorization: Bearer $(cat {token_file})" '
-        f"{deployment.rest}/api/deployments/{database}/export-data",
+        f"curl -fOJ -X POST -H @{deployment.header_path} {deployment.rest}/api/deployments/{database}/export-data",
         f"$(.venv/bin/python -m tools.servers path grpcurl) -cacert {client.authorities} -cert {client.certificate} "
         f"-key {client.key} "
-        f'-authority controller.mathison.internal -H "authorization: Bearer $(cat {token_file})" '
+        f'-authority controller.mathison.internal -H "$(cat {deployment.header_path})" '
         f"{deployment.grpc_address} mathison.data.v1.DataController/ListApps",
     )
     console.print(

@@ -106,6 +106,8 @@ class DatabaseApp(App):
         server = PostgresServer(install, directory=cluster, settings=self._server_settings, fsync=self._fsync)
         self._server = self._stack.enter_context(server)
         server.psql(
+            # A server that logs statements must not log the password.
+            "SET log_statement = 'none';\n"
             f"CREATE ROLE {self.role} LOGIN CREATEDB PASSWORD '{self.password}';\n"
             f"CREATE DATABASE {self.database} OWNER {self.role};\n"
         )

@@ -29,6 +29,7 @@ from tools.deployment.toml_text import Table, to_toml
 
 READY_SECONDS = 40.0
 """For one program; starting takes 1 to 3 s on an idle machine."""
+CLIENT_NAME = "debugging"
 SCOPES = ("read", "export", "import")
 
 
@@ -96,15 +97,20 @@ class Deployment:
     @property
     def client(self) -> ClientFiles:
         return ClientFiles(
-            authorities=self.directory / "client" / "ca.pem",
-            certificate=self.directory / "client" / "cert.pem",
-            key=self.directory / "client" / "key.pem",
+            authorities=self.directory / "client" / "ca.crt",
+            certificate=self.directory / "client" / f"{CLIENT_NAME}.crt",
+            key=self.directory / "client" / f"{CLIENT_NAME}.key",
         )
 
     @property
     def token_path(self) -> Path:
         """A file with the token, for programs that read it from one."""
         return self.directory / "client" / "token"
+
+    @property
+    def header_path(self) -> Path:
+        """A file with the token as an HTTP header, for curl's `--header @FILE`."""
+        return self.directory / "client" / "header"
 
     def to_json(self) -> dict[str, Any]:
         """How to reach everything, as documented for `.demo/demo.json`. Holds secrets."""
@@ -207,8 +213,9 @@ class Deployment:
         self.start_controller()
         self.token = self._manage("token", "create", "deployment", *(f"--scope={scope}" for scope in SCOPES))
         client = private_directory(self.token_path.parent)
-        self._manage("issue-client-certificate", "debugging", f"--out={client}")
+        self._manage("issue-client-certificate", CLIENT_NAME, f"--out={client}")
         write_atomically(self.token_path, self.token.encode() + b"\n")
+        write_atomically(self.header_path, b"Authorization: Bearer " + self.token.encode() + b"\n")
         for app in self.apps:
             self._write_agent_config(app, agents[app.app_id], enrolment)
 

@@ -1,0 +1,39 @@
+"""One deployment for all tests of one pytest process; under pytest-xdist they share a process, so there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.world import DATABASE_ID, VOLUME_ID, World
+from tools.demo import database_content, volume_content
+from tools.deployment import DatabaseApp, Deployment, VolumeApp
+from tools.servers import short_directory
+
+DATABASE_MEGABYTES = 40
+"""More than all buffers between pg_dump and a client that does not read."""
+VOLUME_MEGABYTES = 40
+SERVER_SETTINGS = {"log_statement": "all"}
+"""So that a secret in a statement shows in the server's log."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("acceptance"))
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """Everything, running. A test leaves the apps' content as it found it, or asks for `restored`."""
+    with short_directory("acceptance") as folder:
+        database = DatabaseApp(DATABASE_ID, server_settings=SERVER_SETTINGS)
+        volume = VolumeApp(VOLUME_ID)
+        with Deployment(folder / "run", [database, volume]) as deployment:
+            database_content.load(database.dsn, size_megabytes=DATABASE_MEGABYTES)
+            volume_content.fill(volume.directory, size_megabytes=VOLUME_MEGABYTES, files=300)
+            archives = folder / "archives"
+            archives.mkdir()
+            yield World(deployment, database, volume, archives)

@@ -1,0 +1,214 @@
+"""kill -9 of everything that takes part, at a random moment of export, stage and restore.
+
+Each time: the caller learns of it, the app's data is what it was, nothing is left over, and the next transfer works.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.world import DATABASE_ID, VOLUME_ID, Content, World, wait_until
+from tools.demo import database_content, volume_content
+
+BROKEN = (http.client.HTTPException, ConnectionError)
+"""What a client of Python's meets when the other side is gone."""
+
+
+@pytest.fixture
+def choice() -> random.Random:
+    """Random, and printed when the test fails: MATHISON_TEST_SEED repeats it."""
+    seed = int(os.environ.get("MATHISON_TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"MATHISON_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture(scope="module")
+def archives(world: World) -> dict[str, Path]:
+    """An archive of each app as it is before all tests of this module; also warms everything up."""
+    return {
+        DATABASE_ID: world.export(DATABASE_ID, format="sql"),
+        f"{DATABASE_ID} custom": world.export(DATABASE_ID, format="custom"),
+        VOLUME_ID: world.export(VOLUME_ID),
+    }
+
+
+def assert_next_transfers_work(world: World, app_id: str, archive: Path) -> None:
+    """Out, and in as far as can be without changing anything."""
+    world.export(app_id).unlink()
+    answer = world.import_(app_id, archive, is_dry_run=True)
+    assert answer.status == 200, answer.body
+
+
+@pytest.mark.parametrize(
+    ("app_id", "victim"),
+    [
+        (DATABASE_ID, "pg_dump"),
+        (DATABASE_ID, "agent"),
+        (DATABASE_ID, "controller"),
+        (VOLUME_ID, "agent"),
+        (VOLUME_ID, "controller"),
+    ],
+)
+def test_an_export_breaks_visibly_when_something_is_killed(
+    world: World, archives: dict[str, Path], choice: random.Random, app_id: str, victim: str
+) -> None:
+    content, traces = world.content(app_id), world.traces(app_id)
+    whole_bytes = archives[app_id].stat().st_size
+
+    with world.exporting(app_id, format="sql" if app_id == DATABASE_ID else "") as export:
+        export.read(int(whole_bytes * choice.uniform(0.01, 0.3)))
+        world.kill(app_id, victim)
+        with pytest.raises(BROKEN):
+            export.read_rest()
+
+    assert len(export.received) < whole_bytes
+    if victim == "pg_dump":
+        assert world.transfer(export.transfer_id)["error"]["reason"] == "TOOL_FAILED"
+    world.repair(app_id)
+    world.wait_until_as_before(app_id, traces)
+    assert world.content(app_id) == content
+    assert_next_transfers_work(world, app_id, archives[app_id])
+
+
+@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+def test_an_export_ends_when_its_client_is_killed(
+    world: World, archives: dict[str, Path], choice: random.Random, app_id: str
+) -> None:
+    traces = world.traces(app_id)
+    format = "?format=sql" if app_id == DATABASE_ID else ""
+    target = world.folder / "cut"
+    command = world.curl_command(
+        f"/api/deployments/{app_id}/export-data{format}",
+        "--header", "Mathison-Transfer: killed-client", "--limit-rate", "1M", "--output", target,
+    )  # fmt: skip
+    client = subprocess.Popen(command)
+    wait_until(lambda: target.exists() and target.stat().st_size > 0, "curl has received something")
+    time.sleep(choice.uniform(0, 0.5))
+
+    client.kill()
+    client.wait()
+
+    wait_until(lambda: world.transfer("killed-client")["result"] is not None, "the transfer is over")
+    assert world.transfer("killed-client")["result"] == "cancelled"
+    world.wait_until_as_before(app_id, traces)
+    assert_next_transfers_work(world, app_id, archives[app_id])
+
+
+@pytest.mark.parametrize(
+    ("archive", "victim"),
+    [
+        (DATABASE_ID, "loader_child"),
+        (DATABASE_ID, "agent"),
+        (DATABASE_ID, "controller"),
+        (f"{DATABASE_ID} custom", "pg_restore"),
+        (f"{DATABASE_ID} custom", "agent"),
+        (VOLUME_ID, "extractor_child"),
+        (VOLUME_ID, "agent"),
+        (VOLUME_ID, "controller"),
+    ],
+)
+def test_an_import_changes_nothing_when_something_is_killed_before_its_swap(
+    world: World, archives: dict[str, Path], choice: random.Random, archive: str, victim: str
+) -> None:
+    app_id = archive.partition(" ")[0]
+    content, traces = world.content(app_id), world.traces(app_id)
+    upload = world.upload(app_id, archives[archive])
+    upload.send(int(upload.size_bytes * choice.uniform(0.2, 0.9)))
+
+    world.kill(app_id, victim)
+
+    if victim == "controller":
+        upload.send_rest()
+        with pytest.raises(BROKEN):
+            upload.answer()
+    else:
+        upload.send_rest()
+        answer = upload.answer()
+        assert answer.status in (502, 503), answer.body
+        assert answer.json()["reason"] == ("AGENT_UNAVAILABLE" if victim == "agent" else "TOOL_FAILED")
+    world.repair(app_id)
+    world.wait_until_as_before(app_id, traces)
+    assert world.content(app_id) == content
+    assert_next_transfers_work(world, app_id, archives[app_id])
+
+
+@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+def test_an_import_changes_nothing_when_its_client_is_killed_before_its_swap(
+    world: World, archives: dict[str, Path], choice: random.Random, app_id: str
+) -> None:
+    content, traces = world.content(app_id), world.traces(app_id)
+    upload = world.upload(app_id, archives[app_id])
+    upload.send(int(upload.size_bytes * choice.uniform(0.2, 0.9)))
+
+    upload.abandon()
+
+    wait_until(lambda: world.transfer(upload.transfer_id).get("result") is not None, "the transfer is over")
+    assert world.transfer(upload.transfer_id)["result"] in ("failed", "cancelled")
+    world.wait_until_as_before(app_id, traces)
+    assert world.content(app_id) == content
+    assert_next_transfers_work(world, app_id, archives[app_id])
+
+
+@pytest.mark.parametrize("victim", ["agent", "controller", "client"])
+@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+def test_a_swap_ends_on_one_side_when_something_is_killed(
+    world: World, archives: dict[str, Path], choice: random.Random, app_id: str, victim: str
+) -> None:
+    with changed(world, app_id, archives[app_id]) as (old, new):
+        traces = world.traces(app_id)
+        upload = world.upload(app_id, archives[app_id])
+        upload.send_rest()
+        wait_until(lambda: is_swapping(world, upload.transfer_id), "the swap has begun", seconds=60)
+        time.sleep(choice.uniform(0, 0.2))
+
+        if victim == "client":
+            upload.abandon()
+            wait_until(lambda: world.transfer(upload.transfer_id)["result"] is not None, "the import is over")
+        else:
+            world.kill(app_id, victim)
+            with suppress(*BROKEN):
+                # The answer may have been on its way; when it says that the import is done, it is.
+                assert upload.answer().status in (200, 503)
+
+        world.repair(app_id)
+        found = world.content(app_id)
+        assert found in (old, new)
+        if found == new:
+            assert world.ask("POST", f"/api/deployments/{app_id}/undo-import").status == 200
+        world.wait_until_as_before(app_id, traces)
+        assert world.content(app_id) == old
+        assert_next_transfers_work(world, app_id, archives[app_id])
+
+
+@contextmanager
+def changed(world: World, app_id: str, archive: Path) -> Iterator[tuple[Content, Content]]:
+    """The app with other content than its archive: yields what it holds now and what the archive holds.
+
+    Afterwards it holds the archive's content again.
+    """
+    archived = world.content(app_id)
+    if app_id == DATABASE_ID:
+        database_content.write_more(world.database.dsn)
+    else:
+        volume_content.write_more(world.volume.directory)
+    try:
+        yield world.content(app_id), archived
+    finally:
+        world.replace(app_id, archive)
+        assert world.content(app_id) == archived
+
+
+def is_swapping(world: World, transfer_id: str) -> bool:
+    """Also once it is over, since a swap takes a moment only."""
+    state = world.transfer(transfer_id)
+    assert state.get("result") in (None, "succeeded"), state
+    return state["progress"]["phase"] in ("restoring", "done")
