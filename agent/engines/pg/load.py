@@ -6,15 +6,19 @@ that may be dropped and a role that owns nothing else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Login
-from agent.recipes.base import Limits
+from agent.engines.pg.loader_process import load_sql
+from agent.limits import Limits
+from agent.unpacking import unpacked
 from common.headers import ArchiveHeader
+from common.seals import SealReader
 
 
 class LoadProgress(Protocol):
@@ -29,9 +33,9 @@ class LoadProgress(Protocol):
 
 @dataclass(frozen=True)
 class Deferred:
-    """A statement that was left out because only a superuser could run it.
+    """An object that was left out because only a superuser could make it.
 
-    Running it with more rights is not safe: an event trigger or subscription of a hostile file acts with the rights of
+    Making it with more rights is not safe: an event trigger or subscription of a hostile file acts with the rights of
     whoever meets it.
     """
 
@@ -40,7 +44,7 @@ class Deferred:
     name: str
     """As the statement writes it, quotes included."""
     sql: str
-    """At most 64 KiB; longer ones are cut."""
+    """The statements about it; at most 64 KiB, more is cut off."""
 
 
 @dataclass
@@ -90,4 +94,41 @@ async def load(
         ArchiveError (its subclasses): the file; nothing of it may be used, the database holds a part of it.
         LimitExceededError, NoSpaceError, AppUnavailableError, ToolFailedError: the surroundings.
     """
-    raise NotImplementedError
+    seal = SealReader()
+
+    def note(what: str, rows: int) -> None:
+        progress.note(f"{what}, {rows:,} rows so far" if rows else what)
+
+    async with unpacked(_counted(chunks, progress), limits=limits) as content:
+        report = await load_sql(
+            _sealed(content.chunks, seal),
+            login,
+            server_version_num=server_version_num,
+            pre_created_extensions=pre_created_extensions,
+            sessions=sessions,
+            on_note=note,
+        )
+        return Loaded(
+            archive_format="sql",
+            header=seal.header,
+            layers=content.layers,
+            source_version=report.source_version,
+            dumper_version=report.dumper_version,
+            counts=report.counts,
+            warnings=[f"Left out: {', '.join(report.left_out)}"] if report.left_out else [],
+            extensions=report.extensions,
+            deferred=[Deferred(**one) for one in report.deferred],
+        )
+
+
+async def _counted(chunks: AsyncIterator[bytes], progress: LoadProgress) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        progress.read(len(chunk))
+        yield chunk
+
+
+async def _sealed(chunks: AsyncIterator[bytes], seal: SealReader) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        await asyncio.to_thread(seal.add, chunk)
+        yield chunk
+    seal.finish()

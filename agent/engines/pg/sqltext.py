@@ -130,6 +130,7 @@ class Splitter:
     Attributes:
         facts: what the comments said so far.
         line: the line that was reached.
+        has_standard_strings: backslashes in strings are ordinary; may be set to what the server says.
     """
 
     def __init__(self, *, statement_limit_bytes: int = STATEMENT_LIMIT_BYTES, joins_inserts: bool = True) -> None:
@@ -141,7 +142,7 @@ class Splitter:
         self.line = 1
         self._limit_bytes = statement_limit_bytes
         self._joins_inserts = joins_inserts
-        self._has_standard_strings = True
+        self.has_standard_strings = True
         self._event: Event | None = None
         self._held = b""
         self._counted = 0
@@ -241,7 +242,7 @@ class Splitter:
     def _begin_statement(self, text: bytes, at: int) -> int:
         self._count_lines(text, at)
         self._start, self._pending = at, _Pending(self.line)
-        inserts = self._joins_inserts and _INSERTS[self._has_standard_strings].match(text, at)
+        inserts = self._joins_inserts and _INSERTS[self.has_standard_strings].match(text, at)
         if inserts:
             return self._end_statement(self._pending, text, inserts.end())
         self._state = self._words
@@ -268,7 +269,7 @@ class Splitter:
     def _text(self, text: bytes, at: int) -> int:
         pending = _some(self._pending)
         runs = _RUN_IN_FUNCTION if pending.words == _FUNCTION else _RUN
-        since, at = at, _end(runs[self._has_standard_strings], text, at)
+        since, at = at, _end(runs[self.has_standard_strings], text, at)
         if at == len(text):
             return self._wait_for_word(text, since)
         match text[at : at + 1]:
@@ -280,7 +281,7 @@ class Splitter:
             case b")":
                 pending.parentheses = max(0, pending.parentheses - 1)
             case b"'":
-                self._state = self._string if self._has_standard_strings else self._escapes
+                self._state = self._string if self.has_standard_strings else self._escapes
             case b'"':
                 self._state = self._identifier
             case b"$":
@@ -323,7 +324,7 @@ class Splitter:
             raise TextError("ARCHIVE_WRONG_KIND", f"Line {pending.line}: there is a zero byte; that is no SQL text.")
         has_rows = body[:4].upper() == b"COPY" and _COPY_FROM_STDIN.match(body) is not None
         if strings := _STRINGS_SETTING.match(body):
-            self._has_standard_strings = strings[1].lower() in (b"on", b"true", b"yes", b"1")
+            self.has_standard_strings = strings[1].lower() in (b"on", b"true", b"yes", b"1")
         self._event = Statement(body, pending.line, self.facts.entry, has_rows)
         self._pending = None
         self._state = self._rest_of_line if has_rows else self._between

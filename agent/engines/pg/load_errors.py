@@ -1,0 +1,127 @@
+"""What the server says against a statement of an upload, as the error that the uploader gets.
+
+Decided by SQLSTATE (PostgreSQL's manual, appendix A) and by how the statement begins, never by the message's wording:
+servers speak many languages.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from common.errors import (
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    NoSpaceError,
+    ServiceError,
+    ToolFailedError,
+)
+
+_MAJOR = re.compile(r"\d+")
+_EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")*"|\w+)', re.IGNORECASE)
+_DISABLES_TRIGGERS = re.compile(r"ALTER\s+TABLE\s.*\s(?:DISABLE|ENABLE)\s+TRIGGER\s+ALL", re.IGNORECASE | re.DOTALL)
+_OTHER_USER = re.compile(r"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\b", re.IGNORECASE)
+_SUPERUSERS_OWN = re.compile(
+    r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
+    r"(?:FUNCTION|PROCEDURE|LANGUAGE|CAST|OPERATOR|TYPE|TEXT\s+SEARCH|ACCESS\s+METHOD|FOREIGN\s+DATA\s+WRAPPER|SERVER"
+    r"|USER\s+MAPPING|CONVERSION|TRANSFORM)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed statement, as the loader reports it.
+
+    Attributes:
+        line: where it begins in the SQL text; for an archive, in the text that pg_restore makes of it.
+        sqlstate: empty when the connection broke.
+        head: how it begins.
+        has_tables: the text made a table before.
+    """
+
+    line: int
+    sqlstate: str
+    message: str
+    head: str
+    source_version: str
+    has_tables: bool
+
+
+def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
+    """The error to raise."""
+    where = f"Line {failure.line} of the dump"
+    said = f"{where}: {failure.message}"
+    extension = _EXTENSION.match(failure.head)
+    if extension is not None and _is_about_content(failure.sqlstate):
+        return ArchiveIncompatibleError(
+            f"{where} needs the extension {extension[1]}, which the import cannot create: {failure.message}.",
+            next_step="Let an administrator create the extension in the app's database, then import again.",
+        )
+    match failure.sqlstate[:2], failure.sqlstate:
+        case "", _:
+            return AppUnavailableError(f"PostgreSQL went away: {failure.message}", next_step="See whether it runs.")
+        case (("08" | "57" | "58" | "XX"), _):
+            return AppUnavailableError(f"PostgreSQL ended the import: {failure.message}", next_step="See its log.")
+        case _, "53100":
+            return NoSpaceError(f"PostgreSQL has no room left: {failure.message}", next_step="Make room and try again.")
+        case (("53" | "40" | "55"), _):
+            return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step="Try again.")
+        case _, "42501":
+            return _not_permitted(failure, where)
+        case _, "42P01" if not failure.has_tables:
+            return ArchiveIncompatibleError(
+                f"{said}. The dump has rows but no tables, as with --data-only.", next_step="Make a dump of everything."
+            )
+        case (("22" | "23"), "22P05"):
+            return ArchiveIncompatibleError(f"{said}. The app's database cannot hold such characters.")
+        case (("22" | "23"), _) if failure.sqlstate != "22023":
+            return ArchiveDamagedError(f"{said}. The rows do not fit the dump's own tables.")
+    if failure.sqlstate == "42704" and failure.head.upper().startswith("CREATE POLICY"):
+        return ArchiveIncompatibleError(
+            f"{said}. A row security policy of the dump is made for a role that this server does not have.",
+            next_step="Create the role, or dump without that policy.",
+        )
+    return _not_understood(failure, said, server_version_num)
+
+
+def _is_about_content(sqlstate: str) -> bool:
+    return sqlstate[:2] not in ("", "08", "53", "57", "XX")
+
+
+def _not_permitted(failure: Failure, where: str) -> ServiceError:
+    if _DISABLES_TRIGGERS.match(failure.head):
+        return ArchiveRefusedError(
+            f"{where} switches constraints off, as with --disable-triggers; only a superuser may: {failure.message}.",
+            next_step="Make a dump of everything, without --disable-triggers.",
+        )
+    if _OTHER_USER.match(failure.head):
+        return ArchiveRefusedError(
+            f"{where} tries to become another role: {failure.message}.",
+            next_step="Dump with --no-owner --no-privileges, without --use-set-session-authorization.",
+        )
+    if _SUPERUSERS_OWN.match(failure.head):
+        return ArchiveIncompatibleError(
+            f"{where} makes something that only a superuser may make: {failure.message}.",
+            next_step="Dump without it, for example with --exclude-schema.",
+        )
+    return ArchiveRefusedError(
+        f"{where} tries something that an import may not do: {failure.message}.",
+        next_step="Dump with --no-owner --no-privileges and without --create, or in custom format.",
+    )
+
+
+def _not_understood(failure: Failure, said: str, server_version_num: int) -> ServiceError:
+    source = _MAJOR.match(failure.source_version)
+    server_major = server_version_num // 10_000
+    if source and int(source[0]) > server_major:
+        return ArchiveIncompatibleError(
+            f"The dump was made from PostgreSQL {source[0]}, this server is {server_major}, and it does not take "
+            f"all of it. {said}.",
+            next_step=f"Import into PostgreSQL {source[0]} or newer.",
+        )
+    if failure.sqlstate in ("42601", "25P02", "25001"):
+        return ArchiveDamagedError(f"{said}. This is not what pg_dump writes.")
+    return ArchiveIncompatibleError(f"PostgreSQL {server_major} does not take the dump. {said}.")

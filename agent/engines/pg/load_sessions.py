@@ -1,0 +1,185 @@
+"""The sessions that load: one statement at a time, and the same settings in all of them.
+
+psycopg sends bytes as they are and the server knows the text's encoding from its own SET client_encoding, so a dump in
+LATIN1 needs no decoding here. Imports little: it runs in a child that has to stay small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg import pq
+
+_MOST_WORK_MEMORY_BYTES = 256 << 20
+_HEAD_BYTES = 120
+
+
+class SqlFailure(Exception):
+    """A statement failed.
+
+    Attributes:
+        line: where it begins in the text.
+        sqlstate: empty when the connection broke.
+        head: how the statement begins.
+    """
+
+    def __init__(self, line: int, sqlstate: str, message: str, *, head: bytes) -> None:
+        super().__init__(message)
+        self.line = line
+        self.sqlstate = sqlstate
+        self.message = message
+        self.head = head
+
+    @property
+    def is_deadlock(self) -> bool:
+        return self.sqlstate == "40P01"
+
+    @property
+    def is_missing(self) -> bool:
+        """The object that the statement is about does not exist: SQLSTATE undefined_* and invalid_schema_name."""
+        return self.sqlstate in ("42P01", "42703", "42704", "42883", "3F000", "42P02")
+
+
+def session_options(server_version_num: int) -> str:
+    """What each session is started with, as libpq's `options`.
+
+    Half-loaded databases are dropped, so nothing has to be on disk before the end; a session that waits for its turn
+    may wait long; one whose agent is gone should not work on.
+    """
+    settings = {
+        "synchronous_commit": "off",
+        "statement_timeout": "0",
+        "lock_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "default_transaction_read_only": "off",
+        "default_transaction_isolation": r"read\ committed",
+        "max_parallel_maintenance_workers": "0",
+    }
+    if server_version_num >= 140000:
+        settings |= {"idle_session_timeout": "0", "client_connection_check_interval": "5s"}
+    if server_version_num >= 170000:
+        settings |= {"transaction_timeout": "0"}
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+class Settings:
+    """Statements that changed the main session, for the others to repeat; the same statement again replaces itself."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, tuple[int, int]] = {}
+        self._latest = 0
+
+    def add(self, text: bytes, line: int) -> None:
+        self._latest += 1
+        self._numbers.pop(text, None)
+        self._numbers[text] = (self._latest, line)
+
+    def since(self, number: int) -> tuple[list[tuple[bytes, int]], int]:
+        """Texts and lines of those after a number, in order; and the number for the next call."""
+        news = []
+        for text, (own, line) in reversed(self._numbers.items()):
+            if own <= number:
+                break
+            news.append((text, line))
+        return news[::-1], self._latest
+
+
+class Session:
+    """One connection in autocommit mode.
+
+    Attributes:
+        rows: how many were inserted or copied.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.rows = 0
+        self._connection = connection
+        self._known_settings = 0
+
+    @classmethod
+    async def open(cls, conninfo: str) -> Session:
+        """psycopg.OperationalError when there is no way in."""
+        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        session = cls(connection)
+        await session._take_work_memory()
+        return session
+
+    async def _take_work_memory(self) -> None:
+        """More memory for building indexes, in proportion to what the server was given."""
+        cursor = await self._connection.execute(
+            "SELECT greatest(pg_catalog.pg_size_bytes(current_setting('maintenance_work_mem')), least("
+            "pg_catalog.pg_size_bytes(current_setting('shared_buffers')), %s)) / 1024",
+            [_MOST_WORK_MEMORY_BYTES],
+        )
+        row = await cursor.fetchone()
+        if row is not None:
+            await self._connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [f"{row[0]}kB"])
+
+    @property
+    def is_idle(self) -> bool:
+        """No transaction is open."""
+        return self._connection.info.transaction_status == pq.TransactionStatus.IDLE
+
+    @property
+    def has_standard_strings(self) -> bool:
+        """As the server says: whether a backslash in '...' is an ordinary character."""
+        return self._connection.pgconn.parameter_status(b"standard_conforming_strings") == b"on"
+
+    async def run(self, text: bytes, line: int) -> None:
+        """Execute exactly one statement; the server refuses a text that it reads as several.
+
+        Raises:
+            SqlFailure: it failed, or it is a COPY.
+        """
+        try:
+            # Asking for binary results makes psycopg use the extended protocol, which takes one statement only.
+            await self._connection.cursor().execute(text, binary=True)
+        except psycopg.Error as failure:
+            _fail(failure, text, line)
+
+    async def insert(self, text: bytes, line: int, *, has_standard_strings: bool) -> None:
+        """Execute INSERT statements in one go, and all of them or none.
+
+        Args:
+            has_standard_strings: how the text was cut into statements; else one might hide in another's string.
+        """
+        if has_standard_strings != self.has_standard_strings:
+            raise SqlFailure(
+                line, "42601", "the meaning of backslashes in strings is not clear", head=text[:_HEAD_BYTES]
+            )
+        cursor = self._connection.cursor()
+        try:
+            await cursor.execute(text)
+        except psycopg.Error as failure:
+            _fail(failure, text, line)
+        self.rows += max(cursor.rowcount, 0)
+        while cursor.nextset():
+            self.rows += max(cursor.rowcount, 0)
+
+    @contextlib.asynccontextmanager
+    async def copy(self, text: bytes, line: int) -> AsyncIterator[psycopg.AsyncCopy]:
+        """Rows that are written in the block go into the table of a COPY FROM stdin."""
+        cursor = self._connection.cursor()
+        try:
+            async with cursor.copy(text) as copy:
+                yield copy
+        except psycopg.Error as failure:
+            _fail(failure, text, line)
+        self.rows += max(cursor.rowcount, 0)
+
+    async def catch_up(self, settings: Settings) -> None:
+        """Repeat what came since the last call."""
+        news, self._known_settings = settings.since(self._known_settings)
+        for text, line in news:
+            await self.run(text, line)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def _fail(failure: psycopg.Error, text: bytes, line: int) -> NoReturn:
+    message = failure.diag.message_primary or str(failure).strip() or type(failure).__name__
+    raise SqlFailure(line, failure.sqlstate or "", message[:500], head=text[:_HEAD_BYTES]) from failure

@@ -1,0 +1,188 @@
+"""The jailed child of `load`: a request and then SQL text on stdin, reports as lines of JSON on stdout.
+
+It connects first and is confined before it reads the first byte of SQL. The last line, `done` or `failed`, and the exit
+status have to agree; without both nothing was loaded. Imports little: it has to stay small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from agent.engines.pg.dump_comments import TextError
+from agent.engines.pg.load_sessions import Session, SqlFailure, session_options
+from agent.engines.pg.loader import Loader, Outcome
+from agent.engines.pg.sqltext import Splitter
+from agent.engines.pg.statements import Judge
+from agent.jail import enter_from_argv
+
+LENGTH_BYTES = 4
+"""The request is JSON, with its length before it in this many bytes, the highest first."""
+REPORT_EVERY_SECONDS = 0.5
+_READ_BYTES = 1 << 20
+_CODECS = (
+    *("ascii", "utf_8", "latin_1", "koi8_r", "koi8_u", "cp866", "cp874", "euc_jp", "euc_kr", "euc_jis_2004", "gb2312"),
+    *(f"iso8859_{number}" for number in (*range(2, 11), *range(13, 17))),
+    *(f"cp{number}" for number in range(1250, 1259)),
+)
+"""What the server's messages may be in; in the jail no module can be loaded any more."""
+
+
+class _Reporter:
+    def __init__(self) -> None:
+        self._note = ""
+        self._reported_at = 0.0
+        self.loader: Loader | None = None
+
+    def note(self, note: str) -> None:
+        self._note = note
+        self.progress()
+
+    def progress(self) -> None:
+        self._reported_at = time.monotonic()
+        self.write({"note": self._note, "rows": self.loader.rows if self.loader else 0})
+
+    def progress_sometimes(self) -> None:
+        if time.monotonic() - self._reported_at > REPORT_EVERY_SECONDS:
+            self.progress()
+
+    def write(self, report: dict[str, Any]) -> None:
+        line = json.dumps(report).encode() + b"\n"
+        while line:
+            line = line[os.write(1, line) :]
+
+
+def main() -> None:
+    """Read the request, load, report; exit status 0 only when all of it was loaded."""
+    for name in _CODECS:
+        codecs.lookup(name)
+    request = _read_request()
+    reporter = _Reporter()
+    failure: dict[str, Any]
+    try:
+        asyncio.run(_load(request, reporter))
+        return
+    except TextError as error:
+        failure = {"reason": error.reason, "text": error.text, "next_step": error.next_step}
+    except SqlFailure as error:
+        head = error.head.decode(errors="replace")
+        failure = {"line": error.line, "sqlstate": error.sqlstate, "message": error.message, "head": head}
+    except MemoryError:
+        text = "A statement of the dump needs more memory than an import may use."
+        failure = {"reason": "LIMIT_EXCEEDED", "text": text, "next_step": "Make the dump without --inserts."}
+    loader = reporter.loader
+    facts = {"source_version": loader.splitter.facts.source_version, "tables": loader.outcome.tables} if loader else {}
+    reporter.write({"failed": failure, **facts})
+    # Not by the ordinary way: sessions that wait for the server would be waited for.
+    os._exit(1)
+
+
+def _read_request() -> dict[str, Any]:
+    length = int.from_bytes(_read_exactly(LENGTH_BYTES), "big")
+    request: dict[str, Any] = json.loads(_read_exactly(length))
+    return request
+
+
+def _read_exactly(size: int) -> bytes:
+    """From stdin and no byte more, since the rest is for the jail."""
+    found = b""
+    while len(found) < size:
+        piece = os.read(0, size - len(found))
+        if not piece:
+            sys.exit("the request is cut off")
+        found += piece
+    return found
+
+
+async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
+    sessions = await _connect(request)
+    if not sessions:
+        raise TextError("APP_UNAVAILABLE", "PostgreSQL does not let the role for the import in.")
+    enter_from_argv()
+    loader = Loader(
+        sessions,
+        judge=Judge(
+            pre_created_extensions=frozenset(name.encode() for name in request["pre_created_extensions"]),
+            server_version_num=request["server_version_num"],
+        ),
+        splitter=Splitter(),
+        on_note=reporter.note,
+    )
+    reporter.loader = loader
+    await loader.load(_stdin(reporter))
+    for session in sessions:
+        await session.close()
+    _report_done(loader, reporter)
+
+
+async def _connect(request: dict[str, Any]) -> list[Session]:
+    options = session_options(request["server_version_num"])
+    conninfo = make_conninfo(**_resolved(request["connection"]), options=options)
+    try:
+        return [await Session.open(conninfo) for _ in range(request["sessions"])]
+    except psycopg.OperationalError as failure:
+        said = str(failure).strip().splitlines()[-1]
+        raise TextError("APP_UNAVAILABLE", f"PostgreSQL does not let the role for the import in: {said}") from failure
+
+
+def _resolved(connection: dict[str, Any]) -> dict[str, Any]:
+    """With the host's addresses: psycopg would look them up in a thread, and the jail allows none to be left."""
+    host = connection["host"]
+    if host.startswith("/"):
+        return connection
+    try:
+        found = socket.getaddrinfo(host, connection["port"], type=socket.SOCK_STREAM)
+    except OSError:
+        return connection
+    addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
+    return {**connection, "host": ",".join([host] * len(addresses)), "hostaddr": ",".join(addresses)}
+
+
+async def _stdin(reporter: _Reporter) -> AsyncGenerator[bytes, None]:
+    reader = asyncio.StreamReader(limit=_READ_BYTES)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # the default of 256 KiB makes for small pieces
+    try:
+        while chunk := await reader.read(_READ_BYTES):
+            yield chunk
+            reporter.progress_sometimes()
+    finally:
+        transport.close()
+
+
+def _report_done(loader: Loader, reporter: _Reporter) -> None:
+    outcome: Outcome = loader.outcome
+    for (kind, name), text in outcome.deferred.items():
+        named = {"kind": kind, "name": name.decode(errors="replace"), "sql": text.decode(errors="replace")}
+        reporter.write({"deferred": named})
+    for extension in sorted(loader.judge.extensions):
+        reporter.write({"extension": extension.decode(errors="replace")})
+    facts = loader.splitter.facts
+    reporter.write(
+        {
+            "done": {
+                "statements": outcome.statements,
+                "tables": outcome.tables,
+                "large_objects": outcome.large_objects,
+                "rows": loader.rows,
+            },
+            "left_out": {what: number for what, number in outcome.left_out.items() if what},
+            "source_version": facts.source_version,
+            "dumper_version": facts.dumper_version,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

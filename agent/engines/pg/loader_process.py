@@ -1,0 +1,144 @@
+"""The loader's child, seen from the agent: SQL text in, what became of it out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.engines.pg.connection import Login
+from agent.engines.pg.load_errors import Failure, explain
+from agent.jail import Jail
+from agent.processes import Child, Command, feed, start
+from common.errors import ServiceError, ToolFailedError, make_error
+
+MODULE = "agent.engines.pg.loader_child"
+LENGTH_BYTES = 4
+_JAIL = Jail(address_space_bytes=2 << 30)
+"""Room for a statement of the largest size in a few copies; without such it uses 50 MiB."""
+_MOST_LINE_BYTES = 1 << 20
+
+
+@dataclass
+class LoadReport:
+    """What the child said."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    deferred: list[dict[str, str]] = field(default_factory=list)
+    extensions: set[str] = field(default_factory=set)
+    source_version: str = ""
+    dumper_version: str = ""
+
+
+async def load_sql(
+    chunks: AsyncIterable[bytes],
+    login: Login,
+    *,
+    server_version_num: int,
+    pre_created_extensions: frozenset[str],
+    sessions: int,
+    on_note: Callable[[str, int], None],
+) -> LoadReport:
+    """Send SQL text to a database.
+
+    Args:
+        chunks: when they raise, nothing counts as loaded and their error goes through.
+        on_note: called with what is being done and the number of rows so far.
+    Raises:
+        ServiceError: what the text is, or what the server said against it.
+    """
+    request = json.dumps(
+        {
+            "connection": {
+                "host": login.host,
+                "port": login.port,
+                "dbname": login.database,
+                "user": login.user,
+                "password": login.password,
+                "application_name": "mathison-data",
+                "connect_timeout": 10,
+                "gssencmode": "disable",
+            },
+            "server_version_num": server_version_num,
+            "pre_created_extensions": sorted(pre_created_extensions),
+            "sessions": sessions,
+        }
+    ).encode()
+    text = _after(len(request).to_bytes(LENGTH_BYTES, "big") + request, chunks)
+    async with start(Command([MODULE], jail=_JAIL, is_module=True)) as child, aclosing(text):
+        feeding = asyncio.create_task(feed(child, text), name="feed SQL to its loader")
+        listening = asyncio.create_task(_listen(child, on_note, server_version_num), name="listen to the loader")
+        try:
+            await asyncio.wait({feeding, listening}, return_when=asyncio.FIRST_EXCEPTION)
+            if feeding.done():
+                # Where the upload itself broke, that the child met a cut stream is no news.
+                await feeding
+            report = await listening
+            await feeding
+            return report
+        finally:
+            for task in (feeding, listening):
+                task.cancel()
+            await asyncio.gather(feeding, listening, return_exceptions=True)
+
+
+async def _after(request: bytes, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    yield request
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _listen(child: Child, on_note: Callable[[str, int], None], server_version_num: int) -> LoadReport:
+    report = LoadReport()
+    done: dict[str, Any] | None = None
+    async for line in _lines(child):
+        match line:
+            case {"note": str(note), "rows": int(rows)}:
+                on_note(note, rows)
+            case {"deferred": {"kind": str(), "name": str(), "sql": str()} as deferred}:
+                report.deferred.append(deferred)
+            case {"extension": str(extension)}:
+                report.extensions.add(extension)
+            case {"failed": dict(failure)}:
+                raise _error(failure, line, server_version_num)
+            case {"done": dict()}:
+                done = line
+    await child.check()
+    if done is None:
+        raise ToolFailedError("The loader ended without saying that it loaded everything.")
+    report.counts = {name: int(number) for name, number in done["done"].items()}
+    report.left_out = {what: int(number) for what, number in done["left_out"].items()}
+    report.source_version, report.dumper_version = str(done["source_version"]), str(done["dumper_version"])
+    return report
+
+
+async def _lines(child: Child) -> AsyncGenerator[Any, None]:
+    """Its reports; it reads hostile text, so it is not believed to keep to any size."""
+    held = b""
+    async with aclosing(child.chunks()) as chunks:
+        async for chunk in chunks:
+            *lines, held = (held + chunk).split(b"\n")
+            if len(held) > _MOST_LINE_BYTES:
+                raise ToolFailedError("The loader said more than it should.")
+            for line in lines:
+                yield json.loads(line)
+
+
+def _error(failure: dict[str, Any], line: dict[str, Any], server_version_num: int) -> ServiceError:
+    if "reason" in failure:
+        return make_error(str(failure["reason"]), str(failure["text"]), next_step=str(failure["next_step"]))
+    return explain(
+        Failure(
+            line=int(failure["line"]),
+            sqlstate=str(failure["sqlstate"]),
+            message=str(failure["message"]).rstrip("."),
+            head=str(failure["head"]),
+            source_version=str(line.get("source_version", "")),
+            has_tables=bool(line.get("tables")),
+        ),
+        server_version_num=server_version_num,
+    )

@@ -1,0 +1,252 @@
+"""What is done with each statement of an upload: run, left out, left to others to decide, or refused.
+
+So that honest dumps load as well as they can. What a hostile one may not do, the server refuses to its role; refused
+here is only what reaches beyond that role's database. Imports little: it runs in a child that has to stay small.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.engines.pg.dump_comments import TextError, made_with_create
+
+CLIENT_ONLY_ENCODINGS = frozenset(
+    b"BIG5 GB18030 GBK JOHAB SJIS MSKANJI SHIFTJIS SHIFTJIS2004 WIN932 WIN949 UHC".split()
+)
+"""In these a character may end in the byte of a backslash or quote (manual, "Supported Character Sets"), so that one
+has to decode to see where a string ends. Written as PostgreSQL compares them: upper case, letters and digits only.
+"""
+TRANSACTION_TIMEOUT_SINCE = 170000
+
+
+class Way(enum.Enum):
+    """How a statement is treated."""
+
+    RUN = enum.auto()
+    SETTING = enum.auto()
+    """It changes the session, so every session gets it."""
+    INSERT = enum.auto()
+    """One or more INSERT statements."""
+    ROWS = enum.auto()
+    """COPY FROM stdin."""
+    REMOVE = enum.auto()
+    """It removes what may not be there, as the first part of a dump made with --clean does."""
+    SKIP = enum.auto()
+    DEFER = enum.auto()
+    """Only a superuser may run it, and from a file nobody should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How one statement is treated.
+
+    Attributes:
+        what: of a statement that is left out, what it would have set; of one that is deferred, the kind of object.
+            Empty where nobody misses it.
+        name: of a deferred object, as it is written.
+        text: to be sent instead.
+    """
+
+    way: Way
+    what: str = ""
+    name: bytes = b""
+    text: bytes | None = None
+
+
+RUN = Decision(Way.RUN)
+_SILENTLY = Decision(Way.SKIP)
+_OWNER = Decision(Way.SKIP, "owners")
+_GRANT = Decision(Way.SKIP, "grants")
+_SETTING = Decision(Way.SETTING)
+_REMOVE = Decision(Way.REMOVE)
+_INSERT = Decision(Way.INSERT)
+
+_I = re.IGNORECASE | re.DOTALL
+_IDENTIFIER = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)'
+_FIRST_WORD = re.compile(rb"[A-Za-z]+")
+_WORDS = re.compile(rb"[A-Za-z]+(?:\s+[A-Za-z]+){0,2}")
+_OWNER_TO = re.compile(rb"ALTER\s.*\sOWNER\s+TO\s+%b\s*\Z" % _IDENTIFIER, _I)
+_SET = re.compile(rb"SET\s+(?:SESSION\s+)?(?:([a-z_][\w.]*)\s*(?:=|\bTO\b)|NAMES\b)\s*(.*)\Z", _I)
+_NOT_KEPT = re.compile(rb"SET\s+(?:LOCAL|ROLE|TRANSACTION|CONSTRAINTS|SESSION\s+AUTHORIZATION)\b", _I)
+_SET_CONFIG = re.compile(rb"SELECT\s+pg_catalog\.set_config\(", _I)
+_UNLINK = re.compile(rb"SELECT\s+pg_catalog\.lo_unlink\(", _I)
+_STATISTICS = re.compile(rb"SELECT\s+\*\s+FROM\s+pg_catalog\.pg_restore_(?:relation|attribute)_stats\(", _I)
+_EXTENSION = re.compile(
+    rb"(?:CREATE|DROP|ALTER|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % _IDENTIFIER, _I
+)
+_DEFERRED = re.compile(
+    rb"(CREATE|ALTER|COMMENT\s+ON)\s+(EVENT\s+TRIGGER|SUBSCRIPTION|PUBLICATION)\s+(%b)(.*)" % _IDENTIFIER,
+    _I,
+)
+_FOR_ALL = re.compile(rb"\s+(?:FOR\s+ALL\s|(?:FOR|ADD|SET)\s+TABLES\s+IN\s)", _I)
+_SCHEMA_PUBLIC = re.compile(
+    rb"(CREATE|DROP)\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I
+)
+_PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)
+_TAKES_AWAY = re.compile(
+    rb"ALTER\s+(?:TABLE|DOMAIN|PUBLICATION|VIEW|FOREIGN\s+TABLE)\s.*\sDROP\s+(?:CONSTRAINT|DEFAULT|IDENTITY|TABLE)\b",
+    _I,
+)
+_COPY = re.compile(
+    rb"COPY\s+(%b(?:\s*\.\s*%b){0,2})\s*(?:\(%b(?:,%b)*\)\s*)?FROM\s+STDIN\b([^;\\$]*)\Z"
+    % (_IDENTIFIER, _IDENTIFIER, *(rb"\s*%b\s*" % _IDENTIFIER,) * 2),
+    _I,
+)
+
+
+class Judge:
+    """Decides about statements.
+
+    Attributes:
+        extensions: those that the upload asks for.
+    """
+
+    def __init__(self, *, pre_created_extensions: frozenset[bytes], server_version_num: int) -> None:
+        self.extensions: set[bytes] = set()
+        self._pre_created = pre_created_extensions | {b"plpgsql"}
+        self._server_version_num = server_version_num
+        self._deferred_publications: set[bytes] = set()
+        self._by_word: dict[bytes, Callable[[bytes, int], Decision]] = {
+            b"ALTER": self._alter,
+            b"COMMENT": self._comment,
+            b"COPY": self._copy,
+            b"CREATE": self._create,
+            b"DROP": self._drop,
+            b"GRANT": lambda _text, _line: _GRANT,
+            b"INSERT": lambda _text, _line: _INSERT,
+            b"PREPARE": self._prepare,
+            b"RESET": lambda _text, _line: _SETTING,
+            b"REVOKE": lambda _text, _line: _GRANT,
+            b"SECURITY": lambda _text, _line: Decision(Way.SKIP, "security labels"),
+            b"SELECT": self._select,
+            b"SET": self._set,
+        }
+
+    def decide(self, text: bytes, line: int) -> Decision:
+        """
+        Args:
+            text: a statement as `sqltext` yields it.
+            line: where it is, for the error.
+        Raises:
+            TextError: no dump that fits has it, or it would leave something outside of its database.
+        """
+        word = _FIRST_WORD.match(text)
+        decide = self._by_word.get(word[0].upper()) if word else None
+        return decide(text, line) if decide else RUN
+
+    def _alter(self, text: bytes, line: int) -> Decision:
+        words = _words(text)
+        if words.startswith(b"ALTER DEFAULT PRIVILEGES"):
+            return _GRANT
+        if words.startswith(b"ALTER DATABASE"):
+            raise made_with_create(line)
+        if _OWNER_TO.match(text):
+            return _OWNER
+        if _TAKES_AWAY.match(text):
+            return _REMOVE
+        return _SILENTLY if self._is_there(text) else self._deferred(text) or RUN
+
+    def _comment(self, text: bytes, line: int) -> Decision:
+        if _words(text) == b"COMMENT ON DATABASE" or _PUBLIC_COMMENT.match(text) or self._is_there(text):
+            return _SILENTLY
+        return self._deferred(text) or RUN
+
+    def _copy(self, text: bytes, line: int) -> Decision:
+        if not _COPY.match(text):
+            raise TextError(
+                "ARCHIVE_REFUSED",
+                f"Line {line}: the file tries to copy from or to something that is not the file itself.",
+                next_step="A dump made by pg_dump has no such line; make a new one.",
+            )
+        return Decision(Way.ROWS)
+
+    def _create(self, text: bytes, line: int) -> Decision:
+        words = _words(text)
+        if words.startswith(b"CREATE DATABASE"):
+            raise made_with_create(line)
+        if words.startswith(b"CREATE SCHEMA") and _SCHEMA_PUBLIC.match(text):
+            return Decision(Way.RUN, text=b"CREATE SCHEMA IF NOT EXISTS public")
+        if words.startswith(b"CREATE EXTENSION") and (found := _EXTENSION.match(text)):
+            self.extensions.add(_plain(found[1]))
+            return _SILENTLY if self._is_there(text) else RUN
+        return self._deferred(text) or RUN
+
+    def _drop(self, text: bytes, line: int) -> Decision:
+        if _words(text).startswith(b"DROP DATABASE"):
+            raise made_with_create(line)
+        return _SILENTLY if _SCHEMA_PUBLIC.match(text) or self._is_there(text) else _REMOVE
+
+    def _prepare(self, _text: bytes, line: int) -> Decision:
+        """A prepared transaction would outlive its session and keep the database from being dropped."""
+        raise TextError("ARCHIVE_REFUSED", f"Line {line}: the file tries to leave a prepared transaction behind.")
+
+    def _select(self, text: bytes, line: int) -> Decision:
+        if _SET_CONFIG.match(text):
+            return _SETTING
+        if _UNLINK.match(text):
+            return _REMOVE
+        # The planner's statistics are made anew after loading; older servers have no such functions.
+        return _SILENTLY if _STATISTICS.match(text) else RUN
+
+    def _set(self, text: bytes, line: int) -> Decision:
+        if _NOT_KEPT.match(text):
+            return RUN
+        found = _SET.match(text)
+        if found is None:
+            return _SETTING
+        name, value = (found[1] or b"client_encoding").lower(), found[2].strip(b" \t\r\n'\"")
+        if name == b"transaction_timeout" and self._server_version_num < TRANSACTION_TIMEOUT_SINCE:
+            # Every pg_dump and pg_restore from 17 on writes it, whatever the server.
+            return _SILENTLY
+        if name == b"default_tablespace" and value:
+            return Decision(Way.SKIP, "tablespaces")
+        if name == b"client_encoding" and re.sub(rb"[^A-Z0-9]", b"", value.upper()) in CLIENT_ONLY_ENCODINGS:
+            encoding = value.decode("ascii", "replace")
+            raise TextError(
+                "ARCHIVE_INCOMPATIBLE",
+                f"Line {line}: the dump is written in {encoding}, which no PostgreSQL database can be in.",
+                next_step="Dump with --encoding=UTF8.",
+            )
+        return _SETTING
+
+    def _is_there(self, text: bytes) -> bool:
+        """It is about an extension that is there already."""
+        found = _EXTENSION.match(text)
+        return found is not None and _plain(found[1]) in self._pre_created
+
+    def _deferred(self, text: bytes) -> Decision | None:
+        found = _DEFERRED.match(text)
+        if found is None:
+            return None
+        kind = b" ".join(found[2].lower().split())
+        if kind == b"publication":
+            if found[1].upper() in (b"CREATE", b"ALTER") and _FOR_ALL.match(found[4]):
+                self._deferred_publications.add(_plain(found[3]))
+            if _plain(found[3]) not in self._deferred_publications:
+                return None
+        return Decision(Way.DEFER, kind.decode(), found[3])
+
+
+def copied_table(text: bytes) -> tuple[bytes, bool]:
+    """The table that a COPY FROM stdin fills, as it is written, and whether each line is one row.
+
+    Rows in other forms than pg_dump's, CSV for example, may go over several lines.
+    """
+    found = _COPY.match(text)
+    return (found[1], not found[2].strip()) if found else (b"", False)
+
+
+def _words(text: bytes) -> bytes:
+    """The first words, at most three, in upper case."""
+    found = _WORDS.match(text)
+    return b" ".join(found[0].upper().split()) if found else b""
+
+
+def _plain(identifier: bytes) -> bytes:
+    """A name as the catalogs have it."""
+    if identifier.startswith(b'"'):
+        return identifier[1:-1].replace(b'""', b'"')
+    return identifier.lower()
