@@ -1,0 +1,160 @@
+"""The jailed child that unpacks an upload: an archive on stdin, files below a descriptor, a report on stdout.
+
+As root it gives up everything but what restoring owners and modes needs: it is locked into the staging directory,
+becomes nobody, and keeps four capabilities. Started by `agent.engines.tree`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from agent import rights
+from agent.archives.extracting import Extracted, Extraction, ExtractionLimits
+from agent.archives.reading import TarReader
+from agent.archives.zips import ZipReader
+from agent.jail import enter_from_argv
+from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, LimitExceededError, ServiceError
+from common.headers import ArchiveHeader
+from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_OPENING, SealReader
+
+_POSTGRESQL_TOC = "toc.dat"
+
+
+class Assignment(msgspec.Struct, kw_only=True):
+    """What to unpack, where to, and how much of it; the child's only argument, as JSON.
+
+    Attributes:
+        root, later: inherited descriptors of the empty directory and of an empty file for notes.
+        recipe: whose exports are taken; archives that name none are taken as well.
+        owner: uid and gid for everything; None: as the archive says.
+        default_owner: for what the archive names no owner for.
+        inside: absolute path of the directory as the app sees it.
+    """
+
+    root: int
+    later: int
+    is_zip: bool
+    recipe: str
+    owner: tuple[int, int] | None
+    default_owner: tuple[int, int]
+    inside: str
+    content_bytes: int
+    entries: int
+    free_bytes: int
+    expansion_ratio: int
+
+
+class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What became of it: `reason` is empty on success, otherwise as in `common.errors`."""
+
+    reason: str = ""
+    text: str = ""
+    next_step: str = ""
+    extracted: Extracted = msgspec.field(default_factory=Extracted)
+    header: ArchiveHeader | None = None
+    acls_skipped: int = 0
+
+
+class _SealedInput:
+    """Stdin, with the seal checked while it passes by."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seal = SealReader()
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._file.read(size)
+        self.seal.add(piece)
+        return piece
+
+
+def main() -> None:
+    """Unpack stdin. Whatever the archive's fault, the exit status is 0 and the report says it."""
+    assignment = msgspec.json.decode(sys.argv[-1], type=Assignment)
+    # zipfile looks it up for names that are not UTF-8, when nothing can be imported any more.
+    "".encode("cp437")
+    file = open(0, "rb", buffering=1 << 20, closefd=False)  # noqa: SIM115
+    rights.lock_into(assignment.root)
+    enter_from_argv()
+    rights.keep(rights.CHOWN | rights.DAC_OVERRIDE | rights.FOWNER | rights.FSETID)
+    os.umask(0o022)
+    try:
+        report = _unpack(file, assignment)
+    except ServiceError as error:
+        report = Report(reason=error.reason, text=error.text, next_step=error.next_step)
+    except MemoryError:
+        text = "The archive needs more memory to unpack than an import may use."
+        report = Report(reason=LimitExceededError.reason, text=text)
+    with open(1, "wb", closefd=False) as output:
+        output.write(_to_json(report))
+
+
+def report_of(output: bytes) -> Report:
+    """The report from what the child printed; ValueError when it is none."""
+    return msgspec.convert(json.loads(output), type=Report)
+
+
+def _to_json(report: Report) -> bytes:
+    # The standard library's: names may hold bytes that are no text.
+    return json.dumps(msgspec.to_builtins(report)).encode()
+
+
+def _unpack(file: BinaryIO, assignment: Assignment) -> Report:
+    limits = ExtractionLimits(
+        content_bytes=assignment.content_bytes, entries=assignment.entries, free_bytes=assignment.free_bytes
+    )
+    with open(assignment.later, "w+b") as later:
+        extraction = Extraction(
+            assignment.root,
+            limits=limits,
+            later=later,
+            owner=assignment.owner or (assignment.default_owner if assignment.is_zip else None),
+            default_owner=assignment.default_owner,
+            inside=assignment.inside,
+        )
+        report = Report(extracted=extraction.result)
+        if assignment.is_zip:
+            archive = ZipReader(file, size=os.fstat(0).st_size, expansion_ratio=assignment.expansion_ratio)
+            for member in archive.members():
+                extraction.add(member, archive.pieces(member))
+        else:
+            _unpack_tar(file, extraction, report, assignment)
+        extraction.finish()
+    return report
+
+
+def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, assignment: Assignment) -> None:
+    source = _SealedInput(file)
+    archive = TarReader(source)
+    for member in archive.members():
+        if report.header is None and source.seal.header is not None:
+            report.header = _accepted(source.seal.header, assignment)
+        if source.seal.is_sealed and member.name in (TAR_OPENING, TAR_CLOSING):
+            continue
+        if member.name == _POSTGRESQL_TOC and not extraction.result.entries:
+            raise ArchiveWrongKindError("The file is a PostgreSQL dump in tar format, not an archive of a directory.")
+        extraction.add(member, archive.pieces(member))
+    source.seal.finish()
+    report.acls_skipped = archive.acls_skipped
+
+
+def _accepted(header: ArchiveHeader, assignment: Assignment) -> ArchiveHeader:
+    if header.format_version > FORMAT_VERSION:
+        raise ArchiveIncompatibleError(
+            f"The archive is of format version {header.format_version}; this agent reads up to {FORMAT_VERSION}.",
+            next_step="Import it with the version of this program that made it, or a later one.",
+        )
+    if header.recipe not in ("", assignment.recipe):
+        raise ArchiveWrongKindError(
+            f"The archive is an export of recipe {header.recipe!r}; this app takes those of {assignment.recipe!r}."
+        )
+    return header
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,404 @@
+"""A directory as a stream of tar blocks, while whoever owns it goes on writing to it.
+
+Runs in a worker thread. The one fact to know: a file's size stands in the header before its first byte, so a file that
+shrinks while it is read is filled up with zeros and counted as changed, and one that grows ends where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import grp
+import os
+import pwd
+import secrets
+import sqlite3
+import stat
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.archives import tarblocks as tar
+from agent.archives.members import (
+    RESTORED_ATTRIBUTES,
+    SQLITE_MAGIC,
+    SQLITE_SIDECARS,
+    Kind,
+    Member,
+    printable,
+)
+from agent.archives.sparse import map_text, segments_of
+from agent.archives.walking import Found, Unreadable, storage_failed, walk
+
+PIECE_BYTES = 1 << 20
+_MAX_ATTRIBUTE_BYTES = 1 << 20
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """What is archived in place of a file.
+
+    Attributes:
+        descriptor: to read from; its file has `size` bytes.
+        close: called when it was read.
+    """
+
+    descriptor: int
+    size: int
+    close: Callable[[], None]
+
+
+Substitution = Callable[[str, os.stat_result], Substitute | None]
+"""Asked about every SQLite database, with its path below the directory; None: archive the file itself. May block."""
+
+
+@dataclass
+class Tally:
+    """A number of things and the first of their paths."""
+
+    count: int = 0
+    paths: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        self.count += 1
+        if len(self.paths) < _NAMED:
+            self.paths.append(path)
+
+    def sentence(self, one: str, many: str) -> list[str]:
+        """`one` or `many` with the count in place of {}, and the names; nothing when there are none."""
+        if not self.count:
+            return []
+        names = ", ".join(printable(path) for path in self.paths)
+        return [
+            f"{(one if self.count == 1 else many).format(self.count)}: {names}{', …' if self.count > _NAMED else ''}."
+        ]
+
+
+class TreeWriter:
+    """Reads a directory into an archive.
+
+    Attributes:
+        counts: entries and bytes so far, by name.
+        read_bytes: bytes of content so far, holes not counted.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        work_directory: Path,
+        substitute: Substitution,
+        is_left_out: Callable[[str, str], bool],
+    ) -> None:
+        self.counts = dict.fromkeys(("files", "directories", "symlinks", "hard_links", "databases", "bytes"), 0)
+        self.read_bytes = 0
+        self._directory = directory
+        self._substitute = substitute
+        self._is_left_out = is_left_out
+        self._links = _HardLinks(work_directory)
+        self._changed, self._vanished, self._special = Tally(), Tally(), Tally()
+        self._attributes_left_out = Tally()
+        self._copied_databases: set[str] = set()
+
+    def warnings(self) -> list[str]:
+        """What a person should know of the archive; complete once `blocks` has ended."""
+        return [
+            *self._changed.sentence("{} file changed while it was read", "{} files changed while they were read"),
+            *self._vanished.sentence("{} entry was deleted meanwhile", "{} entries were deleted meanwhile"),
+            *self._special.sentence(
+                "{} socket, fifo or device is not in the archive",
+                "{} sockets, fifos and devices are not in the archive",
+            ),
+            *self._attributes_left_out.sentence(
+                "{} file has more extended attributes than are archived",
+                "{} files have more extended attributes than are archived",
+            ),
+        ]
+
+    def blocks(self) -> Generator[bytes, None, None]:
+        """The archive in pieces of up to a mebibyte, without its end; whole blocks in sum.
+
+        Raises:
+            SourceUnreadableError: something may not or cannot be read.
+        """
+        held: list[bytes] = []
+        size = 0
+        with contextlib.closing(self._links):
+            for part in self._parts():
+                if size + len(part) > PIECE_BYTES and held:
+                    yield b"".join(held)
+                    held, size = [], 0
+                held.append(part)
+                size += len(part)
+        if held:
+            yield b"".join(held)
+
+    def _parts(self) -> Iterator[bytes]:
+        unreadable = Unreadable()
+        start = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            entries = walk(
+                start,
+                is_left_out=self._is_left_out,
+                on_vanished=self._vanished.add,
+                on_unreadable=unreadable.add,
+            )
+            for found in entries:
+                try:
+                    yield from self._entry(found)
+                except FileNotFoundError:
+                    self._vanished.add(found.path)
+                except PermissionError:
+                    unreadable.add(found.path)
+                except OSError as failure:
+                    raise storage_failed(found.path, failure) from failure
+                unreadable.raise_if_any()
+            unreadable.raise_if_any()
+        finally:
+            os.close(start)
+
+    def _entry(self, found: Found) -> Iterator[bytes]:
+        mode = found.status.st_mode
+        if found.is_directory:
+            self.counts["directories"] += 1
+            member = _member(found, Kind.DIRECTORY)
+            member.attributes = self._attributes(found.descriptor, found.path)
+            yield tar.header_of(member)
+        elif stat.S_ISREG(mode):
+            if found.name.endswith(SQLITE_SIDECARS) and self._is_sidecar(found):
+                return
+            yield from self._linked(found, Kind.FILE)
+        elif stat.S_ISLNK(mode):
+            yield from self._linked(found, Kind.SYMLINK)
+        else:
+            self._special.add(found.path)
+
+    def _linked(self, found: Found, kind: Kind) -> Iterator[bytes]:
+        first = self._links.first_path(found) if found.status.st_nlink > 1 else None
+        if first is not None:
+            self.counts["hard_links"] += 1
+            member = _member(found, Kind.HARD_LINK)
+            member.link_target = first
+            yield tar.header_of(member)
+        elif kind is Kind.SYMLINK:
+            self.counts["symlinks"] += 1
+            member = _member(found, kind)
+            member.link_target = os.readlink(found.name, dir_fd=found.parent)
+            yield tar.header_of(member)
+        else:
+            yield from self._file(found)
+        if found.status.st_nlink > 1 and first is None:
+            self._links.remember(found)
+
+    def _file(self, found: Found) -> Iterator[bytes]:
+        try:
+            descriptor = os.open(found.name, _FILE, dir_fd=found.parent)
+        except OSError as failure:
+            if failure.errno in (errno.ELOOP, errno.ENXIO):
+                # It became a link or a socket since it was listed.
+                raise FileNotFoundError from failure
+            raise
+        try:
+            found.status = os.fstat(descriptor)
+            if not stat.S_ISREG(found.status.st_mode):
+                raise FileNotFoundError
+            member = _member(found, Kind.FILE)
+            member.attributes = self._attributes(descriptor, found.path)
+            member.size = found.status.st_size
+            head = os.read(descriptor, min(member.size, PIECE_BYTES)) if member.size else b""
+            self.counts["files"] += 1
+            if head.startswith(SQLITE_MAGIC):
+                yield from self._database(found, member, descriptor, head)
+            elif found.status.st_blocks * 512 < member.size:
+                yield from self._sparse(found, member, descriptor, head)
+            else:
+                yield tar.header_of(member, stored_bytes=member.size)
+                yield from self._content(found, member, descriptor, head)
+        finally:
+            os.close(descriptor)
+
+    def _database(self, found: Found, member: Member, descriptor: int, head: bytes) -> Iterator[bytes]:
+        substitute = self._substitute(found.path, found.status)
+        if substitute is None:
+            self._copied_databases.add(found.path)
+            yield tar.header_of(member, stored_bytes=member.size)
+            yield from self._content(found, member, descriptor, head)
+            return
+        try:
+            self.counts["databases"] += 1
+            member.size = substitute.size
+            yield tar.header_of(member, stored_bytes=member.size)
+            yield from self._padded(found, substitute.descriptor, offset=0, size=member.size)
+            yield tar.padding(member.size)
+        finally:
+            substitute.close()
+
+    def _sparse(self, found: Found, member: Member, descriptor: int, head: bytes) -> Iterator[bytes]:
+        segments = segments_of(descriptor, member.size)
+        if segments == [(0, member.size)]:
+            # Fewer blocks than bytes, and no hole: a filesystem that compresses.
+            yield tar.header_of(member, stored_bytes=member.size)
+            os.lseek(descriptor, len(head), os.SEEK_SET)
+            yield from self._content(found, member, descriptor, head)
+            return
+        start = map_text(segments, member.size)
+        stored_bytes = len(start) + sum(length for _, length in segments)
+        records = {
+            "GNU.sparse.major": b"1",
+            "GNU.sparse.minor": b"0",
+            "GNU.sparse.name": member.name.encode(errors="surrogateescape"),
+            "GNU.sparse.realsize": b"%d" % member.size,
+        }
+        directory, _, name = member.name.rpartition("/")
+        stored_name = f"{directory}/GNUSparseFile.0/{name}" if directory else f"GNUSparseFile.0/{name}"
+        yield tar.header_of(member, name=stored_name, stored_bytes=stored_bytes, extra=records)
+        yield start
+        for offset, length in segments:
+            yield from self._padded(found, descriptor, offset=offset, size=length)
+        yield tar.padding(stored_bytes)
+        self._note_change(found, descriptor)
+
+    def _content(self, found: Found, member: Member, descriptor: int, head: bytes) -> Iterator[bytes]:
+        """All of a file whose beginning was read already."""
+        self._count(len(head))
+        yield head
+        if len(head) < member.size:
+            yield from self._padded(found, descriptor, offset=len(head), size=member.size - len(head))
+            self._note_change(found, descriptor)
+        yield tar.padding(member.size)
+
+    def _padded(self, found: Found, descriptor: int, *, offset: int, size: int) -> Iterator[bytes]:
+        """`size` bytes from `offset` on, zeros where the file has no more."""
+        end = offset + size
+        while offset < end and (piece := os.pread(descriptor, min(end - offset, PIECE_BYTES), offset)):
+            self._count(len(piece))
+            yield piece
+            offset += len(piece)
+        if offset < end:
+            self._changed.add(found.path)
+        while offset < end:
+            piece = bytes(min(end - offset, PIECE_BYTES))
+            yield piece
+            offset += len(piece)
+
+    def _note_change(self, found: Found, descriptor: int) -> None:
+        now = os.fstat(descriptor)
+        before = found.status
+        is_noted = self._changed.paths[-1:] == [found.path]
+        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns) and not is_noted:
+            self._changed.add(found.path)
+
+    def _count(self, size: int) -> None:
+        self.counts["bytes"] += size
+        self.read_bytes += size
+
+    def _attributes(self, descriptor: int, path: str) -> dict[str, bytes]:
+        try:
+            names = os.listxattr(descriptor)
+        except OSError:
+            return {}
+        attributes: dict[str, bytes] = {}
+        size = 0
+        for name in names:
+            if name.startswith(RESTORED_ATTRIBUTES):
+                with contextlib.suppress(OSError):
+                    value = os.getxattr(descriptor, name)
+                    size += len(name) + len(value)
+                    if size > _MAX_ATTRIBUTE_BYTES:
+                        self._attributes_left_out.add(path)
+                        break
+                    attributes[name] = value
+        return attributes
+
+    def _is_sidecar(self, found: Found) -> bool:
+        """Whether it belongs to a SQLite database whose snapshot holds what it says."""
+        base = found.name.rpartition("-")[0]
+        if found.path.rpartition("-")[0] in self._copied_databases:
+            return False
+        try:
+            descriptor = os.open(base, _FILE, dir_fd=found.parent)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.pread(descriptor, 16, 0) in (SQLITE_MAGIC, b"")
+        finally:
+            os.close(descriptor)
+
+
+class _HardLinks:
+    """The first path of every file with several names, until its last name was met. On disk: there may be millions."""
+
+    def __init__(self, work_directory: Path) -> None:
+        self._work_directory = work_directory
+        self._opened: sqlite3.Connection | None = None
+
+    def first_path(self, found: Found) -> str | None:
+        """The name under which the file is in the archive already, or None."""
+        key = (_inode(found),)
+        row = self._table.execute("SELECT path, names_left FROM link WHERE inode = ?", key).fetchone()
+        if row is None:
+            return None
+        if row[1] <= 1:
+            self._table.execute("DELETE FROM link WHERE inode = ?", key)
+        else:
+            self._table.execute("UPDATE link SET names_left = names_left - 1 WHERE inode = ?", key)
+        return os.fsdecode(row[0])
+
+    def remember(self, found: Found) -> None:
+        """Say that the file is in the archive under this name; other names of it may follow."""
+        row = (_inode(found), os.fsencode(found.path), found.status.st_nlink - 1)
+        self._table.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Let go of the table; its file has no name any more."""
+        if self._opened is not None:
+            self._opened.close()
+
+    @property
+    def _table(self) -> sqlite3.Connection:
+        if self._opened is None:
+            path = self._work_directory / f"hard-links-{secrets.token_hex(6)}"
+            self._opened = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            path.unlink()
+            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-2000"):
+                self._opened.execute(f"PRAGMA {pragma}")
+            self._opened.execute("CREATE TABLE link (inode PRIMARY KEY, path, names_left) WITHOUT ROWID")
+        return self._opened
+
+
+def _inode(found: Found) -> bytes:
+    # As bytes: inode numbers use all 64 bits on some filesystems, SQLite's integers 63.
+    return b"%d:%d" % (found.status.st_dev, found.status.st_ino)
+
+
+def _member(found: Found, kind: Kind) -> Member:
+    status = found.status
+    return Member(
+        name=found.path,
+        kind=kind,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime_ns=status.st_mtime_ns,
+        user=_user(status.st_uid),
+        group=_group(status.st_gid),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+@functools.lru_cache(maxsize=256)
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""

@@ -1,0 +1,152 @@
+"""What Linux does with directories that the standard library does not: renames that replace nothing, mounts, removal.
+
+All of it is synchronous; callers run it in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import stat
+from collections.abc import Generator
+from pathlib import Path
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RENAME_NOREPLACE = 1
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def rename_without_replacing(name: str, *, source: int, target: int) -> None:
+    """Move an entry from one directory to another of the same mount.
+
+    Raises:
+        FileExistsError: the name is taken there.
+        OSError: EBUSY for a mount point, EXDEV across mounts.
+    """
+    raw = os.fsencode(name)
+    if hasattr(_libc, "renameat2"):
+        if _libc.renameat2(source, raw, target, raw, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), name)
+    # NFS has no such rename; between the look and the rename only a running app could take the name.
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(name, dir_fd=target, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Make all that was written to the descriptor's filesystem durable."""
+    if _libc.syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def free_bytes(directory: Path) -> int:
+    """Room for an ordinary user."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Paths below a directory on which something else is mounted, a single file perhaps."""
+    above = f"{directory.resolve()}/".replace("//", "/")
+    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    unescaped = [_OCTAL.sub(lambda match: chr(int(match[1], 8)), point) for point in points]
+    return sorted(point for point in unescaped if point.startswith(above))
+
+
+def filesystem_type(directory: Path) -> str:
+    """Its name as mount shows it, for example "ext4"; empty when it cannot be told."""
+    device = os.stat(directory).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split(" ")[2] == wanted:
+            return after.split(" ")[0]
+    return ""
+
+
+def remove_tree(name: str, *, parent: int) -> None:
+    """Delete an entry with all that is in it; what is not there is fine.
+
+    Follows no links and stays on the device. Directories that may not be written are made writable, since they are
+    about to go.
+
+    Raises:
+        OSError: something could not be deleted; what was deleted until then is gone.
+    """
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(name, dir_fd=parent)
+        return
+    levels = [_Doomed(name, parent, status.st_dev)]
+    try:
+        while levels:
+            level = levels[-1]
+            child = level.next_directory()
+            if child is None:
+                levels.pop().remove()
+            else:
+                levels.append(_Doomed(child, level.descriptor, status.st_dev))
+    finally:
+        for level in levels:
+            level.close()
+
+
+class _Doomed:
+    """A directory that is being emptied."""
+
+    def __init__(self, name: str, parent: int, device: int) -> None:
+        self._name = name
+        self._parent = parent
+        self.descriptor = _opened_writable(name, parent)
+        if os.fstat(self.descriptor).st_dev != device:
+            os.close(self.descriptor)
+            raise OSError(errno.EXDEV, "another filesystem is mounted here", name)
+        self._entries = _listed(self.descriptor)
+
+    def next_directory(self) -> str | None:
+        """Delete files until a directory comes; None when there are no more entries."""
+        for name, is_directory in self._entries:
+            if is_directory:
+                return name
+            os.unlink(name, dir_fd=self.descriptor)
+        return None
+
+    def remove(self) -> None:
+        """Delete the directory itself."""
+        self.close()
+        os.rmdir(self._name, dir_fd=self._parent)
+
+    def close(self) -> None:
+        self._entries.close()
+        os.close(self.descriptor)
+
+
+def _listed(descriptor: int) -> Generator[tuple[str, bool], None, None]:
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            yield entry.name, entry.is_dir(follow_symlinks=False)
+
+
+def _opened_writable(name: str, parent: int) -> int:
+    try:
+        descriptor = os.open(name, DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        # Not root, so the worst that a link put here meanwhile could lead to is a directory of our own.
+        os.chmod(name, stat.S_IRWXU, dir_fd=parent)
+        descriptor = os.open(name, DIRECTORY, dir_fd=parent)
+    status = os.fstat(descriptor)
+    if status.st_mode & stat.S_IRWXU != stat.S_IRWXU and status.st_uid == os.geteuid():
+        os.fchmod(descriptor, stat.S_IRWXU)
+    return descriptor

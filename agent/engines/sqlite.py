@@ -1,0 +1,318 @@
+"""SQLite databases that an app is using: snapshots out, checks of uploads, a staged database in.
+
+Nothing of this opens a database in the agent's own process; see `sqlite_child` for why. Copying the files of a
+database is no backup: under a writer every raw copy of 78 MB was torn, some of them passing quick_check (SQLite 3.40).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from agent.archives.members import printable
+from agent.archives.writing import Substitute
+from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
+from agent.jail import NOBODY, TOOL, Jail
+from agent.limits import Limits
+from agent.processes import Child, Command, start
+from agent.rights import may_become_nobody
+from common.errors import (
+    AppBusyError,
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    InternalError,
+    NoSpaceError,
+    ServiceError,
+    SourceUnreadableError,
+    ToolFailedError,
+)
+from common.seals import RESERVED_DIRECTORY
+
+BUSY_SECONDS = 60.0
+"""How long a locked database is waited for; apps hold their locks for milliseconds."""
+_CHECK_JAIL_BYTES = 1 << 30
+_SNAPSHOTS = "snapshots"
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What a whole database says of itself; user_version and application_id are the app's own pragmas."""
+
+    page_size: int
+    page_count: int
+    tables: list[str]
+    user_version: int
+    application_id: int
+
+
+class Snapshots:
+    """Consistent copies of the databases below a directory, made while the app writes to them.
+
+    A context manager. Each copy is a file without a name, so a kill leaves nothing behind but an empty directory, which
+    the next one removes. Copies are made on the volume itself, or in the work directory where it has no room.
+
+    Attributes:
+        warnings: sentences about databases whose copy is not as it should be.
+    """
+
+    def __init__(self, directory: Path, *, work_directory: Path, limits: Limits) -> None:
+        self.warnings: list[str] = []
+        self._directory = directory.resolve()
+        self._work_directory = work_directory
+        self._limits = limits
+        self._is_on_volume = False
+        self._opened = AsyncExitStack()
+        self._child: Child | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: Future[Substitute | None] | None = None
+
+    async def __aenter__(self) -> Snapshots:
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.aclose()
+        await asyncio.to_thread(self._clean_up)
+
+    def substitute(self, path: str, status: os.stat_result) -> Substitute | None:
+        """`take` for the thread that writes the archive."""
+        if self._loop is None:
+            raise RuntimeError("the snapshots are not open")
+        self._asked = asyncio.run_coroutine_threadsafe(self.take(path, status), self._loop)
+        return self._asked.result()
+
+    def interrupt(self) -> None:
+        """Let the thread go that waits in `substitute`."""
+        if self._asked is not None:
+            self._asked.cancel()
+
+    async def take(self, path: str, status: os.stat_result) -> Substitute | None:
+        """A copy of a database; None when SQLite says that it is none, so that the file itself has to do.
+
+        Args:
+            path: below the directory.
+            status: of the file that was found there; another file is not copied.
+        Raises:
+            SourceUnreadableError: it may not be opened.
+            AppBusyError: it was locked all the time.
+            NoSpaceError: there is no room for the copy.
+        """
+        if self._child is None:
+            self._child = await self._opened.enter_async_context(_started("snapshot"))
+        needed = status.st_size + _size_of(self._directory / f"{path}-wal")
+        target = await asyncio.to_thread(self._make_room, needed)
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            answer = await _ask(
+                self._child,
+                source=str(self._directory / path),
+                target=str(target),
+                device=status.st_dev,
+                inode=status.st_ino,
+                busy_seconds=BUSY_SECONDS,
+            )
+            substitute = self._judged(path, answer, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        finally:
+            target.unlink(missing_ok=True)
+        if substitute is None:
+            os.close(descriptor)
+        return substitute
+
+    def _judged(self, path: str, answer: dict[str, Any], descriptor: int) -> Substitute | None:
+        match answer.get("failed"):
+            case None:
+                if answer["verdict"] != "ok":
+                    self.warnings.append(
+                        f"SQLite finds the database {printable(path)} damaged ({answer['verdict']}); "
+                        "it is archived as it is."
+                    )
+                return Substitute(descriptor, answer["size"], lambda: os.close(descriptor))
+            case "not_a_database":
+                self.warnings.append(
+                    f"{printable(path)} begins as a SQLite database but SQLite cannot read it ({answer['text']}); "
+                    "its file is archived as it is."
+                )
+                return None
+            case "busy":
+                raise AppBusyError(
+                    f"The database {printable(path)} cannot be copied: {answer['text']}.",
+                    next_step="Try again when the app is less busy, or stop it for the export.",
+                )
+            case "no_space":
+                raise NoSpaceError(f"There is no room for a copy of the database {printable(path)}.")
+            case _:
+                raise SourceUnreadableError(
+                    f"The database {printable(path)} cannot be read: {answer['text']}.",
+                    next_step="Run the agent under the app's uid, with the volume writable.",
+                )
+
+    def _make_room(self, needed: int) -> Path:
+        """A name for a copy, in the first directory that takes it."""
+        for place in (self._on_volume, self._in_work_directory):
+            with contextlib.suppress(OSError):
+                directory = place()
+                if free_bytes(directory) - needed >= self._limits.free_bytes:
+                    return directory / f"snapshot-{secrets.token_hex(6)}"
+        raise NoSpaceError(
+            f"There is no room for a copy of a database of {needed} bytes, neither on the volume nor in the agent's "
+            "state directory.",
+            next_step="Make room, then export again.",
+        )
+
+    def _on_volume(self) -> Path:
+        if not self._is_on_volume:
+            with _reserved(self._directory, create=True) as reserved:
+                remove_tree(_SNAPSHOTS, parent=reserved)
+                os.mkdir(_SNAPSHOTS, 0o700, dir_fd=reserved)
+            self._is_on_volume = True
+        return self._directory / RESERVED_DIRECTORY / _SNAPSHOTS
+
+    def _in_work_directory(self) -> Path:
+        return self._work_directory
+
+    def _clean_up(self) -> None:
+        if self._is_on_volume:
+            with contextlib.suppress(OSError):
+                with _reserved(self._directory, create=False) as reserved:
+                    remove_tree(_SNAPSHOTS, parent=reserved)
+                # Not empty: an import has something in it.
+                os.rmdir(self._directory / RESERVED_DIRECTORY)
+
+
+async def check_database(path: Path, *, required_tables: Sequence[str] = ()) -> DatabaseFacts:
+    """Look at an uploaded database in a jail.
+
+    Raises:
+        ArchiveWrongKindError: no SQLite database, or an empty file.
+        ArchiveTruncatedError: shorter than its header says.
+        ArchiveDamagedError: quick_check finds something. (A flipped byte inside a value it does not: no page has a
+            checksum. That is what an archive's digest is for.)
+        ArchiveIncompatibleError: a required table is missing.
+    """
+    answer = await _ask_jailed("check", path, jail_writes_bytes=0)
+    text = f"The database {printable(path.name)} cannot be imported: {answer.get('text')}."
+    match answer.get("failed"):
+        case None:
+            pass
+        case "not_a_database":
+            raise ArchiveWrongKindError(text)
+        case "truncated":
+            raise ArchiveTruncatedError(text, next_step="Send the whole file.")
+        case _:
+            raise ArchiveDamagedError(text)
+    facts = DatabaseFacts(**answer)
+    if missing := [table for table in required_tables if table not in facts.tables]:
+        raise ArchiveIncompatibleError(
+            f"The database {printable(path.name)} is not of this app: it lacks the tables {', '.join(missing)}."
+        )
+    return facts
+
+
+async def import_live(staged: Path, live: Path) -> None:
+    """Make the content of a database that an app has open that of a staged one, which is changed to fit it.
+
+    One transaction of SQLite's: the app sees all of the old or all of the new content, and a kill leaves the old. The
+    app may hold rows in memory, so it has to be restarted afterwards.
+
+    Raises:
+        AppBusyError: the live database was locked all the time; nothing was changed.
+        NoSpaceError, ToolFailedError: it could not be written; nothing was changed.
+    """
+    async with _started("import") as child:
+        form = _written(live, await _ask(child, live=str(live)))
+        size = {"page_size": form["page_size"], "is_wal": form["is_wal"]}
+        _written(staged, await _ask_jailed("match", staged, jail_writes_bytes=None, **size))
+        _written(live, await _ask(child, live=str(live), staged=str(staged), busy_seconds=BUSY_SECONDS))
+
+
+def _written(path: Path, answer: dict[str, Any]) -> dict[str, Any]:
+    failures: dict[str, type[ServiceError]] = {"busy": AppBusyError, "no_space": NoSpaceError}
+    if "failed" in answer:
+        error = failures.get(answer["failed"], ToolFailedError)
+        raise error(
+            f"The database {printable(path.name)} could not be imported: {answer['text']}; nothing was changed."
+        )
+    return answer
+
+
+@asynccontextmanager
+async def _started(task: str) -> AsyncIterator[Child]:
+    command = Command(["agent.engines.sqlite_child", task], jail=TOOL, is_module=True)
+    async with start(command) as child:
+        yield child
+
+
+async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, **request: object) -> dict[str, Any]:
+    """One request to a child that sees nothing but the database's directory."""
+    path = path.resolve()
+    directory = os.open(path.parent, DIRECTORY)
+    try:
+        text = json.dumps({"directory": directory, "path": str(path), **request})
+        jail = Jail(
+            file_size_bytes=jail_writes_bytes,
+            address_space_bytes=_CHECK_JAIL_BYTES,
+            uid=NOBODY if may_become_nobody() else None,
+        )
+        command = Command(["agent.engines.sqlite_child", task, text], jail=jail, pass_fds=(directory,), is_module=True)
+        async with start(command) as child:
+            await child.close_stdin()
+            return await _answer_of(child)
+    finally:
+        os.close(directory)
+
+
+async def _ask(child: Child, **request: object) -> dict[str, Any]:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await child.write(json.dumps(request).encode() + b"\n")
+    return await _answer_of(child)
+
+
+async def _answer_of(child: Child) -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = await child.read()
+        if not piece:
+            await child.check()
+            raise InternalError("A SQLite child ended without an answer.")
+        line += piece
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
+        raise InternalError("A SQLite child gave an answer that is none.")
+    return answer
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _reserved(volume: Path, *, create: bool) -> Iterator[int]:
+    """A descriptor of `.mathison-data` on a volume, which is no link."""
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(volume / RESERVED_DIRECTORY, 0o700)
+    descriptor = os.open(volume / RESERVED_DIRECTORY, DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,213 @@
+"""The children of `agent.engines.sqlite`: whatever opens a SQLite database does it in a process of its own.
+
+The one fact to know: POSIX locks belong to the process, and closing any descriptor of a file drops all of them. A
+process that reads a database for an archive must therefore not be the one that has it open with SQLite.
+
+Four tasks, named by the first argument: `snapshot` and `import` work with the app's database and run as the agent;
+`check` and `match` work with an upload and run in a jail. Requests and answers are lines of JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from agent import rights
+from agent.jail import enter_from_argv
+
+MAGIC = b"SQLite format 3\0"
+_WRITE_VERSION_AT = 18
+_ROLLBACK, _WAL = b"\1\1", b"\2\2"
+_BUSY_SECONDS = 5.0
+_RETRY_SECONDS = 0.05
+_CODES = {
+    sqlite3.SQLITE_NOTADB: "not_a_database",
+    sqlite3.SQLITE_CORRUPT: "not_a_database",
+    sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_LOCKED: "busy",
+    sqlite3.SQLITE_FULL: "no_space",
+}
+
+
+class _FailedError(Exception):
+    """An answer other than success."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def main() -> None:
+    """Carry out requests from stdin until it ends; for `check` and `match` the only one is the second argument."""
+    task, *arguments = sys.argv[sys.argv.index("--") + 1 :]
+    if task in ("check", "match"):
+        request = json.loads(arguments[0])
+        if rights.lock_into(request["directory"]):
+            request["path"] = f"/{os.path.basename(request['path'])}"
+        enter_from_argv()
+        rights.keep(rights.DAC_OVERRIDE)
+        _answer(_check if task == "check" else _match, request)
+        return
+    enter_from_argv()
+    for line in sys.stdin:
+        _answer(_snapshot if task == "snapshot" else _import, json.loads(line))
+
+
+def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> None:
+    try:
+        answer = work(request)
+    except _FailedError as failure:
+        answer = {"failed": failure.kind, "text": str(failure)}
+    except sqlite3.Error as failure:
+        # Extended codes have the primary one in their last byte.
+        kind = _CODES.get(getattr(failure, "sqlite_errorcode", 0) & 0xFF, "refused")
+        answer = {"failed": kind, "text": str(failure)}
+    except OSError as failure:
+        kind = "no_space" if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "refused"
+        answer = {"failed": kind, "text": failure.strerror or str(failure)}
+    print(json.dumps(answer), flush=True)
+
+
+def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
+    """Copy a live database, as it is at one moment, into an empty file, whose name is removed."""
+    source_path, target_path = request["source"], request["target"]
+    status = os.lstat(source_path)
+    with open(source_path, "rb", buffering=0) as file:
+        is_wal = file.read(20)[_WRITE_VERSION_AT:] == _WAL
+    is_ours = os.geteuid() in (0, status.st_uid)
+    if is_wal and not is_ours:
+        raise _FailedError(
+            "foreign_owner",
+            f"it belongs to uid {status.st_uid} and this is uid {os.geteuid()}: opening it would leave files "
+            "beside it that the app could not use",
+        )
+    with contextlib.ExitStack() as opened:
+        source = _connect(source_path, "rw" if is_ours else "ro")
+        opened.callback(source.close)
+        if (request["device"], request["inode"]) not in _opened_files():
+            raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
+        target = _connect(target_path, "rw")
+        opened.callback(target.close)
+        # Opened now, while the file has a name, and read when it is complete.
+        copy = _connect(target_path, "ro&nolock=1")
+        opened.callback(copy.close)
+        descriptor = os.open(target_path, os.O_RDWR | os.O_CLOEXEC)
+        opened.callback(os.close, descriptor)
+        os.unlink(target_path)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
+            target.execute(f"PRAGMA {pragma}")
+        _backup(source, target, seconds=request["busy_seconds"])
+        target.close()
+        os.pwrite(descriptor, _ROLLBACK, _WRITE_VERSION_AT)
+        return {"size": os.fstat(descriptor).st_size, "verdict": _verdict(copy)}
+
+
+def _import(request: dict[str, Any]) -> dict[str, Any]:
+    """Make a live database's content that of a staged one, in one transaction; without a staged one, tell its form."""
+    with contextlib.closing(_connect(request["live"], "rw")) as live:
+        if "staged" not in request:
+            mode = live.execute("PRAGMA journal_mode").fetchone()[0]
+            return {"page_size": live.execute("PRAGMA page_size").fetchone()[0], "is_wal": mode == "wal"}
+        with contextlib.closing(_connect(request["staged"], "rw")) as staged:
+            _backup(staged, live, seconds=request["busy_seconds"])
+    return {}
+
+
+def _match(request: dict[str, Any]) -> dict[str, Any]:
+    """Give a staged database the page size and journal mode that the live one has: a backup copies both."""
+    path = request["path"]
+    with contextlib.closing(_connect(path, "rw")) as staged:
+        staged.execute("PRAGMA trusted_schema=OFF")
+        staged.execute("PRAGMA journal_mode=DELETE")
+        if staged.execute("PRAGMA page_size").fetchone()[0] != request["page_size"]:
+            staged.execute(f"PRAGMA page_size={int(request['page_size'])}")
+            staged.execute("VACUUM")
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(descriptor, _WAL if request["is_wal"] else _ROLLBACK, _WRITE_VERSION_AT)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return {}
+
+
+def _check(request: dict[str, Any]) -> dict[str, Any]:
+    """Facts of an uploaded database, or why it is none."""
+    path = request["path"]
+    with open(path, "rb", buffering=0) as file:
+        head, size = file.read(100), os.fstat(file.fileno()).st_size
+    if not head:
+        raise _FailedError("not_a_database", "it is empty")
+    if not head.startswith(MAGIC):
+        raise _FailedError("not_a_database", "it is not a SQLite database")
+    with contextlib.closing(_connect(path, "ro&immutable=1")) as checked:
+        checked.execute("PRAGMA trusted_schema=OFF")
+        page_size = checked.execute("PRAGMA page_size").fetchone()[0]
+        # Stated by the header when the program that changed the file last was younger than 2010.
+        is_stated = head[24:28] == head[92:96]
+        page_count = int.from_bytes(head[28:32], "big") if is_stated else -(-size // page_size)
+        if size != page_size * page_count:
+            kind = "truncated" if size < page_size * page_count else "damaged"
+            raise _FailedError(kind, f"it has {size} bytes where its header says {page_size * page_count}")
+        verdict = _verdict(checked)
+        if verdict != "ok":
+            raise _FailedError("damaged", verdict)
+        tables = [row[0] for row in checked.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return {
+            "page_size": page_size,
+            "page_count": page_count,
+            "tables": sorted(tables),
+            "user_version": checked.execute("PRAGMA user_version").fetchone()[0],
+            "application_id": checked.execute("PRAGMA application_id").fetchone()[0],
+        }
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+    )
+    connection.text_factory = lambda raw: raw.decode(errors="replace")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    return connection
+
+
+def _backup(source: sqlite3.Connection, target: sqlite3.Connection, *, seconds: float) -> None:
+    """Copy all pages in one step. In small steps it would begin anew with every write of the app (SQLite 3.40)."""
+    ends_at = time.monotonic() + seconds
+
+    def give_up(status: int, remaining: int, total: int) -> None:
+        if status != sqlite3.SQLITE_DONE and time.monotonic() > ends_at:
+            raise _FailedError("busy", f"it was locked for {seconds:.0f} seconds")
+
+    source.backup(target, pages=-1, progress=give_up, sleep=_RETRY_SECONDS)
+
+
+def _verdict(connection: sqlite3.Connection) -> str:
+    """ "ok", or the first of what SQLite finds wrong."""
+    connection.execute("PRAGMA trusted_schema=OFF")
+    try:
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.Error as failure:
+        return str(failure)
+
+
+def _opened_files() -> set[tuple[int, int]]:
+    """(device, inode) of everything that this process has open."""
+    opened = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            status = os.fstat(int(number))
+            opened.add((status.st_dev, status.st_ino))
+    return opened
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The content of a directory exchanged for another's, entirely or not at all, whatever ends us in between.
+
+A volume is a mount point and cannot be renamed itself, so its entries move one by one: first all that is there goes
+out, then the other side's comes in. A journal beside them says which, and `recover` finishes what a crash interrupted:
+backwards while things were still going out, forwards once they were coming in. Only plain renames within one mount are
+used, since exchanging two directories at once is not to be had on every filesystem.
+
+The one fact to know: there are two sides, and each has a directory where its data is kept while the other's is in
+place. So restoring and undoing are one operation, and one that was taken back is the other one finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.archives.members import KEPT_NAMES
+from agent.engines.filesystem import DIRECTORY, rename_without_replacing, sync_filesystem
+from common.errors import AppBusyError, InternalError, ToolFailedError
+from common.seals import RESERVED_DIRECTORY
+
+_JOURNAL = "swap.json"
+_STRAYS = "strays"
+
+
+class Side(enum.Enum):
+    """Whose data is in place; the value is the directory where it is kept while it is not."""
+
+    PREVIOUS = "old"
+    IMPORTED = "new"
+
+    @property
+    def other(self) -> Side:
+        return Side.IMPORTED if self is Side.PREVIOUS else Side.PREVIOUS
+
+
+class _Phase(enum.Enum):
+    OUT = "out"
+    IN = "in"
+    DONE = "done"
+
+
+class Swap:
+    """The swap of one import, in `<volume>/.mathison-data/<key>`."""
+
+    def __init__(self, volume: Path, key: str) -> None:
+        self._volume = volume
+        self._key = key
+
+    def is_unfinished(self) -> bool:
+        """Whether `recover` has something to do; False as well when nothing of the import is there."""
+        try:
+            descriptor = os.open(self._volume / RESERVED_DIRECTORY / self._key, DIRECTORY)
+        except OSError:
+            return False
+        try:
+            return _read(descriptor)[1] is not _Phase.DONE
+        finally:
+            os.close(descriptor)
+
+    def bring(self, target: Side) -> None:
+        """Put a side's data in place and keep the other's; the app is stopped. Repeating it changes nothing.
+
+        Raises:
+            AppBusyError: something wrote to the volume meanwhile; the data is as it was.
+            ToolFailedError: the filesystem refused; the data is as it was, or `recover` is needed when that failed too.
+        """
+        with self._opened() as opened:
+            if _read(opened.area) == (target, _Phase.DONE):
+                return
+            if os.listdir(opened.kept(target.other)):
+                raise InternalError(f"There is something in {target.other.value!r} of import {self._key} already.")
+            try:
+                sync_filesystem(opened.volume)
+                self._run(opened, target)
+            except OSError as failure:
+                self._recover_backwards(opened, target)
+                if isinstance(failure, FileExistsError):
+                    raise AppBusyError(
+                        f"Something wrote {failure.filename!r} to the volume while its data was exchanged; the data "
+                        "is as it was.",
+                        next_step="See that the app is stopped by its stop command, then try again.",
+                    ) from failure
+                raise ToolFailedError(
+                    f"The data of the volume could not be exchanged: {failure.filename or ''} {failure.strerror}; the "
+                    "data is as it was."
+                ) from failure
+
+    def recover(self) -> Side:
+        """Finish what was interrupted and say whose data is in place. Repeating it changes nothing."""
+        with self._opened() as opened:
+            target, phase = _read(opened.area)
+            if phase is _Phase.OUT:
+                _move_all(opened.kept(target.other), opened.volume, strays=opened)
+                return _settle(opened, target.other)
+            if phase is _Phase.IN:
+                _move_all(opened.kept(target), opened.volume, strays=opened)
+                return _settle(opened, target)
+            return target
+
+    def _run(self, opened: _Opened, target: Side) -> None:
+        _write(opened, target, _Phase.OUT)
+        _move_all(opened.volume, opened.kept(target.other))
+        if appeared := _entries(opened.volume):
+            raise FileExistsError(0, "appeared meanwhile", appeared[0])
+        opened.sync()
+        _write(opened, target, _Phase.IN)
+        _move_all(opened.kept(target), opened.volume)
+        _settle(opened, target)
+
+    def _recover_backwards(self, opened: _Opened, target: Side) -> None:
+        """After a failure, not a crash: back to the other side, from wherever it got to."""
+        try:
+            _, phase = _read(opened.area)
+            if phase is _Phase.IN:
+                _write(opened, target.other, _Phase.OUT)
+                _move_all(opened.volume, opened.kept(target), strays=opened)
+                _write(opened, target.other, _Phase.IN)
+            _move_all(opened.kept(target.other), opened.volume, strays=opened)
+            _settle(opened, target.other)
+        except OSError as failure:
+            raise ToolFailedError(
+                f"The exchange of the volume's data failed half-way and could not be taken back: {failure.strerror}.",
+                next_step="Correct the cause and restart the agent: it finishes the exchange when it starts.",
+            ) from failure
+
+    @contextmanager
+    def _opened(self) -> Iterator[_Opened]:
+        with contextlib.ExitStack() as stack:
+
+            def enter(path: str | Path, parent: int | None = None) -> int:
+                descriptor = os.open(path, DIRECTORY, dir_fd=parent)
+                stack.callback(os.close, descriptor)
+                return descriptor
+
+            try:
+                volume = enter(self._volume.resolve())
+                area = enter(self._key, enter(RESERVED_DIRECTORY, volume))
+                opened = _Opened(volume, area, {side: enter(side.value, area) for side in Side})
+            except OSError as failure:
+                raise InternalError(f"What import {self._key} keeps on the volume is not there any more.") from failure
+            yield opened
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Descriptors of the directories that take part."""
+
+    volume: int
+    area: int
+    sides: dict[Side, int]
+
+    def kept(self, side: Side) -> int:
+        return self.sides[side]
+
+    def sync(self) -> None:
+        for descriptor in (self.volume, *self.sides.values()):
+            os.fsync(descriptor)
+
+
+def _move_all(source: int, target: int, *, strays: _Opened | None = None) -> None:
+    """Move all entries, of the volume all but those that stay.
+
+    Args:
+        strays: where what has taken an entry's place meanwhile is put aside; None: that is a FileExistsError.
+    """
+    for name in _entries(source):
+        try:
+            _move(name, source, target)
+        except FileExistsError:
+            if strays is None:
+                raise
+            _set_aside(name, target, strays)
+            _move(name, source, target)
+
+
+def _entries(directory: int) -> list[str]:
+    return sorted(set(os.listdir(directory)) - KEPT_NAMES)
+
+
+def _move(name: str, source: int, target: int) -> None:
+    try:
+        rename_without_replacing(name, source=source, target=target)
+    except PermissionError:
+        # A directory's own ".." changes, so it has to be writable itself; root needs no such help.
+        directory = os.open(name, DIRECTORY, dir_fd=source)
+        try:
+            mode = stat.S_IMODE(os.fstat(directory).st_mode)
+            os.fchmod(directory, mode | stat.S_IWUSR)
+            try:
+                rename_without_replacing(name, source=source, target=target)
+            finally:
+                os.fchmod(directory, mode)
+        finally:
+            os.close(directory)
+
+
+def _set_aside(name: str, directory: int, opened: _Opened) -> None:
+    """Keep what an app started too early has written, until the import is forgotten."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(_STRAYS, 0o700, dir_fd=opened.area)
+    lot = f"{_STRAYS}/{secrets.token_hex(6)}"
+    os.mkdir(lot, 0o700, dir_fd=opened.area)
+    descriptor = os.open(lot, DIRECTORY, dir_fd=opened.area)
+    try:
+        _move(name, directory, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _settle(opened: _Opened, side: Side) -> Side:
+    opened.sync()
+    _write(opened, side, _Phase.DONE)
+    return side
+
+
+def _write(opened: _Opened, target: Side, phase: _Phase) -> None:
+    temporary = f"{_JOURNAL}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=opened.area)
+    try:
+        os.write(descriptor, json.dumps({"target": target.value, "phase": phase.value}).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, _JOURNAL, src_dir_fd=opened.area, dst_dir_fd=opened.area)
+    os.fsync(opened.area)
+
+
+def _read(area: int) -> tuple[Side, _Phase]:
+    try:
+        descriptor = os.open(_JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=area)
+    except FileNotFoundError:
+        # Nothing was swapped yet.
+        return Side.PREVIOUS, _Phase.DONE
+    with open(descriptor, "rb") as file:
+        try:
+            written = json.load(file)
+            return Side(written["target"]), _Phase(written["phase"])
+        except (ValueError, KeyError, TypeError) as failure:
+            raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read.") from failure

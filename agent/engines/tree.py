@@ -1,0 +1,318 @@
+"""A directory's content out as a tar, and in as a staged copy on the same mount.
+
+Export reads beside the running app and says what changed under its hands. Import unpacks in a jailed child, into
+`<volume>/.mathison-data/<key>/new`, where the app does not look; `swapping` exchanges it for the app's data later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.archives.extractor_child import Assignment, Report, report_of
+from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
+from agent.engines.swapping import Side
+from agent.jail import NOBODY, Jail
+from agent.limits import Limits
+from agent.processes import Child, Command, feed, start
+from agent.rights import may_become_nobody
+from common.codecs import Compressor
+from common.errors import InternalError, NoSpaceError, ToolFailedError, make_error
+from common.frames import CHUNK_BYTES
+from common.headers import ArchiveHeader
+from common.seals import RESERVED_DIRECTORY, TarSealWriter
+
+_EXTRACTOR_MEMORY_BYTES = 1 << 30
+_MAX_REPORT_BYTES = 32 << 20
+_ZIP_NAME = "upload.zip"
+_DEFAULT_ACL = "system.posix_acl_default"
+
+
+# Out
+
+
+def sealed(blocks: Generator[bytes, None, None], header: ArchiveHeader) -> Generator[bytes, None, None]:
+    """A whole tar: our opening member, the blocks, our closing member and the end."""
+    seal = TarSealWriter()
+    with contextlib.closing(blocks):
+        yield seal.opening(header)
+        for block in blocks:
+            seal.add(block)
+            yield block
+    yield seal.closing()
+
+
+def compressed(blocks: Generator[bytes, None, None], compressor: Compressor) -> Generator[bytes, None, None]:
+    """The blocks compressed, in pieces of about a mebibyte."""
+    held: list[bytes] = []
+    size = 0
+    with contextlib.closing(blocks):
+        for block in blocks:
+            if piece := compressor.compress(block):
+                held.append(piece)
+                size += len(piece)
+            if size >= CHUNK_BYTES - (CHUNK_BYTES >> 4):
+                yield b"".join(held)
+                held, size = [], 0
+    held.append(compressor.flush())
+    if last := b"".join(held):
+        yield last
+
+
+async def from_thread(
+    blocks: Generator[bytes, None, None], *, name: str, interrupt: Callable[[], None] = lambda: None
+) -> AsyncGenerator[bytes, None]:
+    """Run a generator in a thread of its own, one piece ahead of whoever takes them.
+
+    Args:
+        interrupt: called when nobody wants more: it frees the thread from what it may be waiting for.
+    """
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
+        upcoming = loop.run_in_executor(executor, next, blocks, b"")
+        while block := await upcoming:
+            upcoming = loop.run_in_executor(executor, next, blocks, b"")
+            yield block
+    finally:
+        interrupt()
+        await asyncio.shield(asyncio.create_task(_close(blocks, executor), name=f"end {name}"))
+
+
+async def _close(blocks: Generator[bytes, None, None], executor: ThreadPoolExecutor) -> None:
+    # In the generator's own thread, so after the piece that it may be at.
+    await asyncio.get_running_loop().run_in_executor(executor, blocks.close)
+    executor.shutdown(wait=False)
+
+
+# In
+
+
+class StagingArea:
+    """`<volume>/.mathison-data/<key>`: what an import keeps beside the data that it replaces, on the same mount.
+
+    Attributes:
+        new: where the upload is unpacked.
+    """
+
+    def __init__(self, volume: Path, key: str) -> None:
+        self._volume = volume
+        self._key = key
+        self.new = volume / RESERVED_DIRECTORY / key / Side.IMPORTED.value
+
+    def create(self) -> None:
+        """Make it, empty.
+
+        Raises:
+            ToolFailedError: the volume cannot be written to.
+        """
+        try:
+            with _opened(self._volume.resolve()) as volume:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(RESERVED_DIRECTORY, 0o700, dir_fd=volume)
+                with _opened(RESERVED_DIRECTORY, volume) as reserved:
+                    _make_plain(self._key, reserved)
+                    with _opened(self._key, reserved) as area:
+                        for side in Side:
+                            _make_plain(side.value, area)
+        except OSError as failure:
+            raise ToolFailedError(
+                f"Nothing can be put beside the app's data on the volume: {failure.strerror}.",
+                next_step=f"The agent (uid {os.geteuid()}) has to be allowed to write to {self._volume}.",
+            ) from failure
+
+    def remove(self) -> None:
+        """Delete it and all that is in it; what is not there is fine.
+
+        Raises:
+            ToolFailedError: something could not be deleted.
+        """
+        try:
+            with _opened(self._volume.resolve()) as volume, _opened(RESERVED_DIRECTORY, volume) as reserved:
+                remove_tree(self._key, parent=reserved)
+                # Not empty: another import has something in it.
+                with contextlib.suppress(OSError):
+                    os.rmdir(RESERVED_DIRECTORY, dir_fd=volume)
+        except FileNotFoundError:
+            return
+        except OSError as failure:
+            raise ToolFailedError(
+                f"What import {self._key} kept on the volume could not be deleted: {failure.strerror}."
+            ) from failure
+
+    def open_new(self) -> int:
+        """A descriptor of `new`, on a path without links."""
+        with self._area() as area:
+            return os.open(Side.IMPORTED.value, DIRECTORY, dir_fd=area)
+
+    def create_file(self, name: str) -> int:
+        """A new file beside `new`, opened for reading and writing; it goes with the area."""
+        with self._area() as area:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(name, flags, 0o600, dir_fd=area)
+
+    def delete_file(self, name: str) -> None:
+        """Delete what `create_file` made."""
+        with self._area() as area:
+            os.unlink(name, dir_fd=area)
+
+    @contextmanager
+    def _area(self) -> Iterator[int]:
+        with (
+            _opened(self._volume.resolve()) as volume,
+            _opened(RESERVED_DIRECTORY, volume) as reserved,
+            _opened(self._key, reserved) as area,
+        ):
+            yield area
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How an upload is to be unpacked.
+
+    Attributes:
+        recipe: whose exports are taken; archives of others that name no recipe are taken as well.
+        owner: uid and gid for everything; None: as the archive says.
+        default_owner: for what the archive names no owner for.
+        inside: the volume's path as the app sees it: absolute links below it stay inside.
+    """
+
+    recipe: str
+    limits: Limits
+    owner: tuple[int, int] | None
+    default_owner: tuple[int, int]
+    inside: Path
+    work_directory: Path
+
+
+async def unpack(area: StagingArea, chunks: AsyncIterator[bytes], orders: Orders, *, is_zip: bool) -> Report:
+    """Unpack a tar or zip into the area's `new`.
+
+    Args:
+        chunks: without compression around it; its end means that all arrived.
+    Raises:
+        ArchiveError: the archive's fault, by class.
+        LimitExceededError, NoSpaceError: it is too much.
+        ToolFailedError: the volume could not be written to, or the extractor was killed.
+        Whatever `chunks` raises.
+    """
+    if not is_zip:
+        return await _extract(area, chunks, orders)
+    spooled = area.create_file(_ZIP_NAME)
+    try:
+        await _spool(spooled, chunks, area, orders.limits)
+        report = await _extract(area, None, orders, zip_file=spooled)
+    finally:
+        os.close(spooled)
+    area.delete_file(_ZIP_NAME)
+    return report
+
+
+def require_room(directory: Path, needed_bytes: int, limits: Limits) -> None:
+    """NoSpaceError unless so much may be written and the limit's room is still left."""
+    free = free_bytes(directory)
+    if free - needed_bytes < limits.free_bytes:
+        raise NoSpaceError(
+            f"The volume has {free} bytes free; the import needs {needed_bytes} beside the present data and "
+            f"{limits.free_bytes} are to stay free.",
+            next_step="Make room on the volume or give it more, then send the file again.",
+        )
+
+
+async def _extract(
+    area: StagingArea, chunks: AsyncIterator[bytes] | None, orders: Orders, *, zip_file: int | None = None
+) -> Report:
+    limits = orders.limits
+    root = area.open_new()
+    try:
+        with tempfile.TemporaryFile(dir=orders.work_directory) as later:
+            assignment = Assignment(
+                root=root,
+                later=later.fileno(),
+                is_zip=zip_file is not None,
+                recipe=orders.recipe,
+                owner=orders.owner,
+                default_owner=orders.default_owner,
+                inside=str(orders.inside),
+                content_bytes=limits.content_bytes,
+                entries=limits.entries,
+                free_bytes=limits.free_bytes,
+                expansion_ratio=limits.expansion_ratio,
+            )
+            command = Command(
+                ["agent.archives.extractor_child", msgspec.json.encode(assignment).decode()],
+                jail=Jail(
+                    file_size_bytes=limits.content_bytes,
+                    address_space_bytes=_EXTRACTOR_MEMORY_BYTES,
+                    uid=NOBODY if may_become_nobody() else None,
+                ),
+                pass_fds=(root, later.fileno()),
+                stdin=zip_file,
+                is_module=True,
+            )
+            async with start(command) as child:
+                if chunks is not None:
+                    await feed(child, chunks)
+                return await _report(child)
+    finally:
+        os.close(root)
+
+
+async def _report(child: Child) -> Report:
+    output = bytearray()
+    async for piece in child.chunks():
+        output += piece
+        if len(output) > _MAX_REPORT_BYTES:
+            raise InternalError("The extractor's report is too long.")
+    await child.check()
+    try:
+        report = report_of(bytes(output))
+    except ValueError as failure:
+        raise InternalError("The extractor's report cannot be read.") from failure
+    if report.reason:
+        raise make_error(report.reason, report.text, next_step=report.next_step)
+    return report
+
+
+async def _spool(descriptor: int, chunks: AsyncIterator[bytes], area: StagingArea, limits: Limits) -> None:
+    """Write an upload to a file; zips are read from their end."""
+    async for chunk in chunks:
+        require_room(area.new, len(chunk), limits)
+        try:
+            await asyncio.to_thread(_write_all, descriptor, chunk)
+        except OSError as failure:
+            raise NoSpaceError(f"The upload could not be stored on the volume: {failure.strerror}.") from failure
+    os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _make_plain(name: str, parent: int) -> None:
+    """A directory that hands nothing on to what is put into it, whatever it inherited itself."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    with _opened(name, parent) as made:
+        with contextlib.suppress(OSError):
+            os.removexattr(made, _DEFAULT_ACL)
+        os.fchmod(made, 0o700)
+
+
+@contextmanager
+def _opened(path: str | Path, parent: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, DIRECTORY, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Whether an unpacked tree is fit to take the place of an app's data, and what it would change."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.archives.extracting import Extracted
+from agent.archives.members import SQLITE_SIDECARS, printable
+from agent.archives.surveying import Survey
+from agent.engines.sqlite import check_database
+from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, ServiceError
+
+_PROGRAM_DIRECTORIES = ("bin", "lib", "lib32", "lib64", "opt", "sbin", "usr")
+_HARMLESS_DEVICES = ("/dev/null", "/dev/stdout", "/dev/stderr")
+_CHECKED_DATABASES = 64
+_CHECK_SECONDS = 300.0
+"""For one database: quick_check reads all of it, and a hostile one could keep it busy for ever."""
+
+
+def check_links(extracted: Extracted, *, present: Path, keep: bool) -> list[str]:
+    """Judge symbolic links that lead out of the volume; see docs/decisions/0201-symbolic-links.md.
+
+    Args:
+        present: the app's data: a link that is there already, with the same target, is no news.
+    Returns:
+        A warning when such links stay.
+    Raises:
+        ArchiveRefusedError: there are some that may give away what is not the app's data.
+    """
+    suspect = [
+        (path, target)
+        for path, target in extracted.outside_link_paths
+        if not _leads_to_programs(target) and not _is_there(present / path, target)
+    ]
+    unlisted = extracted.outside_links - len(extracted.outside_link_paths)
+    if not suspect and not unlisted:
+        return []
+    path, target = (suspect or extracted.outside_link_paths or [("", "")])[0]
+    count = len(suspect) + unlisted
+    many = f"{count} symbolic links that lead" if count > 1 else "a symbolic link that leads"
+    text = f"The archive holds {many} out of the volume: {printable(path)} -> {printable(target)}."
+    if not keep:
+        raise ArchiveRefusedError(
+            f"{text} An app that follows it may give away what it points to.",
+            next_step="If that is right for this app, import with the option outside_links=keep.",
+        )
+    return [text]
+
+
+async def check_databases(new: Path, extracted: Extracted, *, is_sealed: bool, keep_damaged: bool) -> list[str]:
+    """Let SQLite look at the databases of an unpacked tree.
+
+    Args:
+        is_sealed: the archive carries a digest of its content, so what is damaged was so when it was exported.
+    Returns:
+        Warnings about databases that are damaged, or were not looked at.
+    Raises:
+        ArchiveDamagedError: a damaged one in an archive without a seal: copied from under a writer, as a rule.
+    """
+    warnings = []
+    unchecked = max(extracted.databases - _CHECKED_DATABASES, 0)
+    for path in extracted.database_paths[:_CHECKED_DATABASES]:
+        database = new / path
+        if any(_has_content(Path(f"{database}{ending}")) for ending in SQLITE_SIDECARS):
+            # What is in there is part of it, and taking it in would change what was sent.
+            unchecked += 1
+            continue
+        if problem := await _problem_of(database):
+            if not is_sealed and not keep_damaged:
+                raise ArchiveDamagedError(
+                    f"The SQLite database {printable(path)} in the archive is damaged: {problem} It was probably "
+                    "copied while the app wrote to it.",
+                    next_step="Make the archive with the app stopped or with this program, or import with the option "
+                    "damaged_databases=keep.",
+                )
+            warnings.append(f"The SQLite database {printable(path)} is damaged: {problem}")
+    if unchecked:
+        noun = "database was" if unchecked == 1 else "databases were"
+        warnings.append(f"{unchecked} SQLite {noun} not checked: too many, or with changes in a file of their own.")
+    return warnings
+
+
+def changes(now: Survey, after: Survey) -> tuple[str, ...]:
+    """What an import would change, in sentences."""
+    added = after.tops.keys() - now.tops.keys()
+    removed = now.tops.keys() - after.tops.keys()
+    both = after.tops.keys() & now.tops.keys()
+    changed = {name for name in both if after.tops[name] != now.tops[name]}
+    more = "" if now.is_complete and after.is_complete else ", as far as they were counted"
+    return (
+        f"{after.files} files ({after.bytes} bytes) take the place of {now.files} ({now.bytes} bytes){more}.",
+        f"At the top of the volume: {_named(added, 'new')}, {_named(removed, 'gone')}, {_named(changed, 'changed')}, "
+        f"{len(both) - len(changed)} as they are.",
+    )
+
+
+def dropped(extracted: Extracted, *, acls_skipped: int) -> list[str]:
+    """What of the archive could not be taken over, in sentences."""
+    facts = (
+        (extracted.owner_differs, "{} entries belong to another user than in the archive: the agent is not root."),
+        (extracted.rights_dropped, "{} entries lost their setuid or setgid bit."),
+        (extracted.attributes_dropped, "{} extended attributes were not restored."),
+        (acls_skipped, "{} access lists in the archive are of a form that is not restored."),
+        (extracted.left_out, "{} entries below .mathison-data, lost+found or .snapshot were left out."),
+    )
+    return [text.format(count) for count, text in facts if count]
+
+
+def owners_differ(extracted: Extracted, now: Survey) -> list[str]:
+    """A warning when none of the archive's owners has anything among the app's present data."""
+    if not extracted.owners or not now.owners or set(extracted.owners) & set(now.owners):
+        return []
+    return [
+        f"The archive's files belong to {', '.join(extracted.owners[:3])}, the app's present files to "
+        f"{', '.join(now.owners[:3])} (uid:gid). If the app cannot read them, import with the option ownership=app."
+    ]
+
+
+def _named(names: Sequence[str] | set[str], what: str) -> str:
+    if not names:
+        return f"0 {what}"
+    shown = ", ".join(printable(name) for name in sorted(names)[:3])
+    return f"{len(names)} {what} ({shown}{', …' if len(names) > 3 else ''})"
+
+
+async def _problem_of(database: Path) -> str:
+    """What SQLite has against a database, as a sentence; empty when nothing."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await check_database(database)
+    except TimeoutError:
+        return f"SQLite did not get through it within {_CHECK_SECONDS:.0f} seconds."
+    except ArchiveError as error:
+        return error.text
+    except ServiceError as error:
+        return f"it could not be checked: {error.text}"
+    return ""
+
+
+def _leads_to_programs(target: str) -> bool:
+    """Where an image has what anyone may read: a link to an interpreter is the most usual link out of a volume."""
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    is_program = target.startswith("/") and ".." not in parts and parts[:1] != [] and parts[0] in _PROGRAM_DIRECTORIES
+    return is_program or target in _HARMLESS_DEVICES
+
+
+def _is_there(path: Path, target: str) -> bool:
+    try:
+        return os.readlink(path) == target
+    except OSError:
+        return False
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat(follow_symlinks=False).st_size > 0
+    except OSError:
+        return False

@@ -1,0 +1,54 @@
+"""What a jailed child of ours keeps of root's rights, when it has to touch files of other owners.
+
+Used around `agent.jail.enter_from_argv`, which makes root nobody: `lock_into` before it, `keep` after it. For a process
+without root's rights neither does anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CHOWN, DAC_OVERRIDE, FOWNER, FSETID = (1 << number for number in (0, 1, 3, 4))
+"""Give files away; read and write whatever the mode; change others' modes and times; keep a directory's setgid."""
+_SETGID, _SETUID, _SYS_CHROOT = (1 << number for number in (6, 7, 18))
+_PR_SET_KEEPCAPS = 8
+_VERSION_3 = 0x20080522
+
+
+def lock_into(directory: int) -> bool:
+    """Make a directory all there is to see, and let rights outlive the change of user; False if we may not."""
+    _libc().prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    if not _permitted() & _SYS_CHROOT:
+        return False
+    os.fchdir(directory)
+    os.chroot(".")
+    return True
+
+
+def keep(rights: int) -> None:
+    """Give up all rights but these; they have to have been there."""
+    kept = _permitted() & rights
+    data = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
+    if _libc().capset(ctypes.byref(_header()), ctypes.byref(data)):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def may_become_nobody() -> bool:
+    """Whether we are root and may change our user; a container's root may have been left without."""
+    return os.geteuid() == 0 and _permitted() & (_SETGID | _SETUID) == _SETGID | _SETUID
+
+
+def _permitted() -> int:
+    data = (ctypes.c_uint32 * 6)()
+    if _libc().capget(ctypes.byref(_header()), ctypes.byref(data)):
+        raise OSError(ctypes.get_errno(), "capget")
+    return int(data[1])
+
+
+def _header() -> ctypes.Array[ctypes.c_uint32]:
+    return (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
