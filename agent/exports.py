@@ -42,18 +42,21 @@ class ExportPipe:
         async with recipe.export_data(options, tracker) as export:
             header = _completed(export.header, options, recipe=recipe.name, made_by=made_by, clock=self._clock)
             tracker.update(header=header)
-            receipt: Receipt | None = None
             async with (
                 aclosing(export.chunks),
                 aclosing(_counted(export.chunks, tracker)) as chunks,
                 aclosing(send_frames(header, chunks, lambda: (export.counts, export.warnings))) as frames,
             ):
+                end = wire.Frame()
                 async for frame in frames:
                     if frame.HasField("end"):
-                        receipt = Receipt.from_proto(frame.end)
-                    await self._until_taken()
-                    self._frames.put_nowait(frame)
-                await self._until_taken()
+                        end = frame
+                    else:
+                        await self._pass_on(frame)
+        # Only now: what the recipe still finds wrong while it closes has to come before it.
+        await self._pass_on(end)
+        await self._until_taken()
+        receipt = Receipt.from_proto(end.end)
         tracker.update(phase=Phase.DONE, note="", result=Result.SUCCEEDED, receipt=receipt, ended_at=self._clock.now())
 
     def close(self) -> None:
@@ -79,6 +82,10 @@ class ExportPipe:
             yield frame
             has_header = True
             self._frames.task_done()
+
+    async def _pass_on(self, frame: wire.Frame) -> None:
+        await self._until_taken()
+        self._frames.put_nowait(frame)
 
     async def _until_taken(self) -> None:
         """Wait until the caller has taken what was passed on before."""

@@ -14,6 +14,7 @@ from common.errors import AgentUnavailableError, AppUnavailableError, CancelledE
 INTERVAL_SECONDS = 15.0
 """Between two rounds; what waits for its app to start waits so long at most after that."""
 _UNSETTLED = (ImportPhase.RESTORING, ImportPhase.UNDOING)
+_INTERRUPTED = (ImportPhase.STAGING, *_UNSETTLED, ImportPhase.DROPPING)
 _log = structlog.get_logger(__name__)
 
 
@@ -38,7 +39,7 @@ class Housekeeping:
         for transfer in self._transfers.holding(*_UNSETTLED):
             cause = f": {self._obstacle.text}" if self._obstacle else "."
             raise AppUnavailableError(
-                f"Import {transfer.transfer_id} was interrupted; to bring the app's data to one side has to wait{cause}",
+                f"Import {transfer.transfer_id} was interrupted; bringing the app to one side has to wait{cause}",
                 next_step="See that the app runs; the agent tries again by itself.",
             )
 
@@ -46,7 +47,7 @@ class Housekeeping:
         """Go through the journal, before the first call is answered. What cannot be settled yet is tried again."""
         self._transfers.restore(self._journal.read(), self._clock)
         async with self._operations.recipe_lock:
-            await self._settle_all()
+            await self._settle(ImportPhase.STAGED, *_INTERRUPTED)
             await self._imports.drop_superseded()
 
     async def run(self) -> None:
@@ -60,15 +61,15 @@ class Housekeeping:
         if self._operations.running is not None or self._operations.is_closing:
             return
         async with self._operations.recipe_lock:
-            await self._settle_all()
+            await self._settle(*_INTERRUPTED)
             await self._drop_expired()
 
-    async def _settle_all(self) -> None:
+    async def _settle(self, *phases: ImportPhase) -> None:
         self._obstacle = None
         restarted = AgentUnavailableError(
             "The agent was restarted in the middle; the app's data is as it was.", next_step="Import the archive again."
         )
-        for transfer in self._transfers.holding(ImportPhase.STAGING, *_UNSETTLED, ImportPhase.DROPPING):
+        for transfer in self._transfers.holding(*phases):
             interrupted = transfer.phase
             try:
                 await self._imports.settle(transfer, restarted)

@@ -67,6 +67,7 @@ class Operations:
         """
         self.running = transfer
         transfer.failure = transfer.cancelled_with = None
+        transfer.has_begun = False
         transfer.is_cancellable = is_cancellable
         transfer.operation = asyncio.create_task(
             self._run(transfer, work, on_end), name=f"{transfer.state.kind.value} {transfer.transfer_id}"
@@ -83,6 +84,9 @@ class Operations:
             phase=transfer.state.phase.value,
         )
         try:
+            if transfer.cancelled_with is not None:
+                raise transfer.cancelled_with
+            transfer.has_begun = True
             async with self.recipe_lock:
                 await work()
         except asyncio.CancelledError:

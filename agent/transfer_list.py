@@ -28,6 +28,7 @@ class Transfer:
     Attributes:
         entry: its line in the journal while it holds data beside the app's; None for exports.
         operation: the task that works on it now.
+        has_begun: that task has run its first line; asyncio never runs one at all that is cancelled before.
         is_cancellable: an operation is under way and may be ended without harm.
         cancelled_with: why it is being ended.
         failure: the error of its last operation.
@@ -38,6 +39,7 @@ class Transfer:
         self.tracker = Tracker(state, clock)
         self.entry = entry
         self.operation: asyncio.Task[None] | None = None
+        self.has_begun = False
         self.is_cancellable = False
         self.cancelled_with: ServiceError | None = None
         self.failure: ServiceError | None = None
@@ -55,7 +57,8 @@ class Transfer:
         """End its operation with an error, if that can still be done without harm."""
         if self.operation is not None and self.is_cancellable and self.cancelled_with is None:
             self.cancelled_with = error
-            self.operation.cancel()
+            if self.has_begun:
+                self.operation.cancel()
 
 
 class TransferList:

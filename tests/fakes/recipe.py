@@ -71,7 +71,7 @@ class FakeRecipe(Recipe):
 
     async def _reach(self, step: str) -> None:
         (self.directory / f"reached {step}").touch()
-        while (self.directory / f"pause {step}").exists():
+        while (self.directory / f"pause {step}").exists():  # noqa: ASYNC110  # another process removes it
             await asyncio.sleep(0.005)
         if action := self.at.get(step):
             result = action()

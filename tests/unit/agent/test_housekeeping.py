@@ -1,0 +1,163 @@
+"""What the next agent makes of what the last one left when it was killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+
+import pytest
+
+from agent.states import Phase, Result
+from common.errors import AppUnavailableError, ServiceError, TransferNotFoundError
+from tests.unit.agent.conftest import Setting
+
+
+@pytest.fixture
+async def killed(setting: Setting) -> AsyncIterator[dict[str, asyncio.Event]]:
+    """Events that keep the first agent where it was "killed"; it is let go when the test is over."""
+    events: dict[str, asyncio.Event] = {}
+    yield events
+    for event in events.values():
+        event.set()
+    await asyncio.sleep(0)
+
+
+async def kill_at(setting: Setting, step: str, killed: dict[str, asyncio.Event], work: Awaitable[object]) -> None:
+    """Run an operation up to a step, and never see its agent again."""
+    killed[step] = asyncio.Event()
+    reached = asyncio.Event()
+
+    async def stay() -> None:
+        reached.set()
+        await killed[step].wait()
+
+    setting.recipe.at[step] = stay
+    running = asyncio.ensure_future(work)
+    running.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await reached.wait()
+    setting.restart()
+
+
+@pytest.mark.parametrize("step", ["stage begun", "stage chunk", "stage received"])
+async def test_an_import_killed_while_it_was_staged_leaves_nothing(
+    setting: Setting, killed: dict[str, asyncio.Event], step: str
+) -> None:
+    await kill_at(setting, step, killed, setting.stage("t-1"))
+
+    await setting.transfers.housekeeping.recover()
+
+    assert setting.recipe.live == b"old data"
+    assert setting.recipe.beside == set()
+    assert setting.journal_lines == 0
+    state = setting.state("t-1")
+    assert (state.phase, state.result) == (Phase.DONE, Result.FAILED)
+    assert state.failure is not None
+    assert state.failure.reason == "AGENT_UNAVAILABLE"
+
+
+async def test_an_import_that_was_only_staged_is_dropped(setting: Setting) -> None:
+    await setting.stage("t-1")
+    setting.restart()
+
+    await setting.transfers.housekeeping.recover()
+
+    assert setting.recipe.beside == set()
+    with pytest.raises(TransferNotFoundError):
+        await setting.restore("t-1")
+
+
+@pytest.mark.parametrize(
+    ("step", "content"),
+    [("restore begun", b"old data"), ("restore halfway", b"old data"), ("restore swapped", b"new data")],
+)
+async def test_an_import_killed_while_it_was_restored_is_on_one_side(
+    setting: Setting, killed: dict[str, asyncio.Event], step: str, content: bytes
+) -> None:
+    await setting.stage("t-1")
+    await kill_at(setting, step, killed, setting.restore("t-1"))
+
+    await setting.transfers.housekeeping.recover()
+
+    assert setting.recipe.live == content
+    if content == b"new data":
+        assert setting.state("t-1").result is Result.SUCCEEDED
+        assert (await setting.undo()).undone
+        assert setting.recipe.live == b"old data"
+    else:
+        assert setting.state("t-1").result is Result.FAILED
+    assert setting.recipe.beside == set()
+    assert setting.journal_lines == 0
+
+
+@pytest.mark.parametrize(("step", "undone"), [("undo begun", False), ("undo swapped", True)])
+async def test_an_import_killed_while_it_was_undone_is_on_one_side(
+    setting: Setting, killed: dict[str, asyncio.Event], step: str, undone: bool
+) -> None:
+    await setting.run_import("t-1")
+    await kill_at(setting, step, killed, setting.undo("t-1"))
+
+    await setting.transfers.housekeeping.recover()
+
+    state = setting.state("t-1")
+    assert (state.result, state.undone) == (Result.SUCCEEDED, undone)
+    assert (await setting.undo("t-1")).undone
+    assert setting.recipe.live == b"old data"
+    assert setting.recipe.beside == set()
+
+
+async def test_previous_data_stays_kept_over_a_restart(setting: Setting) -> None:
+    before = await setting.run_import("t-1")
+    setting.restart()
+
+    await setting.transfers.housekeeping.recover()
+
+    assert setting.state("t-1") == before
+    assert (await setting.undo()).undone
+    assert setting.recipe.live == b"old data"
+
+
+async def test_only_the_latest_of_two_kept_imports_stays_kept(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await setting.run_import("t-1", b"first")
+    setting.clock.advance(60)
+    await setting.stage("t-2", b"second")
+    await kill_at(setting, "discard", killed, setting.restore("t-2"))
+
+    await setting.transfers.housekeeping.recover()
+
+    assert setting.journal_lines == 1
+    await setting.undo()
+    assert setting.recipe.live == b"first"
+
+
+async def test_an_app_that_is_down_does_not_keep_the_agent_from_starting(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await setting.stage("t-1")
+    await kill_at(setting, "restore halfway", killed, setting.restore("t-1"))
+    setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(AppUnavailableError("It does not answer."))
+
+    await setting.transfers.housekeeping.recover()
+
+    with pytest.raises(AppUnavailableError, match=r"t-1 was interrupted.*It does not answer"):
+        await anext(setting.transfers.export("t-2", "", {}))
+    del setting.recipe.at["recover"]
+    await setting.transfers.housekeeping.tidy()
+    assert setting.recipe.live == b"old data"
+    assert (await setting.run_import("t-3")).result is Result.SUCCEEDED
+
+
+async def test_a_recipe_at_fault_while_recovering_does_not_end_the_agent(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await setting.stage("t-1")
+    await kill_at(setting, "restore halfway", killed, setting.restore("t-1"))
+    setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(RuntimeError("secret detail"))
+
+    await setting.transfers.housekeeping.recover()
+
+    with pytest.raises(ServiceError) as caught:
+        await setting.stage("t-2")
+    assert "secret" not in caught.value.text
+    assert (await setting.transfers.overview()).running is None
