@@ -1,94 +1,83 @@
-"""The real grpcurl against controller and agents, over mutual TLS and with a token, as docs/debugging.md shows it."""
+"""The commands of docs/debugging.md, run as they stand there: the real grpcurl, mutual TLS, a token."""
 
 from __future__ import annotations
 
-import json
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.world import DATABASE_ID, World
+from tools.deployment import write_demo_file
 from tools.servers import grpcurl
 
-CONTROLLER_NAME = "controller.mathison.internal"
-DATABASE_AGENT_NAME = f"{DATABASE_ID}.agent.mathison.internal"
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGE = (CHECKOUT / "docs" / "debugging.md").read_text()
+SET_UP, *BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE.split("## The wire, with grpcurl")[1], re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+EXPECTED = {
+    "controller list": ["mathison.data.v1.DataController", "grpc.health.v1.Health"],
+    "controller describe mathison.data.v1.DataController": ["rpc ExportApp", "rpc ImportApp"],
+    "agent list": ["mathison.data.v1.DataAgent", "grpc.health.v1.Health"],
+    "agent describe mathison.data.v1.DataAgent": ["rpc Export ", "rpc Stage "],
+    "DataController/ListApps": [f'"appId": "{DATABASE_ID}"', '"isAvailable": true'],
+    "DataController/DescribeApp": ['"recipe": "postgresql"', '"canExport": true'],
+    "DataAgent/Describe": [f'"appId": "{DATABASE_ID}"', '"canImport": true'],
+    "DataController/ExportApp": ['"end": {', '"sha256": "'],
+    "DataAgent/Export": ['"end": {', '"sha256": "'],
+    "DataAgent/WatchTransfer": ["TRANSFER_RESULT_SUCCEEDED"],
+    "controller grpc.health.v1.Health/Check": ["SERVING"],
+    "agent grpc.health.v1.Health/Check": ["SERVING"],
+}
 
 
 @pytest.fixture(scope="module")
-def program() -> Path:
-    return grpcurl()
+def environment(world: World) -> dict[str, str]:
+    grpcurl()
+    demo_file = world.folder / "demo.json"
+    write_demo_file(demo_file, world.deployment)
+    return {**os.environ, "MATHISON_DEMO": str(demo_file)}
 
 
-def call(world: World, program: Path, address: str, name: str, *words: str, options: tuple[str, ...] = ()) -> str:
-    """Run it; its words are what stands in the documentation."""
-    client = world.deployment.client
-    identity = ["-cacert", client.authorities, "-cert", client.certificate, "-key", client.key]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_documented_command_shows_what_it_should(world: World, environment: dict[str, str], command: str) -> None:
+    (expected,) = (words for name, words in EXPECTED.items() if re.search(rf"{re.escape(name)}( \||$)", command))
+
     ended = subprocess.run(
-        [str(word) for word in (program, *identity, "-authority", name, *options, address, *words)],
-        env={"MATHISON_TOKEN": world.deployment.token},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        ["bash", "-o", "pipefail", "-e", "-c", f"{SET_UP}\n{command}"],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    assert [words for words in expected if words not in ended.stdout] == []
 
 
-def call_controller(world: World, program: Path, *words: str, data: str = "") -> str:
-    # From the environment, so that the token does not stand on argv.
-    options: tuple[str, ...] = ("-expand-headers", "-H", "authorization: Bearer ${MATHISON_TOKEN}")
-    if data:
-        options = (*options, "-d", data)
-    return call(world, program, world.deployment.grpc_address, CONTROLLER_NAME, *words, options=options)
+def test_a_caller_without_a_certificate_is_refused(world: World) -> None:
+    for address in (world.deployment.grpc_address, world.deployment[DATABASE_ID].address):
+        ended = subprocess.run(
+            [grpcurl(), "-insecure", address, "list"], capture_output=True, text=True, timeout=60, check=False
+        )
+
+        assert ended.returncode != 0
 
 
-def call_agent(world: World, program: Path, *words: str, data: str = "") -> str:
-    address = world.deployment[DATABASE_ID].address
-    return call(world, program, address, DATABASE_AGENT_NAME, *words, options=("-d", data) if data else ())
-
-
-def test_list_names_the_services(world: World, program: Path) -> None:
-    of_controller = call_controller(world, program, "list").split()
-    of_agent = call_agent(world, program, "list").split()
-
-    assert "mathison.data.v1.DataController" in of_controller
-    assert "mathison.data.v1.DataAgent" in of_agent
-    assert "grpc.health.v1.Health" in of_controller
-    assert "grpc.health.v1.Health" in of_agent
-
-
-def test_describe_shows_the_calls(world: World, program: Path) -> None:
-    of_controller = call_controller(world, program, "describe", "mathison.data.v1.DataController")
-    of_agent = call_agent(world, program, "describe", "mathison.data.v1.DataAgent")
-
-    assert "rpc ExportApp" in of_controller
-    assert "rpc Export " in of_agent
-
-
-def test_describe_app_and_describe_tell_about_the_app(world: World, program: Path) -> None:
-    asked = json.dumps({"app_id": DATABASE_ID})
-    by_controller = json.loads(
-        call_controller(world, program, "mathison.data.v1.DataController/DescribeApp", data=asked)
-    )
-    by_agent = json.loads(call_agent(world, program, "mathison.data.v1.DataAgent/Describe"))
-
-    assert by_controller["description"]["recipe"] == "postgresql"
-    assert by_agent["appId"] == DATABASE_ID
-    assert by_agent["canExport"] is True
-
-
-def test_export_sends_frames_to_the_last_one(world: World, program: Path) -> None:
-    asked = json.dumps({"app_id": DATABASE_ID, "transfer_id": "by-grpcurl"})
-    by_controller = call_controller(world, program, "mathison.data.v1.DataController/ExportApp", data=asked)
-    by_agent = call_agent(
-        world, program, "mathison.data.v1.DataAgent/Export", data=json.dumps({"transfer_id": "by-grpcurl-too"})
+def test_a_caller_without_a_token_is_refused_by_the_controller(world: World, environment: dict[str, str]) -> None:
+    ended = subprocess.run(
+        ["bash", "-c", f"{SET_UP}\nMATHISON_TOKEN=wrong\ncontroller mathison.data.v1.DataController/ListApps"],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
-    for frames in (by_controller, by_agent):
-        assert '"header"' in frames[:1000]
-        end = json.loads("{" + frames[frames.rindex('"end": {') :])["end"]
-        assert len(end["sha256"]) == 64
-
-
-def test_health_is_served(world: World, program: Path) -> None:
-    assert "SERVING" in call_controller(world, program, "grpc.health.v1.Health/Check")
-    assert "SERVING" in call_agent(world, program, "grpc.health.v1.Health/Check")
+    assert ended.returncode != 0
+    assert "Unauthenticated" in ended.stderr
