@@ -33,9 +33,7 @@ class Rename(NamedTuple):
     comment: str | None
 
 
-async def exchange(
-    manager: Login, renames: Sequence[Rename], *, key: str, within_seconds: float = SWAP_SECONDS
-) -> None:
+async def exchange(manager: Login, renames: Sequence[Rename], *, key: str) -> None:
     """Do all renames, in order, or none.
 
     Args:
@@ -44,7 +42,7 @@ async def exchange(
         AppBusyError: sessions that the manager may not end, or prepared transactions, are in the way.
     """
     session = session_name(key)
-    deadline = asyncio.get_running_loop().time() + within_seconds
+    deadline = asyncio.get_running_loop().time() + SWAP_SECONDS
     async with (
         connect(manager, application_name=session) as renaming,
         connect(manager, application_name=session) as ending,

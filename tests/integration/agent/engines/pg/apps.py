@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.fingerprint import Fingerprint, fingerprint
 from agent.recipes.base import ExportOptions, Limits, Preview
 from agent.recipes.postgresql import PostgresqlRecipe
-from common.errors import ServiceError
 from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings, upload_of
 from tools.servers import PostgresServer, postgres
 
@@ -91,13 +90,19 @@ class PostgresApp:
         file.write_text(text + "\n")
         return str(file)
 
-    def run(self, statement: str | sql.Composable, *, on: str | None = None, as_app: bool = False) -> list[Any]:
+    def run(
+        self,
+        statement: str | sql.Composable,
+        *,
+        on: str | None = None,
+        as_app: bool = False,
+        values: Sequence[object] | None = None,
+    ) -> list[Any]:
         """Execute something; its rows. As the superuser, unless the app does it."""
         user, password = (self.role, self.password) if as_app else (None, None)
-        with psycopg.connect(
-            self.server.dsn(on or self.database, user, password=password), autocommit=True
-        ) as connection:
-            cursor = connection.execute(statement)  # type: ignore[arg-type]  # tests write SQL by hand
+        dsn = self.server.dsn(on or self.database, user, password=password)
+        with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
+            cursor = connection.execute(statement, values)  # type: ignore[arg-type]  # tests write SQL by hand
             return cursor.fetchall() if cursor.description else []
 
     def login(self, database: str | None = None) -> Login:
@@ -157,9 +162,7 @@ class PostgresApp:
             statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             self.run(statement, on="postgres")
         for (name,) in [*self.run(_OUR_ROLES, on="postgres"), (self.role,)]:
-            with suppress(ServiceError):
-                self.run(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)), on="postgres")
-                self.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)), on="postgres")
+            self.run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)), on="postgres")
 
 
 _OUR_DATABASES = "SELECT datname FROM pg_database WHERE starts_with(datname, 'mathison_')"

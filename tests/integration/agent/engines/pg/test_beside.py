@@ -1,0 +1,384 @@
+"""Imports into a database of its own beside the app's: what arrives, what is carried over, what a failure leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from agent.recipes.base import Limits, Step
+from common.errors import (
+    AppUnavailableError,
+    InvalidRequestError,
+    NoSpaceError,
+    NothingToUndoError,
+    ServiceError,
+    TransferNotFoundError,
+)
+from tests.fakes.imports import MemoryRecord, upload_of
+from tests.integration.agent.engines.pg.apps import PostgresApp
+from tests.integration.agent.engines.pg.conftest import MakeApp
+from tools.servers import MAJORS, PostgresServer, postgres
+
+NAME_OF_63_BYTES = "Datenbank " + "ä" * 26 + "!"
+
+
+@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("form", ["sql.gz", "custom"])
+async def test_a_round_trip_brings_back_the_same(make_app: MakeApp, major: int, form: str) -> None:
+    app = make_app(major)
+    app.fill()
+    exported = await app.fingerprint()
+    archive = await app.export(form)
+    app.run("DROP SCHEMA shop CASCADE; CREATE TABLE public.added (a int)", as_app=True)
+
+    record = await app.bring_in(archive)
+
+    assert exported.differences(await app.fingerprint()) == []
+    await app.recipe.discard(record)
+    assert app.left_over() == []
+
+
+async def test_staging_changes_nothing_and_says_what_an_import_would_change(app: PostgresApp) -> None:
+    app.run("CREATE TABLE kept (a int); CREATE TABLE gone (a int); INSERT INTO kept VALUES (1), (2)", as_app=True)
+    archive = await app.export()
+    app.run("DROP TABLE gone; CREATE TABLE added (a int); ANALYZE", as_app=True)
+    before = await app.fingerprint()
+
+    record, preview = await app.stage(archive)
+
+    assert before.differences(await app.fingerprint()) == []
+    assert preview.counts_now["tables"] == preview.counts_after["tables"] == 2
+    assert preview.counts_after["rows"] == 2
+    assert "New tables: public.gone." in preview.changes
+    assert "Tables that will be gone: public.added." in preview.changes
+    assert preview.header is not None
+    assert preview.header.app_id == "shop.db"
+    assert app.progress.steps[-1] is Step.VERIFYING
+    await app.recipe.discard(record)
+    assert app.left_over() == []
+
+
+async def test_undo_brings_the_previous_data_back_and_drops_what_came_since(app: PostgresApp) -> None:
+    app.fill()
+    app.run(f"COMMENT ON DATABASE {app.database} IS 'the shop''s own'", on="postgres")
+    archive = await app.export()
+    app.run("DELETE FROM shop.products WHERE id NOT IN (SELECT product_id FROM shop.order_lines)", as_app=True)
+    app.run("CREATE TABLE public.previous AS SELECT 42 AS answer", as_app=True)
+    previous = await app.fingerprint()
+    record = await app.bring_in(archive)
+    app.run("CREATE TABLE public.written_since (a int)", as_app=True)
+
+    await app.recipe.undo(record, app.progress)
+
+    assert previous.differences(await app.fingerprint()) == []
+    assert app.run(_COMMENT, on="postgres", values=[app.database]) == [("the shop's own",)]
+    assert app.left_over() == []
+
+
+async def test_what_hangs_on_the_database_is_carried_over(app: PostgresApp) -> None:
+    other = f"reader_{app.role}"
+    database, role = app.database, app.role
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await app.export()
+    app.run(
+        f"""
+        CREATE ROLE {other};
+        COMMENT ON DATABASE {database} IS 'it''s "here"';
+        ALTER DATABASE {database} CONNECTION LIMIT 17;
+        ALTER DATABASE {database} SET search_path TO "$user", 'o''dd "one"', public;
+        ALTER DATABASE {database} SET datestyle TO 'German, DMY';
+        ALTER DATABASE {database} SET "app.tenant" TO 'a=b, "c"';
+        ALTER ROLE {role} IN DATABASE {database} SET work_mem TO '7MB';
+        ALTER ROLE ALL IN DATABASE {database} SET statement_timeout TO '71s';
+        REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC;
+        GRANT CONNECT ON DATABASE {database} TO {other} WITH GRANT OPTION
+        """,
+        on="postgres",
+    )
+    try:
+        before = _hangs_on(app)
+
+        await app.bring_in(archive)
+
+        assert _hangs_on(app) == before
+        assert app.run("SHOW search_path", as_app=True) == [('"$user", "o\'dd ""one""", public',)]
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {other}", on="postgres")
+
+
+_COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+
+
+def _hangs_on(app: PostgresApp) -> list[object]:
+    return [
+        *app.run(
+            "SELECT pg_get_userbyid(datdba), datconnlimit, datacl::text, shobj_description(oid, 'pg_database'),"
+            " pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = %s",
+            values=[app.database],
+        ),
+        *app.run(
+            "SELECT coalesce(setrole::regrole::text, ''), setconfig FROM pg_db_role_setting s"
+            " JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s ORDER BY 1",
+            values=[app.database],
+        ),
+    ]
+
+
+@pytest.mark.parametrize("major", [14, 17])
+async def test_owners_and_grants_of_what_is_in_both_are_carried_over(make_app: MakeApp, major: int) -> None:
+    app = make_app(major)
+    other = f"reader_{app.role}"
+    app.fill()
+    app.run("CREATE TABLE public.only_now (a int); CREATE SEQUENCE shop.other_number", as_app=True)
+    archive = await app.export()
+    app.run(f"CREATE ROLE {other}", on="postgres")
+    app.run(
+        f"""
+        GRANT USAGE ON SCHEMA shop TO {other};
+        GRANT SELECT, INSERT ON shop.products TO {other};
+        GRANT UPDATE (note), SELECT (id) ON shop.customers TO {other};
+        GRANT USAGE ON SEQUENCE shop.invoice_number TO {other} WITH GRANT OPTION;
+        REVOKE EXECUTE ON FUNCTION shop.total(numeric, integer) FROM PUBLIC;
+        REVOKE USAGE ON TYPE shop.state FROM PUBLIC;
+        GRANT SELECT ON public.only_now TO {other};
+        DROP TABLE public.only_now;
+        ALTER TABLE shop.cache OWNER TO {other};
+        ALTER VIEW shop.order_totals OWNER TO {other};
+        ALTER MATERIALIZED VIEW shop.z_first OWNER TO {other};
+        ALTER FUNCTION shop.noted() OWNER TO {other};
+        ALTER TYPE shop.span OWNER TO {other};
+        ALTER SEQUENCE shop.other_number OWNER TO {other};
+        ALTER SCHEMA "Größe und Maß" OWNER TO {other};
+        ALTER DEFAULT PRIVILEGES FOR ROLE {app.role} IN SCHEMA shop GRANT SELECT ON TABLES TO {other};
+        ALTER DEFAULT PRIVILEGES FOR ROLE {app.role} REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
+        """
+    )
+    try:
+        before = _owners_and_grants(app)
+
+        _, preview = await app.stage(archive, record := MemoryRecord())
+        await app.recipe.restore(record, app.progress)
+
+        assert preview.warnings == ()
+        after = _owners_and_grants(app)
+        assert set(before) - set(after) == set()
+        assert {name for name, *_ in set(after) - set(before)} == {"only_now"}
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {other}", on="postgres")
+
+
+def _owners_and_grants(app: PostgresApp) -> list[tuple[object, ...]]:
+    return app.run(r"""
+        SELECT c.oid::regclass::text, c.relowner::regrole::text,
+               (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(c.relacl) AS x)::text
+          FROM pg_class c WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' AND relkind <> 'i'
+        UNION ALL SELECT a.attrelid::regclass::text || a.attname, '', a.attacl::text FROM pg_attribute a
+         WHERE attacl IS NOT NULL AND attrelid >= 16384
+        UNION ALL SELECT 'schema ' || nspname, nspowner::regrole::text,
+                         (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(nspacl) AS x)::text
+          FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'
+        UNION ALL SELECT oid::regprocedure::text, proowner::regrole::text, proacl::text FROM pg_proc
+         WHERE pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
+        UNION ALL SELECT 'type ' || oid::regtype::text, typowner::regrole::text, typacl::text FROM pg_type
+         WHERE typnamespace::regnamespace::text !~ '^(pg_|information_schema)' AND typtype IN ('e', 'd', 'r')
+        UNION ALL SELECT 'default ' || defaclrole::regrole || defaclnamespace::regnamespace || defaclobjtype::text, '',
+                         (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(defaclacl) AS x)::text
+          FROM pg_default_acl
+    """)
+
+
+async def test_a_database_that_a_superuser_owns_stays_so_and_the_app_can_write(app: PostgresApp) -> None:
+    app.run(f"ALTER DATABASE {app.database} OWNER TO postgres", on="postgres")
+    app.run(f"GRANT ALL ON SCHEMA public TO {app.role}")
+    app.run("CREATE TABLE t (a serial)", as_app=True)
+    archive = await app.export()
+
+    await app.bring_in(archive)
+
+    app.run("INSERT INTO t DEFAULT VALUES; ALTER TABLE t ADD b int; CREATE TABLE more (a int)", as_app=True)
+    assert app.run("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()") == [
+        ("postgres",)
+    ]
+
+
+async def test_a_failed_import_leaves_the_app_and_the_server_as_they_were(app: PostgresApp) -> None:
+    app.fill()
+    before = await app.fingerprint()
+    archive = (await app.export("sql")).replace(b"CREATE TABLE shop.files", b"CREATE TABLE shop.customers")
+
+    with pytest.raises(ServiceError):
+        await app.stage(archive)
+
+    assert before.differences(await app.fingerprint()) == []
+    assert app.left_over() == []
+
+
+@pytest.mark.parametrize("major", [15, 17])
+async def test_an_extension_that_only_a_superuser_may_create_is_there_before_the_archive(
+    make_app: MakeApp, major: int
+) -> None:
+    app = make_app(major)
+    app.run("CREATE SCHEMA stats; CREATE EXTENSION pg_stat_statements SCHEMA stats; CREATE EXTENSION pg_buffercache")
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await app.export()
+    before = await app.fingerprint()
+
+    await app.bring_in(archive)
+
+    assert before.differences(await app.fingerprint()) == []
+
+
+async def test_an_extension_that_the_archive_does_not_know_is_not_brought_back(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await app.export()
+    app.run("CREATE EXTENSION pg_stat_statements")
+
+    await app.bring_in(archive)
+
+    assert app.run("SELECT extname FROM pg_extension ORDER BY 1") == [("plpgsql",)]
+
+
+@pytest.mark.parametrize(
+    ("major", "create_options"),
+    [
+        (17, "ENCODING 'LATIN1' LOCALE 'C'"),
+        (13, "ENCODING 'SQL_ASCII' LOCALE 'C'"),
+        (15, "LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' LOCALE 'C'"),
+        (17, "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"),
+        (18, "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST' LOCALE 'C'"),
+    ],
+)
+async def test_encoding_and_locale_are_those_of_the_old_database(
+    make_app: MakeApp, major: int, create_options: str
+) -> None:
+    app = make_app(major, create_options=f"TEMPLATE template0 {create_options}")
+    app.run("CREATE TABLE \"größe\" AS SELECT 'Ärger' AS text", as_app=True)
+    before = await app.fingerprint()
+    wanted = _locale(app)
+    archive = await app.export()
+
+    await app.bring_in(archive)
+
+    assert before.differences(await app.fingerprint()) == []
+    assert _locale(app) == wanted
+
+
+def _locale(app: PostgresApp) -> dict[str, object]:
+    [(row,)] = app.run("SELECT to_jsonb(d) FROM pg_database d WHERE datname = current_database()")
+    return {
+        name: value for name, value in row.items() if "loc" in name or name in ("encoding", "datcollate", "datctype")
+    }
+
+
+@pytest.mark.parametrize("database", [NAME_OF_63_BYTES, "we\"ird 'name'", "a=b c=d"])
+async def test_any_name_of_a_database_can_be_imported_and_undone(make_app: MakeApp, database: str) -> None:
+    app = make_app(database=database)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await app.export()
+    app.run("UPDATE t SET a = 2", as_app=True)
+
+    record = await app.bring_in(archive)
+    imported = app.run("SELECT a FROM t")
+    await app.recipe.undo(record, app.progress)
+
+    assert (imported, app.run("SELECT a FROM t")) == ([(1,)], [(2,)])
+    assert app.left_over() == []
+
+
+async def test_an_app_in_the_database_postgres_can_be_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with PostgresServer(postgres(17)) as server:
+        server.psql("CREATE TABLE t AS SELECT 1 AS a")
+        app = PostgresApp(server, tmp_path_factory.mktemp("app"))
+        app.database = "postgres"
+        app.recipe = app.new_recipe(database="postgres", maintenance_database="postgres")
+        archive = await app.export()
+        server.psql("UPDATE t SET a = 2")
+
+        record = await app.bring_in(archive)
+        imported = app.run("SELECT a FROM t")
+        await app.recipe.undo(record, app.progress)
+
+        assert (imported, app.run("SELECT a FROM t")) == ([(1,)], [(2,)])
+
+
+async def test_what_a_lost_journal_left_is_dropped_by_the_next_import_and_what_is_kept_is_reported(
+    app: PostgresApp,
+) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await app.export()
+    await app.stage(archive, forgotten := MemoryRecord())
+    await app.bring_in(archive)
+    await app.bring_in(archive)
+
+    record, preview = await app.stage(archive)
+
+    assert f"database mathison_new_{forgotten.key}" not in app.left_over()
+    assert any("Databases of earlier imports are still there" in warning for warning in preview.warnings)
+    assert len([one for one in app.left_over() if "mathison_kept_" in one]) == 2
+    await app.recipe.discard(record)
+
+
+async def test_what_another_app_staged_in_the_same_server_is_left_alone(make_app: MakeApp) -> None:
+    app, other = make_app(), make_app()
+    for one in (app, other):
+        one.run("CREATE TABLE t (a int)", as_app=True)
+    staged, _ = await other.stage(await other.export())
+
+    await app.stage(await app.export())
+
+    await other.recipe.restore(staged, other.progress)
+
+
+async def test_restoring_what_is_not_staged_and_undoing_what_is_not_kept_are_refused(app: PostgresApp) -> None:
+    record = MemoryRecord(facts={"way": "beside"})
+
+    with pytest.raises(TransferNotFoundError):
+        await app.recipe.restore(record, app.progress)
+    with pytest.raises(NothingToUndoError):
+        await app.recipe.undo(record, app.progress)
+
+
+async def test_discarding_is_repeatable_and_needs_nothing_to_be_there(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    record, _ = await app.stage(await app.export())
+
+    await app.recipe.discard(record)
+    await app.recipe.discard(record)
+    await app.recipe.discard(MemoryRecord())
+
+    assert app.left_over() == []
+
+
+async def test_an_import_stops_before_it_fills_the_disk(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await app.export()
+    app.limits = dataclasses.replace(Limits(), free_bytes=1 << 60)
+    app.recipe = app.new_recipe()
+
+    with pytest.raises(NoSpaceError, match="MiB left at"):
+        await app.stage(archive)
+
+    assert app.left_over() == []
+
+
+async def test_an_unknown_option_is_refused(app: PostgresApp) -> None:
+    with pytest.raises(InvalidRequestError, match="mode"):
+        await app.recipe.stage(upload_of(b"", {"mode": "x"}), MemoryRecord(), app.progress)
+
+
+async def test_a_role_that_pg_hba_does_not_let_in_is_noticed_before_the_upload_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with PostgresServer(postgres(17)) as server:
+        hba = server.data_directory / "pg_hba.conf"
+        app = PostgresApp(server, tmp_path_factory.mktemp("app"))
+        hba.write_text("host all postgres 127.0.0.1/32 scram-sha-256\n")
+        server.psql("SELECT pg_reload_conf()")
+
+        with pytest.raises(AppUnavailableError, match=r"mathison_restore_.*pg_hba"):
+            await app.stage(b"never read")
+
+        assert app.left_over() == []
