@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -23,7 +24,7 @@ from common.errors import (
 )
 from common.frames import MAX_CHUNK_BYTES, RunningDigest
 from common.headers import Receipt
-from controller.agents import Agent, StageCall
+from controller.agents import Agent
 from controller.raw_frames import RawFrame, frame_in_request
 from mathison.data.v1 import agent_pb2 as wire
 from mathison.data.v1.transfer_pb2 import TransferState
@@ -33,6 +34,9 @@ FIRST_WORD_SECONDS = 1.0
 send it. An agent that says nothing gets it then."""
 
 Publish = Callable[[TransferState], None]
+
+if TYPE_CHECKING:
+    from controller.agents import StageCall
 
 
 class StreamCheck:

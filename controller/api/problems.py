@@ -113,7 +113,7 @@ def _refusal(refusal: web.HTTPException) -> web.Response:
 def _answer(content: dict[str, Any], headers: dict[str, str]) -> web.Response:
     return web.Response(
         status=content["status"],
-        reason=None if content["status"] in HTTPStatus else content["title"],
+        reason=content["title"],  # 499 has none of its own
         body=msgspec.json.encode(content),
         content_type="application/problem+json",
         headers={hdrs.CACHE_CONTROL: "no-store", **headers},

@@ -1,0 +1,338 @@
+"""Export through the real controller: whole or visibly broken."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from common.errors import AppUnavailableError, FormatNotSupportedError, ServiceError, ToolFailedError
+from tests.fakes.fake_agent import BLOCK, ExportPlan, FakeAgent, Launch
+from tests.fixtures.controller import ControllerProcess
+from tests.fixtures.waiting import until
+
+EXPORT = "/api/deployments/shop.db/export-data"
+
+
+async def curl(*arguments: str) -> tuple[int, bytes]:
+    """The real curl: its exit status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        "curl", "--silent", *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output
+
+
+def curl_export(controller: ControllerProcess, token: str, target: Path) -> list[str]:
+    headers = ["--header", f"Authorization: Bearer {token}"]
+    return ["--request", "POST", *headers, "--output", str(target), controller.rest + EXPORT]
+
+
+async def test_an_export_arrives_whole_with_its_headers(
+    client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
+) -> None:
+    async with client.post(EXPORT, params={"format": "sql.gz", "option.tables": "a", "database": "app"}) as answer:
+        content = await answer.read()
+
+    assert answer.status == 200
+    assert content == BLOCK * 3
+    assert answer.content_type == "application/gzip"
+    assert "Content-Length" not in answer.headers
+    assert answer.headers["Mathison-Recipe"] == "postgresql"
+    assert answer.headers["Mathison-Format"] == "sql.gz"
+    assert answer.headers["Mathison-Engine-Version"] == "17.6"
+    request = agent.export_requests[0]
+    assert (request.format, dict(request.options)) == ("sql.gz", {"tables": "a", "database": "app"})
+    assert answer.headers["Mathison-Transfer"] == request.transfer_id
+
+
+async def test_an_export_leaves_two_lines_in_the_audit_log(
+    client: aiohttp.ClientSession, controller: ControllerProcess
+) -> None:
+    async with client.post(EXPORT, headers={"Mathison-Transfer": "t-1"}) as answer:
+        await answer.read()
+
+    await until(lambda: len(controller.audit()) == 2)
+    started, ended = controller.audit()
+    assert (started["result"], ended["result"]) == ("started", "succeeded")
+    for line in (started, ended):
+        assert (line["action"], line["app_id"], line["transfer_id"]) == ("export", "shop.db", "t-1")
+        assert (line["caller"], line["remote_address"]) == ("tester", "127.0.0.1")
+    assert ended["size_bytes"] == len(BLOCK) * 3
+    assert ended["sha256"] == hashlib.sha256(BLOCK * 3).hexdigest()
+    assert controller.state.audit.stat().st_mode & 0o777 == 0o600
+
+
+async def test_file_names_cannot_leave_their_header(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    agent.export_plan.header.file_name = '../r\u00e9sum\u00e9 "1"\r\nSet-Cookie: a=b.sql'
+    agent.export_plan.header.engine_version = "17\r\nX: y"
+    agent.export_plan.header.media_type = "text/html\r\nX: y"
+
+    async with client.post(EXPORT) as answer:
+        await answer.read()
+
+    assert answer.headers["Content-Disposition"] == (
+        'attachment; filename="r_sum_ _1___Set-Cookie: a=b.sql"; '
+        "filename*=UTF-8''r%C3%A9sum%C3%A9%20%221%22%0D%0ASet-Cookie%3A%20a%3Db.sql"
+    )
+    assert answer.content_disposition is not None
+    assert "Set-Cookie" not in answer.headers
+    assert answer.content_type == "application/octet-stream"
+
+
+async def test_an_empty_archive_is_a_whole_empty_file(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    agent.export_plan.chunks = 0
+
+    async with client.post(EXPORT) as answer:
+        content = await answer.read()
+
+    assert (answer.status, content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        pytest.param(AppUnavailableError("PostgreSQL does not answer.", next_step="Start it."), 503, id="app away"),
+        pytest.param(FormatNotSupportedError("There is no format 'x'."), 400, id="format"),
+        pytest.param(ToolFailedError("pg_dump: out of memory"), 502, id="tool"),
+    ],
+)
+async def test_what_fails_before_the_first_chunk_is_a_clean_problem(
+    client: aiohttp.ClientSession, agent: FakeAgent, refusal: ServiceError, status: int
+) -> None:
+    agent.export_plan.refusal = refusal
+
+    async with client.post(EXPORT, headers={"Mathison-Transfer": "t-1"}) as answer:
+        problem = json.loads(await answer.read())
+
+    assert answer.status == problem["status"] == status
+    assert answer.content_type == "application/problem+json"
+    assert problem["type"] == "https://data.mathison.io/errors/" + refusal.reason.lower().replace("_", "-")
+    assert (problem["reason"], problem["detail"]) == (refusal.reason, refusal.text)
+    assert problem["next_step"] == refusal.next_step
+    assert problem["transfer_id"] == answer.headers["Mathison-Transfer"] == "t-1"
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+async def test_a_failure_after_the_header_but_before_the_first_chunk_is_a_clean_problem(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.export_plan = ExportPlan(chunks=0, failure=ToolFailedError("pg_dump was killed"))
+
+    async with client.post(EXPORT) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (502, "TOOL_FAILED")
+
+
+BROKEN = [
+    pytest.param(ExportPlan(failure=ToolFailedError("pg_dump was killed")), "TOOL_FAILED", id="the tool fails"),
+    pytest.param(ExportPlan(sends_end=False), "AGENT_UNAVAILABLE", id="no end frame"),
+    pytest.param(ExportPlan(end_sha256="0" * 64), "DIGEST_MISMATCH", id="wrong digest"),
+]
+
+
+@pytest.mark.parametrize(("plan", "reason"), BROKEN)
+async def test_a_broken_export_makes_curl_fail(
+    controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path, plan: ExportPlan, reason: str
+) -> None:
+    agent.export_plan = plan
+
+    status, _ = await curl(*curl_export(controller, token, tmp_path / "file"))
+
+    assert status in (18, 56)  # partial file, failure in receiving
+    assert controller.audit()[-1]["result"] == "failed"
+    assert controller.audit()[-1]["reason"] == reason
+
+
+@pytest.mark.parametrize(("plan", "reason"), BROKEN)
+async def test_a_broken_export_makes_aiohttp_raise(
+    client: aiohttp.ClientSession, agent: FakeAgent, plan: ExportPlan, reason: str
+) -> None:
+    agent.export_plan = plan
+
+    with pytest.raises(aiohttp.ClientError):
+        async with client.post(EXPORT) as answer:
+            await answer.read()
+
+
+async def test_a_whole_export_makes_curl_succeed(controller: ControllerProcess, token: str, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+
+    status, _ = await curl(*curl_export(controller, token, target))
+
+    assert status == 0
+    assert target.read_bytes() == BLOCK * 3
+
+
+async def test_an_agent_killed_in_the_middle_makes_curl_fail(
+    stopped_controller: ControllerProcess, tmp_path: Path
+) -> None:
+    controller = stopped_controller
+    identity = controller.agent_identity("shop.db")
+    launch = Launch(
+        app_id="shop.db",
+        key=identity.key,
+        certificate=identity.certificate,
+        authorities=identity.authorities,
+        address="127.0.0.1:0",
+        chunks=10_000,
+        pause_seconds=0.01,
+    )
+    (tmp_path / "launch").write_bytes(msgspec.msgpack.encode(launch))
+    program = [sys.executable, "-m", "tests.fakes.fake_agent", str(tmp_path / "launch")]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, env={"PYTHONPATH": ".:protos"}) as process:
+        assert process.stdout is not None
+        controller.apps["shop.db"] = (await asyncio.to_thread(process.stdout.readline)).decode().strip()
+        await controller.start()
+        target = tmp_path / "file"
+        running = asyncio.create_task(curl(*curl_export(controller, controller.token(), target)))
+        await until(lambda: target.exists() and target.stat().st_size > 5 * len(BLOCK))
+
+        process.send_signal(signal.SIGKILL)
+        status, _ = await running
+
+    assert status in (18, 56)
+    assert controller.audit()[-1]["reason"] == "AGENT_UNAVAILABLE"
+
+
+async def test_a_client_who_leaves_while_the_agent_is_silent_ends_the_dump_within_a_second(
+    client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
+) -> None:
+    agent.export_plan = ExportPlan(chunks=1, hangs_after_chunks=True)
+    answer = await client.post(EXPORT)
+    await answer.content.readany()
+
+    answer.close()
+
+    await asyncio.wait_for(agent.export_ended.wait(), 1)
+    await until(lambda: len(controller.audit()) == 2)
+    assert controller.audit()[-1]["result"] == "cancelled"
+
+
+async def test_a_client_who_leaves_while_the_controller_is_blocked_writing_ends_the_dump_within_a_second(
+    controller: ControllerProcess, agent: FakeAgent, token: str
+) -> None:
+    agent.export_plan.chunks = 1_000
+    host, _, port = controller.rest.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        request = f"POST {EXPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+        await asyncio.to_thread(connection.sendall, request.encode())
+        await until_it_stands_still(agent)
+
+    await asyncio.wait_for(agent.export_ended.wait(), 1)
+    assert agent.exported_chunks < 100
+
+
+async def until_it_stands_still(agent: FakeAgent) -> None:
+    """Returns once the agent has sent something and then nothing for half a second."""
+    before = -1
+    async with asyncio.timeout(30):
+        while before != agent.exported_chunks or before <= 0:
+            before = agent.exported_chunks
+            await asyncio.sleep(0.5)
+
+
+async def test_a_client_who_takes_nothing_for_too_long_is_dropped(
+    stopped_controller: ControllerProcess, agent: FakeAgent
+) -> None:
+    stopped_controller.limits["stalled_caller_seconds"] = 1
+    await stopped_controller.start()
+    agent.export_plan.chunks = 1_000
+    headers = stopped_controller.bearer(stopped_controller.token())
+    async with aiohttp.ClientSession(stopped_controller.rest, headers=headers) as session:
+        answer = await session.post(EXPORT)
+
+        await asyncio.wait_for(agent.export_ended.wait(), 10)
+        with pytest.raises(aiohttp.ClientError):
+            await answer.read()
+
+
+async def test_http_1_0_is_refused(controller: ControllerProcess, token: str, agent: FakeAgent, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+
+    status, code = await curl("--http1.0", "--write-out", "%{http_code}", *curl_export(controller, token, target))
+
+    assert (status, code) == (0, b"505")
+    assert json.loads(target.read_bytes())["reason"] == "INVALID_REQUEST"
+    assert not agent.export_requests
+
+
+async def test_an_agent_that_is_away_is_a_problem_that_says_so(
+    controller: ControllerProcess, client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    await agent.stop()
+
+    async with client.post(EXPORT) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert "The agent of shop.db" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [("?fromat=sql", "fromat"), ("?format=a&format=b", "format"), ("?option.=x", "option.")],
+)
+async def test_unknown_and_repeated_parameters_are_refused_by_name(
+    client: aiohttp.ClientSession, agent: FakeAgent, query: str, named: str
+) -> None:
+    async with client.post(EXPORT + query) as answer:
+        problem = await answer.json()
+
+    assert answer.status == 400
+    assert re.search(rf"'{re.escape(named)}'", problem["detail"])
+    assert not agent.export_requests
+
+
+async def test_a_malformed_transfer_id_is_refused(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    async with client.post(EXPORT, headers={"Mathison-Transfer": "../x"}) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "INVALID_REQUEST")
+    assert not agent.export_requests
+
+
+async def test_sigterm_ends_a_stuck_download_visibly_within_the_grace_period(
+    stopped_controller: ControllerProcess, agent: FakeAgent, tmp_path: Path
+) -> None:
+    stopped_controller.limits["stop_grace_seconds"] = 1
+    await stopped_controller.start()
+    agent.export_plan = ExportPlan(chunks=5, hangs_after_chunks=True)
+    target = tmp_path / "file"
+    running = asyncio.create_task(curl(*curl_export(stopped_controller, stopped_controller.token(), target)))
+    await until(target.exists)
+
+    exit_status = await asyncio.wait_for(stopped_controller.stop(), 10)
+
+    assert exit_status == 0
+    assert (await running)[0] in (18, 56)
+    assert stopped_controller.audit()[-1]["result"] == "cancelled"
+
+
+async def test_killing_the_controller_ends_the_dump_and_the_download(
+    controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path
+) -> None:
+    agent.export_plan = ExportPlan(chunks=5, hangs_after_chunks=True)
+    target = tmp_path / "file"
+    running = asyncio.create_task(curl(*curl_export(controller, token, target)))
+    await until(target.exists)
+
+    await controller.stop(signal.SIGKILL)
+
+    await asyncio.wait_for(agent.export_ended.wait(), 5)
+    assert (await running)[0] in (18, 56)
+    assert [line["result"] for line in controller.audit()] == ["started"]
