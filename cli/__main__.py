@@ -134,11 +134,10 @@ app.callback()(_start)
 @_command
 async def list_apps(session: Session) -> None:
     """List the apps: what they are, whether they can be exported and imported, and what can be undone."""
-    from cli.listing import list_described
     from cli.reports import report_apps
 
     async with session.controller() as controller:
-        apps = await list_described(controller)
+        apps = await controller.apps()
     session.give({"apps": apps}, lambda: report_apps(session.output, apps))
 
 
@@ -217,7 +216,7 @@ async def undo(session: Session, app_id: AppId, yes: Yes = False) -> None:
     """Bring back the data that an app had before its last import. What was imported and written since is dropped."""
     from cli.reports import report_undo
 
-    session.ask(
+    await session.ask(
         f"Bring back the data that {app_id} had before its last import, and drop what it has now?", is_agreed=yes
     )
     async with session.controller() as controller:
@@ -233,7 +232,9 @@ async def confirm(session: Session, app_id: AppId, yes: Yes = False) -> None:
     """Drop the data from before an app's last import. That import cannot be undone any more."""
     from cli.reports import report_confirm
 
-    session.ask(f"Drop what {app_id} had before its last import, so that it cannot be undone any more?", is_agreed=yes)
+    await session.ask(
+        f"Drop what {app_id} had before its last import, so that it cannot be undone any more?", is_agreed=yes
+    )
     async with session.controller() as controller:
         is_confirmed = await controller.confirm(app_id)
     session.give({"confirmed": is_confirmed}, lambda: report_confirm(session.output, app_id, is_confirmed=is_confirmed))
@@ -264,11 +265,12 @@ async def cancel(
     ],
 ) -> None:
     """End a running export, or an import whose data has not begun to be swapped in. Nothing is changed by it."""
+    from cli.following import cancel_transfer
     from cli.reports import report_cancel
 
     app_id, _, transfer_id = transfer.rpartition("/")
     async with session.controller() as controller:
-        state = await controller.cancel(app_id, transfer_id)
+        state = await cancel_transfer(controller, app_id, transfer_id)
     session.give(state, lambda: report_cancel(session.output, state))
 
 

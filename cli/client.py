@@ -103,7 +103,7 @@ class Controller:
         """One transfer now; TransferNotFoundError."""
         return await self._ask("GET", _transfer_path(transfer_id), TransferState)
 
-    async def cancel(self, app_id: str, transfer_id: str) -> TransferState:
+    async def cancel(self, transfer_id: str) -> TransferState:
         """End a transfer; TransferInProgressError when its swap has begun."""
         return await self._ask("DELETE", _transfer_path(transfer_id), TransferState)
 
@@ -229,6 +229,8 @@ class Controller:
                 params=query,
                 headers=headers,
                 data=body,
+                # The controller asks for the body once it has let the import through, so a refusal costs no upload.
+                expect100=body is not None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=answer_seconds, sock_connect=CONNECT_SECONDS),
             )

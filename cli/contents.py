@@ -13,7 +13,7 @@ from typing import Literal
 
 from cli.pg_custom import CustomArchive
 from common.codecs import PeekedFile, Reader
-from common.errors import ArchiveDamagedError, ArchiveTruncatedError
+from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError
 from common.seals import RESERVED_DIRECTORY
 
 Completeness = Literal["proven", "plausible", "unknown", "damaged"]
@@ -157,7 +157,12 @@ _CREATE_TABLE = re.compile(rb"\nCREATE (?:UNLOGGED |FOREIGN )?TABLE ")
 def _look_at_custom(content: PeekedFile, found: Findings) -> None:
     found.kind, found.title = "custom", "PostgreSQL dump in custom format (pg_dump -Fc)"
     archive = CustomArchive(content)
-    archive.read_opening()
+    try:
+        archive.read_opening()
+    except ArchiveWrongKindError as failure:
+        found.conclude("unknown", failure.text)
+        _drain(content)
+        return
     found.facts.update(archive.facts)
     archive.read_contents()
     found.counts["tables"] = archive.tables

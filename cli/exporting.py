@@ -109,13 +109,13 @@ class Exporting:
             end = await self._compare(app_id, self._target)
             await self._target.keep()
         except asyncio.CancelledError:
-            raise await self._stopped(app_id) from None
+            raise await self._stopped() from None
         except TransferBrokenError:
             self._drop()
             raise
         except LocalFileError:
             self._drop()
-            await cancel_quietly(self._controller, app_id, self._transfer_id)
+            await cancel_quietly(self._controller, self._transfer_id)
             raise
         return ExportReport(
             transfer_id=self._transfer_id,
@@ -221,10 +221,10 @@ class Exporting:
         if self._target is not None:
             self._target.abandon()
 
-    async def _stopped(self, app_id: str) -> StoppedError:
+    async def _stopped(self) -> StoppedError:
         """After Ctrl-C: the file first, since a second Ctrl-C ends the command at once."""
         self._drop()
-        await cancel_quietly(self._controller, app_id, self._transfer_id)
+        await cancel_quietly(self._controller, self._transfer_id)
         return StoppedError(
             f"Stopped. The export was cancelled. {self._nothing_kept()}",
             next_step="An export cannot be resumed; running the command again starts over.",

@@ -15,6 +15,8 @@ from cli.models import TransferState
 from common.errors import ServiceError, TransferNotFoundError
 
 RETRY_SECONDS = 0.5
+STAGED_SECONDS = 10.0
+"""A staged import is swapped in at once, or not at all."""
 CANCEL_SECONDS = 10.0
 """How long Ctrl-C waits for the controller to say that it cancelled."""
 
@@ -58,12 +60,13 @@ async def final_state(
         unreachable_seconds: how long to go on asking a controller that does not answer.
         running_seconds: how long to wait for a transfer that runs; None: as long as it takes.
     Returns:
-        A state without a result when `running_seconds` passed.
+        A state without a result when `running_seconds` passed, or when an import stays staged: then whoever was to have
+        it swapped in has gone.
     Raises:
         UnreachableError: nobody could be asked for that long.
         TransferNotFoundError: the transfer never began.
     """
-    answered_at = started_at = time.monotonic()
+    answered_at = started_at = moved_at = time.monotonic()
     while True:
         try:
             state = await controller.transfer(transfer_id)
@@ -74,16 +77,30 @@ async def final_state(
                 raise
         else:
             answered_at = time.monotonic()
-            if state.result or (running_seconds is not None and answered_at - started_at > running_seconds):
+            if state.phase != "staged":
+                moved_at = answered_at
+            has_waited = running_seconds is not None and answered_at - started_at > running_seconds
+            if state.result or has_waited or answered_at - moved_at > STAGED_SECONDS:
                 return state
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def cancel_quietly(controller: Controller, app_id: str, transfer_id: str) -> TransferState | ServiceError | None:
+async def cancel_quietly(controller: Controller, transfer_id: str) -> TransferState | ServiceError | None:
     """Ask for the transfer's end; the state after that, why it cannot be ended, or None where nobody answered."""
     try:
-        return await asyncio.wait_for(controller.cancel(app_id, transfer_id), CANCEL_SECONDS)
+        return await asyncio.wait_for(controller.cancel(transfer_id), CANCEL_SECONDS)
     except ServiceError as refusal:
         return refusal
     except (UnreachableError, TimeoutError):
         return None
+
+
+async def cancel_transfer(controller: Controller, app_id: str, transfer_id: str) -> TransferState:
+    """End a transfer of this app; ids are unique within an app only, so one of another app is not taken for it."""
+    state = await controller.transfer(transfer_id)
+    if state.app_id and state.app_id != app_id:
+        raise TransferNotFoundError(
+            f"{transfer_id} is a transfer of {state.app_id}, not of {app_id}. Nothing was cancelled.",
+            next_step=f"`mathison transfers {app_id}` lists those that there are.",
+        )
+    return await controller.cancel(transfer_id)

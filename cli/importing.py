@@ -26,11 +26,18 @@ from cli.output import size_text
 from cli.progress import Gauge
 from cli.session import Session
 from cli.worker import Worker
-from common.errors import ServiceError, TransferInProgressError, TransferNotFoundError, make_error
+from common.errors import (
+    AgentUnavailableError,
+    AppUnavailableError,
+    ServiceError,
+    TransferInProgressError,
+    TransferNotFoundError,
+    make_error,
+)
 
 CHUNK_BYTES = 1 << 20
 PATIENCE_SECONDS = 60.0
-"""How long a controller that went away during an import may take to come back before we say that we do not know."""
+"""Long enough for a controller to be started again; then we say that we do not know."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,13 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 class Importing:
     """One run of the command, after its questions were answered."""
 
-    def __init__(self, controller: Controller, gauge: Gauge) -> None:
+    def __init__(self, controller: Controller, gauge: Gauge, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """
+        Args:
+            patience_seconds: how long a controller that went away may take to come back.
+        """
         self._controller = controller
+        self._patience_seconds = patience_seconds
         self._gauge = gauge
         self._transfer_id = new_transfer_id()
         self._sent_bytes = 0
@@ -82,6 +94,11 @@ class Importing:
             raise await self._stopped(app_id) from None
         if state.error is not None:
             raise make_error(state.error.reason, state.error.message, next_step=state.error.next_step)
+        if state.result != "succeeded":
+            raise TransferBrokenError(
+                "The archive was checked and lies beside the app's data, but was not swapped in. Nothing was changed.",
+                next_step="Run the command again; what was left is dropped then.",
+            )
         return ImportReport(
             app_id=app_id,
             file=source.name,
@@ -136,7 +153,7 @@ class Importing:
         """After a lost connection: a cut upload changes nothing, but one that was whole goes on without us."""
         self._gauge.enter("asking", "the connection broke; asking what became of the import")
         try:
-            return await final_state(self._controller, self._transfer_id, unreachable_seconds=PATIENCE_SECONDS)
+            return await final_state(self._controller, self._transfer_id, unreachable_seconds=self._patience_seconds)
         except TransferNotFoundError:
             raise TransferBrokenError(
                 "The connection broke before the import began. Nothing was changed.", next_step="Run the command again."
@@ -156,7 +173,7 @@ class Importing:
     async def _stopped(self, app_id: str) -> CommandError:
         """After Ctrl-C. A swap that has begun is finished by the agent, so a person must not read "cancelled" then."""
         self._gauge.enter("cancelling")
-        outcome = await cancel_quietly(self._controller, app_id, self._transfer_id)
+        outcome = await cancel_quietly(self._controller, self._transfer_id)
         look = f"`mathison transfers {app_id}` shows it as {self._transfer_id}."
         match outcome:
             case TransferState(result="succeeded"):
@@ -198,6 +215,7 @@ async def import_archive(
         session.require_answer(is_agreed=is_agreed)
     async with session.controller() as controller:
         app = await controller.app(app_id)
+        _require_importable(app)
         with _opened(file_name) as file:
             source, inspection = Source(file=file, name="standard input"), None
             if file_name != "-":
@@ -211,9 +229,17 @@ async def import_archive(
                     )
                 source = Source(file, file_name, inspection.size_bytes, bytes.fromhex(inspection.sha256))
             if not is_dry_run:
-                session.ask(_question(app, source, inspection), is_agreed=is_agreed)
+                await session.ask(_question(app, source, inspection), is_agreed=is_agreed)
             with session.gauge() as gauge:
                 return await Importing(controller, gauge).run(app_id, source, options=options, is_dry_run=is_dry_run)
+
+
+def _require_importable(app: App) -> None:
+    """What the agent would say after the upload, said before the file is read."""
+    if app.description is None:
+        raise AgentUnavailableError(app.obstacle or f"The agent of {app.id} does not answer. Nothing was changed.")
+    if not app.description.can_import:
+        raise AppUnavailableError(f"Nothing can be imported into {app.id} now: {app.description.import_obstacle}")
 
 
 def _opened(name: str) -> BinaryIO:

@@ -100,9 +100,9 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
     try:
         if not is_looked_into:
             found.kind, found.title = "file", "Not looked into"
-        elif (members := _zip_members(file)) is not None:
-            found.kind, found.title, layers = "zip", "Zip archive", ["zip"]
-            _look_at_zip(file, members, found)
+        elif (archive := _zip_of_many(file, found)) is not None:
+            layers = ["zip"]
+            _look_at_zip(file, archive, found)
         else:
             unpacked = UnpackedFile(raw)
             layers = unpacked.layers
@@ -116,6 +116,8 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
             found.evidence.append(f"Its {' and '.join(layers)} data unpacks to its end without an error.")
         if seal.is_sealed:
             found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
+    except ArchiveWrongKindError as failure:
+        error = explain(failure)
     except ServiceError as failure:
         found.completeness = "damaged"
         error = explain(failure)
@@ -204,10 +206,12 @@ class _Sealed(io.RawIOBase):
         return len(piece)
 
 
-def _zip_members(file: BinaryIO) -> zipfile.ZipFile | None:
-    """The zip, where the file is one that does not hold exactly one file: those are looked into instead."""
+def _zip_of_many(file: BinaryIO, found: Findings) -> zipfile.ZipFile | None:
+    """The file as a zip, unless it is none or holds a single file, which is looked into instead."""
     try:
-        if codec_of(file.read(HEAD_BYTES)) != "zip":
+        codec = codec_of(file.read(HEAD_BYTES))
+        found.title = f"Compressed file ({codec})" if codec else ""
+        if codec != "zip":
             return None
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as failure:
@@ -222,6 +226,7 @@ def _zip_members(file: BinaryIO) -> zipfile.ZipFile | None:
 
 
 def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> None:
+    found.kind, found.title = "zip", "Zip archive"
     members = [member for member in archive.infolist() if not member.is_dir()]
     found.counts["files"] = len(members)
     try:

@@ -9,11 +9,13 @@ import datetime as dt
 
 import msgspec
 
+from common.headers import ArchiveHeader
+
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a transfer is; see Progress in transfer.proto."""
 
-    phase: str = ""
+    phase: str | None = None
     read_bytes: int = 0
     sent_bytes: int = 0
     total_bytes: int = 0
@@ -52,7 +54,8 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything known of one transfer; `result` is "succeeded", "failed", "cancelled", or None while it runs."""
 
     transfer_id: str
-    kind: str = ""
+    app_id: str = ""
+    kind: str | None = None
     progress: Progress | None = None
     result: str | None = None
     end: End | None = None
@@ -62,10 +65,11 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True):
     preview: Preview | None = None
     kept_until: dt.datetime | None = None
     undone: bool = False
+    header: ArchiveHeader | None = None
 
     @property
     def phase(self) -> str:
-        return self.progress.phase if self.progress else ""
+        return (self.progress.phase if self.progress else None) or ""
 
 
 class FormatDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,10 +100,12 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     running: TransferState | None = None
     kept: TransferState | None = None
     details: dict[str, str] = {}
+    agent_version: str = ""
+    agent_started_at: dt.datetime | None = None
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
-    """One app; `description` is None where its agent does not answer or was not asked."""
+    """One app; `description` is None where its agent does not answer."""
 
     id: str
     workspace: str = ""

@@ -80,11 +80,9 @@ class Output:
         if explanation.next_step:
             self.errors.print(Text(printable(explanation.next_step)))
 
-    def ask(self, question: str) -> bool:
-        """A question with yes or no on the terminal; anything but yes is no."""
-        self.errors.print(Text(printable(question) + " [y/N] ", style="bold"), end="")
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    def ask(self, question: str) -> None:
+        """A question to be answered by yes or no."""
+        self.errors.print(Text(printable(question), style="bold") + Text(" [y/N] "), end="")
 
 
 def printable(text: str) -> str:

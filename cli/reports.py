@@ -33,12 +33,12 @@ def report_apps(output: Output, apps: Sequence[App]) -> None:
             (
                 app.id,
                 app.recipe or "unknown",
-                _status(app),
                 size_text(about.estimated_bytes) if about else "",
                 moment_text(kept) or "-",
+                _status(app),
             )
         )
-    output.table(("App", "Recipe", "Status", "Size", "Undo possible until"), rows)
+    output.table(("App", "Recipe", "Size", "Undo possible until", "Status"), rows)
 
 
 def _status(app: App) -> Text:
@@ -138,7 +138,7 @@ def report_transfers(output: Output, app_id: str, transfers: Sequence[TransferSt
         rows.append(
             (
                 state.transfer_id,
-                state.kind,
+                state.kind or "",
                 moment_text(state.started_at),
                 "" if took is None else duration_text(took),
                 size_text(size),

@@ -9,6 +9,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from cli.failures import StoppedError, UsageError, explain
 from cli.output import Output
 from cli.progress import BarGauge, Gauge, LineGauge, NoGauge
 from cli.settings import Settings
+from cli.worker import Worker
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -56,7 +58,7 @@ class Session:
     def can_ask(self) -> bool:
         return sys.stdin.isatty() and sys.stderr.isatty()
 
-    def ask(self, question: str, *, is_agreed: bool) -> None:
+    async def ask(self, question: str, *, is_agreed: bool) -> None:
         """Go on only with a yes.
 
         Args:
@@ -68,7 +70,12 @@ class Session:
         if is_agreed:
             return
         self.require_answer(is_agreed=is_agreed)
-        if not self.output.ask(question):
+        self.output.ask(question)
+        worker = Worker("wait for an answer")
+        # Not sys.stdin: its lock, held by a thread that waits, is a fatal error when Ctrl-C ends the interpreter.
+        answer = await worker.run(partial(os.read, sys.stdin.fileno(), 1024))
+        worker.close(wait=False)
+        if answer.strip().lower() not in (b"y", b"yes"):
             raise StoppedError("Nothing was changed.")
 
     def require_answer(self, *, is_agreed: bool) -> None:

@@ -40,8 +40,8 @@ class FakeController:
         claimed: size and SHA-256 that the transfer's state claims for an export; None: the true ones.
         forgets_transfers: asked for a transfer, it answers that it knows none.
         refusals: problems by route ("export", "import", ...), sent instead of an answer.
-        broken_import: "upload" drops the connection at the first piece; "answer" reads everything, drops it, and has the
-            import done a moment later; "answer, forever" never answers again; "hold" reads everything and waits.
+        broken_import: "upload" drops the connection at the first piece; "answer" reads everything, drops it, and has
+            the import done a moment later; "answer, forever" never answers again; "hold" reads everything and waits.
     """
 
     archive: bytes = b"archive " * 40_000
@@ -103,7 +103,7 @@ class FakeController:
         return checked
 
     async def _apps(self, request: web.Request) -> web.Response:
-        return web.json_response({"deployments": [{**found, "description": None} for found in self.apps]})
+        return web.json_response({"deployments": self.apps})
 
     async def _app(self, request: web.Request) -> web.Response:
         return self._found(request) or web.json_response(self._named(request))

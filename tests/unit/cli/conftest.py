@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pytest
 
@@ -44,6 +44,13 @@ class Mathison(Protocol):
     async def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Ended: ...
 
 
+async def until(condition: Callable[[], bool], *, within_seconds: float = 20) -> None:
+    """Return once it is true."""
+    async with asyncio.timeout(within_seconds):
+        while not condition():  # noqa: ASYNC110  # what another process does sets no event here
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def controller() -> AsyncGenerator[FakeController, None]:
     async with FakeController().serve() as controller:
@@ -70,7 +77,12 @@ def start(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def started(
-        *arguments: str, stdout: Any = asyncio.subprocess.PIPE, preexec_fn: Any = None, **changes: str
+        *arguments: str,
+        stdin: int = asyncio.subprocess.PIPE,
+        stdout: int | BinaryIO = asyncio.subprocess.PIPE,
+        stderr: int = asyncio.subprocess.PIPE,
+        preexec_fn: Callable[[], None] | None = None,
+        **changes: str,
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -79,10 +91,10 @@ def start(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
             *arguments,
             cwd=tmp_path,
             env=environment | changes,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=stdin,
             stdout=stdout,
+            stderr=stderr,
             preexec_fn=preexec_fn,
-            stderr=asyncio.subprocess.PIPE,
         )
         try:
             yield process

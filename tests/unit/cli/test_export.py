@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.fake_controller import FakeController, app
-from tests.unit.cli.conftest import Mathison
+from tests.unit.cli.conftest import Mathison, until
 
 
 async def test_an_export_is_written_under_its_own_name_for_its_owner_only(
@@ -223,8 +223,7 @@ async def test_ctrl_c_cancels_the_transfer_and_removes_the_part_file(
     controller.holds_export = True
 
     async with start("export", "shop.db", "-o", "out.gz") as process:
-        while not (tmp_path / "out.gz.part").exists():
-            await asyncio.sleep(0.02)
+        await until((tmp_path / "out.gz.part").exists)
         process.send_signal(signal.SIGINT)
         _, stderr = await asyncio.wait_for(process.communicate(), 20)
 

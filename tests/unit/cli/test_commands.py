@@ -1,0 +1,279 @@
+"""What all commands have in common: exit codes, JSON, tokens, addresses; and the small ones themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.exit_codes import EXIT_CODE_MEANINGS, ExitCode
+from cli.failures import EXIT_CODES_BY_REASON
+from common.errors import ERRORS_BY_REASON
+from tests.fakes.fake_controller import TOKEN, FakeController, app, running
+from tests.unit.cli.archives import sealed_sql
+from tests.unit.cli.conftest import Mathison, until
+
+
+def test_every_reason_on_the_wire_has_an_exit_code() -> None:
+    assert set(EXIT_CODES_BY_REASON) == set(ERRORS_BY_REASON)
+
+
+def test_every_exit_code_is_explained() -> None:
+    assert set(EXIT_CODE_MEANINGS) == set(ExitCode)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "route", "refusal", "exit_code"),
+    [
+        pytest.param(["apps"], "apps", (401, "NOT_AUTHENTICATED"), 4, id="unknown token"),
+        pytest.param(["export", "shop.db"], "export", (403, "NOT_PERMITTED"), 4, id="token without the scope"),
+        pytest.param(["export", "shop.none"], "", None, 5, id="unknown app"),
+        pytest.param(["undo", "shop.db", "--yes"], "undo", (409, "NOTHING_TO_UNDO"), 5, id="nothing to undo"),
+        pytest.param(["cancel", "shop.db/x"], "", None, 5, id="unknown transfer"),
+        pytest.param(["import", "shop.db", "a.sql", "--yes"], "import", (422, "ARCHIVE_REFUSED"), 6, id="refused"),
+        pytest.param(["import", "shop.db", "a.sql", "--yes"], "import", (413, "LIMIT_EXCEEDED"), 6, id="too large"),
+        pytest.param(["import", "shop.db", "a.sql", "--yes"], "import", (409, "TRANSFER_IN_PROGRESS"), 7, id="busy"),
+        pytest.param(["import", "shop.db", "a.sql", "--yes"], "import", (507, "NO_SPACE"), 7, id="no room"),
+        pytest.param(["export", "shop.db"], "export", (503, "AGENT_UNAVAILABLE"), 7, id="no agent"),
+        pytest.param(["import", "shop.db", "a.sql", "--yes"], "import", (400, "DIGEST_MISMATCH"), 8, id="changed"),
+        pytest.param(["export", "shop.db"], "export", (409, "SOURCE_UNREADABLE"), 8, id="unreadable source"),
+        pytest.param(["export", "shop.db", "--format", "x"], "export", (400, "FORMAT_NOT_SUPPORTED"), 2, id="format"),
+        pytest.param(["apps"], "apps", (500, "INTERNAL"), 1, id="fault of the controller"),
+        pytest.param(["apps"], "apps", (500, "FROM_THE_FUTURE"), 1, id="reason of a newer controller"),
+        pytest.param(["inspect", "missing"], "", None, 9, id="missing file"),
+        pytest.param(["apps", "--url", "http://127.0.0.1:1"], "", None, 3, id="nobody listens"),
+        pytest.param(["apps", "--url", "not an address"], "", None, 2, id="no address"),
+        pytest.param(["apps", "--token-file", "missing"], "", None, 2, id="no token file"),
+        pytest.param(["apps", "--ca-file", "missing"], "", None, 2, id="no CA file"),
+    ],
+)
+async def test_failures_are_told_apart_and_explained(
+    mathison: Mathison,
+    controller: FakeController,
+    tmp_path: Path,
+    arguments: list[str],
+    route: str,
+    refusal: tuple[int, str] | None,
+    exit_code: int,
+) -> None:
+    (tmp_path / "a.sql").write_bytes(sealed_sql())
+    if refusal is not None:
+        controller.refusals[route] = (*refusal, "What the controller says.")
+
+    ended = await mathison(*arguments, "--json")
+
+    error = ended.document["error"]
+    assert (ended.exit_code, error["exit_code"]) == (exit_code, exit_code)
+    assert set(error) == {"reason", "message", "next_step", "exit_code"}
+    assert ended.stderr.startswith(f"Error: {error['message']}")
+    assert "Traceback" not in ended.stderr
+    if refusal is not None:
+        assert "What the controller says." in error["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["export"], id="no app"),
+        pytest.param(["cancel", "shop.db"], id="transfer without its app"),
+        pytest.param(["export", "shop.db", "--option", "x"], id="option without a value"),
+        pytest.param(["frobnicate"], id="no such command"),
+        pytest.param(["export", "shop.db", "-o", "-", "--json"], id="two things on standard output"),
+        pytest.param(["undo", "shop.db"], id="undo without yes"),
+        pytest.param(["confirm", "shop.db"], id="confirm without yes"),
+    ],
+)
+async def test_wrong_usage_is_exit_code_2_and_asks_nothing(
+    mathison: Mathison, controller: FakeController, arguments: list[str]
+) -> None:
+    ended = await mathison(*arguments)
+
+    assert ended.exit_code == 2
+    assert "Error: " in ended.stderr
+    assert controller.requests == []
+
+
+async def test_apps_are_listed_with_what_can_be_done(mathison: Mathison, controller: FakeController) -> None:
+    kept = running("cli-1", "import") | {"result": "succeeded", "kept_until": "2026-11-30T17:00:00Z"}
+    controller.apps = [
+        app("shop.db", kept=kept),
+        app("shop.files", can_import=False, import_obstacle="The volume is read-only."),
+        app("shop.gone") | {"is_available": False, "description": None, "obstacle": "The agent does not answer."},
+    ]
+
+    ended = await mathison("apps")
+
+    lines = ended.text.splitlines()
+    assert ended.exit_code == 0
+    assert "143.1 MiB" in lines[1]
+    assert "2026-11-30 17:00" in lines[1]
+    assert lines[1].endswith("ready")
+    assert lines[2].endswith("cannot import: The volume is read-only.")
+    assert lines[3].endswith("unavailable: The agent does not answer.")
+
+
+async def test_apps_as_json_have_their_descriptions(mathison: Mathison, controller: FakeController) -> None:
+    document = (await mathison("apps", "--json")).document
+
+    assert [found["id"] for found in document["apps"]] == ["shop.db", "shop.files"]
+    assert document["apps"][0]["description"]["can_export"] is True
+
+
+async def test_undo_confirm_transfers_and_cancel_do_what_they_say(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.states["t-1"] = running("t-1", "export")
+
+    listed = await mathison("transfers", "shop.db")
+    cancelled = await mathison("cancel", "shop.db/t-1")
+    undone = await mathison("undo", "shop.db", "--yes", "--json")
+    confirmed = await mathison("confirm", "shop.db", "-y", "--json")
+
+    assert [ended.exit_code for ended in (listed, cancelled, undone, confirmed)] == [0, 0, 0, 0]
+    assert "t-1" in listed.text
+    assert controller.cancelled == ["t-1"]
+    assert undone.document["undone"] is True
+    assert confirmed.document == {"confirmed": True}
+
+
+async def test_a_transfer_of_another_app_is_not_cancelled(mathison: Mathison, controller: FakeController) -> None:
+    controller.states["t-1"] = running("t-1", "export") | {"app_id": "shop.files"}
+
+    ended = await mathison("cancel", "shop.db/t-1")
+
+    assert ended.exit_code == 5
+    assert controller.cancelled == []
+
+
+async def test_the_token_comes_from_a_file_and_an_open_file_is_warned_about(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
+
+    closed = await mathison("apps", "--token-file", "token", MATHISON_TOKEN="")
+    file.chmod(0o644)
+    opened = await mathison("apps", MATHISON_TOKEN="", MATHISON_TOKEN_FILE=str(file))
+
+    assert (closed.exit_code, closed.stderr) == (0, "")
+    assert opened.exit_code == 0
+    assert "Everybody on this machine can read the token file" in opened.stderr
+    assert TOKEN not in opened.stderr + opened.text
+
+
+async def test_without_a_token_people_are_told_how_to_give_one(mathison: Mathison, controller: FakeController) -> None:
+    ended = await mathison("apps", MATHISON_TOKEN="")
+
+    assert ended.exit_code == 4
+    assert "--token-file" in ended.stderr
+
+
+async def test_options_may_stand_before_the_command_and_after_it(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    before = await mathison("--json", "--url", controller.url, "apps", MATHISON_URL="http://127.0.0.1:1")
+    after = await mathison("apps", "--json", "--url", controller.url, MATHISON_URL="http://127.0.0.1:1")
+
+    assert before.document == after.document
+
+
+async def test_quiet_leaves_nothing_but_errors(mathison: Mathison, controller: FakeController) -> None:
+    quiet = await mathison("export", "shop.db", "--quiet")
+    failing = await mathison("export", "shop.none", "--quiet")
+
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, b"", "")
+    assert failing.stderr.startswith("Error: ")
+
+
+async def test_progress_without_a_terminal_is_lines_on_standard_error(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    ended = await mathison("export", "shop.db", "--progress", "--json")
+
+    assert ended.document["size_bytes"] == len(controller.archive)
+    assert "downloading" in ended.stderr
+    assert "\x1b" not in ended.stderr
+
+
+async def test_something_else_that_answers_is_not_taken_for_a_controller(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    ended = await mathison("apps", "--url", f"{controller.url}/elsewhere")
+
+    assert ended.exit_code == 3
+    assert "not as a controller of Mathison Data" in ended.stderr
+
+
+async def test_every_command_explains_itself(mathison: Mathison) -> None:
+    helps = await asyncio.gather(
+        *(mathison(*command, "--help") for command in ([], ["apps"], ["export"], ["import"], ["inspect"], ["cancel"]))
+    )
+
+    assert [ended.exit_code for ended in helps] == [0] * 6
+    assert all(str(code.value) in helps[0].text for code in ExitCode)
+
+
+class Terminal:
+    """A command on a pseudo-terminal."""
+
+    def __init__(self, process: asyncio.subprocess.Process, descriptor: int) -> None:
+        self.process = process
+        self.seen = ""
+        self._descriptor = descriptor
+        os.set_blocking(descriptor, False)
+
+    def shows(self, text: str) -> bool:
+        with contextlib.suppress(OSError):
+            self.seen += os.read(self._descriptor, 1 << 16).decode()
+        return text in self.seen
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+
+async def test_on_a_terminal_an_import_asks_and_takes_no_for_an_answer(
+    start: Callable[..., Any], controller: FakeController, tmp_path: Path
+) -> None:
+    (tmp_path / "a.sql").write_bytes(sealed_sql())
+    ours, theirs = pty.openpty()
+
+    async with start("import", "shop.db", "a.sql", stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        terminal = Terminal(process, ours)
+        await until(lambda: terminal.shows("Replace the data of shop.db? [y/N]"))
+        terminal.type("n\n")
+        await asyncio.wait_for(process.wait(), 20)
+        terminal.shows("")
+
+    assert process.returncode == 130
+    assert "Nothing was changed." in terminal.seen
+    assert "proven whole" in terminal.seen
+    assert "import" not in controller.requests
+    os.close(ours)
+    os.close(theirs)
+
+
+async def test_ctrl_c_at_the_question_ends_the_command(
+    start: Callable[..., Any], controller: FakeController, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+
+    async with start("undo", "shop.db", stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        terminal = Terminal(process, ours)
+        await until(lambda: terminal.shows("[y/N]"))
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 20)
+        terminal.shows("")
+
+    assert process.returncode == 130
+    assert "Traceback" not in terminal.seen
+    assert controller.requests == []
+    os.close(ours)
+    os.close(theirs)

@@ -1,0 +1,208 @@
+"""`mathison import` against a controller that behaves, and ones that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.client import Connection, Controller
+from cli.failures import TransferBrokenError
+from cli.importing import Importing, Source
+from cli.progress import NoGauge
+from tests.fakes.fake_controller import TOKEN, FakeController, app
+from tests.unit.cli.archives import sealed_sql
+from tests.unit.cli.conftest import Mathison, until
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.sql"
+    path.write_bytes(sealed_sql())
+    return path
+
+
+async def test_an_archive_is_sent_with_its_digest_length_and_name(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes", "--option", "schema=public")
+
+    upload = controller.uploads[0]
+    digest = base64.b64encode(hashlib.sha256(archive.read_bytes()).digest()).decode()
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert upload.body == archive.read_bytes()
+    assert upload.headers["Repr-Digest"] == f"sha-256=:{digest}:"
+    assert upload.headers["Content-Length"] == str(archive.stat().st_size)
+    assert "shop.sql" in upload.headers["Content-Disposition"]
+    assert upload.query == {"option.schema": "public"}
+
+
+async def test_the_result_says_what_is_kept_and_how_to_undo(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes")
+
+    assert "Imported into shop.db" in ended.text
+    assert "2 tables, 40,000 rows; 1 table is new" in ended.text
+    assert "kept until 2026-11-30 17:00" in ended.text
+    assert "mathison undo shop.db" in ended.text
+
+
+async def test_json_holds_the_transfers_last_state(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes", "--json")
+
+    document = ended.document
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert set(document) == {"app_id", "file", "is_dry_run", "transfer", "seconds"}
+    assert document["transfer"]["result"] == "succeeded"
+    assert document["transfer"]["kept_until"] == "2026-11-30T17:00:12Z"
+
+
+async def test_a_dry_run_needs_no_yes_and_says_that_nothing_was_changed(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    ended = await mathison("import", "shop.db", "shop.sql", "--dry-run")
+
+    assert ended.exit_code == 0
+    assert controller.uploads[0].query == {"dry_run": "true"}
+    assert "can be imported into shop.db. Nothing was changed." in ended.text
+
+
+async def test_without_a_terminal_and_without_yes_nothing_is_sent(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    ended = await mathison("import", "shop.db", "shop.sql")
+
+    assert ended.exit_code == 2
+    assert "Add --yes" in ended.stderr
+    assert controller.requests == []
+
+
+async def test_a_damaged_archive_is_refused_before_a_byte_is_sent(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    archive.write_bytes(archive.read_bytes()[:-200])
+
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes")
+
+    assert ended.exit_code == 6
+    assert "Nothing was sent and nothing was changed." in ended.stderr
+    assert "import" not in controller.requests
+
+
+async def test_without_inspection_the_agent_decides(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    archive.write_bytes(archive.read_bytes()[:-200])
+    controller.import_error = ("ARCHIVE_TRUNCATED", "The file is cut off. Nothing was changed.")
+
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes", "--no-inspect")
+
+    assert ended.exit_code == 6
+    assert "The file is cut off. Nothing was changed." in ended.stderr
+    assert "Repr-Digest" in controller.uploads[0].headers
+
+
+async def test_standard_input_is_sent_as_it_comes(mathison: Mathison, controller: FakeController) -> None:
+    ended = await mathison("import", "shop.db", "-", "--yes", stdin=sealed_sql())
+
+    assert ended.exit_code == 0
+    assert controller.uploads[0].body == sealed_sql()
+    assert "Repr-Digest" not in controller.uploads[0].headers
+
+
+async def test_an_app_that_takes_no_import_is_told_before_the_file_is_read(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.apps = [app("shop.db", can_import=False, import_obstacle="The server is a standby.")]
+
+    ended = await mathison("import", "shop.db", "missing.sql", "--yes")
+
+    assert ended.exit_code == 7
+    assert "The server is a standby." in ended.stderr
+
+
+async def test_a_connection_lost_while_uploading_changed_nothing(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    controller.broken_import = "upload"
+    archive.write_bytes(sealed_sql(rows=500_000))
+
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes")
+
+    assert ended.exit_code == 8
+    assert "Nothing was changed." in ended.stderr
+
+
+async def test_a_connection_lost_while_restoring_ends_in_the_truth(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    controller.broken_import = "answer"
+
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes")
+
+    assert ended.exit_code == 0
+    assert "Imported into shop.db" in ended.text
+
+
+async def test_an_import_of_which_nobody_can_tell_is_not_called_a_failure(
+    controller: FakeController, archive: Path
+) -> None:
+    controller.broken_import = "answer, forever"
+    connection = Connection(url=controller.url, token=TOKEN)
+
+    async with Controller(connection) as client:
+        with archive.open("rb") as file:
+            importing = Importing(client, NoGauge(), patience_seconds=0.2)
+            with pytest.raises(TransferBrokenError) as caught:
+                await importing.run("shop.db", Source(file, "shop.sql"), options={}, is_dry_run=False)
+
+    assert "it may have been put in place: either all of it or nothing." in caught.value.text
+    assert "mathison transfers shop.db" in caught.value.next_step
+
+
+async def test_ctrl_c_cancels_an_import(start: Callable[..., Any], controller: FakeController, archive: Path) -> None:
+    controller.broken_import = "hold"
+
+    async with start("import", "shop.db", "shop.sql", "--yes") as process:
+        await until(lambda: bool(controller.uploads))
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 130
+    assert b"The import was cancelled and nothing was changed." in stderr
+    assert len(controller.cancelled) == 1
+
+
+async def test_ctrl_c_during_the_swap_does_not_claim_to_have_cancelled(
+    start: Callable[..., Any], controller: FakeController, archive: Path
+) -> None:
+    controller.broken_import = "hold"
+    controller.can_cancel = False
+
+    async with start("import", "shop.db", "shop.sql", "--yes") as process:
+        await until(lambda: bool(controller.uploads))
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 130
+    assert b"is being swapped in already; the agent finishes that." in stderr
+
+
+async def test_sigterm_while_waiting_for_silent_standard_input_ends_at_once(
+    start: Callable[..., Any], controller: FakeController
+) -> None:
+    async with start("import", "shop.db", "-", "--yes") as process:
+        await until(lambda: "import" in controller.requests)
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 20)
+
+    assert process.returncode == 130

@@ -1,0 +1,220 @@
+"""`mathison inspect` on real files: whole, cut, flipped, foreign."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sqlite3
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.inspecting import Inspection, inspect
+from common.codecs import zstd_compressor
+from tests.unit.cli.archives import plain_sql, plain_tar, sealed_sql, sealed_tar
+from tests.unit.cli.conftest import Mathison
+
+FILES = {"data/a.txt": b"a" * 700, "data/b.bin": bytes(2000), "n" * 150: b"long name"}
+
+
+def look_at(path: Path) -> Inspection:
+    with path.open("rb", buffering=0) as file:
+        return inspect(file, path, lambda done, total: None)
+
+
+@pytest.fixture
+def inspected(tmp_path: Path) -> Callable[[bytes], Inspection]:
+    def inspect_bytes(content: bytes) -> Inspection:
+        path = tmp_path / "archive"
+        path.write_bytes(content)
+        return look_at(path)
+
+    return inspect_bytes
+
+
+def zstd(content: bytes) -> bytes:
+    compressor = zstd_compressor()
+    return compressor.compress(content) + compressor.flush()
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "completeness"),
+    [
+        pytest.param(sealed_sql(), "sql", "proven", id="sql of ours"),
+        pytest.param(gzip.compress(sealed_sql()), "sql", "proven", id="sql of ours in gzip"),
+        pytest.param(zstd(sealed_sql()), "sql", "proven", id="sql of ours in zstd"),
+        pytest.param(lzma.compress(sealed_sql()), "sql", "proven", id="sql of ours in xz"),
+        pytest.param(zipped(dump=sealed_sql()), "sql", "proven", id="sql of ours in zip"),
+        pytest.param(gzip.compress(zstd(sealed_sql())), "sql", "proven", id="sql of ours, compressed twice"),
+        pytest.param(sealed_tar(FILES), "tar", "proven", id="tar of ours"),
+        pytest.param(gzip.compress(sealed_tar(FILES)), "tar", "proven", id="tar of ours in gzip"),
+        pytest.param(plain_sql(), "sql", "plausible", id="pg_dump's sql"),
+        pytest.param(plain_tar(FILES), "tar", "plausible", id="pax tar"),
+        pytest.param(plain_tar(FILES, format=tarfile.GNU_FORMAT), "tar", "plausible", id="gnu tar"),
+        pytest.param(plain_tar({}), "tar", "plausible", id="empty tar"),
+        pytest.param(zipped(a=b"1", b=b"2"), "zip", "plausible", id="zip of two files"),
+        pytest.param(b"REDIS0011\xff" + bytes(8), "rdb", "plausible", id="rdb"),
+        pytest.param(b"VALKEY080\xff" + bytes(8), "rdb", "plausible", id="rdb of valkey 9"),
+        pytest.param(b"INSERT INTO a VALUES (1);\n", "sql", "unknown", id="sql by hand"),
+        pytest.param(sealed_sql()[:-1], "sql", "damaged", id="sql of ours without its last byte"),
+        pytest.param(sealed_sql() + b"\n", "sql", "damaged", id="sql of ours with a byte more"),
+        pytest.param(flipped(sealed_sql(), 5000), "sql", "damaged", id="sql of ours with a flipped bit"),
+        pytest.param(gzip.compress(sealed_sql(rows=99_999))[:-10], "sql", "damaged", id="sql of ours in a cut gzip"),
+        pytest.param(gzip.compress(b"small")[:-1], "", "damaged", id="small cut gzip"),
+        pytest.param(sealed_tar(FILES)[:-512], "tar", "damaged", id="tar of ours, cut in its end"),
+        pytest.param(sealed_tar(FILES)[:2048], "tar", "damaged", id="tar of ours, cut between members"),
+        pytest.param(flipped(sealed_tar(FILES), 2600), "tar", "damaged", id="tar of ours with a flipped bit"),
+        pytest.param(plain_sql()[:-60], "sql", "damaged", id="pg_dump's sql without its end"),
+        pytest.param(plain_sql()[:1000], "sql", "damaged", id="pg_dump's sql, cut in rows"),
+        pytest.param(plain_tar(FILES)[:1536], "tar", "damaged", id="pax tar, cut between members"),
+        pytest.param(plain_tar(FILES)[:600], "tar", "damaged", id="pax tar, cut in a member"),
+        pytest.param(flipped(plain_tar(FILES), 1536 + 110), "tar", "damaged", id="pax tar with a flipped header"),
+        pytest.param(zipped(a=b"1", b=b"2")[:-5], "", "damaged", id="zip without its list"),
+        pytest.param(b"REDIS0011\xfa\x00", "rdb", "damaged", id="cut rdb"),
+        pytest.param(b"", "", "damaged", id="empty file"),
+        pytest.param(b'{"a": 1}', "", "unknown", id="json"),
+        pytest.param(bz2.compress(b"x"), "", "unknown", id="bzip2"),
+        pytest.param(plain_sql().decode().encode("utf-16"), "", "unknown", id="sql that powershell redirected"),
+    ],
+)
+def test_a_file_is_named_and_judged(
+    inspected: Callable[[bytes], Inspection], content: bytes, kind: str, completeness: str
+) -> None:
+    inspection = inspected(content)
+
+    assert (inspection.kind, inspection.completeness) == (kind, completeness)
+    assert inspection.size_bytes == len(content)
+    assert (inspection.error is not None) == (completeness == "damaged" or not kind)
+
+
+def test_our_header_and_the_counted_tables_are_told(inspected: Callable[[bytes], Inspection]) -> None:
+    inspection = inspected(gzip.compress(sealed_sql()))
+
+    assert inspection.header is not None
+    assert inspection.header.app_id == "shop.db"
+    assert inspection.counts == {"tables": 2}
+    assert inspection.facts["Dumped by version"] == "17.10"
+    assert inspection.compression == ("gzip",)
+    assert inspection.content_bytes == len(sealed_sql())
+
+
+def test_tables_are_counted_alike_however_the_text_is_split() -> None:
+    from cli.contents import _SqlScan
+
+    text = plain_sql(rows=50)
+    for size in (1, 2, 3, 7, 64, len(text)):
+        scan = _SqlScan()
+        for start in range(0, len(text), size):
+            scan.add(text[start : start + size])
+
+        assert (scan.tables, scan.is_in_copy) == (2, False)
+
+
+def make_database(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE rows (value)")
+    database.executemany("INSERT INTO rows VALUES (?)", [("x" * 100,)] * 2000)
+    database.commit()
+    database.close()
+
+
+def test_a_sqlite_database_is_checked_by_sqlite(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    make_database(path)
+
+    inspection = look_at(path)
+
+    assert (inspection.kind, inspection.completeness) == ("sqlite", "plausible")
+    assert inspection.counts == {"tables": 1}
+    assert [found.name for found in tmp_path.iterdir()] == ["app.db"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-4096], id="a page short"),
+        pytest.param(lambda content: content[:8192] + bytes(4096) + content[12288:], id="a page of zeros"),
+    ],
+)
+def test_a_damaged_sqlite_database_is_noticed(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "app.db"
+    make_database(path)
+    path.write_bytes(damage(path.read_bytes()))
+
+    assert look_at(path).completeness == "damaged"
+
+
+def test_changes_in_a_wal_beside_a_database_are_mentioned(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    make_database(path)
+    (tmp_path / "app.db-wal").write_bytes(b"changes")
+
+    inspection = look_at(path)
+
+    assert any("app.db-wal" in sentence for sentence in inspection.evidence)
+
+
+def test_a_member_larger_than_ustar_can_say_is_stepped_over(inspected: Callable[[bytes], Inspection]) -> None:
+    member = tarfile.TarInfo("large")
+    member.size = 3000
+    member.pax_headers = {"size": "3000", "comment": "size=17"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(bytes(3000)))
+
+    inspection = inspected(buffer.getvalue())
+
+    assert (inspection.completeness, inspection.counts) == ("plausible", {"files": 1})
+
+
+async def test_people_read_the_verdict_and_scripts_the_exit_code(mathison: Mathison, tmp_path: Path) -> None:
+    (tmp_path / "whole.sql").write_bytes(sealed_sql())
+    (tmp_path / "cut.sql").write_bytes(sealed_sql()[:-5])
+
+    whole = await mathison("inspect", "whole.sql")
+    cut = await mathison("inspect", "cut.sql")
+
+    assert (whole.exit_code, cut.exit_code) == (0, 6)
+    assert "Whole: proven." in whole.text
+    assert "Not whole." in cut.text
+    assert cut.stderr.startswith("Error: The file is cut off")
+
+
+async def test_json_is_one_document_also_for_a_damaged_file(mathison: Mathison, tmp_path: Path) -> None:
+    (tmp_path / "cut.sql").write_bytes(sealed_sql()[:-5])
+
+    ended = await mathison("inspect", "cut.sql", "--json")
+
+    document = ended.document
+    assert ended.exit_code == 6
+    assert document["completeness"] == "damaged"
+    assert document["error"]["reason"] == "ARCHIVE_TRUNCATED"
+    assert document["header"]["app_id"] == "shop.db"
+
+
+async def test_text_from_an_archive_cannot_steer_the_terminal(mathison: Mathison, tmp_path: Path) -> None:
+    hostile = plain_sql().replace(b"17.10", b"\x1b[2J\xe2\x80\xae[red]17")
+    (tmp_path / "hostile.sql").write_bytes(hostile)
+
+    ended = await mathison("inspect", "hostile.sql")
+
+    assert "\x1b" not in ended.text
+    assert "\u202e" not in ended.text
+    assert "[red]17" in ended.text
