@@ -82,9 +82,8 @@ _DEFERRED = re.compile(
     _I,
 )
 _FOR_ALL = re.compile(rb"\s+(?:FOR\s+ALL\s|(?:FOR|ADD|SET)\s+TABLES\s+IN\s)", _I)
-_SCHEMA_PUBLIC = re.compile(
-    rb"(CREATE|DROP)\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I
-)
+_SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(%b)\s*\Z" % _IDENTIFIER, _I)
+_SCHEMA_PUBLIC = re.compile(rb"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I)
 _PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)
 _TAKES_AWAY = re.compile(
     rb"ALTER\s+(?:TABLE|DOMAIN|PUBLICATION|VIEW|FOREIGN\s+TABLE)\s.*\sDROP\s+(?:CONSTRAINT|DEFAULT|IDENTITY|TABLE)\b",
@@ -167,8 +166,9 @@ class Judge:
         words = _words(text)
         if words.startswith(b"CREATE DATABASE"):
             raise made_with_create(line)
-        if words.startswith(b"CREATE SCHEMA") and _SCHEMA_PUBLIC.match(text):
-            return Decision(Way.RUN, text=b"CREATE SCHEMA IF NOT EXISTS public")
+        if words.startswith(b"CREATE SCHEMA") and (found := _SCHEMA.match(text)):
+            # public is there, and so are the schemas of extensions that were created before.
+            return Decision(Way.RUN, text=b"CREATE SCHEMA IF NOT EXISTS " + found[1])
         if words.startswith(b"CREATE EXTENSION") and (found := _EXTENSION.match(text)):
             self.extensions.add(_plain(found[1]))
             return _SILENTLY if self._is_there(text) else RUN
