@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from agent.clock import Clock
@@ -13,6 +15,8 @@ from common.errors import AgentUnavailableError, AppUnavailableError, CancelledE
 
 INTERVAL_SECONDS = 15.0
 """Between two rounds; what waits for its app to start waits so long at most after that."""
+SETTLE_SECONDS = 60.0
+"""For one import, so that an app that hangs does not keep its agent from answering; what was begun is begun again."""
 _UNSETTLED = (ImportPhase.RESTORING, ImportPhase.UNDOING)
 _INTERRUPTED = (ImportPhase.STAGING, *_UNSETTLED, ImportPhase.DROPPING)
 _log = structlog.get_logger(__name__)
@@ -54,7 +58,10 @@ class Housekeeping:
         """Tidy up, for ever."""
         while True:
             await self._clock.sleep(INTERVAL_SECONDS)
-            await self.tidy()
+            try:
+                await self.tidy()
+            except Exception:
+                _log.exception("A round of housekeeping ended with a fault; the next comes.", action="keep_house")
 
     async def tidy(self) -> None:
         """One round; leaves everything to the next while an operation runs."""
@@ -72,8 +79,11 @@ class Housekeeping:
         for transfer in self._transfers.holding(*phases):
             interrupted = transfer.phase
             try:
-                await self._imports.settle(transfer, restarted)
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self._imports.settle(transfer, restarted)
             except Exception as obstacle:
+                if isinstance(obstacle, TimeoutError):
+                    obstacle = AppUnavailableError(f"It took more than {SETTLE_SECONDS:.0f} seconds.")
                 self._obstacle = obstacle if isinstance(obstacle, ServiceError) else fault_of(transfer)
                 _log.warning(
                     "An interrupted import could not be brought to one side yet; it will be tried again.",

@@ -1,0 +1,78 @@
+"""mathison-agent: serves one app's data to the controller.
+
+mathison-agent --config FILE             serve until SIGTERM
+mathison-agent --config FILE --check     say whether the settings can be used, and end
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import agent.footprint  # noqa: F401  # first of ours: it decides what the others import
+from agent.serving import StartError, make_recipe, serve
+from agent.settings import AgentSettings, SettingsError, read_settings
+from common.errors import ServiceError
+from common.logs import set_up_logs
+
+CONFIG_VARIABLE = "MATHISON_AGENT_CONFIG"
+WRONG_SETTINGS = 2
+CANNOT_SERVE = 1
+
+
+def main() -> None:
+    """Entry point; the exit status is 0, 1 (cannot serve) or 2 (wrong settings or arguments)."""
+    arguments = _parse()
+    release = version("mathison-data")
+    try:
+        settings = read_settings(arguments.config)
+        if arguments.check:
+            _check(settings, release)
+            return
+    except (SettingsError, ServiceError) as failure:
+        _fail(str(failure), WRONG_SETTINGS)
+    set_up_logs(program="agent")
+    try:
+        asyncio.run(serve(settings, arguments.config.resolve(), version=release))
+    except ServiceError as failure:
+        _fail(f"{arguments.config}: {failure.text}", WRONG_SETTINGS)
+    except (StartError, OSError) as failure:
+        _fail(str(failure), CANNOT_SERVE)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="mathison-agent", description="Takes one app's data out and puts it back in, for the controller."
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get(CONFIG_VARIABLE),
+        metavar="FILE",
+        help=f"settings, a TOML file; or ${CONFIG_VARIABLE}",
+    )
+    parser.add_argument("--check", action="store_true", help="say whether the settings can be used, and end")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mathison-data')}")
+    arguments = parser.parse_args()
+    if arguments.config is None:
+        parser.error(f"--config FILE or ${CONFIG_VARIABLE} is needed")
+    arguments.config = Path(arguments.config)
+    return arguments
+
+
+def _check(settings: AgentSettings, release: str) -> None:
+    recipe = make_recipe(settings, version=release)
+    print(f"The settings of {settings.app_id} with recipe {recipe.name} can be used.")
+
+
+def _fail(text: str, status: int) -> None:
+    print(f"mathison-agent: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Keeps the agent's certificate good for as long as it runs, by running `agent.enrolment` when it is time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from agent.clock import Clock
+from agent.processes import Command, run
+from common.errors import ToolFailedError
+
+PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before each further attempt; the last for ever. The controller may start after its agents."""
+_LONGEST_SLEEP_SECONDS = 60.0
+"""A machine's clock may be set, and a machine may sleep, so a moment far away is looked at again and again."""
+_log = structlog.get_logger(__name__)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What the program prints, as JSON: one of the two is set."""
+
+    renew_at: dt.datetime | None = None
+    """The identity's files are good; when to run it again."""
+    obstacle: str = ""
+    """Why there is no certificate, or no new one. Never a secret."""
+
+
+class Enrolment(Protocol):
+    """One attempt to have a good certificate."""
+
+    async def __call__(self) -> Outcome: ...
+
+
+def enrolment_program(settings_path: Path) -> Enrolment:
+    """An attempt by the program, which reads the same settings."""
+
+    async def attempt() -> Outcome:
+        argv = [sys.executable, "-m", "agent.enrolment", str(settings_path)]
+        try:
+            return msgspec.json.decode(await run(Command(argv)), type=Outcome)
+        except (ToolFailedError, ValueError) as failure:
+            return Outcome(obstacle=f"The enrolment program failed: {failure}")
+
+    return attempt
+
+
+class IdentityKeeper:
+    """Waits for the first certificate, and renews it."""
+
+    def __init__(self, enrol: Enrolment, clock: Clock) -> None:
+        self._enrol = enrol
+        self._clock = clock
+        self._renew_at: dt.datetime | None = None
+
+    async def provide(self) -> None:
+        """Return once there is a good certificate, however long that takes."""
+        attempts = 0
+        while True:
+            outcome = await self._enrol()
+            if outcome.renew_at is not None:
+                self._renew_at = outcome.renew_at
+                _log.info("The certificate is good.", action="enrol", renew_at=outcome.renew_at.isoformat())
+                return
+            pause = PAUSES_SECONDS[min(attempts, len(PAUSES_SECONDS) - 1)]
+            attempts += 1
+            _log.warning(
+                "There is no certificate, or no new one, yet; it is tried again.",
+                action="enrol",
+                obstacle=outcome.obstacle,
+                attempts=attempts,
+                pause_seconds=pause,
+            )
+            await self._clock.sleep(pause)
+
+    async def run(self) -> None:
+        """Renew when it is time, for ever."""
+        while True:
+            seconds = (self._renew_at - self._clock.now()).total_seconds() if self._renew_at else 0.0
+            await self._clock.sleep(min(max(seconds, PAUSES_SECONDS[0]), _LONGEST_SLEEP_SECONDS))
+            if self._renew_at is None or self._clock.now() >= self._renew_at:
+                await self.provide()

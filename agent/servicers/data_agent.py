@@ -1,0 +1,153 @@
+"""DataAgent: requests checked and handed to `agent.transfers`, states and frames handed back."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from agent.recipes.base import Recipe
+from agent.transfers import Transfers
+from common.errors import InvalidRequestError
+from mathison.data.v1 import agent_pb2 as messages
+from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_MOST_ENTRIES = 64
+_MOST_NAME_CHARACTERS = 256
+_MOST_VALUE_CHARACTERS = 1024
+
+
+class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
+    """One app's data out and in; what each call does is in agent.proto."""
+
+    def __init__(
+        self, transfers: Transfers, recipe: Recipe, *, app_id: str, version: str, started_at: dt.datetime
+    ) -> None:
+        self._transfers = transfers
+        self._recipe = recipe
+        self._app_id = app_id
+        self._version = version
+        self._started_at = started_at
+
+    async def Describe(self, request: messages.DescribeRequest, context: Context) -> messages.DescribeResponse:
+        overview = await self._transfers.overview()
+        about = overview.description
+        response = messages.DescribeResponse(
+            app_id=self._app_id,
+            recipe=self._recipe.name,
+            data_export_description=self._recipe.data_export_description,
+            engine=about.engine,
+            engine_version=about.engine_version,
+            export_formats=[
+                messages.FormatDescription(
+                    name=found.name, media_type=found.media_type, suffix=found.suffix, description=found.description
+                )
+                for found in self._recipe.export_formats
+            ],
+            import_formats=self._recipe.import_formats,
+            can_export=about.can_export.is_possible,
+            export_obstacle=about.can_export.obstacle,
+            can_import=about.can_import.is_possible,
+            import_obstacle=about.can_import.obstacle,
+            estimated_bytes=about.estimated_bytes,
+            import_needs_app_stop=about.import_needs_app_stop,
+            can_undo=about.can_undo,
+            warnings=about.warnings,
+            agent_version=self._version,
+            details=about.details,
+        )
+        response.agent_started_at.FromDatetime(self._started_at)
+        if overview.running is not None:
+            response.running.CopyFrom(overview.running.to_proto())
+        if overview.kept is not None:
+            response.kept.CopyFrom(overview.kept.to_proto())
+        return response
+
+    async def Export(self, request: messages.ExportRequest, context: Context) -> AsyncIterator[transfer_pb2.Frame]:
+        _check_texts("format", {"": request.format})
+        _check_texts("options", request.options)
+        frames = self._transfers.export(request.transfer_id, request.format, dict(request.options))
+        async with aclosing(frames):
+            async for frame in frames:
+                yield frame
+
+    async def Stage(
+        self, request_iterator: AsyncIterator[messages.StageRequest], context: Context
+    ) -> AsyncIterator[transfer_pb2.TransferEvent]:
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.HasField("start"):
+            raise InvalidRequestError("The first message of Stage has to be `start`.")
+        start = first.start
+        _check_texts("options", start.options)
+        states = self._transfers.stage(
+            start.transfer_id, _frames(request_iterator), dict(start.options), dry_run=start.dry_run
+        )
+        async with aclosing(states):
+            async for state in states:
+                yield transfer_pb2.TransferEvent(state=state.to_proto())
+
+    async def Restore(
+        self, request: messages.RestoreRequest, context: Context
+    ) -> AsyncIterator[transfer_pb2.TransferEvent]:
+        async with aclosing(self._transfers.restore(request.transfer_id)) as states:
+            async for state in states:
+                yield transfer_pb2.TransferEvent(state=state.to_proto())
+
+    async def Undo(self, request: messages.UndoRequest, context: Context) -> AsyncIterator[transfer_pb2.TransferEvent]:
+        async with aclosing(self._transfers.undo(request.transfer_id)) as states:
+            async for state in states:
+                yield transfer_pb2.TransferEvent(state=state.to_proto())
+
+    async def Discard(self, request: messages.DiscardRequest, context: Context) -> messages.DiscardResponse:
+        return messages.DiscardResponse(discarded=await self._transfers.discard(request.transfer_id))
+
+    async def Cancel(self, request: messages.CancelRequest, context: Context) -> messages.CancelResponse:
+        state = await self._transfers.cancel(request.transfer_id)
+        return messages.CancelResponse(state=state.to_proto())
+
+    async def ListTransfers(
+        self, request: messages.ListTransfersRequest, context: Context
+    ) -> messages.ListTransfersResponse:
+        return messages.ListTransfersResponse(transfers=[state.to_proto() for state in self._transfers.list()])
+
+    async def WatchTransfer(
+        self, request: messages.WatchTransferRequest, context: Context
+    ) -> AsyncIterator[transfer_pb2.TransferEvent]:
+        async with aclosing(self._transfers.watch(request.transfer_id)) as states:
+            async for state in states:
+                yield transfer_pb2.TransferEvent(state=state.to_proto())
+
+
+async def _frames(requests: AsyncIterator[messages.StageRequest]) -> AsyncIterator[transfer_pb2.Frame]:
+    async for request in requests:
+        if not request.HasField("frame"):
+            raise InvalidRequestError("After `start` come frames only.")
+        if request.frame.HasField("header"):
+            _check_header(request.frame.header)
+        yield request.frame
+
+
+def _check_header(header: transfer_pb2.ArchiveHeader) -> None:
+    """An uploader writes what it likes; refuse what would not fit into the journal or an answer."""
+    texts = {field.name: value for field, value in header.ListFields() if isinstance(value, str)}
+    _check_texts("header", texts)
+    _check_texts("header.details", header.details)
+    _check_texts("header.counts", dict.fromkeys(header.counts, ""))
+    try:
+        header.created_at.ToDatetime(dt.UTC)
+    except (ValueError, OverflowError) as failure:
+        raise InvalidRequestError("header.created_at is no moment.") from failure
+
+
+def _check_texts(what: str, texts: Mapping[str, str]) -> None:
+    if len(texts) > _MOST_ENTRIES:
+        raise InvalidRequestError(f"{what} has at most {_MOST_ENTRIES} entries.")
+    for name, value in texts.items():
+        if len(name) > _MOST_NAME_CHARACTERS or len(value) > _MOST_VALUE_CHARACTERS:
+            raise InvalidRequestError(
+                f"{what}: a name has at most {_MOST_NAME_CHARACTERS} characters, a value {_MOST_VALUE_CHARACTERS}."
+            )
