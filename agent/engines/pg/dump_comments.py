@@ -1,4 +1,4 @@
-"""What pg_dump says in the comments of its SQL text, and what is wrong with a text.
+"""What pg_dump says in the comments of its SQL text.
 
 Imports little: it runs in a child that has to stay small.
 """
@@ -9,19 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agent.engines.pg.text_errors import TextError
+
 _ENTRY = re.compile(rb"-- (?:Data for )?Name: (.*); Type: ([^;]*); Schema: .*; Owner: ?")
 _SOURCE = re.compile(rb"-- Dumped from database version (.{1,200})")
 _DUMPER = re.compile(rb"-- Dumped by pg_dump version (.{1,200})")
-
-
-class TextError(Exception):
-    """What is wrong with the text, as reason and text of the error that its sender gets; see common.errors."""
-
-    def __init__(self, reason: str, text: str, *, next_step: str = "") -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-        self.next_step = next_step
 
 
 class Entry(NamedTuple):
@@ -90,21 +82,3 @@ class DumpFacts:
             "The file is cut off: its last line 'PostgreSQL database dump complete' is missing.",
             next_step="Send the whole file, or make the dump again.",
         )
-
-
-def made_with_create(line: int) -> TextError:
-    """The refusal of a dump that brings its own database."""
-    return TextError(
-        "ARCHIVE_REFUSED",
-        f"Line {line}: the dump was made with --create, so it wants to make a database of its own.",
-        next_step="Dump without --create (-C).",
-    )
-
-
-def client_command(line: int) -> TextError:
-    """The refusal of a backslash command."""
-    return TextError(
-        "ARCHIVE_REFUSED",
-        f"Line {line}: the file tries to run a client command.",
-        next_step="A dump made by pg_dump has no such line; make a new one.",
-    )

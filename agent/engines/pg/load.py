@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from agent.engines.pg.archive_reading import sql_of
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Login
 from agent.engines.pg.loader_process import load_sql
+from agent.engines.pg.spool import sweep
+from agent.engines.pg.uploads import UploadForm, form_of, peek
 from agent.limits import Limits
 from agent.unpacking import unpacked
 from common.headers import ArchiveHeader
 from common.seals import SealReader
+
+_LEFT_OUT = {
+    "owners": "{:,} statements about owners were left out: everything belongs to the app's role.",
+    "grants": "{:,} statements about privileges were left out; those of the app's database are carried over.",
+    "tablespaces": "{:,} statements about tablespaces were left out: everything lies in the database's own.",
+    "security labels": "{:,} security labels were left out.",
+}
 
 
 class LoadProgress(Protocol):
@@ -94,28 +105,43 @@ async def load(
         ArchiveError (its subclasses): the file; nothing of it may be used, the database holds a part of it.
         LimitExceededError, NoSpaceError, AppUnavailableError, ToolFailedError: the surroundings.
     """
+    sweep(spool_directory)
     seal = SealReader()
-
-    def note(what: str, rows: int) -> None:
-        progress.note(f"{what}, {rows:,} rows so far" if rows else what)
-
-    async with unpacked(_counted(chunks, progress), limits=limits) as content:
+    async with AsyncExitStack() as stack:
+        content = await stack.enter_async_context(unpacked(_counted(chunks, progress), limits=limits))
+        head, text = await peek(content.chunks)
+        await stack.enter_async_context(aclosing(text))
+        form = form_of(head)
+        if form is UploadForm.SQL:
+            text = await stack.enter_async_context(aclosing(_sealed(text, seal)))
+        else:
+            progress.note("reading the archive")
+            text = await stack.enter_async_context(
+                sql_of(
+                    text,
+                    form,
+                    clients=clients,
+                    server_version_num=server_version_num,
+                    spool_directory=spool_directory,
+                    limits=limits,
+                )
+            )
         report = await load_sql(
-            _sealed(content.chunks, seal),
+            text,
             login,
             server_version_num=server_version_num,
             pre_created_extensions=pre_created_extensions,
             sessions=sessions,
-            on_note=note,
+            on_note=lambda what, rows: progress.note(f"{what}, {rows:,} rows so far" if rows else what),
         )
         return Loaded(
-            archive_format="sql",
+            archive_format=form.value,
             header=seal.header,
             layers=content.layers,
             source_version=report.source_version,
             dumper_version=report.dumper_version,
             counts=report.counts,
-            warnings=[f"Left out: {', '.join(report.left_out)}"] if report.left_out else [],
+            warnings=[_LEFT_OUT[what].format(number) for what, number in report.left_out.items() if what in _LEFT_OUT],
             extensions=report.extensions,
             deferred=[Deferred(**one) for one in report.deferred],
         )

@@ -15,10 +15,11 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from agent.engines.pg.dump_comments import Entry, TextError
+from agent.engines.pg.dump_comments import Entry
 from agent.engines.pg.load_sessions import Session, Settings, SqlFailure
 from agent.engines.pg.sqltext import EndOfRows, Event, Rows, Splitter, Statement
 from agent.engines.pg.statements import Decision, Judge, Way, copied_table
+from agent.engines.pg.text_errors import TextError
 
 IN_PARALLEL = ("CONSTRAINT", "INDEX", "FK CONSTRAINT")
 """Entries of one of these kinds do not need each other; pg_dump writes all of one before the first of the next."""

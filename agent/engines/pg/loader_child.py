@@ -19,11 +19,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from agent.engines.pg.dump_comments import TextError
 from agent.engines.pg.load_sessions import Session, SqlFailure, session_options
 from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge
+from agent.engines.pg.text_errors import TextError
 from agent.jail import enter_from_argv
 
 LENGTH_BYTES = 4

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from agent.engines.pg.dump_comments import DumpFacts, Entry, TextError, client_command, made_with_create
+from agent.engines.pg import sql_tokens as tokens
+from agent.engines.pg.dump_comments import DumpFacts, Entry
+from agent.engines.pg.text_errors import TextError, client_command, made_with_create
 
 STATEMENT_LIMIT_BYTES = 256 << 20
 _HELD_ROW_BYTES = 256 << 10
@@ -19,7 +21,6 @@ _HELD_ROW_BYTES = 256 << 10
 _HELD_LINE_BYTES = 64 << 10
 """A comment or client command that is longer is not looked at whole."""
 _HELD_WORD_BYTES = 1024
-_MOST_INSERTS = 500
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -54,56 +55,6 @@ class EndOfRows:
 
 
 Event: TypeAlias = Statement | Rows | EndOfRows
-
-
-# A run of text in which no statement ends, in one match: possessive everywhere, so that no input makes it slow.
-_PUNCTUATION = rb"[^'\"$\\;()\-/A-Za-z_\x80-\xff]++|-(?!-)|/(?!\*)|\$[0-9]++|\"[^\"]*+\""
-_WORD = rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*+"
-_ANY_WORD = rb"(?![eE]')" + _WORD
-_OTHER_WORD = rb"(?!(?i:begin|case|end)(?![\w$\x80-\xff]))" + _ANY_WORD
-_ESCAPED_STRING = rb"'(?:[^'\\]++|\\[\s\S]|'')*+'(?=\s*+[^'\s])"
-"""Only where it is clear that it does not go on after a line break."""
-_STRINGS = {True: rb"'[^']*+'|[eE]" + _ESCAPED_STRING, False: rb"[eE]?" + _ESCAPED_STRING}
-"""By standard_conforming_strings: without it, each string may hold escapes."""
-
-
-def _run(*parts: bytes) -> re.Pattern[bytes]:
-    inner = b"|".join(parts)
-    return re.compile(rb"(?:%b|\((?:%b)*+\))*+" % (inner, inner))
-
-
-_BEFORE_WORD = re.compile(rb"(?:%b)*+" % _PUNCTUATION)
-_RUN = {standard: _run(_PUNCTUATION, _ANY_WORD, strings) for standard, strings in _STRINGS.items()}
-_RUN_IN_FUNCTION = {standard: _run(_PUNCTUATION, _OTHER_WORD, strings) for standard, strings in _STRINGS.items()}
-_INSERTS = {
-    standard: re.compile(rb"%b(?:;\s*+%b){0,%d}+" % (insert, insert, _MOST_INSERTS))
-    for standard, run in _RUN.items()
-    for insert in (rb"INSERT INTO %b(?=;)" % run.pattern,)
-}
-_FIRST_WORDS: dict[tuple[int, bytes], int] = {
-    (0, b"create"): 1,
-    (1, b"or"): 2,
-    (2, b"replace"): 3,
-    **{(state, word): 5 for state in (1, 3) for word in (b"function", b"procedure")},
-}
-_NO_FUNCTION, _FUNCTION = 4, 5
-_NEWLINE, _QUOTE, _DASH = b"\n'-"
-_WORD_TOKEN = re.compile(_WORD)
-_WORD_BYTES = bytes(c for c in range(256) if c >= 0x80 or chr(c).isalnum() or c in b"_$-/")
-_SPACE = re.compile(rb"[ \t\r\n\f\v]*+")
-_SPACE_BUT_NEWLINE = re.compile(rb"[ \t\r]*+")
-_SPACE_OR_EMPTY = re.compile(rb"[ \t\r\n\f\v;]*+")
-_DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]*+)?\$")
-_DOLLAR_TAG_BEGUN = re.compile(rb"\$[0-9A-Za-z_\x80-\xff]*+\Z")
-_ESCAPED = re.compile(rb"(?:[^'\\]++|\\.)*+", re.DOTALL)
-_COMMENT_MARK = re.compile(rb"/\*|\*/")
-_COPY_FROM_STDIN = re.compile(rb"COPY\b.*\bFROM\s+STDIN\b", re.DOTALL | re.IGNORECASE)
-_END_OF_ROWS = re.compile(rb"\\\.\r?\n")
-_STRINGS_SETTING = re.compile(
-    rb"SET\s+(?:SESSION\s+)?standard_conforming_strings\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE
-)
-_RESTRICT = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\s*\Z")
-_CONNECT = re.compile(rb"\\c(?:onnect)?(?:\s|\Z)")
 
 
 @dataclass
@@ -203,7 +154,7 @@ class Splitter:
         return len(_BOM) if text.startswith(_BOM) else at
 
     def _between(self, text: bytes, at: int) -> int:
-        at = _end(_SPACE_OR_EMPTY, text, at)
+        at = _end(tokens.SPACE_OR_EMPTY, text, at)
         first = text[at : at + 2]
         if first in (b"-", b"/"):
             return self._wait(at)
@@ -230,10 +181,10 @@ class Splitter:
         if end < 0 and len(text) - at < _HELD_LINE_BYTES:
             return self._wait(at)
         command = text[at : end if end >= 0 else len(text)]
-        if _RESTRICT.match(command):
+        if tokens.RESTRICT.match(command):
             return end
         self._count_lines(text, at)
-        if _CONNECT.match(command):
+        if tokens.CONNECT.match(command):
             raise made_with_create(self.line)
         raise client_command(self.line)
 
@@ -242,7 +193,7 @@ class Splitter:
     def _begin_statement(self, text: bytes, at: int) -> int:
         self._count_lines(text, at)
         self._start, self._pending = at, _Pending(self.line)
-        inserts = self._joins_inserts and _INSERTS[self.has_standard_strings].match(text, at)
+        inserts = self._joins_inserts and tokens.INSERTS[self.has_standard_strings].match(text, at)
         if inserts:
             return self._end_statement(self._pending, text, inserts.end())
         self._state = self._words
@@ -251,24 +202,24 @@ class Splitter:
     def _words(self, text: bytes, at: int) -> int:
         """The first words, one by one, until it is clear whether they make a function."""
         pending, since = _some(self._pending), at
-        while pending.words < _NO_FUNCTION:
-            at = _end(_BEFORE_WORD, text, at)
-            word = _WORD_TOKEN.match(text, at)
+        while pending.words < tokens.NO_FUNCTION:
+            at = _end(tokens.BEFORE_WORD, text, at)
+            word = tokens.WORD_TOKEN.match(text, at)
             if at == len(text) or (word and word.end() == len(text)):
                 return self._wait_for_word(text, since)
             if word is None or text[at + 1 : at + 2] == b"'":
                 break
-            pending.words = _FIRST_WORDS.get((pending.words, word[0].lower()), _NO_FUNCTION)
+            pending.words = tokens.FIRST_WORDS.get((pending.words, word[0].lower()), tokens.NO_FUNCTION)
             since = at = word.end()
         if text[at : at + 2] in (b"--", b"/*"):
             return self._begin_comment(text, at)
-        pending.words = max(pending.words, _NO_FUNCTION)
+        pending.words = max(pending.words, tokens.NO_FUNCTION)
         self._state = self._text
         return at
 
     def _text(self, text: bytes, at: int) -> int:
         pending = _some(self._pending)
-        runs = _RUN_IN_FUNCTION if pending.words == _FUNCTION else _RUN
+        runs = tokens.RUN_IN_FUNCTION if pending.words == tokens.FUNCTION else tokens.RUN
         since, at = at, _end(runs[self.has_standard_strings], text, at)
         if at == len(text):
             return self._wait_for_word(text, since)
@@ -300,7 +251,7 @@ class Splitter:
         if text[at + 1 : at + 2] == b"'":
             self._state = self._escapes
             return at + 2
-        end = _end(_WORD_TOKEN, text, at)
+        end = _end(tokens.WORD_TOKEN, text, at)
         if end == len(text):
             return self._wait(at)
         if not pending.parentheses:
@@ -314,7 +265,7 @@ class Splitter:
     def _wait_for_word(self, text: bytes, since: int) -> int:
         """Keep back what more text could make a different token of."""
         tail = text[max(since, len(text) - _HELD_WORD_BYTES) :]
-        word_bytes = len(tail) - len(tail.rstrip(_WORD_BYTES))
+        word_bytes = len(tail) - len(tail.rstrip(tokens.WORD_BYTES))
         return self._wait(len(text) - word_bytes if word_bytes < _HELD_WORD_BYTES else len(text))
 
     def _end_statement(self, pending: _Pending, text: bytes, at: int) -> int:
@@ -322,8 +273,8 @@ class Splitter:
         body = pending.parts[0] if len(pending.parts) == 1 else b"".join(pending.parts)
         if b"\0" in body:
             raise TextError("ARCHIVE_WRONG_KIND", f"Line {pending.line}: there is a zero byte; that is no SQL text.")
-        has_rows = body[:4].upper() == b"COPY" and _COPY_FROM_STDIN.match(body) is not None
-        if strings := _STRINGS_SETTING.match(body):
+        has_rows = body[:4].upper() == b"COPY" and tokens.COPY_FROM_STDIN.match(body) is not None
+        if strings := tokens.STRINGS_SETTING.match(body):
             self.has_standard_strings = strings[1].lower() in (b"on", b"true", b"yes", b"1")
         self._event = Statement(body, pending.line, self.facts.entry, has_rows)
         self._pending = None
@@ -358,31 +309,31 @@ class Splitter:
         return end + 1
 
     def _escapes(self, text: bytes, at: int) -> int:
-        at = _end(_ESCAPED, text, at)
+        at = _end(tokens.ESCAPED, text, at)
         if at == len(text):
             return at
-        if text[at] != _QUOTE:
+        if text[at] != tokens.QUOTE:
             return self._wait(at)
         self._state, self._has_gap, self._has_line_gap = self._after_escapes, False, False
         return at + 1
 
     def _after_escapes(self, text: bytes, at: int) -> int:
         """A quote right after the closing one, or on a later line, goes on with the same string."""
-        end = _end(_SPACE, text, at)
+        end = _end(tokens.SPACE, text, at)
         self._has_gap |= end > at
         self._has_line_gap |= b"\n" in text[at:end]
         if end == len(text):
             return end
-        goes_on = text[end] == _QUOTE and (self._has_line_gap or not self._has_gap)
+        goes_on = text[end] == tokens.QUOTE and (self._has_line_gap or not self._has_gap)
         self._state = self._escapes if goes_on else self._text
         return end + 1 if goes_on else end
 
     def _dollar(self, text: bytes, at: int) -> int:
-        tag = _DOLLAR_TAG.match(text, at)
+        tag = tokens.DOLLAR_TAG.match(text, at)
         if tag:
             self._tag, self._state = tag[0], self._dollar_string
             return tag.end()
-        if len(text) - at < _HELD_WORD_BYTES and _DOLLAR_TAG_BEGUN.match(text, at):
+        if len(text) - at < _HELD_WORD_BYTES and tokens.DOLLAR_TAG_BEGUN.match(text, at):
             return self._wait(at)
         return at + 1
 
@@ -395,7 +346,7 @@ class Splitter:
 
     def _begin_comment(self, text: bytes, at: int) -> int:
         self._back, self._comments = self._state, 1
-        self._state = self._line_comment if text[at] == _DASH else self._block_comment
+        self._state = self._line_comment if text[at] == tokens.DASH else self._block_comment
         return at + 2
 
     def _line_comment(self, text: bytes, at: int) -> int:
@@ -406,7 +357,7 @@ class Splitter:
         return end
 
     def _block_comment(self, text: bytes, at: int) -> int:
-        while mark := _COMMENT_MARK.search(text, at):
+        while mark := tokens.COMMENT_MARK.search(text, at):
             at = mark.end()
             self._comments += 1 if mark[0] == b"/*" else -1
             if not self._comments:
@@ -417,10 +368,10 @@ class Splitter:
     # In a COPY block.
 
     def _rest_of_line(self, text: bytes, at: int) -> int:
-        end = _end(_SPACE_BUT_NEWLINE, text, at)
+        end = _end(tokens.SPACE_BUT_NEWLINE, text, at)
         if end == len(text):
             return end
-        if text[end] != _NEWLINE:
+        if text[end] != tokens.NEWLINE:
             self._count_lines(text, at)
             raise TextError("ARCHIVE_REFUSED", f"Line {self.line}: there is more behind COPY FROM stdin.")
         self._state, self._is_row_start = self._rows, True
@@ -428,14 +379,14 @@ class Splitter:
 
     def _rows(self, text: bytes, at: int) -> int:
         if self._is_row_start and text.startswith(b"\\", at):
-            if mark := _END_OF_ROWS.match(text, at):
+            if mark := tokens.END_OF_ROWS.match(text, at):
                 self._state, self._event = self._between, EndOfRows()
                 return mark.end()
             if text[at:] in (b"\\", b"\\.", b"\\.\r"):
                 return self._wait(at)
         search = at
         while (mark_at := text.find(b"\n\\.", search) + 1) > 0:
-            if _END_OF_ROWS.match(text, mark_at):
+            if tokens.END_OF_ROWS.match(text, mark_at):
                 break
             search = mark_at
         end = mark_at or text.rfind(b"\n", at) + 1

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.engines.pg.dump_comments import TextError, made_with_create
+from agent.engines.pg.text_errors import TextError, made_with_create
 
 CLIENT_ONLY_ENCODINGS = frozenset(
     b"BIG5 GB18030 GBK JOHAB SJIS MSKANJI SHIFTJIS SHIFTJIS2004 WIN932 WIN949 UHC".split()

@@ -1,0 +1,275 @@
+"""pg_dump's own archives, read for their structure alone: is all there, and what does it say of itself.
+
+The table of contents is the same in the custom, tar and directory formats; in the custom format the data follows in
+blocks. `pg_restore --list` lists a cut file without complaint (PostgreSQL 15 to 18); this finds the cut. Data is
+skipped, not unpacked: pg_restore checks what it unpacks. Format: ReadHead, ReadToc and _skipData in
+src/bin/pg_dump/pg_backup_archiver.c and pg_backup_custom.c.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+
+from common.codecs import Reader
+from common.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    LimitExceededError,
+)
+
+MAGIC = b"PGDMP"
+FORMAT_AT = 10
+"""Where in the file the byte stands that says its format."""
+CUSTOM, TAR, DIRECTORY = 1, 3, 5
+OLDEST_VERSION, NEWEST_VERSION = (1, 12), (1, 16)
+"""Written by pg_dump 9.0 and 17; those between by versions between, 1.16 by 18 too."""
+COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
+"""By the byte that archives since 1.15 have."""
+MOST_ENTRIES = 5_000_000
+_MOST_TEXT_BYTES = 512 << 20
+_KEPT_TEXT_BYTES = 1024
+_PIECE_BYTES = 1 << 18
+_DATA, _LARGE_OBJECTS = 1, 3
+
+
+DUMP_FILE = re.compile(r"(?:toc\.dat|(?:blob_)?[0-9]{1,10}\.dat|blobs(?:_[0-9]{1,10})?\.toc)(?:\.(?:gz|lz4|zst))?")
+"""The names that pg_dump gives to files of a dump in directory or tar format."""
+
+
+@dataclass
+class Contents:
+    """What the head and the table of contents say.
+
+    Attributes:
+        version: of the archive's own format, for example (1, 14).
+        format: CUSTOM, TAR or DIRECTORY.
+        database, server_version, dumper_version: empty where it does not say.
+        data: for each entry that has data, its number and, in the tar and directory formats, its file's name.
+    """
+
+    version: tuple[int, int]
+    format: int
+    compression: str
+    database: str = ""
+    server_version: str = ""
+    dumper_version: str = ""
+    tables: int = 0
+    extensions: list[str] = field(default_factory=list)
+    data: dict[int, str] = field(default_factory=dict)
+
+
+def check_custom(file: Reader) -> Contents:
+    """Read an archive in custom format to its end.
+
+    Raises:
+        ArchiveTruncatedError: it ends before its end, or blocks of its tables are missing.
+        ArchiveDamagedError: something stands where it cannot stand.
+        ArchiveWrongKindError: it is not of the custom format.
+        ArchiveIncompatibleError: its version is not known.
+    """
+    source = _Source(file)
+    contents = _contents(source)
+    if contents.format != CUSTOM:
+        raise ArchiveWrongKindError("The file is only the table of contents of a dump in directory or tar format.")
+    missing = set(contents.data)
+    while kind := source.byte_or_end():
+        start = source.position - 1
+        number = source.number()
+        if kind == _DATA:
+            source.skip_chunks()
+        elif kind == _LARGE_OBJECTS:
+            while source.number():
+                source.skip_chunks()
+        else:
+            raise source.damaged(f"there is no block of the kind {kind}", at=start)
+        if number not in contents.data:
+            raise source.damaged(f"the block belongs to no entry ({number})", at=start)
+        missing.discard(number)
+    if kind is not None:
+        raise source.damaged("there is no block of the kind 0", at=source.position - 1)
+    if missing:
+        raise ArchiveTruncatedError(
+            f"The archive is cut off at byte {source.position}: the data of {len(missing)} of {len(contents.data)} "
+            "tables and large objects is missing.",
+            next_step="Send the whole file, or make the dump again.",
+        )
+    return contents
+
+
+def read_contents(file: Reader) -> Contents:
+    """Read a table of contents that is a file of its own, and nothing may follow it.
+
+    Raises:
+        ArchiveError (its subclasses): as `check_custom`.
+    """
+    source = _Source(file)
+    contents = _contents(source)
+    if contents.format == CUSTOM:
+        raise ArchiveWrongKindError("The file toc.dat is a whole archive in custom format.")
+    if source.byte_or_end() is not None:
+        raise source.damaged("the table of contents goes on behind its end", at=source.position - 1)
+    return contents
+
+
+def require_files(data: Iterable[str], names: Container[str]) -> None:
+    """See that all files with data are there, compressed or not.
+
+    Args:
+        data: their names, as the table of contents has them.
+        names: of the files that are there.
+    Raises:
+        ArchiveTruncatedError: not all are.
+    """
+    missing = [name for name in data if name and not any(name + end in names for end in ("", ".gz", ".lz4", ".zst"))]
+    if missing:
+        raise ArchiveTruncatedError(
+            f"The archive lacks {len(missing)} of its files, for example {missing[0][:100]!r}.",
+            next_step="Pack the whole dump, or make it again.",
+        )
+
+
+def _contents(source: _Source) -> Contents:
+    if source.take(len(MAGIC)) != MAGIC:
+        raise ArchiveWrongKindError("The file is not a dump in custom format.")
+    major, minor, _revision, source.integer_bytes, source.offset_bytes, form = source.take(6)
+    version = (major, minor)
+    if not OLDEST_VERSION <= version <= NEWEST_VERSION:
+        raise ArchiveIncompatibleError(
+            f"The archive's format has version {major}.{minor}; known are 1.{OLDEST_VERSION[1]} to "
+            f"1.{NEWEST_VERSION[1]}.",
+            next_step="Make the dump as SQL text (--format=plain).",
+        )
+    if source.integer_bytes not in (4, 8) or source.offset_bytes not in (4, 8):
+        raise source.damaged("sizes of numbers that no machine has", at=source.position)
+    if form not in (CUSTOM, TAR, DIRECTORY):
+        raise source.damaged(f"there is no format {form}", at=FORMAT_AT)
+    contents = Contents(version, form, _compression(source, version))
+    for _ in range(7):  # the moment of the dump, as seven numbers
+        source.number()
+    contents.database, contents.server_version, contents.dumper_version = (source.text() or "" for _ in range(3))
+    entries = source.number()
+    if not 0 <= entries <= MOST_ENTRIES:
+        raise LimitExceededError(f"The archive has {entries} entries; {MOST_ENTRIES} are the most.")
+    for _ in range(entries):
+        _entry(source, contents)
+    return contents
+
+
+def _compression(source: _Source, version: tuple[int, int]) -> str:
+    if version < (1, 15):
+        return "gzip" if source.number() else "none"
+    algorithm = source.byte()
+    if algorithm >= len(COMPRESSIONS):
+        raise source.damaged(f"there is no compression {algorithm}", at=source.position - 1)
+    return COMPRESSIONS[algorithm]
+
+
+def _entry(source: _Source, contents: Contents) -> None:
+    """One entry; the order of its fields is ReadToc's."""
+    number, has_data = source.number(), source.number()
+    source.text(), source.text()
+    tag, kind = source.text() or "", source.text()
+    source.number()
+    for _ in range(5 if contents.version < (1, 14) else 6):  # its statements, schema, tablespace, access method
+        source.text()
+    if contents.version >= (1, 16):
+        source.number()
+    source.text(), source.text()
+    while source.text() is not None:  # what it depends on
+        pass
+    file_name = ""
+    if contents.format == CUSTOM:
+        source.take(1 + source.offset_bytes)
+    else:
+        file_name = source.text() or ""
+    if has_data:
+        # In the tar format large objects lie in files of their own, and this name is of none.
+        contents.data[number] = "" if contents.format == TAR and kind == "BLOBS" else file_name
+    if kind == "TABLE":
+        contents.tables += 1
+    elif kind == "EXTENSION":
+        contents.extensions.append(tag)
+
+
+class _Source:
+    """Bytes read forward, and the numbers and texts in them."""
+
+    def __init__(self, file: Reader) -> None:
+        self.position = 0
+        self.integer_bytes = self.offset_bytes = 4
+        self._file = file
+        self._held = b""
+        self._start = 0
+
+    def take(self, size: int) -> bytes:
+        """Exactly so many bytes."""
+        end = self._start + size
+        if end <= len(self._held):
+            found = self._held[self._start : end]
+        else:
+            found = self._held[self._start :]
+            while len(found) < size:
+                self._fill(self.position + len(found))
+                end = size - len(found)
+                found += self._held[:end]
+        self._start = min(end, len(self._held))
+        self.position += size
+        return found
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def byte_or_end(self) -> int | None:
+        """A byte, or None where the file ends."""
+        try:
+            return self.byte()
+        except ArchiveTruncatedError:
+            return None
+
+    def number(self) -> int:
+        """WriteInt: a byte that is 1 for negative numbers, then the number, its lowest byte first."""
+        found = self.take(1 + self.integer_bytes)
+        if found[0] > 1:
+            raise self.damaged("a number has no sign", at=self.position - len(found))
+        number = int.from_bytes(found[1:], "little")
+        return -number if found[0] else number
+
+    def text(self) -> str | None:
+        """WriteStr: its length, -1 for none at all, then its bytes; only the first of a long one."""
+        size = self.number()
+        if size < 0:
+            return None
+        if size > _MOST_TEXT_BYTES:
+            raise self.damaged(f"a text of {size} bytes", at=self.position)
+        kept = self.take(min(size, _KEPT_TEXT_BYTES))
+        self.skip(size - len(kept))
+        return kept.decode(errors="replace")
+
+    def skip(self, size: int) -> None:
+        while size > 0:
+            size -= len(self.take(min(size, _PIECE_BYTES)))
+
+    def skip_chunks(self) -> None:
+        """Data, in pieces that have their length before them; a length of 0 ends it."""
+        while size := self.number():
+            if size < 0:
+                raise self.damaged("a piece of negative length", at=self.position)
+            self.skip(size)
+
+    def damaged(self, what: str, *, at: int) -> ArchiveError:
+        return ArchiveDamagedError(
+            f"The archive is damaged at byte {at}: {what}.", next_step="Send the file again, or make the dump again."
+        )
+
+    def _fill(self, position: int) -> None:
+        self._held, self._start = self._file.read(_PIECE_BYTES), 0
+        if not self._held:
+            raise ArchiveTruncatedError(
+                f"The archive is cut off at byte {position}.",
+                next_step="Send the whole file, or make the dump again.",
+            )

@@ -1,0 +1,59 @@
+"""Tokens of SQL text as psql's lexer cuts them (src/fe_utils/psqlscan.l), for `sqltext` to search with.
+
+All repetitions are possessive, so that no input makes a search slow.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOST_INSERTS = 500
+"""How many INSERT statements may be found as one."""
+
+_PUNCTUATION = rb"[^'\"$\\;()\-/A-Za-z_\x80-\xff]++|-(?!-)|/(?!\*)|\$[0-9]++|\"[^\"]*+\""
+_WORD = rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*+"
+_ANY_WORD = rb"(?![eE]')" + _WORD
+_OTHER_WORD = rb"(?!(?i:begin|case|end)(?![\w$\x80-\xff]))" + _ANY_WORD
+_ESCAPED_STRING = rb"'(?:[^'\\]++|\\[\s\S]|'')*+'(?=\s*+[^'\s])"
+"""Only where it is clear that it does not go on after a line break."""
+_STRINGS = {True: rb"'[^']*+'|[eE]" + _ESCAPED_STRING, False: rb"[eE]?" + _ESCAPED_STRING}
+"""By standard_conforming_strings: without it, each string may hold escapes."""
+
+
+def _run(*parts: bytes) -> re.Pattern[bytes]:
+    inner = b"|".join(parts)
+    return re.compile(rb"(?:%b|\((?:%b)*+\))*+" % (inner, inner))
+
+
+BEFORE_WORD = re.compile(rb"(?:%b)*+" % _PUNCTUATION)
+RUN = {standard: _run(_PUNCTUATION, _ANY_WORD, strings) for standard, strings in _STRINGS.items()}
+RUN_IN_FUNCTION = {standard: _run(_PUNCTUATION, _OTHER_WORD, strings) for standard, strings in _STRINGS.items()}
+INSERTS = {
+    standard: re.compile(rb"%b(?:;\s*+%b){0,%d}+" % (insert, insert, MOST_INSERTS))
+    for standard, run in RUN.items()
+    for insert in (rb"INSERT INTO %b(?=;)" % run.pattern,)
+}
+FIRST_WORDS: dict[tuple[int, bytes], int] = {
+    (0, b"create"): 1,
+    (1, b"or"): 2,
+    (2, b"replace"): 3,
+    **{(state, word): 5 for state in (1, 3) for word in (b"function", b"procedure")},
+}
+NO_FUNCTION, FUNCTION = 4, 5
+NEWLINE, QUOTE, DASH = b"\n'-"
+WORD_TOKEN = re.compile(_WORD)
+WORD_BYTES = bytes(c for c in range(256) if c >= 0x80 or chr(c).isalnum() or c in b"_$-/")
+SPACE = re.compile(rb"[ \t\r\n\f\v]*+")
+SPACE_BUT_NEWLINE = re.compile(rb"[ \t\r]*+")
+SPACE_OR_EMPTY = re.compile(rb"[ \t\r\n\f\v;]*+")
+DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]*+)?\$")
+DOLLAR_TAG_BEGUN = re.compile(rb"\$[0-9A-Za-z_\x80-\xff]*+\Z")
+ESCAPED = re.compile(rb"(?:[^'\\]++|\\.)*+", re.DOTALL)
+COMMENT_MARK = re.compile(rb"/\*|\*/")
+COPY_FROM_STDIN = re.compile(rb"COPY\b.*\bFROM\s+STDIN\b", re.DOTALL | re.IGNORECASE)
+END_OF_ROWS = re.compile(rb"\\\.\r?\n")
+STRINGS_SETTING = re.compile(
+    rb"SET\s+(?:SESSION\s+)?standard_conforming_strings\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE
+)
+RESTRICT = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\s*\Z")
+CONNECT = re.compile(rb"\\c(?:onnect)?(?:\s|\Z)")
