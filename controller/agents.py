@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from common.credentials import TARGET_NAME_OPTION, Identity, agent_name
-from common.errors import AgentUnavailableError, ServiceError
+from common.errors import AgentUnavailableError, ServiceError, make_error
 from common.status import error_from_call
 from controller.discovery.inventory import App
 from mathison.data.v1 import agent_pb2 as wire
@@ -129,3 +129,9 @@ class Agent:
         async with aclosing(self._messages(call)) as events:
             async for event in events:
                 yield event.state
+
+
+def error_of(state: TransferState) -> ServiceError | None:
+    """What a transfer failed with; None when it did not."""
+    failure = state.error
+    return make_error(failure.reason, failure.message, next_step=failure.next_step) if failure.reason else None

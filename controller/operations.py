@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from common.errors import AgentUnavailableError, InvalidRequestError, ServiceError, TransferNotFoundError, make_error
+from common.errors import AgentUnavailableError, InvalidRequestError, ServiceError, TransferNotFoundError
 from controller import relay
-from controller.agents import Agent, Agents
+from controller.agents import Agent, Agents, error_of
 from controller.audit import Attempt, Audit
 from controller.callers import Caller, Scope
 from controller.discovery.inventory import App, Inventory, app_not_found
@@ -328,9 +328,7 @@ async def _swap(
 
 
 def _bad_ending(state: TransferState, agent: Agent) -> ServiceError:
-    if state.HasField("error"):
-        return make_error(state.error.reason, state.error.message, next_step=state.error.next_step)
-    return AgentUnavailableError(f"{agent.peer} stopped without saying how it ended.")
+    return error_of(state) or AgentUnavailableError(f"{agent.peer} stopped without saying how it ended.")
 
 
 def _received(state: TransferState) -> tuple[int, str]:

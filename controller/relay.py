@@ -20,11 +20,12 @@ from common.errors import (
     InternalError,
     InvalidRequestError,
     LimitExceededError,
+    ServiceError,
     UploadIncompleteError,
 )
 from common.frames import MAX_CHUNK_BYTES, RunningDigest
 from common.headers import Receipt
-from controller.agents import Agent
+from controller.agents import Agent, error_of
 from controller.raw_frames import RawFrame, frame_in_request
 from mathison.data.v1 import agent_pb2 as wire
 from mathison.data.v1.transfer_pb2 import TransferState
@@ -142,11 +143,26 @@ async def stage(
         if sending.done():
             sending.result()
         return await receiving
+    except InternalError as lost:
+        raise await _what_it_meant(agent, start.transfer_id) or lost from lost
     finally:
         call.cancel()
         receiving.cancel()
         sending.cancel()
         await asyncio.gather(receiving, sending, return_exceptions=True)
+
+
+async def _what_it_meant(agent: Agent, transfer_id: str) -> ServiceError | None:
+    """The error that the agent remembers of a transfer; None when it remembers none.
+
+    A write that fails because the agent has refused makes grpc.aio replace the status that says why by an INTERNAL of
+    its own (grpcio 1.85.1, grpc/grpc#36066).
+    """
+    try:
+        state = await agent.transfer(transfer_id)
+    except ServiceError:
+        return None
+    return error_of(state)
 
 
 async def _receive(agent: Agent, call: StageCall, has_spoken: asyncio.Event, publish: Publish) -> TransferState:

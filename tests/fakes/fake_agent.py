@@ -204,7 +204,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
                     received.size_bytes += len(request.frame.chunk)
                     chunks += 1
                     if self.stage_plan.refusal is not None and chunks == self.stage_plan.refusal_after_chunks:
-                        await _abort(context, self.stage_plan.refusal)
+                        await self._fail(received.start.transfer_id, self.stage_plan.refusal, context)
                     if self.stage_plan.pause_seconds:
                         await asyncio.sleep(self.stage_plan.pause_seconds)
                 case "end":
@@ -294,6 +294,13 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         state.result = result
         state.ended_at.GetCurrentTime()
         await self._move(state, transfer_pb2.PHASE_DONE)
+
+    async def _fail(self, transfer_id: str, error: ServiceError, context: Context) -> None:
+        """As a real agent: what it refused is remembered before it is answered."""
+        state = self.states[transfer_id]
+        state.error.reason, state.error.message, state.error.next_step = error.reason, error.text, error.next_step
+        await self._end(state, result=transfer_pb2.TRANSFER_RESULT_FAILED)
+        await _abort(context, error)
 
     async def _notify(self) -> None:
         async with self._changed:

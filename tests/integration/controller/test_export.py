@@ -19,20 +19,10 @@ import pytest
 from common.errors import AppUnavailableError, FormatNotSupportedError, ServiceError, ToolFailedError
 from tests.fakes.fake_agent import BLOCK, ExportPlan, FakeAgent, Launch
 from tests.fixtures.controller import ControllerProcess
+from tests.fixtures.curl import curl
 from tests.fixtures.waiting import until
 
 EXPORT = "/api/deployments/shop.db/export-data"
-
-
-async def curl(*arguments: str) -> tuple[int, bytes]:
-    """The real curl: its exit status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        "curl", "--silent", *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    async with asyncio.timeout(60):
-        output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output
 
 
 def curl_export(controller: ControllerProcess, token: str, target: Path) -> list[str]:

@@ -1,0 +1,447 @@
+"""Import through the real controller: nothing reaches the agent as whole that was not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from common.errors import (
+    AppBusyError,
+    ArchiveWrongKindError,
+    NoSpaceError,
+    ServiceError,
+    TransferInProgressError,
+)
+from tests.fakes.fake_agent import BLOCK, FakeAgent
+from tests.fixtures.controller import ControllerProcess
+from tests.fixtures.curl import curl
+from tests.fixtures.waiting import until
+
+IMPORT = "/api/deployments/shop.db/import-data"
+ARCHIVE = b"CREATE TABLE a (b text);\n" * 100_000
+SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+
+
+def digest_header(content: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+def form(content: bytes, *, name: str = "file", headers: str = "", end: str = "\r\n--b--\r\n") -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"; filename="dump.sql"\r\n'
+    return f"--b\r\n{disposition}{headers}\r\n".encode() + content + end.encode()
+
+
+FORM_TYPE = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+async def test_a_raw_body_is_staged_and_restored(
+    client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
+) -> None:
+    headers = {
+        "Mathison-Transfer": "t-1",
+        "Content-Type": "application/sql",
+        "Content-Disposition": "attachment; filename*=UTF-8''..%2Fd%C3%BCmp.sql",
+        "Repr-Digest": digest_header(ARCHIVE),
+    }
+
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers=headers, params={"option.owner": "app"}) as answer:
+        state = await answer.json()
+
+    assert answer.status == 200
+    assert (state["transfer_id"], state["kind"], state["result"]) == ("t-1", "import", "succeeded")
+    assert (state["app_id"], state["progress"]["phase"]) == ("shop.db", "done")
+    assert (state["end"]["size_bytes"], state["end"]["sha256"]) == (len(ARCHIVE), SHA256)
+    received = agent.stages[0]
+    assert (received.has_end, received.sha256, received.size_bytes) == (True, SHA256, len(ARCHIVE))
+    assert dict(received.start.options) == {"owner": "app"}
+    assert received.header is not None
+    assert received.header.file_name == "d\u00fcmp.sql"
+    assert received.header.media_type == "application/sql"
+    assert received.header.size_bytes == len(ARCHIVE)
+    assert agent.restored == ["t-1"]
+    last = controller.audit()[-1]
+    assert (last["action"], last["result"]) == ("import", "succeeded")
+    assert (last["size_bytes"], last["sha256"]) == (len(ARCHIVE), SHA256)
+
+
+async def test_a_form_with_the_file_is_staged_and_restored(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    content = aiohttp.FormData()
+    content.add_field("file", BytesIO(ARCHIVE), filename="dump.sql", content_type="application/sql")
+
+    async with client.post(IMPORT, data=content, headers={"Repr-Digest": digest_header(ARCHIVE)}) as answer:
+        state = await answer.json()
+
+    assert (answer.status, state["result"]) == (200, "succeeded")
+    received = agent.stages[0]
+    assert (received.has_end, received.sha256) == (True, SHA256)
+    assert received.header is not None
+    assert received.header.file_name == "dump.sql"
+
+
+async def test_curl_uploads_a_form_and_a_raw_body(
+    controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dump.sql"
+    file.write_bytes(BLOCK * 4)
+    url, headers = controller.rest + IMPORT, ["--fail", "--header", f"Authorization: Bearer {token}"]
+
+    by_form, _ = await curl(*headers, "--form", f"file=@{file}", url)
+    raw, _ = await curl(*headers, "--request", "POST", "--upload-file", str(file), url)
+    from_a_pipe, _ = await curl(*headers, "--request", "POST", "--upload-file", "-", url, stdin=file)
+
+    assert (by_form, raw, from_a_pipe) == (0, 0, 0)
+    assert [received.sha256 for received in agent.stages] == [hashlib.sha256(BLOCK * 4).hexdigest()] * 3
+    assert len(agent.restored) == 3
+
+
+async def test_a_dry_run_stops_before_the_swap(
+    client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
+) -> None:
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), params={"dry_run": "true"}) as answer:
+        state = await answer.json()
+
+    assert (answer.status, state["progress"]["phase"]) == (200, "staged")
+    assert state["preview"]["changes"] == ["12 tables"]
+    assert agent.stages[0].start.dry_run
+    assert not agent.restored
+    assert controller.audit()[-1]["is_dry_run"]
+
+
+@pytest.mark.parametrize("query", ["dryrun=true", "dry_run=1", "dry_run=true&dry_run=true"])
+async def test_a_misspelt_dry_run_is_no_import(client: aiohttp.ClientSession, agent: FakeAgent, query: str) -> None:
+    async with client.post(f"{IMPORT}?{query}", data=BytesIO(ARCHIVE)) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "INVALID_REQUEST")
+    assert not agent.stages
+
+
+async def test_an_empty_body_is_passed_on_as_an_empty_archive(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    async with client.post(IMPORT) as answer:
+        assert answer.status == 200
+
+    assert (agent.stages[0].has_end, agent.stages[0].size_bytes) == (True, 0)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["with a length", "chunked"])
+async def test_a_body_that_is_cut_never_gets_an_end_frame(
+    controller: ControllerProcess, agent: FakeAgent, token: str, is_chunked: bool
+) -> None:
+    framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(ARCHIVE)}"
+    body = b"%x\r\n%b\r\n" % (1 << 20, ARCHIVE[: 1 << 20]) if is_chunked else ARCHIVE[:-1]
+
+    async with half_a_request(controller, token, framing, body):
+        await until(lambda: bool(agent.stages) and agent.stages[0].header is not None)
+
+    await asyncio.wait_for(agent.stages[0].ended.wait(), 5)
+    assert not agent.stages[0].has_end
+    assert not agent.restored
+    await until(lambda: controller.audit()[-1]["result"] != "started")
+    last = controller.audit()[-1]
+    assert (last["result"], last["reason"]) in (("failed", "UPLOAD_INCOMPLETE"), ("cancelled", "CALLER_LEFT"))
+
+
+@contextlib.asynccontextmanager
+async def half_a_request(controller: ControllerProcess, token: str, framing: str, body: bytes) -> AsyncIterator[None]:
+    """Send the beginning of a request; leaving the context closes the connection."""
+    host, _, port = controller.rest.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST {IMPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{framing}\r\n\r\n".encode())
+    writer.write(body)
+    await writer.drain()
+    yield
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_form_that_is_cut_but_well_framed_never_gets_an_end_frame(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    whole = form(b"x" * 100)
+    for size in (10, 60, 100, 150, *range(len(whole) - 12, len(whole) - 2)):
+        async with client.post(IMPORT, data=whole[:size], headers=FORM_TYPE) as answer:
+            problem = await answer.json()
+
+        assert (answer.status, problem["reason"]) in ((400, "UPLOAD_INCOMPLETE"), (400, "INVALID_REQUEST")), size
+    await asyncio.gather(*(received.ended.wait() for received in agent.stages))
+    assert not any(received.has_end for received in agent.stages)
+    assert not agent.restored
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(form(b"x", name="dump"), "INVALID_REQUEST", id="another name"),
+        pytest.param(
+            form(b"x", end='\r\n--b\r\nContent-Disposition: form-data; name="c"\r\n\r\ny\r\n--b--\r\n'),
+            "INVALID_REQUEST",
+            id="two parts",
+        ),
+        pytest.param(form(b"x", headers="Content-Transfer-Encoding: base64\r\n"), "INVALID_REQUEST", id="encoded"),
+        pytest.param(form(b"x", headers=f"Content-Digest: {digest_header(b'y')}\r\n"), "DIGEST_MISMATCH", id="digest"),
+        pytest.param(b"--b--\r\n", "INVALID_REQUEST", id="no part"),
+    ],
+)
+async def test_a_form_that_is_not_one_file_never_gets_an_end_frame(
+    client: aiohttp.ClientSession, agent: FakeAgent, body: bytes, reason: str
+) -> None:
+    async with client.post(IMPORT, data=body, headers=FORM_TYPE) as answer:
+        problem = await answer.json()
+
+    assert problem["reason"] == reason
+    await agent.stages[0].ended.wait()
+    assert not agent.stages[0].has_end
+
+
+@pytest.mark.parametrize("header", ["Repr-Digest", "Content-Digest"])
+async def test_a_body_that_is_not_what_its_digest_says_never_gets_an_end_frame(
+    client: aiohttp.ClientSession, agent: FakeAgent, header: str
+) -> None:
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers={header: digest_header(b"other")}) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "DIGEST_MISMATCH")
+    await agent.stages[0].ended.wait()
+    assert not agent.stages[0].has_end
+    assert not agent.restored
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({"Repr-Digest": "sha-512=:AAAA:"}, 400, id="a digest that is not checked"),
+        pytest.param({"Repr-Digest": "sha-256=:AAAA:"}, 400, id="a malformed digest"),
+        pytest.param({"Content-Encoding": "gzip"}, 415, id="an encoded body"),
+        pytest.param({"Expect": "200-maybe"}, 400, id="another expectation"),
+        pytest.param(FORM_TYPE | {"Content-Digest": digest_header(ARCHIVE)}, 400, id="a form's content digest"),
+    ],
+)
+async def test_headers_that_cannot_be_met_are_refused_before_the_agent_is_asked(
+    client: aiohttp.ClientSession, agent: FakeAgent, headers: dict[str, str], status: int
+) -> None:
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers=headers, skip_auto_headers=["Expect"]) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (status, "INVALID_REQUEST")
+    assert not agent.stages
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["with a length", "chunked"])
+async def test_a_body_over_the_limit_is_refused(
+    stopped_controller: ControllerProcess, agent: FakeAgent, is_chunked: bool
+) -> None:
+    stopped_controller.limits["upload_bytes"] = len(ARCHIVE) - 1
+    await stopped_controller.start()
+    headers = stopped_controller.bearer(stopped_controller.token())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield ARCHIVE
+
+    async with (
+        aiohttp.ClientSession(stopped_controller.rest, headers=headers) as session,
+        session.post(IMPORT, data=pieces() if is_chunked else BytesIO(ARCHIVE)) as answer,
+    ):
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (413, "LIMIT_EXCEEDED")
+    assert not any(received.has_end for received in agent.stages)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        pytest.param(TransferInProgressError("shop.db is busy with t-0."), 409, id="busy"),
+        pytest.param(NoSpaceError("No room."), 507, id="no room"),
+    ],
+)
+async def test_a_caller_who_asks_first_is_refused_before_the_body(
+    controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path, refusal: ServiceError, status: int
+) -> None:
+    agent.stage_plan.refusal = refusal
+    file = tmp_path / "dump.sql"
+    file.write_bytes(BLOCK * 4)
+
+    exit_status, output = await curl(
+        *("--header", f"Authorization: Bearer {token}", "--header", "Expect: 100-continue"),
+        *("--expect100-timeout", "20", "--request", "POST", "--upload-file", str(file)),
+        *("--write-out", "\n%{http_code} %{size_upload}", controller.rest + IMPORT),
+    )
+
+    problem, _, facts = output.decode().rpartition("\n")
+    assert exit_status == 0
+    assert facts == f"{status} 0"
+    assert json.loads(problem)["reason"] == refusal.reason
+
+
+async def test_a_caller_who_asks_first_and_is_unknown_is_refused_before_the_body(
+    controller: ControllerProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "dump.sql"
+    file.write_bytes(BLOCK * 4)
+
+    _, facts = await curl(
+        *("--header", "Expect: 100-continue", "--expect100-timeout", "20", "--request", "POST"),
+        *("--upload-file", str(file), "--output", "/dev/null"),
+        *("--write-out", "%{http_code} %{size_upload}", controller.rest + IMPORT),
+    )
+
+    assert facts == b"401 0"
+
+
+async def test_a_refusal_in_the_middle_is_answered_at_once(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    agent.stage_plan.refusal = ArchiveWrongKindError("This is no SQL.", next_step="Choose another file.")
+    agent.stage_plan.refusal_after_chunks = 1
+    left = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while not left.is_set():
+            yield BLOCK
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(5), client.post(IMPORT, data=endless()) as answer:
+        problem = await answer.json()
+        left.set()
+
+    assert (answer.status, problem["reason"]) == (422, "ARCHIVE_WRONG_KIND")
+    assert (problem["detail"], problem["next_step"]) == ("This is no SQL.", "Choose another file.")
+
+
+async def test_a_sender_who_falls_silent_is_dropped(stopped_controller: ControllerProcess, agent: FakeAgent) -> None:
+    stopped_controller.limits["stalled_caller_seconds"] = 1
+    await stopped_controller.start()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield BLOCK
+        await asyncio.Event().wait()
+
+    headers = stopped_controller.bearer(stopped_controller.token())
+    async with (
+        aiohttp.ClientSession(stopped_controller.rest, headers=headers) as session,
+        session.post(IMPORT, data=stuck()) as answer,
+    ):
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "UPLOAD_INCOMPLETE")
+    assert not agent.stages[0].has_end
+
+
+async def test_a_caller_who_leaves_before_the_swap_ends_the_import(
+    client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
+) -> None:
+    agent.stage_plan.verify_gate = asyncio.Event()
+    running = asyncio.create_task(client.post(IMPORT, data=BytesIO(ARCHIVE)))
+    await until(lambda: bool(agent.stages) and agent.stages[0].has_end)
+
+    running.cancel()
+
+    await asyncio.wait_for(agent.stages[0].ended.wait(), 5)
+    await until(lambda: controller.audit()[-1]["result"] == "cancelled")
+    assert not agent.restored
+
+
+async def test_a_caller_who_leaves_during_the_swap_does_not_end_it(
+    client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
+) -> None:
+    agent.stage_plan.restore_gate = asyncio.Event()
+    running = asyncio.create_task(client.post(IMPORT, data=BytesIO(ARCHIVE), headers={"Mathison-Transfer": "t-1"}))
+    await until(lambda: "t-1" in agent.states and agent.states["t-1"].progress.phase == 5)
+
+    running.cancel()
+    await asyncio.wait({running})
+    agent.stage_plan.restore_gate.set()
+
+    await until(lambda: controller.audit()[-1]["result"] == "succeeded")
+    async with client.get("/api/transfers/t-1") as answer:
+        assert (await answer.json())["result"] == "succeeded"
+
+
+async def test_a_swap_that_fails_says_why(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    agent.stage_plan.restore_failure = AppBusyError("Sessions did not end.", next_step="Try again.")
+
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE)) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"], problem["detail"]) == (503, "APP_BUSY", "Sessions did not end.")
+    assert "Retry-After" in answer.headers
+
+
+async def test_an_agent_that_goes_away_during_the_swap_is_not_said_to_have_changed_nothing(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.stage_plan.restore_gate = asyncio.Event()
+    running = asyncio.create_task(client.post(IMPORT, data=BytesIO(ARCHIVE), headers={"Mathison-Transfer": "t-1"}))
+    await until(lambda: "t-1" in agent.states and agent.states["t-1"].progress.phase == 5)
+
+    await agent.stop()
+    async with await running as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert "while the app's data was being exchanged" in problem["detail"]
+    assert problem["next_step"] == "Look at transfer t-1 then."
+
+
+async def test_repeating_a_finished_import_answers_its_state_and_changes_nothing(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    answers: list[dict[str, Any]] = []
+    for _ in range(2):
+        async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers={"Mathison-Transfer": "t-1"}) as answer:
+            answers.append(await answer.json())
+
+    assert answers[0] == answers[1]
+    assert (len(agent.stages), agent.restored) == (1, ["t-1"])
+
+
+async def test_killing_the_controller_during_an_upload_sends_no_end_frame(
+    controller: ControllerProcess, client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    async def stuck() -> AsyncIterator[bytes]:
+        yield BLOCK * 3
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(client.post(IMPORT, data=stuck()))
+    await until(lambda: bool(agent.stages) and agent.stages[0].size_bytes > 0)
+
+    await controller.stop(signal.SIGKILL)
+
+    with pytest.raises(aiohttp.ClientError):
+        await running
+    await asyncio.wait_for(agent.stages[0].ended.wait(), 5)
+    assert not agent.stages[0].has_end
+    assert not agent.restored
+
+
+async def test_a_slow_agent_slows_the_sender(controller: ControllerProcess, agent: FakeAgent, token: str) -> None:
+    agent.stage_plan.pause_seconds = 3600
+    host, _, port = controller.rest.removeprefix("http://").partition(":")
+    sent = 0
+    with socket.create_connection((host, int(port))) as connection:
+        request = f"POST {IMPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        connection.sendall(f"{request}Content-Length: {1 << 34}\r\n\r\n".encode())
+        connection.settimeout(2)
+
+        def send_until_blocked() -> int:
+            total = 0
+            try:
+                while total < 1 << 31:
+                    total += connection.send(BLOCK)
+            except TimeoutError:
+                pass
+            return total
+
+        sent = await asyncio.to_thread(send_until_blocked)
+
+    assert sent < 100 << 20
