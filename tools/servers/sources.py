@@ -100,7 +100,7 @@ def unpack_wheel(wheel: Wheel, destination: Path) -> None:
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--quiet", "--dest", str(download)]
     if wheel.python_tag:
         options += ["--implementation", "cp", "--abi", wheel.python_tag, "--python-version", wheel.python_tag[2:]]
-        options += ["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64"]
+        options += [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
     run([*pip, *options, "--requirement", requirement], what=what, cwd=download)
     [archive] = download.glob("*.whl")
