@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -13,12 +14,12 @@ from tools.deployment import Deployment
 
 MEGABYTE = 1_000_000
 MIB = 1 << 20
-DIGEST_DIGITS = 16
+DIGEST_DIGITS = 12
 
 
 def print_results(console: Console, story: Story) -> None:
     """All figures and comparisons."""
-    console.print(_transfers(story.moved), _comparisons(story.compared), "")
+    console.print(_transfers(story.moved), _memory(story.moved), _comparisons(story.compared), "")
 
 
 def print_addresses(console: Console, deployment: Deployment, *, demo_file: Path) -> None:
@@ -49,31 +50,15 @@ def print_addresses(console: Console, deployment: Deployment, *, demo_file: Path
 
 
 def _transfers(moved: list[Moved]) -> Table:
-    table = Table(title="What was moved", title_justify="left", caption=_MEMORY_NOTE, caption_justify="left")
-    table.add_column("app")
-    table.add_column("step")
-    for name in (
-        "data MB",
-        "archive MB",
-        "ratio",
-        "seconds",
-        "MB/s",
-        "agent MiB",
-        "controller MiB",
-        "largest child MiB",
-    ):
+    table = _table("What was moved (MB/s: data before compression, by wall time of the whole command)", "app", "step")
+    for name in ("data MB", "archive MB", "ratio", "seconds", "MB/s"):
         table.add_column(name, justify="right")
     for row in moved:
-        table.add_row(row.app_id, row.step, *_sizes(row), *_memory(row))
+        table.add_row(row.app_id, row.step, *_figures(row))
     return table
 
 
-_MEMORY_NOTE = (
-    "MB/s: data before compression, by wall time of the whole command. MiB: most resident memory during the step."
-)
-
-
-def _sizes(row: Moved) -> tuple[str, ...]:
+def _figures(row: Moved) -> tuple[str, ...]:
     seconds = f"{row.seconds:.2f}"
     if not row.data_bytes or not row.archive_bytes:
         return ("", "", "", seconds, "")
@@ -86,22 +71,28 @@ def _sizes(row: Moved) -> tuple[str, ...]:
     )
 
 
-def _memory(row: Moved) -> tuple[str, ...]:
-    children = {
-        name.partition(": ")[2]: peak for name, peak in row.peaks_bytes.items() if name.startswith(f"{row.app_id}: ")
-    }
-    largest = max(children, key=lambda name: children[name], default="")
-    return (
-        f"{row.peaks_bytes.get(row.app_id, 0) / MIB:.1f}",
-        f"{row.peaks_bytes.get('controller', 0) / MIB:.1f}",
-        f"{largest} {children[largest] / MIB:.1f}" if largest else "none",
-    )
+def _memory(moved: list[Moved]) -> Table:
+    """The agents' children come and go, so their peaks are samples; the others' are what the kernel counted."""
+    peaks: dict[str, tuple[int, str]] = {}
+    for row in moved:
+        for name, peak_bytes in row.peaks_bytes.items():
+            if not name.startswith("controller: "):
+                peaks[name] = max(peaks.get(name, (0, "")), (peak_bytes, f"{row.step} of {row.app_id}"))
+    table = _table("Most resident memory", "process", "in")
+    table.add_column("MiB", justify="right")
+    for name in sorted(peaks):
+        peak_bytes, moment = peaks[name]
+        shown = name if name == "controller" else f"agent of {name}".replace(": ", ": its ")
+        table.add_row(shown, moment, f"{peak_bytes / MIB:.1f}")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
 
 
 def _comparisons(compared: list[Compared]) -> Table:
-    table = Table(title="Content before and after", title_justify="left")
-    for name in ("app", "moment", "fingerprint before", "fingerprint after", "verdict"):
-        table.add_column(name)
+    table = _table("Content, by fingerprint", "app", "moment", "before", "after", "verdict")
     for row in compared:
         verdict = (
             Text("equal", "green") if row.is_equal else Text("DIFFERENT\n" + "\n".join(row.differences[:5]), "red")

@@ -174,7 +174,11 @@ class Deployment:
 
     def wait_for_agent(self, app_id: str) -> None:
         """Wait until the controller reaches an agent and the agent its app."""
-        self.sites[app_id].agent.wait_until(
+        site = self.sites[app_id]
+        # The agent writes the file once it has a certificate and listens: until then nobody need ask.
+        is_listening = (site.state_directory / "address").exists
+        site.agent.wait_until(is_listening, "had a certificate and listened", seconds=READY_SECONDS)
+        site.agent.wait_until(
             lambda: self._is_available(app_id), "described its app through the controller", seconds=READY_SECONDS
         )
 
