@@ -69,8 +69,8 @@ class StagePlan:
     """Restore waits for it after its first event."""
     verify_gate: asyncio.Event | None = None
     """Stage waits for it after the end frame."""
-    pause_seconds: float = 0.0
-    """After each chunk: an agent that takes its time."""
+    chunk_gate: asyncio.Event | None = None
+    """Stage waits for it after its first chunk: an agent that stands still."""
 
 
 @dataclass
@@ -93,6 +93,12 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
     def __init__(self, app_id: str) -> None:
         self.app_id = app_id
         self.address = ""
+        self._changed = asyncio.Condition()
+        self._server: grpc.aio.Server | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as for the next test."""
         self.export_plan = ExportPlan()
         self.stage_plan = StagePlan()
         self.export_requests: list[wire.ExportRequest] = []
@@ -103,8 +109,6 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         self.restored: list[str] = []
         self.states: dict[str, TransferState] = {}
         self.kept = ""
-        self._changed = asyncio.Condition()
-        self._server: grpc.aio.Server | None = None
 
     async def start(self, identity: Identity, address: str = "127.0.0.1:0") -> None:
         self._server = grpc.aio.server()
@@ -139,7 +143,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
     async def Export(self, request: wire.ExportRequest, context: Context) -> AsyncIterator[transfer_pb2.Frame]:
         plan = self.export_plan
         self.export_requests.append(request)
-        self.export_ended.clear()
+        ended = self.export_ended = asyncio.Event()
         state = await self._begin(request.transfer_id, transfer_pb2.TRANSFER_KIND_EXPORT)
         digest = hashlib.sha256()
         try:
@@ -164,7 +168,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
                 await self._end(state, end=end)
                 yield transfer_pb2.Frame(end=end)
         finally:
-            self.export_ended.set()
+            ended.set()
             if state.result == transfer_pb2.TRANSFER_RESULT_UNSPECIFIED:
                 await self._end(state, result=transfer_pb2.TRANSFER_RESULT_FAILED)
 
@@ -205,8 +209,8 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
                     chunks += 1
                     if self.stage_plan.refusal is not None and chunks == self.stage_plan.refusal_after_chunks:
                         await self._fail(received.start.transfer_id, self.stage_plan.refusal, context)
-                    if self.stage_plan.pause_seconds:
-                        await asyncio.sleep(self.stage_plan.pause_seconds)
+                    if self.stage_plan.chunk_gate is not None:
+                        await self.stage_plan.chunk_gate.wait()
                 case "end":
                     received.sha256 = digest.hexdigest()
                     said = (request.frame.end.size_bytes, request.frame.end.sha256)

@@ -22,6 +22,7 @@ from tests.fixtures.controller import ControllerProcess
 from tests.fixtures.curl import curl
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXPORT = "/api/deployments/shop.db/export-data"
 
 
@@ -167,10 +168,8 @@ async def test_a_whole_export_makes_curl_succeed(controller: ControllerProcess, 
     assert target.read_bytes() == BLOCK * 3
 
 
-async def test_an_agent_killed_in_the_middle_makes_curl_fail(
-    stopped_controller: ControllerProcess, tmp_path: Path
-) -> None:
-    controller = stopped_controller
+async def test_an_agent_killed_in_the_middle_makes_curl_fail(own_controller: ControllerProcess, tmp_path: Path) -> None:
+    controller = own_controller
     identity = controller.agent_identity("shop.db")
     launch = Launch(
         app_id="shop.db",
@@ -237,16 +236,16 @@ async def until_it_stands_still(agent: FakeAgent) -> None:
 
 
 async def test_a_client_who_takes_nothing_for_too_long_is_dropped(
-    stopped_controller: ControllerProcess, agent: FakeAgent
+    own_controller: ControllerProcess, own_agent: FakeAgent
 ) -> None:
-    stopped_controller.limits["stalled_caller_seconds"] = 1
-    await stopped_controller.start()
-    agent.export_plan.chunks = 1_000
-    headers = stopped_controller.bearer(stopped_controller.token())
-    async with aiohttp.ClientSession(stopped_controller.rest, headers=headers) as session:
+    own_controller.limits["stalled_caller_seconds"] = 1
+    await own_controller.start()
+    own_agent.export_plan.chunks = 1_000
+    headers = own_controller.bearer(own_controller.token())
+    async with aiohttp.ClientSession(own_controller.rest, headers=headers) as session:
         answer = await session.post(EXPORT)
 
-        await asyncio.wait_for(agent.export_ended.wait(), 10)
+        await asyncio.wait_for(own_agent.export_ended.wait(), 10)
         with pytest.raises(aiohttp.ClientError):
             await answer.read()
 
@@ -262,11 +261,11 @@ async def test_http_1_0_is_refused(controller: ControllerProcess, token: str, ag
 
 
 async def test_an_agent_that_is_away_is_a_problem_that_says_so(
-    controller: ControllerProcess, client: aiohttp.ClientSession, agent: FakeAgent
+    own_client: aiohttp.ClientSession, own_agent: FakeAgent
 ) -> None:
-    await agent.stop()
+    await own_agent.stop()
 
-    async with client.post(EXPORT) as answer:
+    async with own_client.post(EXPORT) as answer:
         problem = await answer.json()
 
     assert (answer.status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
@@ -297,32 +296,33 @@ async def test_a_malformed_transfer_id_is_refused(client: aiohttp.ClientSession,
 
 
 async def test_sigterm_ends_a_stuck_download_visibly_within_the_grace_period(
-    stopped_controller: ControllerProcess, agent: FakeAgent, tmp_path: Path
+    own_controller: ControllerProcess, own_agent: FakeAgent, tmp_path: Path
 ) -> None:
-    stopped_controller.limits["stop_grace_seconds"] = 1
-    await stopped_controller.start()
-    agent.export_plan = ExportPlan(chunks=5, hangs_after_chunks=True)
+    own_controller.limits["stop_grace_seconds"] = 1
+    await own_controller.start()
+    own_agent.export_plan = ExportPlan(chunks=5, hangs_after_chunks=True)
     target = tmp_path / "file"
-    running = asyncio.create_task(curl(*curl_export(stopped_controller, stopped_controller.token(), target)))
+    running = asyncio.create_task(curl(*curl_export(own_controller, own_controller.token(), target)))
     await until(target.exists)
 
-    exit_status = await asyncio.wait_for(stopped_controller.stop(), 10)
+    exit_status = await asyncio.wait_for(own_controller.stop(), 10)
 
     assert exit_status == 0
     assert (await running)[0] in (18, 56)
-    assert stopped_controller.audit()[-1]["result"] == "cancelled"
+    assert own_controller.audit()[-1]["result"] == "cancelled"
 
 
 async def test_killing_the_controller_ends_the_dump_and_the_download(
-    controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path
+    own_controller: ControllerProcess, own_agent: FakeAgent, tmp_path: Path
 ) -> None:
-    agent.export_plan = ExportPlan(chunks=5, hangs_after_chunks=True)
+    await own_controller.start()
+    own_agent.export_plan = ExportPlan(chunks=5, hangs_after_chunks=True)
     target = tmp_path / "file"
-    running = asyncio.create_task(curl(*curl_export(controller, token, target)))
+    running = asyncio.create_task(curl(*curl_export(own_controller, own_controller.token(), target)))
     await until(target.exists)
 
-    await controller.stop(signal.SIGKILL)
+    await own_controller.stop(signal.SIGKILL)
 
-    await asyncio.wait_for(agent.export_ended.wait(), 5)
+    await asyncio.wait_for(own_agent.export_ended.wait(), 5)
     assert (await running)[0] in (18, 56)
-    assert [line["result"] for line in controller.audit()] == ["started"]
+    assert [line["result"] for line in own_controller.audit()] == ["started"]

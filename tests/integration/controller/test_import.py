@@ -29,6 +29,7 @@ from tests.fixtures.controller import ControllerProcess
 from tests.fixtures.curl import curl
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 IMPORT = "/api/deployments/shop.db/import-data"
 ARCHIVE = b"CREATE TABLE a (b text);\n" * 100_000
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
@@ -240,23 +241,23 @@ async def test_headers_that_cannot_be_met_are_refused_before_the_agent_is_asked(
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["with a length", "chunked"])
 async def test_a_body_over_the_limit_is_refused(
-    stopped_controller: ControllerProcess, agent: FakeAgent, is_chunked: bool
+    own_controller: ControllerProcess, own_agent: FakeAgent, is_chunked: bool
 ) -> None:
-    stopped_controller.limits["upload_bytes"] = len(ARCHIVE) - 1
-    await stopped_controller.start()
-    headers = stopped_controller.bearer(stopped_controller.token())
+    own_controller.limits["upload_bytes"] = len(ARCHIVE) - 1
+    await own_controller.start()
+    headers = own_controller.bearer(own_controller.token())
 
     async def pieces() -> AsyncIterator[bytes]:
         yield ARCHIVE
 
     async with (
-        aiohttp.ClientSession(stopped_controller.rest, headers=headers) as session,
+        aiohttp.ClientSession(own_controller.rest, headers=headers) as session,
         session.post(IMPORT, data=pieces() if is_chunked else BytesIO(ARCHIVE)) as answer,
     ):
         problem = await answer.json()
 
     assert (answer.status, problem["reason"]) == (413, "LIMIT_EXCEEDED")
-    assert not any(received.has_end for received in agent.stages)
+    assert not any(received.has_end for received in own_agent.stages)
 
 
 @pytest.mark.parametrize(
@@ -318,23 +319,23 @@ async def test_a_refusal_in_the_middle_is_answered_at_once(client: aiohttp.Clien
     assert (problem["detail"], problem["next_step"]) == ("This is no SQL.", "Choose another file.")
 
 
-async def test_a_sender_who_falls_silent_is_dropped(stopped_controller: ControllerProcess, agent: FakeAgent) -> None:
-    stopped_controller.limits["stalled_caller_seconds"] = 1
-    await stopped_controller.start()
+async def test_a_sender_who_falls_silent_is_dropped(own_controller: ControllerProcess, own_agent: FakeAgent) -> None:
+    own_controller.limits["stalled_caller_seconds"] = 1
+    await own_controller.start()
 
     async def stuck() -> AsyncIterator[bytes]:
         yield BLOCK
         await asyncio.Event().wait()
 
-    headers = stopped_controller.bearer(stopped_controller.token())
+    headers = own_controller.bearer(own_controller.token())
     async with (
-        aiohttp.ClientSession(stopped_controller.rest, headers=headers) as session,
+        aiohttp.ClientSession(own_controller.rest, headers=headers) as session,
         session.post(IMPORT, data=stuck()) as answer,
     ):
         problem = await answer.json()
 
     assert (answer.status, problem["reason"]) == (400, "UPLOAD_INCOMPLETE")
-    assert not agent.stages[0].has_end
+    assert not own_agent.stages[0].has_end
 
 
 async def test_a_caller_who_leaves_before_the_swap_ends_the_import(
@@ -378,13 +379,13 @@ async def test_a_swap_that_fails_says_why(client: aiohttp.ClientSession, agent: 
 
 
 async def test_an_agent_that_goes_away_during_the_swap_is_not_said_to_have_changed_nothing(
-    client: aiohttp.ClientSession, agent: FakeAgent
+    own_client: aiohttp.ClientSession, own_agent: FakeAgent
 ) -> None:
-    agent.stage_plan.restore_gate = asyncio.Event()
-    running = asyncio.create_task(client.post(IMPORT, data=BytesIO(ARCHIVE), headers={"Mathison-Transfer": "t-1"}))
-    await until(lambda: "t-1" in agent.states and agent.states["t-1"].progress.phase == 5)
+    own_agent.stage_plan.restore_gate = asyncio.Event()
+    running = asyncio.create_task(own_client.post(IMPORT, data=BytesIO(ARCHIVE), headers={"Mathison-Transfer": "t-1"}))
+    await until(lambda: "t-1" in own_agent.states and own_agent.states["t-1"].progress.phase == 5)
 
-    await agent.stop()
+    await own_agent.stop()
     async with await running as answer:
         problem = await answer.json()
 
@@ -406,42 +407,46 @@ async def test_repeating_a_finished_import_answers_its_state_and_changes_nothing
 
 
 async def test_killing_the_controller_during_an_upload_sends_no_end_frame(
-    controller: ControllerProcess, client: aiohttp.ClientSession, agent: FakeAgent
+    own_controller: ControllerProcess, own_client: aiohttp.ClientSession, own_agent: FakeAgent
 ) -> None:
     async def stuck() -> AsyncIterator[bytes]:
         yield BLOCK * 3
         await asyncio.Event().wait()
 
-    running = asyncio.create_task(client.post(IMPORT, data=stuck()))
-    await until(lambda: bool(agent.stages) and agent.stages[0].size_bytes > 0)
+    running = asyncio.create_task(own_client.post(IMPORT, data=stuck()))
+    await until(lambda: bool(own_agent.stages) and own_agent.stages[0].size_bytes > 0)
 
-    await controller.stop(signal.SIGKILL)
+    await own_controller.stop(signal.SIGKILL)
 
     with pytest.raises(aiohttp.ClientError):
         await running
-    await asyncio.wait_for(agent.stages[0].ended.wait(), 5)
-    assert not agent.stages[0].has_end
-    assert not agent.restored
+    await asyncio.wait_for(own_agent.stages[0].ended.wait(), 5)
+    assert not own_agent.stages[0].has_end
+    assert not own_agent.restored
 
 
-async def test_a_slow_agent_slows_the_sender(controller: ControllerProcess, agent: FakeAgent, token: str) -> None:
-    agent.stage_plan.pause_seconds = 3600
+async def test_an_agent_that_stands_still_slows_the_sender(
+    controller: ControllerProcess, agent: FakeAgent, token: str
+) -> None:
+    agent.stage_plan.chunk_gate = asyncio.Event()
     host, _, port = controller.rest.removeprefix("http://").partition(":")
-    sent = 0
     with socket.create_connection((host, int(port))) as connection:
         request = f"POST {IMPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
         connection.sendall(f"{request}Content-Length: {1 << 34}\r\n\r\n".encode())
-        connection.settimeout(2)
 
-        def send_until_blocked() -> int:
-            total = 0
-            try:
-                while total < 1 << 31:
-                    total += connection.send(BLOCK)
-            except TimeoutError:
-                pass
-            return total
-
-        sent = await asyncio.to_thread(send_until_blocked)
+        sent = await asyncio.to_thread(send_until_blocked, connection)
 
     assert sent < 100 << 20
+    agent.stage_plan.chunk_gate.set()
+    await asyncio.wait_for(agent.stages[0].ended.wait(), 10)
+    assert not agent.stages[0].has_end
+
+
+def send_until_blocked(connection: socket.socket) -> int:
+    """Send for as long as somebody takes it, at most 2 GiB; returns how much that was."""
+    connection.settimeout(2)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < 1 << 31:
+            sent += connection.send(BLOCK)
+    return sent
