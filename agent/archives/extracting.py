@@ -89,7 +89,7 @@ class Extracted:
 
 
 class Extraction:
-    """Fills one directory. Calls in order: any number of `add`, one `finish`.
+    """Fills one directory. Calls in order: any number of `add`, one `finish`; `close` whatever happened.
 
     Attributes:
         result: what was added so far.
@@ -169,6 +169,9 @@ class Extraction:
             self._finish_directory(record)
         for _, record in sorted(self._redefined, key=lambda entry: -entry[0]):
             self._finish_directory(record)
+
+    def close(self) -> None:
+        """Close what is open of the directory."""
         self._opened.close()
 
     def _add_directory(self, member: Member, path: tuple[str, ...], parent: int) -> None:

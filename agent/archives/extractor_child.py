@@ -6,6 +6,7 @@ becomes nobody, and keeps four capabilities. Started by `agent.engines.tree`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -108,15 +109,19 @@ def _unpack(file: BinaryIO, assignment: Assignment) -> Report:
     limits = ExtractionLimits(
         content_bytes=assignment.content_bytes, entries=assignment.entries, free_bytes=assignment.free_bytes
     )
-    with open(assignment.later, "w+b") as later:
-        extraction = Extraction(
-            assignment.root,
-            limits=limits,
-            later=later,
-            owner=assignment.owner or (assignment.default_owner if assignment.is_zip else None),
-            default_owner=assignment.default_owner,
-            inside=assignment.inside,
-        )
+    with (
+        open(assignment.later, "w+b") as later,
+        contextlib.closing(
+            Extraction(
+                assignment.root,
+                limits=limits,
+                later=later,
+                owner=assignment.owner or (assignment.default_owner if assignment.is_zip else None),
+                default_owner=assignment.default_owner,
+                inside=assignment.inside,
+            )
+        ) as extraction,
+    ):
         report = Report(extracted=extraction.result)
         if assignment.is_zip:
             archive = ZipReader(file, size=os.fstat(0).st_size, expansion_ratio=assignment.expansion_ratio)

@@ -10,7 +10,7 @@ from common.errors import ArchiveRefusedError
 from common.seals import RESERVED_DIRECTORY
 
 MAX_DEPTH = 250
-"""Deepest path written and accepted: a walk holds two descriptors a level, and the usual limit is 1024."""
+"""Most names in a path, written and accepted: a walk holds two descriptors a level, and the usual limit is 1024."""
 MAX_NAME_BYTES = 255
 """Of one component; what Linux filesystems take."""
 KEPT_NAMES = frozenset({RESERVED_DIRECTORY, "lost+found", ".snapshot"})
@@ -72,7 +72,7 @@ def path_of(name: str) -> tuple[str, ...]:
     if ".." in parts:
         raise ArchiveRefusedError(f"The archive leaves the volume: {printable(name)} has '..' in its path.")
     if len(parts) > MAX_DEPTH:
-        raise ArchiveRefusedError(f"{printable(name)} lies more than {MAX_DEPTH} directories deep.")
+        raise ArchiveRefusedError(f"{printable(name)} lies more than {MAX_DEPTH} names deep.")
     if any(len(part.encode(errors="surrogateescape")) > MAX_NAME_BYTES for part in parts):
         raise ArchiveRefusedError(f"{printable(name)} has a name of more than {MAX_NAME_BYTES} bytes.")
     return parts

@@ -98,6 +98,10 @@ def walk(
             path = level.prefix + name
             if (len(levels) == 1 and name in KEPT_NAMES) or is_left_out(path, name):
                 continue
+            if len(levels) > MAX_DEPTH:
+                raise SourceUnreadableError(
+                    f"{printable(path)} lies more than {MAX_DEPTH} names deep, deeper than an archive may be."
+                )
             try:
                 found = Found(
                     path, name, level.descriptor, os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
@@ -114,10 +118,6 @@ def walk(
                 raise storage_failed(path, failure) from failure
             if found.is_directory:
                 levels.append(_Level(found.descriptor, f"{path}/"))
-                if len(levels) > MAX_DEPTH:
-                    raise SourceUnreadableError(
-                        f"{printable(path)} lies more than {MAX_DEPTH} directories deep, deeper than an archive may be."
-                    )
             yield found
     finally:
         for level in levels:

@@ -1,0 +1,354 @@
+"""A directory becomes a tar that says all of it, whatever happens to the directory meanwhile."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.archives.members import MAX_DEPTH
+from agent.archives.sparse import segments_of
+from agent.archives.walking import left_out_by
+from agent.archives.writing import PIECE_BYTES, Substitute, TreeWriter
+from common.errors import SourceUnreadableError
+from tests.fixtures.archives import described, digest_of
+
+DATABASE = b"SQLite format 3\0" + bytes(1008)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    directory = tmp_path / "volume"
+    directory.mkdir()
+    return directory
+
+
+def copied_as_it_is(path: str, status: os.stat_result) -> Substitute | None:
+    return None
+
+
+def writer_of(
+    volume: Path,
+    *,
+    substitute: Callable[[str, os.stat_result], Substitute | None] = copied_as_it_is,
+    exclude: tuple[str, ...] = (),
+) -> TreeWriter:
+    return TreeWriter(volume, work_directory=volume.parent, substitute=substitute, is_left_out=left_out_by(exclude))
+
+
+def archive_of(volume: Path, **options: object) -> tuple[bytes, TreeWriter]:
+    writer = writer_of(volume, **options)  # type: ignore[arg-type]
+    return b"".join(writer.blocks()) + bytes(1024), writer
+
+
+def names_in(archive: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        return opened.getnames()
+
+
+def make_nasty(volume: Path) -> None:
+    """What people's volumes hold, and a little more."""
+    (volume / "d" / "empty directory").mkdir(parents=True)
+    (volume / "d" / "file").write_bytes(b"content")
+    os.link(volume / "d" / "file", volume / "a second name")
+    os.link(volume / "d" / "file", volume / "d" / "a third name")
+    (volume / "link").symlink_to("d/file")
+    (volume / "link to nothing").symlink_to("nowhere")
+    (volume / "link out").symlink_to("/etc/passwd")
+    os.link(volume / "link", volume / "second name of the link", follow_symlinks=False)
+    (volume / "größe ✓\nzwei").write_bytes(b"1")
+    (volume / os.fsdecode(b"raw \xff\xfe")).write_bytes(b"2")
+    (volume / ("n" * 255)).write_bytes(b"3")
+    (volume / ("l" * 90)).symlink_to("t" * 200)
+    deep = volume.joinpath(*["deep" * 15] * 12)
+    deep.mkdir(parents=True)
+    (deep / "file").write_bytes(b"4")
+    (volume / "exactly a block").write_bytes(b"5" * 512)
+    (volume / "more than a piece").write_bytes(os.urandom(PIECE_BYTES * 2 + 700))
+    (volume / "empty").touch()
+    (volume / "program").write_bytes(b"#!/bin/sh\n")
+    (volume / "program").chmod(0o6751)
+    (volume / "shared").mkdir()
+    (volume / "shared").chmod(0o3775)
+    (volume / "read only").mkdir()
+    (volume / "read only" / "file").write_bytes(b"6")
+    os.setxattr(volume / "d" / "file", "user.note", b"binary\0 = \n\xff")
+    os.setxattr(volume / "d", "user.note", b"of a directory")
+    with (volume / "sparse").open("wb") as file:
+        file.seek(20 << 20)
+        file.write(b"in the middle")
+        file.truncate(40 << 20)
+    with (volume / "all a hole").open("wb") as file:
+        file.truncate(1 << 40)
+    (volume / "old").touch()
+    os.utime(volume / "old", ns=(0, -1_500_000_000))
+    os.utime(volume / "d" / "file", ns=(0, 1_234_567_890_123_456_789))
+    os.utime(volume / "link", ns=(0, 1_111_111_111_111_111_111), follow_symlinks=False)
+    os.utime(volume / "d", ns=(0, 987_654_321))
+    (volume / "read only").chmod(0o555)
+
+
+def test_gnu_tar_unpacks_everything_as_it_was(volume: Path, tmp_path: Path) -> None:
+    make_nasty(volume)
+    (volume / "all a hole").unlink()
+    archive, _ = archive_of(volume)
+    target = tmp_path / "target"
+    target.mkdir()
+
+    done = subprocess.run(
+        ["tar", "-x", "-p", "--warning=no-timestamp", "--xattrs", "--xattrs-include=user.*", "-C", target],
+        input=archive,
+        capture_output=True,
+        check=True,
+    )
+
+    assert done.stderr == b""
+    assert described(target) == described(volume)
+    assert (target / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+def test_python_reads_the_same(volume: Path) -> None:
+    make_nasty(volume)
+    archive, writer = archive_of(volume)
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        members = {member.name: member for member in opened}
+
+    assert members["all a hole"].size == 1 << 40
+    assert members["sparse"].issparse()
+    assert members["d/a third name"].linkname == "a second name"
+    assert members["second name of the link"].islnk()
+    assert writer.counts["files"] + writer.counts["directories"] + writer.counts["symlinks"] + writer.counts[
+        "hard_links"
+    ] == len(members)
+
+
+def test_a_terabyte_of_holes_costs_nothing(volume: Path) -> None:
+    with (volume / "disk.img").open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 39)
+        file.write(b"x" * 5000)
+
+    archive, writer = archive_of(volume)
+
+    assert len(archive) < 20_000
+    assert writer.read_bytes < 20_000
+
+
+def test_many_holes_are_written_as_fewer(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.archives.sparse._WRITTEN_SEGMENTS", 16)
+    with (volume / "holes").open("wb") as file:
+        for number in range(200):
+            file.seek(number * (64 << 10))
+            file.write(b"x" * 4096)
+        file.truncate(200 * (64 << 10))
+
+    with (volume / "holes").open("rb") as file:
+        segments = segments_of(file.fileno(), 200 * (64 << 10))
+
+    assert len(segments) <= 16
+    assert segments[0][0] == 0
+    assert sum(segments[-1]) >= 199 * (64 << 10) + 4096
+
+
+def test_the_order_is_the_same_every_time(volume: Path) -> None:
+    for number in range(50):
+        (volume / f"{number * 7919 % 50}").mkdir()
+        (volume / f"{number * 7919 % 50}" / "f").touch()
+
+    first, _ = archive_of(volume)
+
+    assert names_in(first) == sorted(names_in(first))
+    assert archive_of(volume)[0] == first
+
+
+def test_nothing_of_ours_and_nothing_excluded_is_in_it(volume: Path) -> None:
+    for name in (".mathison-data", "lost+found", ".snapshot", "cache", "d/cache", "logs/old", "d/logs/old", "tmp.x"):
+        (volume / name).mkdir(parents=True)
+        (volume / name / "inside").touch()
+
+    archive, _ = archive_of(volume, exclude=("cache", "logs/*", "*.x/"))
+
+    assert names_in(archive) == ["d", "d/logs", "d/logs/old", "d/logs/old/inside", "logs"]
+
+
+def test_sockets_fifos_and_devices_are_left_out_and_told(volume: Path) -> None:
+    os.mkfifo(volume / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(volume / "socket"))
+
+        archive, writer = archive_of(volume)
+
+    assert names_in(archive) == []
+    assert writer.warnings() == ["2 sockets, fifos and devices are not in the archive: 'fifo', 'socket'."]
+
+
+class Interfering:
+    """Lets something happen to a volume when the archive has come so far."""
+
+    def __init__(self, volume: Path, *, after_blocks: int, action: Callable[[], object]) -> None:
+        self.writer = writer_of(volume)
+        self._after_blocks = after_blocks
+        self._action = action
+
+    def archive(self) -> bytes:
+        return b"".join(self._pieces()) + bytes(1024)
+
+    def _pieces(self) -> Iterator[bytes]:
+        for number, piece in enumerate(self.writer.blocks(), 1):
+            yield piece
+            if number == self._after_blocks:
+                self._action()
+
+
+def test_a_file_that_shrinks_is_filled_up_and_told(volume: Path) -> None:
+    (volume / "a").write_bytes(b"x" * (4 * PIECE_BYTES))
+    (volume / "b").write_bytes(b"after it")
+    interfering = Interfering(volume, after_blocks=2, action=lambda: os.truncate(volume / "a", 2 * PIECE_BYTES + 10))
+
+    archive = interfering.archive()
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        found = opened.extractfile("a")
+        assert found is not None
+        assert found.read() == (b"x" * (2 * PIECE_BYTES + 10)).ljust(4 * PIECE_BYTES, b"\0")
+        assert opened.getmember("b").size == 8
+    assert interfering.writer.warnings() == ["1 file changed while it was read: 'a'."]
+
+
+def test_a_file_that_grows_or_changes_ends_where_it_was_and_is_told(volume: Path) -> None:
+    (volume / "a").write_bytes(b"x" * (4 * PIECE_BYTES))
+
+    def grow() -> None:
+        with (volume / "a").open("ab") as file:
+            file.write(b"more")
+
+    interfering = Interfering(volume, after_blocks=2, action=grow)
+
+    archive = interfering.archive()
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        assert opened.getmember("a").size == 4 * PIECE_BYTES
+    assert interfering.writer.warnings() == ["1 file changed while it was read: 'a'."]
+
+
+def test_what_is_deleted_meanwhile_is_told(volume: Path) -> None:
+    (volume / "a").write_bytes(b"x" * (3 * PIECE_BYTES))
+    (volume / "b").mkdir()
+    (volume / "b" / "inside").write_bytes(b"1")
+    (volume / "c").write_bytes(b"1")
+
+    def delete() -> None:
+        shutil.rmtree(volume / "b")
+        (volume / "c").unlink()
+
+    interfering = Interfering(volume, after_blocks=2, action=delete)
+
+    assert names_in(interfering.archive()) == ["a"]
+    assert interfering.writer.warnings() == ["2 entries were deleted meanwhile: 'b', 'c'."]
+
+
+def test_a_file_that_becomes_a_link_is_not_followed(volume: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (volume / "a").write_bytes(b"x" * (3 * PIECE_BYTES))
+    (volume / "b").mkdir()
+    (volume / "b" / "secret").write_bytes(b"1")
+
+    def exchange() -> None:
+        shutil.rmtree(volume / "b")
+        (volume / "b").symlink_to(tmp_path)
+
+    interfering = Interfering(volume, after_blocks=2, action=exchange)
+
+    archive = interfering.archive()
+
+    assert b"secret" not in archive.replace(b"b/secret", b"")
+
+
+def test_deeper_than_an_archive_may_be_is_an_error(volume: Path) -> None:
+    deepest = volume.joinpath(*["d"] * MAX_DEPTH)
+    deepest.mkdir(parents=True)
+    assert len(names_in(archive_of(volume)[0])) == MAX_DEPTH
+    (deepest / "one more").mkdir()
+    (deepest / "one more" / "file").touch()
+
+    with pytest.raises(SourceUnreadableError, match="deep"):
+        archive_of(volume)
+
+
+def test_a_database_is_replaced_by_its_snapshot_and_its_side_files_are_left_out(volume: Path) -> None:
+    for name in ("app.db", "app.db-wal", "app.db-shm", "app.db-journal", "notes-wal", "new.db", "new.db-journal"):
+        (volume / name).write_bytes(DATABASE if name == "app.db" else b"")
+    (volume / "notes").write_bytes(b"no database")
+    (volume / "app.db-wal").write_bytes(b"changes")
+    snapshot = volume.parent / "snapshot"
+    snapshot.write_bytes(b"S" * 3000)
+    asked = []
+
+    def substitute(path: str, status: os.stat_result) -> Substitute:
+        asked.append((path, status.st_size))
+        descriptor = os.open(snapshot, os.O_RDONLY)
+        return Substitute(descriptor, 3000, lambda: os.close(descriptor))
+
+    archive, writer = archive_of(volume, substitute=substitute)
+
+    assert asked == [("app.db", len(DATABASE))]
+    assert names_in(archive) == ["app.db", "new.db", "notes", "notes-wal"]
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        found = opened.extractfile("app.db")
+        assert found is not None
+        assert found.read() == b"S" * 3000
+    assert writer.counts["databases"] == 1
+
+
+def test_a_database_that_is_archived_as_it_is_keeps_its_side_files(volume: Path) -> None:
+    (volume / "app.db").write_bytes(DATABASE)
+    (volume / "app.db-wal").write_bytes(b"changes")
+
+    archive, _ = archive_of(volume)
+
+    assert names_in(archive) == ["app.db", "app.db-wal"]
+
+
+def test_leaving_early_closes_everything(volume: Path) -> None:
+    for number in range(3):
+        (volume / f"d{number}").mkdir()
+        (volume / f"d{number}" / "file").write_bytes(os.urandom(2 * PIECE_BYTES))
+    before = sorted(os.listdir("/proc/self/fd"))
+    blocks = writer_of(volume).blocks()
+    next(blocks)
+    next(blocks)
+
+    blocks.close()
+
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert sorted(os.listdir(volume.parent)) == ["volume"]
+
+
+def test_large_files_come_in_pieces_of_a_mebibyte(volume: Path) -> None:
+    (volume / "a").write_bytes(os.urandom(5 * PIECE_BYTES + 100))
+    for number in range(300):
+        (volume / f"small {number}").write_bytes(b"x" * 100)
+
+    sizes = [len(piece) for piece in writer_of(volume).blocks()]
+
+    assert max(sizes) <= PIECE_BYTES
+    assert len(sizes) < sum(sizes) / PIECE_BYTES + 4
+
+
+def test_digests_of_large_files_agree(volume: Path, tmp_path: Path) -> None:
+    (volume / "a").write_bytes(os.urandom(5 * PIECE_BYTES + 1))
+    archive, _ = archive_of(volume)
+    target = tmp_path / "target"
+    target.mkdir()
+
+    subprocess.run(["tar", "-x", "-C", target], input=archive, check=True)
+
+    assert digest_of(target / "a") == digest_of(volume / "a")

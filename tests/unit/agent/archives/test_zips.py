@@ -1,0 +1,137 @@
+"""Zips as desktops make them, and those that are none."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from agent.archives.members import Kind, Member
+from agent.archives.zips import ZipReader
+from common.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    LimitExceededError,
+)
+
+
+def zip_of(*entries: tuple[zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", method) as archive:
+        for info, content in entries:
+            info.compress_type = method
+            archive.writestr(info, content)
+    return written.getvalue()
+
+
+def entry(name: str, content: bytes = b"", *, mode: int = 0, system: int = 3) -> tuple[zipfile.ZipInfo, bytes]:
+    info = zipfile.ZipInfo(name, (2020, 2, 3, 4, 5, 6))
+    info.create_system = system
+    info.external_attr = mode << 16 or 1 << 5
+    return info, content
+
+
+def read(content: bytes) -> list[tuple[Member, bytes]]:
+    reader = ZipReader(io.BytesIO(content), size=len(content), expansion_ratio=200)
+    return [(member, b"".join(piece for _, piece in reader.pieces(member))) for member in reader.members()]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_files_directories_and_links_are_read(method: int) -> None:
+    archive = zip_of(
+        entry("d/", mode=stat.S_IFDIR | 0o750),
+        entry("d/file", b"content" * 1000, mode=stat.S_IFREG | 0o640),
+        entry("d/link", b"file", mode=stat.S_IFLNK | 0o777),
+        entry("no mode", b"x", system=0),
+        method=method,
+    )
+
+    found = read(archive)
+
+    assert [(member.name, member.kind, member.mode) for member, _ in found] == [
+        ("d/", Kind.DIRECTORY, 0o750),
+        ("d/file", Kind.FILE, 0o640),
+        ("d/link", Kind.SYMLINK, 0o777),
+        ("no mode", Kind.FILE, 0o644),
+    ]
+    assert found[1][1] == b"content" * 1000
+    assert found[1][0].mtime_ns == 1_580_702_706 * 10**9
+    assert found[2][0].link_target == "file"
+
+
+def test_the_time_of_info_zip_is_taken_where_it_stands() -> None:
+    info, content = entry("a", b"1")
+    info.extra = b"\x55\x54\x05\x00\x01" + (1_600_000_000).to_bytes(4, "little")
+
+    ((member, _),) = read(zip_of((info, content)))
+
+    assert member.mtime_ns == 1_600_000_000 * 10**9
+
+
+def test_backslashes_of_windows_separate_directories() -> None:
+    archive = zip_of(entry("d\\file", b"1", system=0), entry("odd\\name", b"2", system=3))
+
+    assert [member.name for member, _ in read(archive)] == ["d/file", "odd\\name"]
+
+
+def test_what_a_zip_program_makes_is_read(tmp_path: Path) -> None:
+    (tmp_path / "src" / "d").mkdir(parents=True)
+    (tmp_path / "src" / "d" / "größe").write_bytes(os.urandom(3000))
+    made = shutil.make_archive(str(tmp_path / "made"), "zip", tmp_path / "src")
+
+    found = read(Path(made).read_bytes())
+
+    assert [member.name for member, _ in found] == ["d/", "d/größe"]
+    assert found[1][1] == (tmp_path / "src" / "d" / "größe").read_bytes()
+
+
+GOOD = zip_of(entry("a", os.urandom(3000)), entry("b", b"x" * 3000))
+
+
+@pytest.mark.parametrize("size", [0, 10, 100, 3000, len(GOOD) - 22, len(GOOD) - 1])
+def test_a_zip_cut_anywhere_is_refused(size: int) -> None:
+    with pytest.raises(ArchiveTruncatedError):
+        read(GOOD[:size])
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+def encrypted() -> bytes:
+    archive = bytearray(GOOD)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        archive[archive.find(mark) + offset] |= 1
+    return bytes(archive)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (flipped(GOOD, 1000), ArchiveDamagedError),
+        (flipped(GOOD, GOOD.find(b"PK\x01\x02") + 16), ArchiveDamagedError),
+        (encrypted(), ArchiveWrongKindError),
+        (zip_of(entry("a", b"x" * 1000), method=zipfile.ZIP_BZIP2), ArchiveWrongKindError),
+        (zip_of(entry("f", mode=stat.S_IFIFO | 0o644)), ArchiveRefusedError),
+        (zip_of(entry("l", b"x" * 5000, mode=stat.S_IFLNK | 0o777)), ArchiveRefusedError),
+    ],
+    ids=["flipped-content", "flipped-crc", "encrypted", "bzip2", "fifo", "endless-link"],
+)
+def test_what_is_wrong_is_named(content: bytes, error: type[ArchiveError]) -> None:
+    with pytest.raises(error):
+        read(content)
+
+
+def test_a_bomb_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.archives.zips._RATIO_COUNTS_FROM_BYTES", 1 << 20)
+
+    with pytest.raises(LimitExceededError, match="200 times"):
+        read(zip_of(entry("zeros", bytes(64 << 20))))
