@@ -131,7 +131,8 @@ def make_starters(programs: Path, starters: Path, *, libraries: Path) -> None:
         real = os.path.relpath(program, starters)
         starter.write_text(
             "#!/bin/sh\n"
-            'here=$(dirname -- "$(readlink -f -- "$0")")\n'
+            # Nothing here forks: in a jail without new processes the shell may only become the program.
+            "here=${0%/*}\n"
             f'LD_LIBRARY_PATH="$here/../{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"\n'
             "export LD_LIBRARY_PATH\n"
             f'exec "$here/{real}" "$@"\n'
