@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import agent.footprint  # noqa: F401  # first of ours: it decides what the others import
@@ -18,6 +17,7 @@ from agent.serving import StartError, make_recipe, serve
 from agent.settings import AgentSettings, SettingsError, read_settings
 from common.errors import ServiceError
 from common.logs import set_up_logs
+from common.version import VERSION
 
 CONFIG_VARIABLE = "MATHISON_AGENT_CONFIG"
 WRONG_SETTINGS = 2
@@ -27,17 +27,16 @@ CANNOT_SERVE = 1
 def main() -> None:
     """Entry point; the exit status is 0, 1 (cannot serve) or 2 (wrong settings or arguments)."""
     arguments = _parse()
-    release = version("mathison-data")
     try:
         settings = read_settings(arguments.config)
         if arguments.check:
-            _check(settings, release)
+            _check(settings)
             return
     except (SettingsError, ServiceError) as failure:
         _fail(str(failure), WRONG_SETTINGS)
     set_up_logs(program="agent")
     try:
-        asyncio.run(serve(settings, arguments.config.resolve(), version=release))
+        asyncio.run(serve(settings, arguments.config.resolve(), version=VERSION))
     except ServiceError as failure:
         _fail(f"{arguments.config}: {failure.text}", WRONG_SETTINGS)
     except (StartError, OSError) as failure:
@@ -56,7 +55,7 @@ def _parse() -> argparse.Namespace:
         help=f"settings, a TOML file; or ${CONFIG_VARIABLE}",
     )
     parser.add_argument("--check", action="store_true", help="say whether the settings can be used, and end")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mathison-data')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     arguments = parser.parse_args()
     if arguments.config is None:
         parser.error(f"--config FILE or ${CONFIG_VARIABLE} is needed")
@@ -64,8 +63,8 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def _check(settings: AgentSettings, release: str) -> None:
-    recipe = make_recipe(settings, version=release)
+def _check(settings: AgentSettings) -> None:
+    recipe = make_recipe(settings, version=VERSION)
     print(f"The settings of {settings.app_id} with recipe {recipe.name} can be used.")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
@@ -13,7 +12,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
     On failure the file is what it was before. A kill can leave `.<name>.<random>` behind, which nobody reads.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -22,8 +22,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
             os.fsync(descriptor)
         os.rename(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
