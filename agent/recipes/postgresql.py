@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
-from agent.engines.pg.beside import Beside
+from agent.engines.pg.beside import Beside, LoadSurroundings
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.describing import describe
 from agent.engines.pg.dump import DumpForm
@@ -76,17 +76,7 @@ class PostgresqlRecipe(Recipe):
         if plan.obstacle:
             raise AppUnavailableError(plan.obstacle)
         record.save(way=plan.way.value)
-        return await self._beside(plan).stage(
-            upload,
-            record.key,
-            progress,
-            server=plan.server,
-            old=plan.database,
-            clients=self._clients,
-            spool_directory=self._surroundings.work_directory,
-            limits=self._surroundings.limits,
-            sessions=self._settings.load_sessions,
-        )
+        return await self._beside(plan).stage(upload, record.key, progress, self._load_surroundings())
 
     async def restore(self, record: Record, progress: Progress) -> None:
         progress.step(Step.RESTORING)
@@ -111,7 +101,11 @@ class PostgresqlRecipe(Recipe):
         return self._beside(plan)
 
     def _beside(self, plan: Plan) -> Beside:
-        return Beside(plan.login, self._settings.database, self._surroundings.app_id)
+        return Beside(plan, self._surroundings.app_id)
+
+    def _load_surroundings(self) -> LoadSurroundings:
+        ours = self._surroundings
+        return LoadSurroundings(self._clients, ours.work_directory, ours.limits, self._settings.load_sessions)
 
 
 def _only_option(options: Mapping[str, str], name: str | None) -> str | None:

@@ -14,14 +14,16 @@ import structlog
 
 from agent.engines.pg import green
 from agent.engines.pg.carry_over import read_belongings
-from agent.engines.pg.catalog import DatabaseFacts, ServerFacts
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.load import Loaded, load
+from agent.engines.pg.load_terms import Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
+from agent.engines.pg.own_rights import look_outside, require_same_outside
 from agent.engines.pg.preview import look_at_content, make_preview
 from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.swap import Rename, exchange
+from agent.engines.pg.ways import Plan
 from agent.recipes.base import Limits, Preview, Progress, Recovered, Step, Upload
 from common.errors import AppBusyError, NothingToUndoError, ServiceError, TransferNotFoundError
 
@@ -33,71 +35,98 @@ class SwapOutcomeUnknownError(Exception):
 
 
 @dataclass(frozen=True)
+class LoadSurroundings:
+    """What loading needs besides a database."""
+
+    clients: Clients
+    spool_directory: Path
+    limits: Limits
+    sessions: int
+
+
+@dataclass(frozen=True)
 class Beside:
     """An app's database, seen by a role that may make databases beside it.
 
     Attributes:
         manager: that role's way into the maintenance database.
-        database: the app's.
     """
 
-    manager: Login
-    database: str
+    plan: Plan
     app_id: str
 
-    async def stage(
-        self,
-        upload: Upload,
-        key: str,
-        progress: Progress,
-        *,
-        server: ServerFacts,
-        old: DatabaseFacts,
-        clients: Clients,
-        spool_directory: Path,
-        limits: Limits,
-        sessions: int,
-    ) -> Preview:
+    @property
+    def manager(self) -> Login:
+        return self.plan.login
+
+    @property
+    def database(self) -> str:
+        return self.plan.database.name
+
+    async def stage(self, upload: Upload, key: str, progress: Progress, surroundings: LoadSurroundings) -> Preview:
         """Build the new database: loaded, checked, and like the old one but for its name and content.
 
         On failure what was made is left; `discard` drops it.
         """
-        label = Label(of=self.database, app_id=self.app_id, key=key, comment=old.comment)
+        label = Label(of=self.database, app_id=self.app_id, key=key, comment=self.plan.database.comment)
         async with self._connect(key) as connection:
             left = await self._drop_leftovers(connection, key)
+            outside = await look_outside(connection)
             directories = await data_directories(connection, self.manager, self.database)
-            login = await green.create(connection, self.manager, server=server, old=old, label=label, sessions=sessions)
+            login = await self._make_database(connection, label, surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
-            belongings = await read_belongings(connection, old)
+            belongings = await read_belongings(connection, self.plan.database)
             before = await look_at_content(connection)
             extensions = await green.untrusted_extensions(connection)
-        created = await green.prepare(self.manager, server=server, key=key, extensions=extensions)
-
-        async def build() -> Loaded:
-            loaded = await load(
-                upload.chunks,
-                login,
-                server_version_num=server.version_num,
-                clients=clients,
-                spool_directory=spool_directory,
-                limits=limits,
-                pre_created_extensions=created,
-                progress=_LoadProgress(progress),
-                sessions=sessions,
-            )
-            progress.step(Step.VERIFYING, "gathering statistics for the planner")
-            await green.analyze(login)
-            return loaded
-
-        loaded = await keep_room(build(), directories, free_bytes=limits.free_bytes)
+        created = await green.prepare(self.manager, server=self.plan.server, key=key, extensions=extensions)
+        loading = self._load(upload, login, progress, surroundings, created)
+        try:
+            loaded = await keep_room(loading, directories, free_bytes=surroundings.limits.free_bytes)
+        finally:
+            if self.plan.has_own_rights:
+                await require_same_outside(outside, self.manager)
         progress.step(Step.VERIFYING, "carrying owners, grants and settings over")
         superfluous = created - loaded.extensions
         warnings = await green.adopt(
-            self.manager, belongings=belongings, label=label, superfluous_extensions=superfluous
+            self.manager, login, belongings=belongings, label=label, superfluous_extensions=superfluous
         )
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             after = await look_at_content(connection)
         return make_preview(before, after, loaded, warnings=[*left, *warnings])
+
+    async def _make_database(self, connection: Connection, label: Label, sessions: int) -> Login:
+        """Its loader's way into it."""
+        server, old = self.plan.server, self.plan.database
+        if self.plan.has_own_rights:
+            login = self.manager.to(new_name(label.key))
+        else:
+            login = await green.create_role(connection, self.manager, server=server, label=label, sessions=sessions)
+        await green.create_database(connection, login, server=server, old=old, label=label)
+        return login
+
+    async def _load(
+        self,
+        upload: Upload,
+        login: Login,
+        progress: Progress,
+        surroundings: LoadSurroundings,
+        pre_created_extensions: frozenset[str],
+    ) -> Loaded:
+        loaded = await load(
+            upload.chunks,
+            login,
+            server_version_num=self.plan.server.version_num,
+            clients=surroundings.clients,
+            spool_directory=surroundings.spool_directory,
+            limits=surroundings.limits,
+            pre_created_extensions=pre_created_extensions,
+            progress=_LoadProgress(progress),
+            sessions=surroundings.sessions,
+            terms=Terms(is_restricted=self.plan.has_own_rights),
+        )
+        progress.step(Step.VERIFYING, "gathering statistics for the planner")
+        await green.analyze(login)
+        return loaded
 
     async def _drop_leftovers(self, connection: Connection, key: str) -> list[str]:
         """Drop what imports into this database left that no journal knows any more; say what is only reported."""

@@ -40,7 +40,9 @@ async def describe(settings: PostgresSettings, clients: Clients) -> Description:
 async def _describe(connection: Connection, login: Login, settings: PostgresSettings, clients: Clients) -> Description:
     server = await look_at_server(connection)
     warnings = []
-    can_import, way = await _can_import(settings)
+    can_import, way, warning = await _can_import(settings)
+    if warning:
+        warnings.append(warning)
     can_export = await _can_export(connection, login, settings)
     try:
         client = await clients.for_server(server.version_num)
@@ -90,12 +92,13 @@ async def _can_export(connection: Connection, login: Login, settings: PostgresSe
     return Capability(explain_unreadable(login, unreadable))
 
 
-async def _can_import(settings: PostgresSettings) -> tuple[Capability, str]:
+async def _can_import(settings: PostgresSettings) -> tuple[Capability, str, str]:
+    """Whether, by which way, and what to know of it."""
     try:
         plan = await make_plan(settings)
     except ServiceError as failure:
-        return Capability(failure.text), ""
-    return Capability(plan.obstacle), plan.way.value
+        return Capability(failure.text), "", ""
+    return Capability(plan.obstacle), plan.way.value, plan.warning
 
 
 async def _others_with_tables(connection: Connection, login: Login) -> list[str]:

@@ -2,7 +2,8 @@
 
 The role exists for one import, owns this database and nothing else, and knows no other: a dump that tries to drop or
 change the app's data is refused by the server itself. (As the app's own role, `COMMIT; DROP DATABASE app` worked even
-inside a single transaction: PostgreSQL 15 to 18.) Everything here is found again by the import's key.
+inside a single transaction: PostgreSQL 15 to 18.) Where no role can be made, the manager itself loads, see
+`own_rights`. Everything here is found again by the import's key.
 """
 
 from __future__ import annotations
@@ -26,28 +27,41 @@ SPARE_CONNECTIONS = 2
 """Of the throw-away role, beside those that load: a check that it can log in, ANALYZE."""
 
 
-async def create(
-    connection: Connection, manager: Login, *, server: ServerFacts, old: DatabaseFacts, label: Label, sessions: int
+async def create_role(
+    connection: Connection, manager: Login, *, server: ServerFacts, label: Label, sessions: int
 ) -> Login:
-    """Make an empty database with the old one's encoding, locale and tablespace, and the role that owns it.
+    """Make the throw-away role.
 
     Args:
         connection: to the maintenance database, of the manager.
         manager: a superuser, or a role with CREATEDB and CREATEROLE.
-        label: goes into the comments of both.
+        label: goes into its comment.
         sessions: how many connections will load.
     Returns:
-        The role's way into the database.
+        The role's way into the database that is to be made.
     """
     key = label.key
     login = replace(manager, database=new_name(key), user=role_name(key), password=secrets.token_urlsafe(24))
     await _create_role(connection, login, server=server, label=label, connections=sessions + SPARE_CONNECTIONS)
+    return login
+
+
+async def create_database(
+    connection: Connection, login: Login, *, server: ServerFacts, old: DatabaseFacts, label: Label
+) -> None:
+    """Make an empty database with the old one's encoding, locale and tablespace.
+
+    Args:
+        connection: to the maintenance database, of the manager.
+        login: its owner's way into it.
+        label: goes into its comment.
+    """
+    key = label.key
     await connection.execute(create_statement(new_name(key), owner=login.user, like=old, major=server.major))
     await _label(connection, "DATABASE", new_name(key), label)
     # Now rather than after a long upload: pg_hba.conf may not let the role in.
     async with connect(login, application_name=session_name(key)):
         pass
-    return login
 
 
 async def _create_role(
@@ -142,34 +156,39 @@ async def analyze(login: Login) -> None:
 
 
 async def adopt(
-    manager: Login, *, belongings: Belongings, label: Label, superfluous_extensions: Collection[str]
+    manager: Login, login: Login, *, belongings: Belongings, label: Label, superfluous_extensions: Collection[str]
 ) -> list[str]:
-    """Take the loaded database from its role and make it like the old one; the role is gone afterwards.
+    """Take the loaded database from the role that loaded it and make it like the old one; that role is gone afterwards.
 
     Args:
+        login: the role's way, from `create_role`; or the manager's own.
         superfluous_extensions: those that `prepare` created and the archive did not ask for.
     Returns:
         Warnings, one sentence each.
     """
     key, old = label.key, belongings.database
-    name, role = sql.Identifier(new_name(key)), sql.Identifier(role_name(key))
+    name, role = sql.Identifier(new_name(key)), sql.Identifier(login.user)
+    has_role = login.user == role_name(key)
     async with connect(manager, application_name=session_name(key)) as connection:
         # Before anyone with more rights enters: settings that the upload's role made would apply to them.
-        await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
-        await _end_sessions_of(connection, role_name(key))
+        if has_role:
+            await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
+            await _end_sessions_of(connection, login.user)
         await connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
     async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
         for extension in superfluous_extensions:
             await connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(extension)))
-        owner = sql.Identifier(belongings.content_owner)
-        await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(role, owner))
-        await connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
+        if has_role:
+            owner = sql.Identifier(belongings.content_owner)
+            await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(role, owner))
+            await connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
         await connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(old.owner)))
         await _label(connection, "DATABASE", new_name(key), label)
         warnings = await give_belongings(connection, belongings, name=new_name(key))
         await _check_indexes(connection)
-    async with connect(manager, application_name=session_name(key)) as connection:
-        await connection.execute(sql.SQL("DROP ROLE {}").format(role))
+    if has_role:
+        async with connect(manager, application_name=session_name(key)) as connection:
+            await connection.execute(sql.SQL("DROP ROLE {}").format(role))
     return warnings
 
 
@@ -192,7 +211,11 @@ async def drop(connection: Connection, key: str) -> None:
     """
     await drop_database(connection, new_name(key))
     await _end_sessions_of(connection, role_name(key))
-    statement = sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name(key)))
+    cursor = await connection.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [role_name(key)])
+    if await cursor.fetchone() is None:
+        # Who may not make roles may not even ask to drop one that is not there.
+        return
+    statement = sql.SQL("DROP ROLE {}").format(sql.Identifier(role_name(key)))
     try:
         await connection.execute(statement)
     except psycopg.errors.DependentObjectsStillExist:

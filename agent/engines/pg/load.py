@@ -16,6 +16,7 @@ from typing import Protocol
 from agent.engines.pg.archive_reading import sql_of
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Login
+from agent.engines.pg.load_terms import ORDINARY, Terms
 from agent.engines.pg.loader_process import load_sql
 from agent.engines.pg.spool import sweep
 from agent.engines.pg.uploads import UploadForm, form_of, peek
@@ -90,6 +91,7 @@ async def load(
     pre_created_extensions: frozenset[str],
     progress: LoadProgress,
     sessions: int = 3,
+    terms: Terms = ORDINARY,
 ) -> Loaded:
     """Load an upload into the empty database that `login` leads to.
 
@@ -99,6 +101,7 @@ async def load(
         spool_directory: of our own, mode 0700; what is put there is gone again afterwards.
         pre_created_extensions: those in the database already; the archive's statements about them are left out.
         sessions: how many connections load in parallel.
+        terms: for a login with more rights than that.
     Returns:
         Once every byte was read and checked, every statement was executed and every session ended.
     Raises:
@@ -132,6 +135,7 @@ async def load(
             server_version_num=server_version_num,
             pre_created_extensions=pre_created_extensions,
             sessions=sessions,
+            terms=terms,
             on_note=lambda what, rows: progress.note(f"{what}, {rows:,} rows so far" if rows else what),
         )
         return Loaded(

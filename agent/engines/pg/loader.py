@@ -126,11 +126,12 @@ class Loader:
             TextError: it is not what a whole dump looks like.
             SqlFailure: the server refused a statement.
         """
+        was_idle = self._main.is_idle
         async with aclosing(self._read(chunks)) as events:
             event = await anext(events, None)
             while event is not None:
                 event = await self._take(event, events)
-        if not self._main.is_idle:
+        if self._main.is_idle is not was_idle:
             raise TextError("ARCHIVE_DAMAGED", "The file ends inside of a transaction.")
 
     @property

@@ -19,8 +19,10 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from agent.engines.pg.check_session import CheckSession
 from agent.engines.pg.load_sessions import Session, SqlFailure, session_options
 from agent.engines.pg.loader import Loader, Outcome
+from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge
 from agent.engines.pg.text_errors import TextError
@@ -29,7 +31,8 @@ from agent.jail import enter_from_argv
 LENGTH_BYTES = 4
 """The request is JSON, with its length before it in this many bytes, the highest first."""
 REPORT_EVERY_SECONDS = 0.5
-_READ_BYTES = 1 << 20
+_READ_BYTES = 512 << 10
+"""Pieces of this size are as fast as larger ones, and some ten of them are held at a time."""
 _CODECS = (
     *("ascii", "utf_8", "latin_1", "koi8_r", "koi8_u", "cp866", "cp874", "euc_jp", "euc_kr", "euc_jis_2004", "gb2312"),
     *(f"iso8859_{number}" for number in (*range(2, 11), *range(13, 17))),
@@ -105,24 +108,40 @@ def _read_exactly(size: int) -> bytes:
 
 
 async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
-    sessions = await _connect(request)
+    sessions: list[Session] = [CheckSession()] if request["is_check"] else await _connect(request)
     if not sessions:
         raise TextError("APP_UNAVAILABLE", "PostgreSQL does not let the role for the import in.")
     enter_from_argv()
-    loader = Loader(
-        sessions,
-        judge=Judge(
-            pre_created_extensions=frozenset(name.encode() for name in request["pre_created_extensions"]),
-            server_version_num=request["server_version_num"],
-        ),
-        splitter=Splitter(),
-        on_note=reporter.note,
-    )
+    loader = Loader(sessions, judge=_judge(request), splitter=Splitter(), on_note=reporter.note)
     reporter.loader = loader
+    await _run_ours(sessions[0], request["before"])
     await loader.load(_stdin(reporter))
+    await _run_ours(sessions[0], request["after"])
     for session in sessions:
         await session.close()
     _report_done(loader, reporter)
+
+
+def _judge(request: dict[str, Any]) -> Judge:
+    extensions = frozenset(name.encode() for name in request["pre_created_extensions"])
+    version_num = request["server_version_num"]
+    if not request["is_restricted"]:
+        return Judge(pre_created_extensions=extensions, server_version_num=version_num)
+    return RestrictedJudge(
+        pre_created_extensions=extensions, server_version_num=version_num, is_in_transaction=bool(request["before"])
+    )
+
+
+async def _run_ours(session: Session, statements: list[str]) -> None:
+    """Statements around the dump; a lock that is not had in time means that the app is busy."""
+    for statement in statements:
+        try:
+            await session.run(statement.encode(), 0)
+        except SqlFailure as failure:
+            if failure.sqlstate in ("55P03", "40P01"):
+                raise TextError("APP_BUSY", f"The app holds its tables: {failure.message}.") from failure
+            reason = "ARCHIVE_REFUSED" if failure.sqlstate == "P0001" else "TOOL_FAILED"
+            raise TextError(reason, f"PostgreSQL: {failure.message}.") from failure
 
 
 async def _connect(request: dict[str, Any]) -> list[Session]:
@@ -152,7 +171,7 @@ async def _stdin(reporter: _Reporter) -> AsyncGenerator[bytes, None]:
     reader = asyncio.StreamReader(limit=_READ_BYTES)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # the default of 256 KiB makes for small pieces
+    transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # else 256 KiB
     try:
         while chunk := await reader.read(_READ_BYTES):
             yield chunk

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.engines.pg.connection import Login
 from agent.engines.pg.load_errors import Failure, explain
+from agent.engines.pg.load_terms import Terms
 from agent.jail import Jail
 from agent.processes import Child, Command, feed, start
 from common.errors import ServiceError, ToolFailedError, make_error
@@ -41,6 +42,7 @@ async def load_sql(
     server_version_num: int,
     pre_created_extensions: frozenset[str],
     sessions: int,
+    terms: Terms,
     on_note: Callable[[str, int], None],
 ) -> LoadReport:
     """Send SQL text to a database.
@@ -65,7 +67,11 @@ async def load_sql(
             },
             "server_version_num": server_version_num,
             "pre_created_extensions": sorted(pre_created_extensions),
-            "sessions": sessions,
+            "sessions": 1 if terms.before else sessions,
+            "is_restricted": terms.is_restricted,
+            "is_check": terms.is_check,
+            "before": list(terms.before),
+            "after": list(terms.after),
         }
     ).encode()
     text = _after(len(request).to_bytes(LENGTH_BYTES, "big") + request, chunks)

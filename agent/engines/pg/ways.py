@@ -29,6 +29,7 @@ class Plan:
 
     Attributes:
         login: of the role that does the work; for BESIDE into the maintenance database.
+        has_own_rights: there can be no throw-away role, so an upload is loaded with the rights of `login`.
         obstacle: why no import is possible, with what to do about it; empty when it is.
     """
 
@@ -36,28 +37,43 @@ class Plan:
     login: Login
     server: ServerFacts
     database: DatabaseFacts
+    has_own_rights: bool = False
     obstacle: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool]:
+        """The lowest is the best."""
+        return bool(self.obstacle), self.way is not Way.BESIDE, self.has_own_rights
+
+    @property
+    def warning(self) -> str:
+        """What a person should know of this way before an import; empty for the best one."""
+        if self.obstacle or not self.has_own_rights:
+            return ""
+        missing = _missing(self.login, self.server, self.database)
+        return (
+            f"Role {self.login.user} may not make a role to load imports with, so a file is loaded with the app's own "
+            f"rights, and only statements that pg_dump writes are run. Safer: {missing} Or an admin_user for the agent."
+        )
 
 
 async def make_plan(settings: PostgresSettings) -> Plan:
-    """Find the way for an import.
+    """Find the best way for an import.
 
     Raises:
         AppUnavailableError: the server does not answer or refuses a role.
     """
     app = settings.app_login()
-    candidates = [settings.admin_login(), app.to(settings.safe_maintenance_database)]
-    plan = None
-    for login in candidates:
+    admin = settings.admin_login()
+    plans = []
+    for login in (admin, app.to(settings.safe_maintenance_database)):
         if login is None:
             continue
         async with connect(login) as connection:
-            plan = await _plan_of(connection, login, app)
-        if plan.way is Way.BESIDE and not plan.obstacle:
-            return plan
-    if plan is None:
-        raise RuntimeError("no role to plan for")
-    return plan
+            plans.append(await _plan_of(connection, login, app))
+        if plans[-1].rank == (False, False, False):
+            break
+    return min(plans, key=lambda plan: plan.rank)
 
 
 async def _plan_of(connection: Connection, login: Login, app: Login) -> Plan:
@@ -66,25 +82,27 @@ async def _plan_of(connection: Connection, login: Login, app: Login) -> Plan:
     if database is None:
         raise AppUnavailableError(f"{login.place} has no database {app.database}.")
     if server.is_replica:
-        return Plan(
-            Way.BESIDE, login, server, database, f"{login.place} is a read-only replica; import into its primary."
-        )
+        obstacle = f"{login.place} is a read-only replica; import into its primary."
+        return Plan(Way.BESIDE, login, server, database, obstacle=obstacle)
     if server.is_superuser or (server.may_create_databases and server.may_create_roles and database.is_owned):
         return Plan(Way.BESIDE, login, server, database)
-    return Plan(Way.SAME_DATABASE, login, server, database, _obstacle(login, server, database))
-
-
-def _obstacle(login: Login, server: ServerFacts, database: DatabaseFacts) -> str:
-    """What the role lacks, as the statements that give it."""
-    lacking = []
-    if not server.may_create_databases:
-        lacking.append("CREATEDB")
-    if not server.may_create_roles:
-        lacking.append("CREATEROLE")
-    statements = [f'ALTER ROLE "{login.user}" {" ".join(lacking)};'] if lacking else []
-    if not database.is_owned:
-        statements.append(f'ALTER DATABASE "{database.name}" OWNER TO "{login.user}";')
-    return (
-        f"Role {login.user} may not make a database beside {database.name} and a role to load it that can harm nothing "
-        f"else. A superuser can allow it: {' '.join(statements)} Or give the agent an admin_user."
+    if server.may_create_databases and database.is_owned:
+        return Plan(Way.BESIDE, login, server, database, has_own_rights=True)
+    obstacle = (
+        f"Role {login.user} may not import: it has no right to make a database beside {database.name}. A superuser can "
+        f"give it: {_missing(login, server, database)} Or give the agent an admin_user."
     )
+    return Plan(Way.BESIDE, login, server, database, obstacle=obstacle)
+
+
+def _missing(login: Login, server: ServerFacts, database: DatabaseFacts) -> str:
+    """The statements that give a role what the best way needs."""
+    lacking = [
+        *(["CREATEDB"] if not server.may_create_databases else []),
+        *(["CREATEROLE"] if not server.may_create_roles else []),
+    ]
+    user, name = (one.replace('"', '""') for one in (login.user, database.name))
+    statements = [f'ALTER ROLE "{user}" {" ".join(lacking)};'] if lacking else []
+    if not database.is_owned:
+        statements.append(f'ALTER DATABASE "{name}" OWNER TO "{user}";')
+    return " ".join(statements)
