@@ -69,6 +69,7 @@ class Controller:
 
     def __init__(self, connection: Connection) -> None:
         self._url = connection.url.rstrip("/")
+        self._has_token = bool(connection.token)
         headers = {"Accept-Encoding": "identity"}
         if connection.token:
             headers["Authorization"] = f"Bearer {connection.token}"
@@ -268,7 +269,7 @@ class Controller:
         if answer.content_type == "application/problem+json":
             with contextlib.suppress(msgspec.MsgspecError):
                 problem = msgspec.json.decode(text, type=Problem)
-                return _from_problem(problem, answer.status)
+                return _from_problem(problem, answer.status, has_token=self._has_token)
         if answer.status in (401, 403):
             kind = NotAuthenticatedError if answer.status == 401 else NotPermittedError
             return kind(f"{self._url} does not let this request in.", next_step=_SIGN_IN_STEP)
@@ -309,12 +310,12 @@ _REACH_STEP = "See that the controller runs, and give its address by --url or MA
 _SIGN_IN_STEP = "Name a file with an API token by --token-file or MATHISON_TOKEN_FILE."
 
 
-def _from_problem(problem: Problem, status: int) -> ServiceError:
+def _from_problem(problem: Problem, status: int, *, has_token: bool) -> ServiceError:
     kind = ERRORS_BY_REASON.get(problem.reason)
     if kind is None:
         text = problem.detail or problem.title or f"The controller answered with status {status}."
         return InternalError(text, next_step=problem.next_step)
-    next_step = problem.next_step or (_SIGN_IN_STEP if kind is NotAuthenticatedError else "")
+    next_step = _SIGN_IN_STEP if kind is NotAuthenticatedError and not has_token else problem.next_step
     return kind(problem.detail or problem.title, next_step=next_step)
 
 

@@ -209,7 +209,9 @@ def _look_at_tar(content: PeekedFile, found: Findings) -> None:
         else:
             entries["folders" if member.isdir() else "other entries"] += 1
         found.counts.update({name: count for name, count in entries.items() if count})
-    _drain(content)
+    rest = _drain(content)
+    if is_first and rest > PIECE_BYTES:
+        raise ArchiveDamagedError("The file is nothing but zeros: its content was lost.", next_step=_WHOLE_STEP)
     found.facts["Content"] = f"{content_bytes:,} bytes"
     found.conclude("plausible", "The empty blocks that end a tar are there, and every member's header checks out.")
 

@@ -32,6 +32,6 @@ EXIT_CODE_MEANINGS = {
     ExitCode.APP: "the app or its agent is busy, unavailable or has no room",
     ExitCode.TRANSFER: "the transfer broke: no whole archive was received, or nothing was imported",
     ExitCode.LOCAL_FILE: "a file or disk of this machine: exists already, cannot be read, no space",
-    ExitCode.INTERRUPTED: "ended by Ctrl-C or a signal",
+    ExitCode.INTERRUPTED: "ended by Ctrl-C, a signal, or the answer no",
 }
 """For `--help`; one line each."""

@@ -21,7 +21,7 @@ from cli.output import Output, size_text
 from cli.progress import Gauge
 from cli.session import Session
 from cli.targets import FileTarget, StandardOutput, Target, check_target, safe_file_name
-from common.errors import ServiceError
+from common.errors import AgentUnavailableError, ServiceError
 
 VERDICT_SECONDS = 20.0
 """How long to ask for size and SHA-256 once the body has ended: the controller knows them before it ends the body."""
@@ -162,10 +162,14 @@ class Exporting:
         """Why the body broke, as far as anyone can tell."""
         arrived = size_text(size_bytes) or "its first byte"
         cause = "The connection was lost."
-        with contextlib.suppress(ServiceError, UnreachableError):
+        try:
             state = await final_state(self._controller, self._transfer_id, unreachable_seconds=3, running_seconds=3)
             if state.error is not None:
                 cause = state.error.message
+        except AgentUnavailableError as gone:
+            cause = gone.text
+        except (ServiceError, UnreachableError):
+            pass
         return TransferBrokenError(
             f"The export broke after {arrived}: {cause} {self._nothing_kept()}",
             next_step="An export cannot be resumed; run the command again to start over.",

@@ -29,6 +29,7 @@ from cli.worker import Worker
 from common.errors import (
     AgentUnavailableError,
     AppUnavailableError,
+    InternalError,
     ServiceError,
     TransferInProgressError,
     TransferNotFoundError,
@@ -125,6 +126,10 @@ class Importing:
             if self._unreadable is not None:
                 raise self._unreadable from failure
             return await self._settle(app_id, failure)
+        except (AgentUnavailableError, InternalError) as failure:
+            if not self._sent_bytes:
+                raise
+            return await self._settle(app_id, failure)
 
     async def _body(self, source: Source) -> AsyncGenerator[bytes, None]:
         try:
@@ -149,24 +154,24 @@ class Importing:
     def _show(self, state: TransferState) -> None:
         self._gauge.follow(state, "loading" if self._is_sent else "uploading")
 
-    async def _settle(self, app_id: str, failure: ConnectionLostError) -> TransferState:
-        """After a lost connection: a cut upload changes nothing, but one that was whole goes on without us."""
+    async def _settle(self, app_id: str, failure: ConnectionLostError | ServiceError) -> TransferState:
+        """After a lost connection, here or to the agent: a cut upload changes nothing, a whole one may go on."""
         self._gauge.enter("asking", "the connection broke; asking what became of the import")
         try:
             return await final_state(self._controller, self._transfer_id, unreachable_seconds=self._patience_seconds)
         except TransferNotFoundError:
             raise TransferBrokenError(
-                "The connection broke before the import began. Nothing was changed.", next_step="Run the command again."
+                f"{failure.text} The import had not begun. Nothing was changed.", next_step="Run the command again."
             ) from failure
         except (ServiceError, UnreachableError) as unknown:
             raise TransferBrokenError(
-                "The connection broke and the controller cannot be asked what became of the import. "
+                f"{failure.text} Now nobody can be asked what became of the import. "
                 + (
                     "The archive was sent in full, so it may have been put in place: either all of it or nothing."
                     if self._is_sent
                     else "The archive was not sent in full, so nothing was changed."
                 ),
-                next_step=f"Once the controller answers, `mathison transfers {app_id}` tells; "
+                next_step=f"Once the app's agent answers again, `mathison transfers {app_id}` tells; "
                 f"this import is {self._transfer_id}.",
             ) from unknown
 
@@ -245,9 +250,10 @@ def _require_importable(app: App) -> None:
 def _opened(name: str) -> BinaryIO:
     if name != "-":
         return open_archive(name)
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise LocalFileError(
-            "Standard input is a terminal, not an archive.", next_step="Name a file, or pipe one into the command."
+            "Standard input is no archive but a terminal, or closed.",
+            next_step="Name a file, or pipe one into the command.",
         )
     return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
 

@@ -147,7 +147,8 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
 
 def describe_briefly(inspection: Inspection) -> str:
     """One line for a question or a heading."""
-    parts = [inspection.title, size_text(inspection.size_bytes) or "empty"]
+    title = inspection.title if inspection.kind else "of no kind that is known here"
+    parts = [title, size_text(inspection.size_bytes) or "empty"]
     if inspection.header is not None:
         parts += [f"of {inspection.header.app_id}"] if inspection.header.app_id else []
         parts += [f"read {moment_text(inspection.header.created_at)}"] if inspection.header.created_at else []

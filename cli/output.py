@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from cli.exit_codes import ExitCode
 from cli.failures import Explanation
 
 
@@ -76,7 +77,9 @@ class Output:
 
     def complain(self, explanation: Explanation) -> None:
         """An error on standard error: what is wrong, and what to do."""
-        self.errors.print(Text("Error: ", style="bold red") + Text(printable(explanation.message)))
+        # That somebody stopped it, or said no, is no error.
+        prefix = "" if explanation.exit_code == ExitCode.INTERRUPTED else "Error: "
+        self.errors.print(Text(prefix, style="bold red") + Text(printable(explanation.message)))
         if explanation.next_step:
             self.errors.print(Text(printable(explanation.next_step)))
 
@@ -121,11 +124,14 @@ def moment_text(moment: dt.datetime | None) -> str:
 
 def counts_text(counts: Mapping[str, int]) -> str:
     """For example "12 tables, 40,000 rows"."""
-    return ", ".join(f"{count:,} {_counted(name.replace('_', ' '), count)}" for name, count in counts.items())
+    return ", ".join(f"{count:,} {_counted(name.replace('_', ' '), count)}" for name, count in counts.items() if count)
 
 
 def _counted(name: str, count: int) -> str:
-    """The names of counts are plurals: "tables", "large objects", "entries"."""
-    if count != 1 or not name.endswith("s"):
+    """The names of counts are plurals: "tables", "indexes", "entries"."""
+    if count != 1:
         return name
-    return name[:-3] + "y" if name.endswith("ies") else name[:-1]
+    for plural, singular in (("ies", "y"), ("xes", "x"), ("s", "")):
+        if name.endswith(plural):
+            return name.removesuffix(plural) + singular
+    return name

@@ -93,10 +93,8 @@ def report_import(output: Output, report: ImportReport) -> None:
     if preview is not None:
         for change in preview.changes:
             output.say(f"  {change}")
-        if report.is_dry_run:
-            output.facts({"Now": counts_text(preview.counts_now), "Then": contents})
-            if preview.needs_app_stop:
-                output.say("  The app is stopped and started again for an import.")
+        if report.is_dry_run and preview.needs_app_stop:
+            output.say("  The app is stopped and started again for an import.")
         for warning in preview.warnings:
             output.warn(warning)
     for warning in state.end.warnings if state.end else ():
@@ -151,7 +149,7 @@ def report_transfers(output: Output, app_id: str, transfers: Sequence[TransferSt
 def _outcome(state: TransferState) -> Text:
     if state.result is None:
         return Text(printable(f"running: {state.phase}"), style="yellow")
-    if state.error is not None:
+    if state.error is not None and state.result == "failed":
         return Text(printable(f"{state.result}: {state.error.message}"), style="red")
     text = "undone" if state.undone else state.result
     if state.kept_until is not None:
@@ -183,7 +181,7 @@ def report_inspection(output: Output, inspection: Inspection) -> None:
         }
     facts |= inspection.facts
     facts |= {
-        "Contents": counts_text((header.counts if header else {}) or inspection.counts),
+        "Contents": counts_text(inspection.counts or (header.counts if header else {})),
         "Size": f"{inspection.size_bytes:,} bytes",
         "Compression": " in ".join(reversed(inspection.compression)),
         "Unpacked": f"{inspection.content_bytes:,} bytes"

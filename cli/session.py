@@ -56,7 +56,8 @@ class Session:
 
     @property
     def can_ask(self) -> bool:
-        return sys.stdin.isatty() and sys.stderr.isatty()
+        # A stream that was closed before the start is None.
+        return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
     async def ask(self, question: str, *, is_agreed: bool) -> None:
         """Go on only with a yes.
@@ -73,8 +74,13 @@ class Session:
         self.output.ask(question)
         worker = Worker("wait for an answer")
         # Not sys.stdin: its lock, held by a thread that waits, is a fatal error when Ctrl-C ends the interpreter.
-        answer = await worker.run(partial(os.read, sys.stdin.fileno(), 1024))
-        worker.close(wait=False)
+        try:
+            answer = await worker.run(partial(os.read, sys.stdin.fileno(), 1024))
+        except asyncio.CancelledError:
+            self.output.errors.print()
+            raise
+        finally:
+            worker.close(wait=False)
         if answer.strip().lower() not in (b"y", b"yes"):
             raise StoppedError("Nothing was changed.")
 

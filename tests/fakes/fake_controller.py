@@ -9,6 +9,7 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
@@ -17,6 +18,10 @@ State = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TOKEN = "test-token-5c1e"
 PIECE_BYTES = 64 << 10
+
+
+class AgentLostError(Exception):
+    """The agent went away in the middle of an import."""
 
 
 @dataclass
@@ -41,7 +46,8 @@ class FakeController:
         forgets_transfers: asked for a transfer, it answers that it knows none.
         refusals: problems by route ("export", "import", ...), sent instead of an answer.
         broken_import: "upload" drops the connection at the first piece; "answer" reads everything, drops it, and has
-            the import done a moment later; "answer, forever" never answers again; "hold" reads everything and waits.
+            the import done a moment later; "answer, forever" never answers again; "agent" reads everything and loses
+            the agent, which comes back a moment later; "hold" reads everything and waits.
     """
 
     archive: bytes = b"archive " * 40_000
@@ -150,7 +156,10 @@ class FakeController:
         state = self.states[transfer_id] = running(transfer_id, "import")
         body = await request.read()
         self.uploads.append(Upload(transfer_id, body, dict(request.headers), dict(request.query)))
-        await self._break(request, state)
+        try:
+            await self._break(request, state)
+        except AgentLostError:
+            return problem(503, "AGENT_UNAVAILABLE", "The agent of shop.db went away.")
         if self.import_error is not None:
             fail(state, *self.import_error)
             return problem(422, *self.import_error)
@@ -166,6 +175,10 @@ class FakeController:
             case "answer, forever":
                 self.refusals |= {"transfer": (503, "AGENT_UNAVAILABLE", "The agent of shop.db does not answer.")}
                 _drop(request)
+            case "agent":
+                failed = partial(fail, state, "AGENT_UNAVAILABLE", "The agent was restarted; the data is as it was.")
+                asyncio.get_running_loop().call_later(0.3, failed)
+                raise AgentLostError
             case "hold":
                 await asyncio.Event().wait()
 

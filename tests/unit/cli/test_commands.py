@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import ipaddress
 import os
 import pty
 import signal
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cli.exit_codes import EXIT_CODE_MEANINGS, ExitCode
 from cli.failures import EXIT_CODES_BY_REASON
@@ -210,6 +216,46 @@ async def test_something_else_that_answers_is_not_taken_for_a_controller(
 
     assert ended.exit_code == 3
     assert "not as a controller of Mathison Data" in ended.stderr
+
+
+async def test_https_needs_a_certificate_that_is_trusted(
+    start: Callable[..., Any], mathison: Mathison, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "ca.pem"
+    async with FakeController().serve(self_signed(certificate)) as secure:
+        trusted = await mathison("apps", "--url", secure.url, "--ca-file", "ca.pem")
+        untrusted = await mathison("apps", "--url", secure.url)
+
+    assert (trusted.exit_code, untrusted.exit_code) == (0, 3)
+    assert "could not prove who it is" in untrusted.stderr
+    assert "--ca-file" in untrusted.stderr
+
+
+def self_signed(certificate_path: Path) -> ssl.SSLContext:
+    """A server's context for 127.0.0.1; its certificate is written to `certificate_path`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path = certificate_path.with_suffix(".key")
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_path, key_path)
+    return context
 
 
 async def test_every_command_explains_itself(mathison: Mathison) -> None:

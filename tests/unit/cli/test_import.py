@@ -153,6 +153,17 @@ async def test_a_connection_lost_while_restoring_ends_in_the_truth(
     assert "Imported into shop.db" in ended.text
 
 
+async def test_an_agent_lost_in_the_middle_is_asked_once_it_is_back(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    controller.broken_import = "agent"
+
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes")
+
+    assert ended.exit_code == 7
+    assert "The agent was restarted; the data is as it was." in ended.stderr
+
+
 async def test_an_import_of_which_nobody_can_tell_is_not_called_a_failure(
     controller: FakeController, archive: Path
 ) -> None:

@@ -89,6 +89,7 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(zipped(a=b"1", b=b"2")[:-5], "", "damaged", id="zip without its list"),
         pytest.param(b"REDIS0011\xfa\x00", "rdb", "damaged", id="cut rdb"),
         pytest.param(b"", "", "damaged", id="empty file"),
+        pytest.param(bytes(3 << 20), "tar", "damaged", id="zeros, as a crash leaves them"),
         pytest.param(b'{"a": 1}', "", "unknown", id="json"),
         pytest.param(bz2.compress(b"x"), "", "unknown", id="bzip2"),
         pytest.param(plain_sql().decode().encode("utf-16"), "", "unknown", id="sql that powershell redirected"),
