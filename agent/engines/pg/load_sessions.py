@@ -12,9 +12,12 @@ from typing import Any, NoReturn
 
 import psycopg
 from psycopg import pq
+from psycopg.copy import AsyncLibpqWriter
 
 _MOST_WORK_MEMORY_BYTES = 256 << 20
 _HEAD_BYTES = 120
+_UNSENT_BYTES = 256 << 10
+"""How much libpq may hold of what the server has not taken yet; its buffer doubles as it grows."""
 
 
 class SqlFailure(Exception):
@@ -164,7 +167,7 @@ class Session:
         """Rows that are written in the block go into the table of a COPY FROM stdin."""
         cursor = self._connection.cursor()
         try:
-            async with cursor.copy(text) as copy:
+            async with cursor.copy(text, writer=AsyncLibpqWriter(cursor, flush_threshold=_UNSENT_BYTES)) as copy:
                 yield copy
         except psycopg.Error as failure:
             _fail(failure, text, line)
