@@ -78,17 +78,17 @@ async def test_an_owner_who_may_make_databases_but_no_roles_imports_with_its_own
     await _bring_in_and_undo(app)
 
 
-HARM = {
-    "DROP DATABASE {database} WITH (FORCE);": "Line",
-    "COMMIT; DROP DATABASE {database};": "Line",
-    "ALTER ROLE {role} PASSWORD 'mine';": "Line",
-    "DO $$ BEGIN EXECUTE 'ALTER ROLE {role} PASSWORD ''mine'''; END $$;": "Line",
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity;": "Line",
-    "ALTER DATABASE {database} SET search_path TO mine;": "--create",
-}
-
-
-@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DROP DATABASE {database} WITH (FORCE);",
+        "COMMIT; DROP DATABASE {database};",
+        "ALTER ROLE {role} PASSWORD 'mine';",
+        "DO $$ BEGIN EXECUTE 'ALTER ROLE {role} PASSWORD ''mine'''; END $$;",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity;",
+        "ALTER DATABASE {database} SET search_path TO mine;",
+    ],
+)
 async def test_with_the_apps_own_rights_only_what_pg_dump_writes_is_run(make_app: MakeApp, harm: str) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
     app.fill()
@@ -97,7 +97,7 @@ async def test_with_the_apps_own_rights_only_what_pg_dump_writes_is_run(make_app
     statement = harm.format(database=app.database, role=app.role).encode()
     hostile = _unsealed(archive).replace(b"\nCREATE TABLE shop.files", b"\n" + statement + b"\nCREATE TABLE shop.files")
 
-    with pytest.raises(ArchiveRefusedError, match=HARM[harm]):
+    with pytest.raises(ArchiveRefusedError, match="a statement that pg_dump does not write"):
         await app.stage(hostile)
 
     assert before.differences(await app.fingerprint()) == []
