@@ -85,6 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _answering(self, method: str, context: Context) -> AsyncIterator[None]:
         began_at = time.monotonic()
+        peer = context.peer()  # now: after the call has ended this crashes the process (grpcio 1.85.1)
         outcome = "OK"
         try:
             if not self._may_call(method, certificate_uris(context)):
@@ -107,7 +108,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     action="answer_call",
                     method=method,
                     outcome=outcome,
-                    peer=context.peer(),
+                    peer=peer,
                     seconds=round(time.monotonic() - began_at, 3),
                 )
 

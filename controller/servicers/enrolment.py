@@ -30,6 +30,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         self._inventory = inventory
 
     async def Enrol(self, request: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
+        peer = context.peer()
         key = public_key_of(request.signing_request)
         app_id = await asyncio.to_thread(  # waits for a lock and the disk
             self._join_tokens.redeem, request.join_token, public_key_sha256=public_key_digest(key)
@@ -39,7 +40,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         except AppNotFoundError as failure:
             raise NotAuthenticatedError(f"The join token is for {app_id}, which is no app any more.") from failure
         identity = self._authority.issue_agent(app_id, key)
-        _log.info("An agent was enrolled.", action="enrol", app_id=app_id, peer=context.peer())
+        _log.info("An agent was enrolled.", action="enrol", app_id=app_id, peer=peer)
         answer = wire.EnrolResponse(
             certificate=identity.certificate, certificate_authorities=identity.authorities, app_id=app_id
         )
