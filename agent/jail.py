@@ -63,7 +63,7 @@ def argv_of_module(jail: Jail, module: str, arguments: Sequence[str] = ()) -> li
 
 def enter_from_argv() -> list[str]:
     """Confine this process as the argv of `argv_of_module` says; returns the arguments meant for the module."""
-    jail, parent_pid, arguments = _parse(sys.argv[1:])
+    jail, parent_pid, arguments = parse_argv(sys.argv[1:])
     enter(jail, parent_pid=parent_pid)
     return arguments
 
@@ -113,7 +113,8 @@ def _limit(what: int, most: int) -> None:
     resource.setrlimit(what, (most, most))
 
 
-def _parse(argv: Sequence[str]) -> tuple[Jail, int, list[str]]:
+def parse_argv(argv: Sequence[str]) -> tuple[Jail, int, list[str]]:
+    """Jail, parent and arguments from an argv without its first; for who has to do something before `enter`."""
     parser = argparse.ArgumentParser(description="Confine a program and become it.")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--file-size", type=int)
@@ -133,7 +134,7 @@ def _parse(argv: Sequence[str]) -> tuple[Jail, int, list[str]]:
 
 def main() -> None:
     """Entry point of the script: set the limits, then become the program."""
-    jail, parent_pid, argv = _parse(sys.argv[1:])
+    jail, parent_pid, argv = parse_argv(sys.argv[1:])
     try:
         enter(jail, parent_pid=parent_pid)
         os.execvpe(argv[0], argv, os.environ)  # noqa: S606

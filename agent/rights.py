@@ -1,7 +1,7 @@
 """What a jailed child of ours keeps of root's rights, when it has to touch files of other owners.
 
-Used around `agent.jail.enter_from_argv`, which makes root nobody: `lock_into` before it, `keep` after it. For a process
-without root's rights neither does anything.
+Used around `agent.jail.enter`, which makes root nobody: `lock_into` before it, `keep` after it. For a process without
+root's rights neither does anything. From `lock_into` on nothing can be imported.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from agent import rights
 from agent.archives.extracting import Extracted, Extraction, ExtractionLimits
 from agent.archives.reading import TarReader
 from agent.archives.zips import ZipReader
-from agent.jail import enter_from_argv
+from agent.jail import enter, parse_argv
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, LimitExceededError, ServiceError
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_OPENING, SealReader
@@ -76,12 +76,13 @@ class _SealedInput:
 
 def main() -> None:
     """Unpack stdin. Whatever the archive's fault, the exit status is 0 and the report says it."""
-    assignment = msgspec.json.decode(sys.argv[-1], type=Assignment)
+    jail, parent_pid, arguments = parse_argv(sys.argv[1:])
+    assignment = msgspec.json.decode(arguments[0], type=Assignment)
     # zipfile looks it up for names that are not UTF-8, when nothing can be imported any more.
     "".encode("cp437")
     file = open(0, "rb", buffering=1 << 20, closefd=False)  # noqa: SIM115
     rights.lock_into(assignment.root)
-    enter_from_argv()
+    enter(jail, parent_pid=parent_pid)
     rights.keep(rights.CHOWN | rights.DAC_OVERRIDE | rights.FOWNER | rights.FSETID)
     os.umask(0o022)
     try:

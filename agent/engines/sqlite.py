@@ -236,7 +236,7 @@ async def import_live(staged: Path, live: Path) -> None:
         NoSpaceError, ToolFailedError: it could not be written; nothing was changed.
     """
     async with _started("import") as child:
-        form = _written(live, await _ask(child, live=str(live)))
+        form = _written(live, await _ask(child, live=str(live), busy_seconds=BUSY_SECONDS))
         size = {"page_size": form["page_size"], "is_wal": form["is_wal"]}
         _written(staged, await _ask_jailed("match", staged, jail_writes_bytes=None, **size))
         _written(live, await _ask(child, live=str(live), staged=str(staged), busy_seconds=BUSY_SECONDS))

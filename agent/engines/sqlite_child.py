@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
-from agent.jail import enter_from_argv
+from agent.jail import enter, parse_argv
 
 MAGIC = b"SQLite format 3\0"
 _WRITE_VERSION_AT = 18
@@ -47,16 +47,16 @@ class _FailedError(Exception):
 
 def main() -> None:
     """Carry out requests from stdin until it ends; for `check` and `match` the only one is the second argument."""
-    task, *arguments = sys.argv[sys.argv.index("--") + 1 :]
+    jail, parent_pid, (task, *arguments) = parse_argv(sys.argv[1:])
     if task in ("check", "match"):
         request = json.loads(arguments[0])
         if rights.lock_into(request["directory"]):
             request["path"] = f"/{os.path.basename(request['path'])}"
-        enter_from_argv()
+        enter(jail, parent_pid=parent_pid)
         rights.keep(rights.DAC_OVERRIDE)
         _answer(_check if task == "check" else _match, request)
         return
-    enter_from_argv()
+    enter(jail, parent_pid=parent_pid)
     for line in sys.stdin:
         _answer(_snapshot if task == "snapshot" else _import, json.loads(line))
 
@@ -90,7 +90,8 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
             "beside it that the app could not use",
         )
     with contextlib.ExitStack() as opened:
-        source = _connect(source_path, "rw" if is_ours else "ro")
+        busy_seconds = request["busy_seconds"]
+        source = _connect(source_path, "rw" if is_ours else "ro", busy_seconds=busy_seconds)
         opened.callback(source.close)
         if (request["device"], request["inode"]) not in _opened_files():
             raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
@@ -104,7 +105,7 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
         os.unlink(target_path)
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
             target.execute(f"PRAGMA {pragma}")
-        _backup(source, target, seconds=request["busy_seconds"])
+        _backup(source, target, seconds=busy_seconds)
         target.close()
         os.pwrite(descriptor, _ROLLBACK, _WRITE_VERSION_AT)
         return {"size": os.fstat(descriptor).st_size, "verdict": _verdict(copy)}
@@ -112,7 +113,7 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
 
 def _import(request: dict[str, Any]) -> dict[str, Any]:
     """Make a live database's content that of a staged one, in one transaction; without a staged one, tell its form."""
-    with contextlib.closing(_connect(request["live"], "rw")) as live:
+    with contextlib.closing(_connect(request["live"], "rw", busy_seconds=request["busy_seconds"])) as live:
         if "staged" not in request:
             mode = live.execute("PRAGMA journal_mode").fetchone()[0]
             return {"page_size": live.execute("PRAGMA page_size").fetchone()[0], "is_wal": mode == "wal"}
@@ -170,9 +171,12 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def _connect(path: str, mode: str) -> sqlite3.Connection:
+def _connect(path: str, mode: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+        f"file:{quote(os.fsencode(path))}?mode={mode}",
+        uri=True,
+        timeout=min(busy_seconds, _BUSY_SECONDS),
+        isolation_level=None,
     )
     connection.text_factory = lambda raw: raw.decode(errors="replace")
     connection.execute("PRAGMA temp_store=MEMORY")

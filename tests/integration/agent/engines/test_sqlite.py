@@ -1,0 +1,417 @@
+"""Databases copied while they are written to, looked at in a jail, and exchanged under a running app."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent.archives.writing import Substitute
+from agent.engines import sqlite as engine
+from agent.engines import sqlite_child
+from agent.engines.sqlite import Snapshots, check_database, import_live
+from agent.limits import Limits
+from common.errors import (
+    AppBusyError,
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    NoSpaceError,
+    SourceUnreadableError,
+    ToolFailedError,
+)
+from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
+from tests.fixtures.waiting import until
+
+LIMITS = Limits(free_bytes=1)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    (tmp_path / "volume").mkdir()
+    return tmp_path / "volume"
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def snapshots_of(volume: Path, work: Path, limits: Limits = LIMITS) -> Snapshots:
+    return Snapshots(volume, work_directory=work, limits=limits)
+
+
+async def taken(snapshots: Snapshots, database: Path, copy: Path | None = None) -> Substitute | None:
+    """A snapshot, written to `copy`."""
+    substitute = await snapshots.take(database.name, database.lstat())
+    if substitute is not None:
+        content = os.pread(substitute.descriptor, substitute.size, 0)
+        substitute.close()
+        if copy is not None:
+            copy.write_bytes(content)
+    return substitute
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+async def test_twelve_of_twelve_snapshots_under_a_busy_writer_are_consistent(
+    mode: str, volume: Path, work: Path
+) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database, mode=mode, rows=1000)
+    found = []
+
+    with Writer(database) as writer:
+        async with snapshots_of(volume, work) as snapshots:
+            for _ in range(12):
+                await taken(snapshots, database, work / "copy")
+                found.append((state_of(work / "copy"), mode_of(work / "copy")))
+
+    assert found == [((TOTAL, "old"), "delete")] * 12
+    assert writer.report["errors"] == {}
+    assert writer.report["commits"] > 0
+    assert snapshots.warnings == []
+    assert mode_of(database) == mode
+
+
+async def test_nothing_is_left_on_the_volume(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+    connected = sqlite3.connect(database)
+    connected.execute("SELECT * FROM tag").fetchone()
+    before = sorted(os.listdir(volume))
+
+    async with snapshots_of(volume, work) as snapshots:
+        substitute = await snapshots.take("ledger.db", database.lstat())
+        assert substitute is not None
+        # The copy is there and has no name.
+        assert os.fstat(substitute.descriptor).st_size == substitute.size
+        assert list((volume / ".mathison-data").rglob("snapshot-*")) == []
+        substitute.close()
+
+    connected.close()
+    assert before == ["ledger.db", "ledger.db-shm", "ledger.db-wal"]
+    assert os.listdir(volume) == ["ledger.db"]
+    assert os.listdir(work) == []
+
+
+async def test_changes_that_are_only_in_the_wal_are_in_the_snapshot(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+    with contextlib.closing(sqlite3.connect(database)) as app:
+        app.execute("PRAGMA wal_autocheckpoint=0")
+        app.execute("UPDATE tag SET tag = 'in the wal'")
+        app.commit()
+
+        async with snapshots_of(volume, work) as snapshots:
+            await taken(snapshots, database, work / "copy")
+
+    assert state_of(work / "copy") == (TOTAL, "in the wal")
+
+
+async def test_a_file_that_only_begins_as_a_database_is_told(volume: Path, work: Path) -> None:
+    (volume / "fake.db").write_bytes(b"SQLite format 3\0" + b"nothing of the kind" * 100)
+
+    async with snapshots_of(volume, work) as snapshots:
+        assert await taken(snapshots, volume / "fake.db") is None
+
+    assert len(snapshots.warnings) == 1
+    assert "'fake.db' begins as a SQLite database" in snapshots.warnings[0]
+
+
+async def test_a_damaged_database_is_copied_and_told(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database, mode="delete")
+    destroy_page(database, 5)
+
+    async with snapshots_of(volume, work) as snapshots:
+        await taken(snapshots, database, work / "copy")
+
+    assert "SQLite finds the database 'ledger.db' damaged" in snapshots.warnings[0]
+    assert (work / "copy").stat().st_size == database.stat().st_size
+
+
+def destroy_page(database: Path, number: int) -> None:
+    with database.open("r+b") as file:
+        file.seek(4096 * (number - 1))
+        file.write(bytes(100))
+
+
+async def test_a_database_that_stays_locked_is_named(volume: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
+    database = volume / "ledger.db"
+    make_ledger(database, mode="delete")
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as app:
+        app.execute("BEGIN EXCLUSIVE")
+
+        async with snapshots_of(volume, work) as snapshots:
+            with pytest.raises(AppBusyError, match=r"'ledger\.db'"):
+                await taken(snapshots, database)
+
+    assert os.listdir(volume) == ["ledger.db"]
+
+
+async def test_another_file_than_the_one_found_is_not_copied(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database, mode="delete")
+    other = volume / "other.db"
+    make_ledger(other, mode="delete", tag="secret")
+
+    async with snapshots_of(volume, work) as snapshots:
+        assert await snapshots.take("other.db", database.lstat()) is None
+
+    assert "exchanged" in snapshots.warnings[0]
+
+
+async def test_a_volume_without_room_has_its_snapshots_made_elsewhere(
+    volume: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+    room = {work: 1 << 40}
+    monkeypatch.setattr(engine, "free_bytes", lambda directory: room.get(directory, 0))
+
+    async with snapshots_of(volume, work) as snapshots:
+        await taken(snapshots, database, work / "copy")
+
+    assert state_of(work / "copy") == (TOTAL, "old")
+
+
+async def test_without_room_anywhere_there_is_no_snapshot(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+
+    async with snapshots_of(volume, work, Limits(free_bytes=1 << 60)) as snapshots:
+        with pytest.raises(NoSpaceError):
+            await taken(snapshots, database)
+
+    assert os.listdir(volume) == ["ledger.db"]
+
+
+def test_a_wal_database_of_another_user_is_not_opened(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+    monkeypatch.setattr(os, "geteuid", lambda: database.stat().st_uid + 1)
+
+    with pytest.raises(Exception, match="it belongs to uid") as raised:
+        sqlite_child._snapshot({"source": str(database), "target": str(volume / "copy")})
+
+    assert getattr(raised.value, "kind", "") == "foreign_owner"
+    assert os.listdir(volume) == ["ledger.db"]
+
+
+async def test_what_may_not_be_opened_is_named(volume: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+    status = database.lstat()
+    database.unlink()
+
+    async with snapshots_of(volume, work) as snapshots:
+        with pytest.raises(SourceUnreadableError, match=r"'ledger\.db' cannot be read"):
+            await snapshots.take("ledger.db", status)
+
+
+async def test_a_killed_snapshot_is_an_error_and_leaves_nothing(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+
+    async with snapshots_of(volume, work) as snapshots:
+        await taken(snapshots, database)
+        (child,) = psutil.Process().children()
+        child.kill()
+        child.wait()
+        with pytest.raises(ToolFailedError, match="SIGKILL"):
+            await taken(snapshots, database)
+
+    assert os.listdir(volume) == ["ledger.db"]
+
+
+async def test_a_killed_agent_leaves_no_copy_and_the_next_one_cleans_up(volume: Path, work: Path) -> None:
+    make_ledger(volume / "ledger.db")
+    program = f"""
+import asyncio, os
+from pathlib import Path
+from agent.engines.sqlite import Snapshots
+from agent.limits import Limits
+async def main():
+    volume = Path({str(volume)!r})
+    async with Snapshots(volume, work_directory=Path({str(work)!r}), limits=Limits(free_bytes=1)) as snapshots:
+        await snapshots.take("ledger.db", os.lstat(volume / "ledger.db"))
+        print("taken", flush=True)
+        await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+    agent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert agent.stdout is not None
+    assert agent.stdout.readline() == b"taken\n"
+
+    agent.kill()
+    agent.communicate()
+
+    left = [path for path in (volume / ".mathison-data").rglob("*") if path.is_file()]
+    assert left == []
+    async with snapshots_of(volume, work) as snapshots:
+        await taken(snapshots, volume / "ledger.db")
+    assert os.listdir(volume) == ["ledger.db"]
+
+
+async def test_a_whole_database_tells_its_facts(tmp_path: Path) -> None:
+    make_ledger(tmp_path / "ledger.db", page_size=8192)
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:
+        ledger.execute("PRAGMA user_version=7")
+    (tmp_path / "ledger.db").chmod(0o600)
+
+    facts = await check_database(tmp_path / "ledger.db", required_tables=["a", "tag"])
+
+    assert facts.tables == ["a", "b", "tag"]
+    assert (facts.page_size, facts.user_version) == (8192, 7)
+    assert os.listdir(tmp_path) == ["ledger.db"]
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_bytes(b"hello world" * 1000)
+
+
+def shortened(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 4096)
+
+
+def lengthened(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(bytes(4096))
+
+
+def header_only(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (emptied, ArchiveWrongKindError),
+        (text, ArchiveWrongKindError),
+        (header_only, ArchiveError),
+        (shortened, ArchiveTruncatedError),
+        (lengthened, ArchiveDamagedError),
+        (lambda path: destroy_page(path, 5), ArchiveDamagedError),
+        (lambda path: destroy_page(path, 1), ArchiveWrongKindError),
+    ],
+    ids=["empty", "text", "header-only", "shortened", "lengthened", "page-destroyed", "no-header"],
+)
+async def test_what_is_no_whole_database_is_refused(
+    spoil: Callable[[Path], None], error: type[ArchiveError], tmp_path: Path
+) -> None:
+    make_ledger(tmp_path / "ledger.db", mode="delete")
+    spoil(tmp_path / "ledger.db")
+
+    with pytest.raises(error, match=r"'ledger\.db' cannot be imported"):
+        await check_database(tmp_path / "ledger.db")
+
+    assert os.listdir(tmp_path) == ["ledger.db"]
+
+
+async def test_a_database_of_another_app_is_refused(tmp_path: Path) -> None:
+    make_ledger(tmp_path / "ledger.db")
+
+    with pytest.raises(ArchiveIncompatibleError, match="monitor, heartbeat"):
+        await check_database(tmp_path / "ledger.db", required_tables=["a", "monitor", "heartbeat"])
+
+
+@pytest.mark.parametrize(
+    ("live_mode", "staged_mode", "page_size"),
+    [("wal", "delete", 4096), ("wal", "wal", 8192), ("delete", "wal", 512), ("delete", "delete", 4096)],
+)
+async def test_a_running_app_sees_all_of_the_old_then_all_of_the_new(
+    live_mode: str, staged_mode: str, page_size: int, tmp_path: Path
+) -> None:
+    (tmp_path / "staged").mkdir()
+    staged, live = tmp_path / "staged" / "new.db", tmp_path / "live.db"
+    make_ledger(staged, tag="new", rows=400, mode=staged_mode, page_size=page_size)
+    make_ledger(live, tag="old", mode=live_mode)
+
+    with Writer(live) as writer:
+        await import_live(staged, live)
+
+    assert state_of(live) == (TOTAL, "new")
+    assert mode_of(live) == live_mode
+    assert writer.report["errors"] == {}
+    assert set(writer.report["seen"]) <= {f"old {TOTAL}", f"new {TOTAL}"}
+
+
+async def test_a_killed_import_leaves_all_of_the_old_or_all_of_the_new(tmp_path: Path) -> None:
+    (tmp_path / "staged").mkdir()
+    staged, live = tmp_path / "staged" / "new.db", tmp_path / "live.db"
+    make_ledger(staged, tag="new", rows=10_000, padding=3000, mode="delete")
+    make_ledger(live, tag="old")
+    choice = random.Random(1)
+    outcomes = []
+
+    with contextlib.closing(sqlite3.connect(live)) as app:
+        app.execute("SELECT * FROM tag").fetchone()
+        for _ in range(8):
+            importing = asyncio.create_task(import_live(staged, live))
+            await until(functools.partial(is_writing_or_done, live, importing))
+            await asyncio.sleep(choice.random() * 0.3)
+            for child in psutil.Process().children():
+                child.kill()
+            (outcome,) = await asyncio.gather(importing, return_exceptions=True)
+
+            total, tag = state_of(live)
+            outcomes.append((type(outcome), tag))
+            assert total == TOTAL
+            if outcome is None:
+                assert tag == "new"
+                app.execute("UPDATE tag SET tag = 'old'")
+                app.commit()
+
+    assert (ToolFailedError, "old") in outcomes
+
+
+def is_writing_or_done(live: Path, importing: asyncio.Task[None]) -> bool:
+    wal = Path(f"{live}-wal")
+    return importing.done() or (wal.exists() and wal.stat().st_size > 1 << 20)
+
+
+async def test_an_import_into_a_locked_database_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
+    (tmp_path / "staged").mkdir()
+    make_ledger(tmp_path / "staged" / "new.db", tag="new")
+    make_ledger(tmp_path / "live.db", tag="old", mode="delete")
+    with contextlib.closing(sqlite3.connect(tmp_path / "live.db", isolation_level=None)) as app:
+        app.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(AppBusyError):
+            await import_live(tmp_path / "staged" / "new.db", tmp_path / "live.db")
+
+        app.execute("ROLLBACK")
+    assert state_of(tmp_path / "live.db") == (TOTAL, "old")
+
+
+def test_answers_are_lines_of_json(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.engines.sqlite_child", f"--parent={os.getpid()}", "--", "import"],
+        input=json.dumps({"live": str(tmp_path / "none.db"), "busy_seconds": 1}).encode() + b"\n",
+        capture_output=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout)["failed"] == "refused"
