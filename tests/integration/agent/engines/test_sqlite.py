@@ -232,7 +232,6 @@ async def test_a_killed_snapshot_is_an_error_and_leaves_nothing(volume: Path, wo
         await taken(snapshots, database)
         (child,) = psutil.Process().children()
         child.kill()
-        child.wait()
         with pytest.raises(ToolFailedError, match="SIGKILL"):
             await taken(snapshots, database)
 

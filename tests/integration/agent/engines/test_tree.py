@@ -279,7 +279,6 @@ async def test_a_killed_child_is_an_error_and_leaves_nothing(area: StagingArea, 
     halted = WaitingChild(area, orders)
     async with halted as child:
         child.kill()
-        child.wait()
 
     assert isinstance(halted.failure, ToolFailedError)
     assert "SIGKILL" in halted.failure.text
