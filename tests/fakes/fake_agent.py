@@ -263,11 +263,12 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
     async def WatchTransfer(self, request: wire.WatchTransferRequest, context: Context) -> AsyncIterator[TransferEvent]:
         state = await self._state(request.transfer_id, context)
         while True:
-            yield TransferEvent(state=state)
-            if state.result != transfer_pb2.TRANSFER_RESULT_UNSPECIFIED:
+            event = TransferEvent(state=state)
+            yield event
+            if event.state.result != transfer_pb2.TRANSFER_RESULT_UNSPECIFIED:
                 return
             async with self._changed:
-                await self._changed.wait()
+                await self._changed.wait_for(lambda: state != event.state)  # noqa: B023  # waited for right here
 
     async def _state(self, transfer_id: str, context: Context) -> TransferState:
         if transfer_id not in self.states:
