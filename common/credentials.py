@@ -229,10 +229,13 @@ class _Renewals:
         self._seen: list[tuple[int, int]] = []
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        seen = self._state()
+        try:
+            seen = self._state()
+        except FileNotFoundError as failure:
+            raise ValueError(f"{failure.filename} is missing") from failure
         identity = self._files.load()
         if identity is None:
-            raise ValueError(f"{self._files.identity_path} is missing")
+            raise ValueError(f"{self._files.directory} was emptied")
         self._seen = seen
         return grpc.ssl_server_certificate_configuration(
             [(identity.key, identity.certificate)], root_certificates=identity.authorities

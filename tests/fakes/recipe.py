@@ -30,7 +30,7 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
-from common.errors import ArchiveWrongKindError
+from common.errors import ArchiveWrongKindError, ToolFailedError
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 
@@ -41,7 +41,8 @@ SPARE = Format("spare", "application/octet-stream", ".spare", "another name for 
 class FakeRecipe(Recipe):
     """The app is `<directory>/live`; staged and previous data lie beside it under names that hold the record's key.
 
-    Settings: `directory`; `stream_bytes`, where not 0: an export makes up that many bytes, and a stage keeps none.
+    Settings: `directory`; `stream_bytes`, where not 0: an export makes up that many bytes, and a stage keeps none;
+    `failure` and `fault`: what an export ends with.
     """
 
     name = "fake"
@@ -52,6 +53,8 @@ class FakeRecipe(Recipe):
     def __init__(self, surroundings: Surroundings) -> None:
         self.directory = Path(str(surroundings.settings["directory"]))
         self.stream_bytes = int(str(surroundings.settings.get("stream_bytes", 0)))
+        self._failure = str(surroundings.settings.get("failure", ""))
+        self._fault = str(surroundings.settings.get("fault", ""))
         self.chunk_bytes = CHUNK_BYTES
         self.at: dict[str, Callable[[], Any]] = {}
         self.running_exports = 0
@@ -89,6 +92,10 @@ class FakeRecipe(Recipe):
         self.running_exports += 1
         try:
             await self._reach("export begun")
+            if self._failure:
+                raise ToolFailedError(self._failure)
+            if self._fault:
+                raise RuntimeError(self._fault)
             progress.expect(self.stream_bytes or len(self.live))
             export = Export(header=ArchiveHeader(engine="fake"), chunks=self._chunks(progress))
             export.counts["files"] = 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,10 @@ from agent.journal import History, Journal
 from agent.recipes.base import Limits, Surroundings
 from agent.states import TransferState
 from agent.transfers import TransferRules, Transfers
-from common.headers import ArchiveHeader, Receipt
-from mathison.data.v1 import transfer_pb2 as wire
 from tests.fakes.app_control import NoApp
 from tests.fakes.clock import FakeClock
 from tests.fakes.recipe import FakeRecipe
+from tests.fixtures.uploads import frames
 
 RULES = TransferRules(
     limits=Limits(archive_bytes=1000),
@@ -86,24 +83,3 @@ class Setting:
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     return Setting(tmp_path)
-
-
-async def frames(
-    *chunks: bytes, end: bool = True, header: ArchiveHeader | None = None, sha256: str | None = None
-) -> AsyncIterator[wire.Frame]:
-    """An upload."""
-    for frame in frame_list(*chunks, end=end, header=header, sha256=sha256):
-        yield frame
-
-
-def frame_list(
-    *chunks: bytes, end: bool = True, header: ArchiveHeader | None = None, sha256: str | None = None
-) -> Iterable[wire.Frame]:
-    """Header, chunks and, unless told otherwise, a right end frame."""
-    content = b"".join(chunks)
-    yield wire.Frame(header=(header or ArchiveHeader()).to_proto())
-    for chunk in chunks:
-        yield wire.Frame(chunk=chunk)
-    if end:
-        receipt = Receipt(size_bytes=len(content), sha256=sha256 or hashlib.sha256(content).hexdigest())
-        yield wire.Frame(end=receipt.to_proto())

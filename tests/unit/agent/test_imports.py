@@ -27,7 +27,8 @@ from common.errors import (
 )
 from common.headers import ArchiveHeader
 from mathison.data.v1 import transfer_pb2 as wire
-from tests.unit.agent.conftest import RULES, Setting, frame_list, frames
+from tests.fixtures.uploads import frame_list, frames
+from tests.unit.agent.conftest import RULES, Setting
 
 
 def raiser(error: Exception) -> Callable[[], None]:

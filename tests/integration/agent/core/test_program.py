@@ -1,0 +1,89 @@
+"""mathison-agent as a program: arguments, exit statuses, one agent for each state directory."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from common.version import VERSION
+from tests.integration.agent.core.conftest import AgentProcess
+
+
+def run(agent: AgentProcess, *arguments: str, config: bool = True) -> subprocess.CompletedProcess[str]:
+    command = agent.command(*arguments) if config else [agent.command()[0], *arguments]
+    return subprocess.run(command, env=agent.environment, capture_output=True, text=True, timeout=30)
+
+
+def test_help_and_version_need_no_settings(stopped_agent: AgentProcess) -> None:
+    assert "--config" in run(stopped_agent, "--help", config=False).stdout
+    assert VERSION in run(stopped_agent, "--version", config=False).stdout
+
+
+def test_settings_can_be_checked_without_serving(stopped_agent: AgentProcess) -> None:
+    stopped_agent.write_config()
+
+    result = run(stopped_agent, "--check")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "shop.db with recipe fake can be used" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, postgresql", id="unknown recipe"),
+        pytest.param("app_id =", "apps =", "there is no setting apps;", id="unknown key"),
+        pytest.param('"shop.db"', "7", "app_id", id="wrong type"),
+    ],
+)
+@pytest.mark.parametrize("check", [True, False], ids=["checked", "served"])
+def test_wrong_settings_end_with_status_2_and_name_what_is_wrong(
+    stopped_agent: AgentProcess, old: str, new: str, named: str, check: bool
+) -> None:
+    stopped_agent.write_config()
+    stopped_agent.config.write_text(stopped_agent.config.read_text().replace(old, new))
+
+    result = run(stopped_agent, *(["--check"] if check else []))
+
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_settings_end_with_status_2(stopped_agent: AgentProcess) -> None:
+    result = run(stopped_agent, config=False)
+
+    assert result.returncode == 2
+    assert "MATHISON_AGENT_CONFIG" in result.stderr
+
+
+def test_a_second_agent_on_the_same_state_directory_is_refused(agent: AgentProcess) -> None:
+    result = run(agent)
+
+    assert result.returncode == 1
+    assert "Another agent uses" in result.stderr
+    assert agent.address_file.exists()
+
+
+def test_a_port_that_is_taken_is_named(agent: AgentProcess) -> None:
+    taken = agent.address_file.read_text()
+    second = agent.directory / "second.toml"
+    text = agent.config.read_text().replace('"127.0.0.1:0"', f'"{taken}"').replace('"state"', '"state2"')
+    second.write_text(text)
+    (agent.directory / "state2").mkdir()
+    (agent.directory / "state2" / "identity").symlink_to(agent.state / "identity")
+
+    result = subprocess.run(
+        [agent.command()[0], "--config", str(second)], env=agent.environment, capture_output=True, text=True, timeout=30
+    )
+
+    assert result.returncode == 1
+    assert f"cannot listen on {taken}" in result.stderr
+
+
+def test_every_line_of_the_log_is_one_event(agent: AgentProcess) -> None:
+    started = next(line for line in agent.log if line["action"] == "start")
+
+    assert started["address"] == agent.address_file.read_text()
+    assert (started["app_id"], started["recipe"]) == ("shop.db", "fake")
