@@ -128,7 +128,7 @@ def test_a_signing_request_proves_the_key_and_asks_for_no_name() -> None:
 
 
 def test_server_credentials_need_an_identity(files: IdentityFiles) -> None:
-    with pytest.raises(ValueError, match="identity.pem is missing"):
+    with pytest.raises(ValueError, match=r"identity\.pem is missing"):
         files.server_credentials()
 
 
