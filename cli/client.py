@@ -60,7 +60,6 @@ class Download:
     """An export whose headers have arrived. `chunks` raises ConnectionLostError unless the body ended properly."""
 
     file_name: str
-    media_type: str
     chunks: AsyncIterator[bytes]
 
 
@@ -146,7 +145,6 @@ class Controller:
             disposition = answer.content_disposition
             yield Download(
                 file_name=(disposition.filename if disposition else None) or "",
-                media_type=answer.content_type,
                 chunks=self._chunks(answer),
             )
 

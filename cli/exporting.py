@@ -84,6 +84,8 @@ class Exporting:
             StoppedError: Ctrl-C.
         """
         started_at = time.monotonic()
+        if destination.endswith("/") and not os.path.isdir(destination):
+            raise LocalFileError(f"There is no folder {destination}", next_step="Make it, or take another by -o.")
         path = None if destination in ("", "-") or os.path.isdir(destination) else Path(destination)
         if path is not None:
             check_target(path, may_replace=may_replace)
@@ -107,7 +109,7 @@ class Exporting:
                     self._target = FileTarget(path or folder / name, may_replace=may_replace)
                 await self._receive(download, self._target)
             end = await self._compare(app_id, self._target)
-            await self._target.keep()
+            self._target.keep()
         except asyncio.CancelledError:
             raise await self._stopped() from None
         except TransferBrokenError:
@@ -205,7 +207,6 @@ class Exporting:
     def _unproven(self, target: Target) -> TransferBrokenError:
         if isinstance(target, FileTarget):
             target.keep_as_part()
-            self._target = None
             return TransferBrokenError(
                 "The download ended as it should, but the controller did not say what size and SHA-256 it has to have. "
                 f"It is kept as {target.part}, not proven whole.",

@@ -90,6 +90,11 @@ class StoppedError(CommandError):
     reason = "INTERRUPTED"
 
 
+def said_by(failure: OSError) -> str:
+    """What the system says, as the end of a sentence: "permission denied"."""
+    return (failure.strerror or str(failure)).lower()
+
+
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """A failure as `--json` prints it, under "error"."""
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import msgspec
 
 from cli.client import ConnectionLostError, Controller
-from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError
+from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError, said_by
 from cli.following import cancel_quietly, final_state, following, new_transfer_id
 from cli.inspecting import Inspection, describe_briefly, inspect_file, open_archive
 from cli.models import App, TransferState
@@ -140,7 +140,7 @@ class Importing:
                 self._gauge.measure(self._sent_bytes, source.size_bytes or 0)
         except OSError as failure:
             self._unreadable = LocalFileError(
-                f"{source.name} cannot be read: {(failure.strerror or str(failure)).lower()}. Nothing was imported."
+                f"{source.name} cannot be read: {said_by(failure)}. Nothing was imported."
             )
             raise
         if source.size_bytes is not None and self._sent_bytes != source.size_bytes:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from cli.contents import HEAD_BYTES, PIECE_BYTES, Completeness, Findings, look
-from cli.failures import Explanation, LocalFileError, explain
+from cli.failures import Explanation, LocalFileError, explain, said_by
 from cli.output import counts_text, moment_text, size_text
 from cli.session import Session
 from cli.worker import Worker
@@ -57,7 +57,7 @@ def open_archive(name: str) -> BinaryIO:
     try:
         file = io.FileIO(name)
     except OSError as failure:
-        raise LocalFileError(f"{name} cannot be read: {(failure.strerror or str(failure)).lower()}.") from failure
+        raise LocalFileError(f"{name} cannot be read: {said_by(failure)}.") from failure
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise LocalFileError(f"{name} is not an ordinary file.", next_step="Name an archive.")
@@ -77,7 +77,7 @@ async def inspect_file(file: BinaryIO, path: Path, session: Session, *, is_looke
         try:
             return await worker.run(partial(inspect, file, path, show, is_looked_into=is_looked_into))
         except OSError as failure:
-            raise LocalFileError(f"{path} cannot be read: {(failure.strerror or str(failure)).lower()}.") from failure
+            raise LocalFileError(f"{path} cannot be read: {said_by(failure)}.") from failure
         finally:
             worker.close(wait=False)
 

@@ -123,8 +123,9 @@ def moment_text(moment: dt.datetime | None) -> str:
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
-    """For example "12 tables, 40,000 rows"."""
-    return ", ".join(f"{count:,} {_counted(name.replace('_', ' '), count)}" for name, count in counts.items() if count)
+    """For example "12 tables, 40,000 rows": the few things first, what is zero left out."""
+    ordered = sorted((count, name.replace("_", " ")) for name, count in counts.items() if count)
+    return ", ".join(f"{count:,} {_counted(name, count)}" for count, name in ordered)
 
 
 def _counted(name: str, count: int) -> str:

@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from cli.failures import LocalFileError
+from cli.failures import LocalFileError, said_by
 from cli.worker import Worker
 from common.files import sync_directory
 
@@ -65,12 +65,16 @@ class Target(abc.ABC):
         await self._written()
 
     @abc.abstractmethod
-    async def keep(self) -> None:
-        """The export is whole: make it durable and give it its name. Raises LocalFileError."""
+    def keep(self) -> None:
+        """The export is whole: make it durable and give it its name. Blocks, so that Ctrl-C comes before or after.
+
+        Raises:
+            LocalFileError: its text says what is left.
+        """
 
     @abc.abstractmethod
     def abandon(self) -> None:
-        """The export is not whole: leave nothing behind."""
+        """The export is not whole: leave nothing behind. Does nothing once it was kept."""
 
     async def _hand_over(self) -> None:
         await self._written()
@@ -110,6 +114,7 @@ class FileTarget(Target):
         self.path = path
         self.part = path.with_name(path.name + PART_SUFFIX)
         self._may_replace = may_replace
+        self._is_closed = False
         try:
             descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError as failure:
@@ -121,23 +126,9 @@ class FileTarget(Target):
             raise _write_error(failure, str(self.part)) from failure
         super().__init__(descriptor, str(path))
 
-    async def keep(self) -> None:
-        self._stop(wait=True)
-        await asyncio.to_thread(self._keep)
-
-    def keep_as_part(self) -> None:
-        """Leave the part file for a person to look at: received in full as far as known, and not proven."""
-        self._stop(wait=True)
-        os.close(self._descriptor)
-
-    def abandon(self) -> None:
-        self._stop(wait=True)
-        os.close(self._descriptor)
-        self.part.unlink(missing_ok=True)
-
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        self._close(is_durable=True)
         try:
-            os.fsync(self._descriptor)
             if self._may_replace:
                 self.part.rename(self.path)
             else:
@@ -148,6 +139,27 @@ class FileTarget(Target):
                 f"{self.path} came into being meanwhile; the export is whole and lies in {self.part}.",
                 next_step="Rename it.",
             ) from failure
+        except OSError as failure:
+            raise LocalFileError(
+                f"{self.part} cannot be renamed: {said_by(failure)}. The export in it is whole.",
+                next_step="Rename it.",
+            ) from failure
+
+    def keep_as_part(self) -> None:
+        """Leave the part file for a person to look at: received in full as far as known, and not proven."""
+        self._close(is_durable=False)
+
+    def abandon(self) -> None:
+        if not self._is_closed:
+            self._close(is_durable=False)
+            self.part.unlink(missing_ok=True)
+
+    def _close(self, *, is_durable: bool) -> None:
+        self._is_closed = True
+        self._stop(wait=True)
+        try:
+            if is_durable:
+                os.fsync(self._descriptor)
         except OSError as failure:
             self.part.unlink(missing_ok=True)
             raise _write_error(failure, self.name) from failure
@@ -161,7 +173,7 @@ class StandardOutput(Target):
     def __init__(self) -> None:
         super().__init__(sys.stdout.fileno(), "standard output")
 
-    async def keep(self) -> None:
+    def keep(self) -> None:
         self._stop(wait=True)
 
     def abandon(self) -> None:
@@ -215,4 +227,4 @@ def _write_error(failure: OSError, name: str) -> LocalFileError:
         case errno.EPIPE:
             return LocalFileError("The program that standard output leads to ended before the export did.")
         case _:
-            return LocalFileError(f"{name} cannot be written: {(failure.strerror or str(failure)).lower()}.")
+            return LocalFileError(f"{name} cannot be written: {said_by(failure)}.")

@@ -24,7 +24,7 @@ from cli.failures import EXIT_CODES_BY_REASON
 from common.errors import ERRORS_BY_REASON
 from tests.fakes.fake_controller import TOKEN, FakeController, app, running
 from tests.unit.cli.archives import sealed_sql
-from tests.unit.cli.conftest import Mathison, until
+from tests.unit.cli.conftest import ROOT, Mathison, until
 
 
 def test_every_reason_on_the_wire_has_an_exit_code() -> None:
@@ -33,6 +33,13 @@ def test_every_reason_on_the_wire_has_an_exit_code() -> None:
 
 def test_every_exit_code_is_explained() -> None:
     assert set(EXIT_CODE_MEANINGS) == set(ExitCode)
+
+
+def test_the_documentation_lists_the_same_exit_codes() -> None:
+    documented = (ROOT / "docs" / "commands.md").read_text()
+
+    for code, meaning in EXIT_CODE_MEANINGS.items():
+        assert f"| {code.value} | {meaning} |" in documented
 
 
 @pytest.mark.parametrize(

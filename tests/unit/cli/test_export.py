@@ -173,6 +173,15 @@ async def test_a_name_proposed_by_the_server_stays_in_this_folder(
     assert [path.name for path in folder.iterdir()] == ["evil.sh"]
 
 
+async def test_a_folder_that_is_not_there_is_not_taken_for_a_file(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    ended = await mathison("export", "shop.db", "-o", "missing/")
+
+    assert ended.exit_code == 9
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_full_disk_is_named_and_the_transfer_cancelled(
     start: Callable[..., Any], controller: FakeController
 ) -> None:
