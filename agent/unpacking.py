@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from agent.jail import Jail
-from agent.processes import Child, Command, feed, start
 from agent.limits import Limits
+from agent.processes import Child, Command, feed, start
 from common.codecs import HEAD_BYTES, codec_of
 from common.errors import LimitExceededError, make_error
 
