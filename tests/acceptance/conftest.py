@@ -26,8 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
-    """Everything, running. A test leaves the apps' content as it found it, or asks for `restored`."""
+def deployed_world() -> Iterator[World]:
+    """Everything, running, both apps filled."""
     with short_directory("acceptance") as folder:
         database = DatabaseApp(DATABASE_ID, server_settings=SERVER_SETTINGS)
         volume = VolumeApp(VOLUME_ID)
@@ -37,3 +37,11 @@ def world() -> Iterator[World]:
             archives = folder / "archives"
             archives.mkdir()
             yield World(deployment, database, volume, archives)
+
+
+@pytest.fixture
+def world(deployed_world: World) -> World:
+    """The same for all tests, whatever the one before broke; each leaves the apps' content as it found it."""
+    for app_id in deployed_world.deployment.sites:
+        deployed_world.repair(app_id)
+    return deployed_world

@@ -22,9 +22,9 @@ EXPECTED = {
     "controller describe mathison.data.v1.DataController": ["rpc ExportApp", "rpc ImportApp"],
     "agent list": ["mathison.data.v1.DataAgent", "grpc.health.v1.Health"],
     "agent describe mathison.data.v1.DataAgent": ["rpc Export ", "rpc Stage "],
-    "DataController/ListApps": [f'"appId": "{DATABASE_ID}"', '"isAvailable": true'],
-    "DataController/DescribeApp": ['"recipe": "postgresql"', '"canExport": true'],
-    "DataAgent/Describe": [f'"appId": "{DATABASE_ID}"', '"canImport": true'],
+    "DataController/ListApps": [f'"app_id": "{DATABASE_ID}"', '"is_available": true'],
+    "DataController/DescribeApp": ['"recipe": "postgresql"', '"can_export": true'],
+    "DataAgent/Describe": [f'"app_id": "{DATABASE_ID}"', '"can_import": true'],
     "DataController/ExportApp": ['"end": {', '"sha256": "'],
     "DataAgent/Export": ['"end": {', '"sha256": "'],
     "DataAgent/WatchTransfer": ["TRANSFER_RESULT_SUCCEEDED"],
@@ -34,10 +34,10 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def environment(world: World) -> dict[str, str]:
+def environment(deployed_world: World) -> dict[str, str]:
     grpcurl()
-    demo_file = world.folder / "demo.json"
-    write_demo_file(demo_file, world.deployment)
+    demo_file = deployed_world.folder / "demo.json"
+    write_demo_file(demo_file, deployed_world.deployment)
     return {**os.environ, "MATHISON_DEMO": str(demo_file)}
 
 
@@ -56,7 +56,7 @@ def test_a_documented_command_shows_what_it_should(world: World, environment: di
     )
 
     assert ended.returncode == 0, ended.stderr
-    assert [words for words in expected if words not in ended.stdout] == []
+    assert [words for words in expected if words not in ended.stdout] == [], ended.stdout
 
 
 def test_a_caller_without_a_certificate_is_refused(world: World) -> None:

@@ -68,19 +68,18 @@ async def test_no_end_frame_comes_from_the_agent(world: World) -> None:
 
 
 async def assert_breaks_without_end(world: World, call: grpc.aio.UnaryStreamCall[Any, transfer_pb2.Frame]) -> None:
-    """Kill the dump of a call that has begun, and take what still comes."""
-    frame = await call.read()
-    assert isinstance(frame, transfer_pb2.Frame)
-    assert frame.WhichOneof("content") == "header"
-    await asyncio.to_thread(world.kill, DATABASE_ID, "pg_dump")
-    kinds = set()
+    """Kill the dump of a call once it has begun, and take what still comes."""
+    kinds: list[str | None] = []
 
-    async def take_the_rest() -> None:
+    async def take() -> None:
         async for frame in call:
-            kinds.add(frame.WhichOneof("content"))
+            kinds.append(frame.WhichOneof("content"))
+            if len(kinds) == 1:
+                await asyncio.to_thread(world.kill, DATABASE_ID, "pg_dump")
 
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await take_the_rest()
+        await take()
 
+    assert kinds[0] == "header"
     assert "end" not in kinds
     assert failed.value.code() is grpc.StatusCode.INTERNAL

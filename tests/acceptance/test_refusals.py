@@ -48,18 +48,18 @@ def test_transfers_of_two_apps_run_at_once(world: World) -> None:
 def test_an_upload_that_its_client_cuts_changes_nothing(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     content, traces = world.content(app_id), world.traces(app_id)
-    upload = world.upload(app_id, archive)
-    upload.send(upload.size_bytes - 1)
+    with world.uploading(app_id, archive) as upload:
+        upload.send(upload.size_bytes - 1)
 
-    upload.say_no_more()
+        upload.say_no_more()
 
-    try:
-        answer = upload.answer()
-    except (http.client.HTTPException, ConnectionError):
-        # The controller need not answer a client that has closed half of its connection.
-        pass
-    else:
-        assert (answer.status, answer.json()["reason"]) == (400, "UPLOAD_INCOMPLETE")
+        try:
+            answer = upload.answer()
+        except (http.client.HTTPException, ConnectionError):
+            # The controller need not answer a client that has closed half of its connection.
+            pass
+        else:
+            assert (answer.status, answer.json()["reason"]) == (400, "UPLOAD_INCOMPLETE")
     wait_until(lambda: world.transfer(upload.transfer_id)["result"] is not None, "the import is over")
     state = world.transfer(upload.transfer_id)
     assert state["result"] in ("failed", "cancelled"), state

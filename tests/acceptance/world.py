@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -148,15 +148,20 @@ class World:
             assert state["end"]["sha256"] == _sha256(export.received)
         return target
 
-    def upload(self, app_id: str, archive: Path, *, is_dry_run: bool = False) -> Upload:
-        """An import whose body is sent piece by piece."""
-        return Upload(self, app_id, archive, is_dry_run=is_dry_run)
+    @contextmanager
+    def uploading(self, app_id: str, archive: Path, *, is_dry_run: bool = False) -> Iterator[Upload]:
+        """An import whose body is sent piece by piece; abandoned at the end of the block."""
+        upload = Upload(self, app_id, archive, is_dry_run=is_dry_run)
+        try:
+            yield upload
+        finally:
+            upload.abandon()
 
     def import_(self, app_id: str, archive: Path, *, is_dry_run: bool = False) -> Answer:
         """A whole import."""
-        upload = self.upload(app_id, archive, is_dry_run=is_dry_run)
-        upload.send_rest()
-        return upload.answer()
+        with self.uploading(app_id, archive, is_dry_run=is_dry_run) as upload:
+            upload.send_rest()
+            return upload.answer()
 
     def replace(self, app_id: str, archive: Path) -> None:
         """A whole import, and nothing kept for an undo."""
@@ -249,7 +254,10 @@ class World:
         deadline = time.monotonic() + SETTLE_SECONDS
         while (now := self.traces(app_id)) != before and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert now == before
+        differs = {
+            name: (value, getattr(now, name)) for name, value in asdict(before).items() if value != getattr(now, name)
+        }
+        assert differs == {}, f"before and now: {differs}"
 
     # Breaking things --------------------------------------------------------------------------------------------------
 
@@ -314,10 +322,7 @@ class Upload:
 
     def answer(self) -> Answer:
         """The answer, which comes when the import is over; http.client or connection errors when it does not."""
-        try:
-            return _read(self._connection.getresponse())
-        finally:
-            self.abandon()
+        return _read(self._connection.getresponse())
 
     def say_no_more(self) -> None:
         """Close one direction only, as a client that was cut short and still listens."""

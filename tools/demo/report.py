@@ -50,7 +50,9 @@ def print_addresses(console: Console, deployment: Deployment, *, demo_file: Path
 
 
 def _transfers(moved: list[Moved]) -> Table:
-    table = _table("What was moved (MB/s: data before compression, by wall time of the whole command)", "app", "step")
+    table = _table("What was moved", "app", "step")
+    table.caption = "MB/s: data before compression, by wall time of the whole command"
+    table.caption_justify = "left"
     for name in ("data MB", "archive MB", "ratio", "seconds", "MB/s"):
         table.add_column(name, justify="right")
     for row in moved:

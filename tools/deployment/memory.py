@@ -69,7 +69,8 @@ class PeakMemory:
         for name, pid in self._pids.items():
             self._note(name, pid)
             for descendant in descendants(pid):
-                self._note(f"{name}: {program_of(descendant)}", descendant)
+                if program := program_of(descendant):
+                    self._note(f"{name}: {program}", descendant)
 
     def _note(self, name: str, pid: int) -> None:
         self.peaks_bytes[name] = max(self.peaks_bytes.get(name, 0), peak_bytes(pid))
@@ -86,13 +87,15 @@ def descendants(pid: int) -> list[int]:
 
 
 def program_of(pid: int) -> str:
-    """The program's name; for a Python module of ours, the module's."""
+    """The program's name; for a Python module of ours, the module's. Empty: not that program yet, or ended."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if b"-m" in words:
             return words[words.index(b"-m") + 1].decode(errors="replace").rpartition(".")[2]
-        return os.path.basename(words[0]).decode(errors="replace")
-    return "ended"
+        name = os.path.basename(words[0]).decode(errors="replace")
+        # Between fork and exec, and in the script that sets limits first, a child is some Python.
+        return "" if name.startswith("python") else name
+    return ""
 
 
 def _status(pid: int) -> dict[str, int]:
