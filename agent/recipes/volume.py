@@ -159,8 +159,7 @@ class VolumeRecipe(Recipe):
         try:
             await self.discard(record)
         except ServiceError as failure:
-            # The undo itself is done. As a fault it is settled by the agent, which drops the rest again later.
-            raise LeftoverError from failure
+            raise UnsettledError from failure
 
     async def discard(self, record: Record) -> None:
         if (directory := _directory_of(record)) is None:
@@ -232,16 +231,20 @@ class VolumeRecipe(Recipe):
             await self._app.stop()
             progress.step(step, "exchanging the data")
             await asyncio.to_thread(swap.bring, target)
-        except ServiceError:
-            if not swap.is_unfinished():
-                await self._start_again(record)
+        except ServiceError as failure:
+            if swap.is_unfinished():
+                raise UnsettledError from failure
+            await self._start_again(record)
             raise
         progress.step(step, "starting the app")
         try:
             await self._app.start()
         except ServiceError as failure:
-            await self._app.stop()
-            await asyncio.to_thread(swap.bring, target.other)
+            try:
+                await self._app.stop()
+                await asyncio.to_thread(swap.bring, target.other)
+            except ServiceError as second_failure:
+                raise UnsettledError from second_failure
             ended = await self._start_again(record)
             data = "imported" if target is Side.IMPORTED else "previous"
             raise ToolFailedError(
@@ -307,8 +310,9 @@ class VolumeRecipe(Recipe):
         )
 
 
-class LeftoverError(Exception):
-    """An undo is done, but the imported data could not be deleted yet. A fault, not an answer."""
+class UnsettledError(Exception):
+    """A step failed half-way, or is done but for some clearing up. No answer but a fault: the agent then settles it by
+    `recover` and `discard`, now and, where that is not possible yet, later."""
 
 
 async def _told(

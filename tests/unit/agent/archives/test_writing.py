@@ -18,7 +18,7 @@ from agent.archives.sparse import segments_of
 from agent.archives.walking import left_out_by
 from agent.archives.writing import PIECE_BYTES, Substitute, TreeWriter
 from common.errors import SourceUnreadableError
-from tests.fixtures.archives import described, digest_of
+from tests.fixtures.archives import described, digest_of, make_nasty
 
 DATABASE = b"SQLite format 3\0" + bytes(1008)
 
@@ -51,48 +51,6 @@ def archive_of(volume: Path, **options: object) -> tuple[bytes, TreeWriter]:
 def names_in(archive: bytes) -> list[str]:
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         return opened.getnames()
-
-
-def make_nasty(volume: Path) -> None:
-    """What people's volumes hold, and a little more."""
-    (volume / "d" / "empty directory").mkdir(parents=True)
-    (volume / "d" / "file").write_bytes(b"content")
-    os.link(volume / "d" / "file", volume / "a second name")
-    os.link(volume / "d" / "file", volume / "d" / "a third name")
-    (volume / "link").symlink_to("d/file")
-    (volume / "link to nothing").symlink_to("nowhere")
-    (volume / "link out").symlink_to("/etc/passwd")
-    os.link(volume / "link", volume / "second name of the link", follow_symlinks=False)
-    (volume / "größe ✓\nzwei").write_bytes(b"1")
-    (volume / os.fsdecode(b"raw \xff\xfe")).write_bytes(b"2")
-    (volume / ("n" * 255)).write_bytes(b"3")
-    (volume / ("l" * 90)).symlink_to("t" * 200)
-    deep = volume.joinpath(*["deep" * 15] * 12)
-    deep.mkdir(parents=True)
-    (deep / "file").write_bytes(b"4")
-    (volume / "exactly a block").write_bytes(b"5" * 512)
-    (volume / "more than a piece").write_bytes(os.urandom(PIECE_BYTES * 2 + 700))
-    (volume / "empty").touch()
-    (volume / "program").write_bytes(b"#!/bin/sh\n")
-    (volume / "program").chmod(0o6751)
-    (volume / "shared").mkdir()
-    (volume / "shared").chmod(0o3775)
-    (volume / "read only").mkdir()
-    (volume / "read only" / "file").write_bytes(b"6")
-    os.setxattr(volume / "d" / "file", "user.note", b"binary\0 = \n\xff")
-    os.setxattr(volume / "d", "user.note", b"of a directory")
-    with (volume / "sparse").open("wb") as file:
-        file.seek(20 << 20)
-        file.write(b"in the middle")
-        file.truncate(40 << 20)
-    with (volume / "all a hole").open("wb") as file:
-        file.truncate(1 << 40)
-    (volume / "old").touch()
-    os.utime(volume / "old", ns=(0, -1_500_000_000))
-    os.utime(volume / "d" / "file", ns=(0, 1_234_567_890_123_456_789))
-    os.utime(volume / "link", ns=(0, 1_111_111_111_111_111_111), follow_symlinks=False)
-    os.utime(volume / "d", ns=(0, 987_654_321))
-    (volume / "read only").chmod(0o555)
 
 
 def test_gnu_tar_unpacks_everything_as_it_was(volume: Path, tmp_path: Path) -> None:

@@ -1,0 +1,652 @@
+"""A volume out and in: the same afterwards, whatever is in it, and unharmed by whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import lzma
+import os
+import shutil
+import sqlite3
+import subprocess
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent.engines.filesystem import free_bytes
+from agent.engines.swapping import Side, Swap
+from agent.recipes.base import ExportOptions, Limits, Recovered, Step, Surroundings, Upload
+from agent.recipes.volume import VolumeRecipe
+from common.codecs import UnpackedFile
+from common.errors import (
+    AppBusyError,
+    AppMustStopError,
+    ArchiveDamagedError,
+    ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    InvalidRequestError,
+    NoSpaceError,
+    ServiceError,
+    ToolFailedError,
+    UploadIncompleteError,
+)
+from common.headers import ArchiveHeader
+from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
+from tests.fixtures.archives import SYMLINK, described, entry, make_nasty, tar_of
+from tests.fixtures.attacks import ATTACKS
+from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
+from tests.fixtures.waiting import until
+from tests.integration.agent.recipes.conftest import NotedApp, Volume
+
+FORMATS = [found.name for found in VolumeRecipe.export_formats]
+IS_ROOT = os.geteuid() == 0
+
+
+def not_ours(path: str) -> bool:
+    return not path.startswith(".mathison-data")
+
+
+def wipe(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def unpacked(content: bytes) -> bytes:
+    opened = UnpackedFile(io.BytesIO(content))
+    return b"".join(iter(lambda: opened.read(1 << 20), b""))
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+async def test_a_nasty_volume_is_the_same_after_export_wipe_and_import(format_name: str, volume: Volume) -> None:
+    make_nasty(volume.directory)
+    # Its setuid does not come back, on purpose: see test_extracting.py.
+    (volume.directory / "program").chmod(0o751)
+    before = described(volume.directory)
+    exported = await volume.export(format_name)
+    wipe(volume.directory)
+
+    await volume.import_(exported.content, outside_links="keep")
+
+    assert described(volume.directory, is_wanted=not_ours) == before
+    assert (volume.directory / "sparse").stat().st_blocks * 512 < 1 << 20
+    assert (volume.directory / "all a hole").stat().st_blocks == 0
+    assert exported.warnings == []
+
+
+async def test_an_archive_says_what_it_is_and_what_is_in_it(volume: Volume) -> None:
+    make_nasty(volume.directory)
+    make_ledger(volume.directory / "app.db")
+
+    exported = await volume.export("tar.zst")
+
+    header = exported.header
+    assert (header.recipe, header.format, header.format_version) == ("volume", "tar.zst", 1)
+    assert (header.app_id, header.made_by, header.engine) == ("shop.files", "mathison-data test", "files")
+    assert header.details["owners"] == f"{os.getuid()}:{os.getgid()}"
+    assert exported.counts["databases"] == 1
+    assert exported.counts["hard_links"] == 3
+    archived = sum(exported.counts[name] for name in ("files", "directories", "symlinks", "hard_links"))
+    assert header.counts["entries"] == archived
+    assert exported.progress.steps[0] is Step.PREPARING
+    assert exported.progress.read_bytes == exported.counts["bytes"]
+    assert exported.progress.expected_bytes > 0
+
+
+async def test_gnu_tar_lists_and_unpacks_an_export(volume: Volume, tmp_path: Path) -> None:
+    make_nasty(volume.directory)
+    (volume.directory / "old").unlink()
+    before = described(volume.directory)
+    content = unpacked((await volume.export("tar.gz")).content)
+    target = tmp_path / "target"
+    target.mkdir()
+
+    listed = subprocess.run(["tar", "-tv"], input=content, capture_output=True, check=True)
+    options = ["-xp", "--xattrs", "--xattrs-include=user.*", "--no-wildcards-match-slash", "-C", str(target)]
+    subprocess.run(["tar", *options], input=content, capture_output=True, check=True)
+
+    lines = listed.stdout.decode(errors="replace").splitlines()
+    assert lines[0].endswith(".mathison-data/archive.json")
+    assert lines[-1].endswith(".mathison-data/digest.json")
+    shutil.rmtree(target / ".mathison-data")
+    assert described(target) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--format=v7"],
+        ["--format=ustar"],
+        ["--format=oldgnu"],
+        ["--format=gnu", "--sparse"],
+        ["--format=posix"],
+        ["--format=posix", "--sparse", "--sparse-version=0.0"],
+        ["--format=posix", "--sparse", "--sparse-version=0.1"],
+        ["--format=posix", "--sparse", "--sparse-version=1.0", "--xattrs"],
+    ],
+    ids=" ".join,
+)
+async def test_what_gnu_tar_makes_is_imported(options: list[str], volume: Volume, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "d").mkdir(mode=0o750)
+    (source / "d" / "file").write_bytes(os.urandom(10_000))
+    os.link(source / "d" / "file", source / "d" / "second name")
+    (source / "d" / "link").symlink_to("file")
+    (source / "empty").touch()
+    with (source / "sparse").open("wb") as file:
+        for offset in (100_000, 3_000_000, 9_000_000, 12_000_000, 20_000_000, 30_000_000):
+            file.seek(offset)
+            file.write(b"data" * 2000)
+        file.truncate(40_000_000)
+    if "v7" not in options[0] and "ustar" not in options[0]:
+        (source / ("n" * 200)).write_text("long")
+        (source / "größe").write_text("unicode")
+    if "--xattrs" in options:
+        os.setxattr(source / "d" / "file", "user.note", b"binary\0\n=")
+    for path in [*source.rglob("*"), source]:
+        os.utime(path, (1_600_000_000, 1_600_000_000), follow_symlinks=False)
+    archive = subprocess.run(["tar", *options, "-C", source, "-cf", "-", "."], capture_output=True, check=True).stdout
+
+    await volume.import_(archive)
+
+    assert described(volume.directory, is_wanted=not_ours) == described(source)
+    if "--sparse" in options:
+        assert (volume.directory / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+async def test_archives_of_other_compressions_are_imported(volume: Volume) -> None:
+    tar = tar_of(entry("a", b"content", uid=os.getuid(), gid=os.getgid()))
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"content")
+
+    for content in (tar, lzma.compress(tar), zipped.getvalue()):
+        await volume.import_(content)
+
+        assert (volume.directory / "a").read_bytes() == b"content"
+        wipe(volume.directory)
+
+
+async def test_a_busy_database_is_consistent_in_an_export_and_its_side_files_are_not(volume: Volume) -> None:
+    make_ledger(volume.directory / "app.db", rows=500)
+    (volume.directory / "notes").write_text("beside it")
+    with Writer(volume.directory / "app.db") as writer:
+        exported = await volume.export("tar.zst")
+    assert writer.report["errors"] == {}
+    wipe(volume.directory)
+
+    await volume.import_(exported.content)
+
+    assert sorted(os.listdir(volume.directory)) == [".mathison-data", "app.db", "notes"]
+    assert state_of(volume.directory / "app.db") == (TOTAL, "old")
+    assert exported.warnings == []
+
+
+async def test_an_empty_volume_goes_out_and_in(volume: Volume) -> None:
+    exported = await volume.export("tar")
+    (volume.directory / "new").touch()
+
+    await volume.import_(exported.content)
+
+    assert os.listdir(volume.directory) == [".mathison-data"]
+
+
+async def test_excluded_paths_are_not_in_an_export_and_the_header_says_so(tmp_path: Path) -> None:
+    volume = Volume(tmp_path / "volume", settings={"exclude": ["cache", "logs/*.log"]})
+    for path in ("cache/x", "logs/a.log", "logs/keep"):
+        (volume.directory / path).parent.mkdir(exist_ok=True)
+        (volume.directory / path).touch()
+
+    exported = await volume.export("tar")
+
+    assert exported.counts["files"] == 1
+    assert exported.header.details["excluded"] == "cache, logs/*.log"
+
+
+async def test_staging_changes_nothing_and_tells_what_would_change(volume: Volume) -> None:
+    (volume.directory / "kept").write_text("same")
+    os.utime(volume.directory / "kept", (5, 5))
+    (volume.directory / "gone").write_text("old")
+    (volume.directory / "changed").write_text("old")
+    make_ledger(volume.directory / "app.db", mode="delete")
+    before = described(volume.directory)
+    mine = {"uid": os.getuid(), "gid": os.getgid()}
+    archive = tar_of(
+        entry("kept", b"same", mtime=5, **mine), entry("changed", b"new!", **mine), entry("b", b"", **mine)
+    )
+    record = MemoryRecord()
+
+    preview = await volume.stage(archive, record)
+
+    assert described(volume.directory, is_wanted=not_ours) == before
+    assert volume.app.calls == []
+    assert preview.counts_now["databases"] == 1
+    assert (preview.counts_now["files"], preview.counts_after["files"]) == (4, 3)
+    assert preview.changes[1] == (
+        "At the top of the volume: 1 new ('b'), 2 gone ('app.db', 'gone'), 1 changed ('changed'), 1 as they are."
+    )
+    await volume.recipe.discard(record)
+    assert not volume.has_leftovers
+
+
+async def test_the_app_is_down_during_the_swap_and_the_previous_data_can_come_back(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    before = described(volume.directory)
+
+    record = await volume.import_(tar_of(entry("data", b"new"), entry("more", b"1")))
+
+    assert (volume.directory / "data").read_text() == "new"
+    assert volume.app.calls == ["stop", "start"]
+    (volume.directory / "written since").touch()
+    await volume.recipe.undo(record, NotedProgress())
+    assert described(volume.directory) == before
+    assert volume.app.calls == ["stop", "start"] * 2
+    assert not volume.has_leftovers
+
+
+async def test_confirming_drops_the_previous_data(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = await volume.import_(tar_of(entry("data", b"new")))
+
+    await volume.recipe.discard(record)
+    await volume.recipe.discard(record)
+
+    assert os.listdir(volume.directory) == ["data"]
+    assert (volume.directory / "data").read_text() == "new"
+
+
+async def test_two_imports_can_be_kept_at_a_time(volume: Volume) -> None:
+    (volume.directory / "data").write_text("0")
+    first = await volume.import_(tar_of(entry("data", b"1")))
+
+    second = await volume.import_(tar_of(entry("data", b"2")))
+
+    await volume.recipe.discard(first)
+    assert (volume.directory / "data").read_text() == "2"
+    await volume.recipe.undo(second, NotedProgress())
+    assert (volume.directory / "data").read_text() == "1"
+    assert not volume.has_leftovers
+
+
+async def test_an_app_that_does_not_start_gets_its_previous_data_back(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    volume.app.failures["start"] = [ToolFailedError("port in use")]
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+
+    with pytest.raises(ToolFailedError, match="other is back in place and it was started again: port in use"):
+        await volume.recipe.restore(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "old"
+    assert volume.app.calls == ["stop", "start", "stop", "start"]
+    assert volume.app.is_running
+    await volume.recipe.restore(record, NotedProgress())
+    assert (volume.directory / "data").read_text() == "new"
+
+
+async def test_an_app_that_does_not_stop_keeps_running_on_its_data(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    volume.app.failures["stop"] = [AppBusyError("it hangs")]
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+
+    with pytest.raises(AppBusyError):
+        await volume.recipe.restore(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "old"
+    assert volume.app.calls == ["stop", "start"]
+
+
+async def test_an_undo_with_which_the_app_does_not_start_leaves_the_imported_data(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = await volume.import_(tar_of(entry("data", b"new")))
+    volume.app.failures["start"] = [ToolFailedError("no")]
+
+    with pytest.raises(ToolFailedError):
+        await volume.recipe.undo(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "new"
+    await volume.recipe.undo(record, NotedProgress())
+    assert (volume.directory / "data").read_text() == "old"
+
+
+async def test_an_app_that_cannot_be_stopped_is_told_before_the_upload_is_read(volume: Volume) -> None:
+    volume.app.is_possible = False
+    record = MemoryRecord()
+
+    with pytest.raises(AppMustStopError, match=r"`stop` and `start` in the table \[app\]"):
+        await volume.stage(b"never read", record)
+
+    assert record.facts == {}
+    assert not volume.has_leftovers
+    description = await volume.recipe.describe()
+    assert description.can_export.is_possible
+    assert "`stop` and `start`" in description.can_import.obstacle
+
+
+async def test_a_crash_between_stop_and_start_is_mended(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    record.save(app_is_stopped=True)
+    Swap(volume.directory, record.key).bring(Side.IMPORTED)
+
+    recovered = await volume.recipe.recover(record)
+
+    assert recovered is Recovered.IMPORTED
+    assert volume.app.calls == ["start"]
+    assert await volume.recipe.recover(record) is Recovered.IMPORTED
+    assert volume.app.calls == ["start"]
+
+
+async def test_recovering_what_never_began_is_the_previous_data(volume: Volume) -> None:
+    assert await volume.recipe.recover(MemoryRecord()) is Recovered.PREVIOUS
+
+
+async def test_recovery_goes_back_when_the_app_does_not_start_with_the_imported_data(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    record.save(app_is_stopped=True)
+    Swap(volume.directory, record.key).bring(Side.IMPORTED)
+    volume.app.failures["start"] = [ToolFailedError("no")]
+
+    recovered = await volume.recipe.recover(record)
+
+    assert recovered is Recovered.PREVIOUS
+    assert (volume.directory / "data").read_text() == "old"
+    assert volume.app.calls == ["start", "stop", "start"]
+
+
+WRONG: dict[str, tuple[bytes, type[ServiceError]]] = {
+    **{name: ATTACKS[name] for name in ("link-then-write", "device", "gzip-with-wrong-crc", "no-end")},
+    "postgresql-custom": (b"PGDMP" + bytes(5000), ArchiveWrongKindError),
+    "postgresql-sql": (b"--\n-- PostgreSQL database dump\n--\n" + b" " * 5000, ArchiveWrongKindError),
+    "postgresql-tar": ATTACKS["postgresql-dump-in-tar"],
+    "database": (b"SQLite format 3\0" + bytes(5000), ArchiveWrongKindError),
+    "text": (b"hello world\n" * 1000, ArchiveWrongKindError),
+    "nothing": (b"", ArchiveWrongKindError),
+    "no-files": (tar_of(), ArchiveWrongKindError),
+    "zip-cut": (b"PK\x03\x04" + bytes(1000), ArchiveTruncatedError),
+    "zeros": (bytes(100_000), ArchiveWrongKindError),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_file_is_named_and_changes_nothing(name: str, volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    before = described(volume.directory)
+    content, error = WRONG[name]
+    record = MemoryRecord()
+
+    with pytest.raises(error):
+        await volume.stage(content, record)
+
+    await volume.recipe.discard(record)
+    assert described(volume.directory) == before
+    assert not volume.has_leftovers
+    assert volume.app.calls == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("format_name", FORMATS)
+async def test_an_export_cut_anywhere_is_refused(format_name: str, share: float, volume: Volume) -> None:
+    (volume.directory / "data").write_bytes(os.urandom(100_000))
+    content = (await volume.export(format_name)).content
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveTruncatedError):
+        await volume.stage(content[: int(len(content) * share)], record)
+
+    await volume.recipe.discard(record)
+    assert not volume.has_leftovers
+
+
+async def test_an_export_of_another_recipe_is_refused_by_name(volume: Volume) -> None:
+    content = (await volume.export("tar")).content.replace(b'"recipe":"volume"', b'"recipe":"minio1"')
+
+    with pytest.raises(ArchiveWrongKindError, match="'minio1'"):
+        await volume.stage(content, MemoryRecord())
+
+
+async def test_a_cut_upload_leaves_nothing(volume: Volume) -> None:
+    (volume.directory / "data").write_bytes(os.urandom(3 << 20))
+    content = (await volume.export("tar.zst")).content
+
+    async def cut() -> AsyncIterator[bytes]:
+        yield content[: 2 << 20]
+        raise UploadIncompleteError("the caller went away")
+
+    record = MemoryRecord()
+    with pytest.raises(UploadIncompleteError):
+        await volume.recipe.stage(Upload(ArchiveHeader(), cut()), record, NotedProgress())
+
+    await volume.recipe.discard(record)
+    assert not volume.has_leftovers
+
+
+async def test_too_little_room_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    volume = Volume(tmp_path / "volume")
+    upload = Upload(ArchiveHeader(counts={"bytes": 1 << 60}), chunked(b"never read"))
+    record = MemoryRecord()
+
+    with pytest.raises(NoSpaceError):
+        await volume.recipe.stage(upload, record, NotedProgress())
+
+    assert not volume.has_leftovers
+
+
+async def test_too_little_room_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
+    volume = Volume(tmp_path / "volume", limits=Limits(free_bytes=free_bytes(tmp_path) - (64 << 20)))
+    record = MemoryRecord()
+
+    with pytest.raises(NoSpaceError):
+        await volume.stage(tar_of(entry("a", os.urandom(200 << 20))), record)
+
+    await volume.recipe.discard(record)
+    assert not volume.has_leftovers
+
+
+async def test_links_that_lead_out_are_refused_unless_asked_for(volume: Volume) -> None:
+    archive = tar_of(entry("ok", b"1"), entry("passwords", type=SYMLINK, linkname="/etc/shadow"))
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveRefusedError, match="'passwords' -> '/etc/shadow'") as raised:
+        await volume.stage(archive, record)
+
+    assert "outside_links=keep" in raised.value.next_step
+    await volume.recipe.discard(record)
+    kept = MemoryRecord()
+    preview = await volume.stage(archive, kept, outside_links="keep")
+    assert any("'passwords' -> '/etc/shadow'" in warning for warning in preview.warnings)
+
+
+async def test_links_to_programs_and_links_that_the_app_has_already_are_taken(volume: Volume) -> None:
+    (volume.directory / "d").mkdir()
+    (volume.directory / "d" / "config").symlink_to("/etc/app/config")
+    archive = tar_of(
+        entry("python", type=SYMLINK, linkname="/usr/bin/python3"),
+        entry("log", type=SYMLINK, linkname="/dev/stdout"),
+        entry("d/config", type=SYMLINK, linkname="/etc/app/config"),
+        entry("inside", type=SYMLINK, linkname=f"{volume.directory}/d"),
+    )
+
+    preview = await volume.stage(archive, MemoryRecord())
+
+    assert not any("lead" in warning for warning in preview.warnings)
+
+
+async def test_a_torn_database_in_a_foreign_archive_is_refused_unless_asked_for(volume: Volume, tmp_path: Path) -> None:
+    make_ledger(tmp_path / "torn.db", mode="delete")
+    torn = (tmp_path / "torn.db").read_bytes()[:-4096]
+    archive = tar_of(entry("d/app.db", torn))
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveDamagedError, match=r"'d/app\.db'") as raised:
+        await volume.stage(archive, record)
+
+    assert "damaged_databases=keep" in raised.value.next_step
+    await volume.recipe.discard(record)
+    preview = await volume.stage(archive, MemoryRecord(), damaged_databases="keep")
+    assert "is damaged" in preview.warnings[0]
+
+
+async def test_a_database_that_was_damaged_when_exported_comes_back_as_it_was(volume: Volume) -> None:
+    make_ledger(volume.directory / "app.db", mode="delete")
+    with (volume.directory / "app.db").open("r+b") as file:
+        file.seek(4096 * 4)
+        file.write(bytes(100))
+    before = (volume.directory / "app.db").read_bytes()
+    exported = await volume.export("tar")
+    wipe(volume.directory)
+
+    record = MemoryRecord()
+    preview = await volume.stage(exported.content, record)
+
+    assert "SQLite finds the database 'app.db' damaged" in exported.warnings[0]
+    assert "is damaged" in preview.warnings[0]
+    await volume.recipe.restore(record, NotedProgress())
+    # The file's header counts writes.
+    assert (volume.directory / "app.db").read_bytes()[100:] == before[100:]
+
+
+async def test_a_database_that_came_with_its_wal_is_not_touched(volume: Volume, tmp_path: Path) -> None:
+    make_ledger(tmp_path / "app.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as app:
+        app.execute("PRAGMA wal_autocheckpoint=0")
+        app.execute("UPDATE tag SET tag = 'in the wal'")
+        app.commit()
+        archive = tar_of(
+            entry("app.db", (tmp_path / "app.db").read_bytes()),
+            entry("app.db-wal", (tmp_path / "app.db-wal").read_bytes()),
+        )
+
+    record = MemoryRecord()
+    preview = await volume.stage(archive, record)
+    await volume.recipe.restore(record, NotedProgress())
+
+    assert "not checked" in preview.warnings[0]
+    assert state_of(volume.directory / "app.db") == (TOTAL, "in the wal")
+
+
+async def test_leaving_an_export_early_leaves_nothing(volume: Volume) -> None:
+    (volume.directory / "data").write_bytes(os.urandom(20 << 20))
+    make_ledger(volume.directory / "app.db", rows=2000)
+    options = ExportOptions(format=VolumeRecipe.export_formats[0], app_id="a", file_name="f")
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    async with volume.recipe.export_data(options, NotedProgress()) as export:
+        await anext(export.chunks)
+
+    assert not volume.has_leftovers
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+async def test_cancelling_an_export_that_waits_for_a_database_ends_it(volume: Volume) -> None:
+    make_ledger(volume.directory / "app.db", mode="delete")
+    options = ExportOptions(format=VolumeRecipe.export_formats[0], app_id="a", file_name="f")
+    with contextlib.closing(sqlite3.connect(volume.directory / "app.db", isolation_level=None)) as app:
+        app.execute("BEGIN EXCLUSIVE")
+
+        async def export() -> None:
+            async with volume.recipe.export_data(options, NotedProgress()) as export:
+                async for _ in export.chunks:
+                    pass
+
+        exporting = asyncio.create_task(export())
+        await until(lambda: bool(psutil.Process().children()))
+        exporting.cancel()
+        (outcome,) = await asyncio.gather(exporting, return_exceptions=True)
+
+        app.execute("ROLLBACK")
+    assert isinstance(outcome, asyncio.CancelledError)
+    assert psutil.Process().children() == []
+    assert not volume.has_leftovers
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"directory": "relative"},
+        {"directory": "/"},
+        {"directory": 5},
+        {"directory": "/srv", "exclude": "cache"},
+        {"directory": "/srv", "exclude": [""]},
+        {"directory": "/srv", "excludes": []},
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(settings: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError):
+        VolumeRecipe(
+            Surroundings(
+                app_id="a.b", work_directory=tmp_path, limits=Limits(), app_control=NotedApp(), settings=settings
+            )
+        )
+
+
+@pytest.mark.parametrize("options", [{"outside_links": "maybe"}, {"colour": "red"}])
+async def test_unknown_options_are_refused(options: dict[str, str], volume: Volume) -> None:
+    with pytest.raises(InvalidRequestError, match="There are outside_links: refuse or keep"):
+        await volume.stage(b"", MemoryRecord(), **options)
+
+
+async def test_an_export_has_no_options(volume: Volume) -> None:
+    options = ExportOptions(VolumeRecipe.export_formats[0], app_id="a", file_name="f", options={"level": "9"})
+
+    with pytest.raises(InvalidRequestError, match="'level'"):
+        async with volume.recipe.export_data(options, NotedProgress()):
+            pass
+
+
+async def test_a_volume_that_is_not_there_is_an_obstacle(volume: Volume) -> None:
+    volume.directory.rmdir()
+
+    description = await volume.recipe.describe()
+
+    assert "cannot be read" in description.can_export.obstacle
+
+
+async def test_a_volume_describes_itself(volume: Volume) -> None:
+    (volume.directory / "data").write_bytes(b"x" * 10_000)
+
+    description = await volume.recipe.describe()
+
+    assert description.can_export.is_possible
+    assert description.can_import.is_possible
+    assert description.import_needs_app_stop
+    assert description.estimated_bytes == 10_000
+    assert description.details["directory"] == str(volume.directory)
+
+
+if IS_ROOT:
+
+    async def test_a_mount_inside_the_volume_stands_against_an_import(volume: Volume) -> None:
+        inner = volume.directory / "d" / "inner mount"
+        inner.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", inner], check=True)
+        try:
+            with pytest.raises(ServiceError, match="inner mount is a mount of its own"):
+                await volume.stage(tar_of(entry("a", b"1")), MemoryRecord())
+
+            assert "inner mount" in (await volume.recipe.describe()).can_import.obstacle
+        finally:
+            subprocess.run(["umount", inner], check=True)
+
+    async def test_owners_that_the_app_does_not_have_are_told(volume: Volume) -> None:
+        (volume.directory / "data").touch()
+        os.chown(volume.directory / "data", 1000, 1000)
+
+        preview = await volume.stage(tar_of(entry("data", b"1", uid=501, gid=20)), MemoryRecord())
+
+        assert "501:20" in preview.warnings[-1]
+        assert "ownership=app" in preview.warnings[-1]
