@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from tests.fakes.fake_controller import TOKEN, FakeController
 
 ROOT = Path(__file__).parents[3]
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "protos")])
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def environment(controller: FakeController, tmp_path: Path) -> dict[str, str]:
     """What the command runs with: the controller's address and token, nothing of the tester's own."""
     return {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")]),
+        "PYTHONPATH": PYTHONPATH,
         "PYTHONWARNINGS": "error",
         "HOME": str(tmp_path),
         "TZ": "UTC",
@@ -106,11 +109,49 @@ def start(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
     return started
 
 
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Callable[[dict[str, object]], int]]:
+    """Runs one request of preloaded.py and returns its exit code; one at a time."""
+    turn = threading.Lock()
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("preloaded.py")],
+        env={"PYTHONPATH": PYTHONPATH, "PYTHONWARNINGS": "error"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def run(request: dict[str, object]) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with turn:
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+                return int(process.stdout.readline())
+
+        yield run
+
+
 @pytest.fixture
-def mathison(start: Callable[..., Any]) -> Mathison:
+def mathison(
+    preloaded: Callable[[dict[str, object]], int],
+    environment: dict[str, str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Mathison:
+    """Runs the command in `tmp_path`."""
+
     async def run(*arguments: str, stdin: bytes = b"", **changes: str) -> Ended:
-        async with start(*arguments, **changes) as process:
-            stdout, stderr = await asyncio.wait_for(process.communicate(stdin), 60)
-            return Ended(process.returncode, stdout, stderr.decode())
+        streams = [tmp_path_factory.mktemp("streams") / name for name in ("stdin", "stdout", "stderr")]
+        for stream, content in zip(streams, (stdin, b"", b""), strict=True):
+            stream.write_bytes(content)
+        request: dict[str, object] = {
+            "arguments": arguments,
+            "environment": environment | changes,
+            "folder": str(tmp_path),
+            "streams": [str(stream) for stream in streams],
+        }
+        exit_code = await asyncio.to_thread(preloaded, request)
+        return Ended(exit_code, streams[1].read_bytes(), streams[2].read_text())
 
     return run
