@@ -16,6 +16,7 @@ import grpc
 from common.credentials import TARGET_NAME_OPTION, Identity, agent_name
 from common.errors import AgentUnavailableError, ServiceError, make_error
 from common.status import error_from_call
+from controller.buffers import GRPC_OPTIONS
 from controller.discovery.inventory import App
 from mathison.data.v1 import agent_pb2 as wire
 from mathison.data.v1 import agent_pb2_grpc
@@ -43,10 +44,12 @@ class Agents:
     async def dial(self, app: App) -> AsyncIterator[Agent]:
         """A connection to an app's agent; its calls are cancelled when the context is left."""
         options = [
+            *GRPC_OPTIONS,
             (TARGET_NAME_OPTION, agent_name(app.id)),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.keepalive_time_ms", self._keepalive_milliseconds),
             ("grpc.keepalive_timeout_ms", self._keepalive_milliseconds),
+            ("grpc.http2.ping_timeout_ms", self._keepalive_milliseconds),  # else 60 s, whatever keepalive says
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.max_receive_message_length", 16 << 20),  # 100 transfers with the largest headers allowed
         ]

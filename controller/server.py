@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from controller.buffers import GRPC_OPTIONS
 from controller.identity.own import OwnIdentity
 from controller.interceptors import CallInterceptor, Permission, enrolment_permission, mutual_tls_permission
 from controller.servicers import data_controller, enrolment
@@ -17,13 +18,15 @@ from controller.settings import Address
 from mathison.data.v1 import enrolment_pb2_grpc
 
 _OPTIONS = (
+    *GRPC_OPTIONS,
     ("grpc.so_reuseport", 0),  # two controllers on one port would each get half of the calls
     # A caller that vanished without a word is noticed within a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # else 60 s, whatever keepalive says (grpcio 1.85.1)
     ("grpc.http2.max_pings_without_data", 0),
     # Callers may ask for signs of life, too.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 

@@ -50,4 +50,4 @@ class Inventory:
 
 def app_not_found(app_id: str) -> AppNotFoundError:
     """The same words whether there is none or the caller may not see it."""
-    return AppNotFoundError(f"There is no app {app_id!r}.", next_step="Look at the list of apps.")
+    return AppNotFoundError(f"There is no app {app_id[:128]!r}.", next_step="Look at the list of apps.")

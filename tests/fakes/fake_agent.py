@@ -111,7 +111,8 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         self.kept = ""
 
     async def start(self, identity: Identity, address: str = "127.0.0.1:0") -> None:
-        self._server = grpc.aio.server()
+        # As a real agent, it does not take signs of life for an attack.
+        self._server = grpc.aio.server(options=[("grpc.http2.min_ping_interval_without_data_ms", 500)])
         agent_pb2_grpc.add_DataAgentServicer_to_server(self, self._server)
         credentials = grpc.ssl_server_credentials(
             [(identity.key, identity.certificate)], identity.authorities, require_client_auth=True
@@ -326,11 +327,14 @@ class Launch(msgspec.Struct):
     address: str
     chunks: int
     pause_seconds: float
+    hangs_after_chunks: bool = False
 
 
 async def _main(launch: Launch) -> None:
     agent = FakeAgent(launch.app_id)
-    agent.export_plan = ExportPlan(chunks=launch.chunks, pause_seconds=launch.pause_seconds)
+    agent.export_plan = ExportPlan(
+        chunks=launch.chunks, pause_seconds=launch.pause_seconds, hangs_after_chunks=launch.hangs_after_chunks
+    )
     identity = Identity(key=launch.key, certificate=launch.certificate, authorities=launch.authorities)
     await agent.start(identity, launch.address)
     print(agent.address, flush=True)

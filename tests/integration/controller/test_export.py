@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -10,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -168,33 +171,53 @@ async def test_a_whole_export_makes_curl_succeed(controller: ControllerProcess, 
     assert target.read_bytes() == BLOCK * 3
 
 
-async def test_an_agent_killed_in_the_middle_makes_curl_fail(own_controller: ControllerProcess, tmp_path: Path) -> None:
-    controller = own_controller
+@contextlib.asynccontextmanager
+async def agent_process(controller: ControllerProcess, **plan: Any) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A fake agent that can be killed, and the controller started in front of it."""
     identity = controller.agent_identity("shop.db")
-    launch = Launch(
-        app_id="shop.db",
-        key=identity.key,
-        certificate=identity.certificate,
-        authorities=identity.authorities,
-        address="127.0.0.1:0",
-        chunks=10_000,
-        pause_seconds=0.01,
-    )
-    (tmp_path / "launch").write_bytes(msgspec.msgpack.encode(launch))
-    program = [sys.executable, "-m", "tests.fakes.fake_agent", str(tmp_path / "launch")]
+    launch = Launch("shop.db", identity.key, identity.certificate, identity.authorities, "127.0.0.1:0", **plan)
+    file = controller.directory / "launch"
+    file.write_bytes(msgspec.msgpack.encode(launch))
+    program = [sys.executable, "-m", "tests.fakes.fake_agent", str(file)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, env={"PYTHONPATH": ".:protos"}) as process:
         assert process.stdout is not None
         controller.apps["shop.db"] = (await asyncio.to_thread(process.stdout.readline)).decode().strip()
-        await controller.start()
-        target = tmp_path / "file"
-        running = asyncio.create_task(curl(*curl_export(controller, controller.token(), target)))
+        try:
+            await controller.start()
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_an_agent_killed_in_the_middle_makes_curl_fail(own_controller: ControllerProcess, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    async with agent_process(own_controller, chunks=10_000, pause_seconds=0.01) as process:
+        running = asyncio.create_task(curl(*curl_export(own_controller, own_controller.token(), target)))
         await until(lambda: target.exists() and target.stat().st_size > 5 * len(BLOCK))
 
         process.send_signal(signal.SIGKILL)
         status, _ = await running
 
     assert status in (18, 56)
-    assert controller.audit()[-1]["reason"] == "AGENT_UNAVAILABLE"
+    assert own_controller.audit()[-1]["reason"] == "AGENT_UNAVAILABLE"
+
+
+async def test_an_agent_that_gives_no_sign_of_life_makes_curl_fail_and_a_silent_one_does_not(
+    own_controller: ControllerProcess, tmp_path: Path
+) -> None:
+    own_controller.limits["agent_keepalive_seconds"] = 1
+    target = tmp_path / "file"
+    async with agent_process(own_controller, chunks=3, pause_seconds=0, hangs_after_chunks=True) as process:
+        running = asyncio.create_task(curl(*curl_export(own_controller, own_controller.token(), target)))
+        await until(lambda: target.exists() and target.stat().st_size == 3 * len(BLOCK))
+        await asyncio.wait({running}, timeout=5)
+        assert not running.done()
+
+        process.send_signal(signal.SIGSTOP)
+        status, _ = await asyncio.wait_for(running, 20)
+
+    assert status in (18, 56)
+    assert own_controller.audit()[-1]["reason"] == "AGENT_UNAVAILABLE"
 
 
 async def test_a_client_who_leaves_while_the_agent_is_silent_ends_the_dump_within_a_second(
