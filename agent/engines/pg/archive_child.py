@@ -1,8 +1,8 @@
 """The jailed child that reads an uploaded archive's structure: the archive on stdin, reports as lines on stdout.
 
 Its argument is the kind of archive: `custom` and `tar` read a file that lies on stdin; `directory` takes a stream, a
-tar of a dump in directory format, and passes the dump's files on, each after a line with its name and size; whatever
-else is in the tar is passed over. The last line says `done` or `failed`.
+tar of a dump in directory format, and passes the dump's files on: a line with a name and size, then pieces, each behind
+a line with its size; whatever else is in the tar is passed over. The last line says `done` or `failed`.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ def pass_directory_on(file: Reader, *, most_members: int) -> None:
         has_contents |= name == TOC
         _say({"name": name, "size": member.size})
         for _, piece in archive.pieces(member):
+            # Each with its size, so that a report can stand where the tar breaks off.
+            _say({"bytes": len(piece)})
             _write(piece)
     if not has_contents:
         raise ArchiveWrongKindError(

@@ -158,7 +158,7 @@ async def _take_files(output: _Output, directory: int, names: set[str], room: Ro
         if "name" not in line:
             _result(line)
             return
-        name, left = str(line["name"]), int(line["size"])
+        name = str(line["name"])
         # The child reads hostile bytes, so what it says is checked once more.
         if not DUMP_FILE.fullmatch(name):
             raise ArchiveRefusedError("The tar holds a file that is not pg_dump's.")
@@ -167,13 +167,24 @@ async def _take_files(output: _Output, directory: int, names: set[str], room: Ro
         except FileExistsError as failure:
             raise ArchiveRefusedError(f"The tar holds {name} twice.") from failure
         try:
-            while left > 0:
-                piece = await output.some(min(left, CHUNK_BYTES))
-                await asyncio.to_thread(write_all, file, piece, room)
-                left -= len(piece)
+            await _take_file(output, file, int(line["size"]), room)
         finally:
             os.close(file)
         names.add(name)
+
+
+async def _take_file(output: _Output, file: int, size: int, room: Room) -> None:
+    while size > 0:
+        line = await output.line()
+        if "bytes" not in line:
+            _result(line)
+            raise ToolFailedError("The reader of the archive left out a part of a file.")
+        size -= int(line["bytes"])
+        left = int(line["bytes"])
+        while left > 0:
+            piece = await output.some(min(left, CHUNK_BYTES))
+            await asyncio.to_thread(write_all, file, piece, room)
+            left -= len(piece)
 
 
 class _Output:

@@ -85,6 +85,12 @@ _FOR_ALL = re.compile(rb"\s+(?:FOR\s+ALL\s|(?:FOR|ADD|SET)\s+TABLES\s+IN\s)", _I
 _SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(%b)\s*\Z" % _IDENTIFIER, _I)
 _SCHEMA_PUBLIC = re.compile(rb"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I)
 _PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)
+_COLUMN_VERSION = re.compile(
+    rb"(ALTER\s+TABLE\s.*\sALTER\s+COLUMN\s.*)SET\s*\(([^()]*?)(?:,\s*)?pg_attver\s*=\s*[0-9]+([^()]*)\)\s*\Z", _I
+)
+"""A column's version, which servers from PostgreSQL 15.20 of Debian on keep among its options. Their own pg_dump leaves
+it out, those of other majors write it, and other servers do not know it.
+"""
 _TAKES_AWAY = re.compile(
     rb"ALTER\s+(?:TABLE|DOMAIN|PUBLICATION|VIEW|FOREIGN\s+TABLE)\s.*\sDROP\s+(?:CONSTRAINT|DEFAULT|IDENTITY|TABLE)\b",
     _I,
@@ -144,6 +150,9 @@ class Judge:
             raise made_with_create(line)
         if _OWNER_TO.match(text):
             return _OWNER
+        if b"pg_attver" in text and (found := _COLUMN_VERSION.match(text)):
+            options = found[2] + found[3]
+            return Decision(Way.RUN, text=found[1] + b"SET (" + options.strip(b", ") + b")") if options else _SILENTLY
         if _TAKES_AWAY.match(text):
             return _REMOVE
         return _SILENTLY if self._is_there(text) else self._deferred(text) or RUN

@@ -165,7 +165,7 @@ INSERT INTO shop.no_columns DEFAULT VALUES;
 INSERT INTO shop.plain_types VALUES
     (-32768, 1.5e-10, 'NaN', '12.34', 'ab', B'10101', B'1010', '04:05:06-08', '1 year 2 mons 3 days 04:05:06.7', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
      '10.1.2.3/24', '08:00:2b:01:02:03', '(1.5,-2)', 'a:1 fat:2 cat:3', '{"b":1, "a" : [null]}', '[1,5)', 'x', 4294967295, '3 years'),
-    (NULL, 'Infinity', '-0', NULL, NULL, B'', NULL, NULL, '-1 days', NULL, '::1', NULL, NULL, NULL, 'null', 'empty', NULL, 0, NULL);
+    (NULL, 'Infinity', '-1e-300', NULL, NULL, B'', NULL, NULL, '-1 days', NULL, '::1', NULL, NULL, NULL, 'null', 'empty', NULL, 0, NULL);
 INSERT INTO shop.dropped_column VALUES (1, 'one'), (2, NULL);
 SELECT setval('shop.invoice_number', 5656, false);
 

@@ -1,0 +1,233 @@
+"""Dumps of real pg_dumps, in every format and of every major, bring the same content into an empty database."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Callable
+
+import pytest
+
+from common.errors import ArchiveIncompatibleError
+from tests.integration.agent.engines.pg.loading.conftest import MakeSource, MakeTarget, RichSource
+from tests.integration.agent.engines.pg.loading.targets import Source, Target
+from tools.servers import MAJORS
+
+ALL_FORMS = ["plain", "custom", "tar", "directory"]
+
+
+@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("major", MAJORS)
+async def test_every_format_of_every_major_brings_the_same_content(
+    major: int, form: str, rich_source: RichSource, make_target: MakeTarget
+) -> None:
+    source, target = rich_source(major), make_target(major)
+
+    loaded = await target.load(source.dump(form))
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+    assert loaded.archive_format == ("sql" if form == "plain" else form)
+    assert loaded.source_version.startswith(source.server.install.version)
+    assert (loaded.counts["tables"], loaded.counts["large_objects"]) == (20 if major not in (16,) else 19, 3)
+    assert target.left_over() == []
+
+
+OPTIONS = [
+    ("plain", "--inserts"),
+    ("plain", "--column-inserts", "--rows-per-insert=7"),
+    ("plain", "--inserts", "--on-conflict-do-nothing"),
+    ("plain", "--clean"),
+    ("plain", "--clean", "--if-exists"),
+    ("plain", "--quote-all-identifiers"),
+    ("plain", "--no-owner", "--no-privileges"),
+    ("plain", "--disable-dollar-quoting"),
+    ("plain", "--load-via-partition-root"),
+    ("plain", "--encoding=UTF8", "--serializable-deferrable"),
+    ("custom", "--compress=0"),
+    ("custom", "--clean", "--create"),
+    ("directory", "--compress=0"),
+    ("directory", "--jobs=2"),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+async def test_whatever_pg_dumps_options_the_content_is_the_same(
+    options: tuple[str, ...], rich_source: RichSource, target: Target
+) -> None:
+    source = rich_source(17)
+
+    await target.load(source.dump(*options))
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+
+
+@pytest.mark.parametrize(
+    ("source_major", "target_major", "client"),
+    [(18, 15, 18), (17, 14, 17), (18, 17, 18), (15, 14, 18), (15, 18, 17), (14, 17, 17)],
+)
+@pytest.mark.parametrize("form", ["plain", "custom"])
+async def test_dumps_of_another_major_load(
+    source_major: int, target_major: int, client: int, form: str, rich_source: RichSource, make_target: MakeTarget
+) -> None:
+    source, target = rich_source(source_major), make_target(target_major)
+
+    await target.load(source.dump(form, client=client))
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+
+
+async def test_a_dump_of_the_oldest_major_loads_into_the_newest(
+    rich_source: RichSource, make_target: MakeTarget
+) -> None:
+    source, target = rich_source(13), make_target(18)
+
+    await target.load(source.dump())
+
+    here, there = await source.fingerprint(), await target.fingerprint()
+    assert (here.tables, here.sequences, here.large_objects) == (there.tables, there.sequences, there.large_objects)
+
+
+async def test_what_an_older_server_cannot_hold_is_refused_with_both_versions(
+    rich_source: RichSource, make_target: MakeTarget
+) -> None:
+    target = make_target(13)
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"made from PostgreSQL 15, this server is 13.*multirange"):
+        await target.load(rich_source(15).dump())
+
+
+def _zip(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("dump.sql", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "pack"),
+    [
+        ("plain", gzip.compress),
+        ("plain", lzma.compress),
+        ("plain", _zip),
+        ("custom", _zip),
+        ("tar", gzip.compress),
+        ("directory", gzip.compress),
+    ],
+)
+async def test_compression_around_a_dump_is_taken_off(
+    form: str, pack: Callable[[bytes], bytes], rich_source: RichSource, target: Target
+) -> None:
+    source = rich_source(17)
+
+    loaded = await target.load(pack(source.dump(form)))
+
+    assert loaded.layers != ()
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+
+
+def _as_directory(source: Source) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(source.dump("directory"))) as archive:
+        return {
+            member.name.split("/")[-1]: file.read()
+            for member in archive.getmembers()
+            if (file := archive.extractfile(member)) is not None
+        }
+
+
+def _tar(files: dict[str, bytes], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tar_format) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "tar_format"),
+    [
+        ("", tarfile.USTAR_FORMAT),
+        ("./", tarfile.GNU_FORMAT),
+        ("/absolute/dump/", tarfile.PAX_FORMAT),
+        ("a/b/" + "long" * 40 + "/", tarfile.PAX_FORMAT),
+        ("a/b/" + "long" * 40 + "/", tarfile.GNU_FORMAT),
+    ],
+    ids=["top, ustar", "dot, gnu", "absolute, pax", "long, pax", "long, gnu"],
+)
+async def test_a_packed_directory_may_be_anywhere_in_its_tar_beside_other_files(
+    prefix: str, tar_format: int, rich_source: RichSource, target: Target
+) -> None:
+    source = rich_source(17)
+    files = {"README": b"read me", f"{prefix}._toc.dat": b"of a Mac", f"{prefix}notes.txt": b"mine"}
+    files |= {prefix + name: content for name, content in _as_directory(source).items()}
+
+    await target.load(_tar(files, tar_format))
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+    assert target.left_over() == []
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+@pytest.mark.parametrize(
+    "options", [("plain",), ("plain", "--inserts"), ("custom",), ("plain", "--encoding=UTF8")], ids=" ".join
+)
+async def test_a_dump_in_latin1_is_read_as_such(
+    options: tuple[str, ...], encoding: str, make_source: MakeSource, make_target: MakeTarget
+) -> None:
+    source = make_source(17, options="ENCODING LATIN1 LOCALE 'C'")
+    source.run("CREATE TABLE grün (naïve text DEFAULT 'é;'); INSERT INTO grün VALUES ('ÄÖÜ ß ÿ'), (E'\\\\'), ('é''')")
+    source.run(
+        "CREATE FUNCTION süß() RETURNS text LANGUAGE sql AS $ä$ SELECT 'ñ' $ä$; CREATE INDEX größe ON grün (naïve)"
+    )
+    target = make_target(17, options=f"ENCODING {encoding} LOCALE 'C'")
+    dump = source.dump(*options)
+
+    await target.load(dump)
+
+    assert target.value("SELECT array_agg(naïve ORDER BY naïve) FROM grün") == ["\\", "ÄÖÜ ß ÿ", "é'"]
+    assert target.value("SELECT süß()") == "ñ"
+
+
+async def test_a_dump_with_old_strings_is_read_as_such(make_source: MakeSource, target: Target) -> None:
+    source = make_source(17, "rich.sql")
+    source.run(f"ALTER DATABASE {source.name} SET standard_conforming_strings = off", as_owner=False)
+    dump = source.dump("plain", "--inserts")
+    assert b"SET standard_conforming_strings = off;" in dump
+
+    await target.load(dump)
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+
+
+async def test_lines_may_end_as_on_windows(rich_source: RichSource, target: Target) -> None:
+    text = (
+        "CREATE TABLE t (a int, b text);\n\nCOPY t (a, b) FROM stdin;\n1\tone\n2\ttwo\n\\.\n\nCREATE INDEX ON t (a);\n"
+    )
+
+    loaded = await target.load(
+        b"\xef\xbb\xbf"
+        + b"--\n-- PostgreSQL database dump\n--\n".replace(b"\n", b"\r\n")
+        + text.replace("\n", "\r\n").encode()
+        + b"\r\n--\r\n-- PostgreSQL database dump complete\r\n--\r\n"
+    )
+
+    assert target.run("SELECT a, b FROM t ORDER BY a") == [(1, "one"), (2, "two")]
+    assert loaded.counts["rows"] == 2
+
+
+async def test_a_dump_without_pg_dumps_comments_between_statements_loads(
+    rich_source: RichSource, target: Target
+) -> None:
+    source = rich_source(17)
+    dump = b"\n".join(
+        line for line in source.dump().split(b"\n") if not line.startswith((b"-- Name: ", b"-- Data for Name: "))
+    )
+    assert b"Type: TABLE;" not in dump
+
+    await target.load(dump)
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
