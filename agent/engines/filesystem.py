@@ -11,8 +11,11 @@ import errno
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+
+from agent.archives.members import KEPT_NAMES
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
@@ -71,6 +74,18 @@ def filesystem_type(directory: Path) -> str:
         if before.split(" ")[2] == wanted:
             return after.split(" ")[0]
     return ""
+
+
+def usual_owner(directory: Path) -> tuple[int, int]:
+    """uid and gid to which most of the entries right below a directory belong; its own when it is empty."""
+    owners: Counter[tuple[int, int]] = Counter()
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name not in KEPT_NAMES:
+                status = entry.stat(follow_symlinks=False)
+                owners[status.st_uid, status.st_gid] += 1
+    own = directory.stat()
+    return max(owners, key=owners.__getitem__, default=(own.st_uid, own.st_gid))
 
 
 def remove_tree(name: str, *, parent: int) -> None:

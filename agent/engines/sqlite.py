@@ -107,8 +107,7 @@ class Snapshots:
             path: below the directory.
             status: of the file that was found there; another file is not copied.
         Raises:
-            SourceUnreadableError: it may not be opened.
-            AppBusyError: it was locked all the time.
+            SourceUnreadableError: it may not be opened, or was locked all the time.
             NoSpaceError: there is no room for the copy.
         """
         if self._child is None:
@@ -151,7 +150,7 @@ class Snapshots:
                 )
                 return None
             case "busy":
-                raise AppBusyError(
+                raise SourceUnreadableError(
                     f"The database {printable(path)} cannot be copied: {answer['text']}.",
                     next_step="Try again when the app is less busy, or stop it for the export.",
                 )

@@ -55,6 +55,10 @@ class Swap:
         self._volume = volume
         self._key = key
 
+    def is_prepared(self) -> bool:
+        """Whether there is anything to swap; False when it was never staged, or dropped."""
+        return (self._volume / RESERVED_DIRECTORY / self._key).is_dir()
+
     def is_unfinished(self) -> bool:
         """Whether `recover` has something to do; False as well when nothing of the import is there."""
         try:

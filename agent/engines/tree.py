@@ -78,12 +78,14 @@ async def from_thread(
     """
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    upcoming = loop.run_in_executor(executor, next, blocks, b"")
     try:
-        upcoming = loop.run_in_executor(executor, next, blocks, b"")
         while block := await upcoming:
             upcoming = loop.run_in_executor(executor, next, blocks, b"")
             yield block
     finally:
+        # Nobody takes it any more; the thread cannot be stopped within a piece.
+        upcoming.cancel()
         interrupt()
         await asyncio.shield(asyncio.create_task(_close(blocks, executor), name=f"end {name}"))
 

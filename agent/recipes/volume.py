@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
 from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
-from agent.engines.filesystem import filesystem_type, mounts_below
+from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
 from agent.engines.sqlite import Snapshots
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import (
@@ -134,8 +135,7 @@ class VolumeRecipe(Recipe):
         record.save(directory=str(self._directory))
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
-        status = self._directory.stat()
-        owner = (status.st_uid, status.st_gid)
+        owner = usual_owner(self._directory)
         orders = tree.Orders(
             recipe=self.name,
             limits=limits,
@@ -173,6 +173,8 @@ class VolumeRecipe(Recipe):
         if (directory := _directory_of(record)) is None:
             return Recovered.PREVIOUS
         swap = Swap(directory, record.key)
+        if not swap.is_prepared():
+            return Recovered.PREVIOUS
         if swap.is_unfinished() and self._app.is_possible:
             await self._app.stop()
         side = await asyncio.to_thread(swap.recover)
@@ -286,6 +288,8 @@ class VolumeRecipe(Recipe):
                 f"{mounts[0]} is a mount of its own inside the volume, so the volume's content cannot be exchanged "
                 "as a whole."
             )
+        if not os.access(self._directory, os.W_OK | os.X_OK):
+            return f"The agent (uid {os.geteuid()}) may not write to the volume {self._directory}."
         return ""
 
     def _header(self, options: ExportOptions, counted: Survey) -> ArchiveHeader:

@@ -158,7 +158,7 @@ async def test_a_database_that_stays_locked_is_named(volume: Path, work: Path, m
         app.execute("BEGIN EXCLUSIVE")
 
         async with snapshots_of(volume, work) as snapshots:
-            with pytest.raises(AppBusyError, match=r"'ledger\.db'"):
+            with pytest.raises(SourceUnreadableError, match=r"'ledger\.db' cannot be copied: it was locked"):
                 await taken(snapshots, database)
 
     assert os.listdir(volume) == ["ledger.db"]
