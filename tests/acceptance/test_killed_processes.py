@@ -5,7 +5,6 @@ Each time: the caller learns of it, the app's data is what it was, nothing is le
 
 from __future__ import annotations
 
-import http.client
 import os
 import random
 import subprocess
@@ -16,11 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.world import DATABASE_ID, VOLUME_ID, Content, World, wait_until
+from tests.acceptance.world import BROKEN, DATABASE_ID, VOLUME_ID, Content, World, wait_until
 from tools.demo import database_content, volume_content
-
-BROKEN = (http.client.HTTPException, ConnectionError)
-"""What a client of Python's meets when the other side is gone."""
 
 
 @pytest.fixture

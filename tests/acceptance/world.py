@@ -37,6 +37,8 @@ SETTLE_SECONDS = 20.0
 """How long after a failure things may still be going away; what is left then is left over."""
 ANSWER_SECONDS = 120.0
 PIECE_BYTES = 64 << 10
+BROKEN = (http.client.HTTPException, ConnectionError)
+"""What a client of Python's meets when the other side is gone."""
 
 Content = Fingerprint | TreeFingerprint
 
@@ -141,7 +143,11 @@ class World:
         """A whole export in a file, its SHA-256 checked against what the transfer's state says."""
         target = self.folder / f"{app_id}-{secrets.token_hex(4)}{'.' + format if format else ''}"
         with self.exporting(app_id, format=format) as export:
-            export.read_rest()
+            try:
+                export.read_rest()
+            except BROKEN as broken:
+                state = self.transfer(export.transfer_id)
+                raise AssertionError(f"the export of {app_id} broke: {state}") from broken
             target.write_bytes(export.received)
             state = self.transfer(export.transfer_id)
             assert state["result"] == "succeeded", state
