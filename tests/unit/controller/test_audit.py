@@ -1,0 +1,100 @@
+"""The audit log: what is written for each way in which an operation can end."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import (
+    AppNotFoundError,
+    CancelledError,
+    InternalError,
+    NoSpaceError,
+    NotPermittedError,
+)
+from controller.audit import Audit
+from controller.callers import Caller
+
+NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+CALLER = Caller(name="ci", scopes=frozenset(), workspaces=None, remote_address="192.0.2.1")
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[Audit]:
+    made = Audit(tmp_path / "audit.log", clock=lambda: NOW)
+    yield made
+    made.close()
+
+
+def lines(tmp_path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+
+
+def test_a_success_has_a_line_at_each_end(audit: Audit, tmp_path: Path) -> None:
+    with audit.attempt(CALLER, "export", "shop.db") as attempt:
+        attempt.transfer_id = "t-1"
+        attempt.start()
+        attempt.size_bytes, attempt.sha256 = 5, "ab"
+
+    who = {"action": "export", "caller": "ci", "remote_address": "192.0.2.1", "app_id": "shop.db"}
+    assert lines(tmp_path) == [
+        {"at": "2026-11-23T12:00:00Z", "result": "started", "transfer_id": "t-1", **who},
+        {
+            "at": "2026-11-23T12:00:00Z",
+            "result": "succeeded",
+            "transfer_id": "t-1",
+            "size_bytes": 5,
+            "sha256": "ab",
+            **who,
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "reason"),
+    [
+        (NotPermittedError("no"), "refused", "NOT_PERMITTED"),
+        (AppNotFoundError("no"), "refused", "APP_NOT_FOUND"),
+        (NoSpaceError("no"), "failed", "NO_SPACE"),
+        (CancelledError("no"), "cancelled", "CANCELLED"),
+        (asyncio.CancelledError(), "cancelled", "CALLER_LEFT"),
+        (GeneratorExit(), "cancelled", "CALLER_LEFT"),
+        (ZeroDivisionError(), "failed", "INTERNAL"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_every_way_to_end_is_written(
+    audit: Audit, tmp_path: Path, error: BaseException, result: str, reason: str
+) -> None:
+    with pytest.raises(type(error)), audit.attempt(CALLER, "import", "shop.db"):
+        raise error
+
+    (line,) = lines(tmp_path)
+    assert (line["result"], line["reason"]) == (result, reason)
+
+
+def test_an_operation_that_cannot_be_written_down_does_not_begin(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+
+    with pytest.raises(InternalError, match="audit log"), audit.attempt(CALLER, "export", "shop.db") as attempt:
+        attempt.start()
+
+
+def test_a_log_that_is_there_is_added_to(tmp_path: Path) -> None:
+    for _ in range(2):
+        audit = Audit(tmp_path / "audit.log", clock=lambda: NOW)
+        with audit.attempt(CALLER, "confirm", "shop.db"):
+            pass
+        audit.close()
+
+    assert len(lines(tmp_path)) == 2
+    assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600

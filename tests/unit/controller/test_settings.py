@@ -1,0 +1,102 @@
+"""The settings file: defaults, and errors that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller.settings import Address, SettingsError, load_settings
+
+
+def load(tmp_path: Path, text: str) -> object:
+    file = tmp_path / "controller.toml"
+    file.write_text(text)
+    return load_settings(file)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "controller.toml"
+    file.touch()
+
+    settings = load_settings(file)
+
+    assert settings.rest.listen == "127.0.0.1:8080"
+    assert settings.grpc.listen == "127.0.0.1:8443"
+    assert settings.enrolment.listen == "127.0.0.1:8444"
+    assert settings.limits.upload_bytes == 1 << 40
+    assert settings.apps == ()
+
+
+def test_a_full_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "controller.toml"
+    file.write_text(
+        """
+        discovery = "static"
+        state_directory = "/srv/state"
+        [rest]
+        listen = "[::1]:80"
+        tls_certificate_file = "a"
+        tls_key_file = "b"
+        [limits]
+        upload_bytes = 10
+        stalled_caller_seconds = 1
+        [[apps]]
+        id = "shop.db"
+        agent = "127.0.0.1:9443"
+        recipe = "postgresql"
+        """
+    )
+
+    settings = load_settings(file)
+
+    assert settings.state == Path("/srv/state")
+    assert (settings.limits.upload_bytes, settings.limits.stalled_caller_seconds) == (10, 1.0)
+    assert [(app.id, app.agent, app.recipe) for app in settings.apps] == [("shop.db", "127.0.0.1:9443", "postgresql")]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("colour = 1", "`colour`"),
+        ("[rest]\nlisten = 1", "`rest.listen`"),
+        ("[rest]\nport = 1", "`rest`"),
+        ('[limits]\nupload_bytes = "1"', "`limits.upload_bytes`"),
+        ("[limits]\nstop_grace_seconds = 0", "`limits.stop_grace_seconds`"),
+        ('[rest]\ntls_key_file = "a"', "`rest.tls_certificate_file`"),
+        ('[[apps]]\nid = "a.b"\nagent = "x:1"\n[[apps]]\nid = "a.b"\nagent = "x:2"', "`apps[1].id`"),
+        ('[[apps]]\nid = "A.b"\nagent = "x:1"', "`apps[0].id`"),
+        ('[[apps]]\nid = "a.b.c"\nagent = "x:1"', "`apps[0].id`"),
+        ('[[apps]]\nid = "a.b"\nagent = "x:99999"', "`apps[0].agent`"),
+        ('[[apps]]\nid = "a.b"\nagent = "x:1"\nport = 1', "`apps[0]`"),
+        ("apps = 1", "`apps`"),
+        ("= 1", "controller.toml"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, text)
+
+    assert named in str(caught.value)
+    assert "controller.toml" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent\.toml cannot be read"):
+        load_settings(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:443", "::1", 443), ("db.shop.svc:9443", "db.shop.svc", 9443)],
+)
+def test_addresses_are_parsed_and_written_back(text: str, host: str, port: int) -> None:
+    address = Address.parse(text)
+
+    assert (address.host, address.port, str(address)) == (host, port, text)
+
+
+@pytest.mark.parametrize("text", ["", ":80", "host", "host:", "host:x", "host:-1", "host:65536", "host:8²"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not host:port"):
+        Address.parse(text)
