@@ -6,17 +6,21 @@ transaction and can be undone. Who may not make databases imports within the app
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from agent.engines.pg.beside import Beside, LoadSurroundings
+from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.describing import describe
 from agent.engines.pg.dump import DumpForm
 from agent.engines.pg.exporting import export_database
+from agent.engines.pg.load_terms import LoadSurroundings
+from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
 from agent.engines.pg.ways import Plan, Way, make_plan
 from agent.recipes.base import (
+    Capability,
     Description,
     Export,
     ExportOptions,
@@ -31,6 +35,8 @@ from agent.recipes.base import (
     Upload,
 )
 from common.errors import AppUnavailableError, InvalidRequestError
+from common.headers import ArchiveHeader
+from common.seals import FORMAT_VERSION
 
 SQL_GZIP = Format("sql.gz", "application/gzip", ".sql.gz", "SQL text, compressed; opens with gunzip and psql")
 SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with psql")
@@ -54,20 +60,39 @@ class PostgresqlRecipe(Recipe):
         self._clients = Clients(self._settings.client_paths())
 
     async def describe(self) -> Description:
-        return await describe(self._settings, self._clients)
+        found = await describe(self._settings, self._clients)
+        return Description(
+            engine="postgresql",
+            engine_version=found.version,
+            can_export=Capability(found.export_obstacle),
+            can_import=Capability(found.import_obstacle),
+            estimated_bytes=found.estimated_bytes,
+            warnings=found.warnings,
+            details=found.details,
+        )
 
-    def export_data(self, options: ExportOptions, progress: Progress) -> AbstractAsyncContextManager[Export]:
+    @asynccontextmanager
+    async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
         database = _only_option(options.options, "database") or self._settings.database
         admin = self._settings.admin_login()
         readers = [self._settings.app_login(), *([admin] if admin else [])]
-        return export_database(
+        known = ArchiveHeader(
+            recipe=self.name,
+            format=options.format.name,
+            format_version=0 if options.format is CUSTOM else FORMAT_VERSION,
+            made_by=self._surroundings.made_by,
+            app_id=options.app_id,
+            media_type=options.format.media_type,
+            file_name=options.file_name,
+        )
+        async with export_database(
             [reader.to(database) for reader in readers],
-            options,
+            known,
             progress,
             form=DumpForm(options.format.name),
             clients=self._clients,
-            made_by=self._surroundings.made_by,
-        )
+        ) as export:
+            yield Export(header=export.header, chunks=export.chunks, counts=dict(export.header.counts))
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         _only_option(upload.options, None)
@@ -76,36 +101,38 @@ class PostgresqlRecipe(Recipe):
         if plan.obstacle:
             raise AppUnavailableError(plan.obstacle)
         record.save(way=plan.way.value)
-        return await self._beside(plan).stage(upload, record.key, progress, self._load_surroundings())
+        found = await self._go(plan, plan.way).stage(upload.chunks, record.key, progress)
+        return Preview(found.changes, found.counts_now, found.counts_after, found.warnings, found.header)
 
     async def restore(self, record: Record, progress: Progress) -> None:
         progress.step(Step.RESTORING)
-        await (await self._way_of(record)).restore(record.key)
+        await (await self._way_of(record)).restore(record.key, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         progress.step(Step.UNDOING)
-        await (await self._way_of(record)).undo(record.key)
+        await (await self._way_of(record)).undo(record.key, progress)
 
     async def discard(self, record: Record) -> None:
         if "way" in record.facts:
             await (await self._way_of(record)).discard(record.key)
 
     async def recover(self, record: Record) -> Recovered:
-        return await (await self._way_of(record)).recover(record.key)
+        is_imported = await (await self._way_of(record)).is_imported(record.key)
+        return Recovered.IMPORTED if is_imported else Recovered.PREVIOUS
 
-    async def _way_of(self, record: Record) -> Beside:
+    async def _way_of(self, record: Record) -> Beside | SameDatabase:
         """The way that an import began; what it made is found by the import's key."""
-        plan = await make_plan(self._settings)
-        if plan.way is not Way.BESIDE:
-            raise AppUnavailableError(plan.obstacle)
-        return self._beside(plan)
+        return self._go(await make_plan(self._settings), Way(record.facts["way"]))
 
-    def _beside(self, plan: Plan) -> Beside:
-        return Beside(plan, self._surroundings.app_id)
-
-    def _load_surroundings(self) -> LoadSurroundings:
+    def _go(self, plan: Plan, way: Way) -> Beside | SameDatabase:
         ours = self._surroundings
-        return LoadSurroundings(self._clients, ours.work_directory, ours.limits, self._settings.load_sessions)
+        load = LoadSurroundings(self._clients, ours.work_directory, ours.limits, self._settings.load_sessions)
+        if way is Way.SAME_DATABASE:
+            own = replace(plan, login=self._settings.app_login())
+            return SameDatabase(own, ours.app_id, load)
+        if plan.way is not Way.BESIDE or plan.obstacle:
+            raise AppUnavailableError(plan.obstacle or plan.warning)
+        return Beside(plan, ours.app_id, load)
 
 
 def _only_option(options: Mapping[str, str], name: str | None) -> str | None:

@@ -6,42 +6,27 @@ is kept as it was. After a crash the names in the server say how far it came.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from agent.engines.pg import green
 from agent.engines.pg.carry_over import read_belongings
-from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.load import Loaded, load
-from agent.engines.pg.load_terms import Terms
+from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
 from agent.engines.pg.own_rights import look_outside, require_same_outside
-from agent.engines.pg.preview import look_at_content, make_preview
+from agent.engines.pg.preview import Changes, changes_between, look_at_content
 from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
-from agent.recipes.base import Limits, Preview, Progress, Recovered, Step, Upload
+from agent.steps import Progress, Step
 from common.errors import AppBusyError, NothingToUndoError, ServiceError, TransferNotFoundError
 
 _log = structlog.get_logger(__name__)
-
-
-class SwapOutcomeUnknownError(Exception):
-    """The server went away while a swap was being committed; `recover` finds out once it is back."""
-
-
-@dataclass(frozen=True)
-class LoadSurroundings:
-    """What loading needs besides a database."""
-
-    clients: Clients
-    spool_directory: Path
-    limits: Limits
-    sessions: int
 
 
 @dataclass(frozen=True)
@@ -49,11 +34,12 @@ class Beside:
     """An app's database, seen by a role that may make databases beside it.
 
     Attributes:
-        manager: that role's way into the maintenance database.
+        plan: its login leads into the maintenance database.
     """
 
     plan: Plan
     app_id: str
+    surroundings: LoadSurroundings
 
     @property
     def manager(self) -> Login:
@@ -63,7 +49,7 @@ class Beside:
     def database(self) -> str:
         return self.plan.database.name
 
-    async def stage(self, upload: Upload, key: str, progress: Progress, surroundings: LoadSurroundings) -> Preview:
+    async def stage(self, chunks: AsyncIterator[bytes], key: str, progress: Progress) -> Changes:
         """Build the new database: loaded, checked, and like the old one but for its name and content.
 
         On failure what was made is left; `discard` drops it.
@@ -73,15 +59,15 @@ class Beside:
             left = await self._drop_leftovers(connection, key)
             outside = await look_outside(connection)
             directories = await data_directories(connection, self.manager, self.database)
-            login = await self._make_database(connection, label, surroundings.sessions)
+            login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
             belongings = await read_belongings(connection, self.plan.database)
             before = await look_at_content(connection)
             extensions = await green.untrusted_extensions(connection)
         created = await green.prepare(self.manager, server=self.plan.server, key=key, extensions=extensions)
-        loading = self._load(upload, login, progress, surroundings, created)
+        loading = self._load(chunks, login, progress, created)
         try:
-            loaded = await keep_room(loading, directories, free_bytes=surroundings.limits.free_bytes)
+            loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
         finally:
             if self.plan.has_own_rights:
                 await require_same_outside(outside, self.manager)
@@ -92,7 +78,7 @@ class Beside:
         )
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             after = await look_at_content(connection)
-        return make_preview(before, after, loaded, warnings=[*left, *warnings])
+        return changes_between(before, after, loaded, warnings=[*left, *warnings])
 
     async def _make_database(self, connection: Connection, label: Label, sessions: int) -> Login:
         """Its loader's way into it."""
@@ -106,21 +92,21 @@ class Beside:
 
     async def _load(
         self,
-        upload: Upload,
+        chunks: AsyncIterator[bytes],
         login: Login,
         progress: Progress,
-        surroundings: LoadSurroundings,
         pre_created_extensions: frozenset[str],
     ) -> Loaded:
+        surroundings = self.surroundings
         loaded = await load(
-            upload.chunks,
+            chunks,
             login,
             server_version_num=self.plan.server.version_num,
             clients=surroundings.clients,
             spool_directory=surroundings.spool_directory,
             limits=surroundings.limits,
             pre_created_extensions=pre_created_extensions,
-            progress=_LoadProgress(progress),
+            progress=LoadProgressOf(progress, Step.TRANSFERRING),
             sessions=surroundings.sessions,
             terms=Terms(is_restricted=self.plan.has_own_rights),
         )
@@ -141,7 +127,7 @@ class Beside:
         names = ", ".join(sorted(kept_name(other) for other in found.kept))
         return [f"Databases of earlier imports are still there; drop those that are not needed: {names}."]
 
-    async def restore(self, key: str) -> None:
+    async def restore(self, key: str, _progress: Progress) -> None:
         """Exchange the databases.
 
         Raises:
@@ -159,9 +145,9 @@ class Beside:
             Rename(self.database, kept_name(key), label.to_text()),
             Rename(new_name(key), self.database, comment),
         ]
-        await self._exchange(renames, key, wanted=Recovered.IMPORTED)
+        await self._exchange(renames, key, wants_imported=True)
 
-    async def undo(self, key: str) -> None:
+    async def undo(self, key: str, _progress: Progress) -> None:
         """Exchange the databases back and drop the imported one.
 
         Raises:
@@ -178,32 +164,32 @@ class Beside:
             Rename(self.database, new_name(key), ours.to_text()),
             Rename(kept_name(key), self.database, label.comment if label else None),
         ]
-        await self._exchange(renames if self.database in there else renames[1:], key, wanted=Recovered.PREVIOUS)
+        await self._exchange(renames if self.database in there else renames[1:], key, wants_imported=False)
         try:
             await self.discard(key)
         except ServiceError as failure:
             # The undo is done whatever becomes of the imported database; the next import drops it.
             _log.warning("The undone import could not be dropped yet.", action="undo", key=key, error=failure.text)
 
-    async def _exchange(self, renames: list[Rename], key: str, *, wanted: Recovered) -> None:
+    async def _exchange(self, renames: list[Rename], key: str, *, wants_imported: bool) -> None:
         try:
             await exchange(self.manager, renames, key=key)
         except AppBusyError:
             raise
         except ServiceError as failure:
             try:
-                reached = await self.recover(key)
+                is_imported = await self.is_imported(key)
             except ServiceError:
                 raise SwapOutcomeUnknownError(failure.text) from failure
-            if reached is not wanted:
+            if is_imported is not wants_imported:
                 raise
 
-    async def recover(self, key: str) -> Recovered:
+    async def is_imported(self, key: str) -> bool:
         """Which data the app has: the swap is one transaction, so its own database's name says it."""
         async with self._connect(key) as connection:
             await green.end_own_sessions(connection, key)
             there = await _databases(connection, [kept_name(key)])
-        return Recovered.IMPORTED if there else Recovered.PREVIOUS
+        return bool(there)
 
     async def discard(self, key: str) -> None:
         """Drop the new or the previous database and the role, whatever there is of them."""
@@ -222,16 +208,3 @@ async def _databases(connection: Connection, names: list[str]) -> dict[str, str 
         "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = ANY(%s)", [names]
     )
     return dict(await cursor.fetchall())
-
-
-class _LoadProgress:
-    """What the loader says, as the step it belongs to."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def read(self, size_bytes: int) -> None:
-        self._progress.read(size_bytes)
-
-    def note(self, sentence: str) -> None:
-        self._progress.step(Step.TRANSFERRING, sentence)

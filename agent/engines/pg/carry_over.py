@@ -226,18 +226,11 @@ async def _database_grants(connection: Connection, database: DatabaseFacts) -> l
     return [Grant(*row) for row in await cursor.fetchall()]
 
 
-class _Giver:
-    """Runs statements one by one; those that fail become warnings."""
+class Gift(NamedTuple):
+    """A statement that gives something, and what that is, for a warning when it fails."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.warnings: list[str] = []
-
-    async def run(self, statement: sql.Composed, what: str) -> None:
-        try:
-            await self.connection.execute(statement)
-        except (psycopg.errors.ProgrammingError, psycopg.errors.DataError, psycopg.errors.NotSupportedError) as failure:
-            self.warnings.append(f"{what} could not be carried over: {failure.diag.message_primary}")
+    what: str
+    statement: sql.Composed
 
 
 async def give_belongings(connection: Connection, belongings: Belongings, *, name: str) -> list[str]:
@@ -249,24 +242,21 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
     Returns:
         Warnings, one sentence each.
     """
-    giver = _Giver(connection)
-    for thing in await _existing(connection, belongings):
-        await _give_thing(giver, thing, belongings.content_owner)
-    for default in belongings.default_grants:
-        await _give_default(giver, default)
-    await _give_database(giver, belongings, sql.Identifier(name))
-    return giver.warnings
+    warnings = []
+    things = await _existing(connection, belongings)
+    for gift in [*gifts_of_things(belongings, things), *_gifts_of_database(belongings, sql.Identifier(name))]:
+        try:
+            await connection.execute(gift.statement)
+        except (psycopg.errors.ProgrammingError, psycopg.errors.DataError, psycopg.errors.NotSupportedError) as failure:
+            warnings.append(f"{gift.what} could not be carried over: {failure.diag.message_primary}")
+    return warnings
 
 
 async def _existing(connection: Connection, belongings: Belongings) -> list[Thing]:
-    """What there is to do: things that are not as they would be anyway, and that the new database has."""
+    """What there is to do in the new database: things that it has."""
     found = []
     for kind, resolver in _RESOLVERS.items():
-        special = [
-            thing
-            for thing in belongings.things
-            if thing.kind == kind and (thing.owner not in ("", belongings.content_owner) or thing.grants is not None)
-        ]
+        special = [thing for thing in special_things(belongings) if thing.kind == kind]
         cursor = await connection.execute(
             f"SELECT identity FROM unnest(%s::text[]) AS identity WHERE {resolver}(identity) IS NOT NULL",  # noqa: S608
             [[thing.identity for thing in special]],
@@ -276,22 +266,44 @@ async def _existing(connection: Connection, belongings: Belongings) -> list[Thin
     return found
 
 
-async def _give_thing(giver: _Giver, thing: Thing, content_owner: str) -> None:
+def special_things(belongings: Belongings) -> list[Thing]:
+    """Things that are not as they would be anyway."""
+    return [
+        thing
+        for thing in belongings.things
+        if thing.owner not in ("", belongings.content_owner) or thing.grants is not None
+    ]
+
+
+def gifts_of_things(belongings: Belongings, things: Sequence[Thing]) -> list[Gift]:
+    """Owners and grants of things, and default grants."""
+    return [
+        *(gift for thing in things for gift in _gifts_of_thing(thing, belongings.content_owner)),
+        *(gift for default in belongings.default_grants for gift in _default_gifts(default)),
+    ]
+
+
+def _gifts_of_thing(thing: Thing, content_owner: str) -> list[Gift]:
     kind, identity = sql.SQL(thing.kind), sql.SQL(thing.identity)  # quoted by the server
     what = f"{thing.kind.lower()} {thing.identity}"
+    gifts = []
     if thing.owner not in ("", content_owner):
-        owner = sql.Identifier(thing.owner)
-        await giver.run(sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, owner), f"The owner of {what}")
+        statement = sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, sql.Identifier(thing.owner))
+        gifts.append(Gift(f"The owner of {what}", statement))
     if thing.grants is not None:
-        await _grant(giver, thing.grants, sql.SQL("{} {}").format(kind, identity), what)
+        gifts += _grants(thing.grants, sql.SQL("{} {}").format(kind, identity), what)
+    return gifts
 
 
-async def _grant(giver: _Giver, grants: Sequence[Grant], target: sql.Composable, what: str) -> None:
+def _grants(grants: Sequence[Grant], target: sql.Composable, what: str) -> list[Gift]:
     """Replace the default grants of a target."""
+    gifts = []
     if not any(grant.column for grant in grants):
-        await giver.run(sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(target), f"Grants on {what}")
+        gifts.append(Gift(f"Grants on {what}", sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(target)))
     for grant in grants:
-        await giver.run(_grant_statement(grant, target), f"{grant.privilege} on {what} for {grant.grantee or 'PUBLIC'}")
+        who = grant.grantee or "PUBLIC"
+        gifts.append(Gift(f"{grant.privilege} on {what} for {who}", _grant_statement(grant, target)))
+    return gifts
 
 
 def _grant_statement(grant: Grant, target: sql.Composable) -> sql.Composed:
@@ -306,32 +318,36 @@ def _grant_statement(grant: Grant, target: sql.Composable) -> sql.Composed:
     )
 
 
-async def _give_default(giver: _Giver, default: DefaultGrant) -> None:
+def _default_gifts(default: DefaultGrant) -> list[Gift]:
     kind = _DEFAULT_KINDS.get(default.kind)
     if kind is None:
-        return
+        return []
     where = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {}").format(sql.Identifier(default.role))
     if default.schema is not None:
         where = sql.SQL("{} IN SCHEMA {}").format(where, sql.Identifier(default.schema))
     what = f"Default grants of {default.role}"
-    target = sql.SQL(kind)  # of our own table
+    target = sql.SQL(kind)
+    gifts = []
     if default.schema is None:
-        await giver.run(sql.SQL("{} REVOKE ALL ON {} FROM PUBLIC").format(where, target), what)
+        gifts.append(Gift(what, sql.SQL("{} REVOKE ALL ON {} FROM PUBLIC").format(where, target)))
     for grant in default.grants:
-        await giver.run(sql.SQL("{} {}").format(where, _grant_statement(grant, target)), what)
+        gifts.append(Gift(what, sql.SQL("{} {}").format(where, _grant_statement(grant, target))))
+    return gifts
 
 
-async def _give_database(giver: _Giver, belongings: Belongings, name: sql.Identifier) -> None:
-    database = belongings.database
+def _gifts_of_database(belongings: Belongings, name: sql.Identifier) -> list[Gift]:
+    gifts = []
     if belongings.database_grants is not None:
-        await _grant(giver, belongings.database_grants, sql.SQL("DATABASE {}").format(name), "the database")
+        gifts += _grants(belongings.database_grants, sql.SQL("DATABASE {}").format(name), "the database")
     for setting in belongings.settings:
-        await giver.run(_setting_statement(setting, name), f"The setting {setting.name}")
+        gifts.append(Gift(f"The setting {setting.name}", _setting_statement(setting, name)))
     for provider, label in belongings.labels:
         statement = sql.SQL("SECURITY LABEL FOR {} ON DATABASE {} IS {}")
-        await giver.run(statement.format(sql.Identifier(provider), name, label), "A security label")
-    limit = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(database.connection_limit))
-    await giver.run(limit, "The connection limit")
+        gifts.append(Gift("A security label", statement.format(sql.Identifier(provider), name, label)))
+    limit = sql.Literal(belongings.database.connection_limit)
+    statement = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}")
+    gifts.append(Gift("The connection limit", statement.format(name, limit)))
+    return gifts
 
 
 def _setting_statement(setting: Setting, name: sql.Identifier) -> sql.Composed:

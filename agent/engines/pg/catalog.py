@@ -13,8 +13,8 @@ import psycopg
 
 from agent.engines.pg.connection import Connection
 
-USER_SCHEMA = r"n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
-"""Condition on pg_namespace n."""
+USER_SCHEMA = r"n.nspname !~ '^(pg_|information_schema$|mathison_(kept|drop)_[0-9a-f]{12}_)'"
+"""Condition on pg_namespace n. What an import within the database keeps is not the app's any more."""
 _SIZE_WAIT_MILLISECONDS = 300
 MOST_DETAIL_BYTES = 1000
 """A header's detail holds 1 KiB."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from agent.engines.pg.catalog import (
     count_objects,
     estimate_bytes,
@@ -14,40 +17,45 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.exporting import explain_unreadable
 from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.ways import make_plan
-from agent.recipes.base import Capability, Description
 from common.errors import ServiceError, ToolFailedError
 
 MOST_OTHER_DATABASES = 20
 """Looked into for tables; a server with more is not one app's."""
 
 
-async def describe(settings: PostgresSettings, clients: Clients) -> Description:
+@dataclass(frozen=True)
+class Findings:
+    """An app's database as it is now; an obstacle is empty where there is none."""
+
+    export_obstacle: str
+    import_obstacle: str
+    version: str = ""
+    estimated_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+async def describe(settings: PostgresSettings, clients: Clients) -> Findings:
     """Never raises for an app that does not answer: that is an obstacle."""
     try:
         login = settings.app_login()
         async with connect(login) as connection:
             return await _describe(connection, login, settings, clients)
     except ServiceError as failure:
-        obstacle = Capability(failure.text)
-        return Description(
-            engine="postgresql",
-            can_export=obstacle,
-            can_import=obstacle,
-            details={"database": settings.database, "role": settings.user},
-        )
+        return Findings(failure.text, failure.text, details={"database": settings.database, "role": settings.user})
 
 
-async def _describe(connection: Connection, login: Login, settings: PostgresSettings, clients: Clients) -> Description:
+async def _describe(connection: Connection, login: Login, settings: PostgresSettings, clients: Clients) -> Findings:
     server = await look_at_server(connection)
     warnings = []
-    can_import, way, warning = await _can_import(settings)
+    import_obstacle, way, warning = await _import_obstacle(settings)
     if warning:
         warnings.append(warning)
-    can_export = await _can_export(connection, login, settings)
+    export_obstacle = await _export_obstacle(connection, login, settings)
     try:
         client = await clients.for_server(server.version_num)
     except ToolFailedError as failure:
-        can_export, dumper = Capability(failure.text), ""
+        export_obstacle, dumper = failure.text, ""
     else:
         dumper = client.version
         if not client.is_safe:
@@ -64,11 +72,10 @@ async def _describe(connection: Connection, login: Login, settings: PostgresSett
             "Export one of them with the option database."
         )
     counts = await count_objects(connection)
-    return Description(
-        engine="postgresql",
-        engine_version=server.version,
-        can_export=can_export,
-        can_import=can_import,
+    return Findings(
+        export_obstacle,
+        import_obstacle,
+        version=server.version,
         estimated_bytes=await estimate_bytes(connection),
         warnings=tuple(warnings),
         details={
@@ -81,24 +88,24 @@ async def _describe(connection: Connection, login: Login, settings: PostgresSett
     )
 
 
-async def _can_export(connection: Connection, login: Login, settings: PostgresSettings) -> Capability:
+async def _export_obstacle(connection: Connection, login: Login, settings: PostgresSettings) -> str:
     unreadable = await unreadable_tables(connection)
     if not unreadable:
-        return Capability()
+        return ""
     if admin := settings.admin_login():
         async with connect(admin.to(login.database)) as as_admin:
             if not await unreadable_tables(as_admin):
-                return Capability()
-    return Capability(explain_unreadable(login, unreadable))
+                return ""
+    return explain_unreadable(login, unreadable)
 
 
-async def _can_import(settings: PostgresSettings) -> tuple[Capability, str, str]:
-    """Whether, by which way, and what to know of it."""
+async def _import_obstacle(settings: PostgresSettings) -> tuple[str, str, str]:
+    """The obstacle, the way, and what to know of it."""
     try:
         plan = await make_plan(settings)
     except ServiceError as failure:
-        return Capability(failure.text), "", ""
-    return Capability(plan.obstacle), plan.way.value, plan.warning
+        return failure.text, "", ""
+    return plan.obstacle, plan.way.value, plan.warning
 
 
 async def _others_with_tables(connection: Connection, login: Login) -> list[str]:

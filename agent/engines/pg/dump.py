@@ -111,7 +111,7 @@ async def end_leftovers(connection: Connection, app_id: str) -> None:
 
 def pg_dump_argv(client: Client, form: DumpForm) -> list[str]:
     """What is left out, and why: owners and grants belong to the server, not the data; subscriptions hold passwords of
-    other servers; tablespaces are places on a disk.
+    other servers; tablespaces are places on a disk; what an import within the database keeps is not the app's any more.
     """
     argv = [
         client.program("pg_dump"),
@@ -120,6 +120,7 @@ def pg_dump_argv(client: Client, form: DumpForm) -> list[str]:
         "--no-privileges",
         "--no-subscriptions",
         "--no-tablespaces",
+        "--exclude-schema=mathison_kept_*",
         f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
     ]
     if form is not DumpForm.CUSTOM:

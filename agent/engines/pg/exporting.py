@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
 
 from agent.engines.pg.catalog import (
     ServerFacts,
@@ -19,28 +22,31 @@ from agent.engines.pg.catalog import (
 from agent.engines.pg.clients import Client, Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.dump import DumpForm, dump, end_leftovers
-from agent.recipes.base import Export, ExportOptions, Progress, Step
+from agent.steps import Progress, Step
 from common.errors import AppUnavailableError, SourceUnreadableError
 from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION
 
 CUSTOM_SHRINKS_BY = 4
 """pg_dump compresses a custom archive before we see its bytes; SQL text shrinks about so much."""
 _MOST_NAMES = 10
 
 
+@dataclass(frozen=True)
+class DatabaseExport:
+    """An archive that is about to flow; `chunks` ends normally only when it is whole."""
+
+    header: ArchiveHeader
+    chunks: AsyncGenerator[bytes, None]
+
+
 @asynccontextmanager
 async def export_database(
-    logins: Sequence[Login],
-    options: ExportOptions,
-    progress: Progress,
-    *,
-    form: DumpForm,
-    clients: Clients,
-    made_by: str,
-) -> AsyncIterator[Export]:
+    logins: Sequence[Login], known: ArchiveHeader, progress: Progress, *, form: DumpForm, clients: Clients
+) -> AsyncIterator[DatabaseExport]:
     """A database as an archive, read by the first of `logins` that may read all of it.
 
+    Args:
+        known: what the caller knows for the archive's header: the app, who makes it, names of file and format.
     Raises:
         SourceUnreadableError: none may; names the tables.
         AppUnavailableError: no server, no database, or it refuses the role.
@@ -48,17 +54,17 @@ async def export_database(
     progress.step(Step.PREPARING)
     login = await _find_reader(logins)
     async with connect(login) as connection:
-        await end_leftovers(connection, options.app_id)
+        await end_leftovers(connection, known.app_id)
         server = await look_at_server(connection)
         client = await clients.for_server(server.version_num)
-        header = await _make_header(connection, login, server, client, options, form, made_by=made_by)
+        header = await _make_header(connection, login, server, client, known)
         estimate = asyncio.create_task(_estimate(connection, progress, form), name="estimate the size of an export")
         try:
             async with dump(
-                login, client, form=form, header=header, app_id=options.app_id, on_read=progress.read
+                login, client, form=form, header=header, app_id=known.app_id, on_read=progress.read
             ) as chunks:
                 progress.step(Step.TRANSFERRING)
-                yield Export(header=header, chunks=chunks, counts=dict(header.counts))
+                yield DatabaseExport(header, chunks)
         finally:
             estimate.cancel()
             await asyncio.gather(estimate, return_exceptions=True)
@@ -86,14 +92,7 @@ def explain_unreadable(login: Login, unreadable: Sequence[str]) -> str:
 
 
 async def _make_header(
-    connection: Connection,
-    login: Login,
-    server: ServerFacts,
-    client: Client,
-    options: ExportOptions,
-    form: DumpForm,
-    *,
-    made_by: str,
+    connection: Connection, login: Login, server: ServerFacts, client: Client, known: ArchiveHeader
 ) -> ArchiveHeader:
     database = await look_at_database(connection, login.database)
     if database is None:
@@ -108,19 +107,13 @@ async def _make_header(
         "dumped_by": f"pg_dump {client.version}",
         **await describe_content(connection),
     }
-    return ArchiveHeader(
-        recipe="postgresql",
-        format=form.value,
-        format_version=0 if form is DumpForm.CUSTOM else FORMAT_VERSION,
+    return msgspec.structs.replace(
+        known,
         engine="postgresql",
         engine_version=server.version,
-        made_by=made_by,
         created_at=dt.datetime.now(dt.UTC),
-        app_id=options.app_id,
         counts=await count_objects(connection),
         details={name: value for name, value in details.items() if value},
-        media_type=options.format.media_type,
-        file_name=options.file_name,
     )
 
 

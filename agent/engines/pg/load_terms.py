@@ -4,6 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from agent.engines.pg.clients import Clients
+from agent.limits import Limits
+from agent.steps import Progress, Step
+
+
+class SwapOutcomeUnknownError(Exception):
+    """The server went away while a swap was being committed; `is_imported` finds out once it is back."""
+
+
+@dataclass(frozen=True)
+class LoadSurroundings:
+    """What loading needs besides a database."""
+
+    clients: Clients
+    spool_directory: Path
+    limits: Limits
+    sessions: int
+
+
+class LoadProgressOf:
+    """What the loader says, told as a recipe's progress."""
+
+    def __init__(self, progress: Progress, step: Step) -> None:
+        self._progress = progress
+        self._step = step
+
+    def read(self, size_bytes: int) -> None:
+        self._progress.read(size_bytes)
+
+    def note(self, sentence: str) -> None:
+        self._progress.step(self._step, sentence)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from agent.processes import Child, Command, feed, start
 from common.errors import ServiceError, ToolFailedError, make_error
 
 MODULE = "agent.engines.pg.loader_child"
+SESSION_NAME = "mathison-load"
+"""The application_name of the sessions that load."""
 LENGTH_BYTES = 4
 _JAIL = Jail(address_space_bytes=2 << 30)
 """Room for a statement of the largest size in a few copies; without such it uses 50 MiB."""
@@ -61,7 +63,7 @@ async def load_sql(
                 "dbname": login.database,
                 "user": login.user,
                 "password": login.password,
-                "application_name": "mathison-data",
+                "application_name": SESSION_NAME,
                 "connect_timeout": 10,
                 "gssencmode": "disable",
             },

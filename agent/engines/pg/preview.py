@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from agent.engines.pg.catalog import USER_SCHEMA, count_objects, no_member
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.load import Loaded
-from agent.recipes.base import Preview
 from common.headers import ArchiveHeader
 
 _MOST_NAMES = 10
@@ -37,7 +36,18 @@ async def look_at_content(connection: Connection) -> Content:
     )
 
 
-def make_preview(before: Content, after: Content, loaded: Loaded, *, warnings: Iterable[str]) -> Preview:
+@dataclass(frozen=True)
+class Changes:
+    """What an import would change; the attributes are those of recipes.base.Preview."""
+
+    changes: tuple[str, ...]
+    counts_now: Mapping[str, int]
+    counts_after: Mapping[str, int]
+    warnings: tuple[str, ...]
+    header: ArchiveHeader
+
+
+def changes_between(before: Content, after: Content, loaded: Loaded, *, warnings: Iterable[str]) -> Changes:
     """What to tell about an import that is ready."""
     rows = loaded.counts.get("rows", after.rows)
     changes = [
@@ -45,18 +55,33 @@ def make_preview(before: Content, after: Content, loaded: Loaded, *, warnings: I
         *_named("New tables", after.tables - before.tables),
         *_named("Tables that will be gone", before.tables - after.tables),
     ]
-    deferred = [f"{one.kind} {one.name}" for one in loaded.deferred]
-    return Preview(
+    return Changes(
         changes=tuple(changes),
         counts_now=before.counts,
         counts_after={**after.counts, "rows": rows},
-        warnings=(
-            *warnings,
-            *loaded.warnings,
-            *_named("Left out, because only a superuser can make them, and not safely from a file", deferred),
-        ),
+        warnings=(*warnings, *loaded.warnings, *_deferred(loaded)),
         header=loaded.header or _header_of(loaded),
     )
+
+
+def changes_by_file(before: Content, loaded: Loaded, *, warnings: Iterable[str]) -> Changes:
+    """What to tell about an import of which only the file was read."""
+    tables = loaded.counts.get("tables", 0)
+    return Changes(
+        changes=(
+            f"Now {_tables(before)} with about {before.rows:,} rows; the file has {tables:,} tables and "
+            f"{loaded.counts.get('large_objects', 0):,} large objects.",
+        ),
+        counts_now=before.counts,
+        counts_after={"tables": tables},
+        warnings=(*warnings, *loaded.warnings, *_deferred(loaded)),
+        header=loaded.header or _header_of(loaded),
+    )
+
+
+def _deferred(loaded: Loaded) -> Sequence[str]:
+    names = [f"{one.kind} {one.name}" for one in loaded.deferred]
+    return _named("Left out, because they cannot be made safely from a file", names)
 
 
 def _header_of(loaded: Loaded) -> ArchiveHeader:

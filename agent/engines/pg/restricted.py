@@ -31,6 +31,8 @@ _LEFT_OUT = re.compile(
 """What an import has no need of: the database is empty, and owners and grants are not taken from a file."""
 _TRANSACTION = re.compile(rb"(?:BEGIN|COMMIT)\s*\Z", re.IGNORECASE)
 """pg_dump writes these around large objects."""
+_PUBLICATION = re.compile(rb'(?:CREATE|ALTER|COMMENT\s+ON)\s+PUBLICATION\s+("(?:[^"]|"")*+"|[\w$]++)', _I)
+"""In the app's own database one of that name may be there already, for the previous tables."""
 _LITERAL = rb"(?:-?\d++|true|false|E?'(?:[^'\\]|''|\\.)*+')"
 _CALL = re.compile(
     rb"SELECT\s+pg_catalog\.(?:(?:setval|lo_create|lo_open|lowrite|lo_close|lo_unlink)\(|set_config\((?='search_path'))"
@@ -66,6 +68,8 @@ class RestrictedJudge(Judge):
         Raises:
             TextError: pg_dump writes no such statement.
         """
+        if self._is_in_transaction and (publication := _PUBLICATION.match(text)):
+            return Decision(Way.DEFER, "publication", publication[1])
         if _TRANSACTION.match(text):
             return Decision(Way.SKIP) if self._is_in_transaction else RUN
         if _LEFT_OUT.match(text) or _STATISTICS.match(text):

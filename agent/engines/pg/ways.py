@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from agent.engines.pg.catalog import DatabaseFacts, ServerFacts, look_at_database, look_at_server
 from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.moving import not_movable
 from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError
+
+_MOST_NAMES = 5
 
 
 class Way(enum.Enum):
@@ -51,6 +54,12 @@ class Plan:
         if self.obstacle or not self.has_own_rights:
             return ""
         missing = _missing(self.login, self.server, self.database)
+        if self.way is Way.SAME_DATABASE:
+            return (
+                f"Role {self.login.user} may not make databases, so an import goes into the app's own, and the app "
+                f"waits while it is loaded. Only statements that pg_dump writes are run. Better: {missing} Or an "
+                "admin_user for the agent."
+            )
         return (
             f"Role {self.login.user} may not make a role to load imports with, so a file is loaded with the app's own "
             f"rights, and only statements that pg_dump writes are run. Safer: {missing} Or an admin_user for the agent."
@@ -63,24 +72,25 @@ async def make_plan(settings: PostgresSettings) -> Plan:
     Raises:
         AppUnavailableError: the server does not answer or refuses a role.
     """
-    app = settings.app_login()
-    admin = settings.admin_login()
     plans = []
-    for login in (admin, app.to(settings.safe_maintenance_database)):
-        if login is None:
-            continue
-        async with connect(login) as connection:
-            plans.append(await _plan_of(connection, login, app))
+    if (admin := settings.admin_login()) is not None:
+        async with connect(admin) as connection:
+            plans.append(await _plan_of(connection, admin, settings))
         if plans[-1].rank == (False, False, False):
-            break
+            return plans[-1]
+    # Into its own database: the other one may be closed to it.
+    app = settings.app_login()
+    async with connect(app) as connection:
+        plans.append(await _plan_of(connection, app, settings))
     return min(plans, key=lambda plan: plan.rank)
 
 
-async def _plan_of(connection: Connection, login: Login, app: Login) -> Plan:
+async def _plan_of(connection: Connection, role: Login, settings: PostgresSettings) -> Plan:
+    login = role.to(settings.safe_maintenance_database)
     server = await look_at_server(connection)
-    database = await look_at_database(connection, app.database)
+    database = await look_at_database(connection, settings.database)
     if database is None:
-        raise AppUnavailableError(f"{login.place} has no database {app.database}.")
+        raise AppUnavailableError(f"{login.place} has no database {settings.database}.")
     if server.is_replica:
         obstacle = f"{login.place} is a read-only replica; import into its primary."
         return Plan(Way.BESIDE, login, server, database, obstacle=obstacle)
@@ -88,11 +98,26 @@ async def _plan_of(connection: Connection, login: Login, app: Login) -> Plan:
         return Plan(Way.BESIDE, login, server, database)
     if server.may_create_databases and database.is_owned:
         return Plan(Way.BESIDE, login, server, database, has_own_rights=True)
-    obstacle = (
-        f"Role {login.user} may not import: it has no right to make a database beside {database.name}. A superuser can "
-        f"give it: {_missing(login, server, database)} Or give the agent an admin_user."
-    )
-    return Plan(Way.BESIDE, login, server, database, obstacle=obstacle)
+    obstacle = ""
+    if reason := await _why_not_within(connection, role, settings):
+        obstacle = (
+            f"Role {login.user} may not make a database beside {database.name}, nor import within it: {reason} A "
+            f"superuser can allow it: {_missing(login, server, database)} Or give the agent an admin_user."
+        )
+    return Plan(Way.SAME_DATABASE, role.to(settings.database), server, database, has_own_rights=True, obstacle=obstacle)
+
+
+async def _why_not_within(connection: Connection, role: Login, settings: PostgresSettings) -> str:
+    """What keeps a role from an import within the app's database; empty for nothing."""
+    if role.database != settings.database:
+        return "it is not the app's own role."
+    cursor = await connection.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
+    if await cursor.fetchone() != (True,):
+        return "it may not create schemas there."
+    if others := await not_movable(connection):
+        more = f" and {len(others) - _MOST_NAMES:,} more" if len(others) > _MOST_NAMES else ""
+        return f"not everything there can be moved by it ({', '.join(others[:_MOST_NAMES])}{more})."
+    return ""
 
 
 def _missing(login: Login, server: ServerFacts, database: DatabaseFacts) -> str:

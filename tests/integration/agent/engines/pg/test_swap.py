@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from agent.engines.pg import beside, swap
-from agent.engines.pg.beside import SwapOutcomeUnknownError
 from agent.engines.pg.connection import Connection
+from agent.engines.pg.load_terms import SwapOutcomeUnknownError
 from agent.engines.pg.names import kept_name, new_name
 from agent.engines.pg.swap import Rename
 from agent.recipes.base import Recovered

@@ -1,0 +1,254 @@
+"""SQL that takes a database's content aside within the database and brings it back.
+
+A schema of the app's own is renamed. In `public`, and in a schema that an extension uses, each object that no extension
+owns is moved alone (moving the extension fails: its objects belong to the superuser). What is kept lies in schemas
+called mathison_kept_<key>_<n>, whose comments say what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from psycopg import sql
+
+from agent.engines.pg.catalog import USER_SCHEMA, no_member
+from agent.engines.pg.connection import Connection
+
+_OWNED_SEQUENCE = (
+    "EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid"
+    " AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))"
+)
+_OTHER_CATALOGS = {
+    "pg_operator": ("oprnamespace", "oprowner"),
+    "pg_opclass": ("opcnamespace", "opcowner"),
+    "pg_opfamily": ("opfnamespace", "opfowner"),
+    "pg_collation": ("collnamespace", "collowner"),
+    "pg_conversion": ("connamespace", "conowner"),
+    "pg_ts_dict": ("dictnamespace", "dictowner"),
+    "pg_ts_config": ("cfgnamespace", "cfgowner"),
+    "pg_statistic_ext": ("stxnamespace", "stxowner"),
+}
+
+
+def _movable() -> str:
+    """Query of everything that has a schema and is moved by its own statement: schema, kind, identity, owner."""
+    relations = f"""
+        SELECT c.relnamespace AS schema, c.relowner AS owner, c.oid::regclass::text AS identity,
+               CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+                    WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END AS kind
+          FROM pg_class c
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND {no_member("pg_class", "c.oid")}
+           AND NOT (c.relkind = 'S' AND {_OWNED_SEQUENCE})
+        UNION ALL
+        SELECT p.pronamespace, p.proowner, p.oid::regprocedure::text, 'ROUTINE' FROM pg_proc p
+         WHERE {no_member("pg_proc", "p.oid")}
+           AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid
+                              AND i.deptype = 'i')
+        UNION ALL
+        SELECT t.typnamespace, t.typowner, t.oid::regtype::text, 'TYPE' FROM pg_type t
+         WHERE (t.typtype IN ('e', 'd', 'r', 'm') OR t.typtype = 'b' AND t.typcategory <> 'A')
+           AND {no_member("pg_type", "t.oid")}
+    """  # noqa: S608  # of this module, here and below
+    for catalog, (namespace, owner) in _OTHER_CATALOGS.items():
+        relations += f"""
+        UNION ALL
+        SELECT x.{namespace}, x.{owner}, (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity,
+               {"'STATISTICS'" if catalog == "pg_statistic_ext" else _KIND.format(catalog)}
+          FROM {catalog} x WHERE x.oid >= 16384 AND {no_member(catalog, "x.oid")}
+        """  # noqa: S608
+    return relations
+
+
+_KIND = "(pg_identify_object('{0}'::regclass, x.oid, 0)).type"
+_MOVABLE = _movable()
+
+
+class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """The comment on a schema with previous content.
+
+    Attributes:
+        of: the schema's own name; empty for the one that holds large objects.
+        was_moved: its objects were moved here one by one.
+        comment: the schema's own.
+        extensions: on the schema for large objects: those that the database had.
+    """
+
+    mathison_data: int = 1
+    of: str
+    was_moved: bool
+    comment: str | None = None
+    extensions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A schema of the app."""
+
+    name: str
+    comment: str | None
+    can_be_renamed: bool
+
+
+def kept_prefix(key: str) -> str:
+    """How the names of an import's kept schemas begin."""
+    return f"mathison_kept_{key}_"
+
+
+async def app_schemas(connection: Connection) -> list[Schema]:
+    """The app's schemas in the connected database."""
+    cursor = await connection.execute(f"""
+        SELECT n.nspname, obj_description(n.oid, 'pg_namespace'),
+               n.nspname <> 'public' AND pg_has_role(n.nspowner, 'USAGE')
+               AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid)
+               AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_depend e
+                                 ON e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e'
+                                WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid)
+          FROM pg_namespace n WHERE {USER_SCHEMA} AND {no_member("pg_namespace", "n.oid")} ORDER BY n.nspname
+    """)  # noqa: S608
+    return [Schema(*row) for row in await cursor.fetchall()]
+
+
+async def not_movable(connection: Connection) -> list[str]:
+    """Objects that the connected role cannot move.
+
+    Those that are not its own; and range types in a schema that is not renamed, since their constructors belong to the
+    superuser and stay behind.
+    """
+    moved = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
+    cursor = await connection.execute(
+        f"""
+        SELECT lower(m.kind) || ' ' || m.identity FROM ({_MOVABLE}) AS m JOIN pg_namespace n ON n.oid = m.schema
+         WHERE {USER_SCHEMA} AND NOT pg_has_role(m.owner, 'USAGE')
+        UNION ALL
+        SELECT 'range type ' || t.oid::regtype FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+         WHERE n.nspname = ANY(%s) AND t.typtype = 'r' AND {no_member("pg_type", "t.oid")}
+        UNION ALL
+        SELECT 'large object ' || oid FROM pg_largeobject_metadata WHERE NOT pg_has_role(lomowner, 'USAGE')
+         ORDER BY 1
+        """,  # noqa: S608
+        [moved],
+    )
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def move_statements(connection: Connection, source: str, target: str) -> list[sql.Composed]:
+    """Statements that move all objects of a schema but those of extensions."""
+    cursor = await connection.execute(
+        f"SELECT m.kind, m.identity FROM ({_MOVABLE}) AS m WHERE m.schema = to_regnamespace(quote_ident(%s))",  # noqa: S608
+        [source],
+    )
+    return [
+        sql.SQL("ALTER {} {} SET SCHEMA {}").format(sql.SQL(kind), sql.SQL(identity), sql.Identifier(target))
+        for kind, identity in await cursor.fetchall()
+    ]
+
+
+async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
+    """Statements that take the app's content aside. The first kept schema holds large objects, if any."""
+    prefix = kept_prefix(key)
+    label = KeptSchema(of="", was_moved=False, extensions=tuple(await extensions_of(connection)))
+    statements = [*_make_schema(prefix + "0", label), *_keep_large_objects(prefix + "0")]
+    for number, schema in enumerate(await app_schemas(connection), start=1):
+        kept = sql.Identifier(prefix + str(number))
+        label = KeptSchema(of=schema.name, was_moved=not schema.can_be_renamed, comment=schema.comment)
+        if schema.can_be_renamed:
+            statements.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(schema.name), kept))
+            statements.append(_comment(kept, msgspec.json.encode(label).decode()))
+        else:
+            statements += _make_schema(prefix + str(number), label)
+            statements += await move_statements(connection, schema.name, prefix + str(number))
+    return statements
+
+
+async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema]:
+    """An import's kept schemas by name; empty when there are none."""
+    cursor = await connection.execute(
+        "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE starts_with(nspname, %s)"
+        " ORDER BY nspname",
+        [kept_prefix(key)],
+    )
+    return {name: msgspec.json.decode(comment or "", type=KeptSchema) for name, comment in await cursor.fetchall()}
+
+
+async def kept_keys(connection: Connection) -> set[str]:
+    """Keys of the imports that keep previous content in the connected database."""
+    cursor = await connection.execute(
+        "SELECT DISTINCT substr(nspname, 15, 12) FROM pg_namespace WHERE nspname ~ '^mathison_kept_[0-9a-f]{12}_'"
+    )
+    return {key for (key,) in await cursor.fetchall()}
+
+
+async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
+    """Statements that drop the app's present content and put the kept in its place."""
+    kept = await kept_schemas(connection, key)
+    moved = {label.of for label in kept.values() if label.was_moved}
+    statements: list[sql.Composed] = []
+    for number, schema in enumerate(await app_schemas(connection)):
+        if schema.name not in moved:
+            statements.append(_drop(schema.name))
+            continue
+        aside = f"mathison_drop_{key}_{number}"
+        statements.append(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(aside)))
+        statements += await move_statements(connection, schema.name, aside)
+        statements.append(_drop(aside))
+    for name, label in kept.items():
+        if label.of and label.was_moved:
+            statements += await move_statements(connection, name, label.of)
+            statements.append(_drop(name))
+        elif label.of:
+            original = sql.Identifier(label.of)
+            statements.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(name), original))
+            statements.append(_comment(original, label.comment))
+        else:
+            new = [one for one in await extensions_of(connection) if one not in label.extensions]
+            statements += [sql.SQL("DROP EXTENSION IF EXISTS {} CASCADE").format(sql.Identifier(one)) for one in new]
+            statements += [*_restore_large_objects(name), _drop(name)]
+    return statements
+
+
+async def extensions_of(connection: Connection) -> list[str]:
+    """Extensions of the connected database."""
+    cursor = await connection.execute("SELECT extname FROM pg_extension ORDER BY extname")
+    return [name for (name,) in await cursor.fetchall()]
+
+
+def _make_schema(name: str, label: KeptSchema) -> list[sql.Composed]:
+    identifier = sql.Identifier(name)
+    return [
+        sql.SQL("CREATE SCHEMA {}").format(identifier),
+        _comment(identifier, msgspec.json.encode(label).decode()),
+    ]
+
+
+def _comment(schema: sql.Identifier, text: str | None) -> sql.Composed:
+    return sql.SQL("COMMENT ON SCHEMA {} IS {}").format(schema, sql.Literal(text))
+
+
+def _drop(schema: str) -> sql.Composed:
+    return sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema))
+
+
+def _keep_large_objects(schema: str) -> Sequence[sql.Composed]:
+    """They have no schema, and the import brings the same numbers; so their content becomes rows."""
+    return [
+        sql.SQL(
+            "CREATE TABLE {} AS SELECT oid AS number, lo_get(oid) AS content,"
+            " obj_description(oid, 'pg_largeobject') AS comment FROM pg_largeobject_metadata"
+        ).format(sql.Identifier(schema, "large_objects")),
+        sql.SQL("SELECT lo_unlink(oid) FROM pg_largeobject_metadata").format(),
+    ]
+
+
+def _restore_large_objects(schema: str) -> Sequence[sql.Composed]:
+    table = sql.Identifier(schema, "large_objects")
+    comments = (
+        "DO $do$ DECLARE one record; BEGIN FOR one IN SELECT number, comment FROM {} WHERE comment IS NOT NULL LOOP"
+        " EXECUTE format('COMMENT ON LARGE OBJECT %s IS %L', one.number, one.comment); END LOOP; END $do$"
+    )
+    return [
+        sql.SQL("SELECT lo_unlink(oid) FROM pg_largeobject_metadata").format(),
+        sql.SQL("SELECT lo_from_bytea(number, content) FROM {}").format(table),
+        sql.SQL(comments).format(table),
+    ]

@@ -1,0 +1,260 @@
+"""The way of an import for who may not make databases: within the app's own, in one transaction.
+
+What is there is moved aside, the upload is loaded in its place, and the transaction is committed when all of it held.
+Nothing is loaded before `restore`, since there is no other place; staging reads the file to its end and judges it. The
+upload runs with the app's own rights, so only statements that pg_dump writes are run, each alone (none of them ends the
+transaction), and before the commit the server itself says whether what was moved aside is untouched. The app waits
+while the upload is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from agent.engines.pg.connection import Connection, connect
+from agent.engines.pg.dump import DumpForm, dump
+from agent.engines.pg.load import Loaded, load
+from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
+from agent.engines.pg.loader_process import SESSION_NAME
+from agent.engines.pg.moving import bring_back, extensions_of, kept_keys, kept_schemas
+from agent.engines.pg.names import session_name
+from agent.engines.pg.own_rights import look_outside, require_same_outside
+from agent.engines.pg.preview import Changes, changes_by_file, look_at_content
+from agent.engines.pg.spool import Room, write_all
+from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
+from agent.engines.pg.ways import Plan
+from agent.steps import Progress, Step
+from common.errors import AppBusyError, NothingToUndoError, ServiceError, ToolFailedError, TransferNotFoundError
+from common.frames import CHUNK_BYTES
+from common.headers import ArchiveHeader
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SameDatabase:
+    """An app's database, seen by a role that owns what is in it.
+
+    Attributes:
+        plan: its login leads into the app's database.
+    """
+
+    plan: Plan
+    app_id: str
+    surroundings: LoadSurroundings
+
+    async def stage(self, chunks: AsyncIterator[bytes], key: str, progress: Progress) -> Changes:
+        """Keep the upload in a file and read it to its end; the server is only looked at."""
+        self._remove_files()
+        async with self._connect(key) as connection:
+            before = await look_at_content(connection)
+            extensions = await extensions_of(connection)
+            kept = await kept_keys(connection)
+        room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
+        file = os.open(self._upload_file(key), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            async with aclosing(_copied(chunks, file, room)) as copied:
+                terms = Terms(is_restricted=True, is_check=True)
+                loaded = await self._load(copied, progress, terms, extensions)
+                async for _ in copied:  # a format may end before its file does
+                    pass
+        finally:
+            os.close(file)
+        warnings = ["The app waits while the file is loaded into its own database."]
+        if len(kept) > 1:
+            names = ", ".join(f"mathison_kept_{other}_*" for other in sorted(kept))
+            warnings.append(f"Schemas of earlier imports are still there; drop those that are not needed: {names}.")
+        return changes_by_file(before, loaded, warnings=warnings)
+
+    async def restore(self, key: str, progress: Progress) -> None:
+        """Exchange the content; on failure it is as before.
+
+        Raises:
+            TransferNotFoundError: the upload is gone.
+            AppBusyError: the app's transactions hold its tables.
+            SwapOutcomeUnknownError: the server went away in the middle.
+        """
+        if not self._upload_file(key).exists():
+            raise TransferNotFoundError("The file that was staged is gone.")
+        progress.step(Step.RESTORING, "copying the previous data first")
+        await self._copy_previous(key)
+        async with self._connect(key) as connection:
+            before = await relations(connection)
+            outside = await look_outside(connection)
+            extensions = await extensions_of(connection)
+            terms = await make_terms(connection, self.plan.database, key)
+        progress.step(Step.RESTORING, "loading the file; the app waits")
+        try:
+            async with aclosing(_read(self._upload_file(key))) as chunks:
+                await self._load(chunks, progress, terms, extensions)
+            await require_same_outside(outside, self.plan.login)
+        except ServiceError as failure:
+            await self._take_back(key, before, failure)
+            raise
+        self._remove_files()
+        await self._analyze(key)
+
+    async def undo(self, key: str, _progress: Progress) -> None:
+        """Drop the imported content, with what the app wrote since, and bring the previous back.
+
+        Raises:
+            NothingToUndoError: it is gone.
+            AppBusyError, SwapOutcomeUnknownError: as in `restore`.
+        """
+        try:
+            async with self._connect(key) as connection:
+                if not await kept_schemas(connection, key):
+                    raise NothingToUndoError("The schemas with the previous data are gone.")
+                await _bring_back(connection, key)
+        except (NothingToUndoError, AppBusyError):
+            raise
+        except ServiceError as failure:
+            try:
+                is_imported = await self.is_imported(key)
+            except ServiceError:
+                raise SwapOutcomeUnknownError(failure.text) from failure
+            if is_imported:
+                raise
+
+    async def is_imported(self, key: str) -> bool:
+        """Which content the app has: the swap is one transaction, so the kept schemas say it."""
+        async with self._connect(key) as connection:
+            await _end_loaders(connection)
+            return bool(await kept_schemas(connection, key))
+
+    async def discard(self, key: str) -> None:
+        """Drop the previous content and the files, whatever there is of them."""
+        async with self._connect(key) as connection:
+            await _end_loaders(connection)
+            for name in await kept_schemas(connection, key):
+                await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        self._remove_files()
+
+    def _connect(self, key: str) -> AbstractAsyncContextManager[Connection]:
+        return connect(self.plan.login, application_name=session_name(key))
+
+    # Files: at most one import is staged or restored at a time, so all of them are its own.
+
+    def _upload_file(self, key: str) -> Path:
+        return self.surroundings.spool_directory / f"import-{key}.upload"
+
+    def _previous_file(self, key: str) -> Path:
+        return self.surroundings.spool_directory / f"import-{key}.previous"
+
+    def _remove_files(self) -> None:
+        for file in self.surroundings.spool_directory.glob("import-*"):
+            file.unlink()
+
+    async def _copy_previous(self, key: str) -> None:
+        """A dump of the present content, for the case that nothing else helps."""
+        room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
+        client = await self.surroundings.clients.for_server(self.plan.server.version_num)
+        file = os.open(self._previous_file(key), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            async with dump(
+                self.plan.login,
+                client,
+                form=DumpForm.CUSTOM,
+                header=ArchiveHeader(),
+                app_id=self.app_id,
+                on_read=lambda _: None,
+            ) as chunks:
+                async for chunk in chunks:
+                    await asyncio.to_thread(write_all, file, chunk, room)
+            await asyncio.to_thread(os.fsync, file)
+        finally:
+            os.close(file)
+
+    async def _load(
+        self, chunks: AsyncIterator[bytes], progress: Progress, terms: Terms, extensions: list[str]
+    ) -> Loaded:
+        return await load(
+            chunks,
+            self.plan.login,
+            server_version_num=self.plan.server.version_num,
+            clients=self.surroundings.clients,
+            spool_directory=self.surroundings.spool_directory,
+            limits=self.surroundings.limits,
+            pre_created_extensions=frozenset(extensions),
+            progress=LoadProgressOf(progress, Step.TRANSFERRING if terms.is_check else Step.RESTORING),
+            sessions=1,
+            terms=terms,
+        )
+
+    async def _take_back(self, key: str, before: frozenset[int], failure: ServiceError) -> None:
+        """After a failure: see that the transaction left nothing, and undo it where it did."""
+        try:
+            async with self._connect(key) as connection:
+                await _end_loaders(connection)
+                if await kept_schemas(connection, key):
+                    await _bring_back(connection, key)
+                missing = before - await relations(connection)
+        except ServiceError as obstacle:
+            raise SwapOutcomeUnknownError(obstacle.text) from failure
+        if missing:
+            saved = self._previous_file(key).rename(self.surroundings.spool_directory / f"previous-{key}.dump")
+            raise ToolFailedError(
+                f"The import failed and {len(missing)} tables of before are gone. A dump of them is in {saved} beside "
+                "the agent.",
+                next_step="Restore that dump with pg_restore, then find out what dropped the tables.",
+            ) from failure
+        self._previous_file(key).unlink()
+
+    async def _analyze(self, key: str) -> None:
+        try:
+            async with self._connect(key) as connection:
+                await connection.execute("ANALYZE")
+        except ServiceError as failure:
+            _log.warning("Statistics were not gathered.", action="analyze", error=failure.text)
+
+
+async def _bring_back(connection: Connection, key: str) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'")
+            for statement in await bring_back(connection, key):
+                await connection.execute(statement)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as failure:
+        raise AppBusyError(
+            f"The app holds its tables: {failure.diag.message_primary}. Nothing was changed.",
+            next_step="Stop the app or end its transactions, then repeat the step.",
+        ) from failure
+
+
+async def _end_loaders(connection: Connection) -> None:
+    """End a loader that an agent which was killed left, and its transaction with it."""
+    mine = (
+        "FROM pg_stat_activity WHERE application_name = %s AND usename = current_user AND datname = current_database()"
+    )
+    await connection.execute(f"SELECT pg_terminate_backend(pid) {mine}", [SESSION_NAME])
+    for _ in range(200):
+        cursor = await connection.execute(f"SELECT pid {mine}", [SESSION_NAME])
+        if await cursor.fetchone() is None:
+            return
+        await asyncio.sleep(0.05)
+    raise AppBusyError("A session of an earlier import does not end.", next_step="See pg_stat_activity.")
+
+
+async def _copied(chunks: AsyncIterator[bytes], file: int, room: Room) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        await asyncio.to_thread(write_all, file, chunk, room)
+        yield chunk
+    await asyncio.to_thread(os.fsync, file)
+
+
+async def _read(path: Path) -> AsyncGenerator[bytes, None]:
+    file = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while chunk := await asyncio.to_thread(os.read, file, CHUNK_BYTES):
+            yield chunk
+    finally:
+        os.close(file)

@@ -1,0 +1,445 @@
+"""Imports within the app's own database, for a role that may not make another."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+
+from agent.engines.pg import load as loading
+from agent.engines.pg import same_database, transaction
+from agent.engines.pg.load import Loaded
+from agent.recipes.base import Recovered
+from common.errors import (
+    AppBusyError,
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveRefusedError,
+    NothingToUndoError,
+    ServiceError,
+    ToolFailedError,
+    TransferNotFoundError,
+)
+from tests.fakes.imports import MemoryRecord
+from tests.integration.agent.engines.pg.apps import PostgresApp, until
+from tests.integration.agent.engines.pg.conftest import MakeApp
+
+
+@pytest.fixture
+def modest(make_app: MakeApp) -> PostgresApp:
+    """An app whose role owns its database and has no right besides."""
+    return make_app(has_admin=False)
+
+
+def unsealed(archive: bytes) -> bytes:
+    """Without the seal, which a changed file would break."""
+    return b"\n".join(line for line in archive.split(b"\n") if not line.startswith(b"-- mathison-data"))
+
+
+def with_trap(archive: bytes, trap: str) -> bytes:
+    """A dump of a table t, with something before it."""
+    return unsealed(archive).replace(b"\nCREATE TABLE public.t ", trap.encode() + b"\nCREATE TABLE public.t ")
+
+
+@pytest.mark.parametrize("major", [13, 14, 15, 17, 18])
+@pytest.mark.parametrize("form", ["sql.gz", "custom"])
+async def test_an_import_and_its_undo_bring_back_the_same(make_app: MakeApp, major: int, form: str) -> None:
+    app = make_app(major, has_admin=False)
+    app.fill()
+    app.run("DROP PUBLICATION some_tables", as_app=True)
+    exported = await app.fingerprint()
+    archive = await app.export(form)
+    app.run(
+        "CREATE TABLE public.added AS SELECT 1 AS a; CREATE SCHEMA more; CREATE TABLE more.t (a int);"
+        " DELETE FROM shop.order_lines WHERE line = 1; SELECT lo_unlink(900001), lo_from_bytea(900005, 'five');"
+        " COMMENT ON LARGE OBJECT 900005 IS 'the fifth'; CREATE TYPE public.pair AS (a int, b public.added[])",
+        as_app=True,
+    )
+    changed = await app.fingerprint()
+    warnings = (await app.recipe.describe()).warnings
+
+    record = await app.bring_in(archive)
+    imported = await app.fingerprint()
+    app.run("CREATE TABLE public.since (a int); CREATE SCHEMA later; DROP TABLE shop.files", as_app=True)
+    await app.recipe.undo(record, app.progress)
+
+    assert any("may not make databases" in warning for warning in warnings)
+    assert exported.differences(imported) == []
+    assert changed.differences(await app.fingerprint()) == []
+    assert app.left_over() == []
+    assert _kept(app) == []
+
+
+def _kept(app: PostgresApp) -> list[str]:
+    return [name for (name,) in app.run("SELECT nspname FROM pg_namespace WHERE nspname ~ '^mathison_' ORDER BY 1")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP EXTENSION pg_trgm; CREATE TABLE public.added (name citext); DROP TABLE shop.t",
+        "DROP EXTENSION hstore CASCADE; CREATE TABLE shop.more (name citext)",
+        "DROP SCHEMA shop CASCADE; DROP EXTENSION citext CASCADE",
+    ],
+)
+async def test_extensions_and_what_is_beside_them_come_and_go(modest: PostgresApp, change: str) -> None:
+    modest.run(
+        "CREATE EXTENSION citext; CREATE SCHEMA shop; CREATE EXTENSION hstore SCHEMA shop; CREATE EXTENSION pg_trgm;"
+        " CREATE TABLE shop.t (a shop.hstore, b citext); INSERT INTO shop.t VALUES ('a=>1', 'B');"
+        " CREATE TABLE public.u AS SELECT n AS a, n AS b FROM generate_series(1, 5) AS n;"
+        " CREATE STATISTICS public.s ON a, b FROM public.u; CREATE DOMAIN public.d AS citext;"
+        " CREATE AGGREGATE public.product(numeric) (SFUNC = numeric_mul, STYPE = numeric, INITCOND = '1');"
+        " CREATE OPERATOR public.=#= (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq);"
+        " CREATE TEXT SEARCH CONFIGURATION public.search (COPY = pg_catalog.simple);"
+        " CREATE COLLATION public.plain (provider = libc, locale = 'C')",
+        as_app=True,
+    )
+    exported = await modest.fingerprint()
+    archive = await modest.export()
+    modest.run(change, as_app=True)
+    changed = await modest.fingerprint()
+
+    record = await modest.bring_in(archive)
+    imported = await modest.fingerprint()
+    await modest.recipe.undo(record, modest.progress)
+
+    assert exported.differences(imported) == []
+    assert changed.differences(await modest.fingerprint()) == []
+
+
+async def test_what_is_kept_is_not_exported_and_dropped_when_confirmed(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await modest.export()
+    modest.run("UPDATE t SET a = 2", as_app=True)
+    record = await modest.bring_in(archive)
+    kept = _kept(modest)
+
+    again = await modest.export("sql")
+    await modest.recipe.discard(record)
+
+    assert kept
+    assert b"mathison_kept" not in again
+    assert _kept(modest) == []
+    assert modest.run("SELECT a FROM t") == [(1,)]
+    with pytest.raises(NothingToUndoError):
+        await modest.recipe.undo(record, modest.progress)
+
+
+async def test_grants_are_carried_over_in_the_same_transaction(modest: PostgresApp) -> None:
+    reader = f"reader_{modest.role}"
+    modest.fill()
+    archive = await modest.export()
+    modest.run(f"CREATE ROLE {reader}", on="postgres")
+    try:
+        modest.run(
+            f"GRANT USAGE ON SCHEMA shop, public TO {reader}; GRANT SELECT ON shop.products, shop.gone TO {reader}"
+            if modest.run("CREATE TABLE shop.gone (a int)", as_app=True) == []
+            else ""
+        )
+
+        await modest.bring_in(archive)
+
+        modest.run(f"SET ROLE {reader}; SELECT count(*) FROM shop.products")
+    finally:
+        await modest.close()
+        modest.run(f"DROP ROLE {reader}", on="postgres")
+
+
+async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: PostgresApp) -> None:
+    modest.fill()
+    archive = await modest.export()
+    before = await modest.fingerprint()
+
+    record, preview = await modest.stage(archive)
+
+    assert before.differences(await modest.fingerprint()) == []
+    assert preview.counts_after["tables"] == preview.counts_now["tables"]
+    assert [path.name for path in modest.work_directory.iterdir()] == [f"import-{record.key}.upload"]
+    await modest.recipe.discard(record)
+    assert modest.left_over() == []
+
+
+@pytest.mark.parametrize("cut_bytes", [200, 20_000])
+async def test_a_cut_file_is_refused_while_staging(modest: PostgresApp, cut_bytes: int) -> None:
+    modest.fill()
+    archive = unsealed(await modest.export("sql"))
+
+    with pytest.raises(ArchiveError):
+        await modest.stage(archive[:-cut_bytes])
+
+    assert modest.left_over() == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "COMMIT AND CHAIN;",
+        "ROLLBACK;",
+        "TRUNCATE shop.products;",
+        "DO $$ BEGIN EXECUTE 'COMMIT'; END $$;",
+        "ALTER ROLE CURRENT_USER PASSWORD 'mine';",
+        "SET ROLE NONE;",
+    ],
+)
+async def test_a_statement_that_pg_dump_does_not_write_is_refused_while_staging(modest: PostgresApp, harm: str) -> None:
+    modest.fill()
+    before = b"\nCREATE TABLE shop.files"
+    hostile = unsealed(await modest.export("sql")).replace(before, b"\n" + harm.encode() + before)
+
+    with pytest.raises(ArchiveRefusedError):
+        await modest.stage(hostile)
+
+    assert modest.left_over() == []
+
+
+TRAP = (
+    "CREATE FUNCTION public.trap(integer) RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE kept text;"
+    " BEGIN SELECT min(nspname) INTO kept FROM pg_catalog.pg_namespace WHERE nspname ~ 'mathison_kept.*[1-9]$';"
+    " {harm}; RETURN true; END $$;\n"
+    "CREATE TABLE public.trapped (a integer CHECK (public.trap(a)));\n"
+    "COPY public.trapped (a) FROM stdin;\n1\n\\.\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("EXECUTE format('DROP SCHEMA %I CASCADE', kept)", "touched the previous data"),
+        ("EXECUTE format('DELETE FROM %I.t', kept)", "touched the previous data"),
+        ("EXECUTE format('TRUNCATE %I.t', kept)", "touched the previous data"),
+        ("EXECUTE format('INSERT INTO %I.t VALUES (3)', kept)", "touched the previous data"),
+        ("EXECUTE format('DROP FUNCTION %I.f()', kept)", "touched the previous data"),
+        ("EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''mine'''", "changed roles or databases"),
+        ("EXECUTE 'ALTER ROLE CURRENT_USER SET search_path TO mine'", "changed roles or databases"),
+        ("EXECUTE 'ALTER DATABASE ' || current_database() || ' CONNECTION LIMIT 0'", "changed roles or databases"),
+        ("COMMIT", "invalid transaction termination"),
+    ],
+)
+async def test_a_function_of_the_file_that_does_harm_ends_the_import(modest: PostgresApp, harm: str, said: str) -> None:
+    modest.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)", as_app=True)
+    modest.run("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", as_app=True)
+    before = await modest.fingerprint()
+    hostile = with_trap(await modest.export("sql"), TRAP.format(harm=harm))
+    record, _ = await modest.stage(hostile)
+
+    with pytest.raises(ServiceError, match=said):
+        await modest.recipe.restore(record, modest.progress)
+
+    assert before.differences(await modest.fingerprint()) == []
+    assert modest.run("SELECT 1 AS one", as_app=True) == [(1,)]
+    await modest.recipe.discard(record)
+    assert modest.left_over() == []
+
+
+async def test_a_trigger_that_waits_for_the_commit_is_seen_through(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", as_app=True)
+    before = await modest.fingerprint()
+    trap = (
+        "CREATE FUNCTION public.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('DELETE FROM %I.t',"
+        " (SELECT min(nspname) FROM pg_catalog.pg_namespace WHERE nspname ~ 'mathison_kept.*[1-9]$')); RETURN NULL;"
+        " END $$;\nCREATE TABLE public.trapped (a integer);\n"
+        "CREATE CONSTRAINT TRIGGER trap AFTER INSERT ON public.trapped DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " EXECUTE FUNCTION public.trap();\nCOPY public.trapped (a) FROM stdin;\n1\n\\.\n\n"
+    )
+    hostile = with_trap(await modest.export("sql"), trap)
+    record, _ = await modest.stage(hostile)
+
+    with pytest.raises(ArchiveRefusedError, match="touched the previous data"):
+        await modest.recipe.restore(record, modest.progress)
+
+    assert before.differences(await modest.fingerprint()) == []
+
+
+async def test_rows_that_do_not_fit_leave_everything_as_it_was(modest: PostgresApp) -> None:
+    modest.fill()
+    before = await modest.fingerprint()
+    archive = unsealed(await modest.export("sql")).replace(b"\n2\t\\N\t1\t\\N\n", b"\nno number\t\\N\t1\t\\N\n")
+    record, _ = await modest.stage(archive)
+
+    with pytest.raises(ArchiveDamagedError):
+        await modest.recipe.restore(record, modest.progress)
+
+    assert before.differences(await modest.fingerprint()) == []
+    await modest.recipe.discard(record)
+    assert modest.left_over() == []
+
+
+async def test_an_app_that_holds_its_tables_is_busy_and_the_step_can_be_repeated(
+    modest: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "LOCK_WAIT_SECONDS", 1)
+    monkeypatch.setattr(same_database, "LOCK_WAIT_SECONDS", 1)
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await modest.export()
+    modest.run("UPDATE t SET a = 2", as_app=True)
+    record, _ = await modest.stage(archive)
+
+    with psycopg.connect(modest.server.dsn(modest.database)) as holder:
+        holder.execute("SELECT * FROM t")
+        with pytest.raises(AppBusyError):
+            await modest.recipe.restore(record, modest.progress)
+    assert modest.run("SELECT a FROM t") == [(2,)]
+    await modest.recipe.restore(record, modest.progress)
+    assert modest.run("SELECT a FROM t") == [(1,)]
+    with psycopg.connect(modest.server.dsn(modest.database)) as holder:
+        holder.execute("SELECT * FROM t")
+        with pytest.raises(AppBusyError):
+            await modest.recipe.undo(record, modest.progress)
+    await modest.recipe.undo(record, modest.progress)
+    assert modest.run("SELECT a FROM t") == [(2,)]
+
+
+async def test_a_loader_killed_in_the_transaction_leaves_everything_as_it_was(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE t AS SELECT n AS a FROM generate_series(1, 400000) AS n", as_app=True)
+    before = await modest.fingerprint()
+    record, _ = await modest.stage(await modest.export())
+    restoring = asyncio.create_task(modest.recipe.restore(record, modest.progress))
+    loading = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mathison-load' AND query ^@ 'COPY'"
+    await until(lambda: bool(modest.run(loading, on="postgres")))
+
+    for child in psutil.Process().children(recursive=True):
+        if "loader_child" in " ".join(child.cmdline()):
+            child.send_signal(signal.SIGKILL)
+    with pytest.raises(ToolFailedError):
+        await restoring
+
+    assert before.differences(await modest.fingerprint()) == []
+    assert await modest.new_recipe().recover(record) is Recovered.PREVIOUS
+    await modest.recipe.discard(record)
+    assert modest.left_over() == []
+
+
+class AgentKilledError(BaseException):
+    """Nothing of the agent runs on after this."""
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before the transaction", "after it"])
+async def test_an_agent_killed_while_restoring_or_undoing_learns_from_the_schemas(
+    modest: PostgresApp, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await modest.export()
+    modest.run("UPDATE t SET a = 2", as_app=True)
+    record, _ = await modest.stage(archive)
+    load, bring_back = loading.load, same_database._bring_back
+
+    async def load_and_die(*args: object, **options: object) -> Loaded:
+        if is_done:
+            await load(*args, **options)  # type: ignore[arg-type]
+        raise AgentKilledError
+
+    async def bring_back_and_die(*args: object) -> None:
+        if is_done:
+            await bring_back(*args)  # type: ignore[arg-type]
+        raise AgentKilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(same_database, "load", load_and_die)
+        with pytest.raises(AgentKilledError):
+            await modest.recipe.restore(record, modest.progress)
+    after_restore = await modest.new_recipe().recover(record)
+    if not is_done:
+        await modest.recipe.restore(record, modest.progress)
+    with monkeypatch.context() as patch:
+        patch.setattr(same_database, "_bring_back", bring_back_and_die)
+        with pytest.raises(AgentKilledError):
+            await modest.recipe.undo(record, modest.progress)
+    after_undo = await modest.new_recipe().recover(record)
+
+    assert after_restore is (Recovered.IMPORTED if is_done else Recovered.PREVIOUS)
+    assert after_undo is (Recovered.PREVIOUS if is_done else Recovered.IMPORTED)
+    assert modest.run("SELECT a FROM t") == [(2 if is_done else 1,)]
+    await modest.new_recipe().discard(record)
+    assert modest.left_over() == []
+    assert _kept(modest) == []
+
+
+async def test_a_transaction_that_left_something_is_taken_back(
+    modest: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    before = await modest.fingerprint()
+    record, _ = await modest.stage(await modest.export())
+    load = loading.load
+
+    async def load_and_fail(*args: object, **options: object) -> Loaded:
+        await load(*args, **options)  # type: ignore[arg-type]
+        raise ToolFailedError("the loader's answer was lost")
+
+    monkeypatch.setattr(same_database, "load", load_and_fail)
+    with pytest.raises(ToolFailedError, match="answer was lost"):
+        await modest.recipe.restore(record, modest.progress)
+
+    assert before.differences(await modest.fingerprint()) == []
+    assert _kept(modest) == []
+
+
+async def test_data_that_is_gone_after_a_failure_is_in_a_dump_that_is_named(
+    modest: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE u (a int)", as_app=True)
+    record, _ = await modest.stage(await modest.export())
+
+    async def drop_and_fail(*_: object, **__: object) -> Loaded:
+        modest.run("DROP TABLE t")
+        raise ToolFailedError("the loader broke")
+
+    monkeypatch.setattr(same_database, "load", drop_and_fail)
+    with pytest.raises(ToolFailedError, match=f"previous-{record.key}.dump"):
+        await modest.recipe.restore(record, modest.progress)
+
+    dump = modest.work_directory / f"previous-{record.key}.dump"
+    assert dump.read_bytes().startswith(b"PGDMP")
+    await modest.recipe.discard(record)
+    assert dump.exists()
+
+
+async def test_a_staged_file_that_is_gone_is_told(modest: PostgresApp) -> None:
+    with pytest.raises(TransferNotFoundError):
+        await modest.recipe.restore(MemoryRecord(facts={"way": "same_database"}), modest.progress)
+
+
+async def test_a_range_type_in_public_is_named_as_the_obstacle(modest: PostgresApp) -> None:
+    modest.run("CREATE TYPE public.span AS RANGE (subtype = date)", as_app=True)
+
+    description = await modest.recipe.describe()
+
+    assert "range type public.span" in description.can_import.obstacle
+
+
+async def test_tables_of_others_are_named_as_the_obstacle(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE public.foreign_to_it (a int); GRANT SELECT ON public.foreign_to_it TO PUBLIC")
+
+    description = await modest.recipe.describe()
+
+    assert "public.foreign_to_it" in description.can_import.obstacle
+    assert f'ALTER ROLE "{modest.role}" CREATEDB CREATEROLE;' in description.can_import.obstacle
+
+
+async def test_what_earlier_imports_keep_is_reported(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await modest.export()
+    first = await modest.bring_in(archive)
+    await modest.bring_in(archive)
+
+    _, preview = await modest.stage(archive)
+
+    assert any(f"mathison_kept_{first.key}_*" in warning for warning in preview.warnings)
+
+
+async def test_odd_names_of_schemas_survive(modest: PostgresApp) -> None:
+    name = 'we"ird; --' + "ä" * 25
+    modest.run(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)), as_app=True)
+    modest.run(sql.SQL("CREATE TABLE {} AS SELECT 1 AS a").format(sql.Identifier(name, name)), as_app=True)
+    before = await modest.fingerprint()
+
+    record = await modest.bring_in(await modest.export())
+    imported = await modest.fingerprint()
+    await modest.recipe.undo(record, modest.progress)
+
+    assert before.differences(imported) == []
+    assert before.differences(await modest.fingerprint()) == []
