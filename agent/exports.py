@@ -67,9 +67,9 @@ class ExportPipe:
         """The frames, with progress among them; each counts as taken when the next is asked for."""
         loop = asyncio.get_running_loop()
         told_at = loop.time()
-        has_header = False
+        is_between_header_and_end = False
         while True:
-            if has_header and loop.time() - told_at >= GAP_SECONDS:
+            if is_between_header_and_end and loop.time() - told_at >= GAP_SECONDS:
                 told_at = loop.time()
                 yield wire.Frame(progress=self._transfer.state.progress_to_proto())
             try:
@@ -80,7 +80,7 @@ class ExportPipe:
             if frame is None:
                 return
             yield frame
-            has_header = True
+            is_between_header_and_end = not frame.HasField("end")
             self._frames.task_done()
 
     async def _pass_on(self, frame: wire.Frame) -> None:

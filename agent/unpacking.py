@@ -123,7 +123,7 @@ async def _feed_whole(child: Child, upload: AsyncGenerator[bytes, None]) -> None
         await feed(child, upload)
     except BaseException:
         # The child may end now; whoever reads its output meets this error before taking anything for complete.
-        await child.close_stdin()
+        child.abort_stdin()
         raise
 
 

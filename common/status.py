@@ -12,6 +12,13 @@ from common.errors import AgentUnavailableError, InternalError, ServiceError, ma
 
 ERROR_DOMAIN = "data.mathison.io"
 DETAILS_KEY = "grpc-status-details-bin"
+_LOST_PEER = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
 
 
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
@@ -32,8 +39,9 @@ def error_from_call(failed: grpc.aio.AioRpcError, *, peer: str) -> ServiceError:
     Args:
         peer: who was called, for the text of an error that has no details, for example "the agent of shop.db".
     Returns:
-        The typed error where the status carries our details; otherwise AgentUnavailableError for a peer that cannot be
-        reached or went away, and InternalError for anything else.
+        The typed error where the status carries our details, which whatever the peer itself answers does; otherwise
+        AgentUnavailableError for what gRPC says of a peer that cannot be reached or went away (INTERNAL and UNKNOWN
+        among it: a connection reset in mid-stream), and InternalError for anything else.
     """
     metadata: Iterable[tuple[str, str | bytes]] = failed.trailing_metadata() or ()
     for key, value in metadata:
@@ -43,7 +51,7 @@ def error_from_call(failed: grpc.aio.AioRpcError, *, peer: str) -> ServiceError:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == ERROR_DOMAIN:
                     return make_error(info.reason, status.message, next_step=info.metadata.get("next_step", ""))
-    if failed.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if failed.code() in _LOST_PEER:
         return AgentUnavailableError(
             f"{peer} does not answer or went away", next_step="See whether the app and its agent run, then try again."
         )

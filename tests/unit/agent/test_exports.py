@@ -195,6 +195,15 @@ async def test_progress_comes_in_silences_too(setting: Setting, monkeypatch: pyt
     assert frame.progress.total_bytes == 8
 
 
+async def test_nothing_comes_after_the_end_frame(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.exports.GAP_SECONDS", -1)
+    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+        kinds = [frame.WhichOneof("content") async for frame in frames]
+
+    assert "progress" in kinds
+    assert (kinds[0], kinds[-1]) == ("header", "end")
+
+
 async def test_the_last_hundred_are_remembered_across_a_restart(setting: Setting) -> None:
     for number in range(105):
         await export(setting, f"t-{number}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import lzma
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -69,6 +71,19 @@ async def test_what_does_not_check_out_is_a_typed_error(archive: bytes, error: t
 async def test_an_upload_that_breaks_off_raises_its_own_error_and_never_ends_normally(archive: bytes) -> None:
     with pytest.raises(UploadIncompleteError):
         await unpack(pieces(archive, error=UploadIncompleteError("cut")))
+
+
+async def test_leaving_in_the_middle_ends_at_once_although_every_pipe_is_full() -> None:
+    archive = gzip.compress(os.urandom(16 << 20), 0)
+
+    async with asyncio.timeout(60), unpacked(pieces(archive), limits=Limits()) as content:
+        await anext(content.chunks)
+        seen = 0
+        while seen < content.received_bytes:
+            seen = content.received_bytes
+            await asyncio.sleep(0.5)
+
+    assert content.received_bytes < len(archive)
 
 
 async def test_a_bomb_is_stopped_by_its_size() -> None:

@@ -25,8 +25,9 @@ def test_an_error_comes_back_as_what_it_was(reason: str) -> None:
     [
         (grpc.StatusCode.UNAVAILABLE, AgentUnavailableError),
         (grpc.StatusCode.CANCELLED, AgentUnavailableError),
-        (grpc.StatusCode.INTERNAL, InternalError),
-        (grpc.StatusCode.UNKNOWN, InternalError),
+        (grpc.StatusCode.INTERNAL, AgentUnavailableError),
+        (grpc.StatusCode.UNKNOWN, AgentUnavailableError),
+        (grpc.StatusCode.UNIMPLEMENTED, InternalError),
     ],
 )
 def test_a_status_without_details_of_ours_says_who_failed_and_nothing_it_does_not_know(
