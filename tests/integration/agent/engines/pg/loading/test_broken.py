@@ -51,11 +51,13 @@ def small_source(make_source: MakeSource) -> Source:
 @pytest.mark.parametrize("form", ["plain", "custom", "tar", "directory"])
 async def test_a_dump_cut_anywhere_is_truncated(form: str, small_source: Source, target: Target) -> None:
     dump = small_source.dump(form)
-    ends = [int(len(dump) * share) for share in CUTS]
+    needed = len(dump)
     if form == "plain":
-        ends.append(dump.rindex(b"-- PostgreSQL database dump complete"))
-    else:
-        ends.append(len(dump) - 1)
+        needed = dump.rindex(b" complete") + 9
+    elif form == "directory":
+        # tar fills its last 10 KiB up with empty blocks, of which two are needed.
+        needed = -(-len(dump.rstrip(b"\0")) // 512) * 512 + 1024
+    ends = [*(int(needed * share) for share in CUTS), needed - 1]
 
     for end in ends:
         with pytest.raises(ArchiveError) as refused:
