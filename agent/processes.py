@@ -89,6 +89,10 @@ class Child:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await stdin.wait_closed()
 
+    def abort_stdin(self) -> None:
+        """End of its input at once, without what it has not taken yet: waiting for that could be for ever."""
+        _pipe(self._process.stdin).transport.abort()
+
     async def read(self, most: int = CHUNK_BYTES) -> bytes:
         """Some of its output, empty at the end."""
         return await _pipe(self._process.stdout).read(most)
