@@ -1,0 +1,66 @@
+"""Each error of the server becomes the error that its uploader can act on, whatever language the server speaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.engines.pg.load_errors import Failure, explain
+from common.errors import (
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    NoSpaceError,
+    ServiceError,
+    ToolFailedError,
+)
+
+
+def failure(sqlstate: str, head: str = "SELECT 1", *, source: str = "17.10", has_tables: bool = True) -> Failure:
+    return Failure(
+        line=12, sqlstate=sqlstate, message="gesagt", head=head, source_version=source, has_tables=has_tables
+    )
+
+
+CASES: list[tuple[Failure, type[ServiceError], str]] = [
+    (failure(""), AppUnavailableError, "went away"),
+    (failure("57P01"), AppUnavailableError, "ended the import"),
+    (failure("08006"), AppUnavailableError, "ended the import"),
+    (failure("53100"), NoSpaceError, "no room"),
+    (failure("53200"), ToolFailedError, "could not go on"),
+    (failure("40P01"), ToolFailedError, "could not go on"),
+    (failure("42501"), ArchiveRefusedError, "may not do"),
+    (failure("42501", "SET SESSION AUTHORIZATION 'x'"), ArchiveRefusedError, "another role"),
+    (failure("42501", "ALTER TABLE t DISABLE TRIGGER ALL"), ArchiveRefusedError, "--disable-triggers"),
+    (failure("42501", "CREATE OR REPLACE FUNCTION f() LANGUAGE c"), ArchiveIncompatibleError, "only a superuser"),
+    (failure("42501", "CREATE OPERATOR CLASS o"), ArchiveIncompatibleError, "only a superuser"),
+    (failure("42501", 'CREATE EXTENSION IF NOT EXISTS "x-y" WITH'), ArchiveIncompatibleError, 'extension "x-y"'),
+    (failure("58P01", "CREATE EXTENSION postgis"), ArchiveIncompatibleError, "extension postgis"),
+    (failure("0A000", "CREATE EXTENSION postgis"), ArchiveIncompatibleError, "extension postgis"),
+    (failure("57P01", "CREATE EXTENSION postgis"), AppUnavailableError, "ended the import"),
+    (failure("22P02", "COPY t FROM stdin"), ArchiveDamagedError, "do not fit"),
+    (failure("23505", "INSERT INTO t"), ArchiveDamagedError, "do not fit"),
+    (failure("22P05", "COPY t FROM stdin"), ArchiveIncompatibleError, "cannot hold such characters"),
+    (failure("42P01", "COPY t FROM stdin", has_tables=False), ArchiveIncompatibleError, "rows but no tables"),
+    (failure("42P01", "COPY t FROM stdin"), ArchiveIncompatibleError, "does not take the dump"),
+    (failure("42704", "CREATE POLICY p ON t TO x"), ArchiveIncompatibleError, "does not have"),
+    (
+        failure("42704", "SET new_setting = 1", source="18.6"),
+        ArchiveIncompatibleError,
+        "from PostgreSQL 18, this .* 17",
+    ),
+    (failure("42601", "CREATE x", source="18.6"), ArchiveIncompatibleError, "from PostgreSQL 18"),
+    (failure("42601", "CREATE x"), ArchiveDamagedError, "not what pg_dump writes"),
+    (failure("22023", "SET x = y"), ArchiveIncompatibleError, "does not take the dump"),
+]
+
+
+@pytest.mark.parametrize(("met", "expected", "said"), CASES)
+def test_each_error_becomes_one_that_its_uploader_can_act_on(
+    met: Failure, expected: type[ServiceError], said: str
+) -> None:
+    error = explain(met, server_version_num=170010)
+
+    assert type(error) is expected
+    assert pytest.RaisesExc(expected, match=said).matches(error)
+    assert "gesagt" in error.text

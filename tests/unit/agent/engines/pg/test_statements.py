@@ -1,0 +1,189 @@
+"""What is done with each kind of statement of an upload."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from agent.engines.pg.statements import Decision, Judge, Way, copied_table
+from agent.engines.pg.text_errors import TextError
+
+
+def judge(*, server: int = 170010, extensions: frozenset[bytes] = frozenset({b"pg_stat_statements"})) -> Judge:
+    return Judge(pre_created_extensions=extensions, server_version_num=server)
+
+
+WAYS = {
+    Way.RUN: [
+        "CREATE TABLE t (a int)",
+        "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public",
+        'ALTER TABLE t ADD COLUMN "x OWNER TO y" int',
+        "ALTER TABLE t ALTER COLUMN a SET DEFAULT 'OWNER TO b'",
+        "ALTER TABLE ONLY t ATTACH PARTITION p DEFAULT",
+        "SELECT pg_catalog.setval('s', 1, false)",
+        "SELECT pg_catalog.lo_create('1')",
+        "BEGIN",
+        "SET LOCAL search_path = x",
+        "SET ROLE x",
+        "SET SESSION AUTHORIZATION x",
+        "CREATE PUBLICATION p FOR TABLE t",
+        "CREATE PUBLICATION p WITH (publish = 'insert')",
+        "ALTER PUBLICATION p ADD TABLE ONLY t",
+        "COMMENT ON PUBLICATION p IS 'x'",
+        "COMMENT ON TABLE t IS 'x'",
+        "COMMENT ON SCHEMA public IS 'my own'",
+        "COMMENT ON EXTENSION citext IS 'x'",
+        "VACUUM",
+        "",
+    ],
+    Way.SETTING: [
+        "SET search_path = x",
+        "set session datestyle to 'ISO'",
+        "SET TIME ZONE 'UTC'",
+        "SET NAMES 'LATIN1'",
+        "SET client_encoding = 'LATIN1'",
+        "SET default_tablespace = ''",
+        "SET transaction_timeout = 0",
+        "RESET ALL",
+        "SELECT pg_catalog.set_config('search_path', '', false)",
+    ],
+    Way.INSERT: ["INSERT INTO t VALUES (1)", "insert into t values (1);\nINSERT INTO t VALUES (2)"],
+    Way.ROWS: [
+        "COPY t FROM stdin",
+        'COPY public.t (a, "b""; c") FROM STDIN',
+        'copy "a b".t(a)from stdin with (format csv)',
+        "COPY t (grün) FROM stdin",
+    ],
+    Way.REMOVE: [
+        "DROP TABLE t",
+        "DROP SCHEMA IF EXISTS shop",
+        "DROP EXTENSION citext",
+        "ALTER TABLE ONLY public.t DROP CONSTRAINT c",
+        "ALTER TABLE t ALTER COLUMN id DROP DEFAULT",
+        "ALTER PUBLICATION p DROP TABLE ONLY t",
+        "SELECT pg_catalog.lo_unlink('1')",
+    ],
+    Way.SKIP: [
+        "ALTER TABLE public.t OWNER TO postgres",
+        'ALTER FUNCTION f(a int, "b" text) OWNER TO "The ""Owner"""',
+        "ALTER LARGE OBJECT 1 OWNER TO größe$1",
+        "ALTER SCHEMA s\n OWNER\tTO x ",
+        "GRANT ALL ON TABLE t TO x",
+        "REVOKE ALL ON t FROM PUBLIC",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE x GRANT ALL ON TABLES TO y",
+        "SECURITY LABEL FOR a ON TABLE t IS 'x'",
+        "COMMENT ON DATABASE d IS 'x'",
+        "COMMENT ON EXTENSION plpgsql IS 'x'",
+        "COMMENT ON EXTENSION pg_stat_statements IS 'x'",
+        "COMMENT ON SCHEMA public IS 'standard public schema'",
+        "CREATE EXTENSION IF NOT EXISTS plpgsql WITH SCHEMA pg_catalog",
+        "CREATE EXTENSION pg_stat_statements",
+        'DROP EXTENSION IF EXISTS "pg_stat_statements"',
+        "DROP SCHEMA IF EXISTS public",
+        "DROP SCHEMA public CASCADE",
+        "SET default_tablespace = fast",
+        "SET default_tablespace = 'fast'",
+        "SELECT * FROM pg_catalog.pg_restore_relation_stats('version', '180000'::integer)",
+        'ALTER TABLE ONLY t ALTER COLUMN "a" SET (pg_attver=26833008)',
+    ],
+    Way.DEFER: [
+        "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
+        "ALTER EVENT TRIGGER e ENABLE ALWAYS",
+        "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p",
+        "CREATE PUBLICATION p FOR ALL TABLES WITH (publish = 'insert')",
+        "CREATE PUBLICATION p FOR TABLES IN SCHEMA s",
+        "ALTER PUBLICATION p ADD TABLES IN SCHEMA s",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "text"), [(way, text) for way, texts in WAYS.items() for text in texts], ids=lambda value: str(value)[:60]
+)
+def test_each_kind_of_statement_has_its_way(way: Way, text: str) -> None:
+    assert judge().decide(text.encode(), 1).way is way
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CREATE DATABASE d", "--create"),
+        ("create  database d", "--create"),
+        ("DROP DATABASE IF EXISTS d", "--create"),
+        ("ALTER DATABASE d SET x = 1", "--create"),
+        ("COPY t FROM PROGRAM 'x'", "not the file itself"),
+        ("COPY t FROM '/etc/passwd'", "not the file itself"),
+        ("COPY t TO STDOUT", "not the file itself"),
+        ("COPY (SELECT 1) TO STDOUT", "not the file itself"),
+        ("COPY t FROM stdin; DROP TABLE t", "not the file itself"),
+        ("COPY t FROM stdin WITH (DELIMITER E'\\\\')", "not the file itself"),
+        ("COPY/**/t FROM stdin", "not the file itself"),
+        ("PREPARE TRANSACTION 'x'", "prepared transaction"),
+        ("SET client_encoding = 'SJIS'", "written in SJIS"),
+        ("SET client_encoding TO gb18030", "written in gb18030"),
+        ("SET NAMES 'Shift_JIS_2004'", "written in Shift_JIS_2004"),
+    ],
+)
+def test_what_reaches_beyond_its_database_is_refused(text: str, said: str) -> None:
+    with pytest.raises(TextError, match=said) as refused:
+        judge().decide(text.encode(), 7)
+
+    assert refused.value.text.startswith("Line 7: ")
+
+
+def test_a_setting_of_newer_clients_is_left_out_on_older_servers() -> None:
+    assert judge(server=160014).decide(b"SET transaction_timeout = 0", 1) == Decision(Way.SKIP)
+
+
+def test_the_schema_that_every_database_has_is_not_made_twice() -> None:
+    assert judge().decide(b"CREATE SCHEMA public", 1).text == b"CREATE SCHEMA IF NOT EXISTS public"
+
+
+@pytest.mark.parametrize(
+    "options", ["n_distinct=5, pg_attver=1", "pg_attver=1, n_distinct=5", "pg_attver = 1,n_distinct=5"]
+)
+def test_a_columns_version_is_taken_out_of_its_options(options: str) -> None:
+    decision = judge().decide(f"ALTER TABLE ONLY t ALTER COLUMN a SET ({options})".encode(), 1)
+
+    assert decision.text == b"ALTER TABLE ONLY t ALTER COLUMN a SET (n_distinct=5)"
+
+
+def test_what_belongs_to_a_deferred_publication_is_deferred_with_it() -> None:
+    judging = judge()
+    judging.decide(b'CREATE PUBLICATION "All" FOR ALL TABLES', 1)
+
+    decision = judging.decide(b"COMMENT ON PUBLICATION \"All\" IS 'x'", 2)
+
+    assert (decision.way, decision.what, decision.name) == (Way.DEFER, "publication", b'"All"')
+
+
+def test_extensions_that_were_asked_for_are_known_by_their_plain_names() -> None:
+    judging = judge()
+    for name in ("citext", '"uuid-ossp"', "PG_TRGM", "pg_stat_statements"):
+        judging.decide(f"CREATE EXTENSION IF NOT EXISTS {name} WITH SCHEMA public".encode(), 1)
+
+    assert judging.extensions == {b"citext", b"uuid-ossp", b"pg_trgm", b"pg_stat_statements"}
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "are_lines_rows"),
+    [
+        ("COPY public.t (a, b) FROM stdin", b"public.t", True),
+        ('COPY "a.b"."c;d" FROM stdin', b'"a.b"."c;d"', True),
+        ("COPY t FROM stdin WITH (FORMAT csv)", b"t", False),
+        ("COPY t FROM stdin CSV", b"t", False),
+    ],
+)
+def test_the_table_that_rows_go_into_is_known(text: str, table: bytes, are_lines_rows: bool) -> None:
+    assert copied_table(text.encode()) == (table, are_lines_rows)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("start", ["ALTER TABLE ", "COPY t (", "SET x = ", "CREATE SCHEMA ", "COMMENT ON ", "SELECT "])
+@pytest.mark.parametrize("part", [" OWNER TO ", '"a" ', "a,", " DROP ", "pg_attver ", "( "])
+def test_no_statement_makes_the_decision_slow(start: str, part: str) -> None:
+    text = (start + part * 100_000).encode()
+
+    with suppress(TextError):
+        judge().decide(text, 1)
