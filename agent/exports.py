@@ -7,20 +7,23 @@ reaches it through a queue of one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 import msgspec
 
 from agent.clock import Clock
-from agent.progress import GAP_SECONDS, Tracker
+from agent.progress import GAP_SECONDS
 from agent.recipes.base import ExportOptions, Recipe, Step
 from agent.states import Phase, Result
 from agent.transfer_list import Transfer
 from common.errors import CancelledError
-from common.frames import send_frames
+from common.frames import MAX_CHUNK_BYTES, RunningDigest
 from common.headers import ArchiveHeader, Receipt
 from mathison.data.v1 import transfer_pb2 as wire
+
+OutgoingFrame = wire.Frame | bytes
+"""Chunks come encoded already; the interceptor lets bytes out as they are."""
 
 
 class ExportPipe:
@@ -30,7 +33,7 @@ class ExportPipe:
         self._transfer = transfer
         self._clock = clock
         self._idle_seconds = idle_seconds
-        self._frames: asyncio.Queue[wire.Frame | None] = asyncio.Queue()
+        self._frames: asyncio.Queue[OutgoingFrame | None] = asyncio.Queue()
 
     async def produce(self, recipe: Recipe, options: ExportOptions, *, made_by: str) -> None:
         """Run the recipe's export; returns when the end frame was taken.
@@ -42,28 +45,32 @@ class ExportPipe:
         async with recipe.export_data(options, tracker) as export:
             header = _completed(export.header, options, recipe=recipe.name, made_by=made_by, clock=self._clock)
             tracker.update(header=header)
-            async with (
-                aclosing(export.chunks),
-                aclosing(_counted(export.chunks, tracker)) as chunks,
-                aclosing(send_frames(header, chunks, lambda: (export.counts, export.warnings))) as frames,
-            ):
-                end = wire.Frame()
-                async for frame in frames:
-                    if frame.HasField("end"):
-                        end = frame
-                    else:
-                        await self._pass_on(frame)
-        # Only now: what the recipe still finds wrong while it closes has to come before it.
-        await self._pass_on(end)
+            await self._pass_on(wire.Frame(header=header.to_proto()))
+            digest = RunningDigest()
+            async with aclosing(export.chunks) as chunks:
+                async for chunk in chunks:
+                    if tracker.phase is Phase.PREPARING:
+                        tracker.step(Step.TRANSFERRING)
+                    for piece in _pieces(chunk):
+                        await digest.add(piece)
+                        await self._pass_on(encoded_chunk(piece))
+                    tracker.sent(len(chunk))
+        # Only now: what the recipe still finds wrong while it closes has to come before the end frame.
+        receipt = Receipt(
+            size_bytes=digest.size_bytes,
+            sha256=await digest.finish(),
+            counts=export.counts,
+            warnings=tuple(export.warnings),
+        )
+        await self._pass_on(wire.Frame(end=receipt.to_proto()))
         await self._until_taken()
-        receipt = Receipt.from_proto(end.end)
         tracker.update(phase=Phase.DONE, note="", result=Result.SUCCEEDED, receipt=receipt, ended_at=self._clock.now())
 
     def close(self) -> None:
         """No more frames come; `deliver` ends once it has got to here."""
         self._frames.put_nowait(None)
 
-    async def deliver(self) -> AsyncGenerator[wire.Frame, None]:
+    async def deliver(self) -> AsyncGenerator[OutgoingFrame, None]:
         """The frames, with progress among them; each counts as taken when the next is asked for."""
         loop = asyncio.get_running_loop()
         told_at = loop.time()
@@ -80,10 +87,10 @@ class ExportPipe:
             if frame is None:
                 return
             yield frame
-            is_between_header_and_end = not frame.HasField("end")
+            is_between_header_and_end = isinstance(frame, bytes) or not frame.HasField("end")
             self._frames.task_done()
 
-    async def _pass_on(self, frame: wire.Frame) -> None:
+    async def _pass_on(self, frame: OutgoingFrame) -> None:
         await self._until_taken()
         self._frames.put_nowait(frame)
 
@@ -98,13 +105,25 @@ class ExportPipe:
             ) from None
 
 
-async def _counted(chunks: AsyncIterator[bytes], tracker: Tracker) -> AsyncGenerator[bytes, None]:
-    """Count what is passed on. (Asking a frame for its chunk would copy it.)"""
-    async for chunk in chunks:
-        if tracker.phase is Phase.PREPARING:
-            tracker.step(Step.TRANSFERRING)
-        yield chunk
-        tracker.sent(len(chunk))
+def encoded_chunk(chunk: bytes) -> bytes:
+    """`Frame(chunk=chunk)` as it lies on the wire: tag of field 2 with wire type LEN, length as a varint, content.
+
+    One copy of the chunk; a message would hold a second, and its serializer make a third.
+    """
+    head = bytearray(b"\x12")
+    rest = len(chunk)
+    while rest > 0x7F:
+        head.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    head.append(rest)
+    return b"".join((head, chunk))
+
+
+def _pieces(chunk: bytes) -> Iterable[bytes]:
+    """What a recipe gave, never empty and never above the limit."""
+    if 0 < len(chunk) <= MAX_CHUNK_BYTES:
+        return (chunk,)
+    return (chunk[start : start + MAX_CHUNK_BYTES] for start in range(0, len(chunk), MAX_CHUNK_BYTES))
 
 
 def _completed(

@@ -59,9 +59,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             behaviour,
             request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            response_serializer=_unless_encoded(handler.response_serializer),
         )
         return wrapped
+
+
+def _unless_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """An answer that is bytes is encoded already, as an export's chunks are."""
+    return lambda answer: answer if isinstance(answer, bytes) else serialize(answer)
 
 
 def _one_answer(method: str, handle: Any) -> Callable[[Any, Context], Awaitable[Any]]:
@@ -86,12 +91,16 @@ def _many_answers(method: str, handle: Any) -> Callable[[Any, Context], Awaitabl
                     await answers  # it writes by itself, as the health service does
                     return
             async with aclosing(answers):
-                while True:
-                    async with _answering(current):
-                        answer = await anext(answers, None)
-                    if answer is None:
-                        return
-                    await context.write(answer)
+                is_writing = False
+                try:
+                    async for answer in answers:
+                        is_writing = True
+                        await context.write(answer)
+                        is_writing = False
+                except Exception as failure:
+                    if is_writing:
+                        raise  # the call is gone; gRPC knows
+                    await _answer(current, failure)
 
     return call
 
@@ -129,13 +138,17 @@ async def _answering(call: _Call) -> AsyncIterator[None]:
     """Answer with a status for whatever is raised inside."""
     try:
         yield
-    except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
-        raise
-    except ServiceError as error:
-        await _abort(call, error)
-    except Exception:
-        _log.exception("A call ended with a fault.", action="call", method=call.method)
-        await _abort(call, InternalError(f"A fault of the agent; its log has the cause under call {call.call_id}."))
+    except Exception as failure:
+        await _answer(call, failure)
+
+
+async def _answer(call: _Call, failure: Exception) -> NoReturn:
+    if isinstance(failure, grpc.aio.AbortError):
+        raise failure
+    if isinstance(failure, ServiceError):
+        await _abort(call, failure)
+    _log.error("A call ended with a fault.", action="call", method=call.method, exc_info=failure)
+    await _abort(call, InternalError(f"A fault of the agent; its log has the cause under call {call.call_id}."))
 
 
 async def _abort(call: _Call, error: ServiceError) -> NoReturn:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from agent.clock import Clock
 from agent.descriptions import describe
-from agent.exports import ExportPipe
+from agent.exports import ExportPipe, OutgoingFrame
 from agent.housekeeping import Housekeeping
 from agent.imports import Imports
 from agent.journal import History, ImportPhase, Journal
@@ -109,7 +109,7 @@ class Transfers:
 
     async def export(
         self, transfer_id: str, format_name: str, options: Mapping[str, str]
-    ) -> AsyncGenerator[wire.Frame, None]:
+    ) -> AsyncGenerator[OutgoingFrame, None]:
         """The frames of a new archive; leaving early ends the dump.
 
         Args:

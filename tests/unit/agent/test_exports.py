@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 
+from agent.exports import encoded_chunk
 from agent.states import Phase, Result
 from common.errors import (
     CancelledError,
@@ -21,12 +23,19 @@ from mathison.data.v1 import transfer_pb2 as wire
 from tests.unit.agent.conftest import RULES, Setting
 
 
+async def exported(setting: Setting, transfer_id: str, format_name: str = "") -> AsyncGenerator[wire.Frame, None]:
+    """The frames as a caller decodes them."""
+    async with aclosing(setting.transfers.export(transfer_id, format_name, {})) as frames:
+        async for frame in frames:
+            yield wire.Frame.FromString(frame) if isinstance(frame, bytes) else frame
+
+
 async def export(
     setting: Setting, transfer_id: str = "t-1", format_name: str = "", *, seen: list[wire.Frame] | None = None
 ) -> list[wire.Frame]:
     """All frames; also in `seen`, for an export that raises."""
     seen = [] if seen is None else seen
-    async for frame in setting.transfers.export(transfer_id, format_name, {}):
+    async for frame in exported(setting, transfer_id, format_name):
         seen.append(frame)
     return seen
 
@@ -51,6 +60,23 @@ async def test_its_state_is_remembered_with_size_and_digest(setting: Setting) ->
     assert (state.phase, state.result, state.read_bytes, state.sent_bytes) == (Phase.DONE, Result.SUCCEEDED, 8, 8)
     assert state.receipt is not None
     assert state.receipt.size_bytes == 8
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 16383, 16384, 1 << 20, (1 << 21) - 1, 1 << 21])
+def test_a_chunk_is_encoded_as_its_message_would_be(size: int) -> None:
+    chunk = b"\xff" * size
+
+    assert encoded_chunk(chunk) == wire.Frame(chunk=chunk).SerializeToString()
+
+
+async def test_chunks_over_the_limit_are_divided_and_empty_ones_left_out(setting: Setting) -> None:
+    (setting.directory / "app" / "live").write_bytes(bytes(5 << 20))
+    setting.recipe.chunk_bytes = 5 << 20
+
+    _, *chunks, end = await export(setting)
+
+    assert [len(frame.chunk) >> 20 for frame in chunks if frame.HasField("chunk")] == [2, 2, 1]
+    assert end.end.size_bytes == 5 << 20
 
 
 async def test_the_format_is_chosen_by_name(setting: Setting) -> None:
@@ -110,7 +136,7 @@ async def test_an_export_that_fails_anywhere_has_no_end_frame(
 
 async def test_a_caller_that_leaves_ends_the_dump_before_the_next_transfer(setting: Setting) -> None:
     setting.recipe.chunk_bytes = 1
-    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+    async with aclosing(exported(setting, "t-1")) as frames:
         await anext(frames)
         await anext(frames)
 
@@ -120,7 +146,7 @@ async def test_a_caller_that_leaves_ends_the_dump_before_the_next_transfer(setti
 
 
 async def test_the_end_frame_counts_only_once_it_was_taken(setting: Setting) -> None:
-    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+    async with aclosing(exported(setting, "t-1")) as frames:
         async for frame in frames:
             if frame.HasField("end"):
                 break
@@ -130,7 +156,7 @@ async def test_the_end_frame_counts_only_once_it_was_taken(setting: Setting) -> 
 
 async def test_cancel_ends_an_export_and_its_caller_hears_of_it(setting: Setting) -> None:
     setting.recipe.at["export chunk"] = asyncio.Event().wait
-    frames = setting.transfers.export("t-1", "", {})
+    frames = exported(setting, "t-1")
     await anext(frames)
 
     state = await setting.transfers.cancel("t-1")
@@ -142,7 +168,7 @@ async def test_cancel_ends_an_export_and_its_caller_hears_of_it(setting: Setting
 
 
 async def test_a_second_transfer_is_refused_and_told_the_id_of_the_first(setting: Setting) -> None:
-    async with aclosing(setting.transfers.export("first", "", {})) as frames:
+    async with aclosing(exported(setting, "first")) as frames:
         await anext(frames)
 
         with pytest.raises(TransferInProgressError, match="first"):
@@ -162,7 +188,7 @@ async def test_a_slow_caller_holds_the_recipe_up(setting: Setting) -> None:
         produced += 1
 
     setting.recipe.at["export chunk"] = count
-    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+    async with aclosing(exported(setting, "t-1")) as frames:
         await anext(frames)
         await anext(frames)
         for _ in range(200):
@@ -173,7 +199,7 @@ async def test_a_slow_caller_holds_the_recipe_up(setting: Setting) -> None:
 
 async def test_a_caller_that_takes_nothing_loses_its_transfer(setting: Setting) -> None:
     setting.restart(rules=dataclasses.replace(RULES, idle_seconds=0.01))
-    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+    async with aclosing(exported(setting, "t-1")) as frames:
         await anext(frames)
         async with aclosing(setting.transfers.watch("t-1")) as states:
             last = [state async for state in states][-1]
@@ -186,7 +212,7 @@ async def test_progress_comes_in_silences_too(setting: Setting, monkeypatch: pyt
     monkeypatch.setattr("agent.exports.GAP_SECONDS", 0.001)
     setting.recipe.chunk_bytes = 4
     setting.recipe.at["export chunk"] = asyncio.Event().wait
-    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+    async with aclosing(exported(setting, "t-1")) as frames:
         async for frame in frames:
             if frame.HasField("progress") and frame.progress.read_bytes == 4:
                 break
@@ -197,7 +223,7 @@ async def test_progress_comes_in_silences_too(setting: Setting, monkeypatch: pyt
 
 async def test_nothing_comes_after_the_end_frame(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.exports.GAP_SECONDS", -1)
-    async with aclosing(setting.transfers.export("t-1", "", {})) as frames:
+    async with aclosing(exported(setting, "t-1")) as frames:
         kinds = [frame.WhichOneof("content") async for frame in frames]
 
     assert "progress" in kinds
