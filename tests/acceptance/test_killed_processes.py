@@ -159,23 +159,21 @@ def test_an_import_changes_nothing_when_its_client_is_killed_before_its_swap(
 def test_a_swap_ends_on_one_side_when_something_is_killed(
     world: World, archives: dict[str, Path], choice: random.Random, app_id: str, victim: str
 ) -> None:
-    with (
-        changed(world, app_id, archives[app_id]) as (old, new),
-        world.uploading(app_id, archives[app_id]) as upload,
-    ):
+    with changed(world, app_id, archives[app_id]) as (old, new):
         traces = world.traces(app_id)
-        upload.send_rest()
-        wait_until(lambda: is_swapping(world, upload.transfer_id), "the swap has begun", seconds=60)
-        time.sleep(choice.uniform(0, 0.2))
+        with world.uploading(app_id, archives[app_id]) as upload:
+            upload.send_rest()
+            wait_until(lambda: is_swapping(world, upload.transfer_id), "the swap has begun", seconds=60)
+            time.sleep(choice.uniform(0, 0.2))
 
-        if victim == "client":
-            upload.abandon()
-            wait_until(lambda: world.transfer(upload.transfer_id)["result"] is not None, "the import is over")
-        else:
-            world.kill(app_id, victim)
-            with suppress(*BROKEN):
-                # The answer may have been on its way; when it says that the import is done, it is.
-                assert upload.answer().status in (200, 503)
+            if victim == "client":
+                upload.abandon()
+                wait_until(lambda: world.transfer(upload.transfer_id)["result"] is not None, "the import is over")
+            else:
+                world.kill(app_id, victim)
+                with suppress(*BROKEN):
+                    # The answer may have been on its way.
+                    assert upload.answer().status in (200, 503)
 
         world.repair(app_id)
         found = world.content(app_id)

@@ -71,13 +71,14 @@ def test_an_upload_that_its_client_cuts_changes_nothing(world: World, app_id: st
 def test_an_import_that_fills_the_disk_changes_nothing(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     content = world.content(app_id)
-    with little_room(world, app_id), world.uploading(app_id, archive) as upload:
+    with little_room(world, app_id):
         traces = world.traces(app_id)
-        upload.send(upload.size_bytes // 2)
+        with world.uploading(app_id, archive) as upload:
+            upload.send(upload.size_bytes // 2)
 
-        with ballast(world.folder / "ballast"):
-            upload.send_rest()
-            answer = upload.answer()
+            with ballast(world.folder / "ballast"):
+                upload.send_rest()
+                answer = upload.answer()
 
         assert (answer.status, answer.json()["reason"]) == (507, "NO_SPACE")
         world.wait_until_as_before(app_id, traces)
