@@ -14,6 +14,7 @@ ENTRY_POINT_GROUP = "mathison.data.recipes"
 
 RECIPES = {
     "postgresql": "agent.recipes.postgresql:PostgresqlRecipe",
+    "redis": "agent.recipes.redis:RedisRecipe",
     "volume": "agent.recipes.volume:VolumeRecipe",
 }
 """Ours; an entry point of the same name does not replace them."""

@@ -1,0 +1,29 @@
+"""What a file is that is no RDB: named, so that whoever sent it knows which other one to take."""
+
+from __future__ import annotations
+
+import re
+
+_COMMAND = re.compile(rb"\s*(SET|HSET|HMSET|LPUSH|RPUSH|SADD|ZADD|SELECT|RESTORE|FLUSHALL|MULTI|XADD)\s", re.IGNORECASE)
+_KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\*\d+\r\n"), "an append-only file (AOF), which holds commands instead of data"),
+    (re.compile(rb"file \S+ seq \d+ type "), "the manifest of an append-only file (AOF)"),
+    (re.compile(rb"SQLite format 3\0"), "an SQLite database"),
+    (re.compile(rb"PGDMP|--\s*\n-- PostgreSQL|-- mathison-data archive"), "a dump of PostgreSQL"),
+    (re.compile(rb"-- MySQL|-- MariaDB|/\*M?!"), "a dump of MySQL or MariaDB"),
+    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive"),
+    (re.compile(rb"\s*[\[{]"), "JSON"),
+    (_COMMAND, "a list of commands"),
+    (re.compile(rb"\s*<"), "XML or a web page"),
+    (re.compile(rb"REDIS|VALKEY"), "something that begins like one and has no version"),
+)
+
+
+def what_it_is(head: bytes) -> str:
+    """The end of the sentence "this is not an RDB file", for example ", it is JSON"."""
+    if not head:
+        return ", it is empty"
+    for pattern, name in _KINDS:
+        if pattern.match(head):
+            return f", it is {name}"
+    return ""

@@ -1,0 +1,144 @@
+"""Bytes of a file in order, from a pipe, with the checksum of what was read: the bottom of the walk.
+
+`buffer` and `position` are open on purpose: the walk's inner loop reads them itself, since a call costs more than the
+work that it does for a small key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.errors import ArchiveDamagedError, ArchiveTruncatedError, LimitExceededError
+from common.rdb import CRC_BYTES, crc64
+
+PIECE_BYTES = 1 << 20
+MOST_IN_MEMORY_BYTES = 64 << 20
+"""Largest key, or packed value, that is looked into; servers pack a few KiB as a rule."""
+ENCODED_LZF = 0xC3
+INTEGER_BYTES = {0xC0: 1, 0xC1: 2, 0xC2: 4}
+"""By the byte that stands for a length: a string that is an integer."""
+
+
+class Source:
+    """What was read so far is before `position`; `buffer` is replaced when more is needed."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        """
+        Args:
+            read: at most so many bytes, none at the end.
+        """
+        self.buffer = b""
+        self.position = 0
+        self._read = read
+        self._base = 0
+        self._crc = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the beginning of the file."""
+        return self._base + self.position
+
+    def crc(self) -> int:
+        """The checksum of everything before `offset`."""
+        self._drop()
+        return self._crc
+
+    def fill(self, size: int) -> None:
+        """Have at least `size` bytes from `position` on in the buffer; afterwards `position` is 0.
+
+        Raises:
+            ArchiveTruncatedError: the file ends before.
+        """
+        self._drop()
+        pieces = [self.buffer]
+        have = len(self.buffer)
+        while have < size:
+            piece = self._read(PIECE_BYTES)
+            if not piece:
+                self.buffer = b"".join(pieces)
+                raise ArchiveTruncatedError(
+                    f"The file is cut off at byte {self._base + have}.", next_step="Send the whole file."
+                )
+            pieces.append(piece)
+            have += len(piece)
+        self.buffer = b"".join(pieces)
+
+    def _drop(self) -> None:
+        if self.position:
+            self._crc = crc64(memoryview(self.buffer)[: self.position], self._crc)
+            self._base += self.position
+            self.buffer = self.buffer[self.position :]
+            self.position = 0
+
+    def byte(self) -> int:
+        """The next byte."""
+        if self.position >= len(self.buffer):
+            self.fill(1)
+        self.position += 1
+        return self.buffer[self.position - 1]
+
+    def take(self, size: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            LimitExceededError: more than MOST_IN_MEMORY_BYTES.
+        """
+        if size > len(self.buffer) - self.position:
+            if size > MOST_IN_MEMORY_BYTES:
+                raise LimitExceededError(
+                    f"A key or packed value at byte {self.offset} has {size} bytes; more than "
+                    f"{MOST_IN_MEMORY_BYTES >> 20} MiB cannot be checked."
+                )
+            self.fill(size)
+        self.position += size
+        return self.buffer[self.position - size : self.position]
+
+    def skip(self, size: int) -> None:
+        """Leave bytes out, any number of them."""
+        while size > len(self.buffer) - self.position:
+            size -= len(self.buffer) - self.position
+            self.position = len(self.buffer)
+            self.fill(1)
+        self.position += size
+
+    def length(self) -> int:
+        """A number as lengths are written."""
+        first = self.byte()
+        if first < 0x40:
+            return first
+        if first < 0x80:
+            return (first & 0x3F) << 8 | self.byte()
+        if first == 0x80:
+            return int.from_bytes(self.take(4))
+        if first == 0x81:
+            return int.from_bytes(self.take(8))
+        raise self.damaged("a length is not written as one")
+
+    def damaged(self, what: str) -> ArchiveDamagedError:
+        """The error for something that no server writes, with its place."""
+        return ArchiveDamagedError(
+            f"The file is damaged, or was made to do harm: {what}, before byte {self.offset}.",
+            next_step="Take another copy of the file, or export again.",
+        )
+
+    def drain(self) -> tuple[int, bytes, int]:
+        """Read to the end of the file.
+
+        Returns:
+            How many bytes there were from `offset` on, the first of them, and the checksum of the file but for its last
+            eight bytes, compared with those: 0 when they agree.
+        """
+        head = b""
+        size = 0
+        while True:
+            if not head:
+                head = self.buffer[self.position : self.position + 64]
+            keep = min(CRC_BYTES, len(self.buffer) - self.position)
+            size += len(self.buffer) - self.position - keep
+            self.position = len(self.buffer) - keep
+            try:
+                self.fill(CRC_BYTES + 1)
+            except ArchiveTruncatedError:
+                break
+        size += len(self.buffer)
+        return size, head, self._crc ^ int.from_bytes(self.buffer, "little")

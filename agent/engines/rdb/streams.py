@@ -1,0 +1,121 @@
+"""A stream: its nodes, its consumer groups, and who has which message pending."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Protocol
+
+from agent.engines.rdb.source import Source
+
+_SAME_FIELDS = 2
+"""A flag of an entry: its fields have the names of the node's first."""
+_ID_BYTES = 16
+_TIME_BYTES = 8
+
+
+class Strings(Protocol):
+    """What a stream needs of the reader of values."""
+
+    hashes: array[int]
+
+    def new_scope(self) -> int: ...
+    def string(self) -> bytes: ...
+    def skip_string(self) -> None: ...
+    def stream_node(self) -> list[bytes] | None: ...
+
+
+class StreamReader:
+    """Reads one stream."""
+
+    def __init__(self, source: Source, strings: Strings) -> None:
+        self._source = source
+        self._strings = strings
+
+    def read(self, version: int) -> None:
+        """
+        Args:
+            version: 1 to 3, of the layout.
+        """
+        length = self._source.length
+        nodes = length()
+        before = b""
+        for _ in range(nodes):
+            first_id = self._strings.string()
+            if len(first_id) != _ID_BYTES or (before and first_id <= before):
+                raise self._source.damaged("a stream's nodes are not in order")
+            before = first_id
+            entries = self._strings.stream_node()
+            if entries is not None and not _is_node(entries):
+                raise self._source.damaged("a stream's node does not hold what it says")
+        # Length and last id; since version 2 first id, highest deleted id, entries ever added.
+        numbers = [length() for _ in range(3 if version == 1 else 8)]
+        if numbers[0] and not nodes:
+            raise self._source.damaged("a stream says that it has entries and has none")
+        names = set()
+        groups = length()
+        for _ in range(groups):
+            names.add(self._strings.string())
+            self._group(version)
+        if len(names) != groups:
+            raise self._source.damaged("the same consumer group stands twice in one stream")
+
+    def _group(self, version: int) -> None:
+        source = self._source
+        for _ in range(2 if version == 1 else 3):
+            source.length()
+        # Each pending message has to belong to one consumer: their hashes add up to nothing, and none stands twice.
+        scope = self._strings.new_scope()
+        balance = 0
+        count = source.length()
+        for _ in range(count):
+            message = hash(source.take(_ID_BYTES))
+            balance += message
+            self._strings.hashes.append(message ^ scope)
+            source.skip(_TIME_BYTES)
+            source.length()
+        names = set()
+        consumers = source.length()
+        owned = 0
+        for _ in range(consumers):
+            names.add(self._strings.string())
+            source.skip(_TIME_BYTES if version < 3 else 2 * _TIME_BYTES)
+            of_consumer = source.length()
+            owned += of_consumer
+            balance -= sum(hash(source.take(_ID_BYTES)) for _ in range(of_consumer))
+        if balance or owned != count or len(names) != consumers:
+            raise source.damaged("a stream's pending messages do not belong to its consumers")
+
+
+def _is_node(entries: list[bytes]) -> bool:
+    """Whether a stream's listpack holds the entries that it says (streamValidateListpackIntegrity, t_stream.c)."""
+    rest = iter(entries)
+    try:
+        count, deleted, fields = _number(rest), _number(rest), _number(rest)
+        _skip(rest, fields)
+        if _number(rest) != 0:
+            return False
+        for _ in range(count + deleted):
+            flags = _number(rest)
+            _number(rest), _number(rest)
+            if flags & _SAME_FIELDS:
+                values, parts = fields, fields + 3
+            else:
+                values = _number(rest)
+                _skip(rest, values)
+                parts = 2 * values + 4
+            _skip(rest, values)
+            if _number(rest) != parts:
+                return False
+    except (StopIteration, ValueError):
+        return False
+    return next(rest, None) is None
+
+
+def _number(entries: Iterator[bytes]) -> int:
+    return int(next(entries))
+
+
+def _skip(entries: Iterator[bytes], count: int) -> None:
+    for _ in range(count):
+        next(entries)

@@ -1,0 +1,294 @@
+"""One value after the other, each by its type: skipped as far as that is safe, or looked into to its last entry.
+
+Looking into it finds what would end a server that loads it: members that stand twice, scores that are no numbers,
+entries that point beyond their listpack, pending messages that belong to nobody.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from agent.engines.rdb import lzf, packed
+from agent.engines.rdb.layout import Type, first_version_of, module_type_name
+from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Source
+from agent.engines.rdb.streams import StreamReader
+from common.errors import ArchiveError, ArchiveIncompatibleError
+from common.rdb import RdbHeader
+
+MOST_COMPARED_AT_ONCE = 1024
+"""Members of one value that are compared as a set; more go with the keys."""
+
+
+class ValueReader:
+    """Reads strings and values from a source.
+
+    Attributes:
+        hashes: of members that were too many to compare at once; see `agent.engines.rdb.distinct`.
+        module_types: how many values there are of each module's type.
+        empty: values without members, which servers leave out when they load them.
+    """
+
+    def __init__(self, source: Source, header: RdbHeader, hashes: array[int], *, is_deep: bool) -> None:
+        self.hashes = hashes
+        self.module_types: Counter[str] = Counter()
+        self.empty = 0
+        self._source = source
+        self._header = header
+        self._is_deep = is_deep
+        self._scopes = 0
+        self._readers: dict[Type, Callable[[], None]] = {
+            Type.STRING: self.skip_string,
+            Type.LIST: self._list,
+            Type.SET: self._set,
+            Type.ZSET: lambda: self._zset(self._text_score),
+            Type.ZSET_2: lambda: self._zset(self._binary_score),
+            Type.HASH: self._hash,
+            Type.MODULE: self._module,
+            Type.HASH_ZIPMAP: lambda: self._packed(packed.zipmap, of=2),
+            Type.LIST_ZIPLIST: lambda: self._packed(packed.ziplist, of=1, is_unique=False),
+            Type.SET_INTSET: lambda: self._packed(packed.intset, of=1),
+            Type.ZSET_ZIPLIST: lambda: self._packed(packed.ziplist, of=2, has_scores=True),
+            Type.HASH_ZIPLIST: lambda: self._packed(packed.ziplist, of=2),
+            Type.LIST_QUICKLIST: self._quicklist,
+            Type.STREAM: lambda: self._stream(1),
+            Type.HASH_LISTPACK: lambda: self._packed(packed.listpack, of=2),
+            Type.ZSET_LISTPACK: lambda: self._packed(packed.listpack, of=2, has_scores=True),
+            Type.LIST_QUICKLIST_2: self._quicklist_2,
+            Type.STREAM_2: lambda: self._stream(2),
+            Type.SET_LISTPACK: lambda: self._packed(packed.listpack, of=1),
+            Type.STREAM_3: lambda: self._stream(3),
+            Type.HASH_METADATA_PRE_GA: self._hash_with_field_expiry,
+            Type.HASH_LISTPACK_EX_PRE_GA: lambda: self._packed(packed.listpack, of=3),
+            Type.HASH_METADATA: self._hash_metadata,
+            Type.HASH_LISTPACK_EX: self._hash_listpack_ex,
+            Type.VALKEY_HASH_2: self._valkey_hash,
+        }
+
+    def read(self, number: int) -> Type:
+        """The value of a key.
+
+        Args:
+            number: the type as it stands in the file.
+        Raises:
+            ArchiveIncompatibleError: a type that this program does not know.
+            ArchiveDamagedError: not what a server writes.
+        """
+        kind = self._kind(number)
+        self._readers[kind]()
+        return kind
+
+    def _kind(self, number: int) -> Type:
+        is_valkeys = self._header.flavour == "valkey"
+        try:
+            kind = Type.VALKEY_HASH_2 if is_valkeys and number == 22 else Type(number)
+        except ValueError:
+            raise self._unknown(number) from None
+        if kind not in self._readers or (is_valkeys and Type.STREAM_3 < number != 22):
+            raise self._unknown(number)
+        if first_version_of(kind) > self._header.version:
+            raise self._source.damaged(
+                f"a value of type {number}, which files of version {self._header.magic} have not"
+            )
+        return kind
+
+    def _unknown(self, number: int) -> ArchiveError:
+        return ArchiveIncompatibleError(
+            f"The file holds something of type {number}, before byte {self._source.offset}, that this program does not "
+            "know.",
+            next_step="Update Mathison Data, or export with another version of the server.",
+        )
+
+    def string(self) -> bytes:
+        """A string as a client would get it."""
+        source = self._source
+        first = source.byte()
+        if first in INTEGER_BYTES:
+            return b"%d" % int.from_bytes(source.take(INTEGER_BYTES[first]), "little", signed=True)
+        if first == ENCODED_LZF:
+            packed_size, size = source.length(), source.length()
+            try:
+                return lzf.decompress(source.take(packed_size), size)
+            except lzf.LzfError:
+                raise source.damaged("a compressed string cannot be unpacked") from None
+        source.position -= 1
+        return source.take(source.length())
+
+    def skip_string(self) -> None:
+        """A string whose content does not matter."""
+        source = self._source
+        first = source.byte()
+        if first in INTEGER_BYTES:
+            source.skip(INTEGER_BYTES[first])
+        elif first == ENCODED_LZF:
+            packed_size, size = source.length(), source.length()
+            if not self._is_deep:
+                source.skip(packed_size)
+                return
+            try:
+                lzf.check(source.take(packed_size), size)
+            except lzf.LzfError:
+                raise source.damaged("a compressed string cannot be unpacked") from None
+        else:
+            source.position -= 1
+            source.skip(source.length())
+
+    def _list(self) -> None:
+        count = self._count()
+        for _ in range(count):
+            self.skip_string()
+
+    def _set(self) -> None:
+        self._members(self._count(), lambda: None)
+
+    def _hash(self) -> None:
+        self._members(self._count(), self.skip_string)
+
+    def _valkey_hash(self) -> None:
+        def value_and_expiry() -> None:
+            self.skip_string()
+            self._source.skip(8)
+
+        self._members(self._count(), value_and_expiry)
+
+    def _hash_metadata(self) -> None:
+        self._source.skip(8)
+        self._hash_with_field_expiry()
+
+    def _hash_with_field_expiry(self) -> None:
+        self._members(self._count(), self.skip_string, before=lambda: self._source.length())
+
+    def _hash_listpack_ex(self) -> None:
+        self._source.skip(8)
+        self._packed(packed.listpack, of=3)
+
+    def _zset(self, score: Callable[[], float]) -> None:
+        def checked() -> None:
+            if math.isnan(score()):
+                raise self._source.damaged("a score that is no number")
+
+        self._members(self._count(), checked)
+
+    def _binary_score(self) -> float:
+        score: float = struct.unpack("<d", self._source.take(8))[0]
+        return score
+
+    def _text_score(self) -> float:
+        size = self._source.byte()
+        if size >= 253:
+            return (math.nan, math.inf, -math.inf)[size - 253]
+        return _to_score(self._source.take(size))
+
+    def _count(self) -> int:
+        count = self._source.length()
+        self.empty += not count
+        return count
+
+    def _members(self, count: int, after: Callable[[], object], *, before: Callable[[], object] = lambda: None) -> None:
+        """Members that have to differ, each with what stands before and after it."""
+        if not self._is_deep:
+            for _ in range(count):
+                before()
+                self.skip_string()
+                after()
+        elif count <= MOST_COMPARED_AT_ONCE:
+            seen = set()
+            for _ in range(count):
+                before()
+                seen.add(self.string())
+                after()
+            if len(seen) != count:
+                raise self._source.damaged("the same member stands twice in one value")
+        else:
+            scope = self.new_scope()
+            for _ in range(count):
+                before()
+                self.hashes.append(hash(self.string()) ^ scope)
+                after()
+
+    def new_scope(self) -> int:
+        """What tells the members of one value from those of others among `hashes`."""
+        self._scopes += 1
+        return hash(b"value %d" % self._scopes)
+
+    def _packed(self, unpack: packed.Unpack, *, of: int, is_unique: bool = True, has_scores: bool = False) -> None:
+        """A collection in one string; an entry and what belongs to it are `of` strings."""
+        if not self._is_deep:
+            self.skip_string()
+            return
+        entries = self._unpacked(unpack)
+        if len(entries) % of:
+            raise self._source.damaged("a packed value with half an entry")
+        members = entries[::of]
+        self.empty += not members
+        if is_unique:
+            self._require_unique(members)
+        if has_scores and any(math.isnan(_to_score(score)) for score in entries[1::2]):
+            raise self._source.damaged("a score that is no number")
+
+    def _unpacked(self, unpack: packed.Unpack) -> list[bytes]:
+        data = self.string()
+        try:
+            return unpack(data)
+        except packed.PackedError:
+            raise self._source.damaged(f"a {unpack.__name__} points where nothing is") from None
+
+    def _require_unique(self, members: Sequence[bytes]) -> None:
+        if len(members) <= MOST_COMPARED_AT_ONCE:
+            if len(set(members)) != len(members):
+                raise self._source.damaged("the same member stands twice in one value")
+        else:
+            scope = self.new_scope()
+            self.hashes.extend(hash(member) ^ scope for member in members)
+
+    def _quicklist(self) -> None:
+        for _ in range(self._count()):
+            self._packed(packed.ziplist, of=1, is_unique=False)
+
+    def _quicklist_2(self) -> None:
+        for _ in range(self._count()):
+            match self._source.length():
+                case 1:
+                    self.skip_string()
+                case 2:
+                    self._packed(packed.listpack, of=1, is_unique=False)
+                case _:
+                    raise self._source.damaged("a list's node is of no known kind")
+
+    def _stream(self, version: int) -> None:
+        StreamReader(self._source, self).read(version)
+
+    def stream_node(self) -> list[bytes] | None:
+        """The entries of a stream's listpack; None when it was only skipped."""
+        if self._is_deep:
+            return self._unpacked(packed.listpack)
+        self.skip_string()
+        return None
+
+    def _module(self) -> None:
+        self.module_types[module_type_name(self._source.length())] += 1
+        self.module_content()
+
+    def module_content(self) -> None:
+        """What a module wrote, to its end mark; only the module knows what it means."""
+        source = self._source
+        while kind := source.length():
+            if kind in (1, 2):
+                source.length()
+            elif kind in (3, 4):
+                source.skip(4 * (kind - 2))
+            elif kind == 5:
+                self.skip_string()
+            else:
+                raise source.damaged("a module's value is not written as one")
+
+
+def _to_score(text: bytes) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,382 @@
+"""An RDB file from its first byte to its last, in one pass: what is in it, and whether a server can load it safely."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from agent.engines.rdb import lzf
+from agent.engines.rdb.distinct import Distinct
+from agent.engines.rdb.foreign import what_it_is
+from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, Opcode, Type, module_type_name
+from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Source
+from agent.engines.rdb.values import ValueReader
+from common.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    ServiceError,
+)
+from common.rdb import CRC_BYTES, RdbHeader, read_magic
+
+MAGIC_BYTES = 9
+HEAD_BYTES = 512
+"""Enough to say what a file is that is no RDB."""
+SECTIONS = 512
+FAST_KEYS = 1024
+"""At most so many keys of the common kind in one section, and sections between two reports of progress."""
+_MOST_FIELDS = 64
+_MOST_FIELD_BYTES = 1 << 12
+_HINT_SLACK = 1024
+"""A hint makes the server reserve room, so a wrong one can end it; programs of others write approximate ones."""
+_KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
+
+
+class RdbContent(msgspec.Struct, kw_only=True):
+    """What a file holds.
+
+    Attributes:
+        fields: what its writer says of itself; see common.rdb.RdbHeader.
+        keys: by number of the database.
+        highest_database: selected in it, with keys or not.
+        expiring: keys that have a time to live; `expired` of them have outlived it already.
+        empty: keys without content, which servers leave out.
+        kinds: number of keys by what people call their type.
+        module_types: number of values by the name of a module's type, nine characters.
+        module_fields: what modules wrote beside the keys, likewise.
+        functions: function libraries.
+        size_bytes: of the whole file.
+        has_checksum: False: the writer left it out, so a changed byte need not show.
+        body_bytes, body_crc: of everything before the end mark, for who puts something there.
+        doubt: an archive of this server that this program cannot read through, and why; see `is_trusted` in the walk.
+    """
+
+    flavour: str
+    version: int
+    fields: dict[str, str] = {}
+    keys: dict[int, int] = {}
+    highest_database: int = 0
+    expiring: int = 0
+    expired: int = 0
+    empty: int = 0
+    kinds: dict[str, int] = {}
+    module_types: dict[str, int] = {}
+    module_fields: dict[str, int] = {}
+    functions: int = 0
+    size_bytes: int = 0
+    has_checksum: bool = False
+    body_bytes: int = 0
+    body_crc: int = 0
+    doubt: str = ""
+
+    @property
+    def header(self) -> RdbHeader:
+        return RdbHeader(self.flavour, self.version, self.fields)
+
+    @property
+    def key_count(self) -> int:
+        return sum(self.keys.values())
+
+
+class Walk:
+    """One pass over a file."""
+
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        *,
+        is_trusted: bool,
+        spill: int | None = None,
+        on_header: Callable[[RdbHeader], None] = lambda header: None,
+        on_progress: Callable[[int, int], None] = lambda keys, size_bytes: None,
+    ) -> None:
+        """
+        Args:
+            read: at most so many bytes, none at the end.
+            is_trusted: a server is writing it just now: values are skipped where they can be, and what this program
+                does not understand is a doubt, not an error, as long as the checksum holds.
+            spill: see Distinct.
+            on_header: told as soon as the magic was read.
+            on_progress: told every so often how many keys and bytes were read.
+        """
+        self._source = Source(read)
+        self._is_trusted = is_trusted
+        self._distinct = Distinct(spill)
+        self._hashes = array("q")
+        self._on_header = on_header
+        self._on_progress = on_progress
+        self._now_ms = int(time.time() * 1000)
+        self._kinds: Counter[Type] = Counter()
+        self._hints: dict[int, int] = {}
+        self._database = 0
+        self._database_hash = hash(b"database 0")
+
+    def run(self) -> RdbContent:
+        """Read all of it.
+
+        Raises:
+            ArchiveWrongKindError: no RDB; says what it looks like.
+            ArchiveTruncatedError: it stops before its end.
+            ArchiveDamagedError: the checksum or the structure does not hold, something stands twice, bytes follow.
+            ArchiveIncompatibleError: of a version, or with a type, that this program does not know.
+            LimitExceededError: one key or packed value is too large to be checked.
+        """
+        self._content = content = self._open()
+        self._values = ValueReader(self._source, content.header, self._hashes, is_deep=not self._is_trusted)
+        try:
+            while self._sections():
+                self._note()
+            self._close()
+        except ArchiveTruncatedError:
+            raise
+        except ServiceError as error:
+            self._explain(error)
+        for kind, count in self._kinds.items():
+            name = _KIND_OF[kind]
+            content.kinds[name] = content.kinds.get(name, 0) + count
+        content.module_types = dict(self._values.module_types)
+        content.empty = self._values.empty
+        return content
+
+    def _open(self) -> RdbContent:
+        source = self._source
+        with contextlib.suppress(ArchiveTruncatedError):
+            source.fill(HEAD_BYTES)
+        header = read_magic(source.buffer)
+        if header is None:
+            raise ArchiveWrongKindError(
+                f"This is not an RDB file{what_it_is(source.buffer)}.",
+                next_step="Send the file that BGSAVE or `redis-cli --rdb` makes, or an export of this program.",
+            )
+        source.position = MAGIC_BYTES
+        self._on_header(header)
+        if header.version > NEWEST_VERSION[header.flavour] and not self._is_trusted:
+            raise ArchiveIncompatibleError(
+                f"The file is of version {header.magic}, which is newer than this program knows.",
+                next_step="Update Mathison Data, or export with an older server.",
+            )
+        return RdbContent(flavour=header.flavour, version=header.version)
+
+    def _sections(self) -> bool:
+        return all(self._section() for _ in range(SECTIONS))
+
+    def _section(self) -> bool:
+        """What comes up to the next key that is not of the most common kind, and that key; False at the end."""
+        self._fast_keys()
+        source, content = self._source, self._content
+        number = source.byte()
+        match number:
+            case Opcode.EOF:
+                source.position -= 1
+                content.body_bytes, content.body_crc = source.offset, source.crc()
+                source.byte()
+                return False
+            case Opcode.SELECT_DB:
+                self._database = source.length()
+                content.highest_database = max(content.highest_database, self._database)
+                self._database_hash = hash(b"database %d" % self._database)
+            case Opcode.EXPIRE_MS:
+                self._expires(int.from_bytes(source.take(8), "little", signed=True))
+            case Opcode.EXPIRE_SECONDS:
+                self._expires(int.from_bytes(source.take(4), "little", signed=True) * 1000)
+            case Opcode.RESIZE_DB:
+                hint = max(source.length(), source.length())
+                self._hints[self._database] = max(hint, self._hints.get(self._database, 0))
+            case Opcode.AUX:
+                self._field()
+            case Opcode.FREQ:
+                source.byte()
+            case Opcode.IDLE:
+                source.length()
+            case Opcode.SLOT_INFO:
+                for _ in range(3):
+                    source.length()
+            case Opcode.FUNCTION:
+                self._values.skip_string()
+                content.functions += 1
+            case Opcode.MODULE_AUX:
+                name = module_type_name(source.length())
+                content.module_fields[name] = content.module_fields.get(name, 0) + 1
+                # When it is to be loaded, before the keys or after them: a number with its mark.
+                for _ in range(2):
+                    source.length()
+                self._values.module_content()
+            case _:
+                self._key(number)
+        return True
+
+    def _key(self, number: int) -> None:
+        key = self._values.string()
+        if not self._is_trusted:
+            self._hashes.append(hash(key) ^ self._database_hash)
+        self._kinds[self._values.read(number)] += 1
+        keys = self._content.keys
+        keys[self._database] = keys.get(self._database, 0) + 1
+
+    def _expires(self, moment_ms: int) -> None:
+        self._content.expiring += 1
+        self._content.expired += moment_ms < self._now_ms
+
+    def _field(self) -> None:
+        name, value = self._values.string(), self._values.string()
+        fields = self._content.fields
+        # "lua" holds whole scripts, which servers since 7.0 do not load any more.
+        if name != b"lua" and len(fields) < _MOST_FIELDS and len(name) + len(value) <= _MOST_FIELD_BYTES:
+            fields[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+
+    def _fast_keys(self) -> None:
+        """Strings with short keys, with or without expiry, as long as they lie whole in the buffer.
+
+        Nearly all keys of large servers are such. `_section` reads them just as well; this keeps a walk from being
+        slower than the server that writes the file.
+        """
+        source = self._source
+        buffer, position = source.buffer, source.position
+        end = len(buffer)
+        append, salt, now_ms = self._hashes.append, self._database_hash, self._now_ms
+        is_deep = not self._is_trusted
+        count = expiring = expired = 0
+        try:
+            while count < FAST_KEYS:
+                at = position
+                first = buffer[at]
+                if first:
+                    if first != 0xFC or buffer[at + 9]:
+                        break
+                    at += 9
+                size = buffer[at + 1]
+                if size < 0x40:
+                    key = at + 2
+                elif size < 0x80:
+                    size = (size & 0x3F) << 8 | buffer[at + 2]
+                    key = at + 3
+                else:
+                    break
+                value = key + size
+                size = buffer[value]
+                if size < 0x40:
+                    after = value + 1 + size
+                elif size < 0x80:
+                    after = value + 2 + ((size & 0x3F) << 8 | buffer[value + 1])
+                elif size == ENCODED_LZF:
+                    after = _after_lzf(buffer, value + 1, is_deep=is_deep)
+                elif size in INTEGER_BYTES:
+                    after = value + 1 + INTEGER_BYTES[size]
+                else:
+                    break
+                if after > end:
+                    break
+                if first:
+                    expiring += 1
+                    expired += int.from_bytes(buffer[at - 8 : at], "little", signed=True) < now_ms
+                if is_deep:
+                    append(hash(buffer[key:value]) ^ salt)
+                count += 1
+                position = after
+        except (IndexError, lzf.LzfError):
+            # What is cut by the buffer's end, or wrong, is met again by the careful way.
+            pass
+        source.position = position
+        if count:
+            content = self._content
+            self._kinds[Type.STRING] += count
+            content.keys[self._database] = content.keys.get(self._database, 0) + count
+            content.expiring += expiring
+            content.expired += expired
+
+    def _note(self) -> None:
+        self._distinct.add(self._hashes)
+        self._on_progress(self._content.key_count, self._source.offset)
+
+    def _close(self) -> None:
+        """Everything that can be said only at the end."""
+        source, content = self._source, self._content
+        if content.header.has_crc:
+            found = source.crc()
+            expected = int.from_bytes(source.take(CRC_BYTES), "little")
+            content.has_checksum = expected != 0
+            if content.has_checksum and found != expected:
+                raise _wrong_checksum()
+        content.size_bytes = source.offset
+        after, head, _ = source.drain()
+        if after:
+            raise _too_long(after, head, content)
+        for database, hint in self._hints.items():
+            there = content.keys.get(database, 0)
+            if hint > 4 * there + _HINT_SLACK:
+                raise source.damaged(f"it announces {hint} keys in database {database}, where {there} are")
+        self._note()
+        if self._distinct.has_any_twice():
+            raise ArchiveDamagedError(
+                "The file holds the same key twice, or the same member twice in one value; a server would stop while "
+                "loading it.",
+                next_step="Export again; if that does not help, the program that made the file is at fault.",
+            )
+        if content.version > NEWEST_VERSION[content.flavour]:
+            content.doubt = f"Version {content.header.magic} is newer than this program knows."
+
+    def _explain(self, error: ServiceError) -> None:
+        """Something does not hold: say whether the bytes were changed on their way, or were written like that."""
+        content = self._content
+        _, _, difference = self._source.drain()
+        if content.header.has_crc and difference and error.reason != ArchiveWrongKindError.reason:
+            raise _wrong_checksum() from error
+        if not self._is_trusted:
+            raise error
+        content.doubt = error.text
+        content.size_bytes = self._source.offset
+
+
+def _after_lzf(buffer: bytes, position: int, *, is_deep: bool) -> int:
+    """Where a compressed string ends; IndexError when that is beyond the buffer, or its lengths are long ones."""
+    packed_size = buffer[position]
+    position += 1
+    if packed_size >= 0x40:
+        if packed_size >= 0x80:
+            raise IndexError
+        packed_size = (packed_size & 0x3F) << 8 | buffer[position]
+        position += 1
+    size = buffer[position]
+    position += 1
+    if size >= 0x40:
+        if size < 0x80:
+            size = (size & 0x3F) << 8 | buffer[position]
+            position += 1
+        elif size == 0x80:
+            size = int.from_bytes(buffer[position : position + 4])
+            position += 4
+        else:
+            raise IndexError
+    end = position + packed_size
+    if is_deep:
+        if end > len(buffer):
+            raise IndexError
+        lzf.check(buffer[position:end], size)
+    return end
+
+
+def _wrong_checksum() -> ArchiveDamagedError:
+    return ArchiveDamagedError(
+        "The file was damaged: its content does not have the checksum that stands at its end.",
+        next_step="Take another copy of the file, or export again.",
+    )
+
+
+def _too_long(after: int, head: bytes, content: RdbContent) -> ArchiveError:
+    if head.startswith(b"*"):
+        return ArchiveWrongKindError(
+            f"This is an append-only file (AOF): {after} bytes of commands follow a snapshot, and an import of the "
+            "snapshot alone would lose them.",
+            next_step="Export the server that wrote it, or have it make a snapshot with BGSAVE.",
+        )
+    return ArchiveDamagedError(
+        f"The file goes on for {after} bytes after its end at byte {content.size_bytes}.",
+        next_step="Take another copy of the file, or export again.",
+    )

@@ -1,0 +1,11 @@
+"""Redis and Valkey: a snapshot out by replication, another one in by playing the server's master.
+
+- `settings`, `connection`: how a server is reached; `facts`: what it is and holds now.
+- `replica`: our own replication client, which reads a snapshot and what is written after it.
+- `master`: our own replication server, from which a snapshot is loaded.
+- `lending`: settings of the server that are changed for a moment, and put back whatever dies.
+- `pausing`, `exchange`: the swap; `durable`: the server's own files made current.
+- `compatibility`: which server can load which file; `fingerprint`: whether two servers hold the same.
+"""
+
+from __future__ import annotations

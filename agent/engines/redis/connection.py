@@ -1,0 +1,244 @@
+"""One connection to a server, in the protocol that all of them speak (RESP 2): a command, then its answer.
+
+A client library is not used: replication is half of what is done here and no library has it, and the one for asyncio
+takes 18 MB of memory where the agent has 64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+from common.errors import AppUnavailableError
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""Long for a command, short for a server that hangs; a large one that forks stands still for a second."""
+_LIMIT_BYTES = 1 << 20
+
+Reply = bytes | int | list["Reply"] | None
+
+
+class ReplyError(Exception):
+    """The server's own answer that it will not do something; the first word is its kind."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    @property
+    def kind(self) -> str:
+        """For example "ERR", "NOPERM", "LOADING"."""
+        return self.text.partition(" ")[0]
+
+
+class ConnectionLostError(AppUnavailableError):
+    """The server went away, or was silent for too long."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """A way to a server.
+
+    Attributes:
+        host: starts with "/" for a unix socket.
+        user: empty for the default user.
+        tls: None: without.
+    """
+
+    host: str
+    port: int
+    user: str = ""
+    password: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> str:
+        """For texts."""
+        return self.host if self.host.startswith("/") else f"{self.host}:{self.port}"
+
+
+class Connection:
+    """An open connection; one command at a time."""
+
+    def __init__(self, login: Login, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.login = login
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def local_host(self) -> str:
+        """The address that the server sees us at."""
+        name = self._writer.get_extra_info("sockname")
+        return name[0] if isinstance(name, tuple) else "127.0.0.1"
+
+    @property
+    def peer_host(self) -> str:
+        """The server's address."""
+        name = self._writer.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) else "127.0.0.1"
+
+    async def call(self, *words: bytes | str | int, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
+        """Send a command and wait for its answer.
+
+        Raises:
+            ReplyError: the server's own refusal.
+            AppUnavailableError: the role may not do this; names what it lacks.
+            ConnectionLostError: no answer came.
+        """
+        await self.send(*words)
+        try:
+            return await self.answer(timeout_seconds=timeout_seconds)
+        except ReplyError as error:
+            if error.kind == "NOPERM":
+                raise self._not_permitted(words) from error
+            raise
+
+    async def text(self, *words: bytes | str | int) -> str:
+        """`call` for an answer that is one string."""
+        return cast(bytes, await self.call(*words)).decode("utf-8", "replace")
+
+    async def send(self, *words: bytes | str | int) -> None:
+        """Send a command whose answer, if any, is read otherwise."""
+        try:
+            self._writer.write(encode(*words))
+            await self._writer.drain()
+        except OSError as failure:
+            raise self._lost(failure) from failure
+
+    async def answer(self, *, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
+        """The next answer."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._read()
+        except TimeoutError:
+            raise ConnectionLostError(
+                f"{self.login.place} did not answer within {timeout_seconds:.0f} seconds."
+            ) from None
+
+    async def line(self, *, timeout_seconds: float = ANSWER_SECONDS) -> bytes:
+        """The next line of what is no answer, without its end."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return (await self._line()).rstrip(b"\r\n")
+        except TimeoutError:
+            raise ConnectionLostError(f"{self.login.place} was silent for {timeout_seconds:.0f} seconds.") from None
+
+    async def some(self, most: int, *, timeout_seconds: float = ANSWER_SECONDS) -> bytes:
+        """Up to so many raw bytes, at least one."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                found = await self._reader.read(most)
+        except TimeoutError:
+            raise ConnectionLostError(f"{self.login.place} was silent for {timeout_seconds:.0f} seconds.") from None
+        except OSError as failure:
+            raise self._lost(failure) from failure
+        if not found:
+            raise self._lost(None)
+        return found
+
+    async def _read(self) -> Reply:
+        line = await self._line()
+        kind, value = line[:1], line[1:-2]
+        match kind:
+            case b"+":
+                return value
+            case b"-":
+                raise ReplyError(value.decode("utf-8", "replace"))
+            case b":":
+                return int(value)
+            case b"$":
+                return await self._bulk(int(value))
+            case b"*":
+                return None if value == b"-1" else [await self._read() for _ in range(int(value))]
+        raise ConnectionLostError(f"{self.login.place} does not answer as Redis does.")
+
+    async def _bulk(self, size: int) -> bytes | None:
+        if size < 0:
+            return None
+        try:
+            return (await self._reader.readexactly(size + 2))[:-2]
+        except (OSError, asyncio.IncompleteReadError) as failure:
+            raise self._lost(failure) from failure
+
+    async def _line(self) -> bytes:
+        try:
+            line = await self._reader.readline()
+        except (OSError, ValueError) as failure:
+            raise self._lost(failure) from failure
+        if not line.endswith(b"\n"):
+            raise self._lost(None)
+        return line
+
+    def _lost(self, failure: BaseException | None) -> ConnectionLostError:
+        said = f": {failure.strerror}" if isinstance(failure, OSError) and failure.strerror else ""
+        return ConnectionLostError(f"The connection to {self.login.place} was lost{said}.")
+
+    def _not_permitted(self, words: tuple[bytes | str | int, ...]) -> AppUnavailableError:
+        command = str(words[0]).lower()
+        if command in ("client", "config", "acl", "module"):
+            command = f"{command}|{str(words[1]).lower()}"
+        user = self.login.user or "default"
+        return AppUnavailableError(
+            f"User {user} of {self.login.place} may not run {command}.",
+            next_step=f"Allow it, for example: ACL SETUSER {user} +{command}",
+        )
+
+    def close(self) -> None:
+        """Close without waiting; what is not sent yet is lost."""
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def connect(login: Login) -> AsyncIterator[Connection]:
+    """A connection for the time of the block.
+
+    Raises:
+        AppUnavailableError: nobody answers there, or the password is wrong.
+    """
+    connection = await open_connection(login)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def open_connection(login: Login) -> Connection:
+    """As `connect`, for who closes it."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if login.host.startswith("/"):
+                reader, writer = await asyncio.open_unix_connection(login.host, limit=_LIMIT_BYTES)
+            else:
+                reader, writer = await asyncio.open_connection(
+                    login.host, login.port, ssl=login.tls, limit=_LIMIT_BYTES
+                )
+    except ssl.SSLError as failure:
+        raise AppUnavailableError(f"{login.place} and the agent do not agree on TLS: {failure.reason}.") from failure
+    except (OSError, TimeoutError) as failure:
+        reason = getattr(failure, "strerror", "") or "no answer"
+        raise AppUnavailableError(f"{login.place} cannot be reached: {reason}.") from failure
+    connection = Connection(login, reader, writer)
+    try:
+        if login.user or login.password:
+            await connection.call("AUTH", *([login.user] if login.user else []), login.password)
+    except ReplyError as error:
+        connection.close()
+        raise AppUnavailableError(f"{login.place} refuses the agent's password: {error.text}.") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def encode(*words: bytes | str | int) -> bytes:
+    """A command as it is sent."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(raw), raw))
+    return b"".join(parts)

@@ -1,0 +1,90 @@
+"""Whether a server comes back with what it has now, and having it do so."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+
+from agent.engines.redis.connection import Connection, ReplyError
+from agent.engines.redis.facts import ServerFacts, look, read_setting
+from common.errors import ToolFailedError
+
+_LOOK_EVERY_SECONDS = 0.05
+
+
+class Keeping(enum.Enum):
+    """How a server keeps its data."""
+
+    LOG = "an append-only file"
+    SNAPSHOTS = "snapshots"
+    NOTHING = "nothing"
+
+
+async def find_keeping(connection: Connection, server: ServerFacts) -> Keeping:
+    """From its settings; a server that does not tell them may have snapshots, as is the default."""
+    if server.has_aof:
+        return Keeping.LOG
+    save = await read_setting(connection, "save")
+    if save == "" and not _has_file(server):
+        return Keeping.NOTHING
+    return Keeping.SNAPSHOTS
+
+
+def _has_file(server: ServerFacts) -> bool:
+    """Whether it has come from a snapshot or made one since it started: that one would come back."""
+    started_at = int(server.raw.get("server_time_usec", 0)) // 1_000_000 - int(server.raw.get("uptime_in_seconds", 0))
+    was_saved = int(server.raw.get("rdb_last_save_time", 0)) > started_at + 1 if started_at > 0 else False
+    return was_saved or int(server.raw.get("rdb_last_load_keys_loaded", 0)) > 0
+
+
+async def make_durable(connection: Connection, keeping: Keeping) -> None:
+    """Returns when the server's own files hold what it holds.
+
+    Raises:
+        ToolFailedError: it cannot write them.
+    """
+    match keeping:
+        case Keeping.LOG:
+            await _await_log(connection)
+        case Keeping.SNAPSHOTS:
+            await _save(connection)
+        case Keeping.NOTHING:
+            pass
+
+
+async def _await_log(connection: Connection) -> None:
+    """A server that has loaded as a replica rewrites its append-only file by itself."""
+    server = await _when_idle(connection)
+    if not server.has_aof or server.raw.get("aof_last_bgrewrite_status") != "ok":
+        raise ToolFailedError(
+            "The server could not write its append-only file; its log has the cause.",
+            next_step="As a rule there is no room on its disk.",
+        )
+
+
+async def _save(connection: Connection) -> None:
+    server = await _when_idle(connection)
+    for words in (("BGSAVE",), ("BGSAVE", "SCHEDULE")):
+        try:
+            await connection.call(*words)
+            break
+        except ReplyError as error:
+            refused = error
+    else:
+        raise ToolFailedError(f"The server does not save a snapshot: {refused.text}.") from refused
+    server = await _when_idle(connection)
+    if server.raw.get("rdb_last_bgsave_status") != "ok":
+        raise ToolFailedError(
+            "The server could not save a snapshot to its disk; its log has the cause.",
+            next_step="As a rule there is no room on its disk, or it may not write there.",
+        )
+
+
+async def _when_idle(connection: Connection) -> ServerFacts:
+    """The server when nothing is being written to its disk or about to be."""
+    names = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+    while True:
+        server = await look(connection)
+        if not any(server.raw.get(name) == "1" for name in names):
+            return server
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)

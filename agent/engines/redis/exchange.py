@@ -1,0 +1,308 @@
+"""Everything that a server holds exchanged for a snapshot, at once, while its clients wait or read on.
+
+The server is told to copy us and loads beside its data (`repl-diskless-load swapdb`), so until the moment of the swap
+nothing has happened, and a load that breaks off leaves nothing. Every step is in the record before it is made;
+`recovery` finds out what a death in between has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+
+import structlog
+
+from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect, encode
+from agent.engines.redis.durable import Keeping, find_keeping, make_durable
+from agent.engines.redis.facts import ServerFacts, look, read_setting
+from agent.engines.redis.lending import Loan, put_back
+from agent.engines.redis.marker import Marker, last_database
+from agent.engines.redis.master import Master, Payload, Tail
+from agent.engines.redis.obstacles import require_importable
+from agent.engines.redis.pausing import Pause, writes_paused
+from agent.engines.redis.previous import Previous, keeping_previous
+from agent.engines.redis.settings import RedisSettings
+from agent.engines.redis.snapshots import Snapshot
+from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
+from agent.steps import Progress, Step
+from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, ToolFailedError, TransferNotFoundError
+
+RELEASE_SECONDS = 20.0
+"""How long a server that does not answer is waited for, before the swap is left to `recovery`."""
+LENT = {
+    # Without this one the server would empty itself first, or end when it meets something wrong.
+    "repl-diskless-load": "swapdb",
+    # A write that arrives while writes are paused would be refused instead of waiting.
+    "replica-read-only": "no",
+    "replica-serve-stale-data": "yes",
+    # Old data is freed beside the clients, not before them (Redis 6.2; newer ones always do).
+    "replica-lazy-flush": "yes",
+}
+IN_BETWEEN = "previous, but for its last commands"
+"""The marker's value when the snapshot was loaded and what follows it was not executed yet."""
+_BEFORE_TAIL = encode("CONFIG", "SET", "replica-read-only", "yes") + encode("CLIENT", "UNPAUSE")
+_AFTER_TAIL = encode("CONFIG", "SET", "replica-read-only", "no")
+"""A pause holds up a master's commands too, so it ends with the first of them. Those that fit into one read of the
+server (16 KiB) are executed before any client that waited; of longer ones such a client sees the middle and is refused.
+"""
+_LOOK_EVERY_SECONDS = 0.05
+_log = structlog.get_logger(__name__)
+
+
+class SwapOutcomeUnknownError(Exception):
+    """The server went away in the middle; `recovery` finds out which data it has once it is back."""
+
+
+class Exchange:
+    """The swap of one import, there and back."""
+
+    def __init__(self, settings: RedisSettings, record: SwapRecord, progress: Progress, *, free_bytes: int) -> None:
+        """
+        Args:
+            free_bytes: what has to stay free on the agent's disk.
+        """
+        self._settings = settings
+        self._record = record
+        self._progress = progress
+        self._free_bytes = free_bytes
+
+    async def restore(self) -> None:
+        """Swap the staged data in; the previous is kept.
+
+        Raises:
+            ServiceError: the server has its previous data, and what was staged is still there.
+            SwapOutcomeUnknownError: see there.
+        """
+        self._record.open(is_undo=False)
+        keeping = await self.swap(Aim.IMPORTED)
+        try:
+            await self._settle(keeping)
+        except ToolFailedError as failure:
+            await self.swap(Aim.PREVIOUS)
+            with contextlib.suppress(ToolFailedError):
+                await self._settle(keeping)
+            raise ToolFailedError(
+                f"{failure.text} The imported data would be lost when it restarts, so the previous data was put back.",
+                next_step=failure.next_step,
+            ) from failure
+
+    async def undo(self) -> None:
+        """Swap the previous data back in.
+
+        Raises:
+            ServiceError: the server has the imported data, and the previous is still kept.
+            SwapOutcomeUnknownError: see there.
+        """
+        self._record.open(is_undo=True)
+        keeping = await self.swap(Aim.PREVIOUS)
+        try:
+            await self._settle(keeping)
+        except ToolFailedError as failure:
+            # It has the previous data, as was asked for; that it cannot write to its disk was true before as well.
+            _log.warning("An undo could not be made durable by the server.", action="undo", error=failure.text)
+
+    async def _settle(self, keeping: Keeping) -> None:
+        try:
+            async with connect(self._settings.login()) as connection:
+                await self.settle(connection, keeping)
+        except ConnectionLostError as failure:
+            raise SwapOutcomeUnknownError(failure.text) from failure
+
+    async def settle(self, connection: Connection, keeping: Keeping) -> None:
+        """The server has what it should have: make it durable, note that, and take the marker away.
+
+        Raises:
+            ToolFailedError: the server cannot write its files.
+        """
+        await make_durable(connection, keeping)
+        self._record.reach(Reached.DURABLE)
+        try:
+            await (await self._marker(connection)).remove(connection)
+        except (ReplyError, ServiceError) as failure:
+            _log.warning("A marker is left until it expires.", action="remove_marker", error=str(failure))
+
+    async def swap(self, aim: Aim) -> Keeping:
+        """Load one of the two snapshots in the place of everything.
+
+        Returns:
+            How the server keeps its data.
+        Raises:
+            ServiceError: nothing was changed. SwapOutcomeUnknownError: see there.
+        """
+        snapshot = self._record.staged if aim is Aim.IMPORTED else self._record.previous
+        if snapshot is None:
+            if aim is Aim.IMPORTED:
+                raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
+            raise NothingToUndoError("The file with the previous data is gone.")
+        async with connect(self._settings.login()) as connection:
+            server = await look(connection)
+            await require_importable(connection, server)
+            keeping = await find_keeping(connection, server)
+            self._record.begin(aim, run_id=server.run_id)
+            loan = Loan(self._record, server.run_id)
+            failure: BaseException | None = None
+            try:
+                await self._exchange(connection, snapshot, aim, loan, keeping)
+            except (ServiceError, ReplyError, OSError, EOFError, TimeoutError, ValueError) as error:
+                failure = error
+            if not await self._was_swapped(aim, server):
+                raise _not_loaded(failure) from failure
+        return keeping
+
+    async def _exchange(
+        self, connection: Connection, snapshot: Snapshot, aim: Aim, loan: Loan, keeping: Keeping
+    ) -> None:
+        """From a copy of the present data to a server that is its own master again, whatever happens in between."""
+        try:
+            async with AsyncExitStack() as copying:
+                previous: Previous | None = None
+                if aim is Aim.IMPORTED:
+                    self._tell("copying the present data, for an undo")
+                    kept = keeping_previous(
+                        connection, self._record, loan, self._progress, keeping=keeping, free_bytes=self._free_bytes
+                    )
+                    previous = await copying.enter_async_context(kept)
+                password = await self._prepare(connection, loan)
+                async with writes_paused(connection.login) as pause, self._released_afterwards():
+                    if previous is not None:
+                        await previous.complete(connection)
+                        await copying.aclose()
+                    self._tell("loading, while writes wait")
+                    await self._load(connection, snapshot, aim, pause, password)
+        finally:
+            await release(self._settings, self._record)
+
+    @asynccontextmanager
+    async def _released_afterwards(self) -> AsyncIterator[None]:
+        """Before clients may write again: it would be refused, or end in a replica's data."""
+        try:
+            yield
+        finally:
+            await release(self._settings, self._record)
+
+    def _tell(self, note: str) -> None:
+        self._progress.step(Step.UNDOING if self._record.is_undo else Step.RESTORING, note)
+
+    async def _prepare(self, connection: Connection, loan: Loan) -> str:
+        """Change the server's settings for the load.
+
+        Returns:
+            What the server will say when it calls us; empty: nothing.
+        """
+        wanted = dict(LENT)
+        if ipaddress.ip_address(connection.peer_host).is_loopback:
+            # TLS between two processes of one machine would want a certificate of ours that the server trusts.
+            wanted["tls-replication"] = "no"
+        password = await read_setting(connection, "masterauth")
+        if password == "":
+            password = wanted["masterauth"] = secrets.token_urlsafe(24)
+        await loan.change(connection, wanted)
+        return password or ""
+
+    async def _load(self, connection: Connection, snapshot: Snapshot, aim: Aim, pause: Pause, password: str) -> None:
+        """Returns when the server has executed everything; raises as soon as it is clear that it will not."""
+        # Its history's name changed if our copy was the first replica.
+        server = await look(connection)
+        marker = await self._marker(connection)
+        host = connection.local_host
+
+        async def after_load() -> None:
+            self._record.reach(Reached.LOADED)
+            await pause.leave_to_end()
+
+        with ExitStack() as files:
+            payload = self._payload(snapshot, aim, marker, files)
+            master = Master(
+                payload,
+                replication_id=server.replication_id,
+                offset=server.replication_offset,
+                password=password,
+                peer_host=connection.peer_host,
+                tls=self._settings.server_context(),
+                before_the_end=pause.require_unbroken,
+                after_load=after_load,
+                on_sent=self._progress.read,
+            )
+            async with master:
+                port = master.listen(host, self._settings.agent_port)
+                reach = self._settings.reach_agent_at or host
+                self._record.save_agent_at(reach, port)
+                await connection.call("REPLICAOF", reach, port)
+                await master.loaded()
+
+    def _payload(self, snapshot: Snapshot, aim: Aim, marker: Marker, files: ExitStack) -> Payload:
+        file = files.enter_context(snapshot.path.open("rb"))
+        size_bytes = self._record.tail_path.stat().st_size if aim is Aim.PREVIOUS else 0
+        if not size_bytes:
+            return Payload(file, snapshot.body_bytes, snapshot.ending(marker.in_snapshot(aim.value)))
+        tail = Tail(
+            before=_BEFORE_TAIL,
+            file=files.enter_context(self._record.tail_path.open("rb")),
+            size_bytes=size_bytes,
+            after=marker.as_commands(aim.value) + _AFTER_TAIL,
+        )
+        return Payload(file, snapshot.body_bytes, snapshot.ending(marker.in_snapshot(IN_BETWEEN)), tail)
+
+    async def _was_swapped(self, aim: Aim, before: ServerFacts) -> bool:
+        """Whether the load took effect, asked of the data itself: an acknowledgement may be lost, or mistaken."""
+        try:
+            async with connect(self._settings.login()) as connection:
+                if (await look(connection)).run_id != before.run_id:
+                    raise SwapOutcomeUnknownError("the server was restarted")
+                value = await (await self._marker(connection)).read(connection)
+        except (ReplyError, AppUnavailableError) as failure:
+            raise SwapOutcomeUnknownError(str(failure)) from failure
+        if value == IN_BETWEEN:
+            raise SwapOutcomeUnknownError("the previous data is there without its last commands")
+        return value == aim.value
+
+    async def _marker(self, connection: Connection) -> Marker:
+        return Marker(self._record.key, await last_database(connection))
+
+
+async def release(settings: RedisSettings, record: SwapRecord) -> None:
+    """Have the server be its own master again, with its own settings. May be repeated.
+
+    Raises:
+        SwapOutcomeUnknownError: it does not answer for RELEASE_SECONDS.
+    """
+    if record.agent_at is None and record.read() is None:
+        return
+    try:
+        async with asyncio.timeout(RELEASE_SECONDS):
+            while True:
+                try:
+                    async with connect(settings.login()) as connection:
+                        await _release(connection, record)
+                    return
+                except (AppUnavailableError, ReplyError) as failure:
+                    # Among them -LOADING: a replica answers REPLICAOF only between two loads.
+                    _log.debug("A server is not released yet.", action="release", error=str(failure))
+                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    except TimeoutError:
+        raise SwapOutcomeUnknownError(f"the server did not answer for {RELEASE_SECONDS:.0f} seconds") from None
+
+
+async def _release(connection: Connection, record: SwapRecord) -> None:
+    server = await look(connection)
+    while record.agent_at is not None and server.master == record.agent_at:
+        await connection.call("REPLICAOF", "NO", "ONE")
+        server = await look(connection)
+    record.forget_agent_at()
+    if (note := record.read()) is not None:
+        await put_back(connection, note, run_id=server.run_id)
+        record.write(None)
+
+
+def _not_loaded(failure: BaseException | None) -> ServiceError:
+    if isinstance(failure, ServiceError):
+        return failure
+    said = f": {failure.text}" if isinstance(failure, ReplyError) else ""
+    return ToolFailedError(
+        f"The server did not take the data{said}. It has what it had before; its log has the cause.",
+        next_step="Look into the server's log, then try again.",
+    )

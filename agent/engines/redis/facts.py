@@ -1,0 +1,133 @@
+"""What a server is and holds now, from its own INFO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.engines.redis.connection import Connection, ReplyError
+from common.errors import AppUnavailableError
+
+_KEYS = re.compile(r"keys=(\d+)")
+_DATABASE = re.compile(r"db(\d+)")
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """One look at a server.
+
+    Attributes:
+        kind: "redis" or "valkey".
+        run_id: new whenever the server starts.
+        mode: "standalone", "cluster" or "sentinel".
+        master: host and port of the server that this one copies; None for a master.
+        keys: by database, only those that have any.
+        is_loading: it does not answer commands on data yet.
+        is_persistent: it writes files from which it comes back; None: not allowed to know.
+        changes: writes since its last own snapshot, or since it started.
+    """
+
+    kind: str
+    version: str
+    run_id: str
+    mode: str
+    master: tuple[str, int] | None
+    link_is_up: bool
+    replicas: int
+    replication_id: str
+    replication_offset: int
+    keys: Mapping[int, int]
+    is_loading: bool
+    has_aof: bool
+    changes: int
+    used_bytes: int
+    maximum_bytes: int
+    eviction: str
+    system_bytes: int
+    modules: frozenset[str]
+    raw: Mapping[str, str] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """For texts, for example "Valkey 9.1.2"."""
+        return f"{self.kind.capitalize()} {self.version}"
+
+    @property
+    def major(self) -> tuple[int, int]:
+        first, second = [*self.version.split("."), "0"][:2]
+        return int(first), int(second)
+
+    @property
+    def key_count(self) -> int:
+        return sum(self.keys.values())
+
+    @property
+    def serves_while_loading(self) -> bool:
+        """Whether it answers reads from the old data while it loads new data beside it (since Redis 7.0)."""
+        return self.kind == "valkey" or self.major >= (7, 0)
+
+
+async def look(connection: Connection) -> ServerFacts:
+    """Ask the server.
+
+    Raises:
+        AppUnavailableError: what answers is no Redis or Valkey, or it may not be asked.
+    """
+    try:
+        text = await connection.text("INFO", "everything")
+    except ReplyError as error:
+        raise AppUnavailableError(f"{connection.login.place} does not say what it is: {error.text}.") from error
+    raw = parse_info(text)
+    if "redis_version" not in raw:
+        raise AppUnavailableError(f"{connection.login.place} does not answer as Redis or Valkey does.")
+    kind = "valkey" if "valkey_version" in raw else "redis"
+    is_replica = raw.get("role") == "slave"
+    return ServerFacts(
+        kind=kind,
+        version=raw.get("valkey_version", raw["redis_version"]),
+        run_id=raw.get("run_id", ""),
+        mode=raw.get("redis_mode", raw.get("server_mode", "standalone")),
+        master=(raw.get("master_host", ""), int(raw.get("master_port", 0))) if is_replica else None,
+        link_is_up=raw.get("master_link_status") == "up",
+        replicas=int(raw.get("connected_slaves", 0)),
+        replication_id=raw.get("master_replid", ""),
+        replication_offset=int(raw.get("master_repl_offset", 0)),
+        keys=_keys(raw),
+        is_loading=raw.get("loading", "0") == "1" and raw.get("async_loading", "0") != "1",
+        has_aof=raw.get("aof_enabled") == "1",
+        changes=int(raw.get("rdb_changes_since_last_save", 0)),
+        used_bytes=int(raw.get("used_memory", 0)),
+        maximum_bytes=int(raw.get("maxmemory", 0)),
+        eviction=raw.get("maxmemory_policy", ""),
+        system_bytes=int(raw.get("total_system_memory", 0)),
+        modules=frozenset(re.findall(r"^module:name=([^,\r\n]+)", text, flags=re.MULTILINE)),
+        raw=raw,
+    )
+
+
+def parse_info(text: str) -> dict[str, str]:
+    """INFO's lines by name."""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+
+def _keys(raw: Mapping[str, str]) -> dict[int, int]:
+    keys = {}
+    for name, value in raw.items():
+        database, count = _DATABASE.fullmatch(name), _KEYS.search(value)
+        if database and count:
+            keys[int(database[1])] = int(count[1])
+    return dict(sorted(keys.items()))
+
+
+async def read_setting(connection: Connection, name: str) -> str | None:
+    """A setting of the server; None when it has none of that name, or CONFIG was renamed away or is not allowed."""
+    try:
+        answer = await connection.call("CONFIG", "GET", name)
+    except (ReplyError, AppUnavailableError) as error:
+        if isinstance(error, ReplyError) or error.next_step:
+            return None
+        raise
+    if isinstance(answer, list) and len(answer) == 2 and isinstance(answer[1], bytes):
+        return answer[1].decode("utf-8", "replace")
+    return None

@@ -1,0 +1,86 @@
+"""A key that is swapped in with the data and says from which import it came.
+
+It stands in the very snapshot that is loaded, so it is there exactly when the load took effect: whatever died, and
+whichever of its files the server came back from. It is removed when nobody has to ask any more, has a random name,
+stands in the server's last database and goes by itself after a week.
+"""
+
+from __future__ import annotations
+
+import time
+
+from agent.engines.redis.connection import Connection, ReplyError, encode
+
+LIFETIME_SECONDS = 7 * 24 * 3600
+_SELECT_DB, _EXPIRE_MS, _STRING = 0xFE, 0xFC, 0
+_MOST_DATABASES = 1 << 14
+
+
+class Marker:
+    """The marker of one import.
+
+    Attributes:
+        database: where it stands.
+    """
+
+    def __init__(self, key: str, database: int) -> None:
+        """
+        Args:
+            key: the import's.
+        """
+        self.database = database
+        self._name = f"mathison-data:import:{key}".encode()
+
+    def in_snapshot(self, value: str) -> bytes:
+        """It as a part of an RDB."""
+        expires_at_ms = int((time.time() + LIFETIME_SECONDS) * 1000)
+        return b"".join(
+            (
+                bytes([_SELECT_DB]),
+                _length(self.database),
+                bytes([_EXPIRE_MS]),
+                expires_at_ms.to_bytes(8, "little"),
+                bytes([_STRING]),
+                _length(len(self._name)),
+                self._name,
+                _length(len(value)),
+                value.encode(),
+            )
+        )
+
+    def as_commands(self, value: str) -> bytes:
+        """It as a part of a replication stream."""
+        return encode("SELECT", self.database) + encode("SET", self._name, value, "EX", LIFETIME_SECONDS)
+
+    async def read(self, connection: Connection) -> str:
+        """Its value; empty: it is not there."""
+        found = await self._call(connection, "GET", self._name)
+        return found.decode() if isinstance(found, bytes) else ""
+
+    async def remove(self, connection: Connection) -> None:
+        await self._call(connection, "DEL", self._name)
+
+    async def _call(self, connection: Connection, *words: bytes | str) -> object:
+        await connection.call("SELECT", self.database)
+        try:
+            return await connection.call(*words)
+        finally:
+            await connection.call("SELECT", 0)
+
+
+async def last_database(connection: Connection) -> int:
+    """The highest number that the server knows; asked by trying, since CONFIG may be renamed away."""
+    low, high = 0, _MOST_DATABASES
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            await connection.call("SELECT", middle)
+            low = middle
+        except ReplyError:
+            high = middle
+    await connection.call("SELECT", 0)
+    return low
+
+
+def _length(number: int) -> bytes:
+    return bytes([number]) if number < 0x40 else bytes([0x40 | number >> 8, number & 0xFF])

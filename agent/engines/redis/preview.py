@@ -1,0 +1,110 @@
+"""What an import would change, told from the server as it is and from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.engines.rdb.walk import RdbContent
+from agent.engines.redis.durable import Keeping
+from agent.engines.redis.facts import ServerFacts
+from agent.engines.redis.staging import memory_of
+
+_KEYS_PER_SECOND = 700_000
+_BYTES_PER_SECOND = 120_000_000
+"""How fast a server loads, on a machine that is not the fastest."""
+_PLURALS = {
+    "string": "strings",
+    "list": "lists",
+    "set": "sets",
+    "zset": "sorted sets",
+    "hash": "hashes",
+    "stream": "streams",
+    "module": "module values",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """See recipes.base.Preview."""
+
+    changes: tuple[str, ...]
+    counts_now: Mapping[str, int]
+    counts_after: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+def compare(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_configure: bool) -> Comparison:
+    """
+    Args:
+        may_configure: the server's settings can be changed for the load.
+    """
+    return Comparison(
+        changes=(*_databases(server, content), *_functions(content), *_effort(server, content)),
+        counts_now=counts_of_keys(server.keys),
+        counts_after=counts_of(content),
+        warnings=tuple(_warnings(server, content, keeping=keeping, may_configure=may_configure)),
+    )
+
+
+def counts_of_keys(keys: Mapping[int, int]) -> dict[str, int]:
+    """In all, and by database."""
+    return {"keys": sum(keys.values()), **{f"database {number}": count for number, count in sorted(keys.items())}}
+
+
+def counts_of(content: RdbContent) -> dict[str, int]:
+    """Everything that can be counted in a file."""
+    counts = counts_of_keys(content.keys)
+    counts |= {_PLURALS.get(kind, kind): count for kind, count in sorted(content.kinds.items())}
+    for name, count in (("with expiry", content.expiring), ("functions", content.functions)):
+        if count:
+            counts[name] = count
+    return counts
+
+
+def _databases(server: ServerFacts, content: RdbContent) -> list[str]:
+    numbers = sorted({*server.keys, *content.keys})
+    if not numbers:
+        return ["There are no keys now, and none in the file."]
+    return [
+        f"Database {number}: {server.keys.get(number, 0):,} keys now, {content.keys.get(number, 0):,} after the import."
+        for number in numbers
+    ]
+
+
+def _functions(content: RdbContent) -> list[str]:
+    if not content.functions:
+        return ["Function libraries that there are now will be gone; the file has none."]
+    return [f"Function libraries will be the {content.functions} of the file."]
+
+
+def _effort(server: ServerFacts, content: RdbContent) -> list[str]:
+    seconds = max(content.key_count / _KEYS_PER_SECOND, content.size_bytes / _BYTES_PER_SECOND)
+    return [
+        f"Until the swap the new data takes about {memory_of(content) >> 20:,} MiB of memory beside the "
+        f"{server.used_bytes >> 20:,} MiB in use.",
+        f"Clients that write will wait about {max(1, round(seconds)):,} s, once.",
+    ]
+
+
+def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_configure: bool) -> list[str]:
+    warnings = []
+    if not content.has_checksum:
+        warnings.append("The file carries no checksum, so a byte that was changed on its way need not show.")
+    if content.expired:
+        warnings.append(f"{content.expired:,} keys of the file have outlived their time already and will vanish.")
+    if content.empty:
+        warnings.append(f"{content.empty:,} keys of the file are empty; the server leaves them out.")
+    if keeping is Keeping.NOTHING:
+        warnings.append("This server saves nothing: like all its data, the imported will be gone when it restarts.")
+    if not may_configure:
+        warnings.append(
+            "The server does not let the agent change its settings (CONFIG), so it will drop its data first and answer "
+            "nothing until the new data is loaded."
+        )
+    elif not server.serves_while_loading:
+        warnings.append(f"{server.name} answers -LOADING to clients while it loads; newer servers read on.")
+    needed = memory_of(content)
+    if server.maximum_bytes and needed > server.maximum_bytes:
+        warnings.append(f"The data is larger than maxmemory; the server will evict a part of it ({server.eviction}).")
+    return warnings

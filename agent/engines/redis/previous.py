@@ -1,0 +1,87 @@
+"""What a server held at the moment of a swap, to the last write: a snapshot, and the commands after it.
+
+The snapshot is taken while clients go on writing, so that they need not wait for it. What they wrote since comes as the
+server's replication stream; when writes are paused only its last few bytes are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from agent.engines.redis.connection import Connection
+from agent.engines.redis.durable import Keeping
+from agent.engines.redis.facts import look, read_setting
+from agent.engines.redis.lending import Loan
+from agent.engines.redis.replica import Replica, Wish, replicating
+from agent.engines.redis.snapshots import BodyReader, Snapshot, Spool
+from agent.engines.redis.swap_record import SwapRecord
+from agent.steps import Progress
+from common.errors import ToolFailedError
+from common.files import sync_directory
+
+
+class Previous:
+    """The snapshot is there; the commands after it are still being written."""
+
+    def __init__(self, replica: Replica, snapshot: Snapshot, tail: Spool, record: SwapRecord) -> None:
+        self._replica = replica
+        self._snapshot = snapshot
+        self._tail = tail
+        self._record = record
+
+    async def catch_up(self, connection: Connection) -> None:
+        """Have everything that was written up to now."""
+        server = await look(connection)
+        async for commands in self._replica.tail(server.replication_offset):
+            await self._tail.add(commands)
+
+    async def complete(self, connection: Connection) -> None:
+        """`catch_up` while writes are paused: afterwards it is complete, durable and noted."""
+        await self.catch_up(connection)
+        await self._tail.sync()
+        sync_directory(self._tail.path.parent)
+        self._record.save_previous(self._snapshot)
+
+
+@asynccontextmanager
+async def keeping_previous(
+    connection: Connection,
+    record: SwapRecord,
+    loan: Loan,
+    progress: Progress,
+    *,
+    keeping: Keeping,
+    free_bytes: int,
+) -> AsyncIterator[Previous]:
+    """Copy what the server holds into files, and go on with what is written meanwhile, in the block.
+
+    A server that lives by snapshots makes its own one current by the same: should it die in the swap, it comes back
+    with the data of this moment, not of its last save.
+
+    Raises:
+        ToolFailedError: it cannot make a snapshot. NoSpaceError: the agent has no room for it.
+    """
+    async with AsyncExitStack() as stack:
+        version = (await look(connection)).version
+        on_disk = Wish(version, has_tail=True, is_on_servers_disk=True)
+        elsewhere = Wish(version, has_tail=True)
+        try:
+            wish = on_disk if keeping is Keeping.SNAPSHOTS else elsewhere
+            replica = await stack.enter_async_context(replicating(wish, loan=loan, admin=connection))
+        except ToolFailedError:
+            # One that hides its settings may have been told to save nothing; then there is nothing to be made current.
+            if wish is elsewhere or await read_setting(connection, "save") is not None:
+                raise
+            replica = await stack.enter_async_context(replicating(elsewhere, loan=loan, admin=connection))
+        spool = stack.enter_context(Spool(record.previous_path, free_bytes=free_bytes))
+        tail = stack.enter_context(Spool(record.tail_path, free_bytes=free_bytes))
+        body = BodyReader()
+        async for chunk in replica.snapshot():
+            body.add(chunk)
+            await spool.add(chunk)
+            progress.read(len(chunk))
+        await spool.sync()
+        previous = Previous(replica, body.finish(record.previous_path), tail, record)
+        await previous.catch_up(connection)
+        yield previous

@@ -1,0 +1,78 @@
+"""A swap that was interrupted, by the death of the agent, the server or both, brought entirely to one side.
+
+What the server holds says its marker. Where there is none, the swap has not happened: what the server came back with is
+its own, and is left alone but for one case, in which it is known to be less than what it had.
+"""
+
+from __future__ import annotations
+
+from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
+from agent.engines.redis.durable import Keeping, find_keeping
+from agent.engines.redis.exchange import IN_BETWEEN, Exchange, SwapOutcomeUnknownError, release
+from agent.engines.redis.facts import ServerFacts, look
+from agent.engines.redis.marker import Marker, last_database
+from agent.engines.redis.pausing import unpause
+from agent.engines.redis.settings import RedisSettings
+from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
+from common.errors import AppUnavailableError, ToolFailedError
+
+
+async def recover(settings: RedisSettings, record: SwapRecord, exchange: Exchange) -> Aim:
+    """Find out, or decide, which data the server has afterwards. May be repeated.
+
+    Raises:
+        AppUnavailableError: it does not answer, or still loads; nothing is decided.
+    """
+    try:
+        return await _recover(settings, record, exchange)
+    except (SwapOutcomeUnknownError, ConnectionLostError, ReplyError) as failure:
+        raise AppUnavailableError(f"The server went away in the middle: {failure}.") from failure
+
+
+async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchange) -> Aim:
+    login = settings.login()
+    async with connect(login) as connection:
+        server = await look(connection)
+        if server.is_loading and server.master is None:
+            raise AppUnavailableError(f"{login.place} is still loading its data.")
+        await release(settings, record)
+        server = await look(connection)
+        if server.run_id == record.run_id:
+            await unpause(login)
+        if record.aim is None:
+            return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
+        keeping = await find_keeping(connection, server)
+        if record.reached is Reached.DURABLE:
+            await exchange.settle(connection, Keeping.NOTHING)
+            return record.aim
+        value = await Marker(record.key, await last_database(connection)).read(connection)
+        if value == record.aim.value:
+            await _settle(exchange, connection, keeping)
+            return record.aim
+    wants_previous = record.aim is Aim.PREVIOUS
+    is_half_back = value == IN_BETWEEN or (wants_previous and record.reached is Reached.LOADED)
+    is_rolling_back = wants_previous and value == Aim.IMPORTED.value
+    if is_half_back or is_rolling_back or _came_back_with_less(server, keeping, record):
+        await exchange.swap(Aim.PREVIOUS)
+        async with connect(login) as connection:
+            await _settle(exchange, connection, keeping)
+        return Aim.PREVIOUS
+    return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
+
+
+def _came_back_with_less(server: ServerFacts, keeping: Keeping, record: SwapRecord) -> bool:
+    """Whether the server was restarted before a restore took effect, and has lost something by that which we have.
+
+    Nothing was written since it came back, or it keeps nothing at all: then putting the copy back takes nothing away.
+    Otherwise its own files, made current right before the swap, and what was written since are worth more.
+    """
+    if record.is_undo or record.aim is not Aim.IMPORTED or record.previous is None or server.run_id == record.run_id:
+        return False
+    return server.changes == 0 or keeping is Keeping.NOTHING
+
+
+async def _settle(exchange: Exchange, connection: Connection, keeping: Keeping) -> None:
+    try:
+        await exchange.settle(connection, keeping)
+    except ToolFailedError as failure:
+        raise AppUnavailableError(failure.text, next_step=failure.next_step) from failure

@@ -1,0 +1,62 @@
+"""The swap of one import as a recipe asks for it: there, back, and after a death in between."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.engines.redis.exchange import Exchange, SwapOutcomeUnknownError
+from agent.engines.redis.recovery import recover
+from agent.engines.redis.settings import RedisSettings
+from agent.engines.redis.swap_record import Aim, SwapRecord
+from agent.steps import Progress
+from common.errors import AppUnavailableError, ToolFailedError
+
+SETTLE_SECONDS = 30.0
+"""How long a server that went away is waited for before an answer; afterwards recovery goes on by itself."""
+_TRY_EVERY_SECONDS = 0.25
+
+
+class Swap:
+    """Raises errors of common.errors when the outcome is known, and SwapOutcomeUnknownError when it is not."""
+
+    def __init__(self, settings: RedisSettings, record: SwapRecord, progress: Progress, *, free_bytes: int) -> None:
+        self._settings = settings
+        self._record = record
+        self._exchange = Exchange(settings, record, progress, free_bytes=free_bytes)
+
+    async def restore(self) -> None:
+        """Swap the staged data in, durably; see Exchange.restore."""
+        try:
+            await self._exchange.restore()
+        except SwapOutcomeUnknownError as unknown:
+            if await self._settle(unknown) is not Aim.IMPORTED:
+                raise ToolFailedError(
+                    "The server went away while it took the data; it is back and has its previous data.",
+                    next_step="Look into the server's log for the reason, then restore again.",
+                ) from unknown
+
+    async def undo(self) -> None:
+        """Swap the previous data back in; see Exchange.undo."""
+        try:
+            await self._exchange.undo()
+        except SwapOutcomeUnknownError as unknown:
+            if await self._settle(unknown) is not Aim.PREVIOUS:
+                raise ToolFailedError(
+                    "The server went away while it took the previous data; it is back and has the imported data.",
+                    next_step="Look into the server's log for the reason, then undo again.",
+                ) from unknown
+
+    async def recover(self) -> Aim:
+        """Which data the server has, after it was brought to one side; AppUnavailableError: not yet."""
+        return await recover(self._settings, self._record, self._exchange)
+
+    async def _settle(self, unknown: SwapOutcomeUnknownError) -> Aim:
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while True:
+                    try:
+                        return await self.recover()
+                    except AppUnavailableError:
+                        await asyncio.sleep(_TRY_EVERY_SECONDS)
+        except TimeoutError:
+            raise unknown from None

@@ -1,0 +1,166 @@
+"""Redis and Valkey: the server's own snapshot out, and one swapped in while it runs.
+
+Export is a replication client: the server forks, serves on, and sends an RDB. Import checks an RDB to its last byte
+first, then has the server copy it from us as its replica beside the old data; clients that write wait for that time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from agent.engines.rdb.walk import RdbContent
+from agent.engines.redis.connection import connect
+from agent.engines.redis.describing import describe
+from agent.engines.redis.durable import find_keeping
+from agent.engines.redis.exporting import dumping, put_back_leftovers
+from agent.engines.redis.facts import look, read_setting
+from agent.engines.redis.obstacles import require_importable
+from agent.engines.redis.preview import compare, counts_of
+from agent.engines.redis.settings import read_settings
+from agent.engines.redis.staging import receive
+from agent.engines.redis.swap import Swap
+from agent.engines.redis.swap_record import Aim, SwapRecord
+from agent.recipes.base import (
+    Capability,
+    Description,
+    Export,
+    ExportOptions,
+    Format,
+    Preview,
+    Progress,
+    Recipe,
+    Record,
+    Recovered,
+    Step,
+    Surroundings,
+    Upload,
+)
+from common.errors import InvalidRequestError
+from common.headers import ArchiveHeader
+
+RDB = Format("rdb", "application/octet-stream", ".rdb", "snapshot; opens with redis-server, as its dump.rdb")
+RDB_GZIP = Format("rdb.gz", "application/gzip", ".rdb.gz", "snapshot, compressed; opens with gunzip and redis-server")
+_RECOVERED = {Aim.IMPORTED: Recovered.IMPORTED, Aim.PREVIOUS: Recovered.PREVIOUS}
+
+
+class RedisRecipe(Recipe):
+    """One Redis (6.2 to 8.2) or Valkey (8 and 9) server with all its databases."""
+
+    name = "redis"
+    data_export_description = (
+        "All databases of the server as of one moment: keys of every type with their times to live, streams with their "
+        "consumer groups, functions, data of modules. Not: users and passwords (ACL), settings, scripts loaded with "
+        "SCRIPT LOAD, messages of pub/sub."
+    )
+    export_formats = (RDB, RDB_GZIP)
+    import_formats = ("rdb",)
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._settings = read_settings(surroundings.settings)
+
+    async def describe(self) -> Description:
+        found = await describe(self._settings, self._surroundings.work_directory)
+        return Description(
+            engine=found.engine,
+            engine_version=found.engine_version,
+            can_export=Capability(found.export_obstacle),
+            can_import=Capability(found.import_obstacle),
+            estimated_bytes=found.estimated_bytes,
+            warnings=found.warnings,
+            details=found.details,
+        )
+
+    @asynccontextmanager
+    async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
+        _refuse_options(options.options)
+        async with dumping(
+            self._settings,
+            progress,
+            work_directory=self._surroundings.work_directory,
+            is_compressed=options.format is RDB_GZIP,
+        ) as dump:
+            yield Export(header=dump.header, chunks=dump.chunks, counts=dump.counts, warnings=dump.warnings)
+
+    async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
+        _refuse_options(upload.options)
+        progress.step(Step.PREPARING)
+        async with connect(self._settings.login()) as connection:
+            server = await look(connection)
+            await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
+            await require_importable(connection, server)
+            content = await receive(
+                upload.chunks,
+                self._swap_record(record),
+                connection,
+                server,
+                self._settings,
+                self._surroundings.limits,
+            )
+            found = compare(
+                await look(connection),
+                content,
+                keeping=await find_keeping(connection, server),
+                may_configure=await read_setting(connection, "repl-diskless-load") is not None,
+            )
+        return Preview(
+            changes=found.changes,
+            counts_now=found.counts_now,
+            counts_after=found.counts_after,
+            warnings=found.warnings,
+            header=_header_of(content),
+        )
+
+    async def restore(self, record: Record, progress: Progress) -> None:
+        await self._swap(record, progress).restore()
+        self._swap_record(record).remove_files(previous=False)
+
+    async def undo(self, record: Record, progress: Progress) -> None:
+        await self._swap(record, progress).undo()
+        self._swap_record(record).remove_files()
+
+    async def discard(self, record: Record) -> None:
+        self._swap_record(record).remove_files()
+
+    async def recover(self, record: Record) -> Recovered:
+        return _RECOVERED[await self._swap(record, _Silent()).recover()]
+
+    def _swap(self, record: Record, progress: Progress) -> Swap:
+        free_bytes = self._surroundings.limits.free_bytes
+        return Swap(self._settings, self._swap_record(record), progress, free_bytes=free_bytes)
+
+    def _swap_record(self, record: Record) -> SwapRecord:
+        return SwapRecord(record, self._surroundings.work_directory)
+
+
+class _Silent:
+    """Progress that nobody follows."""
+
+    def step(self, step: Step, note: str = "") -> None:
+        pass
+
+    def read(self, size_bytes: int) -> None:
+        pass
+
+    def expect(self, total_bytes: int) -> None:
+        pass
+
+
+def _header_of(content: RdbContent) -> ArchiveHeader:
+    """What is known of a file, whoever made it."""
+    made_at = content.fields.get("ctime", "")
+    return ArchiveHeader(
+        format=RDB.name,
+        engine="valkey" if content.header.writer.startswith("Valkey") else "redis",
+        engine_version=content.header.writer.partition(" ")[2],
+        created_at=dt.datetime.fromtimestamp(int(made_at), dt.UTC) if made_at.isdecimal() else None,
+        counts=counts_of(content),
+        details={"rdb_version": content.header.magic},
+    )
+
+
+def _refuse_options(options: Mapping[str, str]) -> None:
+    if options:
+        raise InvalidRequestError(f"The recipe redis has no option {next(iter(options))!r}.")
