@@ -22,7 +22,8 @@ from agent.recipes.postgresql import PostgresqlRecipe
 from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings, upload_of
 from tools.servers import PostgresServer, postgres
 
-CLIENT_MAJORS = (15, 16, 17, 18)
+OLDEST_CLIENT_MAJOR = 15
+"""The installs of older servers bring no client programs."""
 RICH = Path(__file__).parents[4] / "data" / "postgresql" / "rich.sql"
 
 
@@ -68,7 +69,7 @@ class PostgresApp:
             "database": self.database,
             "user": self.role,
             "password_file": self._secret("app", self.password),
-            "client_directories": [str(postgres(major).bin_directory) for major in CLIENT_MAJORS],
+            "client_directories": [str(postgres(max(server.install.major, OLDEST_CLIENT_MAJOR)).bin_directory)],
         }
         if has_admin:
             self.settings["admin_user"] = server.superuser

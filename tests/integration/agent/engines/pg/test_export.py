@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -21,7 +22,7 @@ from common.errors import AppUnavailableError, InvalidRequestError, SourceUnread
 from common.seals import SealReader
 from tests.integration.agent.engines.pg.apps import PostgresApp, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
-from tools.servers import postgres
+from tools.servers import PostgresServer, postgres
 
 MANY_ROWS = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 200000) AS n"
 
@@ -181,6 +182,52 @@ async def test_a_server_that_is_down_is_told_by_its_address(app: PostgresApp) ->
 async def test_a_missing_database_is_told_by_its_name(app: PostgresApp) -> None:
     with pytest.raises(AppUnavailableError, match="no_such"):
         await app.export(options={"database": "no_such"})
+
+
+async def test_a_server_that_stops_in_the_middle_is_an_error_and_not_an_end(tmp_path: Path) -> None:
+    with PostgresServer(postgres(17)) as server:
+        app = PostgresApp(server, tmp_path)
+        app.run(MANY_ROWS, as_app=True)
+
+        async with app.recipe.export_data(options("sql"), app.progress) as export:
+            await anext(export.chunks)
+            await asyncio.to_thread(server.stop)
+
+            with pytest.raises(AppUnavailableError, match="does not answer"):
+                await drain(export.chunks)
+
+
+async def test_an_export_of_each_major_is_made_by_its_own_programs(make_app: MakeApp) -> None:
+    directories = [str(postgres(major).bin_directory) for major in (15, 16, 17, 18)]
+    made_by = []
+    for major in (13, 15, 16, 17, 18):
+        app = make_app(major)
+        app.recipe = app.new_recipe(client_directories=directories)
+
+        async with app.recipe.export_data(options("sql"), app.progress) as export:
+            made_by.append(export.header.details["dumped_by"].partition(".")[0])
+
+    assert made_by == ["pg_dump 15", "pg_dump 15", "pg_dump 16", "pg_dump 17", "pg_dump 18"]
+
+
+async def test_programs_that_are_too_old_are_named_before_anything_flows(make_app: MakeApp) -> None:
+    app = make_app(17)
+    app.recipe = app.new_recipe(client_directories=[str(postgres(15).bin_directory)])
+
+    with pytest.raises(ToolFailedError, match=r"version 17 or newer is needed, found: 15\.20"):
+        await app.export()
+    assert "version 17 or newer" in (await app.recipe.describe()).can_export.obstacle
+
+
+async def test_the_password_is_in_no_ones_argv(app: PostgresApp) -> None:
+    app.run(MANY_ROWS, as_app=True)
+
+    async with app.recipe.export_data(options("custom"), app.progress) as export:
+        await anext(export.chunks)
+        argvs = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+
+    assert any("pg_dump" in argv for argv in argvs)
+    assert not any(app.password in argv for argv in argvs)
 
 
 async def test_another_database_of_the_server_is_exported_by_option(make_app: MakeApp) -> None:
