@@ -79,6 +79,20 @@ async def test_dumps_of_another_major_load(
     assert (await source.fingerprint()).differences(await target.fingerprint()) == []
 
 
+@pytest.mark.parametrize("target_major", [17, 18])
+async def test_a_dump_with_the_planners_statistics_loads_without_them(
+    target_major: int, rich_source: RichSource, make_target: MakeTarget
+) -> None:
+    source, target = rich_source(18), make_target(target_major)
+    source.run("ANALYZE shop.customers")
+    dump = source.dump("plain", "--statistics")
+    assert b"pg_restore_attribute_stats" in dump
+
+    await target.load(dump)
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+
+
 async def test_a_dump_of_the_oldest_major_loads_into_the_newest(
     rich_source: RichSource, make_target: MakeTarget
 ) -> None:
