@@ -7,6 +7,7 @@ work that it does for a small key.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError, LimitExceededError
 from common.rdb import CRC_BYTES, crc64
@@ -17,6 +18,20 @@ MOST_IN_MEMORY_BYTES = 64 << 20
 ENCODED_LZF = 0xC3
 INTEGER_BYTES = {0xC0: 1, 0xC1: 2, 0xC2: 4}
 """By the byte that stands for a length: a string that is an integer."""
+
+
+class Rest(NamedTuple):
+    """What came from some place to the end of the file.
+
+    Attributes:
+        head: its first bytes.
+        crc: the checksum of the whole file but for its last eight bytes; `last` is what those say.
+    """
+
+    size_bytes: int
+    head: bytes
+    crc: int
+    last: int
 
 
 class Source:
@@ -121,24 +136,22 @@ class Source:
             next_step="Take another copy of the file, or export again.",
         )
 
-    def drain(self) -> tuple[int, bytes, int]:
-        """Read to the end of the file.
-
-        Returns:
-            How many bytes there were from `offset` on, the first of them, and the checksum of the file but for its last
-            eight bytes, compared with those: 0 when they agree.
-        """
+    def drain(self) -> Rest:
+        """Read to the end of the file."""
         head = b""
         size = 0
         while True:
-            if not head:
-                head = self.buffer[self.position : self.position + 64]
-            keep = min(CRC_BYTES, len(self.buffer) - self.position)
-            size += len(self.buffer) - self.position - keep
-            self.position = len(self.buffer) - keep
+            head = head or self.buffer[self.position : self.position + 64]
+            held_back = min(CRC_BYTES, len(self.buffer) - self.position)
+            size += len(self.buffer) - self.position - held_back
+            self.position = len(self.buffer) - held_back
             try:
                 self.fill(CRC_BYTES + 1)
             except ArchiveTruncatedError:
                 break
-        size += len(self.buffer)
-        return size, head, self._crc ^ int.from_bytes(self.buffer, "little")
+        return Rest(
+            size_bytes=size + len(self.buffer),
+            head=head,
+            crc=self._crc,
+            last=int.from_bytes(self.buffer, "little"),
+        )

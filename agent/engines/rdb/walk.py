@@ -14,7 +14,7 @@ from agent.engines.rdb import lzf
 from agent.engines.rdb.distinct import Distinct
 from agent.engines.rdb.foreign import what_it_is
 from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, Opcode, Type, module_type_name
-from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Source
+from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Rest, Source
 from agent.engines.rdb.values import ValueReader
 from common.errors import (
     ArchiveDamagedError,
@@ -133,11 +133,14 @@ class Walk:
         try:
             while self._sections():
                 self._note()
-            self._close()
         except ArchiveTruncatedError:
             raise
         except ServiceError as error:
             self._explain(error)
+        else:
+            self._close()
+            if not self._is_trusted:
+                self._require_sound()
         for kind, count in self._kinds.items():
             name = _KIND_OF[kind]
             content.kinds[name] = content.kinds.get(name, 0) + count
@@ -296,7 +299,7 @@ class Walk:
         self._on_progress(self._content.key_count, self._source.offset)
 
     def _close(self) -> None:
-        """Everything that can be said only at the end."""
+        """After the end mark: the checksum, and nothing else."""
         source, content = self._source, self._content
         if content.header.has_crc:
             found = source.crc()
@@ -305,29 +308,34 @@ class Walk:
             if content.has_checksum and found != expected:
                 raise _wrong_checksum()
         content.size_bytes = source.offset
-        after, head, _ = source.drain()
-        if after:
-            raise _too_long(after, head, content)
-        for database, hint in self._hints.items():
-            there = content.keys.get(database, 0)
-            if hint > 4 * there + _HINT_SLACK:
-                raise source.damaged(f"it announces {hint} keys in database {database}, where {there} are")
+        rest = source.drain()
+        if rest.size_bytes:
+            raise _too_long(rest, content)
+        if content.version > NEWEST_VERSION[content.flavour]:
+            content.doubt = f"Version {content.header.magic} is newer than this program knows."
         self._note()
+
+    def _require_sound(self) -> None:
+        """What only all of the file shows."""
+        for database, hint in self._hints.items():
+            there = self._content.keys.get(database, 0)
+            if hint > 4 * there + _HINT_SLACK:
+                raise self._source.damaged(f"it announces {hint} keys in database {database}, where {there} are")
         if self._distinct.has_any_twice():
             raise ArchiveDamagedError(
                 "The file holds the same key twice, or the same member twice in one value; a server would stop while "
                 "loading it.",
                 next_step="Export again; if that does not help, the program that made the file is at fault.",
             )
-        if content.version > NEWEST_VERSION[content.flavour]:
-            content.doubt = f"Version {content.header.magic} is newer than this program knows."
 
     def _explain(self, error: ServiceError) -> None:
         """Something does not hold: say whether the bytes were changed on their way, or were written like that."""
         content = self._content
-        _, _, difference = self._source.drain()
-        if content.header.has_crc and difference and error.reason != ArchiveWrongKindError.reason:
-            raise _wrong_checksum() from error
+        if content.header.has_crc:
+            rest = self._source.drain()
+            content.has_checksum = rest.last != 0
+            if content.has_checksum and rest.crc != rest.last:
+                raise _wrong_checksum() from error
         if not self._is_trusted:
             raise error
         content.doubt = error.text
@@ -369,14 +377,14 @@ def _wrong_checksum() -> ArchiveDamagedError:
     )
 
 
-def _too_long(after: int, head: bytes, content: RdbContent) -> ArchiveError:
-    if head.startswith(b"*"):
+def _too_long(rest: Rest, content: RdbContent) -> ArchiveError:
+    if rest.head.startswith(b"*"):
         return ArchiveWrongKindError(
-            f"This is an append-only file (AOF): {after} bytes of commands follow a snapshot, and an import of the "
+            f"This is an append-only file (AOF): {rest.size_bytes} bytes of commands follow a snapshot; an import of the "
             "snapshot alone would lose them.",
             next_step="Export the server that wrote it, or have it make a snapshot with BGSAVE.",
         )
     return ArchiveDamagedError(
-        f"The file goes on for {after} bytes after its end at byte {content.size_bytes}.",
+        f"The file goes on for {rest.size_bytes} bytes after its end at byte {content.size_bytes}.",
         next_step="Take another copy of the file, or export again.",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -18,7 +18,7 @@ from common.errors import AppUnavailableError
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """Long for a command, short for a server that hangs; a large one that forks stands still for a second."""
-_LIMIT_BYTES = 1 << 20
+_LIMIT_BYTES = 1 << 18
 
 Reply = bytes | int | list["Reply"] | None
 
@@ -101,6 +101,17 @@ class Connection:
     async def text(self, *words: bytes | str | int) -> str:
         """`call` for an answer that is one string."""
         return cast(bytes, await self.call(*words)).decode("utf-8", "replace")
+
+    async def calls(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Reply | ReplyError]:
+        """Several commands at once; a refusal is among the answers."""
+        answers: list[Reply | ReplyError] = []
+        self._writer.write(b"".join(encode(*words) for words in commands))
+        for _ in commands:
+            try:
+                answers.append(await self.answer())
+            except ReplyError as error:
+                answers.append(error)
+        return answers
 
     async def send(self, *words: bytes | str | int) -> None:
         """Send a command whose answer, if any, is read otherwise."""
