@@ -6,12 +6,12 @@ import abc
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from tools.demo import volume_app
-from tools.deployment.programs import run_command
+from tools.deployment.programs import run_command, script
 from tools.deployment.toml_text import Value
 from tools.servers import PostgresServer, ServerStartError, postgres
 from tools.servers.processes import require_reachable, server_user
@@ -36,6 +36,10 @@ class App(abc.ABC):
     @abc.abstractmethod
     def recipe_settings(self) -> Mapping[str, Value]:
         """The agent's table of that name."""
+
+    def agent_argv(self, config_path: Path) -> Sequence[str | Path]:
+        """The agent's program: the product's, unless something else is to stand in for it."""
+        return [script("mathison-agent"), "--config", config_path]
 
     def control(self) -> Mapping[str, Value] | None:
         """The agent's table "app": how it is stopped and started. None: that cannot be done."""
@@ -194,6 +198,10 @@ class VolumeApp(App):
 
     def recipe_settings(self) -> Mapping[str, Value]:
         return {"directory": self.directory}
+
+    def agent_argv(self, config_path: Path) -> Sequence[str | Path]:
+        """The agent's program: the product's, unless something else is to stand in for it."""
+        return [script("mathison-agent"), "--config", config_path]
 
     def control(self) -> Mapping[str, Value] | None:
         return {"stop": self._command("stop"), "start": self._command("start")} if self._runs else None

@@ -243,7 +243,7 @@ class Deployment:
             config[name] = {**config.get(name, {}), **value} if isinstance(value, Mapping) else value
         write_atomically(config_path, to_toml(config).encode())
         write_atomically(join_token_path, self._manage("join-token", app.app_id).encode() + b"\n")
-        agent = Program(f"agent of {app.app_id}", [script("mathison-agent"), "--config", config_path], directory=folder)
+        agent = Program(f"agent of {app.app_id}", app.agent_argv(config_path), directory=folder)
         self.sites[app.app_id] = Site(app, address, agent, config_path, state_directory)
 
     def _start_agent_first(self, app: App) -> None:

@@ -1,0 +1,3 @@
+"""Speed and memory of the whole product against what people would use instead. `make bench`."""
+
+from __future__ import annotations
