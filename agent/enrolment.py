@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from agent.identity import Outcome
+from agent.identity import Outcome, note_renewal
 from agent.settings import AgentSettings, SettingsError, read_settings, split_address
 from common.credentials import (
     TARGET_NAME_OPTION,
@@ -66,6 +66,7 @@ async def provide_identity(settings: AgentSettings, *, now: dt.datetime) -> dt.d
         identity = await _enrol(settings, files)
     elif now >= identity.renew_at():
         identity = await _renew(settings, files, identity)
+    note_renewal(files, settings.app_id, identity.renew_at())
     return identity.renew_at()
 
 

@@ -35,17 +35,16 @@ class Housekeeping:
         self._clock = clock
         self._obstacle: ServiceError | None = None
 
-    def refuse_if_unsettled(self) -> None:
-        """
-        Raises:
-            AppUnavailableError: a swap was interrupted and the app is not on one side yet.
-        """
+    def unsettled(self) -> AppUnavailableError | None:
+        """Why no transfer may begin: a swap was interrupted and the app is not on one side yet."""
         for transfer in self._transfers.holding(*_UNSETTLED):
-            cause = f": {self._obstacle.text}" if self._obstacle else "."
-            raise AppUnavailableError(
-                f"Import {transfer.transfer_id} was interrupted; bringing the app to one side has to wait{cause}",
-                next_step="See that the app runs; the agent tries again by itself.",
-            )
+            if transfer is not self._operations.running:
+                cause = f": {self._obstacle.text}" if self._obstacle else "."
+                return AppUnavailableError(
+                    f"Import {transfer.transfer_id} was interrupted; bringing the app to one side has to wait{cause}",
+                    next_step="See that the app runs; the agent tries again by itself.",
+                )
+        return None
 
     async def recover(self) -> None:
         """Go through the journal, before the first call is answered. What cannot be settled yet is tried again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +13,10 @@ import structlog
 
 from agent.clock import Clock
 from agent.processes import Command, run
+from agent.settings import AgentSettings
+from common.credentials import IdentityFiles
 from common.errors import ToolFailedError
+from common.files import write_atomically
 
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Before each further attempt; the last for ever. The controller may start after its agents."""
@@ -36,10 +40,46 @@ class Enrolment(Protocol):
     async def __call__(self) -> Outcome: ...
 
 
-def enrolment_program(settings_path: Path) -> Enrolment:
-    """An attempt by the program, which reads the same settings."""
+class _Renewal(msgspec.Struct, frozen=True):
+    """What stands beside the identity, so that a start need not run the program only to learn that all is well."""
+
+    app_id: str
+    identity_sha256: str
+    renew_at: dt.datetime
+
+
+def note_renewal(files: IdentityFiles, app_id: str, renew_at: dt.datetime) -> None:
+    """Remember until when the identity that is there needs nothing."""
+    renewal = _Renewal(app_id, _digest(files), renew_at)
+    write_atomically(_renewal_path(files), msgspec.json.encode(renewal))
+
+
+def noted_renewal(files: IdentityFiles, app_id: str) -> dt.datetime | None:
+    """What was noted, if it was for the identity that is there now and for this app."""
+    try:
+        renewal = msgspec.json.decode(_renewal_path(files).read_bytes(), type=_Renewal)
+        is_same = (renewal.app_id, renewal.identity_sha256) == (app_id, _digest(files))
+        return renewal.renew_at if is_same and files.load() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _renewal_path(files: IdentityFiles) -> Path:
+    return files.directory / "renewal.json"
+
+
+def _digest(files: IdentityFiles) -> str:
+    return hashlib.sha256(files.identity_path.read_bytes()).hexdigest()
+
+
+def enrolment_program(settings_path: Path, settings: AgentSettings, clock: Clock) -> Enrolment:
+    """An attempt by the program, which reads the same settings; without it when nothing is due."""
+    files = IdentityFiles(settings.identity_directory)
 
     async def attempt() -> Outcome:
+        renew_at = noted_renewal(files, settings.app_id)
+        if renew_at is not None and clock.now() < renew_at:
+            return Outcome(renew_at=renew_at)
         argv = [sys.executable, "-m", "agent.enrolment", str(settings_path)]
         try:
             return msgspec.json.decode(await run(Command(argv)), type=Outcome)

@@ -112,8 +112,8 @@ class _Call:
         self.method = method
         self.context = context
         self.call_id = secrets.token_hex(4)
+        self.transfer_id: str = getattr(request, "transfer_id", "")
         self.caller = caller_of(context)
-        self.transfer_id: str | None = getattr(request, "transfer_id", None)
         self.code = grpc.StatusCode.OK
         self.error: ServiceError | None = None
 
@@ -172,6 +172,8 @@ def shortened(text: str, most_bytes: int) -> str:
 @asynccontextmanager
 async def _logged(call: _Call) -> AsyncIterator[_Call]:
     structlog.contextvars.bind_contextvars(call_id=call.call_id)
+    if call.transfer_id:
+        structlog.contextvars.bind_contextvars(transfer_id=call.transfer_id)
     began_at = time.monotonic()
     try:
         yield call
@@ -186,7 +188,6 @@ async def _logged(call: _Call) -> AsyncIterator[_Call]:
             action="call",
             method=call.method,
             caller=call.caller,
-            transfer_id=call.transfer_id,
             code=call.code.name,
             reason=error.reason if error else None,
             error=error.text if error else None,

@@ -6,6 +6,7 @@ one finds what is left. Finished transfers are remembered too (`History`), for c
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
 import errno
@@ -138,14 +139,15 @@ class Journal:
         """
         entries = []
         for path in self._directory.iterdir():
-            if path.name.startswith("."):
+            if path.name.startswith(".") and path.is_file():
                 # Left by a kill between the two steps of an atomic write.
                 path.unlink()
             elif path.suffix == ".json":
                 try:
                     entries.append(Entry(path, self._read_line(path)))
-                except ValueError as failure:
-                    path.rename(path.with_name(path.name + _DAMAGED_SUFFIX))
+                except (ValueError, OSError) as failure:
+                    with contextlib.suppress(OSError):
+                        path.rename(path.with_name(path.name + _DAMAGED_SUFFIX))
                     _log.error(
                         "A line of the journal cannot be used and was set aside; what it names may be left over.",
                         action="read_journal",

@@ -72,7 +72,7 @@ async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -
         recipe = make_recipe(settings, version=version)
         stack.push_async_callback(recipe.close)
         transfers = _make_transfers(settings, recipe, clock, version=version)
-        keeper = IdentityKeeper(enrolment_program(settings_path), clock)
+        keeper = IdentityKeeper(enrolment_program(settings_path, settings, clock), clock)
         if not await _prepare(transfers, keeper, stopped):
             return
         servicer = DataAgentServicer(transfers, recipe, app_id=settings.app_id, version=version, started_at=clock.now())

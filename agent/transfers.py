@@ -6,6 +6,7 @@ the next import, by a caller, or by `agent.housekeeping` when its time is over.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -19,7 +20,7 @@ from agent.imports import Imports
 from agent.journal import History, ImportPhase, Journal
 from agent.operations import Operations
 from agent.progress import GAP_SECONDS
-from agent.recipes.base import Description, ExportOptions, Format, Limits, Recipe
+from agent.recipes.base import Capability, Description, ExportOptions, Format, Limits, Recipe
 from agent.states import Kind, TransferState
 from agent.transfer_list import Transfer, TransferList, check_transfer_id
 from common.errors import (
@@ -91,6 +92,9 @@ class Transfers:
     async def overview(self) -> Overview:
         """Describe the app; always comes, within seconds."""
         description = await describe(self._recipe)
+        if unsettled := self.housekeeping.unsettled():
+            obstacle = Capability(unsettled.text)
+            description = dataclasses.replace(description, can_export=obstacle, can_import=obstacle)
         running = self._operations.running
         kept = self._transfers.holding(ImportPhase.KEPT)
         return Overview(
@@ -248,7 +252,8 @@ class Transfers:
 
     def _refuse_if_occupied(self) -> None:
         self._operations.refuse_if_occupied()
-        self.housekeeping.refuse_if_unsettled()
+        if unsettled := self.housekeeping.unsettled():
+            raise unsettled
 
     def _begin(self, transfer_id: str, kind: Kind) -> Transfer:
         check_transfer_id(transfer_id)

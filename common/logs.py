@@ -59,6 +59,7 @@ def set_up_logs(*, program: str, stream: TextIO | None = None, level: int = logg
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            drop_unset,
             structlog.processors.format_exc_info,
             redact,
             *renderer,
@@ -69,6 +70,11 @@ def set_up_logs(*, program: str, stream: TextIO | None = None, level: int = logg
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def drop_unset(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A field that is None does not apply to this event."""
+    return {key: value for key, value in event.items() if value is not None}
 
 
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import grpc
+import structlog
 
 from agent.recipes.base import Recipe
 from agent.transfers import Transfers
@@ -83,6 +84,7 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
             raise InvalidRequestError("The first message of Stage has to be `start`.")
         start = first.start
         _check_texts("options", start.options)
+        structlog.contextvars.bind_contextvars(transfer_id=start.transfer_id)
         states = self._transfers.stage(
             start.transfer_id, _frames(request_iterator), dict(start.options), dry_run=start.dry_run
         )

@@ -142,6 +142,7 @@ async def test_an_app_that_is_down_does_not_keep_the_agent_from_starting(
 
     with pytest.raises(AppUnavailableError, match=r"t-1 was interrupted.*It does not answer"):
         await anext(setting.transfers.export("t-2", "", {}))
+    assert "t-1 was interrupted" in (await setting.transfers.overview()).description.can_import.obstacle
     del setting.recipe.at["recover"]
     await setting.transfers.housekeeping.tidy()
     assert setting.recipe.live == b"old data"

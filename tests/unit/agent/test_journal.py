@@ -99,6 +99,13 @@ def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_pat
     assert path.with_name(f"{bad.key}.json.damaged").read_bytes() == damaged
 
 
+def test_what_is_no_file_is_set_aside_too(tmp_path: Path) -> None:
+    entry = journal(tmp_path).open(state())
+    (tmp_path / "journal" / "000000000000.json").mkdir()
+
+    assert [found.key for found in journal(tmp_path).read()] == [entry.key]
+
+
 def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
     entry = journal(tmp_path).open(state())
     (tmp_path / "journal" / f".{entry.key}.json.x8k2").write_bytes(b"half")

@@ -28,7 +28,7 @@ def lines() -> Iterator[Lines]:
 
 
 def test_an_event_is_one_line_of_json_with_its_fields(lines: Lines) -> None:
-    structlog.get_logger().info("A transfer has ended.", action="end_transfer", transfer_id="t-1")
+    structlog.get_logger().info("A transfer has ended.", action="end_transfer", transfer_id="t-1", reason=None)
 
     (line,) = lines()
     assert line.pop("timestamp")

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.identity import note_renewal
 from common.credentials import TARGET_NAME_OPTION, Identity, IdentityFiles, agent_name, key_to_pem, new_key
 from controller.identity.ca import CertificateAuthority
 from mathison.data.v1 import agent_pb2 as messages
@@ -58,7 +59,9 @@ class AgentProcess:
         key = new_key()
         issued = self.authority.issue_agent(APP_ID, key.public_key())
         identity = Identity(key=key_to_pem(key), certificate=issued.certificate, authorities=issued.authorities)
-        IdentityFiles(self.state / "identity").save(identity)
+        files = IdentityFiles(self.state / "identity")
+        files.save(identity)
+        note_renewal(files, APP_ID, identity.renew_at())
 
     def command(self, *arguments: str) -> list[str]:
         return [str(Path(sys.executable).with_name("mathison-agent")), "--config", str(self.config), *arguments]

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from agent.enrolment import EnrolmentError, find_authority, provide_identity
+from agent.identity import noted_renewal
 from agent.settings import AgentSettings, ControllerSettings
 from common.credentials import CONTROLLER_URI, Identity, IdentityFiles, JoinToken, agent_uri, fingerprint
 from controller.identity.ca import CertificateAuthority
@@ -113,7 +114,8 @@ async def test_an_agent_without_a_certificate_gets_one(controller: Controller, s
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [agent_uri(APP_ID)]
     assert identity.authorities == controller.authority.pem
     assert renew_at == identity.renew_at()
-    assert sorted(path.name for path in settings.identity_directory.iterdir()) == ["authorities.pem", "identity.pem"]
+    names_of_files = sorted(path.name for path in settings.identity_directory.iterdir())
+    assert names_of_files == ["authorities.pem", "identity.pem", "renewal.json"]
     assert (settings.identity_directory / "identity.pem").stat().st_mode & 0o777 == 0o600
 
 
@@ -282,6 +284,21 @@ async def test_a_certificate_that_cannot_be_used_is_replaced_by_enrolling_again(
 
     assert identity_of(settings).is_valid_at(NOW)
     assert len(controller.requests) == before + (what != "of another app")
+
+
+async def test_what_was_noted_counts_for_that_identity_and_app_alone(
+    controller: Controller, settings: AgentSettings
+) -> None:
+    files = IdentityFiles(settings.identity_directory)
+    nothing = noted_renewal(files, APP_ID)
+    renew_at = await provide_identity(settings, now=NOW)
+    noted = noted_renewal(files, APP_ID)
+    of_another_app = noted_renewal(files, "shop.web")
+
+    files.save(controller.authority.issue_controller())
+
+    assert (nothing, noted, of_another_app) == (None, renew_at, None)
+    assert noted_renewal(files, APP_ID) is None
 
 
 async def test_the_authority_is_found_by_its_fingerprint_alone(controller: Controller, settings: AgentSettings) -> None:

@@ -303,6 +303,32 @@ async def test_a_restore_that_outlasts_the_grace_period_is_settled_at_the_next_s
     assert (agent.live, agent.beside, agent.journal_lines) == (b"old data", set(), 0)
 
 
+async def test_transfers_that_break_off_leave_no_descriptor_open(agent: AgentProcess, stub: Stub) -> None:
+    def open_descriptors() -> int:
+        return len(list(Path(f"/proc/{agent.pid}/fd").iterdir()))
+
+    async def break_off(number: int) -> None:
+        export = stub.Export(messages.ExportRequest(transfer_id=f"e-{number}"))
+        await anext(aiter(export))
+        export.cancel()
+        await ended(stub, f"e-{number}")
+        upload = stub.Stage()
+        for request in stage_requests(f"i-{number}", frame_list(b"new", end=False)):
+            await upload.write(request)
+        await upload.read()
+        upload.cancel()
+        await ended(stub, f"i-{number}")
+
+    for number in range(5):
+        await break_off(number)
+    before = open_descriptors()
+    for number in range(5, 25):
+        await break_off(number)
+
+    assert open_descriptors() <= before
+    assert agent.journal_lines == 0
+
+
 def peak_mib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
