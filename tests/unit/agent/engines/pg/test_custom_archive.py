@@ -148,7 +148,7 @@ def test_a_cut_between_two_blocks_says_how_many_are_missing() -> None:
         check_custom(io.BytesIO(whole[:end]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damage_never_ends_in_anything_but_our_errors(data: st.DataObject) -> None:
     damaged = bytearray(custom(data.draw(st.sampled_from([12, 14, 16]))))

@@ -179,7 +179,7 @@ def test_the_table_that_rows_go_into_is_known(text: str, table: bytes, are_lines
     assert copied_table(text.encode()) == (table, are_lines_rows)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("start", ["ALTER TABLE ", "COPY t (", "SET x = ", "CREATE SCHEMA ", "COMMENT ON ", "SELECT "])
 @pytest.mark.parametrize("part", [" OWNER TO ", '"a" ', "a,", " DROP ", "pg_attver ", "( "])
 def test_no_statement_makes_the_decision_slow(start: str, part: str) -> None:

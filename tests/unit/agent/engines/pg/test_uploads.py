@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.engines.pg.uploads import HEAD_BYTES, UploadForm, form_of, peek
@@ -53,12 +53,14 @@ def test_a_table_of_contents_alone_is_refused_by_name(form: int) -> None:
         form_of(toc(form)[:HEAD_BYTES])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=HEAD_BYTES))
 def test_any_beginning_has_a_kind_or_is_refused(head: bytes) -> None:
     with suppress(ArchiveWrongKindError):
         assert form_of(head) in UploadForm
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=600), max_size=6))
 async def test_looking_at_a_stream_takes_nothing_from_it(chunks: list[bytes]) -> None:
     async def stream() -> AsyncIterator[bytes]:
