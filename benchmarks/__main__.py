@@ -37,6 +37,7 @@ SERVER_SETTINGS = {
 }
 """As a server with this much data has them; ours and theirs load into the same."""
 ROUNDS = 3
+WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given more than once")
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
+    # Wide enough for a row on one line, also where the output is no terminal.
+    console.width = max(console.width, WIDTH)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     state = BUILD / "bench-state"
     shutil.rmtree(state, ignore_errors=True)

@@ -31,4 +31,4 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
         target = "" if row.target is None else str(row.target)
         verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[row.is_met]
         table.add_row(row.name, f"{row.ours:.2f}", theirs, row.unit, ratio, target, verdict)
-    console.print(table, soft_wrap=True)
+    console.print(table)

@@ -8,7 +8,6 @@ import fcntl
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ VOLUME_SHARE = 3
 """The volume's data set is a third of the database's."""
 DISK_FACTOR = 8
 """Room needed, in data sets: the database with its indexes, the staged and the kept one, write-ahead log, archives."""
+WIDTH = 100
 LOOK_SECONDS = 1.0
 """Between two looks whether an import has restarted the volume's app, which the demo's file names."""
 
@@ -42,17 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0: everything was equal; 1: something differs or a step failed."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description="Real apps, moved before your eyes.")
     parser.add_argument("--once", action="store_true", help="end after the comparisons instead of waiting for Ctrl-C")
+    parser.add_argument("--directory", type=Path, default=STATE, metavar="DIR", help="for its state; .demo by default")
     parser.add_argument("--size-mb", type=int, default=DATABASE_MEGABYTES, metavar="N", help="of the database's rows")
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
+    # Wide enough for a row on one line, also where the output is no terminal.
+    console.width = max(console.width, WIDTH)
     # SIGTERM ends the demo as Ctrl-C does: in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _state_folder(options.size_mb) as state:
+        with state_folder(options.directory.resolve(), options.size_mb) as state:
             return _run(console, state, is_once=options.once, size_megabytes=options.size_mb)
     except (DeploymentError, ServerStartError) as failure:
         console.print(f"[red bold]The demo failed.[/] {_escaped(failure)}", soft_wrap=True)
-        console.print(f"Logs and data are in {STATE / 'run'} until the next demo.")
+        console.print(f"Logs and data are in {options.directory / 'run'} until the next demo.")
         return 1
     except (DemoError, ServerUnavailableError) as failure:
         console.print(f"[red bold]The demo cannot run.[/] {_escaped(failure)}", soft_wrap=True)
@@ -102,41 +105,39 @@ def _wait_for_interrupt(demo_file: Path, deployment: Deployment) -> None:
             if found != written:
                 write_demo_file(demo_file, deployment)
                 written = found
-            threading.Event().wait(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 @contextmanager
-def _state_folder(size_megabytes: int) -> Iterator[Path]:
-    """`.demo` of this checkout, ours alone, without what an earlier demo left; emptied afterwards unless we fail.
+def state_folder(state: Path, size_megabytes: int) -> Iterator[Path]:
+    """The folder, ours alone, without what an earlier demo left; emptied afterwards unless a step fails.
 
     Raises:
         DemoError: another demo runs here, or there is not enough room.
     """
-    STATE.mkdir(exist_ok=True)
-    with (STATE / "lock").open("w") as lock:
+    state.mkdir(exist_ok=True)
+    with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DemoError(
-                f"Another demo runs in this checkout; {STATE / 'demo.json'} says how to reach it."
-            ) from None
-        (STATE / "demo.json").unlink(missing_ok=True)
-        shutil.rmtree(STATE / "run", ignore_errors=True)
-        free = shutil.disk_usage(STATE).free
+            raise DemoError(f"Another demo runs here; {state / 'demo.json'} says how to reach it.") from None
+        (state / "demo.json").unlink(missing_ok=True)
+        shutil.rmtree(state / "run", ignore_errors=True)
+        free = shutil.disk_usage(state).free
         wanted = size_megabytes * 1_000_000 * DISK_FACTOR
         if free < wanted:
             raise DemoError(
-                f"{STATE} has room for {free / 1e9:.1f} GB; {wanted / 1e9:.1f} GB are needed. Use a smaller --size-mb."
+                f"{state} has room for {free / 1e9:.1f} GB; {wanted / 1e9:.1f} GB are needed. Use a smaller --size-mb."
             )
+        is_wanted = False
         try:
-            yield STATE
+            yield state
         except (DeploymentError, ServerStartError):
-            # Logs and data are wanted now.
+            is_wanted = True
             raise
-        except BaseException:
-            shutil.rmtree(STATE / "run", ignore_errors=True)
-            raise
-        shutil.rmtree(STATE / "run", ignore_errors=True)
+        finally:
+            if not is_wanted:
+                shutil.rmtree(state / "run", ignore_errors=True)
 
 
 @contextmanager
