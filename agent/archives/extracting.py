@@ -40,7 +40,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_MODE = 0o777
 _DIRECTORY_MODE = 0o3777
 """setgid of a directory hands its group on to new files, which Kubernetes relies on (fsGroup); setuid never."""
-_ROOM_CHECKED_EVERY_BYTES = 32 << 20
+_ROOM_CHECKED_EVERY_BYTES = 1 << 20
 _ROOM_CHECKED_EVERY_ENTRIES = 1000
 _ZEROS = bytes(1 << 20)
 _LISTED = 200
@@ -136,7 +136,7 @@ class Extraction:
         if self._seen > self._limits.entries:
             raise LimitExceededError(f"The archive holds more than the limit of {self._limits.entries} entries.")
         if self._seen % _ROOM_CHECKED_EVERY_ENTRIES == 0:
-            self._check_room()
+            self.require_room(0)
         path = path_of(member.name)
         if not path and member.kind is Kind.DIRECTORY:
             # The volume's own directory belongs to the platform.
@@ -326,12 +326,14 @@ class Extraction:
             raise LimitExceededError(f"The archive holds more than the limit of {self._limits.content_bytes} bytes.")
         self._unchecked_bytes += size
         if self._unchecked_bytes >= _ROOM_CHECKED_EVERY_BYTES:
-            self._check_room()
+            self.require_room(0)
 
-    def _check_room(self) -> None:
+    def require_room(self, needed_bytes: int) -> None:
+        """NoSpaceError unless so much can be written and the limit's room is still left."""
         self._unchecked_bytes = 0
         status = os.fstatvfs(self._root)
-        if status.f_bavail * status.f_frsize < self._limits.free_bytes or (status.f_files and not status.f_favail):
+        room = status.f_bavail * status.f_frsize - self._limits.free_bytes
+        if room < needed_bytes or (status.f_files and not status.f_favail):
             raise NoSpaceError(
                 f"The volume has no room for the archive beside the present data: less than "
                 f"{self._limits.free_bytes} bytes would be left.",

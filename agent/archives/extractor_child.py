@@ -140,6 +140,8 @@ def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, assignme
     for member in archive.members():
         if report.header is None and source.seal.header is not None:
             report.header = _accepted(source.seal.header, assignment)
+            # Better said now than when the volume is full.
+            extraction.require_room(report.header.counts.get("bytes", 0))
         if source.seal.is_sealed and member.name in (TAR_OPENING, TAR_CLOSING):
             continue
         if member.name == _POSTGRESQL_TOC and not extraction.result.entries:

@@ -74,6 +74,8 @@ class Snapshots:
         self._limits = limits
         self._is_on_volume = False
         self._opened = AsyncExitStack()
+        self._taking = asyncio.Lock()
+        self._descriptors: set[int] = set()
         self._child: Child | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: Future[Substitute | None] | None = None
@@ -85,8 +87,12 @@ class Snapshots:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._opened.aclose()
-        await asyncio.to_thread(self._clean_up)
+        # One that was interrupted may still be ending its child.
+        async with self._taking:
+            await self._opened.aclose()
+            for descriptor in list(self._descriptors):
+                self._close(descriptor)
+            await asyncio.to_thread(self._clean_up)
 
     def substitute(self, path: str, status: os.stat_result) -> Substitute | None:
         """`take` for the thread that writes the archive."""
@@ -110,11 +116,17 @@ class Snapshots:
             SourceUnreadableError: it may not be opened, or was locked all the time.
             NoSpaceError: there is no room for the copy.
         """
+        async with self._taking:
+            return await self._take(path, status)
+
+    async def _take(self, path: str, status: os.stat_result) -> Substitute | None:
         if self._child is None:
             self._child = await self._opened.enter_async_context(_started("snapshot"))
         needed = status.st_size + _size_of(self._directory / f"{path}-wal")
-        target = await asyncio.to_thread(self._make_room, needed)
+        target = self._make_room(needed)
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._descriptors.add(descriptor)
+        substitute = None
         try:
             answer = await _ask(
                 self._child,
@@ -125,14 +137,11 @@ class Snapshots:
                 busy_seconds=BUSY_SECONDS,
             )
             substitute = self._judged(path, answer, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            return substitute
         finally:
             target.unlink(missing_ok=True)
-        if substitute is None:
-            os.close(descriptor)
-        return substitute
+            if substitute is None:
+                self._close(descriptor)
 
     def _judged(self, path: str, answer: dict[str, Any], descriptor: int) -> Substitute | None:
         match answer.get("failed"):
@@ -142,7 +151,7 @@ class Snapshots:
                         f"SQLite finds the database {printable(path)} damaged ({answer['verdict']}); "
                         "it is archived as it is."
                     )
-                return Substitute(descriptor, answer["size"], lambda: os.close(descriptor))
+                return Substitute(descriptor, answer["size"], lambda: self._close(descriptor))
             case "not_a_database":
                 self.warnings.append(
                     f"{printable(path)} begins as a SQLite database but SQLite cannot read it ({answer['text']}); "
@@ -161,6 +170,12 @@ class Snapshots:
                     f"The database {printable(path)} cannot be read: {answer['text']}.",
                     next_step="Run the agent under the app's uid, with the volume writable.",
                 )
+
+    def _close(self, descriptor: int) -> None:
+        """Let go of a copy; once only, since the number may be another file's by then."""
+        if descriptor in self._descriptors:
+            self._descriptors.remove(descriptor)
+            os.close(descriptor)
 
     def _make_room(self, needed: int) -> Path:
         """A name for a copy, in the first directory that takes it."""

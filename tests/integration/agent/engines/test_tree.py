@@ -371,6 +371,15 @@ async def test_an_archive_of_ours_that_does_not_fit_is_refused(
         await unpack_upload(area, sealed_tar(own("a", b"1"), header=header), orders)
 
 
+async def test_an_own_archive_that_will_not_fit_is_refused_at_its_beginning(area: StagingArea, orders: Orders) -> None:
+    header = ArchiveHeader(recipe="volume", format_version=FORMAT_VERSION, counts={"bytes": 1 << 60})
+
+    with pytest.raises(NoSpaceError):
+        await unpack_upload(area, sealed_tar(own("a", b"1"), header=header), orders)
+
+    assert os.listdir(area.new) == []
+
+
 async def test_a_flipped_bit_in_an_own_archive_is_found(area: StagingArea, orders: Orders) -> None:
     archive = bytearray(sealed_tar(own("a", b"content " * 200)))
     archive[archive.find(b"content") + 100] ^= 1

@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.engines.filesystem import free_bytes
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import ExportOptions, Limits, Recovered, Step, Surroundings, Upload
 from agent.recipes.volume import VolumeRecipe
@@ -445,17 +444,6 @@ async def test_too_little_room_is_said_before_anything_is_read(tmp_path: Path) -
     assert not volume.has_leftovers
 
 
-async def test_too_little_room_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
-    volume = Volume(tmp_path / "volume", limits=Limits(free_bytes=free_bytes(tmp_path) - (64 << 20)))
-    record = MemoryRecord()
-
-    with pytest.raises(NoSpaceError):
-        await volume.stage(tar_of(entry("a", os.urandom(200 << 20))), record)
-
-    await volume.recipe.discard(record)
-    assert not volume.has_leftovers
-
-
 async def test_links_that_lead_out_are_refused_unless_asked_for(volume: Volume) -> None:
     archive = tar_of(entry("ok", b"1"), entry("passwords", type=SYMLINK, linkname="/etc/shadow"))
     record = MemoryRecord()
@@ -641,6 +629,22 @@ if IS_ROOT:
             assert "inner mount" in (await volume.recipe.describe()).can_import.obstacle
         finally:
             subprocess.run(["umount", inner], check=True)
+
+    async def test_too_little_room_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
+        mount = tmp_path / "small"
+        mount.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", mount], check=True)
+        try:
+            volume = Volume(mount / "volume", limits=Limits(free_bytes=32 << 20))
+            record = MemoryRecord()
+
+            with pytest.raises(NoSpaceError):
+                await volume.stage(tar_of(entry("a", os.urandom(48 << 20))), record)
+
+            await volume.recipe.discard(record)
+            assert not volume.has_leftovers
+        finally:
+            subprocess.run(["umount", mount], check=True)
 
     async def test_owners_that_the_app_does_not_have_are_told(volume: Volume) -> None:
         (volume.directory / "data").touch()

@@ -1,0 +1,228 @@
+"""Exports and imports of real Redis and Valkey servers, whole: out, in, back, and over restarts."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.recipes.redis import RDB_GZIP
+from common.errors import InvalidRequestError
+from common.rdb import read_header
+from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
+from tools.servers import REDIS_NAMES, RedisServer
+
+NOTHING, SNAPSHOTS, LOG = {"save": '""'}, {"save": "3600 1"}, {"appendonly": "yes", "save": '""'}
+KEEPING = {"nothing": NOTHING, "snapshots": SNAPSHOTS, "append-only file": LOG}
+RDB_VERSIONS = {
+    "redis-6.2": "REDIS0009",
+    "redis-7.0": "REDIS0010",
+    "redis-8.2": "REDIS0012",
+    "valkey-8.1": "REDIS0011",
+    "valkey-9.1": "VALKEY080",
+}
+
+
+def drop_marker(server: RedisServer) -> None:
+    """A server that comes back from the snapshot of an import has the marker in it, until its next one."""
+    with client_of(server, database=LAST_DATABASE) as client:
+        assert len(client.keys()) <= 1
+        client.flushdb()
+
+
+@pytest.mark.parametrize("name", REDIS_NAMES)
+@pytest.mark.parametrize("keeping", KEEPING)
+async def test_what_was_exported_comes_back_and_so_does_what_it_replaced(
+    name: str, keeping: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, password="secret", settings=KEEPING[keeping])
+    app = RedisApp(server, tmp_path / "work")
+    fill(server)
+    exported_content = await content_of(server)
+    settings = app.server_settings()
+
+    exported = await app.export()
+    fill_otherwise(server)
+    replaced_content = await content_of(server)
+    record, preview = await app.stage(exported.file)
+    await app.recipe.restore(record, app.progress)
+
+    assert (await content_of(server)).differences(exported_content) == []
+    app.require_released(settings)
+    assert preview.counts_now["keys"] == 5
+    assert preview.counts_after == exported.counts
+    if keeping != "nothing":
+        server.kill()
+        server.start()
+        drop_marker(server)
+        assert (await content_of(server)).differences(exported_content) == []
+
+    with client_of(server) as client:
+        client.set("written later", "1")
+    await app.recipe.undo(record, app.progress)
+
+    assert (await content_of(server)).differences(replaced_content) == []
+    app.require_released(settings)
+    assert app.files() == []
+    if keeping != "nothing":
+        server.kill()
+        server.start()
+        drop_marker(server)
+        assert (await content_of(server)).differences(replaced_content) == []
+
+
+@pytest.mark.parametrize("name", REDIS_NAMES)
+async def test_an_export_counts_what_is_in_it_and_names_its_version(
+    name: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    server = redis_servers(name)
+    with client_of(server) as client:
+        client.flushall()
+    fill(server)
+    app = RedisApp(server, tmp_path / "work")
+
+    exported = await app.export()
+
+    header = read_header(exported.file)
+    assert header is not None
+    assert header.magic == RDB_VERSIONS[name] == exported.details["rdb_version"]
+    assert exported.engine == server.install.kind
+    with client_of(server) as client:
+        assert exported.counts["database 0"] == client.dbsize()
+    assert exported.counts["database 3"] == 2
+    assert exported.counts["streams"] == 2
+    assert exported.counts.get("functions", 0) == (0 if name == "redis-6.2" else 1)
+    assert exported.warnings == []
+    assert app.files() == []
+
+
+@pytest.mark.parametrize("diskless", ["yes", "no"])
+async def test_a_snapshot_comes_from_the_servers_disk_as_well_as_without_it(
+    diskless: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    settings = {"repl-diskless-sync": diskless, "repl-diskless-sync-delay": "600", "rdbcompression": "no"}
+    server = start_redis("redis-6.2", settings=settings)
+    fill(server)
+    app = RedisApp(server, tmp_path / "work")
+    before = app.server_settings()
+
+    exported = await app.export()
+
+    assert app.server_settings() == before
+    fill_otherwise(server)
+    await app.import_file(exported.file)
+    assert (await content_of(server)).databases.keys() == {0, 3, 14}
+
+
+async def test_a_compressed_export_is_the_same_snapshot(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("valkey-8.1")
+    fill(server)
+    app = RedisApp(server, tmp_path / "work")
+
+    exported = await app.export(RDB_GZIP)
+
+    assert read_header(gzip.decompress(exported.file)) is not None
+    content = await content_of(server)
+    fill_otherwise(server)
+    await app.import_file(exported.file)
+    assert (await content_of(server)).differences(content) == []
+
+
+async def test_an_empty_server_is_exported_and_imported(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0")
+    app = RedisApp(server, tmp_path / "work")
+
+    exported = await app.export()
+    fill_otherwise(server)
+    record, preview = await app.stage(exported.file)
+    await app.recipe.restore(record, app.progress)
+
+    content = await content_of(server)
+    assert (content.databases, content.functions) == ({}, {})
+    assert preview.counts_after["keys"] == 0
+    assert "Function libraries that there are now will be gone; the file has none." in preview.changes
+
+
+async def test_keys_that_expire_on_the_way_are_told_and_vanish(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0")
+    app = RedisApp(server, tmp_path / "work")
+    with client_of(server) as client:
+        client.set("stays", "1")
+        client.set("goes", "1", px=400)
+        client.set("later", "1", ex=3600)
+    exported = await app.export()
+    with client_of(server) as client:
+        while client.dbsize() == 3:
+            client.get("goes")
+
+    record, preview = await app.stage(exported.file)
+    await app.recipe.restore(record, app.progress)
+
+    assert preview.warnings[0] == "1 keys of the file have outlived their time already and will vanish."
+    with client_of(server) as client:
+        assert client.get("goes") is None
+        assert client.get("stays") == b"1"
+        assert 3500 < client.ttl("later") <= 3600
+
+
+async def test_a_second_import_replaces_the_first_and_takes_back_to_it(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("valkey-9.1", settings=LOG)
+    app = RedisApp(server, tmp_path / "work")
+    files = []
+    for number in range(2):
+        with client_of(server) as client:
+            client.flushall()
+            client.set("which", number)
+        files.append((await app.export()).file)
+
+    first = await app.import_file(files[0])
+    second = await app.import_file(files[1])
+    await app.recipe.discard(first)
+    await app.recipe.undo(second, app.progress)
+
+    with client_of(server) as client:
+        assert client.get("which") == b"0"
+    assert app.files() == []
+
+
+async def test_what_was_staged_can_be_dropped_and_leaves_nothing(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0")
+    fill(server, keys=10)
+    app = RedisApp(server, tmp_path / "work")
+    content = await content_of(server)
+    record, _ = await app.stage((await app.export()).file)
+    assert app.files() == [f"{record.key}.staged.rdb"]
+
+    await app.recipe.discard(record)
+    await app.recipe.discard(record)
+
+    assert app.files() == []
+    assert (await content_of(server)).differences(content) == []
+
+
+async def test_an_unknown_option_is_refused(start_redis: StartRedis, tmp_path: Path) -> None:
+    app = RedisApp(start_redis("redis-7.0"), tmp_path / "work")
+
+    with pytest.raises(InvalidRequestError, match="no option 'database'"):
+        await app.export(options={"database": "0"})
+
+
+async def test_a_recipe_describes_its_server(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-8.2", settings=SNAPSHOTS)
+    with client_of(server) as client:
+        client.set("a", "1")
+
+    description = await RedisApp(server, tmp_path / "work").recipe.describe()
+
+    assert (description.engine, description.engine_version) == ("redis", "8.2.3")
+    assert description.can_export.is_possible
+    assert description.can_import.is_possible
+    assert description.details["keys"] == "1 in database 0"
+    assert description.details["kept_by"] == "snapshots"
+    assert description.details["modules"] == "vectorset"
+    assert description.estimated_bytes > 0
+    assert description.warnings == ()

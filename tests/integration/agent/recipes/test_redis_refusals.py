@@ -1,0 +1,374 @@
+"""Files and servers that an import refuses: by name, before anything is touched, and with nothing left over."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import zipfile
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import pytest
+
+from agent.engines.redis.fingerprint import Fingerprint
+from agent.recipes.base import Limits, Upload
+from common.codecs import zstd_compressor
+from common.errors import (
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    LimitExceededError,
+    NoSpaceError,
+    ServiceError,
+    UploadIncompleteError,
+)
+from common.headers import ArchiveHeader
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.rdb_files import (
+    GOOD,
+    aux,
+    database,
+    key,
+    length,
+    listpack,
+    module_field,
+    module_key,
+    rdb,
+    size_hint,
+    string,
+    text_key,
+)
+from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.integration.agent.recipes.redis_apps import RedisApp
+from tools.servers import REDIS_NAMES, RedisServer
+
+
+@pytest.fixture
+def server(redis_servers: Callable[[str], RedisServer]) -> RedisServer:
+    """A Redis 7.0 that others used before."""
+    server = redis_servers("redis-7.0")
+    fill_otherwise(server)
+    return server
+
+
+async def refuse(app: RedisApp, file: bytes, error: type[Exception], said: str) -> None:
+    """Stage what has to be refused, and see that nothing happened."""
+    content, settings = await content_of(app.server), app.server_settings()
+    record = MemoryRecord()
+
+    with pytest.raises(error, match=said):
+        await app.stage(file, record)
+    await app.recipe.discard(record)
+
+    assert (await content_of(app.server)).differences(content) == []
+    app.require_released(settings)
+    assert app.files() == []
+
+
+JSON = b'[{"key": "text:1", "value": "some text"}]'
+AOF = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n"
+EVIL_LISTPACK = b"\x10\x00\x00\x00\x02\x00\xf0\xff\xff\xff\x7f\x01\x02\x03\x04\xff"
+
+BAD_FILES: dict[str, tuple[bytes, type[Exception], str]] = {
+    "not an RDB file": (b"\x00\x01 whatever", ArchiveWrongKindError, "not an RDB file"),
+    "nothing": (b"", ArchiveWrongKindError, "it is empty"),
+    "JSON": (JSON, ArchiveWrongKindError, "not an RDB file, it is JSON"),
+    "append-only file": (AOF, ArchiveWrongKindError, r"append-only file \(AOF\)"),
+    "append-only file after a snapshot": (GOOD + AOF, ArchiveWrongKindError, "append-only file.*would lose them"),
+    "newer RDB version": (
+        rdb(aux("redis-ver", "8.2.3"), text_key("a"), magic="REDIS0012"),
+        ArchiveIncompatibleError,
+        r"RDB version 12 and needs Redis 7\.4 or newer; this is Redis 7\.0\.15, which reads RDB up to version 10",
+    ),
+    "RDB version of the future": (rdb(magic="REDIS0099"), ArchiveIncompatibleError, "RDB version 99"),
+    "Valkey 9": (
+        rdb(aux("valkey-ver", "9.1.2"), text_key("a"), magic="VALKEY080"),
+        ArchiveIncompatibleError,
+        "format of Valkey 9.*no Redis reads",
+    ),
+    "cut off": (GOOD[:60], ArchiveTruncatedError, "cut off at byte 60"),
+    "cut off before its checksum": (GOOD[:-8], ArchiveTruncatedError, "cut off at byte"),
+    "wrong checksum": (rdb(text_key("a"), crc=12345), ArchiveDamagedError, "was damaged.*checksum"),
+    "flipped bit": (GOOD.replace(b"value", b"vblue", 1), ArchiveDamagedError, "was damaged.*checksum"),
+    "value of a module": (
+        rdb(module_key(b"g", "graphdata")),
+        ArchiveIncompatibleError,
+        r"needs module data that is not loaded here: graphdata of module graph \(1 keys\)",
+    ),
+    "value of an unknown module": (
+        rdb(module_key(b"g", "something")),
+        ArchiveIncompatibleError,
+        "something of a module that this program does not know",
+    ),
+    "field of a module": (rdb(module_field("ft_index0")), ArchiveIncompatibleError, "ft_index0 of module search"),
+    "same key twice": (rdb(text_key("k"), text_key("k", "2")), ArchiveDamagedError, "the same key twice"),
+    "same field twice": (
+        rdb(key(b"h", length(2) + string(b"f") + string(b"1") + string(b"f") + string(b"2"), kind=4)),
+        ArchiveDamagedError,
+        "same member stands twice",
+    ),
+    "listpack that points elsewhere": (
+        rdb(key(b"h", string(EVIL_LISTPACK), kind=16)),
+        ArchiveDamagedError,
+        "a listpack points where nothing is",
+    ),
+    "half a hash": (rdb(key(b"h", string(listpack([b"f"])), kind=16)), ArchiveDamagedError, "half an entry"),
+    "absurd length": (rdb(key(b"k", b"\x80\x7f\xff\xff\xffabc")), ArchiveTruncatedError, "cut off"),
+    "absurd size hint": (rdb(database(0), size_hint(1 << 50)), ArchiveDamagedError, "announces 1125899906842624 keys"),
+    "unknown type": (rdb(key(b"k", string(b"x"), kind=99)), ArchiveIncompatibleError, "of type 99"),
+    "bytes after the end": (GOOD + b"more", ArchiveDamagedError, "4 bytes after its end"),
+    "database that is not there": (
+        rdb(database(20), text_key("a")),
+        ArchiveIncompatibleError,
+        "keys in database 20, which this server does not have",
+    ),
+    "database that is not there, without keys": (rdb(database(20)), ArchiveIncompatibleError, "database 20"),
+    "more memory than the machine has": (
+        rdb(aux("used-mem", str(1 << 50)), text_key("a")),
+        NoSpaceError,
+        "about 1,073,741,824 MiB, is in memory beside",
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "error", "said"), BAD_FILES.values(), ids=BAD_FILES)
+async def test_a_bad_file_is_refused_with_its_reason_and_changes_nothing(
+    file: bytes, error: type[Exception], said: str, server: RedisServer, tmp_path: Path
+) -> None:
+    await refuse(RedisApp(server, tmp_path / "work"), file, error, said)
+
+
+def _zip(*names: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, GOOD)
+    return out.getvalue()
+
+
+def _zstd() -> bytes:
+    compressor = zstd_compressor()
+    return compressor.compress(GOOD) + compressor.flush()
+
+
+WRAPPED = {
+    "gzip": gzip.compress(GOOD),
+    "zstd": _zstd(),
+    "xz": lzma.compress(GOOD),
+    "zip": _zip("dump.rdb"),
+    "gzip, twice": gzip.compress(gzip.compress(GOOD)),
+}
+
+
+@pytest.mark.parametrize("file", WRAPPED.values(), ids=WRAPPED)
+async def test_a_file_is_taken_out_of_what_it_is_wrapped_in(file: bytes, server: RedisServer, tmp_path: Path) -> None:
+    await RedisApp(server, tmp_path / "work").import_file(file)
+
+    with client_of(server) as client:
+        assert sorted(client.keys()) == [b"a", b"b"]
+
+
+BAD_WRAPPINGS: dict[str, tuple[bytes, type[Exception], str]] = {
+    "JSON in gzip": (gzip.compress(JSON), ArchiveWrongKindError, "it is JSON"),
+    "gzip that is cut off": (gzip.compress(GOOD)[:-6], ArchiveTruncatedError, "gzip data stops"),
+    "snapshot that is cut off, in gzip": (gzip.compress(GOOD[:40]), ArchiveTruncatedError, "cut off at byte 40"),
+    "gzip with a flipped bit": (
+        gzip.compress(GOOD)[:-5] + b"\0" + gzip.compress(GOOD)[-4:],
+        ArchiveDamagedError,
+        "gzip data does not check out",
+    ),
+    "zip of two files": (_zip("dump.rdb", "other.rdb"), ArchiveWrongKindError, "more than one file"),
+}
+
+
+@pytest.mark.parametrize(("file", "error", "said"), BAD_WRAPPINGS.values(), ids=BAD_WRAPPINGS)
+async def test_a_bad_wrapping_is_refused_with_its_reason(
+    file: bytes, error: type[Exception], said: str, server: RedisServer, tmp_path: Path
+) -> None:
+    await refuse(RedisApp(server, tmp_path / "work"), file, error, said)
+
+
+async def test_an_upload_that_breaks_off_says_that_and_not_that_the_file_is_cut(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield GOOD[:50]
+        raise UploadIncompleteError("The stream stopped after 50 bytes.")
+
+    app = RedisApp(server, tmp_path / "work")
+    record = MemoryRecord()
+
+    with pytest.raises(UploadIncompleteError, match="after 50 bytes"):
+        await app.recipe.stage(Upload(header=ArchiveHeader(), chunks=broken()), record, app.progress)
+    await app.recipe.discard(record)
+
+    assert app.files() == []
+
+
+async def test_a_file_over_the_limit_is_refused(server: RedisServer, tmp_path: Path) -> None:
+    app = RedisApp(server, tmp_path / "work", limits=Limits(content_bytes=100))
+
+    await refuse(app, rdb(text_key("a", "x" * 200)), LimitExceededError, "more than the limit of 100 bytes")
+
+
+async def test_a_disk_that_is_too_full_stops_the_upload(server: RedisServer, tmp_path: Path) -> None:
+    app = RedisApp(server, tmp_path / "work", limits=Limits(free_bytes=1 << 60))
+
+    await refuse(app, GOOD, NoSpaceError, "no room on the agent's disk")
+
+
+async def test_data_beyond_maxmemory_is_refused_where_the_server_would_refuse_writes_then(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    app = RedisApp(start_redis("redis-7.0", settings={"maxmemory": "100mb"}), tmp_path / "work")
+    file = rdb(aux("used-mem", str(200 << 20)), text_key("a"))
+
+    await refuse(app, file, NoSpaceError, "about 200 MiB of memory, and the server may use 100 MiB")
+
+    with client_of(app.server) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    _, preview = await app.stage(file)
+    assert any("evict a part of it (allkeys-lru)" in warning for warning in preview.warnings)
+
+
+VERSIONS = {
+    "redis-6.2": {"redis-6.2"},
+    "redis-7.0": {"redis-6.2", "redis-7.0"},
+    "redis-8.2": {"redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1"},
+    "valkey-8.1": {"redis-6.2", "redis-7.0", "valkey-8.1"},
+    "valkey-9.1": {"redis-6.2", "redis-7.0", "valkey-8.1", "valkey-9.1"},
+}
+"""What each server reads."""
+
+
+@pytest.fixture(scope="module")
+def exports() -> dict[str, tuple[bytes, Fingerprint]]:
+    """By server: its export, of data that all of them know, and what was in it; each is made once."""
+    return {}
+
+
+async def _export_once(
+    server: RedisServer, exports: dict[str, tuple[bytes, Fingerprint]], work_directory: Path
+) -> tuple[bytes, Fingerprint]:
+    name = server.install.name
+    if name not in exports:
+        with client_of(server) as client:
+            client.flushall()
+            if name != "redis-6.2":
+                client.function_flush()
+            fill(server, keys=20)
+            client.delete("vectors", "hash:expiring", "hash:expiring, large")
+        exports[name] = ((await RedisApp(server, work_directory).export()).file, await content_of(server))
+    return exports[name]
+
+
+@pytest.mark.parametrize("target", REDIS_NAMES)
+@pytest.mark.parametrize("source", REDIS_NAMES)
+async def test_the_version_matrix_is_equal_content_or_a_refusal_up_front(
+    source: str,
+    target: str,
+    redis_servers: Callable[[str], RedisServer],
+    exports: dict[str, tuple[bytes, Fingerprint]],
+    tmp_path: Path,
+) -> None:
+    file, content = await _export_once(redis_servers(source), exports, tmp_path / "source")
+    server = redis_servers(target)
+    fill_otherwise(server)
+    app = RedisApp(server, tmp_path / "work")
+
+    if source not in VERSIONS[target]:
+        await refuse(app, file, ArchiveIncompatibleError, r"needs|does not read|no Redis reads")
+        return
+    await app.import_file(file)
+
+    found = await content_of(server)
+    if target == "redis-6.2":
+        assert found.functions == {}
+    assert found.differences(content) == []
+
+
+async def _obstacle(app: RedisApp) -> str:
+    """What describe says, and that staging and exporting say the same."""
+    description = await app.recipe.describe()
+    with pytest.raises(AppUnavailableError) as refused:
+        await app.stage(GOOD)
+    assert refused.value.text == description.can_import.obstacle
+    return description.can_import.obstacle
+
+
+async def test_a_cluster_is_refused(start_redis: StartRedis, tmp_path: Path) -> None:
+    app = RedisApp(start_redis("redis-7.0", settings={"cluster-enabled": "yes"}), tmp_path / "work")
+
+    assert "node of a cluster" in await _obstacle(app)
+    with pytest.raises(AppUnavailableError, match="only a part of the data"):
+        await app.export()
+
+
+@pytest.mark.parametrize("name", ["redis-7.0", "valkey-9.1"])
+async def test_replicas_and_their_masters_are_refused_and_a_replica_can_be_exported(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    master = start_redis(name, settings={"repl-diskless-sync-delay": "0"})
+    with client_of(master) as client:
+        client.set("a", "1")
+    replica = start_redis(name, settings={"replicaof": f"{master.host} {master.port}"})
+    with client_of(replica) as client:
+        while client.info("replication")["master_link_status"] != "up":
+            pass
+
+    of_master = await _obstacle(RedisApp(master, tmp_path / "master"))
+    of_replica = await _obstacle(RedisApp(replica, tmp_path / "replica"))
+    exported = await RedisApp(replica, tmp_path / "replica").export()
+
+    assert "The server has 1 replica that would have to copy all of the new data" in of_master
+    assert f"is a replica of {master.host}:{master.port}, which decides what it holds" in of_replica
+    assert exported.counts["keys"] == 1
+    master.kill()
+    with client_of(replica) as client:
+        while client.info("replication")["master_link_status"] == "up":
+            pass
+    with pytest.raises(AppUnavailableError, match="has lost it"):
+        await RedisApp(replica, tmp_path / "replica").export()
+
+
+async def test_a_sentinel_and_who_it_watches_are_refused(start_redis: StartRedis, tmp_path: Path) -> None:
+    master = start_redis("redis-7.0")
+    sentinel = start_redis(
+        "redis-7.0",
+        settings={"sentinel monitor shop": f"{master.host} {master.port} 1"},
+        is_sentinel=True,
+    )
+    with client_of(master) as client:
+        while not any(one["name"].startswith("sentinel-") for one in client.client_list()):
+            pass
+
+    assert "A Sentinel watches the server" in await _obstacle(RedisApp(master, tmp_path / "master"))
+    assert "This is a Sentinel" in await _obstacle(RedisApp(sentinel, tmp_path / "sentinel"))
+
+
+async def test_a_wrong_password_is_an_obstacle_that_does_not_tell_it(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("valkey-8.1", password="secret")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not-it")
+    app = RedisApp(server, tmp_path / "work", {"password_file": str(wrong)})
+
+    description = await app.recipe.describe()
+
+    assert "refuses the agent's password" in description.can_export.obstacle
+    assert "not-it" not in description.can_export.obstacle
+
+
+async def test_a_server_that_is_not_there_is_an_obstacle(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0")
+    app = RedisApp(server, tmp_path / "work")
+    server.stop()
+
+    description = await app.recipe.describe()
+
+    assert "cannot be reached" in description.can_export.obstacle
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        await app.export()
