@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import psycopg
@@ -177,7 +178,9 @@ async def adopt(
         await connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
     async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
         for extension in superfluous_extensions:
-            await connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(extension)))
+            # One that another needs stays.
+            with suppress(psycopg.errors.DependentObjectsStillExist):
+                await connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(extension)))
         if has_role:
             owner = sql.Identifier(belongings.content_owner)
             await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(role, owner))

