@@ -109,8 +109,6 @@ def _read_exactly(size: int) -> bytes:
 
 async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
     sessions: list[Session] = [CheckSession()] if request["is_check"] else await _connect(request)
-    if not sessions:
-        raise TextError("APP_UNAVAILABLE", "PostgreSQL does not let the role for the import in.")
     enter_from_argv()
     loader = Loader(sessions, judge=_judge(request), splitter=Splitter(), on_note=reporter.note)
     reporter.loader = loader
@@ -145,13 +143,19 @@ async def _run_ours(session: Session, statements: list[str]) -> None:
 
 
 async def _connect(request: dict[str, Any]) -> list[Session]:
+    """As many sessions as wanted, or as there is room for; at least one."""
     options = session_options(request["server_version_num"])
     conninfo = make_conninfo(**_resolved(request["connection"]), options=options)
+    sessions: list[Session] = []
     try:
-        return [await Session.open(conninfo) for _ in range(request["sessions"])]
+        while len(sessions) < request["sessions"]:
+            sessions.append(await Session.open(conninfo))
     except psycopg.OperationalError as failure:
-        said = str(failure).strip().splitlines()[-1]
-        raise TextError("APP_UNAVAILABLE", f"PostgreSQL does not let the role for the import in: {said}") from failure
+        if not sessions:
+            said = str(failure).strip().splitlines()[-1]
+            text = f"PostgreSQL does not let the role for the import in: {said}"
+            raise TextError("APP_UNAVAILABLE", text) from failure
+    return sessions
 
 
 def _resolved(connection: dict[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,16 @@ async def test_rows_of_one_table_are_copied_by_several_sessions(target: Target) 
     assert target.value("SELECT count(*) FROM t") == 2_000_000
 
 
+async def test_a_server_with_room_for_one_session_is_loaded_by_one(target: Target) -> None:
+    target.run(f"ALTER ROLE {target.name} CONNECTION LIMIT 1")
+    rows = b"".join(b"%d\n" % n for n in range(300_000))
+    table = b"CREATE TABLE t (a int);\n" + entry("t", "TABLE DATA") + b"COPY t (a) FROM stdin;\n"
+
+    loaded = await target.load(OPENING + table + rows + b"\\.\n" + CLOSING)
+
+    assert loaded.counts["rows"] == 300_000
+
+
 async def test_settings_of_the_dump_hold_in_every_session(target: Target) -> None:
     rows = b"".join(b"01/02/2024\t2024-01-01 00:00:00\n" for n in range(100_000))
 
