@@ -51,7 +51,7 @@ class RedisServer:
         settings: Mapping[str, str] | None = None,
         lines: Sequence[str] = (),
         tls: bool = False,
-        arguments: Sequence[str] = (),
+        is_sentinel: bool = False,
     ) -> None:
         """Nothing is made or started yet.
 
@@ -61,7 +61,7 @@ class RedisServer:
             settings: lines of the configuration, by name. Unless they say so, nothing is saved (`save ""`).
             lines: lines that may come more than once, such as `user` and `rename-command`.
             tls: take TLS only, for replication too, with certificates made for the purpose.
-            arguments: given to the program after its configuration, for example "--sentinel".
+            is_sentinel: watch other servers instead of holding data.
         """
         self.install = install
         self.port = port or 0
@@ -70,10 +70,10 @@ class RedisServer:
         self.tls: TlsFiles | None = None
         self._is_temporary = directory is None
         self._has_fixed_port = port is not None
-        self._settings = {"save": '""', **(settings or {})}
+        self._settings = dict(settings or {})
         self._lines = list(lines)
         self._takes_tls = tls
-        self._arguments = list(arguments)
+        self._is_sentinel = is_sentinel
         self._process: ServerProcess | None = None
         self._folders = ExitStack()
 
@@ -176,7 +176,7 @@ class RedisServer:
         give(configuration, user)
         log_began_at = self.log_path.stat().st_size if self.log_path.exists() else 0
         process = ServerProcess.start(
-            [self.install.server, configuration, *self._arguments],
+            [self.install.server, configuration, *(["--sentinel"] if self._is_sentinel else [])],
             log_path=self.log_path,
             environment={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
             stop_signal=signal.SIGTERM,
@@ -199,9 +199,10 @@ class RedisServer:
             "port": "0" if self._takes_tls else str(self.port),
             "dir": str(self.directory),
             "daemonize": "no",
-            "databases": "16",
-            **self._settings,
         }
+        if not self._is_sentinel:
+            settings |= {"databases": "16", "save": '""'}
+        settings |= self._settings
         if self.password:
             settings["requirepass"] = self.password
         if self.tls is not None:

@@ -380,8 +380,8 @@ def _wrong_checksum() -> ArchiveDamagedError:
 def _too_long(rest: Rest, content: RdbContent) -> ArchiveError:
     if rest.head.startswith(b"*"):
         return ArchiveWrongKindError(
-            f"This is an append-only file (AOF): {rest.size_bytes} bytes of commands follow a snapshot; an import of the "
-            "snapshot alone would lose them.",
+            f"This is an append-only file (AOF): {rest.size_bytes} bytes of commands follow a snapshot, and an import "
+            "would lose them.",
             next_step="Export the server that wrote it, or have it make a snapshot with BGSAVE.",
         )
     return ArchiveDamagedError(

@@ -104,11 +104,16 @@ async def _database(connection: Connection, *, knows_moments: bool) -> dict[str,
         seen.update(names)
         expiry = "PEXPIRETIME" if knows_moments else "PTTL"
         answers = await connection.calls([words for name in names for words in (("TYPE", name), (expiry, name))])
+        texts = [name for name, kind in zip(names, answers[::2], strict=True) if kind == b"string"]
+        strings = dict(zip(texts, await connection.calls([("GET", name) for name in texts]), strict=True))
         for name, kind, moment in zip(names, answers[::2], answers[1::2], strict=True):
             if kind == b"none" or moment == -2:
                 continue
             sums = counts.setdefault(cast(bytes, kind).decode(), [0, 0, 0])
-            content, moments = await _content(connection, cast(bytes, kind), name)
+            if name in strings:
+                content, moments = cast(bytes, strings[name]), b""
+            else:
+                content, moments = await _content(connection, cast(bytes, kind), name)
             sums[0] += 1
             sums[1] += _hash(name, cast(bytes, kind), b"expires" if moment != -1 else b"stays", content)
             if moment != -1 or moments:
@@ -124,8 +129,6 @@ async def _database(connection: Connection, *, knows_moments: bool) -> dict[str,
 async def _content(connection: Connection, kind: bytes, name: bytes) -> tuple[bytes, bytes]:
     """What a key holds, and when its fields expire; as bytes that are equal for equal content."""
     match kind:
-        case b"string":
-            return cast(bytes, await connection.call("GET", name)), b""
         case b"list":
             return await _list(connection, name), b""
         case b"set":

@@ -2,7 +2,7 @@
 
 It stands in the very snapshot that is loaded, so it is there exactly when the load took effect: whatever died, and
 whichever of its files the server came back from. It is removed when nobody has to ask any more, has a random name,
-stands in the server's last database and goes by itself after a week.
+stands in the server's last database and goes by itself after a day.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 
 from agent.engines.redis.connection import Connection, ReplyError, encode
 
-LIFETIME_SECONDS = 7 * 24 * 3600
+LIFETIME_SECONDS = 24 * 3600
 _SELECT_DB, _EXPIRE_MS, _STRING = 0xFE, 0xFC, 0
 _MOST_DATABASES = 1 << 14
 

@@ -10,7 +10,7 @@ from agent.engines.redis.connection import Connection, ConnectionLostError, Repl
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exchange import IN_BETWEEN, Exchange, SwapOutcomeUnknownError, release
 from agent.engines.redis.facts import ServerFacts, look
-from agent.engines.redis.marker import Marker, last_database
+from agent.engines.redis.marker import LIFETIME_SECONDS, Marker, last_database
 from agent.engines.redis.pausing import unpause
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
@@ -46,7 +46,7 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
             await exchange.settle(connection, Keeping.NOTHING)
             return record.aim
         value = await Marker(record.key, await last_database(connection)).read(connection)
-        if value == record.aim.value:
+        if value == record.aim.value or _is_loaded_for_certain(server, record, value):
             await _settle(exchange, connection, keeping)
             return record.aim
     wants_previous = record.aim is Aim.PREVIOUS
@@ -58,6 +58,17 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
             await _settle(exchange, connection, keeping)
         return Aim.PREVIOUS
     return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
+
+
+def _is_loaded_for_certain(server: ServerFacts, record: SwapRecord, value: str) -> bool:
+    """Whether imported data was loaded although its marker is not there any more.
+
+    It may have expired while there was no agent. Should the server have been restarted too, nobody can tell; then it
+    counts as imported, since that keeps the previous data.
+    """
+    if value or record.aim is not Aim.IMPORTED or record.reached is not Reached.LOADED:
+        return False
+    return server.run_id == record.run_id or record.age_seconds > LIFETIME_SECONDS
 
 
 def _came_back_with_less(server: ServerFacts, keeping: Keeping, record: SwapRecord) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -106,7 +107,12 @@ class SwapRecord:
 
     def begin(self, aim: Aim, *, run_id: str) -> None:
         """One way of the swap begins; a restore that fails at its end goes both."""
-        self._record.save(aim=aim.value, reached=Reached.BEGUN.value, run_id=run_id)
+        self._record.save(aim=aim.value, reached=Reached.BEGUN.value, run_id=run_id, begun_at=str(int(time.time())))
+
+    @property
+    def age_seconds(self) -> float:
+        """Since it began, by the machine's clock."""
+        return time.time() - int(self._text("begun_at") or 0)
 
     def reach(self, reached: Reached) -> None:
         self._record.save(reached=reached.value)
