@@ -20,7 +20,6 @@ from common.status import error_from_call
 from controller.identity.ca import CertificateAuthority
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
-from tests.fixtures.uploads import frame_list
 from tests.fixtures.waiting import until
 from tests.integration.agent.core.conftest import APP_ID, AgentProcess
 
@@ -206,13 +205,14 @@ async def test_odd_requests_are_refused(stub: Stub, name: str) -> None:
 
 
 def odd_uploads() -> dict[str, list[messages.StageRequest]]:
+    """The last message of each is the odd one: what is written after the agent has answered may fail anyhow."""
     start = messages.StageRequest(start=messages.StageStart(transfer_id="t-1"))
     never = transfer_pb2.ArchiveHeader(file_name="x")
     never.created_at.seconds = 1 << 60
     long = transfer_pb2.ArchiveHeader(file_name="x" * 5000)
     many = transfer_pb2.ArchiveHeader(details={str(number): "" for number in range(100)})
     return {
-        "no start": [messages.StageRequest(frame=frame) for frame in frame_list(b"x")],
+        "no start": [messages.StageRequest(frame=transfer_pb2.Frame(chunk=b"x"))],
         "an empty message": [messages.StageRequest()],
         "two starts": [start, start],
         "no such moment": [start, messages.StageRequest(frame=transfer_pb2.Frame(header=never))],
@@ -227,7 +227,8 @@ async def test_odd_uploads_are_refused_and_the_agent_is_ready_again(agent: Agent
     call = stub.Stage()
     for request in odd_uploads()[name]:
         await call.write(request)
-    await call.done_writing()
+    if name == "nothing":
+        await call.done_writing()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:
             pass
