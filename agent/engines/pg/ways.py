@@ -101,8 +101,8 @@ async def _plan_of(connection: Connection, role: Login, settings: PostgresSettin
     obstacle = ""
     if reason := await _why_not_within(connection, role, settings):
         obstacle = (
-            f"Role {login.user} may not exchange database {database.name} for a new one, nor import within it: {reason} "
-            f"A superuser can allow it: {_missing(login, server, database)} Or give the agent an admin_user."
+            f"Role {login.user} may not exchange database {database.name} for a new one, nor import within it: "
+            f"{reason} A superuser can allow it: {_missing(login, server, database)} Or give the agent an admin_user."
         )
     return Plan(Way.SAME_DATABASE, role.to(settings.database), server, database, has_own_rights=True, obstacle=obstacle)
 
