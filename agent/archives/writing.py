@@ -231,7 +231,7 @@ class TreeWriter:
             self.counts["databases"] += 1
             member.size = substitute.size
             yield tar.header_of(member, stored_bytes=member.size)
-            yield from self._padded(found, substitute.descriptor, offset=0, size=member.size)
+            yield from self._padded(substitute.descriptor, offset=0, size=member.size)
             yield tar.padding(member.size)
         finally:
             substitute.close()
@@ -257,7 +257,7 @@ class TreeWriter:
         yield tar.header_of(member, name=stored_name, stored_bytes=stored_bytes, extra=records)
         yield start
         for offset, length in segments:
-            yield from self._padded(found, descriptor, offset=offset, size=length)
+            yield from self._padded(descriptor, offset=offset, size=length)
         yield tar.padding(stored_bytes)
         self._note_change(found, descriptor)
 
@@ -266,29 +266,25 @@ class TreeWriter:
         self._count(len(head))
         yield head
         if len(head) < member.size:
-            yield from self._padded(found, descriptor, offset=len(head), size=member.size - len(head))
+            yield from self._padded(descriptor, offset=len(head), size=member.size - len(head))
             self._note_change(found, descriptor)
         yield tar.padding(member.size)
 
-    def _padded(self, found: Found, descriptor: int, *, offset: int, size: int) -> Iterator[bytes]:
+    def _padded(self, descriptor: int, *, offset: int, size: int) -> Iterator[bytes]:
         """`size` bytes from `offset` on, zeros where the file has no more."""
         end = offset + size
         while offset < end and (piece := os.pread(descriptor, min(end - offset, PIECE_BYTES), offset)):
             self._count(len(piece))
             yield piece
             offset += len(piece)
-        if offset < end:
-            self._changed.add(found.path)
         while offset < end:
             piece = bytes(min(end - offset, PIECE_BYTES))
             yield piece
             offset += len(piece)
 
     def _note_change(self, found: Found, descriptor: int) -> None:
-        now = os.fstat(descriptor)
-        before = found.status
-        is_noted = self._changed.paths[-1:] == [found.path]
-        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns) and not is_noted:
+        now, before = os.fstat(descriptor), found.status
+        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             self._changed.add(found.path)
 
     def _count(self, size: int) -> None:
