@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from agent.archives.members import (
     path_of,
     printable,
 )
+from agent.archives.opened_path import OpenedPath
 from common.errors import (
     ArchiveIncompatibleError,
     ArchiveRefusedError,
@@ -35,7 +36,6 @@ from common.errors import (
     ToolFailedError,
 )
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_MODE = 0o777
 _DIRECTORY_MODE = 0o3777
@@ -119,7 +119,7 @@ class Extraction:
         self._owner = owner
         self._default_owner = default_owner
         self._inside = tuple(part for part in inside.split("/") if part)
-        self._opened = _OpenedPath(root, self._make_directory)
+        self._opened = OpenedPath(root, self._make_directory)
         self._root = root
         self._seen = 0
         self._unchecked_bytes = _ROOM_CHECKED_EVERY_BYTES
@@ -358,59 +358,6 @@ class Extraction:
             self._later.seek(start)
             yield self._later.read(end - 4 - start)
             end = start
-
-
-class _OpenedPath:
-    """The directory used last and those above it, opened: the next entry is mostly in the same."""
-
-    def __init__(self, root: int, make: Callable[[str, int], None]) -> None:
-        self._make = make
-        self._names: list[str] = []
-        self._descriptors = [os.dup(root)]
-
-    def directory(self, path: tuple[str, ...], *, create: bool = True) -> int:
-        """A descriptor of a directory, valid until the next call.
-
-        Raises:
-            ArchiveRefusedError: a part of the path is a link or a file.
-            FileNotFoundError: it is not there, and not to be created.
-        """
-        known = 0
-        while known < min(len(path), len(self._names)) and path[known] == self._names[known]:
-            known += 1
-        self._shorten(known)
-        for name in path[known:]:
-            self._descend(name, path, create=create)
-        return self._descriptors[-1]
-
-    def close(self) -> None:
-        """Close all of them."""
-        self._shorten(0)
-        os.close(self._descriptors.pop())
-
-    def _shorten(self, depth: int) -> None:
-        while len(self._names) > depth:
-            self._names.pop()
-            os.close(self._descriptors.pop())
-
-    def _descend(self, name: str, path: tuple[str, ...], *, create: bool) -> None:
-        parent = self._descriptors[-1]
-        try:
-            try:
-                descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-            except FileNotFoundError:
-                if not create:
-                    raise
-                self._make(name, parent)
-                descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        except OSError as failure:
-            if failure.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise ArchiveRefusedError(
-                    f"The archive has an entry whose path goes through a link or a file: {printable('/'.join(path))}."
-                ) from failure
-            raise
-        self._descriptors.append(descriptor)
-        self._names.append(name)
 
 
 def _write_all(descriptor: int, piece: bytes, offset: int) -> None:
