@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe
-from agent.engines.redis.durable import find_keeping
+from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exporting import dumping, put_back_leftovers
 from agent.engines.redis.facts import look, read_setting
-from agent.engines.redis.obstacles import require_importable
+from agent.engines.redis.marker import Marker, last_database
+from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
 from agent.engines.redis.settings import read_settings
 from agent.engines.redis.staging import receive
@@ -91,6 +92,9 @@ class RedisRecipe(Recipe):
             server = await look(connection)
             await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
             await require_importable(connection, server)
+            keeping = await find_keeping(connection, server)
+            marker = Marker(record.key, await last_database(connection))
+            await require_rights(connection, marker, saves=keeping is Keeping.SNAPSHOTS)
             content = await receive(
                 upload.chunks,
                 self._swap_record(record),
@@ -102,7 +106,7 @@ class RedisRecipe(Recipe):
             found = compare(
                 await look(connection),
                 content,
-                keeping=await find_keeping(connection, server),
+                keeping=keeping,
                 may_configure=await read_setting(connection, "repl-diskless-load") is not None,
             )
         return Preview(

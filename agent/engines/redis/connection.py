@@ -18,6 +18,8 @@ from common.errors import AppUnavailableError
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """Long for a command, short for a server that hangs; a large one that forks stands still for a second."""
+OWN_KEYS = "~mathison-data:*"
+"""The keys that an import makes and removes; see marker.py."""
 _LIMIT_BYTES = 1 << 18
 
 Reply = bytes | int | list["Reply"] | None
@@ -34,6 +36,10 @@ class ReplyError(Exception):
     def kind(self) -> str:
         """For example "ERR", "NOPERM", "LOADING"."""
         return self.text.partition(" ")[0]
+
+
+class NotAllowedError(AppUnavailableError):
+    """The agent's user lacks a right; `next_step` gives it."""
 
 
 class ConnectionLostError(AppUnavailableError):
@@ -87,7 +93,7 @@ class Connection:
 
         Raises:
             ReplyError: the server's own refusal.
-            AppUnavailableError: the role may not do this; names what it lacks.
+            NotAllowedError: the user may not do this; names what it lacks.
             ConnectionLostError: no answer came.
         """
         await self.send(*words)
@@ -95,7 +101,7 @@ class Connection:
             return await self.answer(timeout_seconds=timeout_seconds)
         except ReplyError as error:
             if error.kind == "NOPERM":
-                raise self._not_permitted(words) from error
+                raise self._not_allowed(words, error.text) from error
             raise
 
     async def text(self, *words: bytes | str | int) -> str:
@@ -189,14 +195,16 @@ class Connection:
         said = f": {failure.strerror}" if isinstance(failure, OSError) and failure.strerror else ""
         return ConnectionLostError(f"The connection to {self.login.place} was lost{said}.")
 
-    def _not_permitted(self, words: tuple[bytes | str | int, ...]) -> AppUnavailableError:
+    def _not_allowed(self, words: tuple[bytes | str | int, ...], said: str) -> NotAllowedError:
         command = str(words[0]).lower()
-        if command in ("client", "config", "acl", "module"):
+        if command in ("client", "config"):
             command = f"{command}|{str(words[1]).lower()}"
         user = self.login.user or "default"
-        return AppUnavailableError(
-            f"User {user} of {self.login.place} may not run {command}.",
-            next_step=f"Allow it, for example: ACL SETUSER {user} +{command}",
+        # The server says "one of the keys" where the command itself is allowed.
+        what, right = (f"{command} on keys of ours", OWN_KEYS) if "keys" in said else (command, f"+{command}")
+        return NotAllowedError(
+            f"User {user} of {self.login.place} may not run {what}.",
+            next_step=f"Allow it, for example: ACL SETUSER {user} {right}",
         )
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import Loan, put_back
 from agent.engines.redis.marker import Marker, last_database
 from agent.engines.redis.master import Master, Payload, Tail
-from agent.engines.redis.obstacles import require_importable
+from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.pausing import Pause, writes_paused
 from agent.engines.redis.previous import Previous, keeping_previous
 from agent.engines.redis.settings import RedisSettings
@@ -142,6 +142,7 @@ class Exchange:
             server = await look(connection)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
+            await require_rights(connection, await self._marker(connection), saves=keeping is Keeping.SNAPSHOTS)
             self._record.begin(aim, run_id=server.run_id)
             loan = Loan(self._record, server.run_id)
             failure: BaseException | None = None

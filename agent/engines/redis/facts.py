@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.engines.redis.connection import Connection, ReplyError
+from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
 from common.errors import AppUnavailableError
 
 _KEYS = re.compile(r"keys=(\d+)")
@@ -124,10 +124,8 @@ async def read_setting(connection: Connection, name: str) -> str | None:
     """A setting of the server; None when it has none of that name, or CONFIG was renamed away or is not allowed."""
     try:
         answer = await connection.call("CONFIG", "GET", name)
-    except (ReplyError, AppUnavailableError) as error:
-        if isinstance(error, ReplyError) or error.next_step:
-            return None
-        raise
+    except (ReplyError, NotAllowedError):
+        return None
     if isinstance(answer, list) and len(answer) == 2 and isinstance(answer[1], bytes):
         return answer[1].decode("utf-8", "replace")
     return None

@@ -6,14 +6,13 @@ its own configuration again, and nothing is put back into that.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from agent.engines.redis.connection import Connection, ReplyError
+from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
 from agent.engines.redis.facts import read_setting
 from common.errors import ToolFailedError
 from common.files import write_atomically
@@ -66,7 +65,7 @@ class Loan:
         """Change settings.
 
         Returns:
-            Those that have the wanted value now. The others the server does not know, or CONFIG was renamed away.
+            Those that have the wanted value now. The others the server does not know, or does not let us change.
         """
         reached = set()
         to_change = {}
@@ -80,9 +79,13 @@ class Loan:
         if to_change:
             self._ledger.write(Note(self._run_id, self._before))
         for name, value in to_change.items():
-            with contextlib.suppress(ReplyError):
+            try:
                 await connection.call(*_CONFIG, name, value)
                 reached.add(name)
+            except (ReplyError, NotAllowedError):
+                del self._before[name]
+        if to_change.keys() - reached:
+            self._ledger.write(Note(self._run_id, self._before) if self._before else None)
         return frozenset(reached)
 
     async def give_back(self, connection: Connection) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from agent.engines.redis.connection import Connection, ReplyError
+import contextlib
+
+from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
 from agent.engines.redis.facts import ServerFacts
+from agent.engines.redis.marker import Marker
 from common.errors import AppUnavailableError
 
 _SENTINEL_CLIENT = b"name=sentinel-"
@@ -44,10 +47,8 @@ async def _is_watched(connection: Connection) -> bool:
     """Sentinels call their connections so (sentinelSetClientName, sentinel.c)."""
     try:
         clients = await connection.call("CLIENT", "LIST")
-    except (ReplyError, AppUnavailableError) as error:
-        if isinstance(error, ReplyError) or error.next_step:
-            return False
-        raise
+    except (ReplyError, NotAllowedError):
+        return False
     return isinstance(clients, bytes) and _SENTINEL_CLIENT in clients
 
 
@@ -58,6 +59,23 @@ async def require_importable(connection: Connection, server: ServerFacts) -> Non
     """
     if obstacle := await import_obstacle(connection, server):
         raise AppUnavailableError(obstacle)
+
+
+async def require_rights(connection: Connection, marker: Marker, *, saves: bool) -> None:
+    """See that everything is allowed that is needed from the middle of a swap on. None of this changes anything.
+
+    Args:
+        saves: the server will be asked to save a snapshot.
+    Raises:
+        NotAllowedError: names the right that is missing.
+    """
+    await marker.read(connection)
+    await marker.remove(connection)
+    commands = [("REPLICAOF", "NO", "ONE"), ("CLIENT", "UNPAUSE"), ("CONFIG", "GET", "?"), ("CONFIG", "SET", "?", "?")]
+    for words in [*commands, *([("BGSAVE", "?")] if saves else [])]:
+        # What it says to these does not matter; CONFIG may be renamed away.
+        with contextlib.suppress(ReplyError):
+            await connection.call(*words)
 
 
 def _told(master: tuple[str, int]) -> str:

@@ -1,0 +1,234 @@
+"""Servers as people have set them up: few rights, no CONFIG, TLS, a unix socket, modules, passwords between servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import AppUnavailableError, ArchiveIncompatibleError
+from tests.fixtures.rdb_files import GOOD, rdb, text_key
+from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.integration.agent.recipes.redis_apps import RedisApp
+from tools.servers import RedisServer
+from tools.servers.redis import falkordb_module
+
+RIGHTS = (
+    "+info",
+    "+psync",
+    "+replconf",
+    "+config|get",
+    "+config|set",
+    "+client|list",
+    "+client|pause",
+    "+client|unpause",
+    "+replicaof",
+    "+bgsave",
+    "+select",
+    "+get",
+    "+del",
+    "~mathison-data:*",
+)
+"""docs/recipes/redis.md has the same."""
+
+
+async def round_trip(app: RedisApp) -> None:
+    """Out, other data in its place, in again, and back; nothing of it left over."""
+    fill(app.server, keys=20)
+    content, settings = await content_of(app.server), app.server_settings()
+    exported = await app.export()
+    fill_otherwise(app.server)
+    otherwise = await content_of(app.server)
+
+    record = await app.import_file(exported.file)
+    assert (await content_of(app.server)).differences(content) == []
+    app.require_released(settings)
+
+    await app.recipe.undo(record, app.progress)
+    assert (await content_of(app.server)).differences(otherwise) == []
+    app.require_released(settings)
+    assert app.files() == []
+
+
+def app_of_user(server: RedisServer, directory: Path, *rights: str) -> RedisApp:
+    """The app, seen by a user that has only these rights."""
+    with client_of(server) as client:
+        client.execute_command("ACL", "SETUSER", "keeper", "reset", "on", ">word", *rights)
+    secret = directory / "word"
+    secret.write_text("word")
+    return RedisApp(server, directory / "work", {"user": "keeper", "password_file": str(secret)})
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+async def test_a_user_with_the_documented_rights_can_do_everything(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    await round_trip(app_of_user(start_redis(name, settings={"save": "3600 1"}), tmp_path, *RIGHTS))
+
+
+@pytest.mark.parametrize("lacking", [right for right in RIGHTS if right != "+client|list"])
+async def test_a_right_that_is_missing_is_named_and_nothing_is_changed(
+    lacking: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1"})
+    fill_otherwise(server)
+    content = await content_of(server)
+    app = app_of_user(server, tmp_path, *(right for right in RIGHTS if right != lacking))
+    settings = app.server_settings()
+
+    with pytest.raises(AppUnavailableError, match=r"may not") as refused:
+        await app.import_file(GOOD)
+
+    assert lacking in refused.value.next_step
+    assert (await content_of(server)).differences(content) == []
+    app.require_released(settings)
+
+
+async def test_an_export_needs_no_more_than_three_rights(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0", settings={"repl-diskless-sync-delay": "0"})
+    fill(server, keys=20)
+
+    exported = await app_of_user(server, tmp_path, "+info", "+psync", "+replconf").export()
+
+    assert exported.counts["database 3"] == 2
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+async def test_without_config_an_import_works_and_says_what_it_costs(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(
+        name, settings={"save": "3600 1", "repl-diskless-sync-delay": "0"}, lines=['rename-command CONFIG ""']
+    )
+    app = RedisApp(server, tmp_path / "work")
+    fill(server, keys=20)
+    content = await content_of(server)
+    exported = await app.export()
+    fill_otherwise(server)
+    otherwise = await content_of(server)
+
+    record, preview = await app.stage(exported.file)
+    await app.recipe.restore(record, app.progress)
+    imported = await content_of(server)
+    server.kill()
+    server.start()
+    with client_of(server, database=15) as client:
+        client.flushdb()
+    restarted = await content_of(server)
+    await app.recipe.undo(record, app.progress)
+
+    assert any("does not let the agent change its settings" in warning for warning in preview.warnings)
+    assert imported.differences(content) == []
+    assert restarted.differences(content) == []
+    assert (await content_of(server)).differences(otherwise) == []
+
+
+@pytest.mark.parametrize("has_config", [True, False], ids=["told to copy without TLS", "copies over TLS"])
+async def test_a_server_with_tls_alone_is_exported_and_imported(
+    start_redis: StartRedis, tmp_path: Path, *, has_config: bool
+) -> None:
+    lines = [] if has_config else ['rename-command CONFIG ""']
+    server = start_redis(
+        "redis-7.0", tls=True, lines=lines, settings={"repl-diskless-sync-delay": "0"}, password="secret"
+    )
+    assert server.tls is not None
+    settings: dict[str, object] = {"tls": True, "tls_ca_file": str(server.tls.authority)}
+    if not has_config:
+        settings |= {"tls_cert_file": str(server.tls.certificate), "tls_key_file": str(server.tls.key)}
+    app = RedisApp(server, tmp_path / "work", settings)
+    fill(server, keys=20)
+    with client_of(server) as client:
+        size = client.dbsize()
+
+    exported = await app.export()
+    with client_of(server) as client:
+        client.flushall()
+        client.set("old", "1")
+    record = await app.import_file(exported.file)
+
+    with client_of(server) as client:
+        assert client.dbsize() == size
+        assert client.info("replication")["role"] == "master"
+        if has_config:
+            assert client.config_get("tls-replication") == {"tls-replication": "yes"}
+    await app.recipe.undo(record, app.progress)
+    with client_of(server) as client:
+        assert client.keys() == [b"old"]
+
+
+async def test_a_server_that_copies_over_tls_needs_our_certificate(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0", tls=True, lines=['rename-command CONFIG ""'])
+    assert server.tls is not None
+    app = RedisApp(server, tmp_path / "work", {"tls": True, "tls_ca_file": str(server.tls.authority)})
+
+    with pytest.raises(Exception, match="replicates over TLS, and the agent has no certificate"):
+        await app.import_file(GOOD)
+
+    with client_of(server) as client:
+        assert client.info("replication")["role"] == "master"
+        assert client.dbsize() == 0
+
+
+async def test_a_server_that_nobody_vouches_for_is_an_obstacle(start_redis: StartRedis, tmp_path: Path) -> None:
+    app = RedisApp(start_redis("redis-7.0", tls=True), tmp_path / "work", {"tls": True})
+
+    description = await app.recipe.describe()
+
+    assert "do not agree on TLS" in description.can_export.obstacle
+
+
+async def test_a_unix_socket_is_as_good_as_a_port(start_redis: StartRedis, short_path: Path, tmp_path: Path) -> None:
+    socket = short_path / "redis.sock"
+    short_path.chmod(0o777)
+    server = start_redis("valkey-8.1", settings={"unixsocket": str(socket), "unixsocketperm": "777"})
+
+    await round_trip(RedisApp(server, tmp_path / "work", {"host": str(socket)}))
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-8.2"])
+async def test_a_password_between_servers_stays_and_is_not_noted(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings={"masterauth": "between-servers", "masteruser": "copier"})
+    app = RedisApp(server, tmp_path / "work")
+
+    await round_trip(app)
+
+    record = await app.import_file(rdb(text_key("a"), magic="REDIS0009"))
+    assert "between-servers" not in repr(record.facts)
+
+
+async def test_values_of_a_module_go_to_a_server_that_has_it_and_to_no_other(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-8.2", settings={"loadmodule": str(falkordb_module())})
+    with client_of(server) as client:
+        client.execute_command("GRAPH.QUERY", "people", "CREATE (:Person {name: 'Ada'})")
+        client.set("text", "1")
+    app = RedisApp(server, tmp_path / "work")
+
+    exported = await app.export()
+    with client_of(server) as client:
+        client.flushall()
+    await app.import_file(exported.file)
+
+    assert exported.counts["module values"] == 1
+    with client_of(server) as client:
+        assert b"Ada" in client.execute_command("GRAPH.QUERY", "people", "MATCH (p) RETURN p.name")[1][0]
+    plain = RedisApp(start_redis("redis-8.2"), tmp_path / "plain")
+    with pytest.raises(ArchiveIncompatibleError, match=r"graphdata of module graph.*Modules of this server: vectorset"):
+        await plain.stage(exported.file)
+
+
+async def test_a_save_that_runs_already_is_waited_for(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1", "rdb-key-save-delay": "300"})
+    fill(server, keys=500)
+    app = RedisApp(server, tmp_path / "work")
+    with client_of(server) as client:
+        client.bgsave()
+        client.config_set("rdb-key-save-delay", "0")
+
+    exported = await app.export()
+
+    assert exported.counts["database 3"] == 2
