@@ -88,6 +88,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         began_at = time.monotonic()
         peer = context.peer()  # now: after the call has ended this crashes the process (grpcio 1.85.1)
         outcome = "OK"
+        error: ServiceError | None = None
         try:
             if not self._may_call(method, certificate_uris(context)):
                 raise NotPermittedError(f"This certificate may not call {method}.")
@@ -109,6 +110,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     action="answer_call",
                     method=method,
                     outcome=outcome,
+                    error=error.text if error is not None else None,
+                    cause=str(error.__cause__) if error is not None and error.__cause__ is not None else None,
                     peer=peer,
                     seconds=round(time.monotonic() - began_at, 3),
                 )

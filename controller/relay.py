@@ -16,6 +16,7 @@ import grpc
 
 from common.errors import (
     AgentUnavailableError,
+    CancelledError,
     DigestMismatchError,
     InternalError,
     InvalidRequestError,
@@ -33,6 +34,9 @@ from mathison.data.v1.transfer_pb2 import TransferState
 FIRST_WORD_SECONDS = 1.0
 """How long the payload waits for an agent to refuse, so that a caller who asked first (`Expect: 100-continue`) need not
 send it. An agent that says nothing gets it then."""
+
+RECALL_SECONDS = 5.0
+"""How long an agent is asked why a connection broke; one that is gone refuses at once."""
 
 Publish = Callable[[TransferState], None]
 
@@ -143,7 +147,7 @@ async def stage(
         if sending.done():
             sending.result()
         return await receiving
-    except InternalError as lost:
+    except AgentUnavailableError as lost:
         raise await _what_it_meant(agent, start.transfer_id) or lost from lost
     finally:
         call.cancel()
@@ -153,16 +157,21 @@ async def stage(
 
 
 async def _what_it_meant(agent: Agent, transfer_id: str) -> ServiceError | None:
-    """The error that the agent remembers of a transfer; None when it remembers none.
+    """Why the agent refused an upload, as it remembers; None when it did not or does not answer.
 
-    A write that fails because the agent has refused makes grpc.aio replace the status that says why by an INTERNAL of
-    its own (grpcio 1.85.1, grpc/grpc#36066).
+    A write that fails because the agent has refused makes grpc.aio replace the status that says why by one of its own
+    (grpcio 1.85.1, grpc/grpc#36066), which reads like a lost connection.
     """
     try:
-        state = await agent.transfer(transfer_id)
-    except ServiceError:
-        return None
-    return error_of(state)
+        async with asyncio.timeout(RECALL_SECONDS), aclosing(agent.watch(transfer_id)) as states:
+            async for state in states:
+                meant = error_of(state)
+                if meant is not None:
+                    # It met the end of a connection that was lost, too.
+                    return None if isinstance(meant, UploadIncompleteError | CancelledError) else meant
+    except (ServiceError, TimeoutError):
+        pass
+    return None
 
 
 async def _receive(agent: Agent, call: StageCall, has_spoken: asyncio.Event, publish: Publish) -> TransferState:

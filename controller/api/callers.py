@@ -8,7 +8,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from controller.api.keys import CALLER, TOKENS, TRANSFER_ID
+from controller.api.keys import CALLER, ERROR, TOKENS, TRANSFER_ID
 
 _log = structlog.get_logger(__name__)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -36,7 +36,7 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
         status = answer.status
         return answer
     finally:
-        caller = request.get(CALLER)
+        caller, error = request.get(CALLER), request.get(ERROR)
         _log.info(
             "A request has been answered." if status else "A caller has left.",
             action="answer_request",
@@ -46,5 +46,8 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
             caller=caller.name if caller is not None else None,
             remote=request.remote,
             transfer_id=request.get(TRANSFER_ID),
+            reason=error.reason if error is not None else None,
+            error=error.text if error is not None else None,
+            cause=str(error.__cause__) if error is not None and error.__cause__ is not None else None,
             seconds=round(time.monotonic() - began_at, 3),
         )

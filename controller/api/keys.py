@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from common.errors import ServiceError
 from controller.callers import Caller
 from controller.identity.tokens import ApiTokens
 from controller.operations import Operations
@@ -17,6 +18,9 @@ CALLER = web.RequestKey("caller", Caller)
 """Set on every route but those of health."""
 TRANSFER_ID = web.RequestKey("transfer_id", str)
 """Set by handlers once it is known, for the answer if it is an error."""
+
+ERROR = web.RequestKey("error", ServiceError)
+"""What the answer is about, for the log."""
 
 TRANSFER_HEADER = "Mathison-Transfer"
 """In a request: the id that the caller chose. In an answer: the id that it is about."""

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from common import errors
 from common.errors import InternalError, InvalidRequestError, ServiceError
-from controller.api.keys import TRANSFER_HEADER, TRANSFER_ID
+from controller.api.keys import ERROR, TRANSFER_HEADER, TRANSFER_ID
 
 _log = structlog.get_logger(__name__)
 
@@ -91,6 +91,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except Exception:
         _log.exception("A request has failed by a fault of ours.", action="answer_request", path=request.path)
         error = InternalError("Something went wrong in the controller; its log has the cause.")
+    request[ERROR] = error
     answer = problem(error, transfer_id=request.get(TRANSFER_ID, ""))
     if request.can_read_body:
         answer.force_close()  # aiohttp reads and drops the body for 10 s, so that the answer is seen, then closes
