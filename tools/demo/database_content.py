@@ -70,8 +70,9 @@ def wipe(dsn: str) -> None:
     """Drop everything that the app's role owns in its database, as a bad migration would."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = CURRENT_USER::regrole")
+        # Also those of pg_database_owner, whose member the database's owner is.
         names = connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspowner = CURRENT_USER::regrole AND nspname !~ '^pg_'"
+            "SELECT nspname FROM pg_namespace WHERE pg_has_role(nspowner, 'USAGE') AND nspname !~ '^pg_'"
         ).fetchall()
         for (name,) in names:
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
