@@ -61,7 +61,7 @@ def test_an_export_breaks_visibly_when_something_is_killed(
     whole_bytes = archives[app_id].stat().st_size
 
     with world.exporting(app_id, format="sql" if app_id == DATABASE_ID else "") as export:
-        export.read(int(whole_bytes * choice.uniform(0.01, 0.3)))
+        export.read(int(whole_bytes * choice.uniform(0.01, 0.2)))
         world.kill(app_id, victim)
         with pytest.raises(BROKEN):
             export.read_rest()

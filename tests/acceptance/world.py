@@ -129,6 +129,9 @@ class World:
         transfer_id = f"x-{secrets.token_hex(6)}"
         query = f"?format={format}" if format else ""
         with self._connection() as connection:
+            connection.connect()
+            # Little is on the way to a client that does not read, so that the other end is held up soon.
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE_BYTES)
             headers = {**self._headers(), "Mathison-Transfer": transfer_id}
             connection.request("POST", f"/api/deployments/{app_id}/export-data{query}", headers=headers)
             answer = connection.getresponse()
