@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from common.version import VERSION
+from tests.fixtures.waiting import until
 from tests.integration.agent.core.conftest import AgentProcess
 
 
@@ -82,7 +83,9 @@ def test_a_port_that_is_taken_is_named(agent: AgentProcess) -> None:
     assert f"cannot listen on {taken}" in result.stderr
 
 
-def test_every_line_of_the_log_is_one_event(agent: AgentProcess) -> None:
+async def test_every_line_of_the_log_is_one_event(agent: AgentProcess) -> None:
+    await until(lambda: any(line["action"] == "start" for line in agent.log))
+
     started = next(line for line in agent.log if line["action"] == "start")
 
     assert started["address"] == agent.address_file.read_text()
