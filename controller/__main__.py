@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import controller.footprint  # noqa: F401  # first of ours: before gRPC and any thread
 from common.errors import ServiceError
 from common.files import private_directory, write_atomically
 from common.logs import set_up_logs
-from controller.buffers import limit_arenas
 from controller.callers import Scope
 from controller.identity.ca import AuthorityError, CertificateAuthority
 from controller.identity.tokens import TokenError
@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(parsed: argparse.Namespace, settings: Settings) -> None:
     from controller.serving import serve  # the commands beside it start faster without
 
-    limit_arenas()
     set_up_logs(program="controller")
     asyncio.run(serve(settings, _config_path(parsed)))
 

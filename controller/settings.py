@@ -92,7 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     discovery: Literal["static"] = "static"
     state_directory: str = "/var/lib/mathison-controller"
-    """CA, tokens, join tokens, audit log; made with mode 0700."""
+    """CA, tokens, join tokens, audit log; made with mode 0700. Paths are relative to the settings file."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
@@ -114,11 +114,11 @@ def load_settings(path: Path) -> Settings:
         with path.open("rb") as file:
             settings = msgspec.convert(tomllib.load(file), Settings)
         _check(settings)
+        return _resolve(settings, path.parent.resolve())
     except OSError as failure:
         raise SettingsError(f"{path} cannot be read: {failure.strerror}.") from failure
     except (ValueError, msgspec.ValidationError) as failure:
         raise SettingsError(f"{path}: {str(failure).replace('`$.', '`')}.") from failure
-    return settings
 
 
 def _check(settings: Settings) -> None:
@@ -139,6 +139,17 @@ def _check(settings: Settings) -> None:
             raise ValueError(f"{app.id!r} is there twice - at `apps[{index}].id`")
         seen.add(app.id)
         _check_address(app.agent, key=f"apps[{index}].agent")
+
+
+def _resolve(settings: Settings, directory: Path) -> Settings:
+    rest = settings.rest
+    if rest.tls_certificate_file:
+        rest = msgspec.structs.replace(
+            rest,
+            tls_certificate_file=str(directory / rest.tls_certificate_file),
+            tls_key_file=str(directory / rest.tls_key_file),
+        )
+    return msgspec.structs.replace(settings, rest=rest, state_directory=str(directory / settings.state_directory))
 
 
 def _check_address(text: str, *, key: str) -> None:

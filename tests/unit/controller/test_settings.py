@@ -81,6 +81,17 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
     assert "controller.toml" in str(caught.value)
 
 
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "controller.toml"
+    file.write_text('state_directory = "state"\n[rest]\ntls_certificate_file = "crt"\ntls_key_file = "/etc/key"')
+
+    settings = load_settings(file)
+
+    assert settings.state == tmp_path / "state"
+    assert settings.rest.tls_certificate_file == str(tmp_path / "crt")
+    assert settings.rest.tls_key_file == "/etc/key"
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent\.toml cannot be read"):
         load_settings(tmp_path / "absent.toml")
