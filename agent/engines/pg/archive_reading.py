@@ -101,7 +101,12 @@ async def _run(restore: Command) -> AsyncGenerator[bytes, None]:
 def _meant(failure: ToolFailedError) -> Exception:
     """What pg_restore's last words mean; they are in English, since its locale is ours."""
     said = failure.text
-    if "could not be started" in said or "cannot start" in said or "shared libraries" in said:
+    if (
+        "was ended by SIG" in said
+        or "could not be started" in said
+        or "cannot start" in said
+        or "shared libraries" in said
+    ):
         return failure
     if (
         "does not support compression" in said

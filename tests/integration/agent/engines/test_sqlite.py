@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from agent.archives.writing import Substitute
@@ -33,6 +32,7 @@ from common.errors import (
     SourceUnreadableError,
     ToolFailedError,
 )
+from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
 from tests.fixtures.waiting import until
 
@@ -230,7 +230,7 @@ async def test_a_killed_snapshot_is_an_error_and_leaves_nothing(volume: Path, wo
 
     async with snapshots_of(volume, work) as snapshots:
         await taken(snapshots, database)
-        (child,) = psutil.Process().children()
+        (child,) = agent_children()
         child.kill()
         with pytest.raises(ToolFailedError, match="SIGKILL"):
             await taken(snapshots, database)
@@ -368,7 +368,7 @@ async def test_a_killed_import_leaves_all_of_the_old_or_all_of_the_new(tmp_path:
             importing = asyncio.create_task(import_live(staged, live))
             await until(functools.partial(is_writing_or_done, live, importing))
             await asyncio.sleep(choice.random() * 0.3)
-            for child in psutil.Process().children():
+            for child in agent_children():
                 child.kill()
             (outcome,) = await asyncio.gather(importing, return_exceptions=True)
 

@@ -36,6 +36,7 @@ from common.seals import FORMAT_VERSION, TarSealWriter
 from tests.fakes.imports import chunked
 from tests.fixtures.archives import DIRECTORY, SYMLINK, Entry, entry, tar_of
 from tests.fixtures.attacks import ATTACKS, LIMIT_BYTES
+from tests.fixtures.children import agent_children
 from tests.fixtures.waiting import until
 
 LIMITS = Limits(content_bytes=LIMIT_BYTES, entries=1000, free_bytes=1)
@@ -252,13 +253,12 @@ class WaitingChild:
 
     async def __aenter__(self) -> psutil.Process:
         self._task = asyncio.create_task(unpack(self._area, self._halting(), self._orders, is_zip=False))
-        me = psutil.Process()
 
         def has_begun() -> bool:
-            return (self._area.new / "d").exists() and bool(me.children())
+            return (self._area.new / "d").exists() and bool(agent_children())
 
         await until(has_begun)
-        return me.children()[0]
+        return agent_children()[0]
 
     async def __aexit__(self, *error: object) -> None:
         self._gate.set()
@@ -305,7 +305,7 @@ asyncio.run(unpack(area, halting(), orders, is_zip=False))
     agent = subprocess.Popen([sys.executable, "-c", program])
     try:
         await until(lambda: (area.new / "d").exists())
-        child = psutil.Process(agent.pid).children()[0]
+        child = agent_children(psutil.Process(agent.pid))[0]
 
         os.kill(agent.pid, signal.SIGKILL)
 
@@ -324,7 +324,7 @@ async def test_an_upload_that_stops_ends_the_child_and_says_why(area: StagingAre
     with pytest.raises(UploadIncompleteError):
         await unpack(area, cut(), orders, is_zip=False)
 
-    assert psutil.Process().children() == []
+    assert agent_children() == []
 
 
 async def test_cancelling_ends_the_child(area: StagingArea, orders: Orders) -> None:
@@ -333,7 +333,7 @@ async def test_cancelling_ends_the_child(area: StagingArea, orders: Orders) -> N
         halted.cancel()
 
     assert isinstance(halted.failure, asyncio.CancelledError)
-    assert psutil.Process().children() == []
+    assert agent_children() == []
 
 
 def sealed_tar(*entries: Entry, header: ArchiveHeader | None = None) -> bytes:

@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from agent.engines.swapping import Side, Swap
@@ -38,6 +37,7 @@ from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
 from tests.fixtures.archives import SYMLINK, described, entry, make_nasty, tar_of
 from tests.fixtures.attacks import ATTACKS
+from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.conftest import NotedApp, Volume
@@ -551,13 +551,13 @@ async def test_cancelling_an_export_that_waits_for_a_database_ends_it(volume: Vo
                     pass
 
         exporting = asyncio.create_task(export())
-        await until(lambda: bool(psutil.Process().children()))
+        await until(lambda: bool(agent_children()))
         exporting.cancel()
         (outcome,) = await asyncio.gather(exporting, return_exceptions=True)
 
         app.execute("ROLLBACK")
     assert isinstance(outcome, asyncio.CancelledError)
-    assert psutil.Process().children() == []
+    assert agent_children() == []
     assert not volume.has_leftovers
 
 

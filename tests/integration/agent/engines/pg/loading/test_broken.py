@@ -9,7 +9,6 @@ import signal
 import tarfile
 from collections.abc import AsyncIterator, Callable
 
-import psutil
 import pytest
 
 from agent.limits import Limits
@@ -263,7 +262,6 @@ def _kill(name: str) -> Callable[[], None]:
         for child in children_of_load():
             if any(name in part for part in child.cmdline()):
                 child.send_signal(signal.SIGKILL)
-                psutil.wait_procs([child], timeout=5)
                 return
         raise AssertionError(f"no process of {name}")
 
