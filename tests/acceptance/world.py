@@ -247,7 +247,8 @@ class World:
             ).fetchone()
         folders = (site.state_directory / "work", site.state_directory / "journal")
         files = [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]
-        files += [str(path) for path in (self.volume.directory / RESERVED_DIRECTORY).rglob("*")]
+        reserved = self.volume.directory / RESERVED_DIRECTORY
+        files += [str(path) for path in reserved.rglob("*") if not path.is_dir()]
         return Traces(
             databases=tuple(name for (name,) in databases),
             roles=tuple(name for (name,) in roles),
