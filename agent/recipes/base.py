@@ -18,6 +18,8 @@ from typing import ClassVar, Protocol
 from agent.limits import Limits as Limits
 from agent.steps import Progress as Progress
 from agent.steps import Step as Step
+from common.errors import InvalidRequestError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
 Fact = str | int | bool | None | list[str]
@@ -85,6 +87,8 @@ class Export:
     chunks: AsyncGenerator[bytes, None]
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    fingerprint: Fingerprint | None = None
+    """Of the content in this very archive, set by the time `chunks` has ended; None: the recipe takes none."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,14 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     async def recover(self, record: Record) -> Recovered:
         """After a crash in `restore` or `undo`: bring the app to entirely one side and say which. Idempotent."""
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        """The app's content as it is now, comparable with `Export.fingerprint`.
+
+        Raises:
+            InvalidRequestError: the recipe takes none.
+        """
+        raise InvalidRequestError(f"The recipe {self.name} takes no fingerprints.")
 
     async def close(self) -> None:  # noqa: B027  # most recipes hold nothing
         """Let go of what the recipe holds for its lifetime; the agent stops."""

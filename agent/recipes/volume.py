@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-import structlog
-
 from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
@@ -22,7 +20,6 @@ from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
 from agent.engines.sqlite import Snapshots
-from agent.engines.swapping import Side, Swap
 from agent.recipes.base import (
     Capability,
     Description,
@@ -38,6 +35,7 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
+from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange
 from agent.unpacking import unpacked
 from common.codecs import HEAD_BYTES, codec_of, gzip_compressor, zstd_compressor
 from common.errors import (
@@ -46,12 +44,9 @@ from common.errors import (
     ArchiveWrongKindError,
     InvalidRequestError,
     ServiceError,
-    ToolFailedError,
 )
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
-
-_log = structlog.get_logger(__name__)
 
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "tar archive, compressed with zstd; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compressed with gzip; opens with tar")
@@ -83,6 +78,7 @@ class VolumeRecipe(Recipe):
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._app = surroundings.app_control
+        self._exchange = StoppedExchange(self._app)
         self._directory, self._exclude = _checked_settings(surroundings.settings)
         self._is_left_out = left_out_by(self._exclude)
 
@@ -152,44 +148,16 @@ class VolumeRecipe(Recipe):
         return await self._verified(area.new, report, options)
 
     async def restore(self, record: Record, progress: Progress) -> None:
-        await self._exchange(record, Side.IMPORTED, progress)
+        await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
-        await self._exchange(record, Side.PREVIOUS, progress)
-        try:
-            await self.discard(record)
-        except ServiceError as failure:
-            raise UnsettledError from failure
+        await self._exchange.undo(record, progress)
 
     async def discard(self, record: Record) -> None:
-        if (directory := _directory_of(record)) is None:
-            return
-        swap = Swap(directory, record.key)
-        if swap.is_unfinished():
-            await asyncio.to_thread(swap.recover)
-        await asyncio.to_thread(tree.StagingArea(directory, record.key).remove)
+        await self._exchange.discard(record)
 
     async def recover(self, record: Record) -> Recovered:
-        if (directory := _directory_of(record)) is None:
-            return Recovered.PREVIOUS
-        swap = Swap(directory, record.key)
-        if not swap.is_prepared():
-            return Recovered.PREVIOUS
-        if swap.is_unfinished() and self._app.is_possible:
-            await self._app.stop()
-        side = await asyncio.to_thread(swap.recover)
-        if record.facts.get("app_is_stopped"):
-            try:
-                await self._app.start()
-            except ServiceError as failure:
-                _log.warning("The app did not start.", action="recover", side=side.name, error=failure.text)
-                if side is Side.IMPORTED:
-                    await self._app.stop()
-                    await asyncio.to_thread(swap.bring, Side.PREVIOUS)
-                    side = Side.PREVIOUS
-                    await self._app.start()
-            record.save(app_is_stopped=False)
-        return Recovered[side.name]
+        return await self._exchange.recover(record)
 
     async def _verified(self, new: Path, report: Report, options: Mapping[str, str]) -> Preview:
         extracted = report.extracted
@@ -219,52 +187,6 @@ class VolumeRecipe(Recipe):
             header=report.header,
         )
 
-    async def _exchange(self, record: Record, target: Side, progress: Progress) -> None:
-        """Bring a side's data in place around a stop and a start of the app, or leave everything as it was."""
-        if not self._app.is_possible:
-            raise AppMustStopError(self._obstacle())
-        if (directory := _directory_of(record)) is None:
-            raise ToolFailedError("Nothing is staged on the volume.")
-        swap = Swap(directory, record.key)
-        step = Step.RESTORING if target is Side.IMPORTED else Step.UNDOING
-        record.save(app_is_stopped=True)
-        progress.step(step, "stopping the app")
-        try:
-            await self._app.stop()
-            progress.step(step, "exchanging the data")
-            await asyncio.to_thread(swap.bring, target)
-        except ServiceError as failure:
-            if swap.is_unfinished():
-                raise UnsettledError from failure
-            await self._start_again(record)
-            raise
-        progress.step(step, "starting the app")
-        try:
-            await self._app.start()
-        except ServiceError as failure:
-            try:
-                await self._app.stop()
-                await asyncio.to_thread(swap.bring, target.other)
-            except ServiceError as second_failure:
-                raise UnsettledError from second_failure
-            ended = await self._start_again(record)
-            data = "imported" if target is Side.IMPORTED else "previous"
-            raise ToolFailedError(
-                f"The app did not start with the {data} data, so the other is back in place{ended}: {failure.text}",
-                next_step="See the app's own log for what it has against the data.",
-            ) from failure
-        record.save(app_is_stopped=False)
-
-    async def _start_again(self, record: Record) -> str:
-        """Start the app on the data that it had; what to add to an error's text."""
-        try:
-            await self._app.start()
-        except ServiceError as failure:
-            _log.warning("The app did not start again.", action="start_app", error=failure.text)
-            return ", and it did not start with that either"
-        record.save(app_is_stopped=False)
-        return " and it was started again"
-
     def _survey(self, *, seconds: float, find_databases: bool = False) -> Survey:
         try:
             return survey(
@@ -279,10 +201,7 @@ class VolumeRecipe(Recipe):
     def _obstacle(self) -> str:
         """What stands against any import; empty when nothing does."""
         if not self._app.is_possible:
-            return (
-                "The app has to be stopped for an import, and the agent has no way to do that: its settings need "
-                "`stop` and `start` in the table [app]."
-            )
+            return NO_APP_CONTROL
         if mounts := mounts_below(self._directory):
             return (
                 f"{mounts[0]} is a mount of its own inside the volume, so the volume's content cannot be exchanged "
@@ -312,11 +231,6 @@ class VolumeRecipe(Recipe):
             media_type=options.format.media_type,
             file_name=options.file_name,
         )
-
-
-class UnsettledError(Exception):
-    """A step failed half-way, or is done but for some clearing up. No answer but a fault: the agent then settles it by
-    `recover` and `discard`, now and, where that is not possible yet, later."""
 
 
 async def _told(
@@ -351,12 +265,6 @@ async def _peeked(chunks: AsyncGenerator[bytes, None]) -> tuple[bytes, AsyncGene
                 yield chunk
 
     return head, whole()
-
-
-def _directory_of(record: Record) -> Path | None:
-    """Where the import has its staging area; None when it has not come so far."""
-    directory = record.facts.get("directory")
-    return Path(directory) if isinstance(directory, str) else None
 
 
 def _checked_settings(settings: Mapping[str, object]) -> tuple[Path, tuple[str, ...]]:

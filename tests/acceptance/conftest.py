@@ -1,4 +1,4 @@
-"""One deployment for all tests of one pytest process; under pytest-xdist they share a process, so there is one."""
+"""One deployment for all tests of one pytest process; under pytest-xdist the tests of a module share a process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ SERVER_SETTINGS = {"log_statement": "all"}
 """So that a secret in a statement shows in the server's log."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before pytest-xdist looks at the marks."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("acceptance"))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
