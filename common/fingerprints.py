@@ -29,7 +29,9 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     def differences(self, other: Fingerprint) -> list[str]:
         """One sentence for each part that differs, by name; empty when both are the same."""
         if self.scheme != other.scheme:
-            return [f"The fingerprints were made differently, {self.scheme} and {other.scheme}, and cannot be compared."]
+            return [
+                f"The fingerprints cannot be compared: they were made differently, {self.scheme} and {other.scheme}."
+            ]
         return [
             f"{name}: {self.parts.get(name, 'nothing')} here, {other.parts.get(name, 'nothing')} there"
             for name in sorted({*self.parts, *other.parts})

@@ -21,6 +21,8 @@ from common.errors import ServiceError, ToolFailedError
 CALL_SECONDS = 60.0
 """A server calls within a second; one that is refused calls again each second."""
 SLICE_BYTES = 8 << 20
+AT_ONCE_BYTES = 14 << 10
+"""A server reads 16 KiB at a time, and executes all of that before it turns to another client."""
 LAST_BYTES = 1 << 16
 """Held back until it is certain that the load may take effect."""
 
@@ -183,7 +185,11 @@ class Master:
         await session.until_acknowledged(self._offset)
         await self._after_load()
         if (tail := payload.tail) is not None:
-            session.write(tail.before)
-            await session.send_file(tail.file, 0, tail.size_bytes)
-            session.write(tail.after + encode("REPLCONF", "GETACK", "*"))
+            after = tail.after + encode("REPLCONF", "GETACK", "*")
+            if tail.size_bytes <= AT_ONCE_BYTES:
+                session.write(tail.before + tail.file.read() + after)
+            else:
+                session.write(tail.before)
+                await session.send_file(tail.file, 0, tail.size_bytes)
+                session.write(after)
             await session.until_acknowledged(self._offset + len(tail.before) + tail.size_bytes + len(tail.after))

@@ -6,18 +6,20 @@ file is current as well.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from agent.engines.redis.connection import Connection, ReplyError, connect
+from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
 from agent.engines.redis.lending import Loan
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from common.frames import CHUNK_BYTES
 
 SILENCE_SECONDS = 120.0
 """A server that forks for us sends an empty line each second; one whose other child has to end first does so too."""
+ACKNOWLEDGE_SECONDS = 1.0
 _DELAY = "repl-diskless-sync-delay"
 _MARK_BYTES = 40
 
@@ -49,7 +51,7 @@ class Replica:
         self._connection = connection
         self._size_bytes = size_bytes
         self._mark = mark
-        self._left_over = b""
+        self._acknowledging: asyncio.Task[None] | None = None
 
     async def snapshot(self) -> AsyncGenerator[bytes, None]:
         """The RDB in pieces of about 1 MiB; ends normally only when the server said that it was all of it.
@@ -86,15 +88,30 @@ class Replica:
         Args:
             until: may be asked again for a later point.
         """
-        await self.acknowledge()
+        if self._acknowledging is None:
+            self._acknowledging = asyncio.create_task(self._acknowledge(), name="acknowledge replication")
         while self.offset < until:
             chunk = await self._connection.some(CHUNK_BYTES)
             self.offset += len(chunk)
             yield chunk
 
-    async def acknowledge(self) -> None:
-        """Tell the server how far we are; without that it gives up a replica after a minute."""
-        await self._connection.send("REPLCONF", "ACK", self.offset)
+    async def _acknowledge(self) -> None:
+        """Tell the server each second how far we are, as replicas do.
+
+        It sends commands only to a replica that has acknowledged its snapshot, and does not count an acknowledgement
+        that comes before it has noticed that the fork which sent the snapshot ended. Without any it gives up after a
+        minute.
+        """
+        with contextlib.suppress(ConnectionLostError):
+            while True:
+                await self._connection.send("REPLCONF", "ACK", self.offset)
+                await asyncio.sleep(ACKNOWLEDGE_SECONDS)
+
+    async def close(self) -> None:
+        """Acknowledge no more."""
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            await asyncio.gather(self._acknowledging, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -120,7 +137,10 @@ async def replicating(wish: Wish, *, loan: Loan, admin: Connection) -> AsyncIter
             if not wish.is_on_servers_disk:
                 with contextlib.suppress(ServiceError):
                     await loan.give_back(admin)
-        yield replica
+        try:
+            yield replica
+        finally:
+            await replica.close()
 
 
 async def _tell(connection: Connection, *words: str) -> None:

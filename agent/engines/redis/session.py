@@ -13,9 +13,14 @@ from common.errors import ToolFailedError
 HANDSHAKE_SECONDS = 30.0
 SILENCE_SECONDS = 120.0
 """A server that loads sends an empty line each second or so."""
+TLS_ATTEMPTS = 3
 _LINE_BYTES = 1 << 16
 _MOST_WORDS = 64
 _TLS_HANDSHAKE = b"\x16"
+
+
+class _NoCertificateError(Exception):
+    """Somebody speaks TLS and we cannot; a server that does calls again each second."""
 
 
 class Session:
@@ -34,9 +39,10 @@ class Session:
         """The next connection of a replica that knows the password; others are turned away.
 
         Raises:
-            ToolFailedError: the replica wants TLS, and we have no certificate.
+            ToolFailedError: the replica wants TLS again and again, and we have no certificate.
         """
-        while True:
+        refused_tls = 0
+        while refused_tls < TLS_ATTEMPTS:
             accepted, address = await asyncio.get_running_loop().sock_accept(listening)
             session = cls(accepted, tls=tls)
             is_ours = False
@@ -47,11 +53,17 @@ class Session:
                         is_ours = await session._greet(password)
             except (OSError, EOFError, ValueError, TimeoutError):
                 pass
+            except _NoCertificateError:
+                refused_tls += 1
             finally:
                 if not is_ours:
                     session.close()
             if is_ours:
                 return session
+        raise ToolFailedError(
+            "The server replicates over TLS, and the agent has no certificate to be its master.",
+            next_step="Set tls_cert_file and tls_key_file in the agent's settings.",
+        )
 
     def close(self) -> None:
         """Close the connection at once."""
@@ -65,10 +77,7 @@ class Session:
         self._socket.setblocking(False)
         first = await _peek(self._socket)
         if first == _TLS_HANDSHAKE and self._tls is None:
-            raise ToolFailedError(
-                "The server replicates over TLS, and the agent has no certificate to be its master.",
-                next_step="Set tls_cert_file and tls_key_file in the agent's settings.",
-            )
+            raise _NoCertificateError
         protocol = asyncio.StreamReaderProtocol(self._reader)
         transport, _ = await loop.connect_accepted_socket(
             lambda: protocol, self._socket, ssl=self._tls if first == _TLS_HANDSHAKE else None

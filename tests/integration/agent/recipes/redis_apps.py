@@ -62,14 +62,12 @@ class RedisApp:
             file = b"".join([chunk async for chunk in export.chunks])
         return Exported(file, export.counts, export.warnings, export.header.details, export.header.engine)
 
-    async def stage(self, file: bytes, record: Record | None = None) -> tuple[MemoryRecord, Preview]:
+    async def stage(self, file: bytes, record: Record | None = None) -> tuple[Record, Preview]:
         """A file, received."""
         record = record or MemoryRecord()
-        preview = await self.recipe.stage(upload_of(file), record, self.progress)
-        assert isinstance(record, MemoryRecord)
-        return record, preview
+        return record, await self.recipe.stage(upload_of(file), record, self.progress)
 
-    async def import_file(self, file: bytes) -> MemoryRecord:
+    async def import_file(self, file: bytes) -> Record:
         """A file, received and swapped in."""
         record, _ = await self.stage(file)
         await self.recipe.restore(record, self.progress)
