@@ -1,0 +1,261 @@
+"""The agent, the server, or both die in the middle of a swap: the data is on one side then, and it is said on which."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.engines.redis.fingerprint import Fingerprint
+from agent.journal import Entry, Journal
+from agent.recipes.base import Recovered
+from agent.states import Kind, TransferState
+from common.errors import ToolFailedError
+from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_moments import MOMENTS
+from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
+from tools.servers import RedisServer
+
+CHECKOUT = Path(__file__).parents[4]
+NOTHING, SNAPSHOTS, LOG = (
+    {"save": '""'},
+    {"save": "3600 1"},
+    {"appendonly": "yes", "save": '""', "appendfsync": "always"},
+)
+KEEPING = {"nothing": NOTHING, "snapshots": SNAPSHOTS, "append-only file": LOG}
+BEFORE_THE_SWAP = ["copying", "settings changed", "copy complete", "told to copy us", "all sent but the end"]
+AFTER_THE_SWAP = ["loaded", "before it is durable", "durable"]
+OF_AN_UNDO = [moment for moment in MOMENTS if moment not in ("copying", "copy complete")]
+
+
+@dataclass
+class Import:
+    """An import that was staged, in a journal on disk."""
+
+    app: RedisApp
+    entry: Entry
+    journal: Path
+    settings: dict[str, str]
+    previous: Fingerprint
+    imported: Fingerprint
+
+    @property
+    def server(self) -> RedisServer:
+        return self.app.server
+
+    def die_at(self, moment: str, action: str = "restore") -> None:
+        """Have a process go on with it, that kills itself then."""
+        arguments = [action, moment, str(self.server.port), str(self.app.work_directory), str(self.journal)]
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.integration.agent.recipes.redis_program", *arguments],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == -9, ended.stderr
+
+    async def recover(self) -> Recovered:
+        """As the next agent does, twice; and see that all of it is on the side that it says."""
+        found = [await self.app.recover(self.read()) for _ in range(2)]
+        assert found[0] is found[1]
+        await self.require(found[0])
+        return found[0]
+
+    async def require(self, side: Recovered) -> None:
+        """Everything is on that side, and nothing of the swap is left in the server."""
+        wanted = self.imported if side is Recovered.IMPORTED else self.previous
+        assert (await content_of(self.server)).differences(wanted) == []
+        self.app.require_released(self.settings)
+
+    async def take_back(self) -> None:
+        """What an import that counts as done can do."""
+        await self.app.recipe.undo(self.read(), self.app.progress)
+        await self.require(Recovered.PREVIOUS)
+        assert self.app.files() == []
+
+    async def drop(self) -> None:
+        """What becomes of one that came to nothing."""
+        await self.app.recipe.discard(self.read())
+        await self.require(Recovered.PREVIOUS)
+        assert self.app.files() == []
+
+    def read(self) -> Entry:
+        """What the journal says of it."""
+        [entry] = Journal(self.journal, app_id="shop.cache", recipe="redis").read()
+        return entry
+
+
+async def stage(server: RedisServer, directory: Path) -> Import:
+    """Data, other data, and the first of them staged again."""
+    app = RedisApp(server, directory / "work")
+    with client_of(server) as client:
+        client.flushall()
+    fill(server, keys=20)
+    imported = await content_of(server)
+    file = (await app.export()).file
+    fill_otherwise(server)
+    journal = directory / "journal"
+    state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
+    entry = Journal(journal, app_id="shop.cache", recipe="redis").open(state)
+    await app.stage(file, entry)
+    return Import(app, entry, journal, app.server_settings(), await content_of(server), imported)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("name", ["redis-7.0", "valkey-9.1"])
+async def test_an_agent_killed_in_a_restore_is_recovered_from(
+    name: str, moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers(name), tmp_path)
+
+    one.die_at(moment)
+    side = await one.recover()
+
+    assert side is Recovered.PREVIOUS or moment not in BEFORE_THE_SWAP
+    assert side is Recovered.IMPORTED or moment not in AFTER_THE_SWAP
+    await (one.take_back() if side is Recovered.IMPORTED else one.drop())
+
+
+@pytest.mark.parametrize("moment", ["copy complete", "told to copy us", "all sent but the end", "all sent", "loaded"])
+async def test_an_agent_killed_in_a_restore_of_redis_6_is_recovered_from(
+    moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers("redis-6.2"), tmp_path)
+
+    one.die_at(moment)
+    side = await one.recover()
+
+    await (one.take_back() if side is Recovered.IMPORTED else one.drop())
+
+
+@pytest.mark.parametrize("moment", OF_AN_UNDO)
+@pytest.mark.parametrize("tail", ["no", "some", "flushing"])
+async def test_an_agent_killed_in_an_undo_is_recovered_from(
+    moment: str,
+    tail: str,
+    redis_servers: Callable[[str], RedisServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    _write(one.server, tail)
+    one.previous = await content_of(one.server)
+    fill_otherwise(one.server)
+    with monkeypatch.context() as patches:
+        # The copy of the previous data has begun then, so these come as commands after it.
+        MOMENTS["settings changed"].hook(lambda: _write(one.server, tail), patches.setattr)
+        await one.app.recipe.restore(one.entry, one.app.progress)
+    await one.require(Recovered.IMPORTED)
+
+    one.die_at(moment, "undo")
+    side = await one.recover()
+
+    assert side is Recovered.IMPORTED or moment in ("all sent", *AFTER_THE_SWAP)
+    assert side is Recovered.PREVIOUS or moment not in AFTER_THE_SWAP
+    if side is Recovered.IMPORTED:
+        await one.take_back()
+
+
+def _write(server: RedisServer, tail: str) -> None:
+    """While the previous data is copied."""
+    if tail == "no":
+        return
+    with client_of(server, database=4) as client:
+        if tail == "flushing":
+            client.flushall()
+        client.set("in the tail", "x" * 20_000)
+        client.set("and at its end", "1")
+
+
+@pytest.mark.parametrize("moment", [moment for moment in MOMENTS if moment not in ("copying", "settings changed")])
+@pytest.mark.parametrize("keeping", KEEPING)
+async def test_a_server_killed_in_a_restore_comes_back_on_one_side(
+    moment: str, keeping: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings=KEEPING[keeping])
+    one = await stage(server, tmp_path)
+    starting: list[threading.Thread] = []
+
+    with monkeypatch.context() as patches:
+        MOMENTS[moment].hook(lambda: _kill_and_start(server, starting), patches.setattr)
+        try:
+            await one.app.recipe.restore(one.entry, one.app.progress)
+            failure = ""
+        except ToolFailedError as error:
+            failure = error.text
+
+    [thread] = starting
+    thread.join()
+    if (keeping, moment) == ("nothing", "durable"):
+        # The import was complete; a server that keeps nothing lost it afterwards, by itself.
+        assert not failure
+        return
+    _drop_marker(server)
+    if failure:
+        assert "has its previous data" in failure
+        await one.require(Recovered.PREVIOUS)
+        await one.app.recipe.restore(one.entry, one.app.progress)
+    await one.require(Recovered.IMPORTED)
+    await one.take_back()
+
+
+@pytest.mark.parametrize("moment", ["all sent but the end", "all sent", "loaded", "durable"])
+@pytest.mark.parametrize("keeping", KEEPING)
+async def test_agent_and_server_killed_together_are_recovered_from(
+    moment: str, keeping: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=KEEPING[keeping])
+    one = await stage(server, tmp_path)
+
+    one.die_at(moment)
+    server.kill()
+    server.start()
+    side = await one.app.recover(one.read())
+
+    _drop_marker(server)
+    if (keeping, moment) == ("nothing", "durable"):
+        # As above.
+        assert side is Recovered.IMPORTED
+        return
+    await one.require(side)
+
+
+async def test_writes_after_a_restart_are_not_taken_back(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0", settings=LOG)
+    one = await stage(server, tmp_path)
+    one.die_at("told to copy us")
+    server.kill()
+    server.start()
+    with client_of(server) as client:
+        client.set("written since", "1")
+
+    side = await one.app.recover(one.read())
+
+    assert side is Recovered.PREVIOUS
+    with client_of(server) as client:
+        assert client.get("written since") == b"1"
+        assert client.get("old") == b"yes"
+
+
+def _kill_and_start(server: RedisServer, starting: list[threading.Thread]) -> None:
+    """As a supervisor does, beside what goes on."""
+    server.kill()
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    starting.append(thread)
+
+
+def _drop_marker(server: RedisServer) -> None:
+    """One that came back from a snapshot that was made before the marker was removed."""
+    with client_of(server, database=LAST_DATABASE) as client:
+        assert len(client.keys()) <= 1
+        client.flushdb()
