@@ -8,7 +8,7 @@ SHOP = Fingerprint(scheme="shop/1", parts={"table a": "2 rows, 11", "table b": "
 
 
 def test_the_order_of_parts_does_not_matter() -> None:
-    turned = Fingerprint(scheme="shop/1", parts=dict(reversed(SHOP.parts.items())))
+    turned = Fingerprint(scheme="shop/1", parts=dict(reversed(list(SHOP.parts.items()))))
 
     assert turned.sha256 == SHOP.sha256
     assert SHOP.differences(turned) == []
