@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cli.pg_custom import CustomArchive
+from common import pg_archives
 from common.codecs import PeekedFile, Reader
-from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError, ArchiveWrongKindError
 from common.seals import RESERVED_DIRECTORY
 
 Completeness = Literal["proven", "plausible", "unknown", "damaged"]
@@ -156,18 +156,24 @@ _CREATE_TABLE = re.compile(rb"\nCREATE (?:UNLOGGED |FOREIGN )?TABLE ")
 
 def _look_at_custom(content: PeekedFile, found: Findings) -> None:
     found.kind, found.title = "custom", "PostgreSQL dump in custom format (pg_dump -Fc)"
-    archive = CustomArchive(content)
     try:
-        archive.read_opening()
-    except ArchiveWrongKindError as failure:
+        pg_archives.check_custom(content, unpacks=True, on_contents=lambda contents: _tell_of_custom(contents, found))
+    except (ArchiveWrongKindError, ArchiveIncompatibleError) as failure:
         found.conclude("unknown", failure.text)
         _drain(content)
         return
-    found.facts.update(archive.facts)
-    archive.read_contents()
-    found.counts["tables"] = archive.tables
-    archive.read_data()
     found.conclude("plausible", "Every block of data that its table of contents announces is there.")
+
+
+def _tell_of_custom(contents: pg_archives.Contents, found: Findings) -> None:
+    found.facts |= {
+        "Database": contents.database,
+        "Dumped from version": contents.server_version,
+        "Dumped by version": contents.dumper_version,
+        "Dumped at": f"{contents.dumped_at}, its server's time",
+        "Compression inside": contents.compression,
+    }
+    found.counts["tables"] = contents.tables
 
 
 def _look_at_tar(content: PeekedFile, found: Findings) -> None:

@@ -14,7 +14,6 @@ from dataclasses import asdict
 
 from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
-from agent.engines.pg.custom_archive import DUMP_FILE, TAR, Contents, check_custom, read_contents, require_files
 from agent.jail import enter_from_argv
 from common.codecs import Reader
 from common.errors import (
@@ -24,6 +23,7 @@ from common.errors import (
     LimitExceededError,
     ServiceError,
 )
+from common.pg_archives import DUMP_FILE, TAR, Contents, check_custom, read_contents, require_files
 
 TOC = "toc.dat"
 

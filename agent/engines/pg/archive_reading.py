@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.pg.clients import Clients
-from agent.engines.pg.custom_archive import DUMP_FILE, require_files
 from agent.engines.pg.spool import Room, dump_directory, new_file, spooled, write_all
 from agent.engines.pg.uploads import UploadForm
 from agent.jail import PARSER, Jail
@@ -26,6 +25,7 @@ from common.errors import (
     make_error,
 )
 from common.frames import CHUNK_BYTES
+from common.pg_archives import DUMP_FILE, require_files
 
 MODULE = "agent.engines.pg.archive_child"
 _JAIL = Jail(address_space_bytes=1 << 30)

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 
 from agent.archives import tarblocks
 from agent.archives.reading import kind_of
-from agent.engines.pg.custom_archive import CUSTOM, DIRECTORY, FORMAT_AT, MAGIC, TAR
 from common.errors import ArchiveWrongKindError
+from common.pg_archives import CUSTOM, DIRECTORY, FORMAT_AT, MAGIC, TAR
 
 HEAD_BYTES = tarblocks.BLOCK + FORMAT_AT + 1
 """Enough to see the format of the table of contents that a tar begins with."""

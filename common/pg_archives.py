@@ -1,16 +1,17 @@
 """pg_dump's own archives, read for their structure alone: is all there, and what does it say of itself.
 
 The table of contents is the same in the custom, tar and directory formats; in the custom format the data follows in
-blocks. `pg_restore --list` lists a cut file without complaint (PostgreSQL 15 to 18); this finds the cut. Data is
-skipped, not unpacked: pg_restore checks what it unpacks. Format: ReadHead, ReadToc and _skipData in
-src/bin/pg_dump/pg_backup_archiver.c and pg_backup_custom.c.
+blocks. `pg_restore --list` lists a cut file without complaint (PostgreSQL 15 to 18); this finds the cut. Format:
+ReadHead, ReadToc and _skipData in src/bin/pg_dump/pg_backup_archiver.c and pg_backup_custom.c.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+
+from isal import isal_zlib
 
 from common.codecs import Reader
 from common.errors import (
@@ -35,7 +36,7 @@ _MOST_TEXT_BYTES = 512 << 20
 _KEPT_TEXT_BYTES = 1024
 _PIECE_BYTES = 1 << 18
 _DATA, _LARGE_OBJECTS = 1, 3
-
+_INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub calls the class an instance
 
 DUMP_FILE = re.compile(r"(?:toc\.dat|(?:blob_)?[0-9]{1,10}\.dat|blobs(?:_[0-9]{1,10})?\.toc)(?:\.(?:gz|lz4|zst))?")
 """The names that pg_dump gives to files of a dump in directory or tar format."""
@@ -48,6 +49,7 @@ class Contents:
     Attributes:
         version: of the archive's own format, for example (1, 14).
         format: CUSTOM, TAR or DIRECTORY.
+        dumped_at: by the dumping machine's clock, for example "2026-11-23 20:15:00"; it names no timezone.
         database, server_version, dumper_version: empty where it does not say.
         data: for each entry that has data, its number and, in the tar and directory formats, its file's name.
     """
@@ -55,6 +57,7 @@ class Contents:
     version: tuple[int, int]
     format: int
     compression: str
+    dumped_at: str = ""
     database: str = ""
     server_version: str = ""
     dumper_version: str = ""
@@ -63,9 +66,14 @@ class Contents:
     data: dict[int, str] = field(default_factory=dict)
 
 
-def check_custom(file: Reader) -> Contents:
+def check_custom(
+    file: Reader, *, unpacks: bool = False, on_contents: Callable[[Contents], None] = lambda _contents: None
+) -> Contents:
     """Read an archive in custom format to its end.
 
+    Args:
+        unpacks: see that data compressed with gzip unpacks, too. pg_restore does so when it restores.
+        on_contents: called before the data is read, which may be found damaged.
     Raises:
         ArchiveTruncatedError: it ends before its end, or blocks of its tables are missing.
         ArchiveDamagedError: something stands where it cannot stand.
@@ -76,15 +84,17 @@ def check_custom(file: Reader) -> Contents:
     contents = _contents(source)
     if contents.format != CUSTOM:
         raise ArchiveWrongKindError("The file is only the table of contents of a dump in directory or tar format.")
+    on_contents(contents)
+    inflates = unpacks and contents.compression == "gzip"
     missing = set(contents.data)
     while kind := source.byte_or_end():
         start = source.position - 1
         number = source.number()
         if kind == _DATA:
-            source.skip_chunks()
+            source.skip_chunks(inflates=inflates)
         elif kind == _LARGE_OBJECTS:
             while source.number():
-                source.skip_chunks()
+                source.skip_chunks(inflates=inflates)
         else:
             raise source.damaged(f"there is no block of the kind {kind}", at=start)
         if number not in contents.data:
@@ -149,8 +159,8 @@ def _contents(source: _Source) -> Contents:
     if form not in (CUSTOM, TAR, DIRECTORY):
         raise source.damaged(f"there is no format {form}", at=FORMAT_AT)
     contents = Contents(version, form, _compression(source, version))
-    for _ in range(7):  # the moment of the dump, as seven numbers
-        source.number()
+    second, minute, hour, day, month, year, _is_summer = (source.number() for _ in range(7))
+    contents.dumped_at = f"{year + 1900}-{month + 1:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
     contents.database, contents.server_version, contents.dumper_version = (source.text() or "" for _ in range(3))
     entries = source.number()
     if not 0 <= entries <= MOST_ENTRIES:
@@ -254,12 +264,30 @@ class _Source:
         while size > 0:
             size -= len(self.take(min(size, _PIECE_BYTES)))
 
-    def skip_chunks(self) -> None:
+    def skip_chunks(self, *, inflates: bool) -> None:
         """Data, in pieces that have their length before them; a length of 0 ends it."""
+        start = self.position
+        inflate = isal_zlib.decompressobj() if inflates else None
+        is_empty = True
         while size := self.number():
             if size < 0:
                 raise self.damaged("a piece of negative length", at=self.position)
-            self.skip(size)
+            is_empty = False
+            while size > 0:
+                piece = self.take(min(size, _PIECE_BYTES))
+                size -= len(piece)
+                if inflate:
+                    self._inflate(inflate, piece)
+        if inflate and not is_empty and not inflate.eof:
+            raise self.damaged("compressed data that does not end", at=start)
+
+    def _inflate(self, inflate: isal_zlib.Decompress, piece: bytes) -> None:
+        try:
+            while piece:
+                inflate.decompress(piece, _PIECE_BYTES)
+                piece = inflate.unconsumed_tail
+        except _INFLATE_ERROR as failure:
+            raise self.damaged("compressed data that does not unpack", at=self.position) from failure
 
     def damaged(self, what: str, *, at: int) -> ArchiveError:
         return ArchiveDamagedError(

@@ -10,14 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.pg.custom_archive import (
-    CUSTOM,
-    DIRECTORY,
-    TAR,
-    check_custom,
-    read_contents,
-    require_files,
-)
 from common.errors import (
     ArchiveDamagedError,
     ArchiveIncompatibleError,
@@ -25,6 +17,14 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
     ServiceError,
+)
+from common.pg_archives import (
+    CUSTOM,
+    DIRECTORY,
+    TAR,
+    check_custom,
+    read_contents,
+    require_files,
 )
 
 
