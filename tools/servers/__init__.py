@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
+from tools.servers.minio import minio
+from tools.servers.minio_server import MinioServer
 from tools.servers.postgresql import MAJORS, PostgresInstall, postgres
 from tools.servers.redis import REDIS_NAMES, RedisInstall, redis
 from tools.servers.redis_server import RedisServer
@@ -18,6 +20,7 @@ __all__ = [
     "MAJORS",
     "REDIS_NAMES",
     "GoToolchain",
+    "MinioServer",
     "PostgresInstall",
     "PostgresServer",
     "RedisInstall",
@@ -27,6 +30,7 @@ __all__ = [
     "cache_directory",
     "go_toolchain",
     "grpcurl",
+    "minio",
     "npm_command",
     "postgres",
     "redis",

@@ -1,0 +1,205 @@
+"""A real MinIO as a process of ours: `with MinioServer(minio()) as server:`.
+
+It listens on a free port of 127.0.0.1 and keeps its data in one directory (or several drives), open to the agent of a
+test. Root's servers run as another user: see processes.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tools.servers.directories import short_directory
+from tools.servers.processes import ServerProcess, ServerStartError, give, require_reachable, server_user
+from tools.servers.running import free_port
+
+START_TIMEOUT_SECONDS = 60.0
+START_ATTEMPTS = 5
+_UNFIT_PORT = "already in use"
+_NOT_INITIALIZED = 503
+
+
+class MinioServer:
+    """A drive and the server that runs on it. Calls block.
+
+    Attributes:
+        port: the one on 127.0.0.1, the same after a restart; 0 before the first start.
+        user, password: of root.
+        drives: its data directories, one as a rule.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        program: Path,
+        *,
+        directory: Path | None = None,
+        user: str = "rootuser",
+        password: str = "rootpass123",  # noqa: S107  # made up
+        environment: Mapping[str, str] | None = None,
+        drives: int = 1,
+    ) -> None:
+        """Nothing is made or started yet.
+
+        Args:
+            directory: holds drives and log; None: a temporary folder, gone with the server.
+            environment: added to the server's.
+        """
+        self.program = program
+        self.port = 0
+        self.user = user
+        self.password = password
+        self.directory = directory or Path()
+        self.environment = dict(environment or {})
+        self._is_temporary = directory is None
+        self._drive_count = drives
+        self._process: ServerProcess | None = None
+        self._folders = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def drives(self) -> list[Path]:
+        if self._drive_count == 1:
+            return [self.directory / "data"]
+        return [self.directory / f"data{number}" for number in range(1, self._drive_count + 1)]
+
+    @property
+    def drive(self) -> Path:
+        """The one that there is, or the first."""
+        return self.drives[0]
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "server.log"
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.is_running
+
+    @property
+    def pid(self) -> int:
+        """
+        Raises:
+            ServerStartError: it is not running.
+        """
+        if self._process is None or not self._process.is_running:
+            raise ServerStartError(f"MinIO in {self.directory} is not running")
+        return self._process.pid
+
+    def prepare(self) -> None:
+        """Make the drives, for who puts something into them before the start."""
+        user = server_user()
+        if self.directory == Path():
+            self.directory = self._folders.enter_context(short_directory("minio"))
+        for folder in (self.directory, *self.drives):
+            folder.mkdir(parents=True, exist_ok=True)
+            give(folder, user)
+        require_reachable(self.drive, user)
+
+    def start(self) -> None:
+        """Start the server and wait until it serves S3.
+
+        Raises:
+            ServerStartError: with the server's last words. Nothing is left running.
+        """
+        self.prepare()
+        is_new_port = self.port == 0
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self.port = self.port or free_port()
+            try:
+                self._start_once()
+            except ServerStartError as error:
+                if not is_new_port or attempt == START_ATTEMPTS or _UNFIT_PORT not in str(error):
+                    raise
+                self.port = 0
+            else:
+                return
+
+    def wait_until_ready(self) -> None:
+        """Until it serves S3, after a restart for example; ServerStartError when it does not come to that."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._is_ready():
+            if not self.is_running or time.monotonic() > deadline:
+                raise ServerStartError(f"MinIO in {self.directory} does not serve")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End the server in an orderly way."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End the server as `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def close(self) -> None:
+        """Stop, and remove what is temporary."""
+        self.kill() if self._is_temporary else self.stop()
+        self._folders.close()
+        if self._is_temporary:
+            self.directory = Path()
+
+    def _start_once(self) -> None:
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.directory),
+            "MINIO_ROOT_USER": self.user,
+            "MINIO_ROOT_PASSWORD": self.password,
+            "MINIO_BROWSER": "off",
+            # It refuses several drives on one disk otherwise.
+            "MINIO_CI_CD": "1",
+            "MINIO_UPDATE": "off",
+            **self.environment,
+        }
+        process = ServerProcess.start(
+            [self.program, "server", *map(str, self.drives), "--address", f"{self.host}:{self.port}", "--quiet"],
+            log_path=self.log_path,
+            environment=environment,
+            stop_signal=signal.SIGTERM,
+            user=server_user(),
+        )
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._is_ready():
+            if not process.is_running or time.monotonic() > deadline:
+                process.stop()
+                raise ServerStartError(f"MinIO did not start in {self.directory}: {process.log_tail()}")
+            time.sleep(0.01)
+        self._process = process
+
+    def _is_ready(self) -> bool:
+        """Whether S3 answers: health calls say yes some time before that."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+            try:
+                connection.request("GET", "/probe-of-a-test/x")
+                return connection.getresponse().status != _NOT_INITIALIZED
+            finally:
+                connection.close()
+        return False
