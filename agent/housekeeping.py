@@ -52,6 +52,7 @@ class Housekeeping:
         async with self._operations.recipe_lock:
             await self._settle(ImportPhase.STAGED, *_INTERRUPTED)
             await self._imports.drop_superseded()
+            await self._imports.tidy_app()
 
     async def run(self) -> None:
         """Tidy up, for ever."""

@@ -251,6 +251,18 @@ class Imports:
         transfer.entry = None
         return None
 
+    async def tidy_app(self) -> None:
+        """Put right what a killed agent left in the app outside any import; never fails."""
+        try:
+            await self._recipe.tidy()
+        except Exception as fault:
+            _log.warning(
+                "What an earlier agent may have left in the app could not be put right.",
+                action="tidy",
+                error=str(fault),
+                exc_info=not isinstance(fault, ServiceError),
+            )
+
     async def settle(self, transfer: Transfer, reason: ServiceError) -> None:
         """Bring an import to one side after a crash. May be repeated.
 

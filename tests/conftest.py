@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.redis_servers"]
+pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.redis_servers", "tests.fixtures.minio_servers"]

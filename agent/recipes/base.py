@@ -239,6 +239,12 @@ class Recipe(abc.ABC):
         """
         raise InvalidRequestError(f"The recipe {self.name} takes no fingerprints.")
 
+    async def tidy(self) -> None:  # noqa: B027  # most leave nothing but what a record names
+        """The agent starts: put right what a killed one left in the app outside any import, such as a pause.
+
+        The app may not run yet. A failure is logged and does not keep the agent from starting.
+        """
+
     async def close(self) -> None:  # noqa: B027  # most recipes hold nothing
         """Let go of what the recipe holds for its lifetime; the agent stops."""
 

@@ -13,6 +13,7 @@ from common.errors import InvalidRequestError
 ENTRY_POINT_GROUP = "mathison.data.recipes"
 
 RECIPES = {
+    "minio": "agent.recipes.minio:MinioRecipe",
     "postgresql": "agent.recipes.postgresql:PostgresqlRecipe",
     "redis": "agent.recipes.redis:RedisRecipe",
     "volume": "agent.recipes.volume:VolumeRecipe",

@@ -1,0 +1,79 @@
+"""Users and keys: whose they are after a move to a server with another root, and which buckets hold foreign ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import msgspec
+
+from agent.engines.minio import madmin
+from agent.engines.minio.client import Client, RefusedError
+from common.errors import ToolFailedError
+
+_ACCOUNTS = "iam-assets/svcaccts.json"
+_MAX_BYTES = 64 << 20
+
+
+class _Target(msgspec.Struct):
+    sourcebucket: str = ""
+
+
+async def buckets_with_remote_targets(client: Client) -> list[str]:
+    """Those whose settings hold the keys of another server, for replication."""
+    try:
+        answer = await client.admin("GET", "list-remote-targets", query={"bucket": "", "type": ""})
+        found = msgspec.convert(answer.json() or [], list[_Target])
+    except msgspec.ValidationError as failure:
+        raise ToolFailedError("MinIO's list of remote targets cannot be read.") from failure
+    return sorted({target.sourcebucket for target in found if target.sourcebucket})
+
+
+async def adopt(client: Client, *, previous_root: str) -> list[str]:
+    """Give the service accounts of a root of another name to this server's; their names.
+
+    Without this they have no rights. Importing them enables those that were disabled, so these are disabled again.
+
+    Raises:
+        RefusedError, ToolFailedError: it did not work.
+    """
+    root = client.account.user
+    exported = await client.admin("GET", "export-iam")
+    accounts = _service_accounts(exported.body)
+    orphans = {name: account for name, account in accounts.items() if account.get("parent") == previous_root}
+    if not orphans:
+        return []
+    for account in orphans.values():
+        account["parent"] = root
+        if isinstance(account.get("claims"), dict):
+            account["claims"]["parent"] = root
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_ACCOUNTS, json.dumps(orphans))
+    try:
+        await client.admin("PUT", "import-iam-v2", body=file.getvalue())
+    except RefusedError as failure:
+        if failure.status != 404:
+            raise
+        # Releases of before 2024.
+        await client.admin("PUT", "import-iam", body=file.getvalue())
+    for name, account in orphans.items():
+        if account.get("status") in ("off", "disabled"):
+            body = madmin.encrypt(client.account.password, json.dumps({"newStatus": "off"}).encode())
+            await client.admin("POST", "update-service-account", query={"accessKey": name}, body=body)
+    return sorted(orphans)
+
+
+def _service_accounts(exported: bytes) -> dict[str, dict[str, Any]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(exported)) as archive:
+            if _ACCOUNTS not in archive.namelist():
+                return {}
+            if archive.getinfo(_ACCOUNTS).file_size > _MAX_BYTES:
+                raise ToolFailedError("MinIO's list of service accounts is too long.")
+            found = json.loads(archive.read(_ACCOUNTS))
+            return {name: account for name, account in found.items() if isinstance(account, dict)}
+    except (zipfile.BadZipFile, ValueError, AttributeError) as failure:
+        raise ToolFailedError("MinIO's export of users cannot be read.") from failure

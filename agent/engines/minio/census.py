@@ -1,0 +1,306 @@
+"""What a drive's tree holds, counted from its `xl.meta`, with a fingerprint of each bucket.
+
+The fingerprint of a bucket is a sum, so it has no order: of a SHA-256 for each version, over its name, id, time in
+milliseconds, size, ETag and metadata. The ETag stands for the content: MinIO computes it when an object is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from agent.archives.members import printable
+from agent.archives.walking import Found, walk
+from agent.engines.minio import xlmeta
+from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, is_data_directory_name, system_roots
+from common.fingerprints import Fingerprint
+
+SCHEME = "minio/1"
+_DIRECTORY_MARK = "__XLDIR__"
+_MAX_META_BYTES = 256 << 20
+_NAMED = 5
+_SAMPLES = 4
+_SAMPLE_BYTES = 8 << 20
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Bucket(msgspec.Struct):
+    """What is in a bucket.
+
+    Attributes:
+        objects: keys with at least one version.
+        nested: of them, those below another object; a listing hides them.
+        fingerprint: lower-case hex.
+    """
+
+    objects: int = 0
+    versions: int = 0
+    markers: int = 0
+    bytes: int = 0
+    nested: int = 0
+    fingerprint: str = ""
+
+
+class Sample(msgspec.Struct):
+    """An object for a server to try.
+
+    Attributes:
+        path: of its directory, below the tree.
+        key: as clients call it.
+        size: of its newest version.
+    """
+
+    bucket: str
+    path: str
+    key: str
+    size: int
+    is_encrypted: bool = False
+
+
+class Tally(msgspec.Struct):
+    """What a tree holds.
+
+    Attributes:
+        header_version: the highest of any xl.meta.
+        encrypted: versions that need the server's KMS; `customer_encrypted`: those that need a caller's key.
+        damaged: versions whose data is not there, and xl.meta that cannot be read; the first of them by name.
+        strange: what is no part of a drive's data, a few by name.
+        expiring: buckets with rules that delete objects by their age.
+        samples: a few small objects, each of another kind.
+        is_complete: False when the time was up.
+    """
+
+    buckets: dict[str, Bucket] = {}
+    header_version: int = 0
+    encrypted: int = 0
+    customer_encrypted: int = 0
+    damaged: int = 0
+    damaged_names: list[str] = []
+    strange: list[str] = []
+    samples: list[Sample] = []
+    expiring: list[str] = []
+    has_config: bool = False
+    is_complete: bool = True
+
+    def total(self, name: str) -> int:
+        """A count of Bucket, of all buckets."""
+        return sum(int(getattr(bucket, name)) for bucket in self.buckets.values())
+
+    def counts(self) -> dict[str, int]:
+        """For headers and previews."""
+        return {
+            "buckets": len(self.buckets),
+            **{name: self.total(name) for name in ("objects", "versions", "markers", "bytes")},
+        }
+
+    def fingerprint(self) -> Fingerprint:
+        """Of all buckets; their settings, and users, are not in it."""
+        return Fingerprint(
+            scheme=SCHEME,
+            parts={
+                f"bucket {name}": f"{found.versions} versions, {found.bytes} bytes, {found.fingerprint}"
+                for name, found in self.buckets.items()
+            },
+        )
+
+
+class Census:
+    """Counts entries as a walk meets them.
+
+    Attributes:
+        tally: so far; the buckets' fingerprints are in it after `finish`.
+    """
+
+    def __init__(self, root: int) -> None:
+        """
+        Args:
+            root: descriptor of the tree.
+        """
+        self.tally = Tally()
+        self._root = root
+        self._sums: dict[str, int] = {}
+        self._above: list[tuple[str, bool]] = []
+        self._kinds: set[tuple[bool, bool, bool]] = set()
+
+    def meet(self, found: Found) -> None:
+        """Any entry of the tree but an xl.meta."""
+        top, _, rest = found.path.partition("/")
+        is_in_place = found.is_directory if not rest else True
+        if top == SYSTEM:
+            is_in_place = is_in_place and (
+                not rest or found.path.startswith(tuple(f"{root}/" for root in system_roots())) or _is_root(found.path)
+            )
+            self.tally.has_config = self.tally.has_config or found.path == f"{SYSTEM}/config"
+        elif is_bucket_name(top):
+            if not rest:
+                self.tally.buckets.setdefault(top, Bucket())
+        else:
+            is_in_place = False
+        if not is_in_place or not (found.is_directory or stat.S_ISREG(found.status.st_mode)):
+            self._note(self.tally.strange, found.path)
+
+    def add(self, found: Found, content: bytes) -> None:
+        """An xl.meta with its content."""
+        bucket, _, rest = found.path.partition("/")
+        try:
+            meta = xlmeta.read(content)
+        except ValueError:
+            self._damaged(found.path)
+            return
+        self.tally.header_version = max(self.tally.header_version, meta.header_version)
+        if bucket == SYSTEM:
+            self._settings(rest, content)
+            return
+        path = rest.removesuffix(f"/{META}")
+        key = f"{path.removesuffix(_DIRECTORY_MARK)}/" if path.endswith(_DIRECTORY_MARK) else path
+        counted = self.tally.buckets.setdefault(bucket, Bucket())
+        counted.objects += bool(meta.versions)
+        counted.nested += self._is_nested(bucket, path)
+        for version in meta.versions:
+            counted.versions += 1
+            counted.markers += version.is_marker
+            counted.bytes += version.size
+            self.tally.encrypted += version.encryption == "server"
+            self.tally.customer_encrypted += version.encryption == "customer"
+            self._sums[bucket] = self._sums.get(bucket, 0) + _number(bucket, key, version)
+            if not _has_parts(version, found.parent):
+                self._damaged(found.path)
+        if meta.versions:
+            self._sample(bucket, path, key, meta.versions)
+
+    def finish(self) -> Tally:
+        """All was met."""
+        for name, bucket in self.tally.buckets.items():
+            bucket.fingerprint = f"{self._sums.get(name, 0) % (1 << 256):064x}"
+        return self.tally
+
+    def _settings(self, path: str, content: bytes) -> None:
+        """A file of `.minio.sys`: which buckets have rules that delete objects by their age."""
+        kind, _, rest = path.partition("/")
+        if kind == "buckets" and rest.endswith(f"/.metadata.bin/{META}") and b"<Expiration>" in content:
+            self.tally.expiring.append(rest.partition("/")[0])
+
+    def _sample(self, bucket: str, path: str, key: str, versions: list[xlmeta.Version]) -> None:
+        newest = versions[0]
+        size = sum(version.size for version in versions)
+        is_plain = path == key and newest.encryption != "customer" and not newest.is_marker
+        kind = (bool(newest.parts), bool(newest.encryption), newest.is_compressed)
+        if is_plain and size <= _SAMPLE_BYTES and len(self._kinds) < _SAMPLES and kind not in self._kinds:
+            self._kinds.add(kind)
+            self.tally.samples.append(Sample(bucket, f"{bucket}/{path}", key, newest.size, bool(newest.encryption)))
+
+    def _is_nested(self, bucket: str, path: str) -> bool:
+        """Whether a directory above it is an object too."""
+        names = [bucket, *path.split("/")[:-1]]
+        common = 0
+        while common < min(len(names), len(self._above)) and self._above[common][0] == names[common]:
+            common += 1
+        del self._above[common:]
+        for depth in range(common, len(names)):
+            is_object = depth > 0 and _exists("/".join([*names[: depth + 1], META]), self._root)
+            self._above.append((names[depth], is_object))
+        return any(is_object for _, is_object in self._above)
+
+    def _damaged(self, path: str) -> None:
+        self.tally.damaged += 1
+        self._note(self.tally.damaged_names, path.removesuffix(f"/{META}"))
+
+    @staticmethod
+    def _note(names: list[str], path: str) -> None:
+        if len(names) < _NAMED:
+            names.append(printable(path))
+
+
+def count(root: int, *, seconds: float | None = None) -> Tally:
+    """Go through a tree.
+
+    Args:
+        seconds: most time to take; None: as long as it takes.
+    """
+    census = Census(root)
+    ends_at = None if seconds is None else time.monotonic() + seconds
+    for found in data_of(root):
+        if not is_meta(found):
+            census.meet(found)
+            continue
+        try:
+            census.add(found, read_meta(found))
+        except FileNotFoundError:
+            continue
+        if ends_at is not None and time.monotonic() > ends_at:
+            census.tally.is_complete = False
+            break
+    return census.finish()
+
+
+def data_of(root: int) -> Iterator[Found]:
+    """The entries of a tree, without those of `.minio.sys` that are not data."""
+    inside = tuple(system_roots())
+
+    def is_left_out(path: str, name: str) -> bool:
+        return path.startswith(f"{SYSTEM}/") and path.count("/") == 1 and path not in inside
+
+    return walk(root, is_left_out=is_left_out)
+
+
+def is_meta(found: Found) -> bool:
+    """Whether it is an object's xl.meta."""
+    return found.name == META and stat.S_ISREG(found.status.st_mode)
+
+
+def read_meta(found: Found) -> bytes:
+    """The content of an xl.meta; one that is absurdly long is cut, and so damaged."""
+    descriptor = os.open(found.name, _FILE, dir_fd=found.parent)
+    with open(descriptor, "rb", buffering=0) as file:
+        content = file.read(found.status.st_size + 1 if found.status.st_size < _MAX_META_BYTES else 1)
+        while found.status.st_size < _MAX_META_BYTES and (more := file.read(1 << 20)):
+            content += more
+        return content
+
+
+def _number(bucket: str, key: str, version: xlmeta.Version) -> int:
+    metadata = sorted((name.lower(), value) for name, value in version.metadata.items())
+    fields = [
+        bucket,
+        key,
+        version.id,
+        "marker" if version.is_marker else "object",
+        str(version.modified_ns // 1_000_000),
+        str(version.size),
+        version.etag,
+        *(part for pair in metadata for part in pair),
+    ]
+    raw = b"".join(
+        b"%d:%b" % (len(field), field) for field in (text.encode(errors="surrogateescape") for text in fields)
+    )
+    return int.from_bytes(hashlib.sha256(raw).digest(), "big")
+
+
+def _has_parts(version: xlmeta.Version, parent: int) -> bool:
+    if not version.data_directory:
+        return True
+    for number, size in version.parts:
+        try:
+            status = os.stat(f"{version.data_directory}/part.{number}", dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return False
+        if status.st_size < size or not is_data_directory_name(version.data_directory):
+            return False
+    return bool(version.parts)
+
+
+def _exists(path: str, root: int) -> bool:
+    try:
+        os.stat(path, dir_fd=root, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _is_root(path: str) -> bool:
+    return path in system_roots()

@@ -1,0 +1,233 @@
+"""A drive's data exchanged for another's, entirely or not at all, whatever ends us in between.
+
+A drive is a mount point, so its entries are exchanged one by one: each bucket's directory and two of `.minio.sys`. A
+journal beside them says which; an entry is done when the inode at its place is the one that it should be, so finishing
+an interrupted exchange is doing it again. The server is frozen meanwhile, since a client could see a mixture.
+
+As in `agent.engines.swapping` there are two sides; the one that is not in place lies in `<key>/new` of the staging
+area.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from agent.engines.filesystem import DIRECTORY, sync_filesystem
+from agent.engines.minio.layout import CONFIG, SYSTEM, data_roots
+from agent.engines.swapping import Side
+from common.errors import InternalError, ToolFailedError
+from common.seals import RESERVED_DIRECTORY
+
+_JOURNAL = "exchange.json"
+_EXCHANGE, _NO_REPLACE = 2, 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class HalfWayError(Exception):
+    """An exchange failed and could not be taken back; `recover` finishes it, now or later. Never an answer."""
+
+
+class _Entry(msgspec.Struct):
+    """A path below the drive, the inode that lies there before, and the one after; None: nothing."""
+
+    path: str
+    before: int | None
+    after: int | None
+
+
+class _Journal(msgspec.Struct):
+    target: str = Side.PREVIOUS.value
+    is_done: bool = True
+    entries: list[_Entry] = []
+
+
+class Exchange:
+    """The exchange of one import, in `<drive>/.mathison-data/<key>`. All calls block."""
+
+    def __init__(self, drive: Path, key: str) -> None:
+        self._drive = drive
+        self._area = drive / RESERVED_DIRECTORY / key
+        self._other = self._area / Side.IMPORTED.value
+
+    @property
+    def other(self) -> Path:
+        """The data that is not in place."""
+        return self._other
+
+    def is_prepared(self) -> bool:
+        """Whether there is anything to exchange; False when it was never staged, or dropped."""
+        return self._area.is_dir()
+
+    def is_unfinished(self) -> bool:
+        """Whether `recover` has something to do."""
+        return self.is_prepared() and not self._read().is_done
+
+    def side(self) -> Side:
+        """Whose data is in place; while it is unfinished, whose is coming."""
+        return Side(self._read().target) if self.is_prepared() else Side.PREVIOUS
+
+    def prepare(self) -> None:
+        """Make what was staged durable; before the freeze, since it may take long.
+
+        Raises:
+            ToolFailedError: the storage fails.
+        """
+        try:
+            with _opened(self._drive) as drive:
+                sync_filesystem(drive)
+            (self._other / SYSTEM).mkdir(exist_ok=True)
+        except OSError as failure:
+            raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
+
+    def bring(self, target: Side) -> int:
+        """Put a side's data in place, the server frozen; how many entries were exchanged. Repeating changes nothing.
+
+        Raises:
+            ToolFailedError: the file system refused; the data is as it was.
+            HalfWayError: that too could not be brought about.
+        """
+        journal = self._read()
+        if not journal.is_done:
+            raise InternalError("An earlier exchange of this import was interrupted and not finished yet.")
+        if Side(journal.target) is target:
+            return 0
+        try:
+            (self._other / SYSTEM).mkdir(exist_ok=True)
+            journal = _Journal(target=target.value, is_done=False, entries=self._plan())
+            self._write(journal)
+            self._apply(journal)
+        except OSError as failure:
+            self._take_back(journal)
+            raise ToolFailedError(
+                f"The data on the drive could not be exchanged: {failure.strerror}; it is as it was."
+            ) from failure
+        return len(journal.entries)
+
+    def recover(self) -> Side:
+        """Finish what was interrupted and say whose data is in place. Repeating it changes nothing.
+
+        Raises:
+            ToolFailedError: the file system refuses; to be tried again.
+        """
+        journal = self._read()
+        if not journal.is_done:
+            try:
+                self._apply(journal)
+            except OSError as failure:
+                raise ToolFailedError(
+                    f"An interrupted exchange on the drive could not be finished: {failure.strerror}."
+                ) from failure
+        return Side(journal.target)
+
+    def _plan(self) -> list[_Entry]:
+        paths = dict.fromkeys([*data_roots(self._drive), *data_roots(self._other)])
+        if not (self._other / CONFIG).is_dir():
+            # The import keeps the server's users and configuration.
+            paths.pop(CONFIG, None)
+        return [_Entry(path, _inode(self._drive / path), _inode(self._other / path)) for path in paths]
+
+    def _apply(self, journal: _Journal) -> None:
+        for entry in journal.entries:
+            live, other = self._drive / entry.path, self._other / entry.path
+            if _inode(live) == entry.after:
+                continue
+            if _aside(other).exists():
+                _exchange_by_three(live, other)
+            elif entry.after is None:
+                _rename(live, other, _NO_REPLACE)
+            elif _inode(live) is None:
+                _rename(other, live, _NO_REPLACE)
+            else:
+                _exchange(live, other)
+        for directory in (self._drive, self._drive / SYSTEM, self._other, self._other / SYSTEM):
+            with _opened(directory) as opened:
+                os.fsync(opened)
+        journal.is_done = True
+        self._write(journal)
+
+    def _take_back(self, journal: _Journal) -> None:
+        back = _Journal(
+            target=Side(journal.target).other.value,
+            is_done=False,
+            entries=[_Entry(entry.path, entry.after, entry.before) for entry in journal.entries],
+        )
+        try:
+            self._write(back)
+            self._apply(back)
+        except OSError as failure:
+            raise HalfWayError from failure
+
+    def _read(self) -> _Journal:
+        try:
+            return msgspec.json.decode((self._area / _JOURNAL).read_bytes(), type=_Journal)
+        except FileNotFoundError:
+            # Nothing was exchanged yet.
+            return _Journal()
+        except (OSError, ValueError) as failure:
+            raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read.") from failure
+
+    def _write(self, journal: _Journal) -> None:
+        temporary = self._area / f"{_JOURNAL}.new"
+        with temporary.open("wb") as file:
+            file.write(json.dumps(msgspec.to_builtins(journal)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._area / _JOURNAL)
+        with _opened(self._area) as area:
+            os.fsync(area)
+
+
+def _exchange(live: Path, other: Path) -> None:
+    try:
+        _rename(live, other, _EXCHANGE)
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        _exchange_by_three(live, other)
+
+
+def _exchange_by_three(live: Path, other: Path) -> None:
+    """Where the file system knows no exchange: through a third name, which says how far it got."""
+    aside = _aside(other)
+    if not aside.exists():
+        other.rename(aside)
+    if _inode(live) is not None:
+        live.rename(other)
+    aside.rename(live)
+
+
+def _aside(other: Path) -> Path:
+    return other.with_name(f"{other.name}.aside")
+
+
+def _rename(source: Path, target: Path, flags: int) -> None:
+    if _libc.renameat2(-100, os.fsencode(source), -100, os.fsencode(target), flags):
+        number = ctypes.get_errno()
+        if flags == _NO_REPLACE and number in (errno.EINVAL, errno.ENOSYS) and _inode(target) is None:
+            source.rename(target)
+            return
+        raise OSError(number, os.strerror(number), str(source))
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

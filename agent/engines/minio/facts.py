@@ -1,0 +1,104 @@
+"""What the server is, and whether the drive that the agent sees is its drive."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.engines.minio.client import Client, RefusedError
+from common.errors import AppUnavailableError, ToolFailedError
+
+SINGLE_DRIVE = "xl-single"
+PORTABLE_HINT = "Use the portable format, `?format=s3`."
+
+
+class _Drive(msgspec.Struct):
+    path: str = ""
+
+
+class _Server(msgspec.Struct):
+    version: str = ""
+    uptime: int = 0
+    drives: list[_Drive] = []
+
+
+class _Info(msgspec.Struct, rename={"deployment_id": "deploymentID"}):
+    deployment_id: str = ""
+    servers: list[_Server] = []
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A server as it is now.
+
+    Attributes:
+        version: for example "2025-04-22T22:12:26Z"; "DEVELOPMENT.GOGET" for one that was built from source.
+        uptime_seconds: whole ones.
+        kms: the name of its default key; empty: it has no KMS.
+    """
+
+    version: str
+    deployment_id: str
+    uptime_seconds: int
+    servers: int
+    drives: int
+    kms: str
+
+
+async def look(client: Client, *, seconds: float = 10.0) -> Facts:
+    """Ask the server.
+
+    Raises:
+        AppUnavailableError: it does not answer, or not to the agent's credentials.
+        ToolFailedError: what it answers is not what MinIO answers.
+    """
+    try:
+        info = msgspec.convert((await client.admin("GET", "info", seconds=seconds)).json(), _Info)
+    except msgspec.ValidationError as failure:
+        raise ToolFailedError(f"What answers at {client.account.url} is not MinIO.") from failure
+    except RefusedError as failure:
+        raise AppUnavailableError(
+            f"What answers at {client.account.url} has no admin API of MinIO: {failure.text}."
+        ) from failure
+    return Facts(
+        version=info.servers[0].version if info.servers else "",
+        deployment_id=info.deployment_id,
+        uptime_seconds=info.servers[0].uptime if info.servers else 0,
+        servers=len(info.servers),
+        drives=sum(len(server.drives) for server in info.servers),
+        kms=await _kms(client, seconds=seconds),
+    )
+
+
+def drive_obstacle(facts: Facts, drive: Path) -> str:
+    """Why the drive cannot be read or exchanged as it is; empty when it can."""
+    if facts.servers != 1 or facts.drives != 1:
+        return (
+            f"The server has {facts.drives} drives on {facts.servers} servers; only the content of a single drive can "
+            "be read and exchanged as a whole."
+        )
+    try:
+        found = json.loads((drive / ".minio.sys" / "format.json").read_bytes())
+        kind, deployment_id = found["format"], found["id"]
+    except OSError as failure:
+        return f"The directory {drive} cannot be read as a drive of MinIO: {failure.strerror}."
+    except (ValueError, KeyError, TypeError):
+        return f"The directory {drive} is not a drive of MinIO: its format.json cannot be read."
+    if kind != SINGLE_DRIVE:
+        return f"The drive {drive} is one of several ({kind}); only a single drive can be exchanged as a whole."
+    if deployment_id != facts.deployment_id:
+        return f"The drive {drive} is not the server's: its deployment id is {deployment_id}."
+    return ""
+
+
+async def _kms(client: Client, *, seconds: float) -> str:
+    try:
+        status = (await client.admin("POST", "kms/status", seconds=seconds)).json()
+    except RefusedError:
+        # 501: none is configured.
+        return ""
+    name = status.get("default-key-id") if isinstance(status, dict) else None
+    return str(name or "unnamed")

@@ -1,0 +1,200 @@
+"""An upload unpacked beside a drive's data, looked through, and compared with what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from agent.archives.extractor_child import Report
+from agent.engines import tree
+from agent.engines.filesystem import usual_owner
+from agent.engines.minio import xlmeta
+from agent.engines.minio.census import Tally
+from agent.engines.minio.census_child import count_in_jail
+from agent.engines.minio.exporting import kms_fingerprint
+from agent.engines.minio.facts import PORTABLE_HINT, Facts
+from agent.engines.minio.layout import CONFIG, META, SYSTEM
+from agent.engines.minio.sealing import open_sealed
+from agent.engines.minio.settings import MinioSettings
+from agent.limits import Limits
+from common.errors import (
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ArchiveWrongKindError,
+)
+from common.headers import ArchiveHeader
+
+SPARE_ROOM = 0.1
+"""Of an archive's size, kept free beside it: MinIO itself stops when its drive is full."""
+_RELEASE = re.compile(r"\d{4}-\d\d-\d\dT")
+
+
+async def unpack(
+    chunks: AsyncIterator[bytes],
+    area: tree.StagingArea,
+    settings: MinioSettings,
+    *,
+    limits: Limits,
+    work_directory: Path,
+    keep_users: bool,
+) -> tuple[Report, Tally]:
+    """Unpack an archive into a staging area, open what is sealed in it, and count it.
+
+    Raises:
+        ArchiveError: the archive's fault, by class.
+        LimitExceededError, NoSpaceError, ToolFailedError: as `tree.unpack`.
+    """
+    drive = Path(settings.directory)
+    owner = await asyncio.to_thread(usual_owner, drive)
+    orders = tree.Orders(
+        recipe="minio",
+        limits=limits,
+        owner=owner,
+        default_owner=owner,
+        inside=drive,
+        work_directory=work_directory,
+    )
+    report = await tree.unpack(area, chunks, orders, is_zip=False)
+    if report.extracted.symlinks or report.extracted.hard_links:
+        raise ArchiveRefusedError("The archive holds links; a drive of MinIO has none.")
+    await asyncio.to_thread(_leave_out, area.new, keep_users)
+    await asyncio.to_thread(open_sealed, area.new, settings.open_passphrases())
+    tally = await count_in_jail(area.new)
+    _require_drive(report, tally)
+    return report, tally
+
+
+def require_compatible(
+    header: ArchiveHeader | None, tally: Tally, facts: Facts, settings: MinioSettings, *, newest_header: int
+) -> None:
+    """Refuse what this server could not read, by what archive and server say of themselves.
+
+    Args:
+        newest_header: version of the xl.meta that this server writes.
+    Raises:
+        ArchiveIncompatibleError: naming what is in the way; nothing was changed.
+    """
+    if tally.header_version > newest_header:
+        raise ArchiveIncompatibleError(
+            f"The archive is of a newer MinIO{release_of(header)}; this server ({facts.version}) cannot read it: "
+            f"its objects are of header version {tally.header_version}, this server's of {newest_header}.",
+            next_step=f"Upgrade this server first. {PORTABLE_HINT}",
+        )
+    kms = header.details.get("kms", "") if header else ""
+    if not kms and not tally.encrypted:
+        return
+    if not facts.kms:
+        raise ArchiveIncompatibleError(
+            "The archive is encrypted with a KMS key, and this server has no KMS; nothing was changed.",
+            next_step=f"Start this server with the other's MINIO_KMS_SECRET_KEY. {PORTABLE_HINT}",
+        )
+    theirs = header.details.get("kms_fingerprint", "") if header else ""
+    ours = kms_fingerprint(settings.kms_key())
+    if (theirs and ours and theirs != ours) or (kms and kms != facts.kms):
+        raise ArchiveIncompatibleError(
+            "The archive is encrypted with another KMS key; nothing was changed.",
+            next_step=f"Start this server with the other's MINIO_KMS_SECRET_KEY. {PORTABLE_HINT}",
+        )
+
+
+def release_of(header: ArchiveHeader | None) -> str:
+    """ " (2025-04-22T22:12:26Z)", or nothing where the archive does not say."""
+    version = header.engine_version if header else ""
+    return f" ({version})" if _RELEASE.match(version) else ""
+
+
+def written_header_version(drive: Path) -> int:
+    """The version of the xl.meta that a server writes: of the configuration that it wrote when it started."""
+    newest = 0
+    for path in (drive / CONFIG).rglob(META):
+        try:
+            newest = max(newest, xlmeta.header_version(path.read_bytes()))
+        except (OSError, ValueError):
+            continue
+    return newest
+
+
+def needed_bytes(stored_bytes: int) -> int:
+    """Room that an archive takes beside what is there."""
+    return int(stored_bytes * (1 + SPARE_ROOM))
+
+
+def changes(now: Tally, after: Tally, *, keeps_users: bool) -> tuple[str, ...]:
+    """Sentences about what an import would change."""
+    found = []
+    both = sorted(now.buckets.keys() & after.buckets.keys())
+    for text, names in (
+        ("comes", sorted(after.buckets.keys() - now.buckets.keys())),
+        ("goes", sorted(now.buckets.keys() - after.buckets.keys())),
+    ):
+        side = after if text == "comes" else now
+        found += [f"Bucket {name} {text}, with {side.buckets[name].versions} versions." for name in names]
+    for name in both:
+        old, new = now.buckets[name], after.buckets[name]
+        if old.fingerprint == new.fingerprint and now.is_complete:
+            continue
+        found.append(f"Bucket {name} changes: {old.versions} versions become {new.versions}.")
+    if not found:
+        found.append("All buckets hold the same versions as now.")
+    found.append(
+        "Users, policies and the server's configuration stay as they are."
+        if keeps_users
+        else "Users, policies, service accounts and the server's configuration become the archive's."
+    )
+    return tuple(found)
+
+
+def warnings(header: ArchiveHeader | None, tally: Tally, *, root_user: str, keeps_users: bool) -> tuple[str, ...]:
+    """What a person should know before an import."""
+    found = ["MinIO restarts itself: calls fail for about a second, and uploads on their way are cut off."]
+    if tally.expiring:
+        names = ", ".join(tally.expiring[:5])
+        found.append(
+            f"The buckets {names} delete objects by their age, which is that of the originals: MinIO's scanner may "
+            "delete what was just imported."
+        )
+    if tally.damaged:
+        found.append(
+            f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
+        )
+    if nested := tally.total("nested"):
+        found.append(f"{nested} objects lie below other objects; they are imported, and no listing shows them.")
+    previous = header.details.get("root_user", "") if header else ""
+    if previous and previous != root_user and not keeps_users:
+        found.append("The service accounts of the other server's root become this root's.")
+    return tuple(found)
+
+
+def _require_drive(report: Report, tally: Tally) -> None:
+    """Whether what was unpacked is a drive's data, and whole."""
+    if tally.strange:
+        raise ArchiveWrongKindError(
+            f"The archive is not one of a MinIO drive: {', '.join(tally.strange)} does not belong there.",
+            next_step="Import an export of a MinIO app.",
+        )
+    if not tally.buckets and not tally.has_config and report.header is None:
+        raise ArchiveWrongKindError("The archive holds no buckets; an import would leave the app without data.")
+    if tally.damaged and report.header is None:
+        raise ArchiveDamagedError(
+            f"{tally.damaged} versions in the archive are damaged: {', '.join(tally.damaged_names)}.",
+            next_step="Copies of a running drive come out so. Export with this program, or stop MinIO for the copy.",
+        )
+
+
+def _leave_out(new: Path, keep_users: bool) -> None:
+    """Drop what is the target's own, in archives that were made by hand, and its users where they are to stay."""
+    system = new / SYSTEM
+    if system.is_symlink() or not system.is_dir():
+        return
+    for name in os.listdir(system):
+        if name not in ("buckets", "config") or (name == "config" and keep_users):
+            path = system / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -1,0 +1,57 @@
+"""What lies where on a drive, and what of it is the app's data."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from agent.archives.members import KEPT_NAMES
+
+SYSTEM = ".minio.sys"
+SYSTEM_DATA = ("buckets", "config")
+"""Of `.minio.sys`: bucket metadata; users, policies and the server's configuration. The rest is the drive's identity
+(format.json, pool.bin) and what is on its way (tmp, multipart)."""
+CONFIG = f"{SYSTEM}/config"
+BUCKETS = f"{SYSTEM}/buckets"
+META = "xl.meta"
+TRANSIENT = frozenset(
+    {
+        ".metacache",
+        ".heal",
+        ".healing.bin",
+        ".bloomcycle.bin",
+        ".usage.json",
+        ".usage.json.bkp",
+        ".usage-cache.bin",
+        ".usage-cache.bin.bkp",
+        ".background-heal.json",
+        ".tracker.bin",
+    }
+)
+"""Names that MinIO makes again by itself, anywhere below `.minio.sys`."""
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_RESERVED = ("minio",)
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def is_bucket_name(name: str) -> bool:
+    """Whether MinIO takes it: a directory of another name at the top of a drive is invisible to it."""
+    return bool(_BUCKET.fullmatch(name)) and ".." not in name and name not in _RESERVED
+
+
+def is_data_directory_name(name: str) -> bool:
+    """Whether it may hold an object's parts: a UUID."""
+    return bool(_UUID.fullmatch(name))
+
+
+def data_roots(drive: Path) -> list[str]:
+    """Paths below a drive that are the app's data: its buckets, and two directories of `.minio.sys`."""
+    names = [entry.name for entry in os.scandir(drive) if entry.is_dir(follow_symlinks=False)]
+    buckets = sorted(name for name in names if name not in KEPT_NAMES and is_bucket_name(name))
+    return [*buckets, *(path for path in system_roots() if (drive / path).is_dir())]
+
+
+def system_roots() -> list[str]:
+    """The part of `.minio.sys` that is data."""
+    return [f"{SYSTEM}/{name}" for name in SYSTEM_DATA]

@@ -1,0 +1,67 @@
+"""MinIO told to restart itself, and waited for: it keeps users and the settings of buckets in memory.
+
+It replaces its own process (execve), so it stays the same for whoever supervises it. Its health calls say yes before it
+serves, and the old process answers on for a moment: it has restarted when its connections broke or it is younger than
+it should be, and it is ready when S3 answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+
+from agent.engines.minio.client import Client
+from agent.engines.minio.facts import look
+from common.errors import AppUnavailableError, ToolFailedError
+
+_TOLD_AGAIN_SECONDS = 15.0
+_POLL_SECONDS = 0.02
+_CALL_SECONDS = 5.0
+_DOUBT_SECONDS = 1.5
+
+
+async def restart(client: Client, *, within_seconds: float = 90.0) -> None:
+    """Restart the server, which must not be frozen; returns when it serves again.
+
+    Raises:
+        AppUnavailableError: it does not answer before that.
+        ToolFailedError: it does not come back in time.
+    """
+    before = await look(client)
+    began_at = told_at = time.monotonic()
+    await _tell(client)
+    is_restarted = False
+    while time.monotonic() - began_at < within_seconds:
+        await asyncio.sleep(_POLL_SECONDS)
+        try:
+            now = await look(client, seconds=_CALL_SECONDS)
+            elapsed = time.monotonic() - began_at
+            is_restarted |= now.uptime_seconds + _DOUBT_SECONDS < before.uptime_seconds + elapsed - 1
+            if is_restarted:
+                await client.call("GET", path="/", seconds=_CALL_SECONDS)
+                return
+        except AppUnavailableError as failure:
+            is_restarted |= isinstance(failure.__cause__, aiohttp.ClientConnectionError | OSError) and not isinstance(
+                failure.__cause__, TimeoutError
+            )
+        except ToolFailedError:
+            # It is coming up.
+            continue
+        if not is_restarted and time.monotonic() - told_at > _TOLD_AGAIN_SECONDS:
+            told_at = time.monotonic()
+            await _tell(client)
+    raise ToolFailedError(
+        f"MinIO did not serve again within {within_seconds:.0f} seconds of being told to restart.",
+        next_step="See its log.",
+    )
+
+
+async def _tell(client: Client) -> None:
+    try:
+        await client.admin("POST", "service", query={"action": "restart"})
+    except AppUnavailableError as failure:
+        # It may end before its answer has left.
+        if not isinstance(failure.__cause__, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
+            raise

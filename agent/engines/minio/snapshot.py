@@ -1,0 +1,300 @@
+"""A drive's data as of one moment, as a tree beside it: hard links of parts, copies of what MinIO rewrites in place.
+
+Two passes. The first goes through the drive while clients write, and may see anything. The second runs while the server
+is frozen and looks only at what has changed since the first began, which two calls of stat tell for each object. So a
+freeze lasts some microseconds for each object, whatever its size.
+
+What may be linked: `part.N` is never changed, only replaced. `xl.meta` is rewritten in place by deletes of many
+objects. Uploads that had begun go on during the freeze, so a directory is looked at until it holds still, its `xl.meta`
+first: data is in its place before the `xl.meta` that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from agent.engines.filesystem import DIRECTORY, remove_tree
+from agent.engines.minio.layout import META, SYSTEM, TRANSIENT, data_roots, is_data_directory_name
+from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
+from common.seals import RESERVED_DIRECTORY
+
+PREFIX = "export-"
+_MARGIN_NS = 2_000_000_000
+"""File systems note times in ticks; what changed shortly before the first pass counts as changed since."""
+_ATTEMPTS = 100
+_ROOM_CHECKED_EVERY = 4096
+_COPIED = META.encode()
+_SYSTEM = f"{SYSTEM}/".encode()
+_TRANSIENT = frozenset(name.encode() for name in TRANSIENT)
+
+
+class Snapshot:
+    """Calls in order: `first_pass`, `second_pass`, any reading of `directory`, `remove`. All block.
+
+    Attributes:
+        directory: holds the tree, laid out as a drive.
+        files, bytes: what the tree has, about; growing.
+        seen: directories that were looked at again in the second pass.
+    """
+
+    def __init__(self, drive: Path, key: str, *, work_directory: Path, free_bytes: int) -> None:
+        """
+        Args:
+            free_bytes: room to leave on the drive, which MinIO needs too.
+        """
+        self._drive = drive
+        self._area = drive / RESERVED_DIRECTORY / f"{PREFIX}{key}"
+        self.directory = self._area / "snapshot"
+        self.files = 0
+        self.bytes = 0
+        self.seen = 0
+        self._free_bytes = free_bytes
+        self._work_directory = work_directory
+        self._listed: IO[bytes] | None = None
+        self._since_ns = 0
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Have a pass in another thread end with an error."""
+        self._is_stopped = True
+
+    def first_pass(self) -> None:
+        """Everything, while it changes.
+
+        Raises:
+            SourceUnreadableError: something may not be read, or the drive does not allow links.
+            NoSpaceError: the copies would leave too little room.
+        """
+        self._listed = tempfile.TemporaryFile(dir=self._work_directory)  # noqa: SIM115  # closed by `remove`
+        with _explained():
+            self._area.mkdir(parents=True, mode=0o700)
+            # Times are the drive's own.
+            self._since_ns = self._area.stat().st_mtime_ns - _MARGIN_NS
+            (self.directory / SYSTEM).mkdir(parents=True)
+            for root in data_roots(self._drive):
+                self._take_all(root.encode())
+
+    def second_pass(self) -> None:
+        """What has changed since, while the server is frozen; raises as `first_pass`."""
+        if self._listed is None:
+            raise RuntimeError("the first pass has not been")
+        with _explained():
+            roots = data_roots(self._drive)
+            for gone in set(data_roots(self.directory)) - set(roots):
+                shutil.rmtree(self.directory / gone)
+            for path in self._paths():
+                self._look_again(path)
+            for root in roots:
+                if not (self.directory / root).is_dir():
+                    self._take_all(root.encode())
+
+    def remove(self) -> None:
+        """Delete the tree; what is not there is fine."""
+        if self._listed is not None:
+            self._listed.close()
+            self._listed = None
+        remove_snapshots(self._drive, name=self._area.name)
+
+    def _paths(self) -> Iterator[bytes]:
+        """The directories of the first pass; what the second adds is up to date."""
+        listed = self._listed
+        if listed is None:
+            return
+        listed.flush()
+        ends_at = listed.tell()
+        listed.seek(0)
+        with open(os.dup(listed.fileno()), "rb", buffering=1 << 20) as reader:
+            held = b""
+            left = ends_at
+            while left and (piece := reader.read(min(1 << 20, left))):
+                left -= len(piece)
+                *whole, held = (held + piece).split(b"\0")
+                yield from whole
+        listed.seek(0, os.SEEK_END)
+
+    def _look_again(self, path: bytes) -> None:
+        live = os.path.join(os.fsencode(self._drive), path)
+        try:
+            if os.stat(live).st_mtime_ns < self._since_ns:
+                try:
+                    if os.stat(live + b"/xl.meta").st_mtime_ns < self._since_ns:
+                        return
+                except FileNotFoundError:
+                    return
+        except (FileNotFoundError, NotADirectoryError):
+            # Its parent has changed too, and was or will be looked at.
+            shutil.rmtree(self._copy_of(path), ignore_errors=True)
+            return
+        if not os.path.isdir(self._copy_of(path)):
+            # Gone with a parent that was looked at already, or made again since: that one took it.
+            return
+        self.seen += 1
+        for new in self._take(path):
+            self._take_all(new)
+
+    def _take_all(self, path: bytes) -> None:
+        todo = [path]
+        while todo:
+            todo.extend(self._take(todo.pop()))
+
+    def _take(self, path: bytes) -> list[bytes]:
+        """Bring one directory of the tree up to date; the directories below it that are new in the tree."""
+        for _ in range(_ATTEMPTS):
+            if self._is_stopped:
+                raise ToolFailedError("The snapshot was stopped.")
+            try:
+                if (new := self._take_once(path)) is not None:
+                    return new
+            except (FileNotFoundError, NotADirectoryError):
+                if not os.path.isdir(os.path.join(os.fsencode(self._drive), path)):
+                    shutil.rmtree(self._copy_of(path), ignore_errors=True)
+                    return []
+        raise SourceUnreadableError(
+            f"{os.fsdecode(path)!r} on the drive changes all the time.", next_step="Try again when it is less busy."
+        )
+
+    def _take_once(self, path: bytes) -> list[bytes] | None:
+        live, copy = os.path.join(os.fsencode(self._drive), path), self._copy_of(path)
+        is_new = _made(copy)
+        before = _identity(live + b"/xl.meta")
+        if before is not None:
+            self._copy(live + b"/xl.meta", copy + b"/xl.meta")
+        directories, files = _entries(live, is_system=path.startswith(_SYSTEM))
+        if not is_new:
+            _remove_others(copy, {*directories, *files})
+        for name in files:
+            if not name.startswith(_COPIED):
+                self._link(live + b"/" + name, copy + b"/" + name, is_new=is_new)
+            elif name != _COPIED:
+                self._copy(live + b"/" + name, copy + b"/" + name)
+        if _identity(live + b"/xl.meta") != before:
+            return None
+        if not _is_data(path, directories, files):
+            self._list(path)
+        below = [path + b"/" + name for name in directories]
+        return below if is_new else [found for found in below if not os.path.isdir(self._copy_of(found))]
+
+    def _link(self, live: bytes, copy: bytes, *, is_new: bool) -> None:
+        try:
+            os.link(live, copy, follow_symlinks=False)
+        except FileExistsError:
+            if os.path.samefile(live, copy):
+                return
+            os.unlink(copy)
+            os.link(live, copy, follow_symlinks=False)
+        self._count(os.stat(copy).st_size)
+
+    def _copy(self, live: bytes, copy: bytes) -> None:
+        with open(live, "rb", buffering=0) as source, open(copy, "wb", buffering=0) as target:
+            status = os.fstat(source.fileno())
+            while piece := source.read(1 << 20):
+                target.write(piece)
+            os.utime(target.fileno(), ns=(status.st_mtime_ns, status.st_mtime_ns))
+            os.fchmod(target.fileno(), status.st_mode & 0o777)
+            with contextlib.suppress(PermissionError):
+                os.fchown(target.fileno(), status.st_uid, status.st_gid)
+        self._count(status.st_size)
+
+    def _count(self, size: int) -> None:
+        self.files += 1
+        self.bytes += size
+        if self.files % _ROOM_CHECKED_EVERY == 0:
+            status = os.statvfs(self._drive)
+            if status.f_bavail * status.f_frsize < self._free_bytes:
+                raise NoSpaceError(
+                    f"The snapshot would leave less than {self._free_bytes} bytes on the drive.",
+                    next_step="Make room on the drive, or use the portable format, `?format=s3`, which needs none.",
+                )
+
+    def _list(self, path: bytes) -> None:
+        if self._listed is not None:
+            self._listed.write(path + b"\0")
+
+    def _copy_of(self, path: bytes) -> bytes:
+        return os.path.join(os.fsencode(self.directory), path)
+
+
+def remove_snapshots(drive: Path, *, name: str = "") -> None:
+    """Delete what exports left on a drive, all or one; what is not there is fine.
+
+    Raises:
+        ToolFailedError: something could not be deleted.
+    """
+    try:
+        reserved = os.open(drive / RESERVED_DIRECTORY, DIRECTORY)
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        raise ToolFailedError(f"{drive / RESERVED_DIRECTORY} cannot be opened: {failure.strerror}.") from failure
+    try:
+        for found in [name] if name else [entry for entry in os.listdir(reserved) if entry.startswith(PREFIX)]:
+            remove_tree(found, parent=reserved)
+        # Not empty: an import has something in it.
+        with contextlib.suppress(OSError):
+            os.rmdir(drive / RESERVED_DIRECTORY)
+    except OSError as failure:
+        raise ToolFailedError(f"A snapshot on the drive could not be deleted: {failure.strerror}.") from failure
+    finally:
+        os.close(reserved)
+
+
+def _entries(live: bytes, *, is_system: bool) -> tuple[list[bytes], list[bytes]]:
+    directories, files = [], []
+    with os.scandir(live) as entries:
+        for entry in entries:
+            if is_system and entry.name in _TRANSIENT:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                files.append(entry.name)
+    return directories, files
+
+
+def _is_data(path: bytes, directories: list[bytes], files: list[bytes]) -> bool:
+    """Whether it holds the parts of one version: nothing in it ever changes."""
+    name = os.path.basename(path).decode(errors="replace")
+    is_full = bool(files) and not directories and all(file.startswith(b"part.") for file in files)
+    return is_full and is_data_directory_name(name)
+
+
+def _made(directory: bytes) -> bool:
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _identity(path: bytes) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _remove_others(directory: bytes, names: set[bytes]) -> None:
+    for name in os.listdir(directory):
+        if name not in names:
+            path = directory + b"/" + name
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        name = os.fsdecode(failure.filename) if failure.filename else "the drive"
+        raise SourceUnreadableError(
+            f"A snapshot of the drive could not be taken: {name!r}: {failure.strerror}.",
+            next_step="The agent has to run under MinIO's uid or as root, and the drive has to allow hard links; "
+            "otherwise use the portable format, `?format=s3`.",
+        ) from failure

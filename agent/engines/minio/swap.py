@@ -1,0 +1,102 @@
+"""One side's data brought in place under a running server: exchanged while frozen, restarted, checked, or put back.
+
+In this order, whatever fails: unfreeze before the restart, or the server answers calls that wait with a false 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from agent.engines.minio.census import Sample
+from agent.engines.minio.client import BYPASS, Client, RefusedError
+from agent.engines.minio.exchange import Exchange, HalfWayError
+from agent.engines.minio.freezing import frozen, thaw_if_there
+from agent.engines.minio.restarting import restart
+from agent.engines.minio.settings import MinioSettings
+from agent.engines.swapping import Side
+from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError
+
+MOST_FROZEN_SECONDS = 30.0
+_LISTED_BUCKETS = 200
+_CHECK_SECONDS = 30.0
+_log = structlog.get_logger(__name__)
+
+
+async def bring(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> None:
+    """Exchange, with the server frozen meanwhile; clients wait and get no error.
+
+    Raises:
+        AppUnavailableError: it cannot be frozen; nothing was changed.
+        ToolFailedError, HalfWayError: as `Exchange.bring`.
+    """
+    try:
+        async with frozen(client.account, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
+            await asyncio.to_thread(exchange.bring, target)
+    except AppBusyError:
+        # What was exchanged stays so; the restart follows at once.
+        if exchange.side() is not target:
+            raise
+    _log.info("The data on the drive was exchanged.", action="exchange", frozen_seconds=round(freeze.seconds, 4))
+
+
+async def settle(client: Client, samples: Sequence[Sample], buckets: Sequence[str]) -> None:
+    """Have the server take notice of what is in place, and see that it can read it.
+
+    Raises:
+        ArchiveIncompatibleError: it cannot.
+        AppUnavailableError, ToolFailedError: it does not come back.
+    """
+    await restart(client)
+    try:
+        # Users and policies are loaded: with another KMS key this call hangs.
+        await client.admin("GET", "list-canned-policies", seconds=_CHECK_SECONDS)
+        for name in buckets[:_LISTED_BUCKETS]:
+            await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
+        for sample in samples:
+            await _tolerating_absence(client, sample.bucket, sample.key, {})
+    except (RefusedError, AppUnavailableError) as failure:
+        raise ArchiveIncompatibleError(
+            f"The server cannot read the imported data: {failure.text}",
+            next_step="Where the archive is encrypted, the server needs the same KMS key.",
+        ) from failure
+
+
+async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> None:
+    """After a failure: the side that was in place before, and the server on it.
+
+    Raises:
+        HalfWayError: it could not be brought about now.
+    """
+    try:
+        try:
+            await bring(client, settings, exchange, target)
+        except AppUnavailableError:
+            # With another's KMS key it answers no admin calls, so it cannot be frozen, and serves nobody.
+            await asyncio.to_thread(exchange.bring, target)
+        await restart(client)
+    except ServiceError as failure:
+        raise HalfWayError from failure
+
+
+async def finish(client: Client, settings: MinioSettings, exchange: Exchange) -> Side:
+    """What a killed agent began, finished; the server may be down. The restart is still owed."""
+    if exchange.is_unfinished():
+        try:
+            async with frozen(client.account, settings, most_seconds=MOST_FROZEN_SECONDS):
+                await asyncio.to_thread(exchange.recover)
+        except (AppUnavailableError, AppBusyError):
+            await asyncio.to_thread(exchange.recover)
+    await thaw_if_there(client)
+    return exchange.side()
+
+
+async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:
+    try:
+        await client.call("GET", bucket, key, query=query, headers=BYPASS, seconds=_CHECK_SECONDS)
+    except RefusedError as failure:
+        # A client may have deleted it meanwhile.
+        if failure.status not in (404, 405):
+            raise

@@ -1,0 +1,175 @@
+"""A snapshot as a tar, laid out as a drive, counted and fingerprinted while it is read. Runs in a worker thread."""
+
+from __future__ import annotations
+
+import functools
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+from agent.archives import tarblocks as tar
+from agent.archives.members import Kind, Member
+from agent.archives.walking import Found, storage_failed, walk
+from agent.engines.minio.census import Census, Tally, is_meta, read_meta
+from agent.engines.minio.sealing import Seal
+
+PIECE_BYTES = 1 << 20
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class DriveWriter:
+    """Reads a snapshot into an archive.
+
+    Attributes:
+        files, read_bytes: so far.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        seal: Seal | None,
+        is_secret: Callable[[str], bool],
+        is_left_out: Callable[[str], bool],
+    ) -> None:
+        """
+        Args:
+            seal: closes the files that are secret.
+        """
+        self.files = 0
+        self.read_bytes = 0
+        self._directory = directory
+        self._seal = seal
+        self._is_secret = is_secret
+        self._is_left_out = is_left_out
+        self._tally: Tally | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What the archive holds; when `blocks` has ended."""
+        if self._tally is None:
+            raise RuntimeError("the archive is not written yet")
+        return self._tally
+
+    def blocks(self) -> Generator[bytes, None, None]:
+        """The archive in pieces of up to a mebibyte, without its end; whole blocks in sum.
+
+        Raises:
+            SourceUnreadableError: something cannot be read.
+        """
+        held: list[bytes] = []
+        size = 0
+        for part in self._parts():
+            if size + len(part) > PIECE_BYTES and held:
+                yield b"".join(held)
+                held, size = [], 0
+            held.append(part)
+            size += len(part)
+        if held:
+            yield b"".join(held)
+
+    def _parts(self) -> Iterator[bytes]:
+        root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            census = Census(root)
+            for found in walk(root, is_left_out=lambda path, name: self._is_left_out(path)):
+                try:
+                    yield from self._entry(found, census)
+                except OSError as failure:
+                    raise storage_failed(found.path, failure) from failure
+            self._tally = census.finish()
+        finally:
+            os.close(root)
+
+    def _entry(self, found: Found, census: Census) -> Iterator[bytes]:
+        if found.is_directory:
+            census.meet(found)
+            yield tar.header_of(_member(found, Kind.DIRECTORY))
+            return
+        if not stat.S_ISREG(found.status.st_mode):
+            return
+        self.files += 1
+        member = _member(found, Kind.FILE)
+        if self._seal is not None and self._is_secret(found.path):
+            content = self._seal.close(_read(found), found.path)
+        elif is_meta(found):
+            content = read_meta(found)
+            census.add(found, content)
+        elif found.status.st_size <= PIECE_BYTES:
+            content = _read(found)
+        else:
+            yield from self._large(found, member)
+            return
+        self.read_bytes += len(content)
+        yield tar.header_of(member, stored_bytes=len(content))
+        yield content
+        yield tar.padding(len(content))
+
+    def _large(self, found: Found, member: Member) -> Iterator[bytes]:
+        size = found.status.st_size
+        yield tar.header_of(member, stored_bytes=size)
+        descriptor = os.open(found.name, _FILE, dir_fd=found.parent)
+        try:
+            left = size
+            while left:
+                piece = os.read(descriptor, min(left, PIECE_BYTES))
+                if not piece:
+                    raise OSError(0, "it has become shorter")
+                left -= len(piece)
+                self.read_bytes += len(piece)
+                yield piece
+        finally:
+            os.close(descriptor)
+        yield tar.padding(size)
+
+
+def warnings_of(tally: Tally) -> list[str]:
+    """What a person should know of an archive."""
+    found = []
+    if tally.damaged:
+        names = ", ".join(tally.damaged_names)
+        found.append(f"{tally.damaged} versions were damaged on the drive already and cannot be read: {names}.")
+    if nested := tally.total("nested"):
+        found.append(f"{nested} objects lie below other objects: they are in the archive, and no listing shows them.")
+    if tally.customer_encrypted:
+        found.append(f"{tally.customer_encrypted} versions are encrypted with keys that only their owners have.")
+    return found
+
+
+def _read(found: Found) -> bytes:
+    descriptor = os.open(found.name, _FILE, dir_fd=found.parent)
+    with open(descriptor, "rb", buffering=0) as file:
+        return file.readall()
+
+
+def _member(found: Found, kind: Kind) -> Member:
+    status = found.status
+    return Member(
+        name=found.path,
+        kind=kind,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime_ns=status.st_mtime_ns,
+        user=_user(status.st_uid),
+        group=_group(status.st_gid),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""

@@ -1,0 +1,181 @@
+"""An object's `xl.meta`: its versions, as MinIO keeps them beside the data.
+
+The format is MinIO's own (xl-storage-format-v2.go): "XL2 ", the file's version, then a MessagePack binary with a header
+and a body for each version, a checksum, and the data of small objects. Files of uploads are hostile, so this runs in a
+jail for those; whatever does not fit raises ValueError.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+MAGIC = b"XL2 "
+_MAJOR = 1
+_FIRST_MINOR_WITH_HEADERS = 3
+_OBJECT, _MARKER, _LEGACY = 1, 2, 3
+_FREE_VERSION = 1
+_NO_ID = bytes(16)
+_MAX_VERSIONS = 1_000_000
+_SEALED_KEYS = ("-s3-sealed-key", "-kms-sealed-key")
+_CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
+_INLINE = "x-minio-internal-inline-data"
+_TIERED = "x-minio-internal-transition-status"
+_COMPRESSION = "x-minio-internal-compression"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an object.
+
+    Attributes:
+        id: a UUID, or "null".
+        size: of the content, before compression and encryption.
+        data_directory: beside the xl.meta, with files part.N; empty where there is none.
+        parts: number and stored size of the content of each, in order.
+        encryption: "", "server" (with a key of the KMS) or "customer" (with a key of the caller's).
+        metadata: as a client sees it, with tags and the like.
+    """
+
+    id: str
+    is_marker: bool
+    modified_ns: int
+    size: int
+    etag: str
+    data_directory: str
+    parts: tuple[tuple[int, int], ...]
+    encryption: str
+    is_compressed: bool
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """All of a file.
+
+    Attributes:
+        header_version: grows with MinIO's releases, which read those up to their own.
+        versions: the newest first; without versions that are only there to be freed.
+    """
+
+    header_version: int
+    versions: list[Version]
+
+
+def header_version(content: bytes) -> int:
+    """Of the file; ValueError when it is no xl.meta that has one."""
+    if len(content) < 14 or not content.startswith(MAGIC):
+        raise ValueError("not an xl.meta")
+    major, minor = (int.from_bytes(content[at : at + 2], "little") for at in (4, 6))
+    if major != _MAJOR:
+        raise ValueError(f"an xl.meta of version {major}.{minor}")
+    return content[13] if minor >= _FIRST_MINOR_WITH_HEADERS else 1
+
+
+def read(content: bytes) -> ObjectMeta:
+    """The versions in an xl.meta; ValueError when it does not hold together."""
+    version = header_version(content)
+    if version < 2 or content[8] != 0xC6:
+        raise ValueError("an xl.meta of before 2022")
+    end = 13 + int.from_bytes(content[9:13], "big")
+    if end + 5 > len(content):
+        raise ValueError("a cut xl.meta")
+    try:
+        cursor = _Cursor(content, 13, end)
+        cursor.number()
+        cursor.number()
+        count = cursor.number()
+        if not 0 <= count <= _MAX_VERSIONS:
+            raise ValueError("an absurd number of versions")
+        found = [_version(cursor.binary(), cursor.binary()) for _ in range(count)]
+        _inline_names(content[end + 5 :])
+    except (msgspec.DecodeError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as failure:
+        raise ValueError("an xl.meta that cannot be read") from failure
+    return ObjectMeta(version, [one for one in found if one is not None])
+
+
+def _version(header: bytes, body: bytes) -> Version | None:
+    fields = msgspec.msgpack.decode(header)
+    if int(fields[4]) & _FREE_VERSION:
+        return None
+    raw: dict[str, Any] = msgspec.msgpack.decode(body)
+    kind = int(fields[3])
+    if kind == _MARKER:
+        marker = raw["DelObj"]
+        return Version(_id(marker["ID"]), True, int(marker["MTime"]), 0, "", "", (), "", False, {})
+    if kind == _LEGACY:
+        raise ValueError("an object of before 2020")
+    if kind != _OBJECT:
+        raise ValueError("an unknown kind of version")
+    return _object(raw["V2Obj"])
+
+
+def _object(raw: dict[str, Any]) -> Version:
+    internal = {str(name).lower(): value for name, value in (raw.get("MetaSys") or {}).items()}
+    visible = {str(name): str(value) for name, value in (raw.get("MetaUsr") or {}).items()}
+    sizes = [int(size) for size in raw.get("PartSizes") or []]
+    actual = [int(size) for size in raw.get("PartASizes") or []]
+    encryption = "server" if any(name.endswith(_SEALED_KEYS) for name in internal) else ""
+    if _CUSTOMER_KEY in internal:
+        encryption = "customer"
+    is_elsewhere = _INLINE in internal or internal.get(_TIERED) == b"complete"
+    directory = bytes(raw.get("DDir") or _NO_ID)
+    has_data = int(raw["Size"]) > 0 and not is_elsewhere and directory != _NO_ID
+    etag = visible.pop("etag", "")
+    return Version(
+        id=_id(raw["ID"]),
+        is_marker=False,
+        modified_ns=int(raw["MTime"]),
+        size=sum(actual) if len(actual) == len(sizes) and all(size >= 0 for size in actual) else int(raw["Size"]),
+        # A sealed ETag is other bytes on each server.
+        etag="" if encryption else etag,
+        data_directory=str(uuid.UUID(bytes=directory)) if has_data else "",
+        parts=tuple(zip((int(number) for number in raw.get("PartNums") or []), sizes, strict=True)) if has_data else (),
+        encryption=encryption,
+        is_compressed=_COMPRESSION in internal,
+        metadata=visible,
+    )
+
+
+def _id(raw: bytes | None) -> str:
+    return "null" if not raw or raw == _NO_ID else str(uuid.UUID(bytes=bytes(raw)))
+
+
+def _inline_names(data: bytes) -> list[str]:
+    """The versions whose data is in the file; raises when that part is cut."""
+    if not data:
+        return []
+    if data[0] != 1:
+        raise ValueError("inline data of an unknown version")
+    return list(msgspec.msgpack.decode(data[1:], type=dict[str, bytes]))
+
+
+class _Cursor:
+    """MessagePack values that follow each other."""
+
+    def __init__(self, content: bytes, start: int, end: int) -> None:
+        self._content = content
+        self._at = start
+        self._end = end
+
+    def number(self) -> int:
+        """An integer."""
+        first = self._take(1)[0]
+        if first < 0x80:
+            return first
+        lengths = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+        return int.from_bytes(self._take(lengths[first]), "big", signed=first >= 0xD0)
+
+    def binary(self) -> bytes:
+        """A binary."""
+        lengths = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+        return self._take(int.from_bytes(self._take(lengths[self._take(1)[0]]), "big"))
+
+    def _take(self, size: int) -> bytes:
+        if self._at + size > self._end:
+            raise ValueError("a cut xl.meta")
+        self._at += size
+        return self._content[self._at - size : self._at]

@@ -1,0 +1,321 @@
+"""MinIO: the whole drive as of one moment out, and another exchanged for it, with the server running.
+
+Export takes a snapshot by hard links and freezes the server for some milliseconds to finish it. Import unpacks beside
+the data on the same drive, lets the server try some of it, exchanges directories under a freeze and has MinIO restart
+itself, since it keeps users and settings in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from agent.engines import tree
+from agent.engines.minio import accounts, canary, importing, swap
+from agent.engines.minio.census import Sample, Tally
+from agent.engines.minio.census_child import count_in_jail
+from agent.engines.minio.client import Client, connected
+from agent.engines.minio.exchange import Exchange, HalfWayError
+from agent.engines.minio.exporting import SECRETS, Dump, dumping
+from agent.engines.minio.facts import PORTABLE_HINT, Facts, drive_obstacle, look
+from agent.engines.minio.freezing import thaw, thaw_if_there
+from agent.engines.minio.settings import read_settings
+from agent.engines.minio.snapshot import remove_snapshots
+from agent.engines.swapping import Side
+from agent.recipes.base import (
+    Capability,
+    Description,
+    Export,
+    ExportOptions,
+    Format,
+    Preview,
+    Progress,
+    Recipe,
+    Record,
+    Recovered,
+    Step,
+    Surroundings,
+    Upload,
+)
+from agent.unpacking import unpacked
+from common.codecs import zstd_compressor
+from common.errors import AppUnavailableError, InvalidRequestError, ServiceError, ToolFailedError
+from common.fingerprints import Fingerprint
+from common.headers import ArchiveHeader
+from common.seals import FORMAT_VERSION
+
+TAR = Format("tar", "application/x-tar", ".tar", "the drive at one moment, as tar; an empty MinIO starts on it")
+TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the same, compressed with zstd")
+_GLANCE_SECONDS = 2.0
+_SURVEY_SECONDS = 20.0
+_EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {"secrets": SECRETS}
+_IMPORT_OPTIONS: dict[str, tuple[str, ...]] = {"users": ("archive", "keep")}
+"""The first is the default."""
+_log = structlog.get_logger(__name__)
+
+
+class MinioRecipe(Recipe):
+    """One MinIO server with one drive."""
+
+    name = "minio"
+    data_export_description = (
+        "All buckets as of one moment: every version of every object with metadata, tags, locks and delete markers, "
+        "the buckets' settings, users, policies, service accounts and the server's configuration, secret keys sealed. "
+        "Not: unfinished uploads, sessions (STS), the drive's identity, usage counts."
+    )
+    export_formats = (TAR, TAR_ZST)
+    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz")
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._settings = read_settings(surroundings.settings)
+        self._drive = Path(self._settings.directory)
+
+    async def describe(self) -> Description:
+        try:
+            async with self._connected() as client:
+                facts = await look(client)
+        except ServiceError as error:
+            return Description("minio", can_export=Capability(error.text), can_import=Capability(error.text))
+        obstacle = drive_obstacle(facts, self._drive)
+        warnings: tuple[str, ...] = ()
+        stored = 0
+        if not obstacle:
+            counted = await count_in_jail(self._drive, seconds=_GLANCE_SECONDS)
+            stored = counted.total("bytes") if counted.is_complete else 0
+            if counted.encrypted and not self._settings.kms_key_file:
+                warnings = (
+                    "Objects are encrypted with a KMS key. With `kms_key_file` in the agent's settings an archive of "
+                    "another key is noticed before anything is exchanged.",
+                )
+        return Description(
+            engine="minio",
+            engine_version=facts.version,
+            can_export=Capability(obstacle),
+            can_import=Capability(obstacle),
+            estimated_bytes=stored,
+            warnings=warnings,
+            details={
+                "deployment_id": facts.deployment_id,
+                "drives": str(facts.drives),
+                **({"kms": facts.kms} if facts.kms else {}),
+            },
+        )
+
+    @asynccontextmanager
+    async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
+        chosen = _checked(options.options, _EXPORT_OPTIONS, "export from")
+        progress.step(Step.PREPARING)
+        async with self._connected() as client:
+            facts = await self._look(client)
+            async with dumping(
+                client,
+                self._settings,
+                facts,
+                progress,
+                secrets_go=chosen["secrets"],
+                header=self._header(options),
+                compressor=zstd_compressor() if options.format is TAR_ZST else None,
+                work_directory=self._surroundings.work_directory,
+                free_bytes=self._surroundings.limits.free_bytes,
+            ) as dump:
+                export = Export(dump.header, dump.chunks, dump.counts, dump.warnings)
+                export.chunks = _noting(export, dump)
+                async with aclosing(export.chunks):
+                    yield export
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        progress.step(Step.PREPARING, "looking through the drive")
+        async with self._connected() as client:
+            await self._look(client)
+        return (await count_in_jail(self._drive)).fingerprint()
+
+    async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
+        keeps_users = _checked(upload.options, _IMPORT_OPTIONS, "import into")["users"] == "keep"
+        progress.step(Step.PREPARING)
+        limits = self._surroundings.limits
+        async with self._connected() as client:
+            facts = await self._look(client)
+            newest_header = await asyncio.to_thread(importing.written_header_version, self._drive)
+            tree.require_room(self._drive, importing.needed_bytes(upload.header.counts.get("bytes", 0)), limits)
+            area = tree.StagingArea(self._drive, record.key)
+            record.save(directory=str(self._drive), canary=canary.bucket_of(record.key))
+            await asyncio.to_thread(area.create)
+            progress.step(Step.TRANSFERRING, "unpacking beside the present data")
+            async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
+                report, tally = await importing.unpack(
+                    content.chunks,
+                    area,
+                    self._settings,
+                    limits=limits,
+                    work_directory=self._surroundings.work_directory,
+                    keep_users=keeps_users,
+                )
+            progress.step(Step.VERIFYING, "having the server read some of it")
+            importing.require_compatible(report.header, tally, facts, self._settings, newest_header=newest_header)
+            await canary.try_reading(
+                client,
+                self._drive,
+                area.new,
+                tally.samples,
+                bucket=canary.bucket_of(record.key),
+                made_by=importing.release_of(report.header),
+            )
+        keeps_users = not tally.has_config
+        record.save(
+            samples=[json.dumps(msgspec.to_builtins(sample)) for sample in tally.samples],
+            buckets=sorted(tally.buckets),
+            previous_root=report.header.details.get("root_user", "") if report.header else "",
+            keeps_users=keeps_users,
+        )
+        return await self._preview(report.header, tally, keeps_users=keeps_users)
+
+    async def restore(self, record: Record, progress: Progress) -> None:
+        exchange = Exchange(self._drive, record.key)
+        if not exchange.is_prepared():
+            raise ToolFailedError("Nothing is staged on the drive.")
+        async with self._connected() as client:
+            await self._look(client)
+            progress.step(Step.RESTORING, "making the new data durable")
+            await asyncio.to_thread(exchange.prepare)
+            progress.step(Step.RESTORING, "exchanging the data")
+            record.save(is_settled=False)
+            await swap.bring(client, self._settings, exchange, Side.IMPORTED)
+            progress.step(Step.RESTORING, "restarting MinIO")
+            try:
+                await self._settle_imported(client, record)
+            except ServiceError as failure:
+                await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
+                record.save(is_settled=True)
+                raise type(failure)(
+                    f"The previous data is back in place: {failure.text}", next_step=failure.next_step
+                ) from failure
+            record.save(is_settled=True)
+
+    async def undo(self, record: Record, progress: Progress) -> None:
+        exchange = Exchange(self._drive, record.key)
+        async with self._connected() as client:
+            await self._look(client)
+            progress.step(Step.UNDOING, "exchanging the data")
+            record.save(is_settled=False)
+            await swap.bring(client, self._settings, exchange, Side.PREVIOUS)
+            progress.step(Step.UNDOING, "restarting MinIO")
+            try:
+                await swap.settle(client, [], [])
+            except ServiceError as failure:
+                await swap.put_back(client, self._settings, exchange, Side.IMPORTED)
+                record.save(is_settled=True)
+                raise type(failure)(
+                    f"The imported data is in place: {failure.text}", next_step=failure.next_step
+                ) from failure
+            record.save(is_settled=True)
+        try:
+            await self.discard(record)
+        except ServiceError as failure:
+            raise HalfWayError from failure
+
+    async def discard(self, record: Record) -> None:
+        if "directory" not in record.facts:
+            return
+        exchange = Exchange(self._drive, record.key)
+        if exchange.is_unfinished():
+            await self.recover(record)
+        bucket = canary.bucket_of(record.key)
+        if (self._drive / bucket).exists():
+            async with self._connected() as client:
+                await canary.remove(client, self._drive, bucket)
+        await asyncio.to_thread(tree.StagingArea(self._drive, record.key).remove)
+
+    async def recover(self, record: Record) -> Recovered:
+        exchange = Exchange(self._drive, record.key)
+        if "directory" not in record.facts or not exchange.is_prepared():
+            return Recovered.PREVIOUS
+        async with self._connected() as client:
+            side = await swap.finish(client, self._settings, exchange)
+            if record.facts.get("is_settled") is False:
+                await self._look(client)
+                try:
+                    if side is Side.IMPORTED:
+                        await self._settle_imported(client, record)
+                    else:
+                        await swap.settle(client, [], [])
+                except ServiceError as failure:
+                    if side is Side.PREVIOUS:
+                        raise
+                    _log.warning("The server cannot use the imported data.", action="recover", error=failure.text)
+                    await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
+                    side = Side.PREVIOUS
+                record.save(is_settled=True)
+        return Recovered[side.name]
+
+    async def tidy(self) -> None:
+        await asyncio.to_thread(remove_snapshots, self._drive)
+        async with self._connected() as client:
+            await thaw_if_there(client)
+
+    async def _settle_imported(self, client: Client, record: Record) -> None:
+        samples = record.facts.get("samples")
+        buckets = record.facts.get("buckets")
+        await swap.settle(
+            client,
+            [msgspec.json.decode(sample, type=Sample) for sample in samples] if isinstance(samples, list) else [],
+            buckets if isinstance(buckets, list) else [],
+        )
+        previous_root = "" if record.facts.get("keeps_users") else record.facts.get("previous_root")
+        if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
+            await accounts.adopt(client, previous_root=previous_root)
+
+    async def _preview(self, header: ArchiveHeader | None, tally: Tally, *, keeps_users: bool) -> Preview:
+        now = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS)
+        root_user = self._settings.account().user
+        return Preview(
+            changes=importing.changes(now, tally, keeps_users=keeps_users),
+            counts_now=now.counts() if now.is_complete else {},
+            counts_after=tally.counts(),
+            warnings=importing.warnings(header, tally, root_user=root_user, keeps_users=keeps_users),
+            header=header,
+        )
+
+    async def _look(self, client: Client) -> Facts:
+        """The server, which has to be there, to serve, and to have the drive for its own."""
+        facts = await look(client)
+        if obstacle := drive_obstacle(facts, self._drive):
+            raise AppUnavailableError(obstacle, next_step=PORTABLE_HINT)
+        await thaw(client)
+        return facts
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Client]:
+        async with connected(self._settings.account(), self._settings.tls_context()) as client:
+            yield client
+
+    def _header(self, options: ExportOptions) -> ArchiveHeader:
+        return ArchiveHeader(
+            recipe=self.name,
+            format=options.format.name,
+            format_version=FORMAT_VERSION,
+            made_by=self._surroundings.made_by,
+            app_id=options.app_id,
+            media_type=options.format.media_type,
+            file_name=options.file_name,
+        )
+
+
+async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:
+    async for chunk in dump.chunks:
+        yield chunk
+    export.fingerprint = dump.fingerprint
+
+
+def _checked(options: Mapping[str, str], known: Mapping[str, tuple[str, ...]], what: str) -> dict[str, str]:
+    for name, value in options.items():
+        if value not in known.get(name, ()):
+            there_are = "; ".join(f"{found}: {' or '.join(values)}" for found, values in known.items())
+            raise InvalidRequestError(f"An {what} MinIO has no option {name}={value}. There are {there_are}.")
+    return {name: options.get(name, values[0]) for name, values in known.items()}
