@@ -49,7 +49,8 @@ async def make_durable(connection: Connection, keeping: Keeping) -> None:
         case Keeping.SNAPSHOTS:
             await _save(connection)
         case Keeping.NOTHING:
-            pass
+            # There is nothing to be done, but for seeing that it is still there: it would have come back empty.
+            await look(connection)
 
 
 async def _await_log(connection: Connection) -> None:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import structlog
 
-from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect, encode
+from agent.engines.redis.connection import Connection, ReplyError, connect, encode
 from agent.engines.redis.durable import Keeping, find_keeping, make_durable
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import Loan, put_back
@@ -108,8 +108,10 @@ class Exchange:
     async def _settle(self, keeping: Keeping) -> None:
         try:
             async with connect(self._settings.login()) as connection:
+                if (await look(connection)).run_id != self._record.run_id:
+                    raise SwapOutcomeUnknownError("the server was restarted")
                 await self.settle(connection, keeping)
-        except ConnectionLostError as failure:
+        except AppUnavailableError as failure:
             raise SwapOutcomeUnknownError(failure.text) from failure
 
     async def settle(self, connection: Connection, keeping: Keeping) -> None:
