@@ -7,7 +7,7 @@ ARGS ?=
 CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint prefetch test demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch test matrix demo bench stubs lock format servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml tools/bootstrap.py
 	@$(PYTHON) tools/bootstrap.py
 
 check: lint ## style, types, layout, wire contract, unit tests: under two minutes
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses 2 tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check $(CODE)
@@ -34,7 +34,10 @@ prefetch: $(READY)
 
 test: $(READY) ## check, and every test against real servers
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --ignore tests/matrix tests $(ARGS)
+
+matrix: $(READY) prefetch ## each version into each other, written to docs/matrix.md
+	$(BIN)/pytest --numprocesses 2 tests/matrix --write-matrix docs/matrix.md $(ARGS)
 
 demo: $(READY) ## real databases, an export, a wipe, an import, a comparison
 	@$(BIN)/python -m tools.demo $(ARGS)
