@@ -61,6 +61,7 @@ class ExportPipe:
             sha256=await digest.finish(),
             counts=export.counts,
             warnings=tuple(export.warnings),
+            fingerprint=export.fingerprint,
         )
         await self._pass_on(wire.Frame(end=receipt.to_proto()))
         await self._until_taken()

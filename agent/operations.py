@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 
 import structlog
 
@@ -36,6 +36,7 @@ class Operations:
         self._clock = clock
         self._app_id = app_id
         self._gap_seconds = gap_seconds
+        self._reading: asyncio.Task[object] | None = None
 
     def refuse_if_occupied(self) -> None:
         """
@@ -50,6 +51,26 @@ class Operations:
                 f"{self._app_id} is busy with transfer {self.running.transfer_id}.",
                 next_step="Wait until it has ended, or cancel it.",
             )
+        if self._reading is not None:
+            raise TransferInProgressError(
+                f"{self._app_id} is busy: a fingerprint of its content is being taken.",
+                next_step="Wait until that has ended.",
+            )
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """The app's content is read in the block, which is no transfer; nothing else can begin meanwhile.
+
+        Raises:
+            TransferInProgressError, AgentUnavailableError: as `refuse_if_occupied`.
+        """
+        self.refuse_if_occupied()
+        self._reading = asyncio.current_task()
+        try:
+            async with self.recipe_lock:
+                yield
+        finally:
+            self._reading = None
 
     def start(
         self,
@@ -173,6 +194,8 @@ class Operations:
         self.is_closing = True
         for transfer in self._transfers.latest_first():
             transfer.tracker.wake(at_once=True)
+        if self._reading is not None:
+            self._reading.cancel()
         running = self.running
         if running is None or running.operation is None:
             return True

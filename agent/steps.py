@@ -27,3 +27,16 @@ class Progress(Protocol):
 
     def expect(self, total_bytes: int) -> None:
         """An estimate of all bytes that `read` will count; may be corrected later."""
+
+
+class Unwatched:
+    """Progress that nobody follows."""
+
+    def step(self, step: Step, note: str = "") -> None:
+        pass
+
+    def read(self, size_bytes: int) -> None:
+        pass
+
+    def expect(self, total_bytes: int) -> None:
+        pass

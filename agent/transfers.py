@@ -22,6 +22,7 @@ from agent.operations import Operations
 from agent.progress import GAP_SECONDS
 from agent.recipes.base import Capability, Description, ExportOptions, Format, Limits, Recipe
 from agent.states import Kind, TransferState
+from agent.steps import Unwatched
 from agent.transfer_list import Transfer, TransferList, check_transfer_id
 from common.errors import (
     CancelledError,
@@ -31,6 +32,7 @@ from common.errors import (
     TransferInProgressError,
     TransferNotFoundError,
 )
+from common.fingerprints import Fingerprint
 from mathison.data.v1 import transfer_pb2 as wire
 
 _CALLER_LEFT = "The caller went away."
@@ -54,6 +56,14 @@ class Overview:
     description: Description
     running: TransferState | None
     kept: TransferState | None
+
+
+@dataclass(frozen=True)
+class FingerprintTaken:
+    """What the app's content was, and when the reading of it began."""
+
+    fingerprint: Fingerprint
+    taken_at: dt.datetime
 
 
 class Transfers:
@@ -146,6 +156,13 @@ class Transfers:
             await self._operations.end(transfer, CancelledError(_CALLER_LEFT))
         if transfer.failure is not None:
             raise transfer.failure
+
+    async def fingerprint(self) -> FingerprintTaken:
+        """The fingerprint of the app's content now; leaving early ends the reading."""
+        self._refuse_if_occupied()
+        async with self._operations.reading():
+            taken_at = self._clock.now()
+            return FingerprintTaken(await self._recipe.fingerprint(Unwatched()), taken_at)
 
     async def stage(
         self, transfer_id: str, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool

@@ -180,6 +180,23 @@ async def export(
     session.give(report, lambda: report_export(session.output, report))
 
 
+@app.command("fingerprint")
+@_command
+async def fingerprint(session: Session, app_id: AppId) -> None:
+    """Say what an app's content is, in a form that is equal for equal content.
+
+    All of it is read, and the app goes on running. Two apps of one recipe hold the same when their fingerprints are the
+    same; `mathison export` says the fingerprint of what it exported.
+    """
+    from cli.reports import report_fingerprint
+
+    async with session.controller() as controller:
+        with session.gauge() as gauge:
+            gauge.enter("reading")
+            found = await controller.fingerprint(app_id)
+    session.give(found, lambda: report_fingerprint(session.output, found))
+
+
 @app.command("import")
 @_command
 async def import_(

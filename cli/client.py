@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 
 from cli.failures import UnreachableError, UsageError
-from cli.models import App, AppList, Problem, TransferList, TransferState
+from cli.models import App, AppFingerprint, AppList, Problem, TransferList, TransferState
 from common.errors import (
     ERRORS_BY_REASON,
     InternalError,
@@ -94,6 +94,10 @@ class Controller:
     async def app(self, app_id: str) -> App:
         """One app with its description; AppNotFoundError."""
         return await self._ask("GET", _app_path(app_id), App)
+
+    async def fingerprint(self, app_id: str) -> AppFingerprint:
+        """Of the app's content now; takes as long as reading all of it."""
+        return await self._ask("GET", f"{_app_path(app_id)}/fingerprint", AppFingerprint, answer_seconds=None)
 
     async def transfers(self, app_id: str) -> tuple[TransferState, ...]:
         """What the app's agent remembers, latest first."""

@@ -16,7 +16,7 @@ import msgspec
 from cli.client import ConnectionLostError, Controller, Download
 from cli.failures import LocalFileError, StoppedError, TransferBrokenError, UnreachableError, UsageError
 from cli.following import cancel_quietly, final_state, following, new_transfer_id
-from cli.models import App, End, TransferState
+from cli.models import App, End, Fingerprint, TransferState
 from cli.output import Output, size_text
 from cli.progress import Gauge
 from cli.session import Session
@@ -37,6 +37,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     counts: Mapping[str, int]
     warnings: tuple[str, ...]
+    fingerprint: Fingerprint | None
     seconds: float
 
 
@@ -127,6 +128,7 @@ class Exporting:
             sha256=self._target.sha256,
             counts=end.counts,
             warnings=end.warnings,
+            fingerprint=end.fingerprint,
             seconds=round(time.monotonic() - started_at, 3),
         )
 

@@ -23,6 +23,22 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What some content is; equal for equal content."""
+
+    scheme: str = ""
+    sha256: str = ""
+    parts: dict[str, str] = {}
+
+
+class AppFingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app's content was at a moment."""
+
+    app_id: str
+    fingerprint: Fingerprint
+    taken_at: dt.datetime | None = None
+
+
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """What was transferred, known once it was all there."""
 
@@ -30,6 +46,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
     counts: dict[str, int] = {}
     warnings: tuple[str, ...] = ()
+    fingerprint: Fingerprint | None = None
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from rich.text import Text
 from cli.exporting import ExportReport
 from cli.importing import ImportReport
 from cli.inspecting import Inspection
-from cli.models import App, TransferState
+from cli.models import App, AppFingerprint, TransferState
 from cli.output import Output, counts_text, duration_text, moment_text, printable, size_text
 
 _VERDICTS = {
@@ -72,12 +72,21 @@ def report_export(output: Output, report: ExportReport) -> None:
         {
             "Whole": "yes, size and SHA-256 are those that the app's agent counted",
             "SHA-256": report.sha256,
+            "Fingerprint": report.fingerprint.sha256 if report.fingerprint else "",
             "Contents": counts_text(report.counts),
         },
         is_result=is_result,
     )
     for warning in report.warnings:
         output.warn(warning)
+
+
+def report_fingerprint(output: Output, found: AppFingerprint) -> None:
+    """The fingerprint, and what went into it."""
+    fingerprint = found.fingerprint
+    output.say(fingerprint.sha256, style="bold")
+    output.facts({"Of": found.app_id, "Taken": moment_text(found.taken_at), "Scheme": fingerprint.scheme})
+    output.facts(dict(sorted(fingerprint.parts.items())))
 
 
 def report_import(output: Output, report: ImportReport) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from common.fingerprints import Fingerprint
 from mathison.data.v1 import transfer_pb2 as wire
 
 
@@ -80,15 +81,22 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the end frame says: payload size in bytes, its SHA-256 in lower-case hex, counts and warnings."""
+    """What the end frame says: payload size in bytes, its SHA-256 in lower-case hex, and what was in it."""
 
     size_bytes: int
     sha256: str
     counts: Mapping[str, int] = {}
     warnings: tuple[str, ...] = ()
+    fingerprint: Fingerprint | None = None
 
     def to_proto(self) -> wire.End:
-        return wire.End(size_bytes=self.size_bytes, sha256=self.sha256, counts=self.counts, warnings=self.warnings)
+        return wire.End(
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+            counts=self.counts,
+            warnings=self.warnings,
+            fingerprint=self.fingerprint.to_proto() if self.fingerprint else None,
+        )
 
     @classmethod
     def from_proto(cls, message: wire.End) -> Receipt:
@@ -97,4 +105,5 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
             sha256=message.sha256,
             counts=dict(message.counts),
             warnings=tuple(message.warnings),
+            fingerprint=Fingerprint.from_proto(message.fingerprint) if message.HasField("fingerprint") else None,
         )

@@ -24,6 +24,8 @@ from mathison.data.v1.transfer_pb2 import TransferEvent, TransferState
 
 ANSWER_SECONDS = 20.0
 """Deadline of calls with one answer. Above what an agent gives an app that does not answer."""
+FINGERPRINT_SECONDS = 3600.0
+"""A fingerprint reads all of an app's content."""
 _SERVICE = "/mathison.data.v1.DataAgent/"
 _Message = TypeVar("_Message")
 
@@ -92,6 +94,9 @@ class Agent:
             async for state in states:
                 return state
         raise AgentUnavailableError(f"{self.peer} said nothing about the transfer.")
+
+    async def fingerprint(self) -> wire.FingerprintResponse:
+        return await self._answer(self._stub.Fingerprint(wire.FingerprintRequest(), timeout=FINGERPRINT_SECONDS))
 
     def export(self, request: wire.ExportRequest) -> AsyncGenerator[bytes, None]:
         """Frames as they lie on the wire."""

@@ -33,6 +33,7 @@ def make_app(operations: Operations, tokens: ApiTokens, limits: LimitSettings) -
             web.get("/api/deployments", deployments.list_deployments),
             web.get(deployment, deployments.get_deployment),
             web.get(f"{deployment}/transfers", deployments.list_transfers),
+            web.get(f"{deployment}/fingerprint", deployments.get_fingerprint),
             web.post(f"{deployment}/export-data", exports.export_data),
             web.post(f"{deployment}/import-data", imports.import_data, expect_handler=ask_later),
             web.post(f"{deployment}/undo-import", imports.undo_import),

@@ -21,7 +21,7 @@ import structlog
 from common.errors import AppNotFoundError, CancelledError, InternalError, NotPermittedError, ServiceError
 from controller.callers import Caller
 
-Action = Literal["export", "import", "undo", "confirm", "cancel"]
+Action = Literal["export", "fingerprint", "import", "undo", "confirm", "cancel"]
 _log = structlog.get_logger(__name__)
 
 

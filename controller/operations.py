@@ -108,6 +108,14 @@ class Operations:
         async with self._agents.dial(app) as agent:
             return Deployment(app, await agent.describe())
 
+    async def fingerprint(self, caller: Caller, app_id: str) -> wire.FingerprintResponse:
+        """Of the app's content now; leaving early ends the reading."""
+        with self._audit.attempt(caller, "fingerprint", app_id) as attempt:
+            app = self._allow(caller, app_id, Scope.EXPORT)
+            attempt.start()
+            async with self._agents.dial(app) as agent:
+                return await agent.fingerprint()
+
     async def export(self, caller: Caller, order: Order) -> AsyncGenerator[RawFrame, None]:
         """An archive's frames, checked; it counts as delivered once the generator was asked for more after the end."""
         with self._audit.attempt(caller, "export", order.app_id) as attempt:

@@ -38,6 +38,7 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
+from agent.steps import Unwatched
 from common.errors import InvalidRequestError
 from common.headers import ArchiveHeader
 
@@ -129,7 +130,7 @@ class RedisRecipe(Recipe):
         self._swap_record(record).remove_files()
 
     async def recover(self, record: Record) -> Recovered:
-        return _RECOVERED[await self._swap(record, _Silent()).recover()]
+        return _RECOVERED[await self._swap(record, Unwatched()).recover()]
 
     def _swap(self, record: Record, progress: Progress) -> Swap:
         free_bytes = self._surroundings.limits.free_bytes
@@ -137,19 +138,6 @@ class RedisRecipe(Recipe):
 
     def _swap_record(self, record: Record) -> SwapRecord:
         return SwapRecord(record, self._surroundings.work_directory)
-
-
-class _Silent:
-    """Progress that nobody follows."""
-
-    def step(self, step: Step, note: str = "") -> None:
-        pass
-
-    def read(self, size_bytes: int) -> None:
-        pass
-
-    def expect(self, total_bytes: int) -> None:
-        pass
 
 
 def _header_of(content: RdbContent) -> ArchiveHeader:

@@ -76,6 +76,12 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
             async for frame in frames:
                 yield cast("transfer_pb2.Frame", frame)  # or encoded already, which the interceptor lets through
 
+    async def Fingerprint(self, request: messages.FingerprintRequest, context: Context) -> messages.FingerprintResponse:
+        taken = await self._transfers.fingerprint()
+        response = messages.FingerprintResponse(fingerprint=taken.fingerprint.to_proto())
+        response.taken_at.FromDatetime(taken.taken_at)
+        return response
+
     async def Stage(
         self, request_iterator: AsyncIterator[messages.StageRequest], context: Context
     ) -> AsyncIterator[transfer_pb2.TransferEvent]:

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from controller.api.keys import CALLER, OPERATIONS
 from controller.api.queries import read_query
-from controller.api.shapes import answer, deployment_to_json, transfer_to_json
+from controller.api.shapes import answer, deployment_to_json, message_to_json, transfer_to_json
 
 
 async def list_workspaces(request: web.Request) -> web.Response:
@@ -30,6 +30,14 @@ async def get_deployment(request: web.Request) -> web.Response:
     read_query(request)
     deployment = await request.app[OPERATIONS].deployment(request[CALLER], request.match_info["id"])
     return answer(deployment_to_json(deployment))
+
+
+async def get_fingerprint(request: web.Request) -> web.Response:
+    """GET /api/deployments/{id}/fingerprint: of the content now; takes as long as reading all of it."""
+    read_query(request)
+    app_id = request.match_info["id"]
+    found = await request.app[OPERATIONS].fingerprint(request[CALLER], app_id)
+    return answer({"app_id": app_id, **message_to_json(found)})
 
 
 async def list_transfers(request: web.Request) -> web.Response:

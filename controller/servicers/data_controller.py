@@ -74,6 +74,12 @@ class DataControllerServicer(controller_pb2_grpc.DataControllerServicer):
                     await context.send_initial_metadata(((TRANSFER_KEY, order.transfer_id),))
                 yield frame.encoded
 
+    async def FingerprintApp(
+        self, request: wire.FingerprintAppRequest, context: Context
+    ) -> wire.FingerprintAppResponse:
+        found = await self._operations.fingerprint(self._caller(context), request.app_id)
+        return wire.FingerprintAppResponse(fingerprint=found.fingerprint, taken_at=found.taken_at)
+
     async def ImportApp(  # type: ignore[override]  # encoded ImportAppRequests
         self, request_iterator: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[TransferEvent]:

@@ -141,6 +141,13 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
             details={"database": "app"},
         )
 
+    async def Fingerprint(self, request: wire.FingerprintRequest, context: Context) -> wire.FingerprintResponse:
+        response = wire.FingerprintResponse(
+            fingerprint=transfer_pb2.Fingerprint(scheme="fake/1", sha256="ab" * 32, parts={"table a": "2 rows"})
+        )
+        response.taken_at.FromSeconds(1_700_000_000)
+        return response
+
     async def Export(self, request: wire.ExportRequest, context: Context) -> AsyncIterator[transfer_pb2.Frame]:
         plan = self.export_plan
         self.export_requests.append(request)

@@ -77,6 +77,7 @@ class FakeController:
             ("GET", "/api/deployments", "apps", self._apps),
             ("GET", "/api/deployments/{id}", "app", self._app),
             ("GET", "/api/deployments/{id}/transfers", "transfers", self._transfers),
+            ("GET", "/api/deployments/{id}/fingerprint", "fingerprint", self._fingerprint),
             ("POST", "/api/deployments/{id}/export-data", "export", self._export),
             ("POST", "/api/deployments/{id}/import-data", "import", self._import),
             ("POST", "/api/deployments/{id}/undo-import", "undo", self._undo),
@@ -116,6 +117,12 @@ class FakeController:
 
     async def _transfers(self, request: web.Request) -> web.Response:
         return self._found(request) or web.json_response({"transfers": list(reversed(self.states.values()))})
+
+    async def _fingerprint(self, request: web.Request) -> web.Response:
+        parts = {"table public.users": "2 rows, 1f"}
+        fingerprint = {"scheme": "postgresql/1", "sha256": "ab" * 32, "parts": parts}
+        found = {"app_id": request.match_info["id"], "fingerprint": fingerprint, "taken_at": "2026-11-23T18:26:00Z"}
+        return self._found(request) or web.json_response(found)
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
         if (missing := self._found(request)) is not None:

@@ -9,6 +9,7 @@ Steps have names, for example "stage received" or "restore swapped". At each, th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from agent.recipes.base import (
     Upload,
 )
 from common.errors import ArchiveWrongKindError, ToolFailedError
+from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 
@@ -99,6 +101,8 @@ class FakeRecipe(Recipe):
             progress.expect(self.stream_bytes or len(self.live))
             export = Export(header=ArchiveHeader(engine="fake"), chunks=self._chunks(progress))
             export.counts["files"] = 1
+            if not self.stream_bytes:
+                export.fingerprint = _fingerprint_of(self.live)
             yield export
             await self._reach("export ended")
         finally:
@@ -172,5 +176,13 @@ class FakeRecipe(Recipe):
             previous.rename(self.directory / "live")
         return Recovered.PREVIOUS
 
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        await self._reach("fingerprint")
+        return _fingerprint_of(self.live)
+
     async def close(self) -> None:
         self.is_closed = True
+
+
+def _fingerprint_of(content: bytes) -> Fingerprint:
+    return Fingerprint(scheme="fake/1", parts={"file": f"{len(content)} bytes, {hashlib.sha256(content).hexdigest()}"})

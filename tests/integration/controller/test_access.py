@@ -18,11 +18,12 @@ IMPORT = ("POST", "/api/deployments/shop.db/import-data")
 UNDO = ("POST", "/api/deployments/shop.db/undo-import")
 CONFIRM = ("POST", "/api/deployments/shop.db/confirm-import")
 DESCRIBE = ("GET", "/api/deployments/shop.db")
+FINGERPRINT = ("GET", "/api/deployments/shop.db/fingerprint")
 TRANSFERS = ("GET", "/api/deployments/shop.db/transfers")
 TRANSFER = ("GET", "/api/transfers/t-1")
 EVENTS = ("GET", "/api/transfers/t-1/events")
 CANCEL = ("DELETE", "/api/transfers/t-1")
-OF_ONE_APP = [EXPORT, IMPORT, UNDO, CONFIRM, DESCRIBE, TRANSFERS, TRANSFER, EVENTS, CANCEL]
+OF_ONE_APP = [EXPORT, IMPORT, UNDO, CONFIRM, DESCRIBE, FINGERPRINT, TRANSFERS, TRANSFER, EVENTS, CANCEL]
 
 
 async def ask(
@@ -87,7 +88,7 @@ async def test_lists_hold_only_what_the_caller_may_see(controller: ControllerPro
     ("scope", "allowed"),
     [
         (Scope.READ, [DESCRIBE, TRANSFERS, ("GET", "/api/deployments"), ("GET", "/api/workspaces")]),
-        (Scope.EXPORT, [EXPORT]),
+        (Scope.EXPORT, [EXPORT, FINGERPRINT]),
         (Scope.IMPORT, [IMPORT, CONFIRM]),
     ],
     ids=str,
@@ -96,7 +97,8 @@ async def test_a_scope_allows_its_own_routes_and_no_others(
     controller: ControllerProcess, agent: FakeAgent, scope: Scope, allowed: list[tuple[str, str]]
 ) -> None:
     token = controller.token(f"only-{scope}", scopes=[scope])
-    routes = [DESCRIBE, TRANSFERS, ("GET", "/api/deployments"), ("GET", "/api/workspaces"), EXPORT, IMPORT, CONFIRM]
+    listings = [("GET", "/api/deployments"), ("GET", "/api/workspaces")]
+    routes = [DESCRIBE, FINGERPRINT, TRANSFERS, *listings, EXPORT, IMPORT, CONFIRM]
 
     statuses = {route: (await ask(controller, *route, token))[0] for route in routes}
 

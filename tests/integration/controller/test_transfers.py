@@ -220,3 +220,13 @@ async def test_an_import_is_confirmed(client: aiohttp.ClientSession, agent: Fake
 
     assert first == (200, {"confirmed": True})
     assert second == (200, {"confirmed": False})
+
+
+async def test_an_apps_fingerprint_is_asked_of_its_agent(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    found = await get(client, "/api/deployments/shop.db/fingerprint")
+
+    assert found == {
+        "app_id": "shop.db",
+        "fingerprint": {"scheme": "fake/1", "sha256": "ab" * 32, "parts": {"table a": "2 rows"}},
+        "taken_at": "2023-11-14T22:13:20Z",
+    }

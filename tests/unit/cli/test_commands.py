@@ -139,6 +139,16 @@ async def test_apps_as_json_have_their_descriptions(mathison: Mathison, controll
     assert document["apps"][0]["description"]["can_export"] is True
 
 
+async def test_a_fingerprint_is_told_with_its_parts(mathison: Mathison, controller: FakeController) -> None:
+    told = await mathison("fingerprint", "shop.db")
+    document = (await mathison("fingerprint", "shop.db", "--json")).document
+
+    assert told.exit_code == 0
+    assert told.text.splitlines()[0] == "ab" * 32
+    assert "table public.users" in told.text
+    assert document["fingerprint"]["parts"] == {"table public.users": "2 rows, 1f"}
+
+
 async def test_undo_confirm_transfers_and_cancel_do_what_they_say(
     mathison: Mathison, controller: FakeController
 ) -> None:

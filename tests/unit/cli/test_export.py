@@ -38,7 +38,7 @@ async def test_json_names_file_size_digest_and_counts(
     document = ended.document
     assert (ended.exit_code, ended.stderr) == (0, "")
     assert set(document) == {
-        "transfer_id", "app_id", "file", "size_bytes", "sha256", "counts", "warnings", "seconds",
+        "transfer_id", "app_id", "file", "size_bytes", "sha256", "counts", "warnings", "fingerprint", "seconds",
     }  # fmt: skip
     assert document["file"] == "out.sql.gz"
     assert document["size_bytes"] == len(controller.archive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.fingerprints import Fingerprint
+from common.fingerprints import MOST_PARTS, Fingerprint
 
 SHOP = Fingerprint(scheme="shop/1", parts={"table a": "2 rows, 11", "table b": "0 rows, 0"})
 
@@ -30,3 +30,20 @@ def test_fingerprints_of_two_schemes_are_never_the_same() -> None:
 
     assert other.sha256 != SHOP.sha256
     assert "cannot be compared" in SHOP.differences(other)[0]
+
+
+def test_too_many_parts_are_told_in_groups_that_are_the_same_on_every_side() -> None:
+    many = {f"table {number}": "1 rows, 0a" for number in range(1000)}
+    turned = dict(reversed(list(many.items())))
+
+    fingerprint = Fingerprint.of("shop/1", many)
+    changed = Fingerprint.of("shop/1", {**many, "table 7": "2 rows, 0b"})
+
+    assert len(fingerprint.parts) <= MOST_PARTS
+    assert Fingerprint.of("shop/1", turned) == fingerprint
+    assert len(fingerprint.differences(changed)) == 1
+
+
+def test_a_fingerprint_survives_the_wire_and_an_archive() -> None:
+    assert Fingerprint.from_proto(SHOP.to_proto()) == SHOP
+    assert Fingerprint.from_json(SHOP.to_json()) == SHOP

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mathison.data.v1 import transfer_pb2 as mathison_dot_data_dot_v1_dot_transfer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmathison/data/v1/agent.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmathison/data/v1/transfer.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xa6\x05\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12\x1f\n\x17\x64\x61ta_export_description\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12;\n\x0e\x65xport_formats\x18\x06 \x03(\x0b\x32#.mathison.data.v1.FormatDescription\x12\x16\n\x0eimport_formats\x18\x07 \x03(\t\x12\x12\n\ncan_export\x18\x08 \x01(\x08\x12\x17\n\x0f\x65xport_obstacle\x18\t \x01(\t\x12\x12\n\ncan_import\x18\n \x01(\x08\x12\x17\n\x0fimport_obstacle\x18\x0b \x01(\t\x12\x17\n\x0f\x65stimated_bytes\x18\x0c \x01(\x04\x12\x1d\n\x15import_needs_app_stop\x18\r \x01(\x08\x12\x10\n\x08\x63\x61n_undo\x18\x0e \x01(\x08\x12\x10\n\x08warnings\x18\x0f \x03(\t\x12\x30\n\x07running\x18\x10 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\x12-\n\x04kept\x18\x11 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\x12\x15\n\ragent_version\x18\x12 \x01(\t\x12\x34\n\x10\x61gent_started_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12@\n\x07\x64\x65tails\x18\x14 \x03(\x0b\x32/.mathison.data.v1.DescribeResponse.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x11\x46ormatDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06suffix\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"\xa3\x01\n\rExportRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12=\n\x07options\x18\x03 \x03(\x0b\x32,.mathison.data.v1.ExportRequest.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x0cStageRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.mathison.data.v1.StageStartH\x00\x12(\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.mathison.data.v1.FrameH\x00\x42\t\n\x07\x63ontent\"\x9e\x01\n\nStageStart\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12:\n\x07options\x18\x02 \x03(\x0b\x32).mathison.data.v1.StageStart.OptionsEntry\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x0eRestoreRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"\"\n\x0bUndoRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"%\n\x0e\x44iscardRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"$\n\x0f\x44iscardResponse\x12\x11\n\tdiscarded\x18\x01 \x01(\x08\"$\n\rCancelRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"@\n\x0e\x43\x61ncelResponse\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\"\x16\n\x14ListTransfersRequest\"K\n\x15ListTransfersResponse\x12\x32\n\ttransfers\x18\x01 \x03(\x0b\x32\x1f.mathison.data.v1.TransferState\"+\n\x14WatchTransferRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t2\xe7\x05\n\tDataAgent\x12Q\n\x08\x44\x65scribe\x12!.mathison.data.v1.DescribeRequest\x1a\".mathison.data.v1.DescribeResponse\x12\x44\n\x06\x45xport\x12\x1f.mathison.data.v1.ExportRequest\x1a\x17.mathison.data.v1.Frame0\x01\x12L\n\x05Stage\x12\x1e.mathison.data.v1.StageRequest\x1a\x1f.mathison.data.v1.TransferEvent(\x01\x30\x01\x12N\n\x07Restore\x12 .mathison.data.v1.RestoreRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x12H\n\x04Undo\x12\x1d.mathison.data.v1.UndoRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x12N\n\x07\x44iscard\x12 .mathison.data.v1.DiscardRequest\x1a!.mathison.data.v1.DiscardResponse\x12K\n\x06\x43\x61ncel\x12\x1f.mathison.data.v1.CancelRequest\x1a .mathison.data.v1.CancelResponse\x12`\n\rListTransfers\x12&.mathison.data.v1.ListTransfersRequest\x1a\'.mathison.data.v1.ListTransfersResponse\x12Z\n\rWatchTransfer\x12&.mathison.data.v1.WatchTransferRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmathison/data/v1/agent.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmathison/data/v1/transfer.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xa6\x05\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12\x1f\n\x17\x64\x61ta_export_description\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12;\n\x0e\x65xport_formats\x18\x06 \x03(\x0b\x32#.mathison.data.v1.FormatDescription\x12\x16\n\x0eimport_formats\x18\x07 \x03(\t\x12\x12\n\ncan_export\x18\x08 \x01(\x08\x12\x17\n\x0f\x65xport_obstacle\x18\t \x01(\t\x12\x12\n\ncan_import\x18\n \x01(\x08\x12\x17\n\x0fimport_obstacle\x18\x0b \x01(\t\x12\x17\n\x0f\x65stimated_bytes\x18\x0c \x01(\x04\x12\x1d\n\x15import_needs_app_stop\x18\r \x01(\x08\x12\x10\n\x08\x63\x61n_undo\x18\x0e \x01(\x08\x12\x10\n\x08warnings\x18\x0f \x03(\t\x12\x30\n\x07running\x18\x10 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\x12-\n\x04kept\x18\x11 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\x12\x15\n\ragent_version\x18\x12 \x01(\t\x12\x34\n\x10\x61gent_started_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12@\n\x07\x64\x65tails\x18\x14 \x03(\x0b\x32/.mathison.data.v1.DescribeResponse.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x11\x46ormatDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06suffix\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"\xa3\x01\n\rExportRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12=\n\x07options\x18\x03 \x03(\x0b\x32,.mathison.data.v1.ExportRequest.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x14\n\x12\x46ingerprintRequest\"w\n\x13\x46ingerprintResponse\x12\x32\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32\x1d.mathison.data.v1.Fingerprint\x12,\n\x08taken_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x0cStageRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.mathison.data.v1.StageStartH\x00\x12(\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.mathison.data.v1.FrameH\x00\x42\t\n\x07\x63ontent\"\x9e\x01\n\nStageStart\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12:\n\x07options\x18\x02 \x03(\x0b\x32).mathison.data.v1.StageStart.OptionsEntry\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x0eRestoreRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"\"\n\x0bUndoRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"%\n\x0e\x44iscardRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"$\n\x0f\x44iscardResponse\x12\x11\n\tdiscarded\x18\x01 \x01(\x08\"$\n\rCancelRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"@\n\x0e\x43\x61ncelResponse\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\"\x16\n\x14ListTransfersRequest\"K\n\x15ListTransfersResponse\x12\x32\n\ttransfers\x18\x01 \x03(\x0b\x32\x1f.mathison.data.v1.TransferState\"+\n\x14WatchTransferRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t2\xc3\x06\n\tDataAgent\x12Q\n\x08\x44\x65scribe\x12!.mathison.data.v1.DescribeRequest\x1a\".mathison.data.v1.DescribeResponse\x12\x44\n\x06\x45xport\x12\x1f.mathison.data.v1.ExportRequest\x1a\x17.mathison.data.v1.Frame0\x01\x12Z\n\x0b\x46ingerprint\x12$.mathison.data.v1.FingerprintRequest\x1a%.mathison.data.v1.FingerprintResponse\x12L\n\x05Stage\x12\x1e.mathison.data.v1.StageRequest\x1a\x1f.mathison.data.v1.TransferEvent(\x01\x30\x01\x12N\n\x07Restore\x12 .mathison.data.v1.RestoreRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x12H\n\x04Undo\x12\x1d.mathison.data.v1.UndoRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x12N\n\x07\x44iscard\x12 .mathison.data.v1.DiscardRequest\x1a!.mathison.data.v1.DiscardResponse\x12K\n\x06\x43\x61ncel\x12\x1f.mathison.data.v1.CancelRequest\x1a .mathison.data.v1.CancelResponse\x12`\n\rListTransfers\x12&.mathison.data.v1.ListTransfersRequest\x1a\'.mathison.data.v1.ListTransfersResponse\x12Z\n\rWatchTransfer\x12&.mathison.data.v1.WatchTransferRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +51,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTREQUEST']._serialized_end=1072
   _globals['_EXPORTREQUEST_OPTIONSENTRY']._serialized_start=1026
   _globals['_EXPORTREQUEST_OPTIONSENTRY']._serialized_end=1072
-  _globals['_STAGEREQUEST']._serialized_start=1074
-  _globals['_STAGEREQUEST']._serialized_end=1188
-  _globals['_STAGESTART']._serialized_start=1191
-  _globals['_STAGESTART']._serialized_end=1349
+  _globals['_FINGERPRINTREQUEST']._serialized_start=1074
+  _globals['_FINGERPRINTREQUEST']._serialized_end=1094
+  _globals['_FINGERPRINTRESPONSE']._serialized_start=1096
+  _globals['_FINGERPRINTRESPONSE']._serialized_end=1215
+  _globals['_STAGEREQUEST']._serialized_start=1217
+  _globals['_STAGEREQUEST']._serialized_end=1331
+  _globals['_STAGESTART']._serialized_start=1334
+  _globals['_STAGESTART']._serialized_end=1492
   _globals['_STAGESTART_OPTIONSENTRY']._serialized_start=1026
   _globals['_STAGESTART_OPTIONSENTRY']._serialized_end=1072
-  _globals['_RESTOREREQUEST']._serialized_start=1351
-  _globals['_RESTOREREQUEST']._serialized_end=1388
-  _globals['_UNDOREQUEST']._serialized_start=1390
-  _globals['_UNDOREQUEST']._serialized_end=1424
-  _globals['_DISCARDREQUEST']._serialized_start=1426
-  _globals['_DISCARDREQUEST']._serialized_end=1463
-  _globals['_DISCARDRESPONSE']._serialized_start=1465
-  _globals['_DISCARDRESPONSE']._serialized_end=1501
-  _globals['_CANCELREQUEST']._serialized_start=1503
-  _globals['_CANCELREQUEST']._serialized_end=1539
-  _globals['_CANCELRESPONSE']._serialized_start=1541
-  _globals['_CANCELRESPONSE']._serialized_end=1605
-  _globals['_LISTTRANSFERSREQUEST']._serialized_start=1607
-  _globals['_LISTTRANSFERSREQUEST']._serialized_end=1629
-  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=1631
-  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=1706
-  _globals['_WATCHTRANSFERREQUEST']._serialized_start=1708
-  _globals['_WATCHTRANSFERREQUEST']._serialized_end=1751
-  _globals['_DATAAGENT']._serialized_start=1754
-  _globals['_DATAAGENT']._serialized_end=2497
+  _globals['_RESTOREREQUEST']._serialized_start=1494
+  _globals['_RESTOREREQUEST']._serialized_end=1531
+  _globals['_UNDOREQUEST']._serialized_start=1533
+  _globals['_UNDOREQUEST']._serialized_end=1567
+  _globals['_DISCARDREQUEST']._serialized_start=1569
+  _globals['_DISCARDREQUEST']._serialized_end=1606
+  _globals['_DISCARDRESPONSE']._serialized_start=1608
+  _globals['_DISCARDRESPONSE']._serialized_end=1644
+  _globals['_CANCELREQUEST']._serialized_start=1646
+  _globals['_CANCELREQUEST']._serialized_end=1682
+  _globals['_CANCELRESPONSE']._serialized_start=1684
+  _globals['_CANCELRESPONSE']._serialized_end=1748
+  _globals['_LISTTRANSFERSREQUEST']._serialized_start=1750
+  _globals['_LISTTRANSFERSREQUEST']._serialized_end=1772
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=1774
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=1849
+  _globals['_WATCHTRANSFERREQUEST']._serialized_start=1851
+  _globals['_WATCHTRANSFERREQUEST']._serialized_end=1894
+  _globals['_DATAAGENT']._serialized_start=1897
+  _globals['_DATAAGENT']._serialized_end=2732
 # @@protoc_insertion_point(module_scope)

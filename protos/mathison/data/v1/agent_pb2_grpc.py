@@ -45,6 +45,11 @@ class DataAgentStub:
                 request_serializer=mathison_dot_data_dot_v1_dot_agent__pb2.ExportRequest.SerializeToString,
                 response_deserializer=mathison_dot_data_dot_v1_dot_transfer__pb2.Frame.FromString,
                 _registered_method=True)
+        self.Fingerprint = channel.unary_unary(
+                '/mathison.data.v1.DataAgent/Fingerprint',
+                request_serializer=mathison_dot_data_dot_v1_dot_agent__pb2.FingerprintRequest.SerializeToString,
+                response_deserializer=mathison_dot_data_dot_v1_dot_agent__pb2.FingerprintResponse.FromString,
+                _registered_method=True)
         self.Stage = channel.stream_stream(
                 '/mathison.data.v1.DataAgent/Stage',
                 request_serializer=mathison_dot_data_dot_v1_dot_agent__pb2.StageRequest.SerializeToString,
@@ -100,6 +105,18 @@ class DataAgentServicer:
         Errors: FORMAT_NOT_SUPPORTED (INVALID_ARGUMENT), TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE),
         TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION). An error after the header means that no `end` comes:
         what was received is worthless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fingerprint(self, request, context):
+        """The fingerprint of the app's content as it is now, comparable with that of an export (End.fingerprint). Reads all of
+        it, so it takes as long as an export; give it a deadline. Changes nothing; may be repeated. Cancelling the call ends
+        it within seconds. No transfer can begin meanwhile.
+
+        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE), SOURCE_UNREADABLE (FAILED_PRECONDITION),
+        INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +209,11 @@ def add_DataAgentServicer_to_server(servicer, server):
                     request_deserializer=mathison_dot_data_dot_v1_dot_agent__pb2.ExportRequest.FromString,
                     response_serializer=mathison_dot_data_dot_v1_dot_transfer__pb2.Frame.SerializeToString,
             ),
+            'Fingerprint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fingerprint,
+                    request_deserializer=mathison_dot_data_dot_v1_dot_agent__pb2.FingerprintRequest.FromString,
+                    response_serializer=mathison_dot_data_dot_v1_dot_agent__pb2.FingerprintResponse.SerializeToString,
+            ),
             'Stage': grpc.stream_stream_rpc_method_handler(
                     servicer.Stage,
                     request_deserializer=mathison_dot_data_dot_v1_dot_agent__pb2.StageRequest.FromString,
@@ -282,6 +304,33 @@ class DataAgent:
             '/mathison.data.v1.DataAgent/Export',
             mathison_dot_data_dot_v1_dot_agent__pb2.ExportRequest.SerializeToString,
             mathison_dot_data_dot_v1_dot_transfer__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fingerprint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mathison.data.v1.DataAgent/Fingerprint',
+            mathison_dot_data_dot_v1_dot_agent__pb2.FingerprintRequest.SerializeToString,
+            mathison_dot_data_dot_v1_dot_agent__pb2.FingerprintResponse.FromString,
             options,
             channel_credentials,
             insecure,

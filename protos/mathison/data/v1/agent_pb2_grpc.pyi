@@ -34,6 +34,14 @@ class DataAgentStub:
     TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION). An error after the header means that no `end` comes:
     what was received is worthless.
     """
+    Fingerprint: _aio.UnaryUnaryMultiCallable[_agent_pb2.FingerprintRequest, _agent_pb2.FingerprintResponse]
+    """The fingerprint of the app's content as it is now, comparable with that of an export (End.fingerprint). Reads all of
+    it, so it takes as long as an export; give it a deadline. Changes nothing; may be repeated. Cancelling the call ends
+    it within seconds. No transfer can begin meanwhile.
+
+    Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE), SOURCE_UNREADABLE (FAILED_PRECONDITION),
+    INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
+    """
     Stage: _aio.StreamStreamMultiCallable[_agent_pb2.StageRequest, _transfer_pb2.TransferEvent]
     """Takes an archive, builds it beside the app's data and checks it; changes nothing that the app reads. The first
     message is `start`, then frames: header, chunks, end. Without `end` nothing is kept, whatever came before. The last
@@ -103,6 +111,20 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         Errors: FORMAT_NOT_SUPPORTED (INVALID_ARGUMENT), TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE),
         TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION). An error after the header means that no `end` comes:
         what was received is worthless.
+        """
+
+    @_abc_1.abstractmethod
+    def Fingerprint(
+        self,
+        request: _agent_pb2.FingerprintRequest,
+        context: _aio.ServicerContext[_agent_pb2.FingerprintRequest, _abc.Awaitable[_agent_pb2.FingerprintResponse]],
+    ) -> _abc.Awaitable[_agent_pb2.FingerprintResponse]:
+        """The fingerprint of the app's content as it is now, comparable with that of an export (End.fingerprint). Reads all of
+        it, so it takes as long as an export; give it a deadline. Changes nothing; may be repeated. Cancelling the call ends
+        it within seconds. No transfer can begin meanwhile.
+
+        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE), SOURCE_UNREADABLE (FAILED_PRECONDITION),
+        INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
         """
 
     @_abc_1.abstractmethod

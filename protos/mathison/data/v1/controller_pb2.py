@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mathison.data.v1 import agent_pb2 as mathison_dot_data_dot_v1_dot_agent__pb2
 from mathison.data.v1 import transfer_pb2 as mathison_dot_data_dot_v1_dot_transfer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mathison/data/v1/controller.proto\x12\x10mathison.data.v1\x1a\x1cmathison/data/v1/agent.proto\x1a\x1fmathison/data/v1/transfer.proto\"n\n\x03\x41pp\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06recipe\x18\x04 \x01(\t\x12\x14\n\x0cis_available\x18\x05 \x01(\x08\x12\x10\n\x08obstacle\x18\x06 \x01(\t\"$\n\x0fListAppsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\"7\n\x10ListAppsResponse\x12#\n\x04\x61pps\x18\x01 \x03(\x0b\x32\x15.mathison.data.v1.App\"$\n\x12\x44\x65scribeAppRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\"r\n\x13\x44\x65scribeAppResponse\x12\"\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x15.mathison.data.v1.App\x12\x37\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\".mathison.data.v1.DescribeResponse\"\xb9\x01\n\x10\x45xportAppRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12@\n\x07options\x18\x04 \x03(\x0b\x32/.mathison.data.v1.ExportAppRequest.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x10ImportAppRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.mathison.data.v1.ImportStartH\x00\x12(\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.mathison.data.v1.FrameH\x00\x42\t\n\x07\x63ontent\"\xb0\x01\n\x0bImportStart\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12;\n\x07options\x18\x03 \x03(\x0b\x32*.mathison.data.v1.ImportStart.OptionsEntry\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x11UndoImportRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\";\n\x14\x43onfirmImportRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\"*\n\x15\x43onfirmImportResponse\x12\x11\n\tconfirmed\x18\x01 \x01(\x08\"<\n\x15\x43\x61ncelTransferRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\"H\n\x16\x43\x61ncelTransferResponse\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\")\n\x17ListAppTransfersRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\"N\n\x18ListAppTransfersResponse\x12\x32\n\ttransfers\x18\x01 \x03(\x0b\x32\x1f.mathison.data.v1.TransferState\">\n\x17WatchAppTransferRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t2\xcb\x06\n\x0e\x44\x61taController\x12Q\n\x08ListApps\x12!.mathison.data.v1.ListAppsRequest\x1a\".mathison.data.v1.ListAppsResponse\x12Z\n\x0b\x44\x65scribeApp\x12$.mathison.data.v1.DescribeAppRequest\x1a%.mathison.data.v1.DescribeAppResponse\x12J\n\tExportApp\x12\".mathison.data.v1.ExportAppRequest\x1a\x17.mathison.data.v1.Frame0\x01\x12T\n\tImportApp\x12\".mathison.data.v1.ImportAppRequest\x1a\x1f.mathison.data.v1.TransferEvent(\x01\x30\x01\x12T\n\nUndoImport\x12#.mathison.data.v1.UndoImportRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x12`\n\rConfirmImport\x12&.mathison.data.v1.ConfirmImportRequest\x1a\'.mathison.data.v1.ConfirmImportResponse\x12\x63\n\x0e\x43\x61ncelTransfer\x12\'.mathison.data.v1.CancelTransferRequest\x1a(.mathison.data.v1.CancelTransferResponse\x12i\n\x10ListAppTransfers\x12).mathison.data.v1.ListAppTransfersRequest\x1a*.mathison.data.v1.ListAppTransfersResponse\x12`\n\x10WatchAppTransfer\x12).mathison.data.v1.WatchAppTransferRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mathison/data/v1/controller.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmathison/data/v1/agent.proto\x1a\x1fmathison/data/v1/transfer.proto\"n\n\x03\x41pp\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06recipe\x18\x04 \x01(\t\x12\x14\n\x0cis_available\x18\x05 \x01(\x08\x12\x10\n\x08obstacle\x18\x06 \x01(\t\"$\n\x0fListAppsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\"7\n\x10ListAppsResponse\x12#\n\x04\x61pps\x18\x01 \x03(\x0b\x32\x15.mathison.data.v1.App\"$\n\x12\x44\x65scribeAppRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\"r\n\x13\x44\x65scribeAppResponse\x12\"\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x15.mathison.data.v1.App\x12\x37\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\".mathison.data.v1.DescribeResponse\"\xb9\x01\n\x10\x45xportAppRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12@\n\x07options\x18\x04 \x03(\x0b\x32/.mathison.data.v1.ExportAppRequest.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\'\n\x15\x46ingerprintAppRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\"z\n\x16\x46ingerprintAppResponse\x12\x32\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32\x1d.mathison.data.v1.Fingerprint\x12,\n\x08taken_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\x10ImportAppRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.mathison.data.v1.ImportStartH\x00\x12(\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.mathison.data.v1.FrameH\x00\x42\t\n\x07\x63ontent\"\xb0\x01\n\x0bImportStart\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12;\n\x07options\x18\x03 \x03(\x0b\x32*.mathison.data.v1.ImportStart.OptionsEntry\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x11UndoImportRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\";\n\x14\x43onfirmImportRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\"*\n\x15\x43onfirmImportResponse\x12\x11\n\tconfirmed\x18\x01 \x01(\x08\"<\n\x15\x43\x61ncelTransferRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\"H\n\x16\x43\x61ncelTransferResponse\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState\")\n\x17ListAppTransfersRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\"N\n\x18ListAppTransfersResponse\x12\x32\n\ttransfers\x18\x01 \x03(\x0b\x32\x1f.mathison.data.v1.TransferState\">\n\x17WatchAppTransferRequest\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t2\xb0\x07\n\x0e\x44\x61taController\x12Q\n\x08ListApps\x12!.mathison.data.v1.ListAppsRequest\x1a\".mathison.data.v1.ListAppsResponse\x12Z\n\x0b\x44\x65scribeApp\x12$.mathison.data.v1.DescribeAppRequest\x1a%.mathison.data.v1.DescribeAppResponse\x12J\n\tExportApp\x12\".mathison.data.v1.ExportAppRequest\x1a\x17.mathison.data.v1.Frame0\x01\x12\x63\n\x0e\x46ingerprintApp\x12\'.mathison.data.v1.FingerprintAppRequest\x1a(.mathison.data.v1.FingerprintAppResponse\x12T\n\tImportApp\x12\".mathison.data.v1.ImportAppRequest\x1a\x1f.mathison.data.v1.TransferEvent(\x01\x30\x01\x12T\n\nUndoImport\x12#.mathison.data.v1.UndoImportRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x12`\n\rConfirmImport\x12&.mathison.data.v1.ConfirmImportRequest\x1a\'.mathison.data.v1.ConfirmImportResponse\x12\x63\n\x0e\x43\x61ncelTransfer\x12\'.mathison.data.v1.CancelTransferRequest\x1a(.mathison.data.v1.CancelTransferResponse\x12i\n\x10ListAppTransfers\x12).mathison.data.v1.ListAppTransfersRequest\x1a*.mathison.data.v1.ListAppTransfersResponse\x12`\n\x10WatchAppTransfer\x12).mathison.data.v1.WatchAppTransferRequest\x1a\x1f.mathison.data.v1.TransferEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,42 +38,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTAPPREQUEST_OPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_IMPORTSTART_OPTIONSENTRY']._loaded_options = None
   _globals['_IMPORTSTART_OPTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_APP']._serialized_start=118
-  _globals['_APP']._serialized_end=228
-  _globals['_LISTAPPSREQUEST']._serialized_start=230
-  _globals['_LISTAPPSREQUEST']._serialized_end=266
-  _globals['_LISTAPPSRESPONSE']._serialized_start=268
-  _globals['_LISTAPPSRESPONSE']._serialized_end=323
-  _globals['_DESCRIBEAPPREQUEST']._serialized_start=325
-  _globals['_DESCRIBEAPPREQUEST']._serialized_end=361
-  _globals['_DESCRIBEAPPRESPONSE']._serialized_start=363
-  _globals['_DESCRIBEAPPRESPONSE']._serialized_end=477
-  _globals['_EXPORTAPPREQUEST']._serialized_start=480
-  _globals['_EXPORTAPPREQUEST']._serialized_end=665
-  _globals['_EXPORTAPPREQUEST_OPTIONSENTRY']._serialized_start=619
-  _globals['_EXPORTAPPREQUEST_OPTIONSENTRY']._serialized_end=665
-  _globals['_IMPORTAPPREQUEST']._serialized_start=667
-  _globals['_IMPORTAPPREQUEST']._serialized_end=786
-  _globals['_IMPORTSTART']._serialized_start=789
-  _globals['_IMPORTSTART']._serialized_end=965
-  _globals['_IMPORTSTART_OPTIONSENTRY']._serialized_start=619
-  _globals['_IMPORTSTART_OPTIONSENTRY']._serialized_end=665
-  _globals['_UNDOIMPORTREQUEST']._serialized_start=967
-  _globals['_UNDOIMPORTREQUEST']._serialized_end=1023
-  _globals['_CONFIRMIMPORTREQUEST']._serialized_start=1025
-  _globals['_CONFIRMIMPORTREQUEST']._serialized_end=1084
-  _globals['_CONFIRMIMPORTRESPONSE']._serialized_start=1086
-  _globals['_CONFIRMIMPORTRESPONSE']._serialized_end=1128
-  _globals['_CANCELTRANSFERREQUEST']._serialized_start=1130
-  _globals['_CANCELTRANSFERREQUEST']._serialized_end=1190
-  _globals['_CANCELTRANSFERRESPONSE']._serialized_start=1192
-  _globals['_CANCELTRANSFERRESPONSE']._serialized_end=1264
-  _globals['_LISTAPPTRANSFERSREQUEST']._serialized_start=1266
-  _globals['_LISTAPPTRANSFERSREQUEST']._serialized_end=1307
-  _globals['_LISTAPPTRANSFERSRESPONSE']._serialized_start=1309
-  _globals['_LISTAPPTRANSFERSRESPONSE']._serialized_end=1387
-  _globals['_WATCHAPPTRANSFERREQUEST']._serialized_start=1389
-  _globals['_WATCHAPPTRANSFERREQUEST']._serialized_end=1451
-  _globals['_DATACONTROLLER']._serialized_start=1454
-  _globals['_DATACONTROLLER']._serialized_end=2297
+  _globals['_APP']._serialized_start=151
+  _globals['_APP']._serialized_end=261
+  _globals['_LISTAPPSREQUEST']._serialized_start=263
+  _globals['_LISTAPPSREQUEST']._serialized_end=299
+  _globals['_LISTAPPSRESPONSE']._serialized_start=301
+  _globals['_LISTAPPSRESPONSE']._serialized_end=356
+  _globals['_DESCRIBEAPPREQUEST']._serialized_start=358
+  _globals['_DESCRIBEAPPREQUEST']._serialized_end=394
+  _globals['_DESCRIBEAPPRESPONSE']._serialized_start=396
+  _globals['_DESCRIBEAPPRESPONSE']._serialized_end=510
+  _globals['_EXPORTAPPREQUEST']._serialized_start=513
+  _globals['_EXPORTAPPREQUEST']._serialized_end=698
+  _globals['_EXPORTAPPREQUEST_OPTIONSENTRY']._serialized_start=652
+  _globals['_EXPORTAPPREQUEST_OPTIONSENTRY']._serialized_end=698
+  _globals['_FINGERPRINTAPPREQUEST']._serialized_start=700
+  _globals['_FINGERPRINTAPPREQUEST']._serialized_end=739
+  _globals['_FINGERPRINTAPPRESPONSE']._serialized_start=741
+  _globals['_FINGERPRINTAPPRESPONSE']._serialized_end=863
+  _globals['_IMPORTAPPREQUEST']._serialized_start=865
+  _globals['_IMPORTAPPREQUEST']._serialized_end=984
+  _globals['_IMPORTSTART']._serialized_start=987
+  _globals['_IMPORTSTART']._serialized_end=1163
+  _globals['_IMPORTSTART_OPTIONSENTRY']._serialized_start=652
+  _globals['_IMPORTSTART_OPTIONSENTRY']._serialized_end=698
+  _globals['_UNDOIMPORTREQUEST']._serialized_start=1165
+  _globals['_UNDOIMPORTREQUEST']._serialized_end=1221
+  _globals['_CONFIRMIMPORTREQUEST']._serialized_start=1223
+  _globals['_CONFIRMIMPORTREQUEST']._serialized_end=1282
+  _globals['_CONFIRMIMPORTRESPONSE']._serialized_start=1284
+  _globals['_CONFIRMIMPORTRESPONSE']._serialized_end=1326
+  _globals['_CANCELTRANSFERREQUEST']._serialized_start=1328
+  _globals['_CANCELTRANSFERREQUEST']._serialized_end=1388
+  _globals['_CANCELTRANSFERRESPONSE']._serialized_start=1390
+  _globals['_CANCELTRANSFERRESPONSE']._serialized_end=1462
+  _globals['_LISTAPPTRANSFERSREQUEST']._serialized_start=1464
+  _globals['_LISTAPPTRANSFERSREQUEST']._serialized_end=1505
+  _globals['_LISTAPPTRANSFERSRESPONSE']._serialized_start=1507
+  _globals['_LISTAPPTRANSFERSRESPONSE']._serialized_end=1585
+  _globals['_WATCHAPPTRANSFERREQUEST']._serialized_start=1587
+  _globals['_WATCHAPPTRANSFERREQUEST']._serialized_end=1649
+  _globals['_DATACONTROLLER']._serialized_start=1652
+  _globals['_DATACONTROLLER']._serialized_end=2596
 # @@protoc_insertion_point(module_scope)

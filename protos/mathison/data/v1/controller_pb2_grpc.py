@@ -50,6 +50,11 @@ class DataControllerStub:
                 request_serializer=mathison_dot_data_dot_v1_dot_controller__pb2.ExportAppRequest.SerializeToString,
                 response_deserializer=mathison_dot_data_dot_v1_dot_transfer__pb2.Frame.FromString,
                 _registered_method=True)
+        self.FingerprintApp = channel.unary_unary(
+                '/mathison.data.v1.DataController/FingerprintApp',
+                request_serializer=mathison_dot_data_dot_v1_dot_controller__pb2.FingerprintAppRequest.SerializeToString,
+                response_deserializer=mathison_dot_data_dot_v1_dot_controller__pb2.FingerprintAppResponse.FromString,
+                _registered_method=True)
         self.ImportApp = channel.stream_stream(
                 '/mathison.data.v1.DataController/ImportApp',
                 request_serializer=mathison_dot_data_dot_v1_dot_controller__pb2.ImportAppRequest.SerializeToString,
@@ -101,6 +106,13 @@ class DataControllerServicer:
 
     def ExportApp(self, request, context):
         """DataAgent.Export of one app. Needs scope "export".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FingerprintApp(self, request, context):
+        """DataAgent.Fingerprint of one app. Needs scope "export".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +179,11 @@ def add_DataControllerServicer_to_server(servicer, server):
                     servicer.ExportApp,
                     request_deserializer=mathison_dot_data_dot_v1_dot_controller__pb2.ExportAppRequest.FromString,
                     response_serializer=mathison_dot_data_dot_v1_dot_transfer__pb2.Frame.SerializeToString,
+            ),
+            'FingerprintApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.FingerprintApp,
+                    request_deserializer=mathison_dot_data_dot_v1_dot_controller__pb2.FingerprintAppRequest.FromString,
+                    response_serializer=mathison_dot_data_dot_v1_dot_controller__pb2.FingerprintAppResponse.SerializeToString,
             ),
             'ImportApp': grpc.stream_stream_rpc_method_handler(
                     servicer.ImportApp,
@@ -280,6 +297,33 @@ class DataController:
             '/mathison.data.v1.DataController/ExportApp',
             mathison_dot_data_dot_v1_dot_controller__pb2.ExportAppRequest.SerializeToString,
             mathison_dot_data_dot_v1_dot_transfer__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FingerprintApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mathison.data.v1.DataController/FingerprintApp',
+            mathison_dot_data_dot_v1_dot_controller__pb2.FingerprintAppRequest.SerializeToString,
+            mathison_dot_data_dot_v1_dot_controller__pb2.FingerprintAppResponse.FromString,
             options,
             channel_credentials,
             insecure,

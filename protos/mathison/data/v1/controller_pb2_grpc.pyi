@@ -29,6 +29,8 @@ class DataControllerStub:
     """DataAgent.Describe of one app. Needs scope "read"."""
     ExportApp: _aio.UnaryStreamMultiCallable[_controller_pb2.ExportAppRequest, _transfer_pb2.Frame]
     """DataAgent.Export of one app. Needs scope "export"."""
+    FingerprintApp: _aio.UnaryUnaryMultiCallable[_controller_pb2.FingerprintAppRequest, _controller_pb2.FingerprintAppResponse]
+    """DataAgent.Fingerprint of one app. Needs scope "export"."""
     ImportApp: _aio.StreamStreamMultiCallable[_controller_pb2.ImportAppRequest, _transfer_pb2.TransferEvent]
     """Import in one call: Stage, then Restore unless `dry_run`. The first message is `start`, then frames: header, chunks,
     end. The last event has PHASE_DONE, or PHASE_STAGED for a dry run. When the caller goes away before its end frame,
@@ -69,6 +71,14 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_controller_pb2.ExportAppRequest, _abc.AsyncIterator[_transfer_pb2.Frame]],
     ) -> _abc.AsyncIterator[_transfer_pb2.Frame]:
         """DataAgent.Export of one app. Needs scope "export"."""
+
+    @_abc_1.abstractmethod
+    def FingerprintApp(
+        self,
+        request: _controller_pb2.FingerprintAppRequest,
+        context: _aio.ServicerContext[_controller_pb2.FingerprintAppRequest, _abc.Awaitable[_controller_pb2.FingerprintAppResponse]],
+    ) -> _abc.Awaitable[_controller_pb2.FingerprintAppResponse]:
+        """DataAgent.Fingerprint of one app. Needs scope "export"."""
 
     @_abc_1.abstractmethod
     def ImportApp(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmathison/data/v1/transfer.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x05\x46rame\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.ArchiveHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.mathison.data.v1.ProgressH\x00\x12$\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x15.mathison.data.v1.EndH\x00\x42\t\n\x07\x63ontent\"\xd6\x03\n\rArchiveHeader\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\x03 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12\x0f\n\x07made_by\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61pp_id\x18\x08 \x01(\t\x12;\n\x06\x63ounts\x18\t \x03(\x0b\x32+.mathison.data.v1.ArchiveHeader.CountsEntry\x12=\n\x07\x64\x65tails\x18\n \x03(\x0b\x32,.mathison.data.v1.ArchiveHeader.DetailsEntry\x12\x12\n\nmedia_type\x18\x0b \x01(\t\x12\x11\n\tfile_name\x18\x0c \x01(\t\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x01\n\x08Progress\x12&\n\x05phase\x18\x01 \x01(\x0e\x32\x17.mathison.data.v1.Phase\x12\x12\n\nread_bytes\x18\x02 \x01(\x04\x12\x12\n\nsent_bytes\x18\x03 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x04\x12\x0c\n\x04note\x18\x06 \x01(\t\"\x9d\x01\n\x03\x45nd\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x31\n\x06\x63ounts\x18\x03 \x03(\x0b\x32!.mathison.data.v1.End.CountsEntry\x12\x10\n\x08warnings\x18\x04 \x03(\t\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xaa\x02\n\x07Preview\x12\x0f\n\x07\x63hanges\x18\x01 \x03(\t\x12<\n\ncounts_now\x18\x02 \x03(\x0b\x32(.mathison.data.v1.Preview.CountsNowEntry\x12@\n\x0c\x63ounts_after\x18\x03 \x03(\x0b\x32*.mathison.data.v1.Preview.CountsAfterEntry\x12\x16\n\x0eneeds_app_stop\x18\x04 \x01(\x08\x12\x10\n\x08warnings\x18\x05 \x03(\t\x1a\x30\n\x0e\x43ountsNowEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x32\n\x10\x43ountsAfterEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xfb\x03\n\rTransferState\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.mathison.data.v1.TransferKind\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.mathison.data.v1.Progress\x12\x30\n\x06result\x18\x04 \x01(\x0e\x32 .mathison.data.v1.TransferResult\x12\"\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x15.mathison.data.v1.End\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.mathison.data.v1.Failure\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07preview\x18\t \x01(\x0b\x32\x19.mathison.data.v1.Preview\x12.\n\nkept_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06undone\x18\x0b \x01(\x08\x12/\n\x06header\x18\x0c \x01(\x0b\x32\x1f.mathison.data.v1.ArchiveHeader\"=\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tnext_step\x18\x03 \x01(\t\"?\n\rTransferEvent\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState*\xaa\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x16\n\x12PHASE_TRANSFERRING\x10\x02\x12\x13\n\x0fPHASE_VERIFYING\x10\x03\x12\x10\n\x0cPHASE_STAGED\x10\x04\x12\x13\n\x0fPHASE_RESTORING\x10\x05\x12\x11\n\rPHASE_UNDOING\x10\x06\x12\x0e\n\nPHASE_DONE\x10\x07*a\n\x0cTransferKind\x12\x1d\n\x19TRANSFER_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14TRANSFER_KIND_EXPORT\x10\x01\x12\x18\n\x14TRANSFER_KIND_IMPORT\x10\x02*\x8b\x01\n\x0eTransferResult\x12\x1f\n\x1bTRANSFER_RESULT_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRANSFER_RESULT_SUCCEEDED\x10\x01\x12\x1a\n\x16TRANSFER_RESULT_FAILED\x10\x02\x12\x1d\n\x19TRANSFER_RESULT_CANCELLED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmathison/data/v1/transfer.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x05\x46rame\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.ArchiveHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.mathison.data.v1.ProgressH\x00\x12$\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x15.mathison.data.v1.EndH\x00\x42\t\n\x07\x63ontent\"\xd6\x03\n\rArchiveHeader\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\x03 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12\x0f\n\x07made_by\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61pp_id\x18\x08 \x01(\t\x12;\n\x06\x63ounts\x18\t \x03(\x0b\x32+.mathison.data.v1.ArchiveHeader.CountsEntry\x12=\n\x07\x64\x65tails\x18\n \x03(\x0b\x32,.mathison.data.v1.ArchiveHeader.DetailsEntry\x12\x12\n\nmedia_type\x18\x0b \x01(\t\x12\x11\n\tfile_name\x18\x0c \x01(\t\x12\x12\n\nsize_bytes\x18\r \x01(\x04\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x01\n\x08Progress\x12&\n\x05phase\x18\x01 \x01(\x0e\x32\x17.mathison.data.v1.Phase\x12\x12\n\nread_bytes\x18\x02 \x01(\x04\x12\x12\n\nsent_bytes\x18\x03 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x04\x12\x0c\n\x04note\x18\x06 \x01(\t\"\xd1\x01\n\x03\x45nd\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x31\n\x06\x63ounts\x18\x03 \x03(\x0b\x32!.mathison.data.v1.End.CountsEntry\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12\x32\n\x0b\x66ingerprint\x18\x05 \x01(\x0b\x32\x1d.mathison.data.v1.Fingerprint\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x94\x01\n\x0b\x46ingerprint\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x37\n\x05parts\x18\x03 \x03(\x0b\x32(.mathison.data.v1.Fingerprint.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaa\x02\n\x07Preview\x12\x0f\n\x07\x63hanges\x18\x01 \x03(\t\x12<\n\ncounts_now\x18\x02 \x03(\x0b\x32(.mathison.data.v1.Preview.CountsNowEntry\x12@\n\x0c\x63ounts_after\x18\x03 \x03(\x0b\x32*.mathison.data.v1.Preview.CountsAfterEntry\x12\x16\n\x0eneeds_app_stop\x18\x04 \x01(\x08\x12\x10\n\x08warnings\x18\x05 \x03(\t\x1a\x30\n\x0e\x43ountsNowEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x32\n\x10\x43ountsAfterEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xfb\x03\n\rTransferState\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.mathison.data.v1.TransferKind\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x1a.mathison.data.v1.Progress\x12\x30\n\x06result\x18\x04 \x01(\x0e\x32 .mathison.data.v1.TransferResult\x12\"\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x15.mathison.data.v1.End\x12(\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.mathison.data.v1.Failure\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07preview\x18\t \x01(\x0b\x32\x19.mathison.data.v1.Preview\x12.\n\nkept_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06undone\x18\x0b \x01(\x08\x12/\n\x06header\x18\x0c \x01(\x0b\x32\x1f.mathison.data.v1.ArchiveHeader\"=\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tnext_step\x18\x03 \x01(\t\"?\n\rTransferEvent\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.mathison.data.v1.TransferState*\xaa\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x16\n\x12PHASE_TRANSFERRING\x10\x02\x12\x13\n\x0fPHASE_VERIFYING\x10\x03\x12\x10\n\x0cPHASE_STAGED\x10\x04\x12\x13\n\x0fPHASE_RESTORING\x10\x05\x12\x11\n\rPHASE_UNDOING\x10\x06\x12\x0e\n\nPHASE_DONE\x10\x07*a\n\x0cTransferKind\x12\x1d\n\x19TRANSFER_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14TRANSFER_KIND_EXPORT\x10\x01\x12\x18\n\x14TRANSFER_KIND_IMPORT\x10\x02*\x8b\x01\n\x0eTransferResult\x12\x1f\n\x1bTRANSFER_RESULT_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRANSFER_RESULT_SUCCEEDED\x10\x01\x12\x1a\n\x16TRANSFER_RESULT_FAILED\x10\x02\x12\x1d\n\x19TRANSFER_RESULT_CANCELLED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,16 +38,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVEHEADER_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_END_COUNTSENTRY']._loaded_options = None
   _globals['_END_COUNTSENTRY']._serialized_options = b'8\001'
+  _globals['_FINGERPRINT_PARTSENTRY']._loaded_options = None
+  _globals['_FINGERPRINT_PARTSENTRY']._serialized_options = b'8\001'
   _globals['_PREVIEW_COUNTSNOWENTRY']._loaded_options = None
   _globals['_PREVIEW_COUNTSNOWENTRY']._serialized_options = b'8\001'
   _globals['_PREVIEW_COUNTSAFTERENTRY']._loaded_options = None
   _globals['_PREVIEW_COUNTSAFTERENTRY']._serialized_options = b'8\001'
-  _globals['_PHASE']._serialized_start=1993
-  _globals['_PHASE']._serialized_end=2163
-  _globals['_TRANSFERKIND']._serialized_start=2165
-  _globals['_TRANSFERKIND']._serialized_end=2262
-  _globals['_TRANSFERRESULT']._serialized_start=2265
-  _globals['_TRANSFERRESULT']._serialized_end=2404
+  _globals['_PHASE']._serialized_start=2196
+  _globals['_PHASE']._serialized_end=2366
+  _globals['_TRANSFERKIND']._serialized_start=2368
+  _globals['_TRANSFERKIND']._serialized_end=2465
+  _globals['_TRANSFERRESULT']._serialized_start=2468
+  _globals['_TRANSFERRESULT']._serialized_end=2607
   _globals['_FRAME']._serialized_start=87
   _globals['_FRAME']._serialized_end=259
   _globals['_ARCHIVEHEADER']._serialized_start=262
@@ -59,19 +61,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS']._serialized_start=735
   _globals['_PROGRESS']._serialized_end=891
   _globals['_END']._serialized_start=894
-  _globals['_END']._serialized_end=1051
+  _globals['_END']._serialized_end=1103
   _globals['_END_COUNTSENTRY']._serialized_start=639
   _globals['_END_COUNTSENTRY']._serialized_end=684
-  _globals['_PREVIEW']._serialized_start=1054
-  _globals['_PREVIEW']._serialized_end=1352
-  _globals['_PREVIEW_COUNTSNOWENTRY']._serialized_start=1252
-  _globals['_PREVIEW_COUNTSNOWENTRY']._serialized_end=1300
-  _globals['_PREVIEW_COUNTSAFTERENTRY']._serialized_start=1302
-  _globals['_PREVIEW_COUNTSAFTERENTRY']._serialized_end=1352
-  _globals['_TRANSFERSTATE']._serialized_start=1355
-  _globals['_TRANSFERSTATE']._serialized_end=1862
-  _globals['_FAILURE']._serialized_start=1864
-  _globals['_FAILURE']._serialized_end=1925
-  _globals['_TRANSFEREVENT']._serialized_start=1927
-  _globals['_TRANSFEREVENT']._serialized_end=1990
+  _globals['_FINGERPRINT']._serialized_start=1106
+  _globals['_FINGERPRINT']._serialized_end=1254
+  _globals['_FINGERPRINT_PARTSENTRY']._serialized_start=1210
+  _globals['_FINGERPRINT_PARTSENTRY']._serialized_end=1254
+  _globals['_PREVIEW']._serialized_start=1257
+  _globals['_PREVIEW']._serialized_end=1555
+  _globals['_PREVIEW_COUNTSNOWENTRY']._serialized_start=1455
+  _globals['_PREVIEW_COUNTSNOWENTRY']._serialized_end=1503
+  _globals['_PREVIEW_COUNTSAFTERENTRY']._serialized_start=1505
+  _globals['_PREVIEW_COUNTSAFTERENTRY']._serialized_end=1555
+  _globals['_TRANSFERSTATE']._serialized_start=1558
+  _globals['_TRANSFERSTATE']._serialized_end=2065
+  _globals['_FAILURE']._serialized_start=2067
+  _globals['_FAILURE']._serialized_end=2128
+  _globals['_TRANSFEREVENT']._serialized_start=2130
+  _globals['_TRANSFEREVENT']._serialized_end=2193
 # @@protoc_insertion_point(module_scope)

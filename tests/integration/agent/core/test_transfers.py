@@ -382,3 +382,42 @@ async def test_an_export_holds_still_while_its_caller_does(stopped_agent: AgentP
         call.cancel()
 
     assert read < 32 * MIB
+
+
+async def test_an_export_and_the_app_have_the_same_fingerprint(stub: Stub) -> None:
+    *_, last = [frame async for frame in stub.Export(messages.ExportRequest(transfer_id="e-1"))]
+
+    taken = await stub.Fingerprint(messages.FingerprintRequest())
+
+    assert last.end.fingerprint == taken.fingerprint
+    assert (taken.fingerprint.scheme, list(taken.fingerprint.parts)) == ("fake/1", ["file"])
+    assert taken.HasField("taken_at")
+    assert (await ended(stub, "e-1")).end.fingerprint == taken.fingerprint
+
+
+async def test_a_fingerprint_holds_transfers_off_and_ends_with_its_caller(stub: Stub, agent: AgentProcess) -> None:
+    agent.pause("fingerprint")
+    call = stub.Fingerprint(messages.FingerprintRequest())
+    waiting = asyncio.ensure_future(call)
+    await until(lambda: agent.has_reached("fingerprint"))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stage(stub, "i-1")
+
+    call.cancel()
+    await asyncio.wait({waiting})
+
+    assert isinstance(error_of(refused.value), TransferInProgressError)
+    assert waiting.cancelled()
+    async with asyncio.timeout(10):
+        while not await _can_stage(stub):  # noqa: ASYNC110  # it is not ours to tell
+            await asyncio.sleep(0.01)
+
+
+async def _can_stage(stub: Stub) -> bool:
+    try:
+        await stage(stub, "i-2")
+    except grpc.aio.AioRpcError as failure:
+        if not isinstance(error_of(failure), TransferInProgressError):
+            raise
+        return False
+    return True
