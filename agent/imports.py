@@ -33,6 +33,8 @@ from common.errors import (
 from common.frames import FrameReceiver
 from mathison.data.v1 import transfer_pb2 as wire
 
+TIDY_SECONDS = 30.0
+"""For an app that hangs: its agent has to start all the same."""
 _log = structlog.get_logger(__name__)
 
 
@@ -254,7 +256,8 @@ class Imports:
     async def tidy_app(self) -> None:
         """Put right what a killed agent left in the app outside any import; never fails."""
         try:
-            await self._recipe.tidy()
+            async with asyncio.timeout(TIDY_SECONDS):
+                await self._recipe.tidy()
         except Exception as fault:
             _log.warning(
                 "What an earlier agent may have left in the app could not be put right.",

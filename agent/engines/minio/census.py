@@ -168,9 +168,10 @@ class Census:
             self.tally.encrypted += version.encryption == "server"
             self.tally.customer_encrypted += version.encryption == "customer"
             self._sums[bucket] = self._sums.get(bucket, 0) + _number(bucket, key, version)
-            if not _has_parts(version, found.parent):
-                self._damaged(found.path)
-        if meta.versions:
+        missing = sum(not _has_parts(version, found.parent) for version in meta.versions)
+        for _ in range(missing):
+            self._damaged(found.path)
+        if meta.versions and not missing:
             self._sample(bucket, path, key, meta.versions)
 
     def finish(self) -> Tally:

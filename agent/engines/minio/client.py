@@ -26,6 +26,8 @@ BYPASS = {"x-amz-meta-minio-object-perf": "1"}
 ANSWER_SECONDS = 60.0
 """For calls that return little."""
 _MAX_ANSWER_BYTES = 64 << 20
+_UNREADABLE = ("SlowDownRead", "SlowDownWrite")
+"""MinIO's way to say that an object is damaged, for ever, and that a drive takes nothing."""
 _REFUSED_CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "XMinioAdminInvalidAccessKey")
 
 
@@ -196,7 +198,7 @@ def _refused(what: str, status: int, body: bytes) -> ToolFailedError | AppUnavai
             f"MinIO does not accept the agent's root credentials ({code}).",
             next_step="See that `user` and `password_file` in the agent's settings are those of the server's root.",
         )
-    if status == 503 or code == "XMinioServerNotInitialized":
+    if status == 503 and code not in _UNREADABLE:
         return AppUnavailableError(f"MinIO is not ready to answer {what}: {code} {message}")
     return RefusedError(what, status=status, s3_code=code, message=message)
 

@@ -137,11 +137,11 @@ class Exchange:
     def _apply(self, journal: _Journal) -> None:
         for entry in journal.entries:
             live, other = self._drive / entry.path, self._other / entry.path
+            if _aside(other).exists():
+                _finish_by_three(live, other, wanted=entry.after)
             if _inode(live) == entry.after:
                 continue
-            if _aside(other).exists():
-                _exchange_by_three(live, other)
-            elif entry.after is None:
+            if entry.after is None:
                 _rename(live, other, _NO_REPLACE)
             elif _inode(live) is None:
                 _rename(other, live, _NO_REPLACE)
@@ -191,17 +191,22 @@ def _exchange(live: Path, other: Path) -> None:
     except OSError as failure:
         if failure.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
-        _exchange_by_three(live, other)
+        # Through a third name.
+        other.rename(_aside(other))
+        _finish_by_three(live, other, wanted=_inode(_aside(other)))
 
 
-def _exchange_by_three(live: Path, other: Path) -> None:
-    """Where the file system knows no exchange: through a third name, which says how far it got."""
+def _finish_by_three(live: Path, other: Path, *, wanted: int | None) -> None:
+    """Go on where a file system knows no exchange, from wherever it got to, in either direction."""
     aside = _aside(other)
-    if not aside.exists():
-        other.rename(aside)
-    if _inode(live) is not None:
-        live.rename(other)
-    aside.rename(live)
+    if _inode(aside) == wanted:
+        if _inode(live) is not None:
+            live.rename(other)
+        aside.rename(live)
+    else:
+        if _inode(live) is None:
+            other.rename(live)
+        aside.rename(other)
 
 
 def _aside(other: Path) -> Path:

@@ -1,0 +1,214 @@
+"""The agent, the server, or both die in the middle of an exchange: the data is on one side then, wholly."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.journal import Entry, Journal
+from agent.recipes.base import Recovered
+from agent.states import Kind, TransferState
+from tests.fixtures.minio_data import add_user, put, users, view
+from tests.fixtures.minio_moments import MOMENTS
+from tests.fixtures.minio_servers import client_of
+from tests.integration.agent.recipes.minio_apps import MinioApp
+from tools.servers import MinioServer, minio, short_directory
+
+CHECKOUT = Path(__file__).parents[4]
+OLD, NEW = ["both1", "both2", "only-old"], ["both1", "both2", "only-new"]
+
+
+@dataclass
+class Case:
+    """A server with old data, and an archive with new data; every test leaves the old data."""
+
+    server: MinioServer
+    archive: bytes
+    directory: Path
+    previous: Any = None
+    imported: Any = None
+    entry: Entry | None = None
+
+    @property
+    def app(self) -> MinioApp:
+        return MinioApp(self.server, self.directory)
+
+    @property
+    def journal(self) -> Path:
+        return self.directory / "journal"
+
+    async def stage(self) -> None:
+        """An import in a journal on disk."""
+        state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
+        entry = Journal(self.journal, app_id="shop.files", recipe="minio").open(state)
+        await self.app.stage(self.archive, entry)
+
+    def die_at(self, moment: str, action: str = "restore") -> None:
+        """Have a process go on with it, that kills itself then."""
+        app = self.app
+        settings = {
+            "url": self.server.url,
+            "user": self.server.user,
+            "password_file": str(self.directory / "password"),
+            "directory": str(self.server.drive),
+        }
+        arguments = [action, moment, json.dumps(settings), str(app.work_directory), str(self.journal)]
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.integration.agent.recipes.minio_program", *arguments],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == -9, ended.stderr
+
+    def read(self) -> Entry:
+        """What the journal says of it."""
+        [entry] = Journal(self.journal, app_id="shop.files", recipe="minio").read()
+        return entry
+
+    async def recover(self) -> Recovered:
+        """As the next agent does, twice; and see that all of it is on the side that it says."""
+        found = [await self.app.recover(self.read()) for _ in range(2)]
+        assert found[0] is found[1]
+        await self.require(found[0])
+        return found[0]
+
+    async def require(self, side: Recovered) -> None:
+        """Everything is on that side, and the server serves at once."""
+        is_imported = side is Recovered.IMPORTED
+        assert await view(self.server) == (self.imported if is_imported else self.previous)
+        assert await users(self.server) == ["user-new" if is_imported else "user-old"]
+
+    async def take_back(self, side: Recovered) -> None:
+        """To the previous data, with nothing left over."""
+        if side is Recovered.IMPORTED:
+            await self.app.recipe.undo(self.read(), self.app.progress)
+        else:
+            await self.app.recipe.discard(self.read())
+        await self.require(Recovered.PREVIOUS)
+        assert self.app.leftovers() == []
+        self.read().remove()
+
+
+async def _fill(server: MinioServer, buckets: list[str], tag: str) -> None:
+    async with client_of(server) as client:
+        for bucket in buckets:
+            await client.call("PUT", bucket)
+            tags = f"<Tagging><TagSet><Tag><Key>of</Key><Value>{tag}</Value></Tag></TagSet></Tagging>"
+            await client.call("PUT", bucket, query={"tagging": ""}, body=tags.encode())
+            for number in range(4):
+                await put(client, bucket, f"key{number}", tag.encode() * (100_000 if number == 0 else 10))
+        await add_user(client, f"user-{tag}", f"secret-of-{tag}")
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """The server and the archive that all tests of a process share."""
+    with short_directory("minio-crashes") as folder, MinioServer(minio()) as source, MinioServer(minio()) as server:
+
+        async def make() -> Case:
+            await _fill(source, NEW, "new")
+            await _fill(server, OLD, "old")
+            archive = (await MinioApp(source, folder / "source").export()).file
+            return Case(server, archive, folder / "agent", await view(server), await view(source))
+
+        case = asyncio.run(make())
+        source.close()
+        yield case
+
+
+@pytest.fixture
+async def case(made: Case) -> AsyncIterator[Case]:
+    """An import that is staged."""
+    await made.stage()
+    yield made
+    if made.journal.exists():
+        for entry in Journal(made.journal, app_id="shop.files", recipe="minio").read():
+            entry.remove()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_an_agent_killed_in_a_restore_is_recovered_from(moment: str, case: Case) -> None:
+    case.die_at(moment)
+    side = await case.recover()
+
+    assert side is (Recovered.PREVIOUS if moment == "frozen" else Recovered.IMPORTED)
+    await case.take_back(side)
+
+
+@pytest.mark.parametrize("moment", ["one directory moved", "three directories moved", "exchanged"])
+async def test_agent_and_server_killed_together_are_recovered_from(moment: str, case: Case) -> None:
+    case.die_at(moment)
+    case.server.kill()
+    case.server.start()
+    side = await case.recover()
+
+    assert side is Recovered.IMPORTED
+    await case.take_back(side)
+
+
+@pytest.mark.parametrize("moment", ["frozen", "one directory moved", "all directories moved", "released"])
+async def test_an_agent_killed_in_an_undo_is_recovered_from(moment: str, case: Case) -> None:
+    app = case.app
+    await app.recipe.restore(case.read(), app.progress)
+
+    case.die_at(moment, "undo")
+    side = await case.recover()
+
+    assert side is (Recovered.IMPORTED if moment == "frozen" else Recovered.PREVIOUS)
+    await case.take_back(side)
+
+
+async def test_an_agent_that_is_killed_again_while_it_recovers_is_recovered_from(case: Case) -> None:
+    case.die_at("one directory moved")
+    case.die_at("one directory moved", "recover")
+    side = await case.recover()
+
+    assert side is Recovered.IMPORTED
+    await case.take_back(side)
+
+
+async def test_an_interrupted_exchange_waits_for_a_server_that_is_down(case: Case) -> None:
+    case.die_at("one directory moved")
+    case.server.kill()
+
+    with pytest.raises(Exception, match="does not answer"):
+        await case.app.recover(case.read())
+
+    case.server.start()
+    assert await case.recover() is Recovered.IMPORTED
+    await case.take_back(Recovered.IMPORTED)
+
+
+async def test_an_agent_killed_in_an_export_leaves_the_server_serving_and_its_snapshot_goes(case: Case) -> None:
+    await case.app.recipe.discard(case.read())
+    case.die_at("frozen", "export")
+
+    async with asyncio.timeout(10):
+        assert await view(case.server) == case.previous
+    assert case.app.leftovers() != []
+    await case.app.recipe.tidy()
+    assert case.app.leftovers() == []
+
+
+async def test_a_server_that_was_left_frozen_goes_on_when_the_agent_starts(case: Case) -> None:
+    await case.app.recipe.discard(case.read())
+    async with client_of(case.server) as client:
+        for _ in range(2):
+            await client.admin("POST", "service", query={"action": "freeze"})
+
+    await case.app.recipe.tidy()
+
+    async with asyncio.timeout(10):
+        assert await view(case.server) == case.previous

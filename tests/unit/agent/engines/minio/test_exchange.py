@@ -1,0 +1,214 @@
+"""An exchange ends entirely on one side, whatever interrupts it and whatever interrupts its recovery."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.engines.minio import exchange
+from agent.engines.minio.exchange import Exchange
+from agent.engines.swapping import Side
+from agent.engines.tree import StagingArea
+from common.errors import ToolFailedError
+
+KEY = "0123456789ab"
+
+
+class CrashError(BaseException):
+    """The process is gone."""
+
+
+class Steps:
+    """Counts what changes the disk, and ends the process, or fails, at one of them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.done = 0
+        self.crash_at = 0
+        self.fail_at: set[int] = set()
+        patch.setattr(exchange, "_rename", self._counted(exchange._rename))
+        patch.setattr(Exchange, "_write", self._counted(Exchange._write))
+        patch.setattr(Path, "rename", self._counted(Path.rename))
+        # A made-up crash loses nothing that is not durable.
+        patch.setattr(exchange, "sync_filesystem", lambda descriptor: None)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+
+    def restart(self, *, crash_at: int = 0) -> None:
+        self.done, self.crash_at = 0, crash_at
+
+    def _counted(self, step: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **options: object) -> object:
+            self.done += 1
+            if self.done == self.crash_at:
+                raise CrashError
+            if self.done in self.fail_at:
+                raise OSError(errno.EIO, "Input/output error", "disk")
+            return step(*arguments, **options)
+
+        return counted
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(monkeypatch)
+
+
+@pytest.fixture(params=["exchanged at once", "through a third name"])
+def drive(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A drive with old data and new data staged, on a file system that can exchange directories or cannot."""
+    if request.param == "through a third name":
+        original = exchange._rename
+
+        def rename(source: Path, target: Path, flags: int) -> None:
+            if flags == exchange._EXCHANGE:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            original(source, target, flags)
+
+        monkeypatch.setattr(exchange, "_rename", rename)
+    return _staged(tmp_path / "drive")
+
+
+def _staged(drive: Path) -> Path:
+    for name in ("both1", "both2", "only-old", ".minio.sys/buckets", ".minio.sys/config", ".minio.sys/tmp"):
+        _mark(drive / name, "old")
+    (drive / ".minio.sys" / "format.json").write_text("the drive's own")
+    area = StagingArea(drive, KEY)
+    area.create()
+    for name in ("both1", "both2", "only-new", ".minio.sys/buckets", ".minio.sys/config"):
+        _mark(area.new / name, "new")
+    return drive
+
+
+def _mark(directory: Path, text: str) -> None:
+    directory.mkdir(parents=True)
+    (directory / "of").write_text(text)
+
+
+def _content(drive: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(drive.rglob("of")):
+        name = str(path.parent.relative_to(drive))
+        if not name.startswith(".mathison-data"):
+            found[name] = path.read_text()
+    return found
+
+
+OLD = {
+    ".minio.sys/buckets": "old",
+    ".minio.sys/config": "old",
+    ".minio.sys/tmp": "old",
+    "both1": "old",
+    "both2": "old",
+    "only-old": "old",
+}
+NEW = {
+    ".minio.sys/buckets": "new",
+    ".minio.sys/config": "new",
+    ".minio.sys/tmp": "old",
+    "both1": "new",
+    "both2": "new",
+    "only-new": "new",
+}
+SIDES = {Side.PREVIOUS: OLD, Side.IMPORTED: NEW}
+
+
+def test_the_new_data_comes_and_the_old_comes_back(drive: Path) -> None:
+    one = Exchange(drive, KEY)
+
+    one.bring(Side.IMPORTED)
+    imported = _content(drive)
+    one.bring(Side.PREVIOUS)
+
+    assert imported == NEW
+    assert _content(drive) == OLD
+    assert (drive / ".minio.sys" / "format.json").read_text() == "the drive's own"
+
+
+def test_bringing_the_same_again_changes_nothing(drive: Path) -> None:
+    one = Exchange(drive, KEY)
+    one.bring(Side.IMPORTED)
+
+    assert one.bring(Side.IMPORTED) == 0
+    assert _content(drive) == NEW
+
+
+def test_an_undo_takes_away_what_came_since(drive: Path) -> None:
+    one = Exchange(drive, KEY)
+    one.bring(Side.IMPORTED)
+    _mark(drive / "since", "since")
+    (drive / "both1" / "of").unlink()
+    (drive / "both1").rmdir()
+
+    one.bring(Side.PREVIOUS)
+
+    assert _content(drive) == OLD
+
+
+def test_without_a_configuration_of_its_own_an_import_leaves_the_servers(drive: Path) -> None:
+    one = Exchange(drive, KEY)
+    (one.other / ".minio.sys/config/of").unlink()
+    (one.other / ".minio.sys/config").rmdir()
+
+    one.bring(Side.IMPORTED)
+    imported = _content(drive)
+    one.bring(Side.PREVIOUS)
+
+    assert imported == {**NEW, ".minio.sys/config": "old"}
+    assert _content(drive) == OLD
+
+
+@pytest.mark.parametrize("target", [Side.IMPORTED, Side.PREVIOUS])
+def test_a_crash_at_any_step_and_another_at_any_step_of_the_recovery_end_on_one_side(
+    target: Side, drive: Path, steps: Steps, tmp_path: Path
+) -> None:
+    crashes = 0
+    for crash_at in range(1, 100):
+        for second_crash_at in range(1, 100):
+            here = _staged(tmp_path / f"{crash_at}-{second_crash_at}")
+            steps.restart()
+            if target is Side.PREVIOUS:
+                Exchange(here, KEY).bring(Side.IMPORTED)
+            steps.restart(crash_at=crash_at)
+            try:
+                Exchange(here, KEY).bring(target)
+                return
+            except CrashError:
+                crashes += 1
+            is_recovered = True
+            steps.restart(crash_at=second_crash_at)
+            try:
+                Exchange(here, KEY).recover()
+            except CrashError:
+                is_recovered = False
+            steps.restart()
+
+            side = Exchange(here, KEY).recover()
+
+            assert _content(here) == SIDES[side]
+            assert side is (target if crash_at > 1 else target.other)
+            assert not Exchange(here, KEY).is_unfinished()
+            if is_recovered:
+                break
+    assert crashes > 20
+
+
+def test_a_failure_at_any_step_leaves_the_data_as_it_was(drive: Path, steps: Steps, tmp_path: Path) -> None:
+    for fail_at in range(1, 100):
+        here = _staged(tmp_path / str(fail_at))
+        steps.restart()
+        steps.fail_at = {fail_at}
+        one = Exchange(here, KEY)
+        try:
+            one.bring(Side.IMPORTED)
+            break
+        except ToolFailedError:
+            pass
+
+        assert _content(here) == OLD
+        steps.fail_at = set()
+        one.bring(Side.IMPORTED)
+        assert _content(here) == NEW
+    assert fail_at > 5

@@ -1,0 +1,177 @@
+"""A snapshot is what the drive was when its second pass ran, whatever happened since the first."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.engines.minio.snapshot import Snapshot, remove_snapshots
+from common.errors import NoSpaceError, ToolFailedError
+
+LONG_AGO_NS = time.time_ns() - 3600 * 1_000_000_000
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    drive = tmp_path / "drive"
+    for bucket in ("one", "two"):
+        (drive / bucket).mkdir(parents=True)
+        for number in range(6):
+            _put(drive / bucket / f"prefix{number % 2}" / f"object{number}", f"{bucket} {number}")
+    _put(drive / ".minio.sys" / "config" / "config.json", "settings")
+    _put(drive / ".minio.sys" / "buckets" / "one" / ".metadata.bin", "settings of one")
+    _put(drive / ".minio.sys" / "buckets" / ".usage.json", "made again")
+    _put(drive / ".minio.sys" / "tmp" / "upload", "on its way")
+    (drive / ".minio.sys" / "format.json").write_text("identity")
+    (drive / "lost+found").mkdir()
+    _age(drive)
+    return drive
+
+
+def _put(directory: Path, text: str) -> None:
+    """As MinIO does: first the data, then the xl.meta, by rename."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.iterdir():
+        if old.is_dir() and len(old.name) == 36:
+            shutil.rmtree(old)
+    data = directory / str(uuid.uuid4())
+    data.mkdir()
+    (data / "part.1").write_text(f"data of {text}")
+    (directory / "new").write_text(f"XL2 {data.name} {text}")
+    (directory / "new").rename(directory / "xl.meta")
+
+
+def _rewrite(directory: Path, text: str) -> None:
+    """As MinIO does when many objects are deleted at once: in place."""
+    with (directory / "xl.meta").open("r+") as file:
+        file.truncate()
+        file.write(f"XL2 {text}")
+
+
+def _age(drive: Path) -> None:
+    """All of it is old."""
+    for path in [*drive.rglob("*"), drive]:
+        os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+
+
+def _content(root: Path) -> dict[str, str | None]:
+    """What a snapshot has to have of a drive; None for directories."""
+    found: dict[str, str | None] = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if name.startswith((".mathison-data", "lost+found", ".minio.sys/tmp", ".minio.sys/format.json")):
+            continue
+        if ".usage.json" not in name and name != ".minio.sys":
+            found[name] = None if path.is_dir() else path.read_text()
+    return found
+
+
+@pytest.fixture
+def snapshot(drive: Path, tmp_path: Path) -> Iterator[Snapshot]:
+    snapshot = Snapshot(drive, "0123", work_directory=tmp_path, free_bytes=1)
+    yield snapshot
+    snapshot.remove()
+
+
+def test_a_drive_that_does_not_change_is_looked_through_once(drive: Path, snapshot: Snapshot) -> None:
+    snapshot.first_pass()
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+    assert snapshot.seen == 0
+
+
+def test_parts_are_linked_and_what_is_rewritten_is_copied(drive: Path, snapshot: Snapshot) -> None:
+    snapshot.first_pass()
+    [part] = (drive / "one/prefix0/object0").rglob("part.1")
+
+    assert part.samefile(snapshot.directory / part.relative_to(drive))
+    assert not (drive / "one/prefix0/object0/xl.meta").samefile(snapshot.directory / "one/prefix0/object0/xl.meta")
+
+
+def test_what_changed_between_the_passes_is_as_it_became(drive: Path, snapshot: Snapshot) -> None:
+    snapshot.first_pass()
+    _put(drive / "one/prefix0/object0", "replaced")
+    _rewrite(drive / "one/prefix1/object1", "rewritten")
+    _put(drive / "one/prefix0/object0/below", "new, below an object")
+    _put(drive / "two/new/prefix/object", "new")
+    shutil.rmtree(drive / "two/prefix0/object2")
+    shutil.rmtree(drive / "two/prefix1")
+    (drive / "three").mkdir()
+    _put(drive / ".minio.sys/buckets/three/.metadata.bin", "settings of three")
+    wanted = _content(drive)
+
+    snapshot.second_pass()
+    _put(drive / "one/prefix0/object0", "after the snapshot")
+    _rewrite(drive / "one/prefix0/object4", "after the snapshot")
+
+    assert _content(snapshot.directory) == wanted
+    assert snapshot.seen > 0
+
+
+def test_a_bucket_that_goes_between_the_passes_is_not_in_it(drive: Path, snapshot: Snapshot) -> None:
+    snapshot.first_pass()
+    shutil.rmtree(drive / "two")
+    shutil.rmtree(drive / ".minio.sys/buckets/one")
+
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_changes_between_the_passes_are_followed(seed: int, drive: Path, snapshot: Snapshot) -> None:
+    dice = random.Random(seed)
+    snapshot.first_pass()
+    for _ in range(30):
+        names = ["one", "two", *(f"prefix{dice.randrange(3)}" for _ in range(dice.randrange(3)))]
+        place = drive / dice.choice(("one", "two")) / "/".join(names[2:]) / f"object{dice.randrange(6)}"
+        match dice.randrange(4):
+            case 0 | 1:
+                _put(place, f"{dice.random()}")
+            case 2 if (place / "xl.meta").exists():
+                _rewrite(place, f"{dice.random()}")
+            case _:
+                shutil.rmtree(place, ignore_errors=True)
+
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+
+
+def test_a_snapshot_that_is_stopped_ends(snapshot: Snapshot, drive: Path) -> None:
+    snapshot.stop()
+
+    with pytest.raises(ToolFailedError, match="stopped"):
+        snapshot.first_pass()
+
+    snapshot.remove()
+    assert not (drive / ".mathison-data").exists()
+
+
+def test_a_snapshot_that_would_fill_the_drive_is_refused(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engines.minio.snapshot._ROOM_CHECKED_EVERY", 1)
+    snapshot = Snapshot(drive, "0123", work_directory=tmp_path, free_bytes=1 << 60)
+
+    with pytest.raises(NoSpaceError, match="on the drive"):
+        snapshot.first_pass()
+
+    snapshot.remove()
+
+
+def test_what_exports_left_is_removed_and_what_imports_hold_is_not(drive: Path, snapshot: Snapshot) -> None:
+    snapshot.first_pass()
+    (drive / ".mathison-data" / "0123456789ab").mkdir()
+
+    remove_snapshots(drive)
+
+    assert os.listdir(drive / ".mathison-data") == ["0123456789ab"]
