@@ -64,6 +64,16 @@ async def unpacked(upload: AsyncIterator[bytes], *, limits: Limits, unpack_zip: 
         yield content
 
 
+async def peeked(
+    chunks: AsyncGenerator[bytes, None], *, least_bytes: int = HEAD_BYTES
+) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+    """The first bytes of a stream, at least so many if it has them, and all of it."""
+    head = b""
+    while len(head) < least_bytes and (chunk := await anext(chunks, b"")):
+        head += chunk
+    return head, _with_head(head, chunks)
+
+
 async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerator[bytes, None]:
     async for chunk in upload:
         content.received_bytes += len(chunk)

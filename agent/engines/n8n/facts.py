@@ -1,0 +1,67 @@
+"""What n8n's SQLite database says of itself, from the very copy that is exported or as it is now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.engines.n8n.contents import REQUIRED_TABLES
+from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
+from agent.engines.sqlite import Answers, Questions
+from common.errors import AppUnavailableError
+
+_COUNTS = {
+    "workflows": "SELECT count(*) FROM workflow_entity",
+    "active_workflows": "SELECT count(*) FROM workflow_entity WHERE active",
+    "credentials": "SELECT count(*) FROM credentials_entity",
+    "executions": "SELECT count(*) FROM execution_entity",
+    "users": 'SELECT count(*) FROM "user"',
+}
+_MIGRATIONS = {"migrations": "SELECT name FROM migrations ORDER BY id"}
+_SECRETS = {
+    "wrapped": "SELECT id, type, value, algorithm FROM deployment_key LIMIT 100",
+    "sample": "SELECT id, name, data FROM credentials_entity WHERE length(data) < 20000 ORDER BY id LIMIT 20",
+}
+PRESENT = Questions({**_COUNTS, **_MIGRATIONS})
+"""For what is there before an import."""
+EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS})
+"""For what is exported: also some secrets, to try the key on."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Counts by what they count; migrations by n8n's names, the oldest first; how well a key fits."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    migrations: list[str] = field(default_factory=list)
+    fit: Fit = field(default_factory=Fit)
+
+    @property
+    def last_migration(self) -> str:
+        return self.migrations[-1] if self.migrations else ""
+
+
+def facts_of(answers: Answers, key: str = "") -> Facts:
+    """
+    Args:
+        key: tried on what is secret, where that was asked for.
+    Raises:
+        AppUnavailableError: the database is not n8n's, or n8n has not made it yet.
+    """
+    rows = answers.rows
+    migrations = rows.get("migrations")
+    if not migrations or any(rows.get(name) is None for name in ("workflows", "credentials")):
+        raise AppUnavailableError(
+            f"The database is not n8n's, or n8n has not set it up yet: it lacks {', '.join(REQUIRED_TABLES)}.",
+            next_step="Start n8n once and wait until it is ready; see that database_file names its database.",
+        )
+    wrapped = [row for row in rows.get("wrapped") or [] if is_wrapped(row[1], row[3])]
+    sample = [row for row in rows.get("sample") or [] if row[2]]
+    return Facts(
+        counts={name: int(found[0][0]) for name in _COUNTS if (found := rows.get(name))},
+        migrations=[str(row[0]) for row in migrations],
+        fit=fit_of_rows(
+            [(str(row[0]), str(row[1]), str(row[2]), str(row[3])) for row in wrapped],
+            [(str(row[0]), str(row[1]), str(row[2])) for row in sample],
+            key,
+        ),
+    )

@@ -1,0 +1,132 @@
+"""n8n's folder beside its database: which of it travels, where the key is in it, and how a staged one is made ready.
+
+The one fact to know: the file `config` holds the instance's key and belongs to the instance, not to the data. n8n ends
+at once when it finds another key there than in its environment, so an import never brings a `config` along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.engines.filesystem import DIRECTORY, remove_tree
+from agent.engines.n8n.settings import N8nSettings, read_secret
+from common.errors import AppUnavailableError, ArchiveDamagedError
+
+CONFIG = "config"
+SEALED_KEY = "encryption-key.age"
+CLEAR_KEY = "encryption-key.txt"
+LEFT_OUT = (f"/{CONFIG}", f"/{SEALED_KEY}", f"/{CLEAR_KEY}", "/n8nEventLog*", "/crash.journal", "/.cache")
+"""At the top of the folder: the instance's own, and logs."""
+_KEY_FIELD = "encryptionKey"
+_MIGRATED_FIELD = "fsStorageMigrated"
+"""Set by n8n 2 once it has moved `binaryData` to `storage`."""
+_OLD_STORAGE, _STORAGE = "binaryData", "storage"
+_MOST_BYTES = 64 << 10
+
+
+def instance_key(settings: N8nSettings) -> str:
+    """The key that n8n uses; empty: it is nowhere the agent may look.
+
+    Raises:
+        AppUnavailableError: the file that should hold it cannot be read.
+    """
+    if settings.encryption_key_file:
+        return read_secret(settings.encryption_key_file).strip()
+    key = _config_of(settings.folder).get(_KEY_FIELD)
+    return key if isinstance(key, str) else ""
+
+
+@dataclass(frozen=True)
+class StagedKey:
+    """What an archive has of its key: sealed, or in clear; both empty for one without."""
+
+    sealed: bytes = b""
+    clear: str = ""
+
+
+def take_key(staged: Path) -> StagedKey:
+    """Take the key and the configuration out of a folder that was unpacked from an archive.
+
+    Raises:
+        ArchiveDamagedError: one of them is no small text file.
+    """
+    with _opened(staged) as directory:
+        sealed = _read(SEALED_KEY, directory)
+        clear = _read(CLEAR_KEY, directory)
+        config = _read(CONFIG, directory)
+        for name in (SEALED_KEY, CLEAR_KEY, CONFIG):
+            remove_tree(name, parent=directory)
+    if sealed is not None:
+        return StagedKey(sealed=sealed)
+    if clear is None:
+        # A copy of the whole folder that somebody made without us.
+        clear = str(_parsed(config or b"{}").get(_KEY_FIELD, "")).encode()
+    return StagedKey(clear=clear.decode(errors="replace").strip())
+
+
+def write_config(settings: N8nSettings, staged: Path) -> None:
+    """Give a staged folder the instance's own `config`, where it has one."""
+    with _opened(settings.folder) as source:
+        content = _read(CONFIG, source)
+        if content is None:
+            return
+        status = os.stat(CONFIG, dir_fd=source, follow_symlinks=False)
+    fields = dict(_parsed(content))
+    fields.pop(_MIGRATED_FIELD, None)
+    with _opened(staged) as target:
+        if _STORAGE in os.listdir(target) and _OLD_STORAGE not in os.listdir(target):
+            fields[_MIGRATED_FIELD] = True
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(CONFIG, flags, 0o600, dir_fd=target)
+        with open(descriptor, "w") as file:
+            json.dump(fields, file, indent="\t")
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+
+
+def _config_of(folder: Path) -> Mapping[str, Any]:
+    try:
+        with _opened(folder) as directory:
+            return _parsed(_read(CONFIG, directory) or b"{}")
+    except (OSError, ArchiveDamagedError) as failure:
+        raise AppUnavailableError(f"n8n's file {CONFIG} in {folder} cannot be read.") from failure
+
+
+def _parsed(content: bytes) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(content)
+    except ValueError as failure:
+        raise ArchiveDamagedError(f"n8n's file {CONFIG} is not JSON.") from failure
+    return fields if isinstance(fields, dict) else {}
+
+
+def _read(name: str, directory: int) -> bytes | None:
+    """A small file's content; None when there is none."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise ArchiveDamagedError(f"{name} is not a file that can be read: {failure.strerror}.") from failure
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise ArchiveDamagedError(f"{name} is not a small file, as n8n's is.")
+        return file.read(_MOST_BYTES)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder.resolve(), DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,52 @@
+"""What the agent and the child that prepares an uploaded database say to each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """What to do with which database.
+
+    Attributes:
+        directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is PostgreSQL.
+        connection: libpq's parameters, for PostgreSQL.
+        keys: those that may open the secrets, the likeliest first.
+        target_key: the one that they are to be under; empty: this is only a look.
+        known_migrations: of the n8n that is to take the data; None: not compared.
+    """
+
+    directory: int = -1
+    file: str = ""
+    connection: dict[str, str | int | None] = {}
+    schema: str = ""
+    keys: list[str] = []
+    target_key: str = ""
+    known_migrations: list[str] | None = None
+    without_credentials: bool = False
+    deactivate_workflows: bool = False
+
+
+class Prepared(msgspec.Struct, kw_only=True):
+    """What came of it; `reason` is empty on success, otherwise as in `common.errors`.
+
+    Attributes:
+        key_used: position in the request's keys of the one that fits; -1: none was needed.
+        secrets: encrypted again.
+        emptied: credentials that lost what they held.
+        deactivated: workflows that were active.
+        waiting: executions that n8n will go on with.
+    """
+
+    reason: str = ""
+    text: str = ""
+    next_step: str = ""
+    counts: dict[str, int] = {}
+    migrations: list[str] = []
+    is_rotating: bool = False
+    key_used: int = -1
+    secrets: int = 0
+    unreadable: list[str] = []
+    emptied: int = 0
+    deactivated: int = 0
+    waiting: int = 0

@@ -1,0 +1,75 @@
+"""Has the jailed child work on a database of n8n, and gives its answer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from agent.engines.filesystem import DIRECTORY
+from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.pg.connection import Login
+from agent.jail import NOBODY, Jail
+from agent.processes import Command, run
+from agent.rights import may_become_nobody
+from common.errors import InternalError, make_error
+
+_MEMORY_BYTES = 2 << 30
+"""A workflow's text is held while it is changed; n8n's own limit for one is far below."""
+
+
+async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> Prepared:
+    """Work on a SQLite file that was staged.
+
+    Args:
+        most_bytes: largest file that may be written.
+    Raises:
+        ArchiveIncompatibleError, ArchiveDamagedError: the database's fault, see `preparing_child.prepare`.
+    """
+    directory = os.open(database.parent, DIRECTORY)
+    try:
+        request = msgspec.structs.replace(request, directory=directory, file=database.name)
+        return await _ask(request, pass_fds=(directory,), most_bytes=most_bytes)
+    finally:
+        os.close(directory)
+
+
+async def prepare_database(login: Login, request: Request, *, schema: str) -> Prepared:
+    """Work on a PostgreSQL database that was loaded.
+
+    Args:
+        login: of the role that loaded it: triggers of the upload run with its rights.
+    Raises:
+        ArchiveIncompatibleError: as above. ToolFailedError: the server refuses something.
+    """
+    parameters: dict[str, str | int | None] = {
+        "host": login.host,
+        "port": login.port,
+        "dbname": login.database,
+        "user": login.user,
+        "password": login.password,
+        "application_name": "mathison-data",
+        "connect_timeout": 10,
+        "gssencmode": "disable",
+        "options": "-c search_path=",
+    }
+    request = msgspec.structs.replace(request, connection=parameters, schema=schema)
+    return await _ask(request, pass_fds=(), most_bytes=0)
+
+
+async def _ask(request: Request, *, pass_fds: tuple[int, ...], most_bytes: int) -> Prepared:
+    jail = Jail(
+        file_size_bytes=most_bytes,
+        address_space_bytes=_MEMORY_BYTES,
+        uid=NOBODY if may_become_nobody() else None,
+    )
+    command = Command(["agent.engines.n8n.preparing_child"], jail=jail, pass_fds=pass_fds, is_module=True)
+    answer = await run(command, input_bytes=msgspec.json.encode(request))
+    try:
+        prepared = msgspec.json.decode(answer, type=Prepared)
+    except msgspec.DecodeError as failure:
+        raise InternalError("The child that prepares n8n's database gave an answer that is none.") from failure
+    if prepared.reason:
+        raise make_error(prepared.reason, prepared.text, next_step=prepared.next_step)
+    return prepared

@@ -1,0 +1,142 @@
+"""The jailed child that makes an uploaded database of n8n fit for its new place: one request on stdin, one answer.
+
+It holds both keys, hence nothing on argv; and it opens what came from an upload, hence the jail. All it changes is one
+transaction, in a copy that no app reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import msgspec
+import psycopg
+
+from agent import rights
+from agent.engines.n8n.contents import contents_of, deactivate, require_known, waiting_executions
+from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
+from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
+from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store
+from agent.jail import enter, parse_argv
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
+
+_KEY_NEXT_STEP = (
+    "Give the key of the n8n that the data comes from (option encryption_key, or the passphrase or identity that opens "
+    "the sealed one), or import with the option without_credentials=true: then all credentials are empty."
+)
+
+
+def main() -> None:
+    """Exit status 0 whatever is wrong with the database: the answer says it."""
+    jail, parent_pid, _ = parse_argv(sys.argv[1:])
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    _warm_up()
+    if request.directory >= 0 and rights.lock_into(request.directory):
+        path = f"/{request.file}"
+    else:
+        path = f"/proc/self/fd/{request.directory}/{request.file}"
+    enter(jail, parent_pid=parent_pid)
+    rights.keep(rights.DAC_OVERRIDE)
+    os.umask(0o077)
+    try:
+        with _opened(request, path) as store:
+            prepared = prepare(store, request)
+    except ServiceError as error:
+        prepared = Prepared(reason=error.reason, text=error.text, next_step=error.next_step)
+    sys.stdout.buffer.write(msgspec.json.encode(prepared))
+
+
+def prepare(store: Store, request: Request) -> Prepared:
+    """Look, judge and change.
+
+    Raises:
+        ArchiveIncompatibleError: not n8n's, newer than the target, or none of the keys opens what is secret.
+    """
+    found = contents_of(store)
+    done = Prepared(counts=found.counts, migrations=found.migrations, is_rotating=found.is_rotating)
+    if request.known_migrations is not None:
+        require_known(found.migrations, request.known_migrations)
+    done.key_used, fit = _fitting(store, request.keys)
+    done.unreadable = fit.unreadable
+    if not request.target_key:
+        return done
+    if not fit.is_right:
+        if not request.without_credentials:
+            raise _no_key(request, fit)
+        done.emptied = drop_secrets(store, request.target_key)
+    elif request.keys and request.keys[done.key_used] != request.target_key:
+        changed = rekey(store, request.keys[done.key_used], request.target_key)
+        done.secrets = changed.secrets
+    if request.deactivate_workflows:
+        done.deactivated = deactivate(store)
+    done.waiting = waiting_executions(store)
+    return done
+
+
+def _fitting(store: Store, keys: list[str]) -> tuple[int, Fit]:
+    """The first key that fits, or the one that opens most."""
+    tried = [(number, fit_of(store, key)) for number, key in enumerate(keys)] or [(-1, fit_of(store, ""))]
+    for number, fit in tried:
+        if fit.is_right:
+            return number, fit
+    return max(tried, key=lambda one: one[1].readable)
+
+
+def _no_key(request: Request, fit: Fit) -> ArchiveIncompatibleError:
+    what = f"{len(fit.unreadable)} secrets, among them {', '.join(fit.unreadable[:3])}"
+    if len(request.keys) <= 1:
+        text = f"The archive comes without its encryption key, and this n8n's own does not open it: {what}."
+    else:
+        text = f"The encryption key does not belong to this data: it does not open {what}."
+    return ArchiveIncompatibleError(text, next_step=_KEY_NEXT_STEP)
+
+
+@contextlib.contextmanager
+def _opened(request: Request, path: str) -> Iterator[Store]:
+    """The database in a transaction, committed when all went well.
+
+    Raises:
+        ArchiveDamagedError, ToolFailedError: the database or the server does not do what is asked.
+    """
+    try:
+        if request.directory >= 0:
+            with contextlib.closing(_connect(path, is_look=not request.target_key)) as connection:
+                yield SqliteStore(connection)
+                connection.execute("COMMIT")
+        else:
+            parameters = {name: value for name, value in request.connection.items() if value is not None}
+            with psycopg.connect(**parameters) as postgres:  # type: ignore[arg-type]  # a mapping of its parameters
+                yield PostgresStore(postgres, request.schema)
+    except sqlite3.Error as failure:
+        raise ArchiveDamagedError(f"The database in the archive cannot be worked with: {failure}.") from failure
+    except psycopg.Error as failure:
+        said = (failure.diag.message_primary or str(failure)).strip()
+        raise ToolFailedError(f"PostgreSQL does not take the secrets encrypted again: {said}") from failure
+    except UnicodeError as failure:
+        raise ArchiveDamagedError("The database in the archive has text that is none.") from failure
+
+
+def _connect(path: str, *, is_look: bool) -> sqlite3.Connection:
+    mode = "ro&immutable=1" if is_look else "rw"
+    connection = sqlite3.connect(f"file:{quote(path)}?mode={mode}", uri=True, isolation_level=None)
+    for pragma in ("trusted_schema=OFF", "temp_store=MEMORY", "journal_mode=DELETE", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("BEGIN" if is_look else "BEGIN EXCLUSIVE")
+    return connection
+
+
+def _warm_up() -> None:
+    """Have everything loaded that is loaded at first use: nothing can be once the jail is locked."""
+    decrypt_gcm(encrypt_gcm("", bytes(32)), bytes(32))
+    encrypt("", "")
+    "".encode("utf-16-le")
+    ArchiveIncompatibleError("")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Which key opens the secrets in n8n's database, and all of them encrypted again for another one.
+
+Everything n8n keeps under its instance key is changed together, in the caller's transaction. Where keys are rotated
+(2.x), the rotating keys are wrapped by the instance key, so only their wrapping changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from agent.engines.n8n.encryption import (
+    CBC_START,
+    CBC_TOKEN,
+    NotReadableError,
+    decrypt,
+    decrypt_gcm,
+    encrypt,
+    unwrap,
+    wrap,
+)
+from agent.engines.n8n.stores import Store
+
+CREDENTIALS = "credentials_entity"
+KEYS = "deployment_key"
+_EXECUTIONS = "execution_data"
+"""Large, and what is encrypted in it n8n does not read again."""
+_USERS = "user"
+_SECOND_FACTOR = {"mfaEnabled": "false", "mfaSecret": "NULL", "mfaRecoveryCodes": "NULL"}
+_NOT_SEARCHED = {KEYS, _EXECUTIONS, "migrations"}
+_DATA_KEY = "data_encryption"
+_LEGACY_ALGORITHM = "aes-256-cbc"
+
+
+@dataclass
+class Fit:
+    """How much of what is secret a key opens.
+
+    Attributes:
+        unreadable: places, for a person.
+        keys_differ: a row of deployment_key does not open, without which n8n 2 does not start.
+    """
+
+    readable: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    keys_differ: bool = False
+
+    @property
+    def is_right(self) -> bool:
+        """It is the key of this data: single credentials may be unreadable since long ago."""
+        return not self.keys_differ and (self.readable > 0 or not self.unreadable)
+
+
+@dataclass
+class Rekeyed:
+    """What was encrypted again."""
+
+    secrets: int = 0
+    left: list[str] = field(default_factory=list)
+    """Places of values that were not readable before either."""
+
+
+WrappedKey = tuple[str, str, str, str]
+"""A row of deployment_key: id, type, value, algorithm."""
+Credential = tuple[str, str, str]
+"""id, name, what is encrypted."""
+
+
+def fit_of(store: Store, key: str) -> Fit:
+    """Try a key on everything that is n8n's for certain."""
+    return fit_of_rows(_wrapped_keys(store), _credentials(store), key)
+
+
+def fit_of_rows(wrapped: Iterable[WrappedKey], credentials: Iterable[Credential], key: str) -> Fit:
+    """The same for rows that were read already."""
+    fit = Fit()
+    data_keys: dict[str, str] = {}
+    for identity, kind, value, _ in wrapped:
+        try:
+            data_keys[identity] = unwrap(value, key)
+            fit.readable += 1
+        except NotReadableError:
+            fit.unreadable.append(f"deployment key {kind}")
+            fit.keys_differ = True
+    for identity, name, value in credentials:
+        try:
+            json.loads(_opened(value, key, data_keys))
+            fit.readable += 1
+        except ValueError:
+            fit.unreadable.append(f"credential {name} ({identity})")
+    return fit
+
+
+def rekey(store: Store, old: str, new: str) -> Rekeyed:
+    """Encrypt everything again that is encrypted with the key `old`, which has to fit."""
+    done = Rekeyed()
+    legacy: set[str] = set()
+    for identity, kind, value, algorithm in _wrapped_keys(store):
+        plain = unwrap(value, old)
+        if kind == _DATA_KEY and algorithm == _LEGACY_ALGORITHM and plain == old:
+            # The instance's key itself, for reading what was written before keys were rotated.
+            plain = new
+            legacy.add(identity)
+        store.run("UPDATE {table} SET value = ? WHERE id = ?", wrap(plain, new), identity, table=KEYS)
+        done.secrets += 1
+    for table, column in _places(store):
+        for row, text in store.texts(table, column, containing=CBC_START):
+            changed = _rekeyed(text, old, new, legacy, done, f"{table}.{column}")
+            if changed != text:
+                store.write(table, column, row, changed)
+    return done
+
+
+def drop_secrets(store: Store, new: str) -> int:
+    """Replace everything secret by nothing, readable with the key `new`; how many credentials are empty now.
+
+    Credentials keep their names and ids, so that workflows still refer to them. Keys of deployment_key go: n8n makes
+    new ones when it starts. Second factors go too: nobody could pass one.
+    """
+    tables = store.tables()
+    rotated = [identity for identity, kind, _, _ in _wrapped_keys(store) if kind == _DATA_KEY]
+    emptied = 0
+    for identity, _, _ in list(_credentials(store)):
+        store.run("UPDATE {table} SET data = ? WHERE id = ?", encrypt("{}", new), identity, table=CREDENTIALS)
+        emptied += 1
+    if KEYS in tables:
+        store.run("DELETE FROM {table}", table=KEYS)
+    if _USERS in tables:
+        for column, nothing in _SECOND_FACTOR.items():
+            if column in store.columns(_USERS):
+                store.run("UPDATE {table} SET {column} = " + nothing, table=_USERS, column=column)  # noqa: S608
+    for table, column in _places(store):
+        if (table, column) == (CREDENTIALS, "data"):
+            continue
+        for row, text in store.texts(table, column, containing=CBC_START):
+            store.write(table, column, row, CBC_TOKEN.sub(lambda _: encrypt("", new), text))
+        for identity in rotated:
+            for row, text in store.texts(table, column, containing=f"{identity}:"):
+                if text.startswith(f"{identity}:"):
+                    store.write(table, column, row, encrypt("", new))
+    return emptied
+
+
+def is_rotating(store: Store) -> bool:
+    """Whether n8n's own rotation of keys is in use (N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION)."""
+    return any(kind == _DATA_KEY and algorithm != _LEGACY_ALGORITHM for _, kind, _, algorithm in _wrapped_keys(store))
+
+
+def _rekeyed(text: str, old: str, new: str, legacy: set[str], done: Rekeyed, place: str) -> str:
+    parts: list[str] = []
+    at = 0
+    for match in CBC_TOKEN.finditer(text):
+        if match["id"] and match["id"] not in legacy:
+            # Under a rotating key, which stays as it is.
+            continue
+        try:
+            value = encrypt(decrypt(match["value"], old), new)
+        except NotReadableError:
+            done.left.append(place)
+            continue
+        done.secrets += 1
+        parts += [text[at : match.start("value")], value]
+        at = match.end("value")
+    return "".join([*parts, text[at:]])
+
+
+def _opened(value: str, key: str, data_keys: dict[str, str]) -> str:
+    identity, colon, rest = value.partition(":")
+    if not colon:
+        return decrypt(value, key)
+    data_key = data_keys.get(identity)
+    if data_key is None:
+        raise NotReadableError("a key that is not there")
+    if rest.startswith(CBC_START):
+        return decrypt(rest, data_key)
+    return decrypt_gcm(rest, bytes.fromhex(data_key))
+
+
+def is_wrapped(kind: object, algorithm: object) -> bool:
+    """Whether a row of deployment_key is encrypted."""
+    return algorithm is not None and kind != "instance.id"
+
+
+def _wrapped_keys(store: Store) -> Iterator[WrappedKey]:
+    if KEYS not in store.tables():
+        return
+    for identity, kind, value, algorithm in store.run("SELECT id, type, value, algorithm FROM {table}", table=KEYS):
+        if is_wrapped(kind, algorithm):
+            yield str(identity), str(kind), str(value), str(algorithm)
+
+
+def _credentials(store: Store) -> Iterator[Credential]:
+    for (identity,) in store.run("SELECT id FROM {table} ORDER BY id", table=CREDENTIALS):
+        for name, value in store.run("SELECT name, data FROM {table} WHERE id = ?", identity, table=CREDENTIALS):
+            if value:
+                yield str(identity), str(name), str(value)
+
+
+def _places(store: Store) -> Iterator[tuple[str, str]]:
+    """Text columns that may hold something encrypted."""
+    for table in sorted(store.tables() - _NOT_SEARCHED):
+        for column, is_text in store.columns(table).items():
+            if is_text:
+                yield table, column

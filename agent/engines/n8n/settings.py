@@ -1,0 +1,77 @@
+"""Where an n8n keeps what: the recipe's table in the agent's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from common.errors import AppUnavailableError, InvalidRequestError
+
+
+class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How n8n's data is reached. Files with secrets are read each time, so they may be rotated."""
+
+    directory: str
+    """n8n's folder, `.n8n` in its user's home, as the agent sees it."""
+    database_file: str = "database.sqlite"
+    """Its name there (DB_SQLITE_DATABASE)."""
+    encryption_key_file: str = ""
+    """Holds N8N_ENCRYPTION_KEY; empty: n8n keeps its key in the file `config` of its folder."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of what is not exported, as in recipe volume."""
+    seal_recipients: tuple[str, ...] = ()
+    """age's public keys for which the encryption key in an export is sealed where the caller names none."""
+    seal_passphrase_file: str = ""
+    """Holds a passphrase for the same, which also opens sealed keys; costs 600 MiB of memory for a moment."""
+    identity_file: str = ""
+    """age identities, one a line, that open sealed keys in imports."""
+
+    def __post_init__(self) -> None:
+        if not self.directory.startswith("/") or Path(self.directory) == Path("/"):
+            raise ValueError("`directory` has to be the absolute path of n8n's folder")
+        if "/" in self.database_file or self.database_file in ("", ".", ".."):
+            raise ValueError("`database_file` has to be the name of a file in n8n's folder")
+        if not all(self.exclude):
+            raise ValueError("a pattern in `exclude` is empty")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.directory)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / self.database_file
+
+    def passphrase(self) -> str:
+        """The one in the file; empty where there is none."""
+        return read_secret(self.seal_passphrase_file)
+
+    def identities(self) -> list[str]:
+        """Those in the file, which may hold comments as age-keygen writes them."""
+        lines = (line.strip() for line in read_secret(self.identity_file).splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
+
+
+def read_settings(table: Mapping[str, object]) -> N8nSettings:
+    """Check a table of the configuration; InvalidRequestError names what is wrong."""
+    try:
+        return msgspec.convert(table, N8nSettings)
+    except msgspec.ValidationError as failure:
+        raise InvalidRequestError(f"The settings of recipe n8n are wrong: {failure}.") from failure
+
+
+def read_secret(file: str) -> str:
+    """A file's text without the line end; empty for no file.
+
+    Raises:
+        AppUnavailableError: it cannot be read.
+    """
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", "") or "it is no text"
+        raise AppUnavailableError(f"The file {file} with a secret cannot be read: {reason}.") from failure

@@ -1,0 +1,117 @@
+"""n8n's database, the SQLite file or the PostgreSQL schema, as what re-encryption needs of it: tables, texts, counts.
+
+Runs in a child process only. What is in there came from an upload: names are quoted, and nothing is believed of them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import psycopg
+
+Row = tuple[Any, ...]
+_SQLITE_TEXT = ("text", "varchar", "json", "simple-json", "clob", "char", "")
+_POSTGRES_TEXT = ("text", "character varying", "json", "jsonb")
+
+
+class Store(Protocol):
+    """One database, in one transaction. SQL is what both engines take."""
+
+    def tables(self) -> set[str]:
+        """Names of the ordinary tables."""
+
+    def columns(self, table: str) -> dict[str, bool]:
+        """Names of a table's columns, and whether they hold text."""
+
+    def run(self, sql: str, *parameters: object, table: str = "", column: str = "") -> list[Row]:
+        """Rows of a statement, none of one that gives none.
+
+        Args:
+            sql: with `?` for parameters, {table} and {column} for those names.
+        """
+
+    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[object, str]]:
+        """What a text column holds, with what `write` wants to find it again; rows may be written meanwhile."""
+
+    def write(self, table: str, column: str, row: object, value: str) -> None:
+        """Put another text in a place that `texts` gave."""
+
+
+class SqliteStore:
+    """A staged file that nobody else has open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def tables(self) -> set[str]:
+        query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        return {row[0] for row in self.run(query)}
+
+    def columns(self, table: str) -> dict[str, bool]:
+        rows = self.run("SELECT name, type FROM pragma_table_info(?)", table)
+        return {name: kind.lower().partition("(")[0].strip() in _SQLITE_TEXT for name, kind in rows}
+
+    def run(self, sql: str, *parameters: object, table: str = "", column: str = "") -> list[Row]:
+        named = sql.format(table=_quoted(table), column=_quoted(column))
+        return self._connection.execute(named, parameters).fetchall()
+
+    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[object, str]]:
+        return _texts(self, table, column, containing, row="rowid", is_row="rowid = ?")
+
+    def write(self, table: str, column: str, row: object, value: str) -> None:
+        self.run("UPDATE {table} SET {column} = ? WHERE rowid = ?", value, row, table=table, column=column)
+
+
+class PostgresStore:
+    """A schema of a database that was loaded beside the app's."""
+
+    def __init__(self, connection: psycopg.Connection[Row], schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+
+    def tables(self) -> set[str]:
+        query = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(?)"
+        return {row[0] for row in self.run(query, _quoted(self._schema))}
+
+    def columns(self, table: str) -> dict[str, bool]:
+        query = (
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
+        )
+        return {name: kind in _POSTGRES_TEXT for name, kind in self.run(query, self._schema, table)}
+
+    def run(self, sql: str, *parameters: object, table: str = "", column: str = "") -> list[Row]:
+        named = sql.format(table=f"{_quoted(self._schema)}.{_quoted(table)}", column=_quoted(column))
+        # As bytes: psycopg's type wants a literal, and the names are quoted.
+        cursor = self._connection.execute(named.replace("%", "%%").replace("?", "%s").encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[object, str]]:
+        return _texts(self, table, column, containing, row="ctid::text", is_row="ctid = ?::tid")
+
+    def write(self, table: str, column: str, row: object, value: str) -> None:
+        self.run("UPDATE {table} SET {column} = ? WHERE ctid = ?::tid", value, row, table=table, column=column)
+
+
+def count(store: Store, table: str, condition: str = "") -> int:
+    """Rows of a table; 0 when it is not there."""
+    if table not in store.tables():
+        return 0
+    [(number,)] = store.run("SELECT count(*) FROM {table} " + condition, table=table)  # noqa: S608  # constants
+    return int(number)
+
+
+def _texts(
+    store: Store, table: str, column: str, containing: str, *, row: str, is_row: str
+) -> Iterator[tuple[object, str]]:
+    """First where they are, then one at a time: rows that change under a query could come twice."""
+    where = f"SELECT {row} FROM {{table}} WHERE CAST({{column}} AS TEXT) LIKE ?"  # noqa: S608
+    what = f"SELECT CAST({{column}} AS TEXT) FROM {{table}} WHERE {is_row}"  # noqa: S608
+    for (place,) in store.run(where, f"%{containing}%", table=table, column=column):
+        for (value,) in store.run(what, place, table=table, column=column):
+            yield place, value
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

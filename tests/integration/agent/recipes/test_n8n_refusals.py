@@ -1,0 +1,285 @@
+"""What n8n must not get: refused with its reason, before the app is stopped, and nothing is changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pyrage  # type: ignore[import-untyped]
+import pytest
+
+from agent.engines import tree
+from common.errors import (
+    AppMustStopError,
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    InvalidRequestError,
+)
+from common.headers import ArchiveHeader
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.archives import SYMLINK, Entry, described, entry, tar_of
+from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, SECRET, N8n
+from tests.integration.agent.recipes.conftest import NotedApp
+from tests.integration.agent.recipes.n8n_apps import N8nApp, new_app
+
+IDENTITY = pyrage.x25519.Identity.generate()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> N8nApp:
+    return N8nApp(N8n(tmp_path / "source").make())
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> N8nApp:
+    return new_app(tmp_path / "target")
+
+
+async def refused(
+    target: N8nApp, content: bytes, error: type[Exception], match: str, **options: str
+) -> pytest.ExceptionInfo[Exception]:
+    """Try to import; see that the error is right and that nothing was changed."""
+    before = described(target.n8n.folder)
+    record = MemoryRecord()
+    with pytest.raises(error, match=match) as caught:
+        await target.stage(content, record, **options)
+    await target.recipe.discard(record)
+    assert described(target.n8n.folder) == before
+    assert target.app.calls == []
+    assert not target.has_leftovers
+    for secret in (OLD_KEY, NEW_KEY, SECRET):
+        assert secret not in str(caught.value)
+    return caught
+
+
+async def database_of(app: N8nApp) -> bytes:
+    app.n8n.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    app.n8n.rows("PRAGMA journal_mode=DELETE")
+    return app.n8n.database.read_bytes()
+
+
+async def test_data_without_its_key_is_refused_and_taken_without_credentials_when_asked(
+    source: N8nApp, target: N8nApp
+) -> None:
+    exported = await source.export()
+
+    caught = await refused(target, exported.content, ArchiveIncompatibleError, "without its encryption key")
+
+    error = caught.value
+    assert isinstance(error, ArchiveIncompatibleError)
+    assert "without_credentials=true" in error.next_step
+    record = await target.import_(exported.content, without_credentials="true")
+    names = 'SELECT id, name FROM "credentials_entity" ORDER BY id'
+    assert target.n8n.rows(names) == source.n8n.rows(names)
+    assert target.n8n.rows("SELECT count(*) FROM deployment_key") == [(0,)]
+    secrets = target.n8n.secrets(NEW_KEY)
+    assert (secrets["credential c0"], secrets["credential c1"], secrets["ldap"]) == ("{}", "{}", "")
+    assert target.n8n.rows('SELECT "mfaEnabled", "mfaSecret", "mfaRecoveryCodes" FROM "user"') == [(0, None, None)]
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    await target.recipe.discard(record)
+
+
+@pytest.mark.parametrize(("is_version_2", "is_rotating"), [(False, False), (True, True)], ids=["1.x", "2.x rotating"])
+async def test_all_forms_can_be_taken_without_credentials(
+    is_version_2: bool, is_rotating: bool, tmp_path: Path, target: N8nApp
+) -> None:
+    source = N8nApp(N8n(tmp_path / "source", is_version_2=is_version_2, is_rotating=is_rotating).make())
+    exported = await source.export()
+
+    preview = await target.stage(exported.content, MemoryRecord(), without_credentials="true")
+
+    assert "2 credentials without content" in preview.warnings[0]
+
+
+@pytest.mark.parametrize("is_version_2", [False, True], ids=["1.x", "2.x"])
+async def test_a_wrong_key_is_refused(is_version_2: bool, tmp_path: Path, target: N8nApp) -> None:
+    source = N8nApp(N8n(tmp_path / "source", is_version_2=is_version_2).make())
+    exported = await source.export()
+
+    await refused(
+        target, exported.content, ArchiveIncompatibleError, "does not belong to this data", encryption_key="wrong"
+    )
+
+
+async def test_a_sealed_key_that_nothing_was_given_for_is_refused(source: N8nApp, target: N8nApp) -> None:
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+
+    await refused(target, exported.content, ArchiveIncompatibleError, "sealed, and nothing was given")
+
+
+async def test_a_wrong_identity_or_passphrase_is_refused(source: N8nApp, target: N8nApp) -> None:
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+    another = str(pyrage.x25519.Identity.generate())
+
+    caught = await refused(target, exported.content, ArchiveIncompatibleError, "does not open", identity=another)
+    await refused(target, exported.content, ArchiveIncompatibleError, "does not open", passphrase="wrong")
+    await refused(target, exported.content, InvalidRequestError, "none of age's", identity="AGE-SECRET-KEY-1X")
+
+    assert another not in str(caught.value)
+
+
+async def test_data_of_a_newer_n8n_is_refused_by_the_name_of_its_migration(tmp_path: Path, target: N8nApp) -> None:
+    source = N8nApp(N8n(tmp_path / "source", migrations=(*MIGRATIONS, "FromTheFuture1999999999999")).make())
+    exported = await source.export(key="clear")
+
+    await refused(target, exported.content, ArchiveIncompatibleError, "newer n8n.*FromTheFuture1999999999999")
+
+
+async def test_an_n8n_without_a_database_takes_nothing_yet(source: N8nApp, tmp_path: Path) -> None:
+    target = N8nApp(N8n(tmp_path / "target"))
+    target.n8n.folder.mkdir()
+    exported = await source.export(key="clear")
+
+    await refused(target, exported.content, AppUnavailableError, "There is no database")
+
+
+async def test_an_n8n_whose_key_is_not_known_takes_nothing(source: N8nApp, target: N8nApp) -> None:
+    (target.n8n.folder / "config").unlink()
+    exported = await source.export(key="clear")
+
+    await refused(target, exported.content, AppUnavailableError, "neither in .*config.* nor in a file")
+
+
+async def test_an_app_that_cannot_be_stopped_is_told_before_the_upload_is_read(tmp_path: Path) -> None:
+    target = N8nApp(N8n(tmp_path / "target", key=NEW_KEY).make(), app=NotedApp(is_possible=False))
+
+    await refused(target, b"never read", AppMustStopError, "`stop` and `start`")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("format_name", ["tar", "tar.zst", "tar.gz"])
+async def test_an_export_cut_anywhere_is_refused(
+    format_name: str, share: float, source: N8nApp, target: N8nApp
+) -> None:
+    content = (await source.export(format_name, key="clear")).content
+
+    await refused(target, content[: int(len(content) * share)], ArchiveTruncatedError, "cut off")
+
+
+async def test_a_flipped_bit_is_noticed(source: N8nApp, target: N8nApp) -> None:
+    content = bytearray((await source.export(key="clear")).content)
+    content[content.index(b"first 1")] ^= 1
+
+    await refused(target, bytes(content), ArchiveDamagedError, "SHA-256")
+
+
+async def test_an_export_of_another_recipe_is_refused_by_name(source: N8nApp, target: N8nApp) -> None:
+    content = (await source.export(key="clear")).content.replace(b'"recipe":"n8n"', b'"recipe":"vol"')
+
+    await refused(target, content, ArchiveWrongKindError, "'vol'")
+
+
+def _truncated(content: bytes) -> bytes:
+    return content[:-4096]
+
+
+def _zeroed_page(content: bytes) -> bytes:
+    return content[:8192] + bytes(4096) + content[12288:]
+
+
+def _of_another_app(_: bytes) -> bytes:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE monitor (id)")
+    return bytes(connection.serialize())
+
+
+DATABASES: dict[str, tuple[Callable[[bytes], bytes], type[ArchiveError], str]] = {
+    "cut by a page": (_truncated, ArchiveTruncatedError, "its header says"),
+    "a page of zeros": (_zeroed_page, ArchiveDamagedError, "cannot be imported"),
+    "of another app": (_of_another_app, ArchiveIncompatibleError, "lacks the tables workflow_entity"),
+    "empty": (lambda _: b"", ArchiveWrongKindError, "empty"),
+    "no database": (lambda _: b"hello" * 1000, ArchiveWrongKindError, "not a SQLite database"),
+}
+
+
+@pytest.mark.parametrize("name", DATABASES)
+async def test_a_wrong_database_in_an_archive_is_refused(name: str, source: N8nApp, target: N8nApp) -> None:
+    spoil, error, match = DATABASES[name]
+    content = tar_of(entry("database.sqlite", spoil(await database_of(source))), entry("config", b"{}"))
+
+    await refused(target, content, error, match)
+
+
+ARCHIVES: dict[str, tuple[bytes, type[ArchiveError], str]] = {
+    "no database": (tar_of(entry("storage/x", b"1")), ArchiveWrongKindError, "no database of n8n"),
+    "nothing": (b"", ArchiveWrongKindError, "empty"),
+    "text": (b"hello world\n" * 1000, ArchiveWrongKindError, "not a tar or zip"),
+    "workflows as JSON": (b'{"nodes": []}' * 100, ArchiveWrongKindError, "JSON"),
+    "postgresql dump": (b"PGDMP" + bytes(5000), ArchiveWrongKindError, "PostgreSQL"),
+    "database is a link": (
+        tar_of(entry("database.sqlite", type=SYMLINK, linkname="storage"), entry("storage", b"")),
+        ArchiveWrongKindError,
+        "no database of n8n",
+    ),
+    "link out": (
+        tar_of(entry("database.sqlite", b""), entry("storage", type=SYMLINK, linkname="/etc")),
+        ArchiveRefusedError,
+        "out of the volume",
+    ),
+    "path out": (tar_of(entry("../database.sqlite", b"")), ArchiveRefusedError, "leaves the volume"),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+async def test_a_wrong_archive_is_refused(name: str, target: N8nApp) -> None:
+    content, error, match = ARCHIVES[name]
+
+    await refused(target, content, error, match)
+
+
+async def test_the_folder_itself_in_an_archive_is_refused_with_what_to_do(source: N8nApp, target: N8nApp) -> None:
+    command = ["tar", "-c", "-C", source.n8n.folder.parent, source.n8n.folder.name]
+    content = subprocess.run(command, capture_output=True, check=True).stdout
+
+    caught = await refused(target, content, ArchiveWrongKindError, "no database of n8n")
+
+    assert isinstance(caught.value, ArchiveWrongKindError)
+    assert "not the folder" in caught.value.next_step
+
+
+KEYS: dict[str, tuple[Entry, str]] = {
+    "sealed key that is none": (entry("encryption-key.age", b"not age"), "no age file"),
+    "sealed key that is huge": (entry("encryption-key.age", bytes(100_000)), "not a small file"),
+    "key that is a link": (
+        entry("encryption-key.txt", type=SYMLINK, linkname="storage"),
+        "not a file that can be read",
+    ),
+    "config that is no JSON": (entry("config", b"{"), "not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_an_odd_key_in_an_archive_is_refused(name: str, source: N8nApp, target: N8nApp) -> None:
+    member, match = KEYS[name]
+    content = tar_of(entry("database.sqlite", await database_of(source)), member, entry("storage", b""))
+
+    await refused(target, content, ArchiveDamagedError, match, passphrase="x")
+
+
+async def test_an_archive_of_an_n8n_on_postgresql_is_refused(target: N8nApp) -> None:
+    header = ArchiveHeader(recipe="n8n", format_version=1, details={"database_type": "postgresql"})
+    content = b"".join(tree.sealed((block for block in ()), header))
+
+    await refused(target, content, ArchiveIncompatibleError, "on PostgreSQL")
+
+
+async def test_triggers_in_an_upload_reach_nothing_but_the_staged_copy(source: N8nApp, target: N8nApp) -> None:
+    with source.n8n.opened() as database:
+        database.execute(
+            "CREATE TRIGGER t AFTER UPDATE ON credentials_entity BEGIN SELECT load_extension('/tmp/x.so'); END"
+        )
+    exported = await source.export(key="clear")
+
+    await refused(target, exported.content, ArchiveDamagedError, "cannot be worked with")
+
+
+async def test_wrong_options_of_an_import_are_named(target: N8nApp) -> None:
+    await refused(target, b"", InvalidRequestError, "no option 'passfrase'", passfrase="x")
+    await refused(target, b"", InvalidRequestError, "true or false", without_credentials="yes")
