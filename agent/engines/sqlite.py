@@ -22,6 +22,8 @@ from typing import Any
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
+from agent.engines.sqlite_questions import Answers as Answers
+from agent.engines.sqlite_questions import Questions as Questions
 from agent.jail import NOBODY, TOOL, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, start
@@ -44,6 +46,7 @@ BUSY_SECONDS = 60.0
 """How long a locked database is waited for; apps hold their locks for milliseconds."""
 _CHECK_JAIL_BYTES = 1 << 30
 _SNAPSHOTS = "snapshots"
+_FACTS = ("page_size", "page_count", "tables", "user_version", "application_id")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class DatabaseFacts:
     tables: list[str]
     user_version: int
     application_id: int
+    answers: Answers
 
 
 class Snapshots:
@@ -65,10 +69,15 @@ class Snapshots:
 
     Attributes:
         warnings: sentences about databases whose copy is not as it should be.
+        answers: to the questions, from the very copies, by path; nothing of a damaged one.
     """
 
-    def __init__(self, directory: Path, *, work_directory: Path, limits: Limits) -> None:
+    def __init__(
+        self, directory: Path, *, work_directory: Path, limits: Limits, questions: Questions | None = None
+    ) -> None:
         self.warnings: list[str] = []
+        self.answers: dict[str, Answers] = {}
+        self._questions = questions or Questions()
         self._directory = directory.resolve()
         self._work_directory = work_directory
         self._limits = limits
@@ -135,8 +144,10 @@ class Snapshots:
                 device=status.st_dev,
                 inode=status.st_ino,
                 busy_seconds=BUSY_SECONDS,
+                **_worded(self._questions),
             )
             substitute = self._judged(path, answer, descriptor)
+            self.answers[path] = _answers_of(answer)
             return substitute
         finally:
             target.unlink(missing_ok=True)
@@ -210,8 +221,45 @@ class Snapshots:
                 os.rmdir(self._directory / RESERVED_DIRECTORY)
 
 
-async def check_database(path: Path, *, required_tables: Sequence[str] = ()) -> DatabaseFacts:
-    """Look at an uploaded database in a jail.
+async def ask_database(path: Path, questions: Questions) -> Answers:
+    """Ask a database that an app is using.
+
+    Raises:
+        SourceUnreadableError: it may not be opened, is locked, or is none.
+    """
+    async with _started("ask") as child:
+        answer = await _ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **_worded(questions))
+    if "failed" in answer:
+        raise SourceUnreadableError(
+            f"The database {printable(path.name)} cannot be read: {answer['text']}.",
+            next_step="Run the agent under the app's uid, with the volume writable.",
+        )
+    return _answers_of(answer)
+
+
+async def absorb_changes(path: Path) -> None:
+    """Take into an uploaded database what lies in files beside it: what was in its -wal when it was copied.
+
+    Afterwards it is one file. Works in a jail that may write to the file's directory.
+
+    Raises:
+        ArchiveDamagedError: SQLite cannot do that.
+        NoSpaceError: there is no room for it.
+    """
+    answer = await _ask_jailed("absorb", path, jail_writes_bytes=None)
+    if answer.get("failed") == "no_space":
+        raise NoSpaceError(f"There is no room to complete the database {printable(path.name)}.")
+    if "failed" in answer:
+        raise ArchiveDamagedError(
+            f"The database {printable(path.name)} does not fit the files beside it: {answer['text']}.",
+            next_step="Copy the files with the app stopped, or make the archive with this program.",
+        )
+
+
+async def check_database(
+    path: Path, *, required_tables: Sequence[str] = (), questions: Questions | None = None
+) -> DatabaseFacts:
+    """Look at an uploaded database in a jail, and ask it something.
 
     Raises:
         ArchiveWrongKindError: no SQLite database, or an empty file.
@@ -220,7 +268,7 @@ async def check_database(path: Path, *, required_tables: Sequence[str] = ()) -> 
             checksum. That is what an archive's digest is for.)
         ArchiveIncompatibleError: a required table is missing.
     """
-    answer = await _ask_jailed("check", path, jail_writes_bytes=0)
+    answer = await _ask_jailed("check", path, jail_writes_bytes=0, **_worded(questions or Questions()))
     text = f"The database {printable(path.name)} cannot be imported: {answer.get('text')}."
     match answer.get("failed"):
         case None:
@@ -231,7 +279,8 @@ async def check_database(path: Path, *, required_tables: Sequence[str] = ()) -> 
             raise ArchiveTruncatedError(text, next_step="Send the whole file.")
         case _:
             raise ArchiveDamagedError(text)
-    facts = DatabaseFacts(**answer)
+    answers = _answers_of(answer)
+    facts = DatabaseFacts(answers=answers, **{name: answer[name] for name in _FACTS})
     if missing := [table for table in required_tables if table not in facts.tables]:
         raise ArchiveIncompatibleError(
             f"The database {printable(path.name)} is not of this app: it lacks the tables {', '.join(missing)}."
@@ -310,6 +359,14 @@ async def _answer_of(child: Child) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise InternalError("A SQLite child gave an answer that is none.")
     return answer
+
+
+def _worded(questions: Questions) -> dict[str, Any]:
+    return {"queries": dict(questions.queries), "with_content": questions.with_content}
+
+
+def _answers_of(answer: dict[str, Any]) -> Answers:
+    return Answers(rows=answer.get("rows", {}), content=answer.get("content", {}))
 
 
 def _size_of(path: Path) -> int:

@@ -3,8 +3,8 @@
 The one fact to know: POSIX locks belong to the process, and closing any descriptor of a file drops all of them. A
 process that reads a database for an archive must therefore not be the one that has it open with SQLite.
 
-Four tasks, named by the first argument: `snapshot` and `import` work with the app's database and run as the agent;
-`check` and `match` work with an upload and run in a jail. Requests and answers are lines of JSON.
+Tasks are named by the first argument: `snapshot`, `ask` and `import` work with the app's database and run as the agent;
+`check`, `absorb` and `match` work with an upload and run in a jail. Requests and answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
+from agent.engines.sqlite_questions import asked
 from agent.jail import enter, parse_argv
 
 MAGIC = b"SQLite format 3\0"
@@ -46,19 +47,19 @@ class _FailedError(Exception):
 
 
 def main() -> None:
-    """Carry out requests from stdin until it ends; for `check` and `match` the only one is the second argument."""
+    """Carry out requests from stdin until it ends; for those of a jail the only one is the second argument."""
     jail, parent_pid, (task, *arguments) = parse_argv(sys.argv[1:])
-    if task in ("check", "match"):
+    if task in _JAILED:
         request = json.loads(arguments[0])
         if rights.lock_into(request["directory"]):
             request["path"] = f"/{os.path.basename(request['path'])}"
         enter(jail, parent_pid=parent_pid)
         rights.keep(rights.DAC_OVERRIDE)
-        _answer(_check if task == "check" else _match, request)
+        _answer(_JAILED[task], request)
         return
     enter(jail, parent_pid=parent_pid)
     for line in sys.stdin:
-        _answer(_snapshot if task == "snapshot" else _import, json.loads(line))
+        _answer(_UNJAILED[task], json.loads(line))
 
 
 def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> None:
@@ -79,19 +80,9 @@ def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str,
 def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
     """Copy a live database, as it is at one moment, into an empty file, whose name is removed."""
     source_path, target_path = request["source"], request["target"]
-    status = os.lstat(source_path)
-    with open(source_path, "rb", buffering=0) as file:
-        is_wal = file.read(20)[_WRITE_VERSION_AT:] == _WAL
-    is_ours = os.geteuid() in (0, status.st_uid)
-    if is_wal and not is_ours:
-        raise _FailedError(
-            "foreign_owner",
-            f"it belongs to uid {status.st_uid} and this is uid {os.geteuid()}: opening it would leave files "
-            "beside it that the app could not use",
-        )
     with contextlib.ExitStack() as opened:
-        busy_seconds = request["busy_seconds"]
-        source = _connect(source_path, "rw" if is_ours else "ro", busy_seconds=busy_seconds)
+        busy_seconds = request.get("busy_seconds", _BUSY_SECONDS)
+        source = _connect_live(source_path, busy_seconds=busy_seconds)
         opened.callback(source.close)
         if (request["device"], request["inode"]) not in _opened_files():
             raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
@@ -108,7 +99,17 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
         _backup(source, target, seconds=busy_seconds)
         target.close()
         os.pwrite(descriptor, _ROLLBACK, _WRITE_VERSION_AT)
-        return {"size": os.fstat(descriptor).st_size, "verdict": _verdict(copy)}
+        verdict = _verdict(copy)
+        answers = asked(copy, request) if verdict == "ok" else {}
+        return {"size": os.fstat(descriptor).st_size, "verdict": verdict, **answers}
+
+
+def _ask(request: dict[str, Any]) -> dict[str, Any]:
+    """Answers about a live database, all of one moment."""
+    with contextlib.closing(_connect_live(request["live"], busy_seconds=request["busy_seconds"])) as live:
+        live.execute("PRAGMA trusted_schema=OFF")
+        live.execute("BEGIN")
+        return asked(live, request)
 
 
 def _import(request: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +120,19 @@ def _import(request: dict[str, Any]) -> dict[str, Any]:
             return {"page_size": live.execute("PRAGMA page_size").fetchone()[0], "is_wal": mode == "wal"}
         with contextlib.closing(_connect(request["staged"], "rw")) as staged:
             _backup(staged, live, seconds=request["busy_seconds"])
+    return {}
+
+
+def _absorb(request: dict[str, Any]) -> dict[str, Any]:
+    """Take into an uploaded database what lies beside it in its own files, as SQLite does after a crash."""
+    path = request["path"]
+    with contextlib.suppress(FileNotFoundError):
+        # An index of the -wal that only the processes which made it may trust.
+        os.unlink(f"{path}-shm")
+    with contextlib.closing(_connect(path, "rw")) as staged:
+        staged.execute("PRAGMA trusted_schema=OFF")
+        staged.execute("PRAGMA journal_mode=DELETE").fetchone()
+        staged.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return {}
 
 
@@ -168,7 +182,27 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
             "tables": sorted(tables),
             "user_version": checked.execute("PRAGMA user_version").fetchone()[0],
             "application_id": checked.execute("PRAGMA application_id").fetchone()[0],
+            **asked(checked, request),
         }
+
+
+_JAILED = {"check": _check, "absorb": _absorb, "match": _match}
+_UNJAILED = {"snapshot": _snapshot, "ask": _ask, "import": _import}
+
+
+def _connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
+    """Open an app's database without leaving anything beside it that the app could not use."""
+    status = os.lstat(path)
+    with open(path, "rb", buffering=0) as file:
+        is_wal = file.read(20)[_WRITE_VERSION_AT:] == _WAL
+    is_ours = os.geteuid() in (0, status.st_uid)
+    if is_wal and not is_ours:
+        raise _FailedError(
+            "foreign_owner",
+            f"it belongs to uid {status.st_uid} and this is uid {os.geteuid()}: opening it would leave files "
+            "beside it that the app could not use",
+        )
+    return _connect(path, "rw" if is_ours else "ro", busy_seconds=busy_seconds)
 
 
 def _connect(path: str, mode: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +51,14 @@ class _Phase(enum.Enum):
 class Swap:
     """The swap of one import, in `<volume>/.mathison-data/<key>`."""
 
-    def __init__(self, volume: Path, key: str) -> None:
+    def __init__(self, volume: Path, key: str, *, names: Collection[str] | None = None) -> None:
+        """
+        Args:
+            names: the entries at the top that take part, the same each time; None: all.
+        """
         self._volume = volume
         self._key = key
+        self._names = None if names is None else frozenset(names)
 
     def is_prepared(self) -> bool:
         """Whether there is anything to swap; False when it was never staged, or dropped."""
@@ -80,7 +85,7 @@ class Swap:
         with self._opened() as opened:
             if _read(opened.area) == (target, _Phase.DONE):
                 return
-            if os.listdir(opened.kept(target.other)):
+            if opened.entries(opened.kept(target.other)):
                 raise InternalError(f"There is something in {target.other.value!r} of import {self._key} already.")
             try:
                 sync_filesystem(opened.volume)
@@ -103,21 +108,21 @@ class Swap:
         with self._opened() as opened:
             target, phase = _read(opened.area)
             if phase is _Phase.OUT:
-                _move_all(opened.kept(target.other), opened.volume, strays=opened)
+                opened.move_all(opened.kept(target.other), opened.volume, with_strays=True)
                 return _settle(opened, target.other)
             if phase is _Phase.IN:
-                _move_all(opened.kept(target), opened.volume, strays=opened)
+                opened.move_all(opened.kept(target), opened.volume, with_strays=True)
                 return _settle(opened, target)
             return target
 
     def _run(self, opened: _Opened, target: Side) -> None:
         _write(opened, target, _Phase.OUT)
-        _move_all(opened.volume, opened.kept(target.other))
-        if appeared := _entries(opened.volume):
+        opened.move_all(opened.volume, opened.kept(target.other))
+        if appeared := opened.entries(opened.volume):
             raise FileExistsError(0, "appeared meanwhile", appeared[0])
         opened.sync()
         _write(opened, target, _Phase.IN)
-        _move_all(opened.kept(target), opened.volume)
+        opened.move_all(opened.kept(target), opened.volume)
         _settle(opened, target)
 
     def _recover_backwards(self, opened: _Opened, target: Side) -> None:
@@ -126,9 +131,9 @@ class Swap:
             _, phase = _read(opened.area)
             if phase is _Phase.IN:
                 _write(opened, target.other, _Phase.OUT)
-                _move_all(opened.volume, opened.kept(target), strays=opened)
+                opened.move_all(opened.volume, opened.kept(target), with_strays=True)
                 _write(opened, target.other, _Phase.IN)
-            _move_all(opened.kept(target.other), opened.volume, strays=opened)
+            opened.move_all(opened.kept(target.other), opened.volume, with_strays=True)
             _settle(opened, target.other)
         except OSError as failure:
             raise ToolFailedError(
@@ -148,7 +153,7 @@ class Swap:
             try:
                 volume = enter(self._volume.resolve())
                 area = enter(self._key, enter(RESERVED_DIRECTORY, volume))
-                opened = _Opened(volume, area, {side: enter(side.value, area) for side in Side})
+                opened = _Opened(volume, area, {side: enter(side.value, area) for side in Side}, self._names)
             except OSError as failure:
                 raise InternalError(f"What import {self._key} keeps on the volume is not there any more.") from failure
             yield opened
@@ -161,6 +166,7 @@ class _Opened:
     volume: int
     area: int
     sides: dict[Side, int]
+    names: frozenset[str] | None
 
     def kept(self, side: Side) -> int:
         return self.sides[side]
@@ -169,25 +175,25 @@ class _Opened:
         for descriptor in (self.volume, *self.sides.values()):
             os.fsync(descriptor)
 
+    def entries(self, directory: int) -> list[str]:
+        """Of those that take part, what a directory holds."""
+        found = set(os.listdir(directory)) - KEPT_NAMES
+        return sorted(found if self.names is None else found & self.names)
 
-def _move_all(source: int, target: int, *, strays: _Opened | None = None) -> None:
-    """Move all entries, of the volume all but those that stay.
+    def move_all(self, source: int, target: int, *, with_strays: bool = False) -> None:
+        """Move all that takes part.
 
-    Args:
-        strays: where what has taken an entry's place meanwhile is put aside; None: that is a FileExistsError.
-    """
-    for name in _entries(source):
-        try:
-            _move(name, source, target)
-        except FileExistsError:
-            if strays is None:
-                raise
-            _set_aside(name, target, strays)
-            _move(name, source, target)
-
-
-def _entries(directory: int) -> list[str]:
-    return sorted(set(os.listdir(directory)) - KEPT_NAMES)
+        Args:
+            with_strays: put aside what has taken an entry's place meanwhile; otherwise that is a FileExistsError.
+        """
+        for name in self.entries(source):
+            try:
+                _move(name, source, target)
+            except FileExistsError:
+                if not with_strays:
+                    raise
+                _set_aside(name, target, self)
+                _move(name, source, target)
 
 
 def _move(name: str, source: int, target: int) -> None:

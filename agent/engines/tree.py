@@ -211,12 +211,28 @@ async def unpack(area: StagingArea, chunks: AsyncIterator[bytes], orders: Orders
         return await _extract(area, chunks, orders)
     spooled = area.create_file(_ZIP_NAME)
     try:
-        await _spool(spooled, chunks, area, orders.limits)
+        await spool(spooled, chunks, area, orders.limits)
         report = await _extract(area, None, orders, zip_file=spooled)
     finally:
         os.close(spooled)
     area.delete_file(_ZIP_NAME)
     return report
+
+
+async def spool(descriptor: int, chunks: AsyncIterator[bytes], area: StagingArea, limits: Limits) -> None:
+    """Write an upload to a file in an area; its descriptor is at the file's start afterwards.
+
+    Raises:
+        NoSpaceError: it does not fit.
+        Whatever `chunks` raises.
+    """
+    async for chunk in chunks:
+        require_room(area.new, len(chunk), limits)
+        try:
+            await asyncio.to_thread(_write_all, descriptor, chunk)
+        except OSError as failure:
+            raise NoSpaceError(f"The upload could not be stored on the volume: {failure.strerror}.") from failure
+    os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def require_room(directory: Path, needed_bytes: int, limits: Limits) -> None:
@@ -283,17 +299,6 @@ async def _report(child: Child) -> Report:
     if report.reason:
         raise make_error(report.reason, report.text, next_step=report.next_step)
     return report
-
-
-async def _spool(descriptor: int, chunks: AsyncIterator[bytes], area: StagingArea, limits: Limits) -> None:
-    """Write an upload to a file; zips are read from their end."""
-    async for chunk in chunks:
-        require_room(area.new, len(chunk), limits)
-        try:
-            await asyncio.to_thread(_write_all, descriptor, chunk)
-        except OSError as failure:
-            raise NoSpaceError(f"The upload could not be stored on the volume: {failure.strerror}.") from failure
-    os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

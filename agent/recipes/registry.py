@@ -16,6 +16,7 @@ RECIPES = {
     "minio": "agent.recipes.minio:MinioRecipe",
     "postgresql": "agent.recipes.postgresql:PostgresqlRecipe",
     "redis": "agent.recipes.redis:RedisRecipe",
+    "uptime-kuma": "agent.recipes.uptime_kuma:UptimeKumaRecipe",
     "volume": "agent.recipes.volume:VolumeRecipe",
 }
 """Ours; an entry point of the same name does not replace them."""

@@ -7,7 +7,9 @@ exchange stands between a stop and a start, and whatever fails, app and data are
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -29,14 +31,40 @@ class UnsettledError(Exception):
     `recover` and `discard`, now and, where that is not possible yet, later."""
 
 
-class StoppedExchange:
-    """A recipe's restore, undo, discard and recover, for what was staged in a `tree.StagingArea` on the volume.
+class Exchange(Protocol):
+    """Two sides of an app's data, one of them in place. Each call may be repeated; none starts or stops the app."""
 
-    The record holds `directory`, the volume, from before the area is made; and here `app_is_stopped`.
+    async def is_prepared(self) -> bool:
+        """Whether there is anything to exchange; False when it was never staged, or dropped."""
+
+    async def is_unfinished(self) -> bool:
+        """Whether an exchange was interrupted, so that `recover` has something to do."""
+
+    async def bring(self, target: Side) -> None:
+        """Put a side in place and keep the other; what fails leaves it as it was, or unfinished."""
+
+    async def recover(self) -> Side:
+        """Finish what was interrupted and say which side is in place."""
+
+    async def drop(self) -> None:
+        """Let go of the side that is not in place."""
+
+
+class StoppedExchange:
+    """A recipe's restore, undo, discard and recover, for data that is exchanged while its app is down.
+
+    The record holds here `app_is_stopped`, and what the exchange is found by, see `volume_exchange`.
     """
 
-    def __init__(self, app: AppControl) -> None:
+    def __init__(
+        self, app: AppControl, exchange_of: Callable[[Record], Awaitable[Exchange | None]] | None = None
+    ) -> None:
+        """
+        Args:
+            exchange_of: what an import staged, None when it has not come so far; not given: a volume's content.
+        """
         self._app = app
+        self._exchange_of = exchange_of or volume_exchange
 
     async def restore(self, record: Record, progress: Progress) -> None:
         """Bring the imported data in place, or leave everything as it was."""
@@ -52,23 +80,20 @@ class StoppedExchange:
 
     async def discard(self, record: Record) -> None:
         """Drop the side that is not in place."""
-        if (directory := staged_in(record)) is None:
+        if (exchange := await self._exchange_of(record)) is None:
             return
-        swap = Swap(directory, record.key)
-        if swap.is_unfinished():
-            await asyncio.to_thread(swap.recover)
-        await asyncio.to_thread(tree.StagingArea(directory, record.key).remove)
+        if await exchange.is_unfinished():
+            await exchange.recover()
+        await exchange.drop()
 
     async def recover(self, record: Record) -> Recovered:
         """Finish an interrupted exchange; when the app does not start with imported data, go back to the previous."""
-        if (directory := staged_in(record)) is None:
+        exchange = await self._exchange_of(record)
+        if exchange is None or not await exchange.is_prepared():
             return Recovered.PREVIOUS
-        swap = Swap(directory, record.key)
-        if not swap.is_prepared():
-            return Recovered.PREVIOUS
-        if swap.is_unfinished() and self._app.is_possible:
+        if await exchange.is_unfinished() and self._app.is_possible:
             await self._app.stop()
-        side = await asyncio.to_thread(swap.recover)
+        side = await exchange.recover()
         if record.facts.get("app_is_stopped"):
             try:
                 await self._app.start()
@@ -76,7 +101,7 @@ class StoppedExchange:
                 _log.warning("The app did not start.", action="recover", side=side.name, error=failure.text)
                 if side is Side.IMPORTED:
                     await self._app.stop()
-                    await asyncio.to_thread(swap.bring, Side.PREVIOUS)
+                    await exchange.bring(Side.PREVIOUS)
                     side = Side.PREVIOUS
                     await self._app.start()
             record.save(app_is_stopped=False)
@@ -85,18 +110,17 @@ class StoppedExchange:
     async def _exchange(self, record: Record, target: Side, progress: Progress) -> None:
         if not self._app.is_possible:
             raise AppMustStopError(NO_APP_CONTROL)
-        if (directory := staged_in(record)) is None:
-            raise ToolFailedError("Nothing is staged on the volume.")
-        swap = Swap(directory, record.key)
+        if (exchange := await self._exchange_of(record)) is None:
+            raise ToolFailedError("Nothing is staged.")
         step = Step.RESTORING if target is Side.IMPORTED else Step.UNDOING
         record.save(app_is_stopped=True)
         progress.step(step, "stopping the app")
         try:
             await self._app.stop()
             progress.step(step, "exchanging the data")
-            await asyncio.to_thread(swap.bring, target)
+            await exchange.bring(target)
         except ServiceError as failure:
-            if swap.is_unfinished():
+            if await exchange.is_unfinished():
                 raise UnsettledError from failure
             await self._start_again(record)
             raise
@@ -106,7 +130,7 @@ class StoppedExchange:
         except ServiceError as failure:
             try:
                 await self._app.stop()
-                await asyncio.to_thread(swap.bring, target.other)
+                await exchange.bring(target.other)
             except ServiceError as second_failure:
                 raise UnsettledError from second_failure
             ended = await self._start_again(record)
@@ -126,6 +150,39 @@ class StoppedExchange:
             return ", and it did not start with that either"
         record.save(app_is_stopped=False)
         return " and it was started again"
+
+
+class VolumeExchange:
+    """Implements Exchange for what was staged in a `tree.StagingArea`."""
+
+    def __init__(self, directory: Path, key: str, *, names: Collection[str] | None = None) -> None:
+        self._swap = Swap(directory, key, names=names)
+        self._area = tree.StagingArea(directory, key)
+
+    async def is_prepared(self) -> bool:
+        return self._swap.is_prepared()
+
+    async def is_unfinished(self) -> bool:
+        return self._swap.is_unfinished()
+
+    async def bring(self, target: Side) -> None:
+        await asyncio.to_thread(self._swap.bring, target)
+
+    async def recover(self) -> Side:
+        return await asyncio.to_thread(self._swap.recover)
+
+    async def drop(self) -> None:
+        await asyncio.to_thread(self._area.remove)
+
+
+async def volume_exchange(record: Record) -> VolumeExchange | None:
+    """The usual one: the record holds `directory`, the volume, from before the area is made; and `names` when only these
+    entries at its top are exchanged and the others stay.
+    """
+    if (directory := staged_in(record)) is None:
+        return None
+    names = record.facts.get("names")
+    return VolumeExchange(directory, record.key, names=names if isinstance(names, list) else None)
 
 
 def staged_in(record: Record) -> Path | None:

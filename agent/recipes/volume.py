@@ -36,8 +36,8 @@ from agent.recipes.base import (
     Upload,
 )
 from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange
-from agent.unpacking import unpacked
-from common.codecs import HEAD_BYTES, codec_of, gzip_compressor, zstd_compressor
+from agent.unpacking import peeked, unpacked
+from common.codecs import codec_of, gzip_compressor, zstd_compressor
 from common.errors import (
     AppMustStopError,
     AppUnavailableError,
@@ -141,7 +141,7 @@ class VolumeRecipe(Recipe):
             work_directory=self._surroundings.work_directory,
         )
         async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
-            head, chunks = await _peeked(content.chunks)
+            head, chunks = await peeked(content.chunks)
             async with aclosing(chunks):
                 report = await tree.unpack(area, chunks, orders, is_zip=codec_of(head) == "zip")
         progress.step(Step.VERIFYING, "looking at what was unpacked")
@@ -249,22 +249,6 @@ async def _told(
             told = read
             yield chunk
     warnings += writer.warnings() + snapshots.warnings
-
-
-async def _peeked(chunks: AsyncGenerator[bytes, None]) -> tuple[bytes, AsyncGenerator[bytes, None]]:
-    """The first bytes of a stream, and all of it."""
-    head = b""
-    while len(head) < HEAD_BYTES and (chunk := await anext(chunks, b"")):
-        head += chunk
-
-    async def whole() -> AsyncGenerator[bytes, None]:
-        if head:
-            yield head
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-
-    return head, whole()
 
 
 def _checked_settings(settings: Mapping[str, object]) -> tuple[Path, tuple[str, ...]]:

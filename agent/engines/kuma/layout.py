@@ -1,0 +1,85 @@
+"""Where an unpacked archive of a data directory holds what, and how that is put where the app has it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.archives.members import SQLITE_SIDECARS, printable
+from agent.engines.filesystem import DIRECTORY, rename_without_replacing
+from common.errors import ArchiveRefusedError, ArchiveWrongKindError
+
+DATABASE = "kuma.db"
+DATABASE_FILES = (DATABASE, *(f"{DATABASE}{ending}" for ending in SQLITE_SIDECARS))
+FOLDERS = ("docker-tls", "screenshots", "upload")
+CONFIGURATION = "db-config.json"
+MOVED = (*DATABASE_FILES, *FOLDERS)
+"""What an import exchanges. The rest of the directory stays: `db-config.json` names the app's own database, and older
+copies of the database are none of our business."""
+_MOST_LEVELS = 4
+"""Folders around the data in an archive of others: `app/data/kuma.db`, for example."""
+
+
+def is_left_out(path: str, name: str, *, wanted: Iterable[str] = (DATABASE, *FOLDERS)) -> bool:
+    """Whether an entry is no part of an export; SQLite's own files are in the copy of the database."""
+    return path.partition("/")[0] not in wanted
+
+
+def settle(new: int, *, needs_database: bool = True) -> None:
+    """Bring what was unpacked to the top of its directory, if folders are around it.
+
+    Args:
+        new: descriptor of the directory.
+        needs_database: whether it is the database that says where the data is; otherwise any of the folders does.
+    Raises:
+        ArchiveWrongKindError: the data is not in there.
+        ArchiveRefusedError: there is a link in the place of it.
+    """
+    level = os.dup(new)
+    try:
+        for _ in range(_MOST_LEVELS):
+            names = os.listdir(level)
+            if DATABASE in names or (not needs_database and set(FOLDERS) & set(names)):
+                _bring_up(level, new)
+                _require_plain(new)
+                return
+            if len(names) != 1 or not stat.S_ISDIR(os.stat(names[0], dir_fd=level, follow_symlinks=False).st_mode):
+                break
+            below = os.open(names[0], DIRECTORY, dir_fd=level)
+            os.close(level)
+            level = below
+    finally:
+        os.close(level)
+    if needs_database:
+        raise ArchiveWrongKindError(
+            f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
+            next_step="Archive the app's whole data directory, or send its kuma.db alone.",
+        )
+
+
+def remove_sidecars(new: Path) -> None:
+    """Delete what SQLite keeps beside a database that was completed."""
+    for name in DATABASE_FILES[1:]:
+        (new / name).unlink(missing_ok=True)
+
+
+def _bring_up(level: int, new: int) -> None:
+    if os.path.samestat(os.fstat(level), os.fstat(new)):
+        return
+    for name in os.listdir(level):
+        if name in MOVED:
+            try:
+                rename_without_replacing(name, source=level, target=new)
+            except FileExistsError as failure:
+                raise ArchiveWrongKindError(f"The archive holds {name} twice, in a folder of that name.") from failure
+
+
+def _require_plain(new: int) -> None:
+    """The app follows a link wherever it leads, and so would SQLite."""
+    for name in os.listdir(new):
+        mode = os.stat(name, dir_fd=new, follow_symlinks=False).st_mode
+        is_fine = stat.S_ISREG(mode) if name in DATABASE_FILES else stat.S_ISDIR(mode)
+        if name in MOVED and not is_fine:
+            raise ArchiveRefusedError(f"{printable(name)} in the archive is not what it is in Uptime Kuma's data.")

@@ -1,0 +1,98 @@
+"""Questions about a SQLite database, and how a child that has it open answers them.
+
+`asked` runs in the children of `agent.engines.sqlite` only, on databases that may be hostile: answers are short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+MAX_ANSWER_BYTES = 1 << 20
+_MAX_ROWS = 2000
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask of a database.
+
+    Attributes:
+        queries: SQL by name, for a few rows of a few columns each.
+        with_content: read everything as well, for a digest of every table.
+    """
+
+    queries: Mapping[str, str] = field(default_factory=dict)
+    with_content: bool = False
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a database said, all of one moment.
+
+    Attributes:
+        rows: of each query by its name; None when a table or column of it is not there.
+        content: of each table its row count and a digest, in words.
+    """
+
+    rows: Mapping[str, list[list[Any]] | None] = field(default_factory=dict)
+    content: Mapping[str, str] = field(default_factory=dict)
+
+
+_MISSING = ("no such table", "no such column")
+
+
+def asked(connection: sqlite3.Connection, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answers to what a request asks besides its own subject; empty when it asks nothing.
+
+    Raises:
+        sqlite3.Error: the database is damaged, or an answer would be too long.
+    """
+    found: dict[str, Any] = {}
+    if queries := request.get("queries"):
+        found["rows"] = {name: _rows(connection, query) for name, query in queries.items()}
+    if request.get("with_content"):
+        found["content"] = _content(connection)
+    if len(json.dumps(found)) > MAX_ANSWER_BYTES:
+        raise sqlite3.DataError("what it says of itself is too long")
+    return found
+
+
+def _rows(connection: sqlite3.Connection, query: str) -> list[list[Any]] | None:
+    """The first rows; None when a table or column of the query is not there."""
+    try:
+        return [list(row) for row in connection.execute(query).fetchmany(_MAX_ROWS)]
+    except sqlite3.OperationalError as failure:
+        if str(failure).startswith(_MISSING):
+            return None
+        raise
+
+
+def _content(connection: sqlite3.Connection) -> dict[str, str]:
+    """Row count and SHA-256 of each table, rows in the order of their keys."""
+    query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    names = [row[0] for row in connection.execute(query)]
+    return {name: _digest(connection, name) for name in sorted(names)}
+
+
+def _digest(connection: sqlite3.Connection, table: str) -> str:
+    quoted = '"' + table.replace('"', '""') + '"'
+    count = 0
+    digest = hashlib.sha256()
+    text_factory, connection.text_factory = connection.text_factory, bytes
+    try:
+        # Not by an index that happens to hold all columns: the table itself is in the order of its key.
+        cursor = connection.execute(f"SELECT * FROM {quoted} NOT INDEXED")  # noqa: S608  # quoted above
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            count += len(rows)
+            for row in rows:
+                digest.update(msgspec.msgpack.encode(row))
+    finally:
+        connection.text_factory = text_factory
+    return f"{count} rows, {digest.hexdigest()}"

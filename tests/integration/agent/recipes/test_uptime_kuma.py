@@ -1,0 +1,298 @@
+"""Uptime Kuma on SQLite out and in, with data that the real 1.23 and 2.5 wrote."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sqlite3
+import tarfile
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent.recipes.base import Recovered
+from common.errors import (
+    AppBusyError,
+    AppMustStopError,
+    AppUnavailableError,
+    ArchiveIncompatibleError,
+    InvalidRequestError,
+    SourceUnreadableError,
+    ToolFailedError,
+)
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.kuma_apps import (
+    DATA,
+    HEARTBEATS,
+    KUMA_1,
+    KUMA_1_LIVE,
+    KUMA_2,
+    KUMA_2_LIVE,
+    SQLITE_SETS,
+    KumaApp,
+    archive_of,
+    changed_set,
+    execute,
+    set_of,
+)
+from tests.integration.agent.recipes.conftest import NotedApp
+
+MIGRATING = "UPDATE setting SET value = '\"migrating\"' WHERE key = 'migrateAggregateTableState'"
+LOCKED = "UPDATE knex_migrations_lock SET is_locked = 1"
+
+
+@pytest.fixture
+def kuma(tmp_path: Path) -> KumaApp:
+    """An Uptime Kuma 2 with data of its own."""
+    return KumaApp(tmp_path / "kuma", NotedApp(), content=KUMA_2)
+
+
+def make_other(kuma: KumaApp) -> None:
+    """Data that is told from any set's."""
+    kuma.execute("DELETE FROM heartbeat WHERE monitor_id > 3")
+    (kuma.directory / "upload" / "other.png").write_bytes(b"another logo")
+
+
+@pytest.mark.parametrize("name", SQLITE_SETS)
+async def test_data_is_the_same_after_export_and_import(name: str, kuma: KumaApp, tmp_path: Path) -> None:
+    source = KumaApp(tmp_path / "source", NotedApp(), content=name)
+    files = source.files
+    make_other(kuma)
+
+    exported = await source.export("tar.zst")
+    record = await kuma.import_(exported.content)
+
+    assert exported.fingerprint is not None
+    assert (await kuma.fingerprint()).differences(exported.fingerprint) == []
+    assert exported.fingerprint.differences(await source.fingerprint()) == []
+    assert kuma.execute("SELECT count(*) FROM heartbeat") == [(HEARTBEATS[name],)]
+    assert exported.header.counts["heartbeats"] == HEARTBEATS[name]
+    assert exported.warnings == []
+    # The agent left nothing beside the app's files that was not there before; a -wal is the app's own.
+    assert set(source.files) <= set(files)
+    await kuma.recipe.discard(record)
+    assert not (kuma.directory / ".mathison-data").exists()
+    assert not (kuma.directory / "upload" / "other.png").exists()
+
+
+@pytest.mark.parametrize("name", SQLITE_SETS)
+async def test_an_archive_that_a_person_made_is_imported_with_what_was_in_its_wal(name: str, kuma: KumaApp) -> None:
+    record = MemoryRecord()
+
+    preview = await kuma.stage(set_of(name), record)
+    await kuma.recipe.restore(record, NotedProgress())
+
+    assert kuma.execute("SELECT count(*) FROM heartbeat") == [(HEARTBEATS[name],)]
+    assert preview.counts_after["heartbeats"] == HEARTBEATS[name]
+    assert any("several files" in warning for warning in preview.warnings) == name.endswith("live")
+    assert [found for found in kuma.files if found.startswith("kuma.db")] == ["kuma.db"]
+
+
+@pytest.mark.parametrize("within", ["data", "app/data", "./srv/app/data"])
+async def test_folders_around_the_data_do_not_matter(within: str, kuma: KumaApp, tmp_path: Path) -> None:
+    source = KumaApp(tmp_path / "source", NotedApp(), content=KUMA_2_LIVE)
+    make_other(kuma)
+
+    await kuma.import_(archive_of(source.directory, within=within))
+
+    assert (await kuma.fingerprint()).differences(await source.fingerprint()) == []
+
+
+@pytest.mark.parametrize("packing", ["alone", "gzip", "zip"])
+async def test_a_database_alone_leaves_the_other_files_in_place(packing: str, kuma: KumaApp, tmp_path: Path) -> None:
+    source = KumaApp(tmp_path / "source", NotedApp(), content=KUMA_2)
+    content = (source.directory / "kuma.db").read_bytes()
+    make_other(kuma)
+    if packing == "gzip":
+        content = gzip.compress(content)
+    if packing == "zip":
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("kuma.db", content)
+        content = packed.getvalue()
+    record = MemoryRecord()
+
+    preview = await kuma.stage(content, record)
+    await kuma.recipe.restore(record, NotedProgress())
+
+    assert kuma.execute("SELECT count(*) FROM heartbeat") == [(143,)]
+    assert "upload/other.png" in kuma.files
+    assert "the database alone" in preview.warnings[0]
+    await kuma.recipe.undo(record, NotedProgress())
+    assert kuma.execute("SELECT count(*) FROM heartbeat WHERE monitor_id > 3") == [(0,)]
+
+
+async def test_an_export_beside_a_writing_app_is_of_one_moment(kuma: KumaApp) -> None:
+    with closing(sqlite3.connect(kuma.directory / "kuma.db", isolation_level=None)) as app:
+        app.execute("PRAGMA journal_mode=WAL")
+        app.execute("INSERT INTO tag (name, color) VALUES ('committed', '#000')")
+        app.execute("BEGIN IMMEDIATE")
+        app.execute("INSERT INTO tag (name, color) VALUES ('not committed', '#000')")
+
+        exported = await kuma.export()
+        app.execute("COMMIT")
+
+    with tarfile.open(fileobj=io.BytesIO(exported.content)) as archive:
+        archive.extract("kuma.db", kuma.work_directory)
+        names = archive.getnames()
+    tags = [row[0] for row in execute(kuma.work_directory / "kuma.db", "SELECT name FROM tag")]
+    assert "committed" in tags
+    assert "not committed" not in tags
+    assert not [name for name in names if name.startswith(("kuma.db-", "db-config"))]
+
+
+async def test_what_is_not_part_of_an_export_stays_in_place(kuma: KumaApp) -> None:
+    (kuma.directory / "kuma.db.bak20260101").write_bytes(b"an old copy")
+    configuration = (kuma.directory / "db-config.json").read_bytes()
+
+    await kuma.import_(set_of(KUMA_1))
+
+    assert (kuma.directory / "kuma.db.bak20260101").read_bytes() == b"an old copy"
+    assert (kuma.directory / "db-config.json").read_bytes() == configuration
+
+
+async def test_an_undo_brings_back_what_was_there_whatever_was_written_since(kuma: KumaApp) -> None:
+    make_other(kuma)
+    before = await kuma.fingerprint()
+    record = await kuma.import_(set_of(KUMA_2_LIVE))
+    kuma.execute("PRAGMA journal_mode=WAL")
+    kuma.execute("DELETE FROM monitor")
+    (kuma.directory / "upload" / "since.png").write_bytes(b"new")
+
+    await kuma.recipe.undo(record, NotedProgress())
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert "upload/since.png" not in kuma.files
+    assert not (kuma.directory / ".mathison-data").exists()
+
+
+async def test_an_app_that_does_not_start_on_the_import_gets_its_data_back(tmp_path: Path) -> None:
+    app = NotedApp(failures={"start": [ToolFailedError("crash loop")]})
+    kuma = KumaApp(tmp_path / "kuma", app, content=KUMA_2)
+    make_other(kuma)
+    before = await kuma.fingerprint()
+
+    with pytest.raises(ToolFailedError, match="crash loop"):
+        await kuma.import_(set_of(KUMA_1))
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert app.is_running
+
+
+async def test_an_app_without_data_yet_is_filled_and_told_that_its_version_is_not_known(tmp_path: Path) -> None:
+    kuma = KumaApp(tmp_path / "kuma", NotedApp())
+    record = MemoryRecord()
+
+    preview = await kuma.stage(set_of(KUMA_2), record)
+    await kuma.recipe.restore(record, NotedProgress())
+
+    assert kuma.execute("SELECT count(*) FROM monitor") == [(12,)]
+    assert any("version is not known" in warning for warning in preview.warnings)
+    await kuma.recipe.undo(record, NotedProgress())
+    assert kuma.files == []
+
+
+async def test_data_of_version_1_goes_into_version_2_with_warnings(kuma: KumaApp) -> None:
+    preview = await kuma.stage(set_of(KUMA_1_LIVE), MemoryRecord())
+
+    assert any("must not be stopped" in warning for warning in preview.warnings)
+    assert any("deletes heartbeats" in warning for warning in preview.warnings)
+    assert "Heartbeats: 143 now, 174 after." in preview.changes
+    assert preview.header is not None
+    assert preview.header.engine_version == "1.23.12 or later"
+
+
+async def test_data_of_an_older_release_of_version_2_is_taken(kuma: KumaApp, tmp_path: Path) -> None:
+    older = changed_set(KUMA_2, lambda db: execute(db, "DELETE FROM knex_migrations WHERE id > 48"), tmp_path / "older")
+
+    preview = await kuma.stage(older, MemoryRecord())
+
+    assert any("applies 7 migrations" in warning for warning in preview.warnings)
+
+
+async def test_what_the_app_has_does_not_change_while_an_import_is_staged(kuma: KumaApp) -> None:
+    record = MemoryRecord()
+    before = await kuma.fingerprint()
+
+    await kuma.stage(set_of(KUMA_1), record)
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    await kuma.recipe.discard(record)
+    assert not (kuma.directory / ".mathison-data").exists()
+    assert await kuma.recipe.recover(record) is Recovered.PREVIOUS
+
+
+@pytest.mark.parametrize("sql", [MIGRATING, LOCKED], ids=["statistics", "schema"])
+async def test_an_app_in_a_migration_is_neither_exported_nor_imported_into(sql: str, kuma: KumaApp) -> None:
+    staged = MemoryRecord()
+    await kuma.stage(set_of(KUMA_1), staged)
+    kuma.execute(sql)
+    before = await kuma.fingerprint()
+
+    with pytest.raises(SourceUnreadableError, match="is migrating"):
+        await kuma.export()
+    with pytest.raises(AppBusyError, match="is migrating"):
+        await kuma.stage(set_of(KUMA_1), MemoryRecord())
+    with pytest.raises(AppBusyError, match="is migrating"):
+        await kuma.recipe.restore(staged, NotedProgress())
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    described = await kuma.recipe.describe()
+    assert not described.can_import.is_possible
+
+
+async def test_a_damaged_database_is_not_exported(kuma: KumaApp) -> None:
+    database = kuma.directory / "kuma.db"
+    content = bytearray(database.read_bytes())
+    content[4096 * 20 : 4096 * 24] = bytes(4096 * 4)
+    database.write_bytes(content)
+
+    with pytest.raises(SourceUnreadableError, match="damaged"):
+        await kuma.export()
+
+
+async def test_a_directory_without_a_database_is_not_exported(tmp_path: Path) -> None:
+    kuma = KumaApp(tmp_path / "kuma", NotedApp())
+
+    with pytest.raises(SourceUnreadableError, match=r"no kuma\.db"):
+        await kuma.export()
+
+    assert not (await kuma.recipe.describe()).can_export.is_possible
+
+
+async def test_an_app_that_cannot_be_stopped_is_not_imported_into(tmp_path: Path) -> None:
+    kuma = KumaApp(tmp_path / "kuma", NotedApp(is_possible=False), content=KUMA_2)
+
+    with pytest.raises(AppMustStopError):
+        await kuma.stage(set_of(KUMA_2), MemoryRecord())
+
+    assert (await kuma.recipe.describe()).can_import.obstacle
+
+
+@pytest.mark.parametrize("storage", ["mariadb", "embedded-mariadb"])
+async def test_an_app_on_mariadb_is_refused_by_name(storage: str, kuma: KumaApp) -> None:
+    (kuma.directory / "db-config.json").write_text(f'{{"type": "{storage}"}}')
+
+    with pytest.raises(AppUnavailableError, match="MariaDB"):
+        await kuma.export()
+    with pytest.raises(AppUnavailableError, match="MariaDB"):
+        await kuma.stage(set_of(KUMA_2), MemoryRecord())
+
+
+async def test_a_newer_file_is_refused_with_what_is_new_in_it(kuma: KumaApp, tmp_path: Path) -> None:
+    sql = "INSERT INTO knex_migrations (name) VALUES ('2027-01-01-0000-add-telepathy.js')"
+    newer = changed_set(KUMA_2, lambda db: execute(db, sql), tmp_path / "newer")
+
+    with pytest.raises(ArchiveIncompatibleError, match="add-telepathy"):
+        await kuma.stage(newer, MemoryRecord())
+
+
+async def test_an_unknown_option_is_refused(kuma: KumaApp) -> None:
+    with pytest.raises(InvalidRequestError, match="faster"):
+        await kuma.stage(set_of(KUMA_2), MemoryRecord(), faster="yes")
+
+
+def test_the_sets_are_those_that_their_readme_describes() -> None:
+    assert {path.name for path in DATA.glob("*.tar.gz")} == {f"{name}.tar.gz" for name in SQLITE_SETS}
