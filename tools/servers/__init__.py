@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
+from tools.servers.mariadb import MARIADB_NAMES, MariadbInstall, mariadb
+from tools.servers.mariadb_server import MariadbServer
 from tools.servers.minio import minio
 from tools.servers.minio_server import MinioServer
 from tools.servers.postgresql import MAJORS, PostgresInstall, postgres
@@ -18,8 +20,11 @@ from tools.servers.toolchains import GoToolchain, go_toolchain, grpcurl, npm_com
 
 __all__ = [
     "MAJORS",
+    "MARIADB_NAMES",
     "REDIS_NAMES",
     "GoToolchain",
+    "MariadbInstall",
+    "MariadbServer",
     "MinioServer",
     "PostgresInstall",
     "PostgresServer",
@@ -30,6 +35,7 @@ __all__ = [
     "cache_directory",
     "go_toolchain",
     "grpcurl",
+    "mariadb",
     "minio",
     "npm_command",
     "postgres",

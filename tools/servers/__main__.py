@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
+from tools.servers.mariadb import MARIADB_NAMES, mariadb
 from tools.servers.minio import minio
 from tools.servers.postgresql import MAJORS, postgres
 from tools.servers.redis import REDIS_NAMES, redis
@@ -27,6 +28,7 @@ def _redis_program(name: str) -> Callable[[], Path]:
 GETTERS: dict[str, Callable[[], Path]] = {
     **{f"postgresql-{major}": _postgres_bin(major) for major in MAJORS},
     **{name: _redis_program(name) for name in REDIS_NAMES},
+    **dict.fromkeys(MARIADB_NAMES, lambda: mariadb().server),
     "grpcurl": grpcurl,
     "minio": minio,
     "go": lambda: go_toolchain().go,
