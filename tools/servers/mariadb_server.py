@@ -174,15 +174,17 @@ class MariadbServer:
         give(self.data_directory, user)
         share = self.install.share_directory
         system = "\n".join((share / name).read_text() for name in _SYSTEM_SQL)
-        access = (
-            "DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';\nFLUSH PRIVILEGES;\n"
-            f"CREATE USER root@'%' IDENTIFIED BY '{self.password}';\n"
-            "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
-        )
+        access = [
+            "DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';",
+            "FLUSH PRIVILEGES;",
+            f"CREATE USER root@'%' IDENTIFIED BY '{self.password}';",
+            "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n",
+        ]
+        start = ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket=NULL;"]
         ended = subprocess.run(
             [*self._command(), "--bootstrap"],
             env=_ENVIRONMENT,
-            input=f"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n{system}\n{access}",
+            input="\n".join([*start, system, *access]),
             capture_output=True,
             text=True,
             check=False,
