@@ -23,6 +23,9 @@ TEXTS = ["", "a", "s3cr3t-ÄÖ-€", "x" * 100_000]
 OPENSSL = ["openssl", "enc", "-aes-256-cbc", "-md", "md5", "-a", "-A", "-pass", "pass:a key"]
 
 
+WRONG = ("empty", "cut", "no base64", "first form", "second form")
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=len)
 def test_both_forms_give_back_what_they_took(text: str) -> None:
     assert decrypt(encrypt(text, "key"), "key") == text
@@ -44,13 +47,17 @@ def test_a_key_is_taken_as_node_takes_it() -> None:
     assert decrypt(encrypt("text", "k€y"), "k\xacy") == "text"
 
 
-@pytest.mark.parametrize("value", ["", "U2FsdGVkX1", "no base64!", encrypt("text", "another key"), wrap("text", "key")])
+@pytest.mark.parametrize(
+    "value", ["", "U2FsdGVkX1", "no base64!", encrypt("text", "another key"), wrap("text", "key")], ids=WRONG
+)
 def test_what_cannot_be_read_says_so(value: str) -> None:
     with pytest.raises(NotReadableError):
         decrypt(value, "key")
 
 
-@pytest.mark.parametrize("value", ["", "AQ==", "no base64!", encrypt("text", "key"), wrap("text", "another key")])
+@pytest.mark.parametrize(
+    "value", ["", "AQ==", "no base64!", encrypt("text", "key"), wrap("text", "another key")], ids=WRONG
+)
 def test_what_is_not_wrapped_with_the_key_says_so(value: str) -> None:
     with pytest.raises(NotReadableError):
         decrypt_gcm(value, hashlib.sha256(b"key").digest())
