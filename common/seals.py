@@ -12,6 +12,7 @@ import re
 import tarfile
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
 FORMAT_VERSION = 1
@@ -19,7 +20,11 @@ FORMAT_VERSION = 1
 RESERVED_DIRECTORY = ".mathison-data"
 """Where our members of a tar are; no member of a user's may be there."""
 TAR_OPENING = f"{RESERVED_DIRECTORY}/archive.json"
+TAR_FINGERPRINT = f"{RESERVED_DIRECTORY}/fingerprint.json"
+"""The member before the last, where the content's fingerprint was taken."""
 TAR_CLOSING = f"{RESERVED_DIRECTORY}/digest.json"
+SQL_FINGERPRINT = b"-- mathison-data fingerprint: "
+"""Begins the line before the last, likewise."""
 
 _SQL_OPENING = b"-- mathison-data archive: "
 _SQL_CLOSING_LINE = b"-- mathison-data digest: sha256 %s of %20d bytes\n"
@@ -29,6 +34,7 @@ _TAR_CLOSING = re.compile(rb'^\{"sha256":"([0-9a-f]{64})","size_bytes": *([0-9]{
 _BLOCK = tarfile.BLOCKSIZE
 _TAR_CLOSING_BYTES = 4 * _BLOCK
 _MAX_OPENING_BYTES = 1 << 20
+_MAX_CLOSING_BYTES = 1 << 18
 
 
 class SealWriter:
@@ -53,9 +59,11 @@ class SqlSealWriter(SealWriter):
         self.add(line)
         return line
 
-    def closing(self) -> bytes:
-        """The last line, to be written right after everything that was added."""
-        return _SQL_CLOSING_LINE % (self._hash.hexdigest().encode(), self._size_bytes)
+    def closing(self, fingerprint: Fingerprint | None = None) -> bytes:
+        """The last lines, to be written right after everything that was added."""
+        line = SQL_FINGERPRINT + fingerprint.to_json() + b"\n" if fingerprint else b""
+        self.add(line)
+        return line + _SQL_CLOSING_LINE % (self._hash.hexdigest().encode(), self._size_bytes)
 
 
 class TarSealWriter(SealWriter):
@@ -67,10 +75,12 @@ class TarSealWriter(SealWriter):
         self.add(member)
         return member
 
-    def closing(self) -> bytes:
-        """The last member and the two empty blocks that end a tar."""
+    def closing(self, fingerprint: Fingerprint | None = None) -> bytes:
+        """The last members and the two empty blocks that end a tar."""
+        before = _member(TAR_FINGERPRINT, fingerprint.to_json() + b"\n") if fingerprint else b""
+        self.add(before)
         text = b'{"sha256":"%s","size_bytes":%20d}\n' % (self._hash.hexdigest().encode(), self._size_bytes)
-        return _member(TAR_CLOSING, text) + bytes(2 * _BLOCK)
+        return before + _member(TAR_CLOSING, text) + bytes(2 * _BLOCK)
 
 
 class SealReader:
@@ -167,6 +177,46 @@ class SealReader:
             raise ArchiveDamagedError("The file is damaged: its header cannot be read.") from failure
         self._is_sql = is_sql
         self._closing_bytes = _SQL_CLOSING_BYTES if is_sql else _TAR_CLOSING_BYTES
+
+
+class FingerprintFinder:
+    """Finds the fingerprint in an archive's closing part while the archive passes by; SealReader says whether it is
+    ours and whole.
+    """
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes of the archive, uncompressed."""
+        self._tail = chunk[-_MAX_CLOSING_BYTES:] if len(chunk) >= _MAX_CLOSING_BYTES else self._tail + chunk
+        if len(self._tail) > 2 * _MAX_CLOSING_BYTES:
+            self._tail = self._tail[-_MAX_CLOSING_BYTES:]
+
+    def fingerprint(self) -> Fingerprint | None:
+        """What was found, once all was added; None: there is none."""
+        return _sql_fingerprint(self._tail) or _tar_fingerprint(self._tail)
+
+
+def _sql_fingerprint(tail: bytes) -> Fingerprint | None:
+    lines = tail.rsplit(b"\n", 3)
+    is_there = len(lines) == 4 and _SQL_CLOSING.match(lines[2] + b"\n") and lines[1].startswith(SQL_FINGERPRINT)
+    return _fingerprint(lines[1].removeprefix(SQL_FINGERPRINT)) if is_there else None
+
+
+def _tar_fingerprint(tail: bytes) -> Fingerprint | None:
+    start = tail.rfind(TAR_FINGERPRINT.encode() + b"\0")
+    if start < 0 or _tar_closing(tail[-_TAR_CLOSING_BYTES:]) is None or _tar_name(tail[start:]) != TAR_FINGERPRINT:
+        return None
+    size = tarfile.TarInfo.frombuf(tail[start : start + _BLOCK], "utf-8", "surrogateescape").size
+    return _fingerprint(tail[start + _BLOCK : start + _BLOCK + size])
+
+
+def _fingerprint(text: bytes) -> Fingerprint:
+    try:
+        return Fingerprint.from_json(text)
+    except ValueError as failure:
+        raise ArchiveDamagedError("The file is damaged: its fingerprint cannot be read.") from failure
 
 
 def _member(name: str, content: bytes) -> bytes:

@@ -21,7 +21,7 @@ from agent.archives.zips import ZipReader
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, LimitExceededError, ServiceError
 from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_OPENING, SealReader
+from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_FINGERPRINT, TAR_OPENING, SealReader
 
 _POSTGRESQL_TOC = "toc.dat"
 
@@ -142,7 +142,7 @@ def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, assignme
             report.header = _accepted(source.seal.header, assignment)
             # Better said now than when the volume is full.
             extraction.require_room(report.header.counts.get("bytes", 0))
-        if source.seal.is_sealed and member.name in (TAR_OPENING, TAR_CLOSING):
+        if source.seal.is_sealed and member.name in (TAR_OPENING, TAR_FINGERPRINT, TAR_CLOSING):
             continue
         if member.name == _POSTGRESQL_TOC and not extraction.result.entries:
             raise ArchiveWrongKindError("The file is a PostgreSQL dump in tar format, not an archive of a directory.")

@@ -249,5 +249,22 @@ class Recipe(abc.ABC):
         """Let go of what the recipe holds for its lifetime; the agent stops."""
 
 
+def wants_fingerprint(options: Mapping[str, str], *, otherwise: bool = True) -> bool:
+    """The option `fingerprint` of an export: yes or no.
+
+    Args:
+        otherwise: what holds when it is not given.
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    match options.get("fingerprint", ""):
+        case "":
+            return otherwise
+        case "yes" | "no" as said:
+            return said == "yes"
+        case other:
+            raise InvalidRequestError(f"The option fingerprint is yes or no, not {other!r}.")
+
+
 RecipeFactory = Callable[[Surroundings], Recipe]
 Cleanup = Callable[[], Awaitable[None]]

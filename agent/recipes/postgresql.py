@@ -6,15 +6,17 @@ transaction and can be undone. Who may not make databases imports within the app
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
+from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.describing import describe
 from agent.engines.pg.dump import DumpForm
-from agent.engines.pg.exporting import export_database
+from agent.engines.pg.exporting import DatabaseExport, export_database, find_reader
+from agent.engines.pg.fingerprint import fingerprint
 from agent.engines.pg.load_terms import LoadSurroundings
 from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
@@ -33,8 +35,10 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    wants_fingerprint,
 )
 from common.errors import AppUnavailableError, InvalidRequestError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
 
@@ -73,9 +77,8 @@ class PostgresqlRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        database = _only_option(options.options, "database") or self._settings.database
-        admin = self._settings.admin_login()
-        readers = [self._settings.app_login(), *([admin] if admin else [])]
+        _check_options(options.options, "database", "fingerprint")
+        database = options.options.get("database") or self._settings.database
         known = ArchiveHeader(
             recipe=self.name,
             format=options.format.name,
@@ -86,16 +89,29 @@ class PostgresqlRecipe(Recipe):
             file_name=options.file_name,
         )
         async with export_database(
-            [reader.to(database) for reader in readers],
+            self._readers(database),
             known,
             progress,
             form=DumpForm(options.format.name),
             clients=self._clients,
-        ) as export:
-            yield Export(header=export.header, chunks=export.chunks, counts=dict(export.header.counts))
+            takes_fingerprint=wants_fingerprint(options.options),
+        ) as found:
+            export = Export(header=found.header, chunks=found.chunks, counts=dict(found.header.counts))
+            export.chunks = _told(found, export)
+            async with aclosing(export.chunks):
+                yield export
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        login = await find_reader(self._readers(self._settings.database))
+        async with connect(login) as connection:
+            return (await fingerprint(connection)).comparable()
+
+    def _readers(self, database: str) -> list[Login]:
+        admin = self._settings.admin_login()
+        return [login.to(database) for login in (self._settings.app_login(), admin) if login is not None]
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        _only_option(upload.options, None)
+        _check_options(upload.options)
         progress.step(Step.PREPARING)
         plan = await make_plan(self._settings)
         if plan.obstacle:
@@ -135,8 +151,16 @@ class PostgresqlRecipe(Recipe):
         return Beside(plan, ours.app_id, load)
 
 
-def _only_option(options: Mapping[str, str], name: str | None) -> str | None:
-    """The one option that there is; InvalidRequestError for any other."""
-    if unknown := sorted(options.keys() - {name}):
+async def _told(found: DatabaseExport, export: Export) -> AsyncGenerator[bytes, None]:
+    """The archive; at its end the export has its fingerprint, or says why not."""
+    async with aclosing(found.chunks) as chunks:
+        async for chunk in chunks:
+            yield chunk
+    if found.proof is not None:
+        export.fingerprint = await found.proof.fingerprint()
+        export.warnings += found.proof.warnings
+
+
+def _check_options(options: Mapping[str, str], *known: str) -> None:
+    if unknown := sorted(options.keys() - set(known)):
         raise InvalidRequestError(f"Recipe postgresql has no option {unknown[0]!r} here.")
-    return options.get(name) if name else None

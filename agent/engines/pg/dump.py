@@ -19,6 +19,7 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.processes import Child, Command, start
 from common.codecs import Compressor, gzip_compressor
 from common.errors import ServiceError, ToolFailedError
+from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import SqlSealWriter
@@ -41,11 +42,21 @@ class DumpForm(enum.Enum):
     CUSTOM = "custom"
 
 
+class Proof(Protocol):
+    """What a dump can be compared with."""
+
+    snapshot: str
+    """An exported one; empty: none."""
+
+    async def fingerprint(self) -> Fingerprint | None:
+        """Of that snapshot; None when it could not be taken."""
+
+
 class _Encoder(Protocol):
     """Turns pg_dump's output into the archive. Called in a thread, one call at a time."""
 
     def add(self, chunk: bytes) -> bytes: ...
-    def finish(self) -> bytes:
+    def finish(self, fingerprint: Fingerprint | None) -> bytes:
         """The archive's end; ToolFailedError unless all that was added looks whole."""
         ...
 
@@ -59,6 +70,7 @@ async def dump(
     header: ArchiveHeader,
     app_id: str,
     on_read: Callable[[int], None],
+    proof: Proof | None = None,
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
     """The archive of a database in pieces of about 1 MiB; ends normally only when it is whole.
 
@@ -66,12 +78,13 @@ async def dump(
         header: written into SQL forms as their first line.
         app_id: marks the dump's session, so that one left by an agent that was killed is found by `end_leftovers`.
         on_read: called with the size of each piece of pg_dump's output.
+        proof: whose snapshot is dumped, and whose fingerprint closes SQL forms.
     Raises:
         AppUnavailableError, ToolFailedError: from the chunks, at any point.
     """
     session = f"{session_prefix(app_id)}{secrets.token_hex(6)}"
     command = Command(
-        pg_dump_argv(client, form),
+        pg_dump_argv(client, form, snapshot=proof.snapshot if proof else ""),
         environment={**client.environment(), **login.environment(application_name=session)},
     )
     is_whole = False
@@ -87,7 +100,8 @@ async def dump(
                 yield bytes(ready)
                 ready.clear()
         await _check(child, login)
-        ready += await asyncio.to_thread(encoder.finish)
+        fingerprint = await proof.fingerprint() if proof else None
+        ready += await asyncio.to_thread(encoder.finish, fingerprint)
         is_whole = True
         yield bytes(ready)
 
@@ -109,7 +123,7 @@ async def end_leftovers(connection: Connection, app_id: str) -> None:
     await _terminate(connection, session_prefix(app_id))
 
 
-def pg_dump_argv(client: Client, form: DumpForm) -> list[str]:
+def pg_dump_argv(client: Client, form: DumpForm, *, snapshot: str = "") -> list[str]:
     """What is left out, and why: owners and grants belong to the server, not the data; subscriptions hold passwords of
     other servers; tablespaces are places on a disk; what an import within the database keeps is not the app's any more.
     """
@@ -122,6 +136,7 @@ def pg_dump_argv(client: Client, form: DumpForm) -> list[str]:
         "--no-tablespaces",
         "--exclude-schema=mathison_kept_*",
         f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
+        *([f"--snapshot={snapshot}"] if snapshot else []),
     ]
     if form is not DumpForm.CUSTOM:
         return [*argv, "--format=plain"]
@@ -168,10 +183,10 @@ class _SqlEncoder:
         self._tail = chunk[-TRAILER_WITHIN_BYTES:] if len(chunk) >= TRAILER_WITHIN_BYTES else self._tail + chunk
         return self._write(opening + chunk if opening else chunk)
 
-    def finish(self) -> bytes:
+    def finish(self, fingerprint: Fingerprint | None) -> bytes:
         if TRAILER not in self._tail[-TRAILER_WITHIN_BYTES:]:
             raise ToolFailedError("pg_dump ended without the line that says that its dump is complete.")
-        end = self._write(self._seal.closing())
+        end = self._write(self._seal.closing(fingerprint))
         return end + self._compressor.flush() if self._compressor else end
 
     def _write(self, text: bytes) -> bytes:
@@ -190,7 +205,8 @@ class _CustomEncoder:
         self._tail = (self._tail + chunk[-len(ARCHIVE_END) :])[-len(ARCHIVE_END) :]
         return chunk
 
-    def finish(self) -> bytes:
+    def finish(self, fingerprint: Fingerprint | None) -> bytes:
+        # There is no room in it for a fingerprint.
         if self._head != b"PGDMP" or self._tail != ARCHIVE_END:
             raise ToolFailedError("pg_dump ended before the end of its archive.")
         return b""

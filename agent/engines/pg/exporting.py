@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -22,6 +22,7 @@ from agent.engines.pg.catalog import (
 from agent.engines.pg.clients import Client, Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.dump import DumpForm, dump, end_leftovers
+from agent.engines.pg.proving import SnapshotProof, proving
 from agent.steps import Progress, Step
 from common.errors import AppUnavailableError, SourceUnreadableError
 from common.headers import ArchiveHeader
@@ -33,15 +34,26 @@ _MOST_NAMES = 10
 
 @dataclass(frozen=True)
 class DatabaseExport:
-    """An archive that is about to flow; `chunks` ends normally only when it is whole."""
+    """An archive that is about to flow; `chunks` ends normally only when it is whole.
+
+    Attributes:
+        proof: has the fingerprint then, or says why there is none.
+    """
 
     header: ArchiveHeader
     chunks: AsyncGenerator[bytes, None]
+    proof: SnapshotProof | None
 
 
 @asynccontextmanager
 async def export_database(
-    logins: Sequence[Login], known: ArchiveHeader, progress: Progress, *, form: DumpForm, clients: Clients
+    logins: Sequence[Login],
+    known: ArchiveHeader,
+    progress: Progress,
+    *,
+    form: DumpForm,
+    clients: Clients,
+    takes_fingerprint: bool,
 ) -> AsyncIterator[DatabaseExport]:
     """A database as an archive, read by the first of `logins` that may read all of it.
 
@@ -52,7 +64,7 @@ async def export_database(
         AppUnavailableError: no server, no database, or it refuses the role.
     """
     progress.step(Step.PREPARING)
-    login = await _find_reader(logins)
+    login = await find_reader(logins)
     async with connect(login) as connection:
         await end_leftovers(connection, known.app_id)
         server = await look_at_server(connection)
@@ -60,17 +72,21 @@ async def export_database(
         header = await _make_header(connection, login, server, client, known)
         estimate = asyncio.create_task(_estimate(connection, progress, form), name="estimate the size of an export")
         try:
-            async with dump(
-                login, client, form=form, header=header, app_id=known.app_id, on_read=progress.read
-            ) as chunks:
+            async with AsyncExitStack() as stack:
+                proof = await stack.enter_async_context(proving(login)) if takes_fingerprint else None
+                dumping = dump(
+                    login, client, form=form, header=header, app_id=known.app_id, on_read=progress.read, proof=proof
+                )
+                chunks = await stack.enter_async_context(dumping)
                 progress.step(Step.TRANSFERRING)
-                yield DatabaseExport(header, chunks)
+                yield DatabaseExport(header, chunks, proof)
         finally:
             estimate.cancel()
             await asyncio.gather(estimate, return_exceptions=True)
 
 
-async def _find_reader(logins: Sequence[Login]) -> Login:
+async def find_reader(logins: Sequence[Login]) -> Login:
+    """The first that may read all of its database; SourceUnreadableError names what none may."""
     unreadable: list[str] = []
     for login in logins:
         async with connect(login) as connection:

@@ -7,13 +7,17 @@ between databases of one encoding; the hash covers a row's text in a fixed sessi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 from psycopg import sql
 
+import common.fingerprints
 from agent.engines.pg.catalog import USER_SCHEMA, no_member
 from agent.engines.pg.connection import Connection
 
+SCHEME = "postgresql/1"
 _SESSION = """
     SET LOCAL timezone = 'UTC';
     SET LOCAL datestyle = 'ISO, YMD';
@@ -65,13 +69,21 @@ class Fingerprint(msgspec.Struct, frozen=True):
             found.append(f"large objects: {_say(self.large_objects)} here and {_say(other.large_objects)} there")
         return found
 
+    def comparable(self) -> common.fingerprints.Fingerprint:
+        """For archives and callers. Without the values of sequences: no snapshot holds them, so in a busy database a
+        dump has later ones.
+        """
+        parts = {f"table {name}": _say(table) for name, table in self.tables.items()}
+        parts |= {f"objects: {kind}": str(count) for kind, count in self.objects.items()}
+        return common.fingerprints.Fingerprint.of(SCHEME, {**parts, "large objects": _say(self.large_objects)})
+
 
 def _say(value: object) -> str:
     match value:
         case None:
             return "missing"
         case Table(rows=rows, hash=digest):
-            return f"{rows} rows of hash {digest}"
+            return f"{rows} rows, {digest}"
     return str(value)
 
 
@@ -81,15 +93,27 @@ async def fingerprint(connection: Connection) -> Fingerprint:
     Args:
         connection: from `connection.connect`, in autocommit mode, of a role that may read everything.
     """
+    async with one_moment(connection):
+        return await read_content(connection)
+
+
+@asynccontextmanager
+async def one_moment(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that sees the database as it was when it began, and can change nothing."""
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        await connection.execute(_SESSION)
-        return Fingerprint(
-            tables={name: await _table(connection, schema, table) for name, schema, table in await _tables(connection)},
-            sequences=await _sequences(connection),
-            large_objects=await _large_objects(connection),
-            objects=await _objects(connection),
-        )
+        yield
+
+
+async def read_content(connection: Connection) -> Fingerprint:
+    """As `fingerprint`, within `one_moment`."""
+    await connection.execute(_SESSION)
+    return Fingerprint(
+        tables={name: await _table(connection, schema, table) for name, schema, table in await _tables(connection)},
+        sequences=await _sequences(connection),
+        large_objects=await _large_objects(connection),
+        objects=await _objects(connection),
+    )
 
 
 async def _tables(connection: Connection) -> list[tuple[str, str, str]]:
@@ -106,7 +130,7 @@ async def _tables(connection: Connection) -> list[tuple[str, str, str]]:
 async def _table(connection: Connection, schema: str, table: str) -> Table:
     # The alias is one that no column has: "t::text" would mean a column t.
     query = sql.SQL('SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS "the whole row"').format(
-        hash=sql.SQL('hashtextextended("the whole row"::text COLLATE "C", 0)::numeric'),
+        hash=sql.SQL('hashtextextended("the whole row"::text COLLATE "C", 0)'),
         table=sql.Identifier(schema, table),
     )
     row = await (await connection.execute(query)).fetchone()
@@ -129,7 +153,7 @@ async def _sequences(connection: Connection) -> dict[str, tuple[int, bool]]:
 
 async def _large_objects(connection: Connection) -> Table:
     cursor = await connection.execute("""
-        SELECT count(*), coalesce(sum(hashtextextended(oid || ' ' || md5(lo_get(oid)), 0)::numeric), 0)::text
+        SELECT count(*), coalesce(sum(hashtextextended(oid || ' ' || md5(lo_get(oid)), 0)), 0)::text
           FROM pg_largeobject_metadata
     """)
     return Table(*(await cursor.fetchone() or (0, "0")))

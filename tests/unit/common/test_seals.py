@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import SealReader, SqlSealWriter, TarSealWriter
+from common.seals import FingerprintFinder, SealReader, SqlSealWriter, TarSealWriter
 
 Make = Callable[[bytes], bytes]
 HEADER = ArchiveHeader(recipe="postgresql", format="sql", created_at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
@@ -98,3 +99,31 @@ def test_python_and_its_tar_open_a_sealed_tar() -> None:
         names = opened.getnames()
 
     assert names == [".mathison-data/archive.json", "a", ".mathison-data/digest.json"]
+
+
+@pytest.mark.parametrize("kind", [SqlSealWriter, TarSealWriter])
+@pytest.mark.parametrize("piece_bytes", [1, 700, 1 << 20])
+def test_a_fingerprint_closes_an_archive_and_is_found_there(
+    kind: type[SqlSealWriter] | type[TarSealWriter], piece_bytes: int
+) -> None:
+    fingerprint = Fingerprint(scheme="shop/1", parts={f"table {number}": "1 rows, 0a" for number in range(100)})
+    seal = kind()
+    opening = seal.opening(HEADER)
+    body = b"select 1;\n" * 512
+    seal.add(body)
+    archive = opening + body + seal.closing(fingerprint)
+
+    finder = FingerprintFinder()
+    for start in range(0, len(archive), piece_bytes):
+        finder.add(archive[start : start + piece_bytes])
+
+    assert read(archive).is_sealed
+    assert finder.fingerprint() == fingerprint
+
+
+@pytest.mark.parametrize("make", [sql_archive, tar_archive])
+def test_an_archive_without_a_fingerprint_has_none(make: Make) -> None:
+    finder = FingerprintFinder()
+    finder.add(make(b"-- mathison-data fingerprint: {}\nselect 1;\n"))
+
+    assert finder.fingerprint() is None

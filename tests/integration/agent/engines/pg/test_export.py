@@ -15,11 +15,14 @@ import psutil
 import psycopg
 import pytest
 
+from agent.engines.pg import proving
+from agent.engines.pg.connection import Connection
 from agent.engines.pg.dump import session_prefix
+from agent.engines.pg.fingerprint import Fingerprint
 from agent.recipes.base import ExportOptions
 from agent.recipes.postgresql import CUSTOM, SQL, SQL_GZIP
 from common.errors import AppUnavailableError, InvalidRequestError, SourceUnreadableError, ToolFailedError
-from common.seals import SealReader
+from common.seals import FingerprintFinder, SealReader
 from tests.integration.agent.engines.pg.apps import PostgresApp, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import PostgresServer, postgres
@@ -287,3 +290,52 @@ async def test_any_name_of_a_database_works(make_app: MakeApp, database: str) ->
     app.run("CREATE TABLE t (a int)", as_app=True)
 
     assert b"CREATE TABLE public.t" in await app.export("sql")
+
+
+@pytest.mark.parametrize("form", ["sql", "custom"])
+async def test_an_exports_fingerprint_is_of_its_own_moment(app: PostgresApp, form: str) -> None:
+    app.fill()
+    app.run(MANY_ROWS)
+    before = await app.recipe.fingerprint(app.progress)
+    finder = FingerprintFinder()
+    archive = bytearray()
+    async with app.recipe.export_data(options(form), app.progress) as export:
+        async for chunk in export.chunks:
+            if not archive:
+                app.run("CREATE TABLE later (n int); INSERT INTO later SELECT 1; DELETE FROM big WHERE n % 2 = 0")
+            archive += chunk
+            finder.add(chunk)
+
+    await app.bring_in(bytes(archive))
+
+    assert export.fingerprint is not None
+    assert export.fingerprint.differences(before) == []
+    assert export.fingerprint.differences(await app.recipe.fingerprint(app.progress)) == []
+    assert finder.fingerprint() == (export.fingerprint if form == "sql" else None)
+
+
+async def test_an_export_can_go_without_a_fingerprint(app: PostgresApp) -> None:
+    app.fill()
+    wanted = ExportOptions(SQL, "shop.db", "shop.sql", {"fingerprint": "no"})
+
+    async with app.recipe.export_data(wanted, app.progress) as export:
+        archive = b"".join([chunk async for chunk in export.chunks])
+
+    assert export.fingerprint is None
+    assert b"mathison-data fingerprint" not in archive
+
+
+async def test_a_fingerprint_that_cannot_be_taken_is_a_warning(
+    app: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(connection: Connection) -> Fingerprint:
+        raise ToolFailedError("The server reports something odd.")
+
+    app.fill()
+    monkeypatch.setattr(proving, "read_content", fail)
+
+    async with app.recipe.export_data(options("sql"), app.progress) as export:
+        await drain(export.chunks)
+
+    assert export.fingerprint is None
+    assert export.warnings == ["No fingerprint could be taken: The server reports something odd."]

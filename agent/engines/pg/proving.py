@@ -1,0 +1,59 @@
+"""The fingerprint of the very snapshot that pg_dump reads, taken beside it.
+
+A failure here is a warning, never a failed export: the dump has proofs of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from agent.engines.pg.connection import Connection, Login, connect, server_errors
+from agent.engines.pg.fingerprint import one_moment, read_content
+from common.errors import ServiceError
+from common.fingerprints import Fingerprint
+
+
+class SnapshotProof:
+    """A snapshot and its fingerprint.
+
+    Attributes:
+        snapshot: its name, for `pg_dump --snapshot`, as long as the block of `proving` lasts.
+        warnings: why there is no fingerprint; complete when `fingerprint` has answered.
+    """
+
+    def __init__(self, connection: Connection, login: Login, snapshot: str) -> None:
+        self.snapshot = snapshot
+        self.warnings: list[str] = []
+        self._connection = connection
+        self._login = login
+        self._taking = asyncio.create_task(self._take(), name="take a fingerprint")
+
+    async def fingerprint(self) -> Fingerprint | None:
+        """Waits until it is taken; None when that failed."""
+        return await self._taking
+
+    async def close(self) -> None:
+        self._taking.cancel()
+        await asyncio.gather(self._taking, return_exceptions=True)
+
+    async def _take(self) -> Fingerprint | None:
+        try:
+            with server_errors(self._login):
+                return (await read_content(self._connection)).comparable()
+        except ServiceError as failure:
+            self.warnings.append(f"No fingerprint could be taken: {failure.text}")
+            return None
+
+
+@asynccontextmanager
+async def proving(login: Login) -> AsyncIterator[SnapshotProof]:
+    """Begin to take a fingerprint of a snapshot that others can read as well."""
+    async with connect(login) as connection, one_moment(connection):
+        [snapshot] = await (await connection.execute("SELECT pg_export_snapshot()")).fetchone() or ("",)
+        proof = SnapshotProof(connection, login, snapshot)
+        try:
+            yield proof
+        finally:
+            await proof.close()
