@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from agent.engines import tree
-from agent.engines.minio import accounts, canary, importing, swap
+from agent.engines.minio import accounts, canary, importing, portable, portable_way, swap
 from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client, connected
@@ -52,10 +52,13 @@ from common.seals import FORMAT_VERSION
 
 TAR = Format("tar", "application/x-tar", ".tar", "the drive at one moment, as tar; an empty MinIO starts on it")
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the same, compressed with zstd")
+S3 = Format(
+    portable.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users"
+)
 _GLANCE_SECONDS = 2.0
 _SURVEY_SECONDS = 20.0
 _EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {"secrets": SECRETS}
-_IMPORT_OPTIONS: dict[str, tuple[str, ...]] = {"users": ("archive", "keep")}
+_IMPORT_OPTIONS: dict[str, tuple[str, ...]] = {"users": ("archive", "keep"), "locks": ("refuse", "drop")}
 """The first is the default."""
 _log = structlog.get_logger(__name__)
 
@@ -69,8 +72,8 @@ class MinioRecipe(Recipe):
         "the buckets' settings, users, policies, service accounts and the server's configuration, secret keys sealed. "
         "Not: unfinished uploads, sessions (STS), the drive's identity, usage counts."
     )
-    export_formats = (TAR, TAR_ZST)
-    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz")
+    export_formats = (TAR, TAR_ZST, S3)
+    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz", S3.name)
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
@@ -83,8 +86,8 @@ class MinioRecipe(Recipe):
                 facts = await look(client)
         except ServiceError as error:
             return Description("minio", can_export=Capability(error.text), can_import=Capability(error.text))
-        obstacle = drive_obstacle(facts, self._drive)
-        warnings: tuple[str, ...] = ()
+        obstacle = self._obstacle(facts)
+        warnings: tuple[str, ...] = (f"{obstacle} The portable format works all the same.",) if obstacle else ()
         stored = 0
         if not obstacle:
             counted = await count_in_jail(self._drive, seconds=_GLANCE_SECONDS)
@@ -97,8 +100,6 @@ class MinioRecipe(Recipe):
         return Description(
             engine="minio",
             engine_version=facts.version,
-            can_export=Capability(obstacle),
-            can_import=Capability(obstacle),
             estimated_bytes=stored,
             warnings=warnings,
             details={
@@ -113,6 +114,19 @@ class MinioRecipe(Recipe):
         chosen = _checked(options.options, _EXPORT_OPTIONS, "export from")
         progress.step(Step.PREPARING)
         async with self._connected() as client:
+            if options.format is S3:
+                facts = await look(client)
+                await thaw(client)
+                header = msgspec.structs.replace(self._header(options), engine_version=facts.version)
+                drive = None if self._obstacle(facts) else self._drive
+                work_directory = self._surroundings.work_directory
+                async with portable_way.exporting(client, header, drive, progress, work_directory=work_directory) as (
+                    header,
+                    chunks,
+                    found,
+                ):
+                    yield Export(header, chunks, found.counts, found.warnings)
+                return
             facts = await self._look(client)
             async with dumping(
                 client,
@@ -137,36 +151,78 @@ class MinioRecipe(Recipe):
         return (await count_in_jail(self._drive)).fingerprint()
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        keeps_users = _checked(upload.options, _IMPORT_OPTIONS, "import into")["users"] == "keep"
+        options = _checked(upload.options, _IMPORT_OPTIONS, "import into")
         progress.step(Step.PREPARING)
         limits = self._surroundings.limits
         async with self._connected() as client:
-            facts = await self._look(client)
-            newest_header = await asyncio.to_thread(importing.written_header_version, self._drive)
-            tree.require_room(self._drive, importing.needed_bytes(upload.header.counts.get("bytes", 0)), limits)
-            area = tree.StagingArea(self._drive, record.key)
-            record.save(directory=str(self._drive), canary=canary.bucket_of(record.key))
-            await asyncio.to_thread(area.create)
-            progress.step(Step.TRANSFERRING, "unpacking beside the present data")
+            facts = await look(client)
+            await thaw(client)
             async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
-                report, tally = await importing.unpack(
-                    content.chunks,
-                    area,
-                    self._settings,
-                    limits=limits,
-                    work_directory=self._surroundings.work_directory,
-                    keep_users=keeps_users,
-                )
-            progress.step(Step.VERIFYING, "having the server read some of it")
-            importing.require_compatible(report.header, tally, facts, self._settings, newest_header=newest_header)
-            await canary.try_reading(
-                client,
-                self._drive,
-                area.new,
-                tally.samples,
-                bucket=canary.bucket_of(record.key),
-                made_by=importing.release_of(report.header),
-            )
+                header, chunks = await portable_way.peek(content.chunks)
+                is_portable = header is not None and header.format == portable.FORMAT
+                obstacle = self._obstacle(facts)
+                if obstacle and not is_portable:
+                    raise AppUnavailableError(obstacle, next_step=PORTABLE_HINT)
+                directory = self._surroundings.work_directory if obstacle else self._drive
+                known = header.counts if header else upload.header.counts
+                tree.require_room(directory, importing.needed_bytes(known.get("bytes", 0)), limits)
+                area = tree.StagingArea(directory, record.key)
+                record.save(directory=str(directory), is_portable=is_portable)
+                await asyncio.to_thread(area.create)
+                progress.step(Step.TRANSFERRING, "unpacking beside the present data")
+                async with aclosing(chunks):
+                    if is_portable:
+                        return await self._stage_portable(client, area, chunks, record, options)
+                    return await self._stage_drive(client, facts, area, chunks, record, options, progress)
+
+    async def _stage_portable(
+        self,
+        client: Client,
+        area: tree.StagingArea,
+        chunks: AsyncIterator[bytes],
+        record: Record,
+        options: Mapping[str, str],
+    ) -> Preview:
+        report, counts = await portable_way.unpack(
+            chunks,
+            area,
+            limits=self._surroundings.limits,
+            work_directory=self._surroundings.work_directory,
+            drops_locks=options["locks"] == "drop",
+        )
+        changes, names = await portable_way.changes(client, area)
+        record.save(buckets=names)
+        return Preview(changes=changes, counts_after=counts, header=report.header)
+
+    async def _stage_drive(
+        self,
+        client: Client,
+        facts: Facts,
+        area: tree.StagingArea,
+        chunks: AsyncIterator[bytes],
+        record: Record,
+        options: Mapping[str, str],
+        progress: Progress,
+    ) -> Preview:
+        newest_header = await asyncio.to_thread(importing.written_header_version, self._drive)
+        report, tally = await importing.unpack(
+            chunks,
+            area,
+            self._settings,
+            limits=self._surroundings.limits,
+            work_directory=self._surroundings.work_directory,
+            keep_users=options["users"] == "keep",
+        )
+        progress.step(Step.VERIFYING, "having the server read some of it")
+        importing.require_compatible(report.header, tally, facts, self._settings, newest_header=newest_header)
+        await canary.try_reading(
+            client,
+            self._drive,
+            area.new,
+            tally.samples,
+            bucket=canary.bucket_of(record.key),
+            made_by=importing.release_of(report.header),
+        )
         keeps_users = not tally.has_config
         record.save(
             samples=[json.dumps(msgspec.to_builtins(sample)) for sample in tally.samples],
@@ -177,6 +233,12 @@ class MinioRecipe(Recipe):
         return await self._preview(report.header, tally, keeps_users=keeps_users)
 
     async def restore(self, record: Record, progress: Progress) -> None:
+        if (area := _portable_area(record)) is not None:
+            async with self._connected() as client:
+                await portable_way.restore(
+                    client, area, _names(record, "buckets"), progress, note=lambda made: record.save(made=made)
+                )
+            return
         exchange = Exchange(self._drive, record.key)
         if not exchange.is_prepared():
             raise ToolFailedError("Nothing is staged on the drive.")
@@ -199,6 +261,11 @@ class MinioRecipe(Recipe):
             record.save(is_settled=True)
 
     async def undo(self, record: Record, progress: Progress) -> None:
+        if _portable_area(record) is not None:
+            async with self._connected() as client:
+                await portable_way.take_back(client, _names(record, "made"))
+            await self.discard(record)
+            return
         exchange = Exchange(self._drive, record.key)
         async with self._connected() as client:
             await self._look(client)
@@ -223,6 +290,9 @@ class MinioRecipe(Recipe):
     async def discard(self, record: Record) -> None:
         if "directory" not in record.facts:
             return
+        if (area := _portable_area(record)) is not None:
+            await asyncio.to_thread(area.remove)
+            return
         exchange = Exchange(self._drive, record.key)
         if exchange.is_unfinished():
             await self.recover(record)
@@ -233,6 +303,10 @@ class MinioRecipe(Recipe):
         await asyncio.to_thread(tree.StagingArea(self._drive, record.key).remove)
 
     async def recover(self, record: Record) -> Recovered:
+        if _portable_area(record) is not None:
+            async with self._connected() as client:
+                await portable_way.take_back(client, _names(record, "made"))
+            return Recovered.PREVIOUS
         exchange = Exchange(self._drive, record.key)
         if "directory" not in record.facts or not exchange.is_prepared():
             return Recovered.PREVIOUS
@@ -255,18 +329,14 @@ class MinioRecipe(Recipe):
         return Recovered[side.name]
 
     async def tidy(self) -> None:
-        await asyncio.to_thread(remove_snapshots, self._drive)
+        if self._settings.directory:
+            await asyncio.to_thread(remove_snapshots, self._drive)
         async with self._connected() as client:
             await thaw_if_there(client)
 
     async def _settle_imported(self, client: Client, record: Record) -> None:
-        samples = record.facts.get("samples")
-        buckets = record.facts.get("buckets")
-        await swap.settle(
-            client,
-            [msgspec.json.decode(sample, type=Sample) for sample in samples] if isinstance(samples, list) else [],
-            buckets if isinstance(buckets, list) else [],
-        )
+        samples = [msgspec.json.decode(sample, type=Sample) for sample in _names(record, "samples")]
+        await swap.settle(client, samples, _names(record, "buckets"))
         previous_root = "" if record.facts.get("keeps_users") else record.facts.get("previous_root")
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
             await accounts.adopt(client, previous_root=previous_root)
@@ -285,10 +355,16 @@ class MinioRecipe(Recipe):
     async def _look(self, client: Client) -> Facts:
         """The server, which has to be there, to serve, and to have the drive for its own."""
         facts = await look(client)
-        if obstacle := drive_obstacle(facts, self._drive):
+        if obstacle := self._obstacle(facts):
             raise AppUnavailableError(obstacle, next_step=PORTABLE_HINT)
         await thaw(client)
         return facts
+
+    def _obstacle(self, facts: Facts) -> str:
+        """What stands against reading and exchanging the drive; empty when nothing does."""
+        if not self._settings.directory:
+            return "The agent does not see the server's drive: its settings have no `directory`."
+        return drive_obstacle(facts, self._drive)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
@@ -298,6 +374,7 @@ class MinioRecipe(Recipe):
     def _header(self, options: ExportOptions) -> ArchiveHeader:
         return ArchiveHeader(
             recipe=self.name,
+            engine="minio",
             format=options.format.name,
             format_version=FORMAT_VERSION,
             made_by=self._surroundings.made_by,
@@ -311,6 +388,19 @@ async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:
     async for chunk in dump.chunks:
         yield chunk
     export.fingerprint = dump.fingerprint
+
+
+def _portable_area(record: Record) -> tree.StagingArea | None:
+    """Where a portable archive was unpacked; None: the import is of another kind, or has not come so far."""
+    directory = record.facts.get("directory")
+    if not record.facts.get("is_portable") or not isinstance(directory, str):
+        return None
+    return tree.StagingArea(Path(directory), record.key)
+
+
+def _names(record: Record, fact: str) -> list[str]:
+    names = record.facts.get(fact)
+    return names if isinstance(names, list) else []
 
 
 def _checked(options: Mapping[str, str], known: Mapping[str, tuple[str, ...]], what: str) -> dict[str, str]:

@@ -25,7 +25,8 @@ class MinioSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     password_file: str = ""
     """Holds root's password: MINIO_ROOT_PASSWORD."""
     directory: str = ""
-    """The server's drive, as the agent sees it; the same volume, mounted into the agent."""
+    """The server's drive, as the agent sees it: the same volume, mounted into the agent. Empty: only the portable
+    format works."""
     region: str = "us-east-1"
     tls_ca_file: str = ""
     """Certificates (PEM) that vouch for the server's; empty: the system's."""
@@ -81,7 +82,7 @@ def read_settings(table: Mapping[str, object]) -> MinioSettings:
     if not settings.password_file:
         raise InvalidRequestError("The recipe minio needs `password_file`: a file with root's password.")
     directory = settings.directory
-    if not directory.startswith("/") or Path(directory) == Path("/"):
+    if directory and (not directory.startswith("/") or Path(directory) == Path("/")):
         raise InvalidRequestError("The setting `directory` has to be the absolute path of the server's drive.")
     return settings
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fixtures.minio_data import access, fill, fill_otherwise, fill_users, users, view
+from agent.recipes.base import ExportOptions
+from agent.recipes.minio import TAR
+from tests.fixtures.minio_data import PASSWORDS, access, fill, fill_otherwise, fill_users, users, view
 from tests.fixtures.minio_servers import StartMinio
 from tests.integration.agent.recipes.minio_apps import MinioApp
 
@@ -36,3 +38,113 @@ async def test_everything_arrives_at_a_server_with_another_root_and_an_undo_take
 def _file(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+async def test_an_archive_and_the_server_that_it_was_imported_into_have_one_fingerprint(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(), start_minio()
+    await fill(source)
+    await fill_otherwise(target)
+    one, other = MinioApp(source, tmp_path / "a"), MinioApp(target, tmp_path / "b")
+    different = await other.recipe.fingerprint(other.progress)
+
+    exported = await one.export("tar.zst")
+    record, preview = await other.stage(exported.file)
+    await other.recipe.restore(record, other.progress)
+
+    assert exported.fingerprint is not None
+    assert exported.fingerprint == await one.recipe.fingerprint(one.progress)
+    assert exported.fingerprint == await other.recipe.fingerprint(other.progress)
+    assert different.differences(exported.fingerprint)
+    # Two objects are below others, which a listing hides; markers are versions too.
+    listed = [found for bucket in (await view(source)).values() if isinstance(bucket, dict) for found in bucket]
+    versions = sum(isinstance(found, tuple) for found in listed)
+    assert exported.counts["versions"] == preview.counts_after["versions"] == versions + 2
+    assert exported.counts["buckets"] == 5
+    assert preview.counts_now == {"buckets": 2, "objects": 2, "versions": 2, "markers": 0, "bytes": 32}
+    assert "Bucket own goes, with 1 versions." in preview.changes
+    assert any("below other objects" in warning for warning in exported.warnings)
+
+
+async def test_an_empty_server_goes_out_and_in(start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = start_minio(), start_minio()
+    await fill_otherwise(target)
+    app = MinioApp(target, tmp_path / "b")
+
+    record = await app.import_file((await MinioApp(source, tmp_path / "a").export()).file)
+
+    assert await view(target) == {}
+    assert await users(target) == []
+    await app.recipe.undo(record, app.progress)
+    assert await users(target) == ["local"]
+
+
+async def test_secrets_go_sealed_or_in_clear_or_not_at_all(start_minio: StartMinio, tmp_path: Path) -> None:
+    source = start_minio()
+    await fill_users(source)
+    app = MinioApp(source, tmp_path)
+
+    found = {way: await app.export(secrets=way) for way in ("sealed", "clear", "left-out")}
+
+    shown = {way: PASSWORDS["alice"].encode() in exported.file for way, exported in found.items()}
+    assert shown == {"sealed": False, "clear": True, "left-out": False}
+    assert {way: exported.header.details["secrets"] for way, exported in found.items()} == {way: way for way in found}
+    assert "in clear" in found["clear"].warnings[0]
+    assert "not in the archive" in found["left-out"].warnings[0]
+    record = await app.import_file(found["left-out"].file)
+    assert await users(source) == ["alice", "bob", "off"]
+    await app.recipe.undo(record, app.progress)
+
+
+async def test_an_export_that_is_left_early_leaves_nothing(start_minio: StartMinio, tmp_path: Path) -> None:
+    source = start_minio()
+    await fill(source)
+    app = MinioApp(source, tmp_path)
+    options = ExportOptions(format=TAR, app_id="shop.files", file_name="files.tar")
+
+    async with app.recipe.export_data(options, app.progress) as export:
+        await anext(export.chunks)
+
+    assert app.leftovers() == []
+
+
+async def test_a_staged_import_that_is_dropped_leaves_nothing(start_minio: StartMinio, tmp_path: Path) -> None:
+    source = start_minio()
+    await fill(source)
+    app = MinioApp(source, tmp_path)
+    before = await view(source)
+    record, _ = await app.stage((await app.export()).file)
+
+    await app.recipe.discard(record)
+    await app.recipe.discard(record)
+
+    assert await view(source) == before
+    assert app.leftovers() == []
+
+
+async def test_locked_objects_hinder_neither_an_import_nor_its_undo(start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = start_minio(), start_minio()
+    await fill(target)
+    before = await view(target)
+    app = MinioApp(target, tmp_path / "b")
+
+    record = await app.import_file((await MinioApp(source, tmp_path / "a").export()).file)
+
+    assert await view(target) == {}
+    await app.recipe.undo(record, app.progress)
+    assert await view(target) == before
+
+
+async def test_a_server_is_described(start_minio: StartMinio, tmp_path: Path) -> None:
+    source = start_minio()
+    await fill(source)
+
+    found = await MinioApp(source, tmp_path).recipe.describe()
+
+    assert found.engine == "minio"
+    assert found.engine_version
+    assert found.can_export.is_possible
+    assert found.can_import.is_possible
+    assert not found.import_needs_app_stop
+    assert found.estimated_bytes > 8 << 20

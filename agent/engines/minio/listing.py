@@ -1,0 +1,79 @@
+"""A server's buckets and the versions in them, page by page, in the order of their keys."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from agent.engines.minio.client import Client, parse_xml, text_of
+
+
+@dataclass
+class Listed:
+    """A version, as a listing has it; `modified` as in `portable.Line`."""
+
+    key: str
+    version: str
+    is_marker: bool
+    is_latest: bool
+    modified: str
+    etag: str
+    size: int
+
+
+async def buckets_of(client: Client) -> list[str]:
+    """Their names."""
+    found = parse_xml((await client.call("GET", path="/")).body)
+    return [text_of(element, "Name") for element in found.iter() if element.tag.rpartition("}")[2] == "Bucket"]
+
+
+async def keys_of(client: Client, bucket: str) -> AsyncGenerator[list[Listed], None]:
+    """The versions of one key after the other, the newest first.
+
+    A listing hides objects below other objects (`docs/readme` where there is `docs`).
+    """
+    held: list[Listed] = []
+    async for version in _versions(client, bucket):
+        if held and held[0].key != version.key:
+            yield _ordered(held)
+            held = []
+        held.append(version)
+    if held:
+        yield _ordered(held)
+
+
+async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]:
+    # Without the encoding, keys with control characters make a page that is no XML.
+    query = {"versions": "", "encoding-type": "url"}
+    while True:
+        page = parse_xml((await client.call("GET", bucket, query=query)).body)
+        for element in page:
+            kind = element.tag.rpartition("}")[2]
+            if kind in ("Version", "DeleteMarker"):
+                yield Listed(
+                    key=urllib.parse.unquote_plus(text_of(element, "Key")),
+                    version=text_of(element, "VersionId") or "null",
+                    is_marker=kind == "DeleteMarker",
+                    is_latest=text_of(element, "IsLatest") == "true",
+                    modified=text_of(element, "LastModified"),
+                    etag=text_of(element, "ETag").strip('"'),
+                    size=int(text_of(element, "Size") or 0),
+                )
+        if text_of(page, "IsTruncated") != "true":
+            return
+        query["key-marker"] = urllib.parse.unquote_plus(text_of(page, "NextKeyMarker"))
+        if marker := text_of(page, "NextVersionIdMarker"):
+            query["version-id-marker"] = marker
+        else:
+            query.pop("version-id-marker", None)
+
+
+def _ordered(versions: list[Listed]) -> list[Listed]:
+    """Listings say milliseconds; microseconds are added so that versions of one millisecond keep their order."""
+    seen: Counter[str] = Counter()
+    for version in reversed(versions):
+        seen[version.modified] += 1
+        version.modified = f"{version.modified.removesuffix('Z')}{min(seen[version.modified] - 1, 999):03d}Z"
+    return versions

@@ -1,0 +1,69 @@
+"""The portable archive's form: what every S3 server can hold, as files that a person can open.
+
+    buckets/<bucket>/<key>          the latest version of an object, where its key can be a file's name
+    versions/<bucket>/<number>      content of all other versions
+    metadata/<bucket>.jsonl         a line for each version: what it is called, what belongs to it, where its content is
+    settings/<bucket>/<file>        the bucket's settings, as MinIO's admin API gives them
+
+Not in it: users and keys, remote targets and replication, and the instant: objects are read one after the other.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.archives.members import MAX_DEPTH, MAX_NAME_BYTES
+
+FORMAT = "s3"
+BUCKETS, VERSIONS, METADATA, SETTINGS = "buckets", "versions", "metadata", "settings"
+LEFT_OUT_SETTINGS = ("bucket-targets.json", "replication.xml")
+"""They hold another server's keys, or mean nothing without them."""
+KEPT_HEADERS = (
+    "content-type",
+    "content-encoding",
+    "cache-control",
+    "content-disposition",
+    "content-language",
+    "expires",
+    "x-amz-website-redirect-location",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-tagging",
+    "x-amz-server-side-encryption",
+)
+METADATA_PREFIX = "x-amz-meta-"
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """One version.
+
+    Attributes:
+        version: its id; "null" in buckets without versions.
+        modified: with microseconds, in the order of the versions of a key.
+        file: the member with its content; empty for delete markers.
+        sha256: of the content, lower-case hex.
+        headers: as they were given when it was stored, tags among them.
+    """
+
+    key: str
+    version: str = "null"
+    is_latest: bool = False
+    is_marker: bool = False
+    modified: str = ""
+    etag: str = ""
+    size: int = 0
+    sha256: str = ""
+    file: str = ""
+    headers: dict[str, str] = {}
+
+
+def is_file_name(key: str) -> bool:
+    """Whether a key can be a path below a directory, on any system that is likely to unpack it."""
+    parts = key.split("/")
+    return (
+        all(part not in ("", ".", "..") and len(part.encode()) <= MAX_NAME_BYTES for part in parts)
+        and len(parts) < MAX_DEPTH - 2
+        and key.isprintable()
+        and "\\" not in key
+    )

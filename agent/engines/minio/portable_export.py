@@ -1,0 +1,265 @@
+"""Any S3 server out as a portable archive: listed, read object by object, nothing asked of its drives."""
+
+from __future__ import annotations
+
+import asyncio
+import email.header
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from agent.archives import tarblocks as tar
+from agent.archives.members import Kind, Member
+from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.listing import Listed, buckets_of, keys_of
+from agent.engines.minio.portable import (
+    BUCKETS,
+    KEPT_HEADERS,
+    LEFT_OUT_SETTINGS,
+    METADATA,
+    METADATA_PREFIX,
+    SETTINGS,
+    VERSIONS,
+    Line,
+    is_file_name,
+)
+from agent.steps import Progress
+from common.errors import AppBusyError, SourceUnreadableError
+from common.frames import CHUNK_BYTES
+from common.headers import ArchiveHeader
+from common.seals import TarSealWriter
+
+_TOGETHER = 12
+_SMALL_BYTES = 256 << 10
+_MAX_SETTINGS_BYTES = 32 << 20
+_FILE_MODE = 0o644
+
+
+@dataclass
+class Found:
+    """What an export met; complete when its chunks have ended."""
+
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
+    )
+    warnings: list[str] = field(default_factory=list)
+
+
+async def chunks_of(
+    client: Client, header: ArchiveHeader, found: Found, progress: Progress, *, work_directory: Path
+) -> AsyncGenerator[bytes, None]:
+    """The archive in pieces of about a mebibyte.
+
+    Raises:
+        SourceUnreadableError: an object cannot be read.
+        AppBusyError: one was replaced while it was read.
+        AppUnavailableError: the server stopped answering.
+    """
+    seal = TarSealWriter()
+    held = [seal.opening(header)]
+    size = 0
+    async with aclosing(_parts(client, found, progress, work_directory)) as parts:
+        async for part in parts:
+            seal.add(part)
+            held.append(part)
+            size += len(part)
+            if size >= CHUNK_BYTES - _SMALL_BYTES:
+                yield b"".join(held)
+                held, size = [], 0
+    held.append(seal.closing())
+    yield b"".join(held)
+
+
+async def _parts(client: Client, found: Found, progress: Progress, work_directory: Path) -> AsyncGenerator[bytes, None]:
+    settings = await _settings(client, found)
+    for bucket in await buckets_of(client):
+        found.counts["buckets"] += 1
+        yield _directory(f"{BUCKETS}/{bucket}")
+        for name, content in settings.get(bucket, {}).items():
+            yield _file(f"{SETTINGS}/{bucket}/{name}", content)
+        with tempfile.TemporaryFile(dir=work_directory) as lines:
+            async with aclosing(_objects(client, bucket, lines, found, progress)) as parts:
+                async for part in parts:
+                    yield part
+            size = lines.tell()
+            lines.seek(0)
+            yield tar.header_of(_member(f"{METADATA}/{bucket}.jsonl", size), stored_bytes=size)
+            while piece := lines.read(_SMALL_BYTES):
+                yield piece
+            yield tar.padding(size)
+
+
+async def _objects(
+    client: Client, bucket: str, lines: IO[bytes], found: Found, progress: Progress
+) -> AsyncGenerator[bytes, None]:
+    reader = _Reader(client, bucket, found, progress)
+    waiting: list[tuple[Listed, Line]] = []
+    above: list[str] = []
+    async with aclosing(keys_of(client, bucket)) as keys:
+        async for versions in keys:
+            found.counts["objects"] += 1
+            for listed in versions:
+                found.counts["versions"] += 1
+                found.counts["markers"] += listed.is_marker
+                line = Line(
+                    key=listed.key,
+                    version=listed.version,
+                    is_latest=listed.is_latest,
+                    is_marker=listed.is_marker,
+                    modified=listed.modified,
+                    etag=listed.etag,
+                )
+                if not listed.is_marker:
+                    is_plain = listed.is_latest and is_file_name(listed.key) and not _is_below(listed.key, above)
+                    number = found.counts["versions"]
+                    line.file = f"{BUCKETS}/{bucket}/{listed.key}" if is_plain else f"{VERSIONS}/{bucket}/{number}"
+                waiting.append((listed, line))
+            if len(waiting) >= _TOGETHER:
+                async for part in reader.read(waiting, lines):
+                    yield part
+                waiting = []
+    async for part in reader.read(waiting, lines):
+        yield part
+
+
+def _is_below(key: str, above: list[str]) -> bool:
+    """Whether another object's key is a directory of this one, so that both cannot be files. Keys come in order.
+
+    Args:
+        above: keys so far that this one may begin with; kept here from call to call.
+    """
+    while above and not key.startswith(above[-1]):
+        above.pop()
+    is_below = any(key.startswith(f"{found}/") for found in above)
+    above.append(key)
+    return is_below
+
+
+class _Reader:
+    """Reads versions of one bucket, small ones several at a time, in order."""
+
+    def __init__(self, client: Client, bucket: str, found: Found, progress: Progress) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._found = found
+        self._progress = progress
+
+    async def read(self, waiting: list[tuple[Listed, Line]], lines: IO[bytes]) -> AsyncGenerator[bytes, None]:
+        """Members with their content, and a line for each version."""
+        tasks = {
+            id(line): asyncio.create_task(self._small(listed, line), name="read an object")
+            for listed, line in waiting
+            if not listed.is_marker and listed.size <= _SMALL_BYTES
+        }
+        try:
+            for listed, line in waiting:
+                if id(line) in tasks:
+                    content = await tasks[id(line)]
+                    yield tar.header_of(_member(line.file, len(content)), stored_bytes=len(content))
+                    yield content
+                    yield tar.padding(len(content))
+                elif not listed.is_marker:
+                    async for part in self._large(listed, line):
+                        yield part
+                self._found.counts["bytes"] += line.size
+                lines.write(msgspec.json.encode(line) + b"\n")
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _small(self, listed: Listed, line: Line) -> bytes:
+        return b"".join([piece async for piece in self._content(listed, line)])
+
+    async def _large(self, listed: Listed, line: Line) -> AsyncGenerator[bytes, None]:
+        yield tar.header_of(_member(line.file, listed.size), stored_bytes=listed.size)
+        async for piece in self._content(listed, line):
+            yield piece
+        yield tar.padding(listed.size)
+
+    async def _content(self, listed: Listed, line: Line) -> AsyncGenerator[bytes, None]:
+        digest = hashlib.sha256()
+        try:
+            async with self._client.open(
+                "GET",
+                self._bucket,
+                listed.key,
+                query={"versionId": listed.version},
+                headers={"x-amz-tagging-directive": "ACCESS"},
+            ) as response:
+                line.headers = _kept(response.headers.items())
+                async for piece in response.content.iter_chunked(_SMALL_BYTES):
+                    digest.update(piece)
+                    line.size += len(piece)
+                    self._progress.read(len(piece))
+                    yield piece
+        except RefusedError as failure:
+            if failure.status == 404:
+                raise AppBusyError(
+                    f"{self._bucket}/{listed.key} was deleted while the server was read.",
+                    next_step="Try again when it is less busy, or use the default format, which is of one moment.",
+                ) from failure
+            raise SourceUnreadableError(
+                f"{self._bucket}/{listed.key} cannot be read: {failure.text}",
+                next_step="What is damaged, or encrypted with a key of its owner, goes in the default format only.",
+            ) from failure
+        if line.size != listed.size:
+            raise AppBusyError(f"{self._bucket}/{listed.key} has changed while it was read.", next_step="Try again.")
+        line.sha256 = digest.hexdigest()
+
+
+async def _settings(client: Client, found: Found) -> dict[str, dict[str, bytes]]:
+    """By bucket and file; empty where there is no admin API."""
+    try:
+        exported = await client.admin("GET", "export-bucket-metadata")
+    except RefusedError:
+        found.warnings.append(
+            "The server has no admin API of MinIO: the settings of its buckets are not in the archive."
+        )
+        return {}
+    settings: dict[str, dict[str, bytes]] = {}
+    left_out: set[str] = set()
+    with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
+        for entry in archive.infolist():
+            bucket, _, name = entry.filename.partition("/")
+            if name in LEFT_OUT_SETTINGS:
+                left_out.add(bucket)
+            elif entry.file_size <= _MAX_SETTINGS_BYTES:
+                settings.setdefault(bucket, {})[os.path.basename(name)] = archive.read(entry)
+    if left_out:
+        names = ", ".join(sorted(left_out))
+        found.warnings.append(f"Replication of {names} is not in the archive: it needs the keys of other servers.")
+    return settings
+
+
+def _kept(headers: object) -> dict[str, str]:
+    kept = {}
+    for name, value in headers:  # type: ignore[attr-defined]  # pairs of text
+        lowered = name.lower()
+        if lowered in KEPT_HEADERS:
+            kept[lowered] = value
+        elif lowered.startswith(METADATA_PREFIX):
+            # What is not ASCII comes as in mail (RFC 2047).
+            kept[lowered] = str(email.header.make_header(email.header.decode_header(value)))
+    return kept
+
+
+def _directory(name: str) -> bytes:
+    return tar.header_of(Member(name=name, kind=Kind.DIRECTORY, mode=0o755))
+
+
+def _file(name: str, content: bytes) -> bytes:
+    return tar.header_of(_member(name, len(content)), stored_bytes=len(content)) + content + tar.padding(len(content))
+
+
+def _member(name: str, size: int) -> Member:
+    return Member(name=name, kind=Kind.FILE, size=size, mode=_FILE_MODE)

@@ -1,0 +1,150 @@
+"""The steps of portable exports and imports; an import is put into new buckets, and taken back by deleting them.
+
+Restoring takes as long as uploading does, and clients see the buckets fill. Until all of it is there and after any
+failure, what was made is deleted again, by the next agent where this one was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from agent.archives.extractor_child import Report
+from agent.engines import tree
+from agent.engines.minio import portable_export, portable_import
+from agent.engines.minio.census_child import count_in_jail
+from agent.engines.minio.client import Client
+from agent.engines.minio.listing import buckets_of
+from agent.limits import Limits
+from agent.steps import Progress, Step
+from common.errors import ArchiveError, ArchiveIncompatibleError, ServiceError
+from common.headers import ArchiveHeader
+from common.seals import SealReader
+
+_PEEKED_BYTES = 2 << 20
+
+
+async def peek(chunks: AsyncGenerator[bytes, None]) -> tuple[ArchiveHeader | None, AsyncGenerator[bytes, None]]:
+    """What an archive says of itself at its beginning, and all of it."""
+    seal = SealReader()
+    head = b""
+    async for chunk in chunks:
+        head += chunk
+        try:
+            seal.add(chunk)
+        except ArchiveError:
+            # Whoever reads it will say so.
+            break
+        if seal.header is not None or len(head) > _PEEKED_BYTES:
+            break
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        if head:
+            yield head
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    return seal.header, whole()
+
+
+async def unpack(
+    chunks: AsyncIterator[bytes], area: tree.StagingArea, *, limits: Limits, work_directory: Path, drops_locks: bool
+) -> tuple[Report, dict[str, int]]:
+    """Unpack and check; the report and counts.
+
+    Raises:
+        ArchiveError: the archive's fault, by class.
+        LimitExceededError, NoSpaceError, ToolFailedError: as `tree.unpack`.
+    """
+    owner = (os.geteuid(), os.getegid())
+    orders = tree.Orders(
+        recipe="minio",
+        limits=limits,
+        owner=owner,
+        default_owner=owner,
+        inside=area.new,
+        work_directory=work_directory,
+    )
+    report = await tree.unpack(area, chunks, orders, is_zip=False)
+    counts = await asyncio.to_thread(portable_import.check, area.new, report)
+    locked = await asyncio.to_thread(portable_import.locked_buckets, area.new)
+    if locked and not drops_locks:
+        raise ArchiveIncompatibleError(
+            f"The bucket {locked[0]} has object lock: what is locked could not be deleted, so the import could not be "
+            "taken back.",
+            next_step="Import it with `locks=drop`, which leaves locks out, or an archive in the default format.",
+        )
+    return report, counts
+
+
+async def changes(client: Client, area: tree.StagingArea) -> tuple[tuple[str, ...], list[str]]:
+    """What an import would change, and the buckets that come.
+
+    Raises:
+        ArchiveIncompatibleError: a bucket is there already.
+    """
+    names = await asyncio.to_thread(portable_import.buckets_in, area.new)
+    await portable_import.require_absent(client, names)
+    stay = len(await buckets_of(client))
+    return (*(f"Bucket {name} comes." for name in names), f"The {stay} buckets that are there stay as they are."), names
+
+
+async def restore(
+    client: Client, area: tree.StagingArea, names: list[str], progress: Progress, *, note: Callable[[list[str]], None]
+) -> None:
+    """Make the buckets; on failure they are gone again.
+
+    Args:
+        note: called with the buckets that are being made, before each of them is.
+    """
+    await portable_import.require_absent(client, names)
+    made: list[str] = []
+    try:
+        for name in names:
+            progress.step(Step.RESTORING, f"filling bucket {name}")
+            note([*made, name])
+            await client.call("PUT", name)
+            made.append(name)
+            await portable_import.fill(client, area.new, name)
+        await portable_import.apply_settings(client, area.new, names)
+    except ServiceError:
+        # Not one that somebody else made in between.
+        await portable_import.remove(client, made)
+        note([])
+        raise
+
+
+async def take_back(client: Client, made: list[str]) -> None:
+    """After an undo, or a crash: without the buckets that were made."""
+    await portable_import.remove(client, made)
+
+
+@asynccontextmanager
+async def exporting(
+    client: Client, header: ArchiveHeader, drive: Path | None, progress: Progress, *, work_directory: Path
+) -> AsyncIterator[tuple[ArchiveHeader, AsyncGenerator[bytes, None], portable_export.Found]]:
+    """A portable archive that is about to flow: its header, its chunks, and what they meet.
+
+    Args:
+        drive: the server's, to look for what a listing hides; None: it cannot be seen.
+    """
+    found = portable_export.Found()
+    if drive is None:
+        found.warnings.append("A listing hides objects below other objects; whether there are any cannot be seen.")
+    elif nested := (await count_in_jail(drive)).total("nested"):
+        found.warnings.append(
+            f"{nested} objects lie below other objects: a listing hides them, so they are not in this archive. "
+            "They are in one of the default format."
+        )
+    header = msgspec.structs.replace(header, created_at=dt.datetime.now(dt.UTC), details={"secrets": "left-out"})
+    chunks = portable_export.chunks_of(client, header, found, progress, work_directory=work_directory)
+    progress.step(Step.TRANSFERRING)
+    async with aclosing(chunks):
+        yield header, chunks, found

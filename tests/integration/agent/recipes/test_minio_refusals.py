@@ -1,0 +1,362 @@
+"""What a MinIO app refuses, by reason, with its data as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.engines.minio import importing
+from agent.recipes.base import Limits
+from common.errors import (
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    InvalidRequestError,
+    LimitExceededError,
+    NoSpaceError,
+    ServiceError,
+)
+from common.headers import ArchiveHeader
+from common.seals import TarSealWriter
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.minio_archives import link, of_newer_release, rebuilt, with_member
+from tests.fixtures.minio_data import put, users, view
+from tests.fixtures.minio_servers import KMS_KEY, OTHER_KMS_KEY, StartMinio, client_of
+from tests.integration.agent.recipes.minio_apps import MinioApp
+from tools.servers import MinioServer, minio, short_directory
+
+
+@dataclass
+class Target:
+    """A server with data, and archives of it: sealed, and with its secrets in clear."""
+
+    server: MinioServer
+    directory: Path
+    archive: bytes
+    clear: bytes
+    before: Any
+
+    @property
+    def app(self) -> MinioApp:
+        return MinioApp(self.server, self.directory)
+
+    async def require_unchanged(self, app: MinioApp, record: MemoryRecord) -> None:
+        await app.recipe.discard(record)
+        assert await view(self.server) == self.before
+        assert app.leftovers() == []
+
+
+async def _fill(server: MinioServer) -> None:
+    async with client_of(server) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "small", b"small")
+        await put(client, "files", "large", b"large" * 100_000)
+        await client.call("PUT", "locked", headers={"x-amz-bucket-object-lock-enabled": "true"})
+        await put(client, "locked", "held", b"locked", x_amz_object_lock_legal_hold="ON")
+
+
+@pytest.fixture(scope="module")
+def target() -> Any:
+    with short_directory("minio-refusals") as folder, MinioServer(minio()) as server:
+
+        async def make() -> Target:
+            await _fill(server)
+            app = MinioApp(server, folder / "agent")
+            archive, clear = (await app.export()).file, (await app.export(secrets="clear")).file
+            return Target(server, folder / "agent", archive, clear, await view(server))
+
+        yield asyncio.run(make())
+
+
+def _flipped(target: Target) -> bytes:
+    at = target.archive.index(b"large" * 1000)
+    return target.archive[:at] + b"X" + target.archive[at + 1 :]
+
+
+def _without_part(name: str, content: bytes) -> bytes | None:
+    return None if name.endswith("/part.1") else content
+
+
+def _with_cut_part(name: str, content: bytes) -> bytes:
+    return content[:1000] if name.endswith("/part.1") else content
+
+
+def _with_cut_meta(name: str, content: bytes) -> bytes:
+    return content[:100] if name == "files/small/xl.meta" else content
+
+
+def _with_other_magic(name: str, content: bytes) -> bytes:
+    return b"nonsense" + content[8:] if name == "files/small/xl.meta" else content
+
+
+def _file(name: str) -> tarfile.TarInfo:
+    return tarfile.TarInfo(name)
+
+
+def _device() -> tarfile.TarInfo:
+    member = tarfile.TarInfo("files/device")
+    member.type = tarfile.CHRTYPE
+    return member
+
+
+def _of_recipe(recipe: str, *, version: int = 1) -> bytes:
+    seal = TarSealWriter()
+    opening = seal.opening(ArchiveHeader(recipe=recipe, format="tar", format_version=version))
+    return opening + seal.closing()
+
+
+def _with_foreign_files() -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("etc/passwd"))
+        archive.addfile(tarfile.TarInfo("README"))
+    return output.getvalue()
+
+
+BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] = {
+    "a newer MinIO's": (lambda t: rebuilt(t.clear, of_newer_release), ArchiveIncompatibleError, "newer MinIO"),
+    "a changed byte": (_flipped, ArchiveDamagedError, "SHA-256"),
+    "cut off": (lambda t: t.archive[: len(t.archive) // 2], ArchiveTruncatedError, "cut off"),
+    "cut at the last member": (lambda t: t.archive[:-2048], ArchiveTruncatedError, "cut off"),
+    "a part is missing": (lambda t: rebuilt(t.clear, _without_part), ArchiveDamagedError, "files/large"),
+    "a part is cut": (lambda t: rebuilt(t.clear, _with_cut_part), ArchiveDamagedError, "files/large"),
+    "an xl.meta is cut": (lambda t: rebuilt(t.clear, _with_cut_meta), ArchiveDamagedError, "files/small"),
+    "an xl.meta is nonsense": (lambda t: rebuilt(t.clear, _with_other_magic), ArchiveDamagedError, "files/small"),
+    "a symbolic link": (lambda t: with_member(t.clear, link("files/x", "/etc")), ArchiveRefusedError, "links"),
+    "a hard link": (
+        lambda t: with_member(t.clear, link("files/x", "files/small/xl.meta", tarfile.LNKTYPE)),
+        ArchiveRefusedError,
+        "links",
+    ),
+    "a device": (lambda t: with_member(t.clear, _device()), ArchiveRefusedError, "device"),
+    "a path that leads out": (lambda t: with_member(t.clear, _file("../../x")), ArchiveRefusedError, "leaves"),
+    "an absolute path": (lambda t: with_member(t.clear, _file("/etc/x")), ArchiveRefusedError, "absolute"),
+    "a file twice": (lambda t: with_member(t.clear, _file("files/small/xl.meta")), ArchiveRefusedError, "twice"),
+    "a name that is no bucket's": (
+        lambda t: with_member(t.clear, _file("Not_A_Bucket/x")),
+        ArchiveWrongKindError,
+        "Not_A_Bucket",
+    ),
+    "other files": (lambda t: _with_foreign_files(), ArchiveWrongKindError, "README"),
+    "another app's export": (lambda t: _of_recipe("volume"), ArchiveWrongKindError, "volume"),
+    "a later format": (lambda t: _of_recipe("minio", version=9), ArchiveIncompatibleError, "version 9"),
+    "no tar": (lambda t: b'{"not": "a tar"}' * 100, ArchiveWrongKindError, "JSON"),
+    "empty": (lambda t: b"", ArchiveWrongKindError, "empty"),
+    "an empty tar": (lambda t: bytes(10240), ArchiveWrongKindError, "no buckets"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+async def test_a_bad_file_is_refused_by_what_is_wrong_with_it(name: str, target: Target) -> None:
+    make, kind, words = BAD_FILES[name]
+    app, record = target.app, MemoryRecord()
+    file = make(target)
+
+    with pytest.raises(kind, match=words) as refusal:
+        await app.stage(file, record)
+
+    assert type(refusal.value) is kind
+    await target.require_unchanged(app, record)
+
+
+async def test_what_the_server_cannot_read_is_refused_by_the_server(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "written_header_version", lambda drive: 99)
+    app, record = target.app, MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="cannot read objects") as refusal:
+        await app.stage(rebuilt(target.clear, of_newer_release), record)
+
+    assert "?format=s3" in refusal.value.next_step
+    await target.require_unchanged(app, record)
+
+
+async def test_an_archive_that_needs_more_room_than_there_is_is_refused(target: Target) -> None:
+    app = MinioApp(target.server, target.directory, limits=Limits(free_bytes=1 << 60))
+    record = MemoryRecord()
+
+    with pytest.raises(NoSpaceError, match="free"):
+        await app.stage(target.archive, record)
+
+    await target.require_unchanged(app, record)
+
+
+async def test_an_archive_beyond_the_limits_is_refused(target: Target) -> None:
+    app = MinioApp(target.server, target.directory, limits=Limits(free_bytes=1, entries=5))
+    record = MemoryRecord()
+
+    with pytest.raises(LimitExceededError, match="entries"):
+        await app.stage(target.archive, record)
+
+    await target.require_unchanged(app, record)
+
+
+async def test_a_wrong_root_password_is_said(target: Target, tmp_path: Path) -> None:
+    app = MinioApp(target.server, tmp_path)
+    (tmp_path / "password").write_text("not the password")
+
+    described = await app.recipe.describe()
+    with pytest.raises(AppUnavailableError, match="root credentials"):
+        await app.export()
+    with pytest.raises(AppUnavailableError, match="root credentials"):
+        await app.stage(target.archive)
+
+    assert "root credentials" in described.can_import.obstacle
+    assert await view(target.server) == target.before
+
+
+async def test_a_server_that_is_down_is_said(target: Target, tmp_path: Path) -> None:
+    app = MinioApp(target.server, tmp_path, {"url": "http://127.0.0.1:1"})
+
+    described = await app.recipe.describe()
+    with pytest.raises(AppUnavailableError, match="does not answer"):
+        await app.export()
+
+    assert "does not answer" in described.can_export.obstacle
+
+
+async def test_a_drive_of_another_server_is_refused(target: Target, start_minio: StartMinio, tmp_path: Path) -> None:
+    other = start_minio()
+    app = MinioApp(target.server, tmp_path, {"directory": str(other.drive)})
+
+    with pytest.raises(AppUnavailableError, match="not the server's"):
+        await app.export()
+    with pytest.raises(AppUnavailableError, match="not the server's"):
+        await app.stage(target.archive)
+
+    assert "not the server's" in (await app.recipe.describe()).can_import.obstacle
+
+
+async def test_a_server_with_several_drives_is_refused(target: Target, start_minio: StartMinio, tmp_path: Path) -> None:
+    several = start_minio(drives=4)
+    app = MinioApp(several, tmp_path)
+
+    with pytest.raises(AppUnavailableError, match="4 drives"):
+        await app.export()
+    with pytest.raises(AppUnavailableError, match="4 drives"):
+        await app.stage(target.archive)
+
+    assert "4 drives" in (await app.recipe.describe()).can_export.obstacle
+
+
+@pytest.mark.parametrize(("options", "words"), [({"secret": "x"}, "secret=x"), ({"secrets": "x"}, "secrets=x")])
+async def test_an_unknown_option_of_an_export_is_refused(options: dict[str, str], words: str, target: Target) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        await target.app.export(**options)
+
+
+async def test_secrets_that_nothing_opens_are_refused_and_may_be_left_out(
+    target: Target, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    other = start_minio(password="quite-another-one")
+    app, record = MinioApp(other, tmp_path), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="sealed") as refusal:
+        await app.stage(target.archive, record)
+    await app.recipe.discard(record)
+    kept = await app.import_file(target.archive, users="keep")
+
+    assert "users=keep" in refusal.value.next_step
+    assert await view(other) == target.before
+    assert await users(other) == []
+    await app.recipe.undo(kept, app.progress)
+    assert await view(other) == {}
+
+
+async def test_a_drive_that_was_copied_by_hand_is_imported_without_its_identity(
+    target: Target, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, other = start_minio(), start_minio()
+    await _fill(source)
+    wanted = await view(source)
+    source.stop()
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w:gz") as archive:
+        archive.add(source.drive, arcname=".")
+    app = MinioApp(other, tmp_path)
+
+    await app.import_file(output.getvalue())
+
+    assert await view(other) == wanted
+
+
+async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio()
+    await _fill(source)
+    app = MinioApp(source, tmp_path)
+    [part] = (source.drive / "files" / "large").rglob("part.1")
+    part.unlink()
+
+    exported = await app.export()
+    record, preview = await app.stage(exported.file)
+    await app.recipe.restore(record, app.progress)
+
+    assert any("files/large" in warning for warning in exported.warnings)
+    assert any("files/large" in warning for warning in preview.warnings)
+    async with client_of(source) as client:
+        assert (await client.call("GET", "files", "small")).body == b"small"
+
+
+async def _encrypted(server: MinioServer) -> None:
+    async with client_of(server) as client:
+        await client.call("PUT", "sse")
+        for key in ("small", "large"):
+            await put(client, "sse", key, key.encode() * 100_000, x_amz_server_side_encryption="AES256")
+
+
+async def test_encrypted_objects_go_to_a_server_with_the_same_key_and_to_no_other(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
+    same = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
+    none = start_minio()
+    other = start_minio(environment={"MINIO_KMS_SECRET_KEY": OTHER_KMS_KEY})
+    await _encrypted(source)
+    await _fill(other)
+    wanted, before = await view(source), await view(other)
+    key_file, other_key_file = tmp_path / "key", tmp_path / "other key"
+    key_file.write_text(KMS_KEY)
+    other_key_file.write_text(OTHER_KMS_KEY + "\n")
+    file = (await MinioApp(source, tmp_path / "source", {"kms_key_file": str(key_file)}).export()).file
+
+    await MinioApp(same, tmp_path / "same").import_file(file)
+    with pytest.raises(ArchiveIncompatibleError, match="no KMS"):
+        await MinioApp(none, tmp_path / "none").stage(file)
+    with pytest.raises(ArchiveIncompatibleError, match="another KMS key"):
+        await MinioApp(other, tmp_path / "other", {"kms_key_file": str(other_key_file)}).stage(file)
+
+    assert await view(same) == wanted
+    assert await view(other) == before
+
+
+async def test_another_kms_key_that_nobody_knew_of_is_noticed_after_the_exchange_which_is_taken_back(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
+    other = start_minio(environment={"MINIO_KMS_SECRET_KEY": OTHER_KMS_KEY})
+    await _encrypted(source)
+    await _fill(other)
+    before = await view(other)
+    app = MinioApp(other, tmp_path / "other")
+    record, _ = await app.stage((await MinioApp(source, tmp_path / "source").export()).file)
+
+    with pytest.raises(ServiceError, match="previous data is back"):
+        await app.recipe.restore(record, app.progress)
+
+    assert await view(other) == before
+    await app.recipe.discard(record)
+    assert app.leftovers() == []
