@@ -132,12 +132,22 @@ def parse_argv(argv: Sequence[str]) -> tuple[Jail, int, list[str]]:
     return jail, options.parent, options.argv
 
 
+def _find(program: str) -> str:
+    """Its path by PATH; the name itself where it has a slash or is not there."""
+    if os.sep in program:
+        return program
+    paths = (os.path.join(folder, program) for folder in os.get_exec_path())
+    return next((path for path in paths if os.access(path, os.X_OK)), program)
+
+
 def main() -> None:
     """Entry point of the script: set the limits, then become the program."""
     jail, parent_pid, argv = parse_argv(sys.argv[1:])
+    # Found before rights are given up: from then on Python cannot count on reaching even its own library.
+    program = _find(argv[0])
     try:
         enter(jail, parent_pid=parent_pid)
-        os.execvpe(argv[0], argv, os.environ)  # noqa: S606
+        os.execve(program, argv, os.environ)  # noqa: S606
     except OSError as failure:
         print(f"cannot start {argv[0]}: {failure.strerror}", file=sys.stderr)
         os._exit(127)
