@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import minio as minio_benchmark
 from benchmarks import volume as volume_benchmark
 from benchmarks.database import DatabaseBenchmark
 from benchmarks.fake_agent import RelayedApp
@@ -28,7 +29,7 @@ from tools.servers import ServerStartError, ServerUnavailableError
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 MAJOR = 18
-PARTS = ("database", "volume", "relay")
+PARTS = ("database", "volume", "relay", "minio")
 SERVER_SETTINGS = {
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",
@@ -47,10 +48,12 @@ class Sizes:
     database_megabytes: int
     volume_megabytes: int
     relay_bytes: int
+    objects: int
+    large_objects: int
 
 
-FULL = Sizes(database_megabytes=1500, volume_megabytes=2000, relay_bytes=4 << 30)
-QUICK = Sizes(database_megabytes=30, volume_megabytes=50, relay_bytes=128 << 20)
+FULL = Sizes(database_megabytes=1500, volume_megabytes=2000, relay_bytes=4 << 30, objects=20_000, large_objects=20)
+QUICK = Sizes(database_megabytes=30, volume_megabytes=50, relay_bytes=128 << 20, objects=500, large_objects=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,6 +109,10 @@ def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts:
             volume_content.fill_incompressible(volume.directory, size_megabytes=sizes.volume_megabytes)
             rows += volume_benchmark.export_rows(deployment, volume, archives, rounds=rounds, say=say)
             rows.append(first_byte_row(deployment, volume.app_id, "volume"))
+        if "minio" in parts:
+            rows += minio_benchmark.export_rows(
+                archives, objects=sizes.objects, large_objects=sizes.large_objects, rounds=rounds, say=say
+            )
         if "database" in parts:
             say(f"making a database of {sizes.database_megabytes} MB")
             database_content.load(database.dsn, size_megabytes=sizes.database_megabytes)
