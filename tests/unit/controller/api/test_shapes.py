@@ -26,7 +26,13 @@ def test_numbers_are_numbers_enums_are_words_moments_are_rfc_3339() -> None:
     assert content["progress"]["read_bytes"] == 1 << 40
     assert content["result"] == "succeeded"
     assert content["started_at"] == "2026-11-23T17:42:10.500000Z"
-    assert content["end"] == {"size_bytes": 5, "sha256": "", "counts": {"tables": 2}, "warnings": ["one"]}
+    assert content["end"] == {
+        "size_bytes": 5,
+        "sha256": "",
+        "counts": {"tables": 2},
+        "warnings": ["one"],
+        "fingerprint": None,
+    }
     json.dumps(content)
 
 
