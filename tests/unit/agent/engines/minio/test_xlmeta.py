@@ -1,0 +1,130 @@
+"""An xl.meta is read as MinIO writes it, and one that does not hold together is never taken for another."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.engines.minio.xlmeta import header_version, read
+
+ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
+_TIME_NS = 1_700_000_000_123_456_789
+pack = msgspec.msgpack.encode
+
+
+def _object(**fields: Any) -> dict[str, Any]:
+    known = {
+        "ID": ID.bytes,
+        "DDir": DATA.bytes,
+        "PartNums": [1, 2],
+        "PartSizes": [5, 3],
+        "PartASizes": [5, 3],
+        "Size": 8,
+        "MTime": _TIME_NS,
+        "MetaSys": {},
+        "MetaUsr": {"etag": "0123-2", "content-type": "text/plain", "X-Amz-Meta-A": "b"},
+    }
+    return {"Type": 1, "V2Obj": {**known, **fields}}
+
+
+def _marker() -> dict[str, Any]:
+    return {"Type": 2, "DelObj": {"ID": ID.bytes, "MTime": _TIME_NS, "MetaSys": {}}}
+
+
+def _file(*versions: dict[str, Any], version: int = 3, flags: int = 0, inline: bytes = b"") -> bytes:
+    parts = [bytes([version, 3]), pack(len(versions))]
+    for body in versions:
+        header = [ID.bytes, _TIME_NS, bytes(4), body["Type"], flags]
+        parts += [pack(pack(header)), pack(pack(body))]
+    content = b"".join(parts)
+    return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + b"\xce\0\0\0\0" + inline
+
+
+def test_an_object_of_several_parts_is_read() -> None:
+    [version] = read(_file(_object())).versions
+
+    assert (version.id, version.size, version.etag) == (str(ID), 8, "0123-2")
+    assert (version.data_directory, version.parts) == (str(DATA), ((1, 5), (2, 3)))
+    assert version.metadata == {"content-type": "text/plain", "X-Amz-Meta-A": "b"}
+    assert version.modified_ns == _TIME_NS
+
+
+def test_versions_keep_their_order_and_markers_are_told() -> None:
+    versions = read(_file(_marker(), _object(ID=bytes(16)))).versions
+
+    assert [(version.id, version.is_marker) for version in versions] == [(str(ID), True), ("null", False)]
+
+
+def test_what_lies_within_the_file_has_no_parts_beside_it() -> None:
+    inline = b"\x01" + pack({"null": b"content"})
+
+    [version] = read(_file(_object(MetaSys={"x-minio-internal-inline-data": b"true"}), inline=inline)).versions
+
+    assert (version.data_directory, version.parts, version.size) == ("", (), 8)
+
+
+def test_encryption_and_compression_are_told_and_sealed_etags_are_not_compared() -> None:
+    server = {"X-Minio-Internal-Server-Side-Encryption-S3-Sealed-Key": b"k", "X-Minio-Internal-compression": b"s2"}
+    customer = {"X-Minio-Internal-Server-Side-Encryption-Sealed-Key": b"k"}
+
+    versions = read(_file(_object(MetaSys=server), _object(MetaSys=customer), _object())).versions
+
+    assert [version.encryption for version in versions] == ["server", "customer", ""]
+    assert [version.is_compressed for version in versions] == [True, False, False]
+    assert [bool(version.etag) for version in versions] == [False, False, True]
+
+
+def test_versions_that_are_only_to_be_freed_are_none() -> None:
+    assert read(_file(_object(), flags=1)).versions == []
+
+
+def test_the_size_is_the_contents_own() -> None:
+    [version] = read(_file(_object(PartASizes=[50, 30]))).versions
+
+    assert version.size == 80
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_the_version_of_the_header_is_told(version: int) -> None:
+    content = _file(_object(), version=version)
+
+    assert header_version(content) == read(content).header_version == version
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"XL2 ", b"XL1 " + bytes(40), b"XL2 \x02\x00" + bytes(40), b"XL2 \x01\x00\x02\x00" + bytes(40), bytes(100)],
+    ids=["empty", "cut", "other magic", "other version", "of before 2022", "zeros"],
+)
+def test_what_is_no_xl_meta_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"xl\.meta"):
+        read(content)
+
+
+def test_a_file_that_is_cut_anywhere_is_refused() -> None:
+    whole = _file(_object(), _marker(), inline=b"\x01" + pack({"null": b"content"}))
+    # Without the part for inline data a file is whole too.
+    without_inline = len(_file(_object(), _marker()))
+
+    for size in range(len(whole)):
+        if size != without_inline:
+            with pytest.raises(ValueError, match=r"."):
+                read(whole[:size])
+
+
+def test_no_change_of_bytes_raises_anything_else() -> None:
+    dice = random.Random(7)
+    whole = bytearray(_file(_object(), _marker(), _object(), inline=b"\x01" + pack({"null": b"content"})))
+
+    for _ in range(5000):
+        changed = bytearray(whole)
+        for _ in range(dice.randrange(1, 4)):
+            changed[dice.randrange(len(changed))] = dice.randrange(256)
+        try:
+            read(bytes(changed))
+        except ValueError:
+            continue
