@@ -1,0 +1,177 @@
+"""Clients go on while a MinIO is exported and imported: no wrong answer, nothing lost that was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent.engines.minio.client import Client, RefusedError
+from common.errors import AppUnavailableError, ServiceError
+from tests.fixtures.minio_data import md5_of, put, versions
+from tests.fixtures.minio_moments import MOMENTS
+from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.integration.agent.recipes.minio_apps import MinioApp
+from tools.servers import MinioServer
+
+CLIENTS = 8
+PAIRS = 24
+_ENABLED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+
+
+@dataclass
+class Seen:
+    """What clients met.
+
+    Attributes:
+        acknowledged: keys that were stored, and when the call began.
+        mixed: reads that saw the new data first and the old after that.
+    """
+
+    reads: int = 0
+    mixed: int = 0
+    acknowledged: dict[str, float] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+@asynccontextmanager
+async def busy(server: MinioServer, *works: Callable[[Client, int], Awaitable[None]]) -> AsyncIterator[None]:
+    """Have CLIENTS clients repeat their work for the time of the block."""
+
+    async def repeat(number: int) -> None:
+        async with client_of(server) as client:
+            turn = 0
+            while True:
+                await works[number % len(works)](client, number * 1_000_000 + turn)
+                turn += 1
+                await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(repeat(number), name=f"client {number}") for number in range(CLIENTS)]
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tagged(server: MinioServer, tag: bytes) -> None:
+    async with client_of(server) as client:
+        for bucket in ("both1", "both2"):
+            await client.call("PUT", bucket)
+            for number in range(20):
+                await put(client, bucket, f"key{number}", tag * 200_000 if number == 0 else tag)
+
+
+async def test_an_import_mixes_nothing_and_loses_no_acknowledged_write(
+    start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = start_minio(), start_minio()
+    await _tagged(source, b"NEW")
+    await _tagged(target, b"OLD")
+    app = MinioApp(target, tmp_path / "b")
+    record, _ = await app.stage((await MinioApp(source, tmp_path / "a").export()).file)
+    seen = Seen()
+    exchanged_at = 0.0
+
+    def note_exchange() -> None:
+        nonlocal exchanged_at
+        exchanged_at = time.monotonic()
+
+    async def read(client: Client, turn: int) -> None:
+        try:
+            first = (await client.call("GET", "both1", "key1")).body
+            second = (await client.call("GET", "both2", "key1")).body
+        except ServiceError as failure:
+            seen.failures[type(failure).__name__] += 1
+            return
+        seen.reads += 1
+        seen.mixed += (first, second) == (b"NEW", b"OLD")
+
+    async def write(client: Client, turn: int) -> None:
+        began_at = time.monotonic()
+        try:
+            await put(client, "both1", f"written{turn}", b"W" * 500)
+        except ServiceError as failure:
+            seen.failures[type(failure).__name__] += 1
+            return
+        seen.acknowledged[f"written{turn}"] = began_at
+
+    MOMENTS["exchanged"].hook(note_exchange, monkeypatch.setattr)
+    async with busy(target, read, write):
+        await asyncio.sleep(0.5)
+        await app.recipe.restore(record, app.progress)
+        await asyncio.sleep(0.5)
+
+    async with client_of(target) as client:
+        there = {key for key, *_ in await versions(client, "both1")}
+    later = {key for key, began_at in seen.acknowledged.items() if began_at > exchanged_at}
+    assert later
+    assert later <= there
+    assert seen.mixed == 0
+    assert seen.reads > 0
+    # Refused connections while MinIO restarts, and nothing else.
+    assert set(seen.failures) <= {AppUnavailableError.__name__}
+
+
+async def test_an_export_is_of_one_moment_while_clients_write(start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = start_minio(), start_minio()
+    async with client_of(source) as client:
+        for bucket in ("plain", "versioned"):
+            await client.call("PUT", bucket)
+        await client.call("PUT", "versioned", query={"versioning": ""}, body=_ENABLED)
+
+    async def write_pairs(client: Client, turn: int) -> None:
+        # Each pair has one writer, which writes the first half first: so the second is never the newer one.
+        pair = turn // 1_000_000 + CLIENTS * (turn % (PAIRS // CLIENTS))
+        body = b"%012d" % turn * (20_000 if pair % 2 else 10)
+        for bucket in ("plain", "versioned"):
+            for half in ("a", "b"):
+                await put(client, bucket, f"{half}{pair:02d}", body)
+
+    async def delete_old(client: Client, turn: int) -> None:
+        # Many at once: MinIO rewrites their xl.meta in place then.
+        await asyncio.sleep(0.1)
+        old = [(key, version) for key, version, _, is_latest in await versions(client, "versioned") if not is_latest]
+        listed = "".join(f"<Object><Key>{key}</Key><VersionId>{id}</VersionId></Object>" for key, id in old[:300])
+        if listed:
+            body = f"<Delete>{listed}</Delete>".encode()
+            headers = {"content-md5": md5_of(body)}
+            await client.call("POST", "versioned", query={"delete": ""}, headers=headers, body=body)
+
+    async with busy(source, *[write_pairs] * (CLIENTS - 1), delete_old):
+        await asyncio.sleep(1)
+        exported = await MinioApp(source, tmp_path / "a").export()
+    await MinioApp(target, tmp_path / "b").import_file(exported.file)
+
+    found = await _read_all(target)
+    assert len(found) > PAIRS
+    for (_, key, _), body in found.items():
+        assert body == body[:12] * (len(body) // 12), key
+    latest = {(bucket, key): int(body[:12]) for (bucket, key, at), body in found.items() if at is True}
+    for (bucket, key), number in latest.items():
+        assert key[0] == "a" or number <= latest[bucket, f"a{key[1:]}"], bucket
+    assert exported.warnings == []
+
+
+async def _read_all(server: MinioServer) -> dict[tuple[str, str, object], bytes]:
+    """Content by bucket, key, and True for the latest version or the id of another."""
+    found: dict[tuple[str, str, object], bytes] = {}
+    async with client_of(server) as client:
+        for bucket in ("plain", "versioned"):
+            for key, version, is_marker, is_latest in await versions(client, bucket):
+                assert not is_marker
+                try:
+                    body = (await client.call("GET", bucket, key, query={"versionId": version})).body
+                except RefusedError as refusal:
+                    raise AssertionError(f"{bucket}/{key} of version {version} is lost") from refusal
+                found[bucket, key, True if is_latest else version] = body
+    return found
