@@ -21,6 +21,9 @@ from mathison.data.v1.transfer_pb2 import ArchiveHeader
 
 _log = structlog.get_logger(__name__)
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", re.IGNORECASE)
+_WRITE_BYTES = 256 << 10
+"""Most that is given to the connection at a time. asyncio copies what the kernel does not take at once into memory made
+for it: with whole chunks of 1 MiB this cost twice the CPU (0.9 s a GB, not 0.5; aiohttp 3.14, Python 3.11)."""
 _Frames = AsyncGenerator[RawFrame, None]
 
 
@@ -71,7 +74,8 @@ async def _send(answer: web.StreamResponse, first: RawFrame, frames: _Frames, *,
     while frame is not None:
         async with asyncio.timeout(stalled_seconds):
             if frame.kind == "chunk":
-                await answer.write(frame.chunk)
+                for start in range(0, len(frame.chunk), _WRITE_BYTES):
+                    await answer.write(frame.chunk[start : start + _WRITE_BYTES])
             elif frame.kind == "end":
                 await answer.write_eof()
         frame = await anext(frames, None)
