@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.redis_servers", "tests.fixtures.minio_servers"]
+pytest_plugins = [
+    "tests.fixtures.servers",
+    "tests.fixtures.redis_servers",
+    "tests.fixtures.minio_servers",
+    "tests.fixtures.mariadb_apps",
+]

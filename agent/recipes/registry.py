@@ -13,7 +13,9 @@ from common.errors import InvalidRequestError
 ENTRY_POINT_GROUP = "mathison.data.recipes"
 
 RECIPES = {
+    "mariadb": "agent.recipes.mariadb:MariadbRecipe",
     "minio": "agent.recipes.minio:MinioRecipe",
+    "n8n": "agent.recipes.n8n:N8nRecipe",
     "postgresql": "agent.recipes.postgresql:PostgresqlRecipe",
     "redis": "agent.recipes.redis:RedisRecipe",
     "uptime-kuma": "agent.recipes.uptime_kuma:UptimeKumaRecipe",

@@ -87,8 +87,8 @@ def _linked(name: str) -> Callable[[Path], bytes]:
 
 
 BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
-    "empty file": (lambda _: b"", ArchiveError, ""),
-    "text": (lambda _: b"Hello, this is no archive. " * 40, ArchiveWrongKindError, ""),
+    "empty file": (lambda _: b"", ArchiveError, "."),
+    "text": (lambda _: b"Hello, this is no archive. " * 40, ArchiveWrongKindError, "."),
     "backup in JSON": (lambda _: b'{"version": "1.23.17", "monitorList": []}', ArchiveWrongKindError, "JSON"),
     "dump of MariaDB": (
         lambda _: (DATA / "kuma-2.5.3-mariadb.sql.gz").read_bytes(),
@@ -103,15 +103,15 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
         ArchiveWrongKindError,
         r"no kuma\.db",
     ),
-    "cut archive": (lambda _: set_of(KUMA_2)[:-4000], ArchiveTruncatedError, ""),
+    "cut archive": (lambda _: set_of(KUMA_2)[:-4000], ArchiveTruncatedError, "."),
     "cut database": (lambda _: database()[:-4096], ArchiveTruncatedError, "bytes where its header says"),
     "damaged archive": (
         lambda _: set_of(KUMA_2)[:9000] + bytes(50) + set_of(KUMA_2)[9050:],
         ArchiveDamagedError,
-        "",
+        ".",
     ),
-    "damaged database": (_damaged, ArchiveDamagedError, ""),
-    "main file cut below its -wal": (_foreign_wal, ArchiveError, ""),
+    "damaged database": (_damaged, ArchiveDamagedError, "."),
+    "main file cut below its -wal": (_foreign_wal, ArchiveError, "."),
     "half-way through its statistics": (_changed(KUMA_2, MIGRATING), ArchiveIncompatibleError, "migrating"),
     "half-way through its schema": (_changed(KUMA_2, LOCKED), ArchiveIncompatibleError, "migrating"),
     "newer": (

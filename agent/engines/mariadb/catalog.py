@@ -1,0 +1,124 @@
+"""What is in a server and a schema, from information_schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.engines.mariadb.client import literal, query, quoted
+from agent.engines.mariadb.settings import Login
+from common.errors import AppUnavailableError, ServiceError
+
+SYSTEM_SCHEMAS = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
+_COUNT_SECONDS = 20
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_TRANSACTIONAL = "InnoDB"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A database.
+
+    Attributes:
+        version: the server's, for example "10.11.19-MariaDB".
+        tables: base tables and sequences with the rows that the server's statistics say.
+        programs: how many views, triggers, routines and events, by kind; only kinds that there are.
+        referrers: tables of other schemas with foreign keys to this one's.
+        untransactional: tables of which a dump beside a writer is of no one moment.
+    """
+
+    version: str
+    charset: str
+    collation: str
+    tables: Mapping[str, int] = field(default_factory=dict)
+    programs: Mapping[str, int] = field(default_factory=dict)
+    referrers: tuple[str, ...] = ()
+    untransactional: tuple[str, ...] = ()
+    size_bytes: int = 0
+
+    @property
+    def is_mariadb(self) -> bool:
+        return "mariadb" in self.version.lower()
+
+    @property
+    def release(self) -> tuple[int, int]:
+        found = _VERSION.search(self.version)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For a header; rows as the statistics have them."""
+        return {"tables": len(self.tables), "rows": sum(self.tables.values()), **self.programs}
+
+
+async def look(login: Login, database: str) -> Schema:
+    """
+    Raises:
+        AppUnavailableError: no server, no such database, or it is one of the server's own.
+    """
+    if database.lower() in SYSTEM_SCHEMAS:
+        raise AppUnavailableError(f"{database} is a database of the server itself.")
+    name = literal(database)
+    rows = await query(
+        login,
+        f"""
+        SELECT 'version', VERSION();
+        SELECT 'schema', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
+         WHERE SCHEMA_NAME = {name};
+        SELECT 'table', TABLE_NAME, TABLE_TYPE, COALESCE(TABLE_ROWS, 0), COALESCE(ENGINE, ''),
+               COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)
+          FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name};
+        SELECT 'triggers', COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {name};
+        SELECT 'routines', COUNT(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {name};
+        SELECT 'events', COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name};
+        SELECT 'referrer', CONCAT(CONSTRAINT_SCHEMA, '.', TABLE_NAME)
+          FROM information_schema.REFERENTIAL_CONSTRAINTS
+         WHERE UNIQUE_CONSTRAINT_SCHEMA = {name} AND CONSTRAINT_SCHEMA <> {name};
+        """,  # noqa: S608  # a literal
+    )
+    version = next(row[1] for row in rows if row[0] == "version")
+    schema = next((row for row in rows if row[0] == "schema"), None)
+    if schema is None:
+        raise AppUnavailableError(
+            f"{login.place} has no database {database}, or {login.user} may not see it.",
+            next_step="Correct the setting `database`, or grant the account what it needs.",
+        )
+    listed = [row[1:] for row in rows if row[0] == "table"]
+    views = sum(kind.endswith("VIEW") for _, kind, *_ in listed)
+    programs = {row[0]: int(row[1]) for row in rows if row[0] in ("triggers", "routines", "events")}
+    tables = [row for row in listed if not row[1].endswith("VIEW")]
+    return Schema(
+        version=version,
+        charset=schema[1],
+        collation=schema[2],
+        tables={row[0]: int(row[2]) for row in tables},
+        programs={kind: count for kind, count in {"views": views, **programs}.items() if count},
+        referrers=tuple(row[1] for row in rows if row[0] == "referrer"),
+        untransactional=tuple(row[0] for row in tables if row[1] == "BASE TABLE" and row[3] != _TRANSACTIONAL),
+        size_bytes=sum(int(row[4]) for row in tables),
+    )
+
+
+async def count_rows(login: Login, database: str, schema: Schema) -> int:
+    """Rows of all tables, counted; as the statistics have them when that takes too long."""
+    if not schema.tables:
+        return 0
+    counts = " + ".join(f"(SELECT COUNT(*) FROM {quoted(database)}.{quoted(table)})" for table in schema.tables)  # noqa: S608
+    try:
+        rows = await query(login, f"SET max_statement_time = {_COUNT_SECONDS}; SELECT {counts};")
+    except ServiceError:
+        return sum(schema.tables.values())
+    return int(rows[0][0])
+
+
+async def table_names(login: Login, database: str) -> list[str] | None:
+    """Base tables and sequences; None when there is no such database."""
+    rows = await query(
+        login,
+        "SELECT 's', SCHEMA_NAME FROM information_schema.SCHEMATA"  # noqa: S608  # a literal
+        f" WHERE SCHEMA_NAME = {literal(database)};"
+        " SELECT 't', TABLE_NAME FROM information_schema.TABLES"
+        f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW' ORDER BY TABLE_NAME;",
+    )
+    return [row[1] for row in rows if row[0] == "t"] if rows else None

@@ -1,0 +1,107 @@
+"""SQL by the program `mariadb`, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+
+from agent.engines.mariadb.settings import Login
+from agent.processes import Command, run
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    NoSpaceError,
+    ServiceError,
+    ToolFailedError,
+)
+
+_ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|Got error: (\d+): (.*)")
+_ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
+_ESCAPE = re.compile(r"\\[tn\\0]")
+
+_UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 2006, 2013, 2026, 4151})
+_LOCKED = frozenset({1205, 1213, 4178})
+_NO_SPACE = frozenset({3, 28, 1021, 1114})
+_NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410, 1419})
+_UNKNOWN_HERE = frozenset({1115, 1128, 1193, 1273, 1286, 1289, 1911, 4052, 4161})
+"""Character sets, collations, engines, options and types that other servers or releases have."""
+
+
+async def query(login: Login, sql: str, *, database: str = "") -> list[list[str]]:
+    """Run statements and return the rows of all of them, as text; NULL is "NULL".
+
+    Raises:
+        AppUnavailableError: no server, or it refuses the account.
+        AppBusyError: a lock could not be had in time.
+        ToolFailedError: a statement failed; those before it were carried out.
+    """
+    argv = [
+        str(login.programs / "mariadb"),
+        *login.options(),
+        "--batch",
+        "--skip-column-names",
+        "--binary-mode",
+        # Not even if the server asks for a file of ours.
+        "--local-infile=0",
+        *([f"--database={database}"] if database else []),
+    ]
+    try:
+        output = await run(Command(argv, environment=login.environment()), input_bytes=sql.encode())
+    except ToolFailedError as failure:
+        raise error_of_query(failure.text, login) from failure
+    return [[_plain(cell) for cell in line.split("\t")] for line in output.decode(errors="replace").splitlines()]
+
+
+def quoted(name: str) -> str:
+    """A name as SQL needs it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def literal(text: str) -> str:
+    """A string as SQL needs it, in any sql_mode without NO_BACKSLASH_ESCAPES or with it: without either character."""
+    if "'" in text or "\\" in text:
+        return "0x" + text.encode().hex()
+    return f"'{text}'"
+
+
+def error_of_query(text: str, login: Login) -> ServiceError:
+    """The error for what a client program said while it worked on the app's behalf."""
+    number, said = _parsed(text)
+    if number in _UNREACHABLE:
+        return AppUnavailableError(f"{login.place} cannot be used by {login.user}: {said}.")
+    if number in _LOCKED:
+        return AppBusyError(
+            f"{login.place} did not give a lock in time: {said}.", next_step="Try again when the app is less busy."
+        )
+    if number in _NO_SPACE:
+        return NoSpaceError(f"{login.place} has no room: {said}.")
+    return ToolFailedError(f"{login.place} refused a statement: {said or text}.")
+
+
+def error_of_load(text: str, login: Login) -> ServiceError:
+    """The error for what a client program said while it loaded an upload."""
+    number, said = _parsed(text)
+    if number in _NOT_ALLOWED:
+        return ArchiveRefusedError(f"The file tries what an import may not do: {said}.")
+    if number in _UNKNOWN_HERE:
+        return ArchiveIncompatibleError(
+            f"The file needs what this server does not have: {said}.",
+            next_step="Import it into a server of the kind and version that it comes from, or a later one.",
+        )
+    if number in _UNREACHABLE | _LOCKED | _NO_SPACE or not number:
+        return error_of_query(text, login)
+    return ArchiveDamagedError(f"The server does not take what is in the file: {said}.")
+
+
+def _parsed(text: str) -> tuple[int, str]:
+    """Number and words of the first error that a program printed; 0 when there is none."""
+    found = _ERROR.search(text)
+    if found is None:
+        return 0, ""
+    return int(found[1] or found[3]), (found[2] or found[4]).strip().rstrip(".")
+
+
+def _plain(cell: str) -> str:
+    return _ESCAPE.sub(lambda escape: _ESCAPES[escape[0]], cell)

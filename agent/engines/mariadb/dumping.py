@@ -1,0 +1,196 @@
+"""mariadb-dump as a stream that ends only when the dump is proven whole.
+
+It reads in one transaction, so the app goes on writing meanwhile. Its exit status alone proves nothing here: its own
+last line has to be there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+
+from agent.engines.mariadb.client import error_of_query
+from agent.engines.mariadb.settings import Login
+from agent.processes import Command, start
+from common.codecs import Compressor, gzip_compressor
+from common.errors import ToolFailedError
+from common.fingerprints import Fingerprint
+from common.frames import CHUNK_BYTES
+from common.headers import ArchiveHeader
+from common.seals import SqlSealWriter
+
+SCHEME = "mariadb/1"
+_END = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
+_END_WITHIN_BYTES = 200
+_SANDBOX = b"/*M!999999\\- enable the sandbox mode */"
+_SECTION = re.compile(rb"^-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
+
+
+def dump_argv(login: Login, database: str) -> list[str]:
+    """What is left out, and why: tablespaces are places on a disk; names of databases, so that it fits any."""
+    return [
+        str(login.programs / "mariadb-dump"),
+        *login.options(),
+        "--single-transaction",
+        "--quick",
+        "--routines",
+        "--events",
+        "--triggers",
+        "--hex-blob",
+        "--no-tablespaces",
+        # Rows in the same order each time, so that fingerprints can be compared.
+        "--order-by-primary",
+        database,
+    ]
+
+
+@asynccontextmanager
+async def dump(
+    login: Login,
+    database: str,
+    *,
+    header: ArchiveHeader,
+    is_compressed: bool,
+    content: ContentHasher | None,
+    on_read: Callable[[int], None],
+) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    """The archive of a database in pieces of about 1 MiB; ends normally only when it is whole.
+
+    Args:
+        content: is shown the dump while it passes; its fingerprint goes into the archive's end.
+        on_read: called with the size of each piece of the dump.
+    Raises:
+        AppUnavailableError, ToolFailedError: from the chunks, at any point.
+    """
+    encoder = _Encoder(header, content, is_compressed=is_compressed)
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        ready = bytearray()
+        async with aclosing(raw_dump(login, database)) as pieces:
+            async for piece in pieces:
+                on_read(len(piece))
+                ready += await asyncio.to_thread(encoder.add, piece)
+                if len(ready) >= CHUNK_BYTES // 2:
+                    yield bytes(ready)
+                    ready.clear()
+        ready += await asyncio.to_thread(encoder.finish)
+        yield bytes(ready)
+
+    async with aclosing(chunks()) as archive:
+        yield archive
+
+
+async def raw_dump(login: Login, database: str) -> AsyncGenerator[bytes, None]:
+    """What mariadb-dump prints, without the line that only newer clients read; ends normally only when it is whole."""
+    command = Command(dump_argv(login, database), environment=login.environment())
+    tail = b""
+    is_first = True
+    async with start(command) as child:
+        await child.close_stdin()
+        block = bytearray()
+        while piece := await child.read(CHUNK_BYTES - len(block)):
+            block += piece
+            if is_first and len(block) < len(_SANDBOX):
+                continue
+            if is_first and block.startswith(_SANDBOX):
+                del block[: block.find(b"\n") + 1 or len(block)]
+            if is_first or len(block) >= CHUNK_BYTES:
+                is_first = False
+                tail = bytes(tail + block)[-_END_WITHIN_BYTES:]
+                if block:
+                    yield bytes(block)
+                block.clear()
+        if block:
+            tail = bytes(tail + block)[-_END_WITHIN_BYTES:]
+            yield bytes(block)
+        try:
+            await child.check()
+        except ToolFailedError as failure:
+            raise error_of_query(failure.text, login) from failure
+    if not _END.search(tail):
+        raise ToolFailedError("mariadb-dump ended without the line that says that its dump is complete.")
+
+
+async def fingerprint_of(login: Login, database: str, *, on_read: Callable[[int], None]) -> Fingerprint:
+    """The content of a database as it is now; reads all of it."""
+    content = ContentHasher()
+    async with aclosing(raw_dump(login, database)) as pieces:
+        async for piece in pieces:
+            on_read(len(piece))
+            await asyncio.to_thread(content.add, piece)
+    return content.fingerprint()
+
+
+class ContentHasher:
+    """Row count and SHA-256 of the rows of each table, from a dump's text.
+
+    The one fact to know: rows are hashed as they are written, in the order of their keys, so only dumps of one kind
+    of client can be compared.
+    """
+
+    def __init__(self) -> None:
+        self._table = b""
+        self._rest = b""
+        self._digests: dict[bytes, hashlib._Hash] = {}
+        self._rows: dict[bytes, int] = {}
+
+    def add(self, piece: bytes) -> None:
+        """The next piece of the dump."""
+        text = self._rest + piece
+        whole = text.rfind(b"\n") + 1
+        self._rest = text[whole:]
+        at = 0
+        for found in _SECTION.finditer(text, 0, whole):
+            self._hash(text[at : found.start()])
+            self._table = found[1]
+            at = found.end()
+        self._hash(text[at:whole])
+
+    def fingerprint(self) -> Fingerprint:
+        """Of all that was added."""
+        return Fingerprint.of(
+            SCHEME,
+            {
+                f"table {name[1:-1].decode(errors='replace')}": f"{self._rows[name]} rows, {digest.hexdigest()}"
+                for name, digest in self._digests.items()
+            },
+        )
+
+    def _hash(self, text: bytes) -> None:
+        if not self._table:
+            return
+        digest = self._digests.setdefault(self._table, hashlib.sha256())
+        rows = self._rows.setdefault(self._table, 0)
+        for line in text.splitlines(keepends=False):
+            if line.startswith(b"("):
+                # What follows the row only says where the statement ends.
+                digest.update(line[:-1])
+                rows += 1
+        self._rows[self._table] = rows
+
+
+class _Encoder:
+    """SQL text with our seal, compressed or not. Called in a thread, one call at a time."""
+
+    def __init__(self, header: ArchiveHeader, content: ContentHasher | None, *, is_compressed: bool) -> None:
+        self._seal = SqlSealWriter()
+        self._content = content
+        self._compressor: Compressor | None = gzip_compressor() if is_compressed else None
+        self._opening: bytes | None = self._seal.opening(header)
+
+    def add(self, piece: bytes) -> bytes:
+        opening, self._opening = self._opening, None
+        self._seal.add(piece)
+        if self._content:
+            self._content.add(piece)
+        return self._write(opening + piece if opening else piece)
+
+    def finish(self) -> bytes:
+        end = self._write(self._seal.closing(self._content.fingerprint() if self._content else None))
+        return end + self._compressor.flush() if self._compressor else end
+
+    def _write(self, text: bytes) -> bytes:
+        return self._compressor.compress(text) if self._compressor else text

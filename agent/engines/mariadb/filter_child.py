@@ -1,0 +1,110 @@
+"""The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
+
+Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
+what was printed before may have been loaded, into a schema that is dropped then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import BinaryIO
+
+from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
+from agent.engines.mariadb.statements import RefusedError, Way, decide
+from agent.jail import enter_from_argv
+from common.errors import (
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    ServiceError,
+)
+from common.headers import ArchiveHeader
+from common.seals import FORMAT_VERSION, SealReader
+
+_PIECE_BYTES = 1 << 20
+_END = b"-- Dump completed"
+_NO_DUMP = (
+    "The file is no SQL dump of tables.",
+    "Make one with mariadb-dump --single-transaction or mysqldump --single-transaction.",
+)
+
+
+def main() -> None:
+    """Filter stdin."""
+    enter_from_argv()
+    report: dict[str, str | int] = {}
+    try:
+        with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
+            report = _filter(source, target)
+    except RefusedError as refused:
+        report = {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
+    except CutTextError as cut:
+        report = _report(ArchiveTruncatedError(f"The file is cut off: {cut}.", next_step="Send the whole file."))
+    except SqlTextError as odd:
+        report = _report(ArchiveRefusedError(f"The file is no dump that an import takes: {odd}."))
+    except ServiceError as error:
+        report = _report(error)
+    except MemoryError:
+        report = _report(ArchiveRefusedError("The file has a statement that is too long."))
+    except BrokenPipeError:
+        # Who reads has ended and says why.
+        report = {"stopped": 1}
+        # What is still buffered cannot go anywhere, and Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    print(json.dumps(report), file=sys.stderr, flush=True)
+
+
+def _filter(source: BinaryIO, target: BinaryIO) -> dict[str, str | int]:
+    splitter, seal = Splitter(), SealReader()
+    tables = statements = 0
+
+    def pass_on(statement: Statement) -> None:
+        nonlocal tables, statements
+        way, text = decide(statement)
+        if way is Way.RUN:
+            statements += 1
+            tables += text[:12].upper().startswith(b"CREATE TABLE")
+            target.write(text + b";\n")
+
+    while piece := source.read(_PIECE_BYTES):
+        seal.add(piece)
+        _require_ours(seal.header)
+        for statement in splitter.add(piece):
+            pass_on(statement)
+    for statement in splitter.finish():
+        pass_on(statement)
+    seal.finish()
+    if not statements and not splitter.last_comment:
+        return {"reason": "ARCHIVE_WRONG_KIND", "text": _NO_DUMP[0], "next_step": _NO_DUMP[1]}
+    if seal.header is None and not (splitter.is_after_comment and splitter.last_comment.startswith(_END)):
+        raise ArchiveTruncatedError(
+            "The file is cut off: its last line 'Dump completed' is missing.",
+            next_step="Send the whole file; a dump has to be made without --skip-comments and --compact.",
+        )
+    header = seal.header.to_json().decode() if seal.header else ""
+    return {"tables": tables, "statements": statements, "header": header}
+
+
+def _require_ours(header: ArchiveHeader | None) -> None:
+    if header is None:
+        return
+    if header.format_version > FORMAT_VERSION:
+        raise ArchiveIncompatibleError(
+            f"The file is of format version {header.format_version}; this agent reads up to {FORMAT_VERSION}.",
+            next_step="Import it with the version of this program that made it, or a later one.",
+        )
+    if header.recipe not in ("", "mariadb"):
+        raise ArchiveWrongKindError(
+            f"The file is an export of recipe {header.recipe!r}; this app takes those of 'mariadb'."
+        )
+
+
+def _report(error: ServiceError) -> dict[str, str | int]:
+    return {"reason": error.reason, "text": error.text, "next_step": error.next_step}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Where the app's database is, and who may do what there: the recipe's table in the agent's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from common.errors import AppUnavailableError, InvalidRequestError
+
+
+@dataclass(frozen=True)
+class Login:
+    """Who connects where. The password reaches the client programs by their environment."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    programs: Path
+
+    @property
+    def place(self) -> str:
+        """For a person."""
+        return f"MariaDB on {self.host}" if self.host.startswith("/") else f"MariaDB on {self.host}:{self.port}"
+
+    def options(self) -> list[str]:
+        """For any of the client programs; no option file of the machine has a say."""
+        if self.host.startswith("/"):
+            place = ["--protocol=socket", f"--socket={self.host}"]
+        else:
+            place = ["--protocol=tcp", f"--host={self.host}", f"--port={self.port}"]
+        return ["--no-defaults", *place, f"--user={self.user}", "--default-character-set=utf8mb4"]
+
+    def environment(self) -> dict[str, str]:
+        return {"MYSQL_PWD": self.password} if self.password else {}
+
+
+class MariadbSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a database is reached. Files with passwords are read each time, so they may be rotated."""
+
+    database: str
+    """The app's."""
+    user: str
+    """The account that the app itself uses."""
+    host: str = "127.0.0.1"
+    """A name, an address, or the path of a unix socket."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 3306
+    password_file: str = ""
+    """Holds the password of `user`, with or without a line end; empty: the server asks for none."""
+    admin_user: str = ""
+    """An account that may make schemas and accounts (docs/recipes/mariadb.md has its grants); empty: exports only."""
+    admin_password_file: str = ""
+    client_directory: str = "/usr/bin"
+    """Where `mariadb` and `mariadb-dump` are; not older than the server."""
+
+    def app_login(self) -> Login:
+        """The app's own account; AppUnavailableError when the password file cannot be read."""
+        return self._login(self.user, self.password_file)
+
+    def admin_login(self) -> Login | None:
+        """None where there is none."""
+        return self._login(self.admin_user, self.admin_password_file) if self.admin_user else None
+
+    def _login(self, user: str, password_file: str) -> Login:
+        return Login(self.host, self.port, user, _read_secret(password_file), Path(self.client_directory))
+
+
+def read_settings(table: Mapping[str, object]) -> MariadbSettings:
+    """Check a table of the configuration; InvalidRequestError names what is wrong."""
+    try:
+        return msgspec.convert(table, MariadbSettings)
+    except msgspec.ValidationError as failure:
+        raise InvalidRequestError(f"The settings of recipe mariadb are wrong: {failure}.") from failure
+
+
+def _read_secret(file: str) -> str:
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise AppUnavailableError(
+            f"The password file {file} cannot be read: {getattr(failure, 'strerror', 'not text')}."
+        ) from failure

@@ -1,0 +1,170 @@
+"""A dump's text as single statements, told apart as the server does.
+
+Comments are left out, so client and server never see one. The one fact to know: text in /*!12345 … */ is code for
+servers of that version and a comment for others, so it is let through only where both see the same end of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_STATEMENT_BYTES = 256 << 20
+# No possessive quantifiers: before Python 3.11.5 they lose their way within groups (gh-106052). So what may repeat is
+# written so that a text can be read in one way only.
+STRINGS = rb"'[^'\\]*(?:\\.[^'\\]*)*'" rb'|"[^"\\]*(?:\\.[^"\\]*)*"' rb"|`[^`]*`"
+_RUN = re.compile(rb"(?:[^'\"`;\\/#\-]+|%b|-(?!-)|/(?!\*)){1,2000}" % STRINGS, re.DOTALL)
+_LINE_COMMENT = re.compile(rb"(?:--(?=[\x00-\x20])|#)[^\n]*\n")
+_LAST_LINE_COMMENT = re.compile(rb"(?:--(?=[\x00-\x20]|\Z)|#)[^\n]*\Z")
+_COMMENT = re.compile(rb"/\*(?!M?!).*?\*/", re.DOTALL)
+_CODE_COMMENT = re.compile(rb"/\*M?!(\d*)(.*?)\*/", re.DOTALL)
+_INSIDE = re.compile(rb"(?:[^'\"`;\\/#\-]|%b|-(?!-)|/)*" % STRINGS, re.DOTALL)
+_MAX_INSIDE_BYTES = 1 << 16
+_MASKED = re.compile(STRINGS, re.DOTALL)
+_MARKERS = re.compile(rb"/\*M?!\d*|\*/")
+_SANDBOX = re.compile(rb"/\*M?!999999\\- enable the sandbox mode \*/")
+_LOOK_AHEAD_BYTES = 3
+"""To tell `--` and `/*` from what looks like them, a piece is read so far before its end."""
+
+
+class SqlTextError(Exception):
+    """The text is none that a dump has; the text says why."""
+
+
+class CutTextError(SqlTextError):
+    """The text ends within a statement, string or comment."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement without its semicolon.
+
+    Attributes:
+        text: to be sent, comments left out.
+        line: where it begins in the file, for a person.
+    """
+
+    text: bytes
+    line: int
+
+    @property
+    def code(self) -> bytes:
+        """The words alone, for judging: strings and names emptied, code in comments laid open, blanks made one."""
+        masked = _MASKED.sub(lambda found: found[0][:1] * 2, _MARKERS.sub(b" ", self.text))
+        return b" ".join(masked.split())
+
+
+class Splitter:
+    """Takes a text in pieces.
+
+    Attributes:
+        last_comment: the last comment line that was met, without its end.
+        is_after_comment: nothing but blanks came after it.
+    """
+
+    def __init__(self) -> None:
+        self.last_comment = b""
+        self.is_after_comment = False
+        self._buffer = bytearray()
+        self._at = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._line = 1
+
+    def add(self, piece: bytes) -> Iterator[Statement]:
+        """The statements that are complete by now.
+
+        Raises:
+            SqlTextError: there is something that no dump has.
+        """
+        self._buffer += piece
+        yield from self._statements(is_last=False)
+        del self._buffer[: self._at]
+        self._at = 0
+        if self._size + len(self._buffer) > MAX_STATEMENT_BYTES:
+            raise SqlTextError(f"line {self._line}: a statement is longer than {MAX_STATEMENT_BYTES >> 20} MiB")
+
+    def finish(self) -> Iterator[Statement]:
+        """The rest; CutTextError when the text ends within something."""
+        yield from self._statements(is_last=True)
+        if self._at < len(self._buffer) or b"".join(self._parts).strip():
+            raise CutTextError(f"the file ends in the middle of what begins in line {self._line}")
+
+    def _statements(self, *, is_last: bool) -> Iterator[Statement]:
+        buffer = self._buffer
+        end = len(buffer) if is_last else len(buffer) - _LOOK_AHEAD_BYTES
+        while self._at < end:
+            if found := _RUN.match(buffer, self._at, end):
+                stop = found.end()
+                if stop == end and not is_last and buffer[stop - 1] in b"-/":
+                    stop -= 1
+                if stop == self._at:
+                    return
+                self._take(bytes(buffer[self._at : stop]), stop)
+                continue
+            match buffer[self._at : self._at + 1]:
+                case b";":
+                    statement = Statement(b"".join(self._parts).strip(), self._line_of_first())
+                    self._line += sum(part.count(b"\n") for part in self._parts)
+                    self._parts, self._size = [], 0
+                    self._at += 1
+                    if statement.text:
+                        yield statement
+                case b"\\":
+                    if not (found := _SANDBOX.match(buffer, self._at)):
+                        raise SqlTextError(f"line {self._line}: the file tries to run a client command")
+                case b"/":
+                    if not self._skip_block(is_last=is_last):
+                        return
+                case b"-" | b"#":
+                    if not self._skip_line(is_last=is_last):
+                        return
+                case _:
+                    # A string whose end has not come yet.
+                    return
+
+    def _take(self, part: bytes, stop: int) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+        self._at = stop
+        if not part.isspace():
+            self.is_after_comment = False
+
+    def _skip_line(self, *, is_last: bool) -> bool:
+        found = _LINE_COMMENT.match(self._buffer, self._at)
+        if found is None and is_last:
+            found = _LAST_LINE_COMMENT.match(self._buffer, self._at)
+        if found is None:
+            if self._buffer.find(b"\n", self._at) >= 0 or is_last:
+                # Two minus signs without a blank: arithmetic, which no dump has.
+                raise SqlTextError(f"line {self._line}: there is '--' outside of a comment")
+            return False
+        if found[0].strip(b"-# \r\n"):
+            self.last_comment, self.is_after_comment = bytes(found[0]).rstrip(), True
+        self._take(b"\n", found.end())
+        self.is_after_comment = True
+        return True
+
+    def _skip_block(self, *, is_last: bool) -> bool:
+        if found := _SANDBOX.match(self._buffer, self._at):
+            self._take(b"\n" * bytes(found[0]).count(b"\n"), found.end())
+            return True
+        if found := _COMMENT.match(self._buffer, self._at):
+            self._parts.append(b" " + b"\n" * bytes(found[0]).count(b"\n"))
+            self._at = found.end()
+            return True
+        if found := _CODE_COMMENT.match(self._buffer, self._at):
+            inside = bytes(found[2])
+            if len(inside) > _MAX_INSIDE_BYTES or b"/*" in inside or not _INSIDE.fullmatch(inside):
+                raise SqlTextError(f"line {self._line}: a comment with code in it is none that a dump has")
+            self._take(bytes(found[0]), found.end())
+            return True
+        if is_last:
+            raise CutTextError(f"the file ends within the comment that begins in line {self._line}")
+        return False
+
+    def _line_of_first(self) -> int:
+        """The line of the first word that is not blank."""
+        text = b"".join(self._parts)
+        return self._line + text[: len(text) - len(text.lstrip())].count(b"\n")

@@ -1,0 +1,228 @@
+"""What an import does with each statement of a dump: a closed list, everything else is refused by name.
+
+The list is what mariadb-dump and mysqldump write for tables, rows and sequences. That a listed statement stays within
+its schema is the server's part: the user that loads it may do nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from agent.engines.mariadb.sqltext import Statement
+
+
+class Way(enum.Enum):
+    """How a statement is treated."""
+
+    RUN = enum.auto()
+    SKIP = enum.auto()
+
+
+class RefusedError(Exception):
+    """A statement that an import does not carry out.
+
+    Attributes:
+        reason: as in `common.errors`.
+    """
+
+    def __init__(self, reason: str, text: str, *, next_step: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+        self.next_step = next_step
+
+
+_I = re.IGNORECASE | re.DOTALL
+_NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
+_FIRST_WORD = re.compile(rb"[A-Za-z]+")
+_CODE_COMMENT_OPENING = re.compile(rb"/\*M?!\d*")
+_STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
+_LITERAL = rb"(?:[-+]?[0-9.][\w.+-]*|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|[A-Za-z]+(?![\w('\"]))" % (_STRING, _STRING)
+"""A value as dumps write it: no function, no variable, nothing that the server would have to work out."""
+_ROW = re.compile(rb"\s*\(\s*(?:%b(?:,\s*%b)*)?\s*\)\s*(,|\Z)" % (_LITERAL, _LITERAL), re.DOTALL)
+_INSERT = re.compile(
+    rb"(?:INSERT|REPLACE)\s+(?:IGNORE\s+|DELAYED\s+)?INTO\s+%b\s*(?:\(\s*%b(?:\s*,\s*%b)*\s*\)\s*)?VALUES?(?=\W)"
+    % (_NAME, _NAME, _NAME),
+    _I,
+)
+_VALUE = rb"(?:'[\w+:,. -]*'|\"[\w+:,. -]*\"|@?@?(?:SESSION\.|GLOBAL\.)?[\w.]+|-?\d+)"
+_ASSIGNMENT = re.compile(
+    rb"(?:(?P<user>@\w+)|(?:@@)?(?:(?:SESSION|LOCAL)(?:\.|\s+))?(?P<name>[A-Za-z_]\w*))\s*:?=\s*(?P<value>%b)" % _VALUE,
+    _I,
+)
+_NAMES = re.compile(rb"NAMES\s+'?(?P<charset>\w+)'?(?:\s+COLLATE\s+'?\w+'?)?", _I)
+_SKIPPED_SET = re.compile(rb"SET\s+(?:@@(?:GLOBAL|SESSION)\.)?(?:GTID_PURGED|SQL_LOG_BIN)\b|SET\s+AUTOCOMMIT\b", _I)
+_TABLE_OPTION = re.compile(rb"\b(?:(?:DATA|INDEX)\s+DIRECTORY|CONNECTION|UNION|TABLESPACE)\b\s*=?", _I)
+_QUERY = re.compile(rb"\b(?:SELECT|WITH\s+RECURSIVE|VALUES\s*\(|HANDLER)\b", _I)
+_ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
+_SETVAL = re.compile(rb"(?:DO|SELECT)\s+SETVAL\(\s*%b\s*,\s*-?\d+(?:\s*,\s*\d+){0,2}\s*\)" % _NAME, _I)
+_KEYS = re.compile(rb"ALTER\s+TABLE\s+%b\s+(?:DISABLE|ENABLE)\s+KEYS" % _NAME, _I)
+_PROGRAM = re.compile(
+    rb"(?:CREATE|ALTER|DROP)\b.*?\b(VIEW|TRIGGER|PROCEDURE|FUNCTION|PACKAGE|EVENT)\b|(DELIMITER)\b", _I
+)
+
+_SETTINGS = frozenset(
+    b"character_set_client character_set_results character_set_connection collation_connection time_zone "
+    b"unique_checks foreign_key_checks sql_mode sql_notes sql_quote_show_create note_verbosity "
+    b"system_versioning_insert_history".split()
+)
+_CHARSETS = frozenset(b"ascii binary latin1 latin2 utf8 utf8mb3 utf8mb4 default".split())
+"""In these no character of several bytes ends in that of a quote or backslash."""
+_ODD_MODES = (b"NO_BACKSLASH_ESCAPES", b"ANSI", b"ORACLE", b"MSSQL", b"DB2", b"POSTGRESQL", b"MAXDB")
+"""With these the server would see other ends of strings than we do."""
+_ENGINES = frozenset(b"innodb myisam aria memory heap".split())
+
+
+def decide(statement: Statement) -> tuple[Way, bytes]:
+    """How a statement is treated, and what is to be sent of it.
+
+    Raises:
+        RefusedError: it is on no list.
+    """
+    text, line = statement.text, statement.line
+    opening = _CODE_COMMENT_OPENING.match(text)
+    if opening and text.find(b"*/") == len(text) - 2:
+        # Judged by what is in it, sent as it is: the server knows whether it is of its version.
+        way, _ = _decide(Statement(text[opening.end() : -2].strip(), line))
+        return way, text
+    if text.startswith(b"/*"):
+        # The server may see another first word than we do.
+        _refuse_program(statement)
+        raise _refused(line, "it begins with code in a comment")
+    return _decide(statement)
+
+
+def _decide(statement: Statement) -> tuple[Way, bytes]:
+    text, line = statement.text, statement.line
+    word = _FIRST_WORD.match(text)
+    match word[0].upper() if word else b"":
+        case b"INSERT" | b"REPLACE":
+            if not _is_plain_insert(text):
+                raise _refused(line, "it inserts something else than rows of plain values")
+            return Way.RUN, text
+        case b"SET":
+            return _decide_set(statement), text
+        case b"CREATE" | b"ALTER" | b"DROP":
+            _check_definition(statement)
+            return Way.RUN, text
+        case b"LOCK" | b"UNLOCK" | b"START" | b"BEGIN" | b"COMMIT":
+            return Way.SKIP, text
+        case b"DO" | b"SELECT" if _SETVAL.fullmatch(text):
+            return Way.RUN, text
+        case b"USE":
+            raise _of_several(line)
+    _refuse_program(statement)
+    raise _refused(line, _begin_of(statement))
+
+
+def _is_plain_insert(text: bytes) -> bool:
+    head = _INSERT.match(text)
+    at = head.end() if head else len(text)
+    while row := _ROW.match(text, at):
+        if not row[1]:
+            return True
+        at = row.end()
+    return False
+
+
+def _decide_set(statement: Statement) -> Way:
+    text, line = statement.text, statement.line
+    if _SKIPPED_SET.match(text):
+        # Of replication, and of a transaction around it all: each statement is committed on its own here.
+        return Way.SKIP
+    rest = text[3:].strip()
+    if names := _NAMES.fullmatch(rest):
+        _check_charset(names["charset"], line)
+        return Way.RUN
+    for part in _parts(rest):
+        found = _ASSIGNMENT.fullmatch(part.strip())
+        if found is None:
+            raise _refused(line, "it sets something that no dump sets")
+        value = found["value"].strip(b"'\"")
+        if found["user"]:
+            if not value.startswith(b"@@") or value[2:].lower().removeprefix(b"session.") not in _SETTINGS:
+                raise _refused(line, "it sets a variable to something that no dump sets it to")
+            continue
+        name = found["name"].lower()
+        if name not in _SETTINGS or value.upper().startswith(b"@@GLOBAL"):
+            raise _refused(line, f"it sets {name.decode('ascii', 'replace')}")
+        if name.startswith((b"character_set", b"collation")) and not value.startswith(b"@"):
+            _check_charset(value.partition(b"_")[0], line)
+        if name == b"sql_mode" and any(mode in value.upper() for mode in _ODD_MODES):
+            raise _refused(line, "it sets a sql_mode in which strings are written differently")
+    return Way.RUN
+
+
+def _parts(text: bytes) -> list[bytes]:
+    """Assignments, parted at commas that are in no string."""
+    return re.findall(rb"(?:'[^']*'|\"[^\"]*\"|[^,'\"])+", text)
+
+
+def _check_charset(charset: bytes, line: int) -> None:
+    if charset.lower() not in _CHARSETS:
+        raise RefusedError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {line}: the dump is written in the character set {charset.decode('ascii', 'replace')}.",
+            next_step="Dump with --default-character-set=utf8mb4.",
+        )
+
+
+def _check_definition(statement: Statement) -> None:
+    _refuse_program(statement)
+    code, line = statement.code, statement.line
+    words = code.upper().split(b" ")
+    kinds = [word for word in words[1:6] if word in (b"TABLE", b"SEQUENCE", b"DATABASE", b"SCHEMA")]
+    if kinds[:1] in ([b"DATABASE"], [b"SCHEMA"]):
+        raise _of_several(line)
+    if not kinds or words[1] not in (b"TABLE", b"SEQUENCE", b"OR"):
+        raise _refused(line, _begin_of(statement))
+    if words[0] == b"ALTER" and not _KEYS.fullmatch(statement.text):
+        raise _refused(line, "it alters a table")
+    if _QUERY.search(code):
+        raise _refused(line, "it makes a table from what a query gives")
+    if found := _TABLE_OPTION.search(code):
+        option = b" ".join(found[0].upper().split()).rstrip(b"= ").decode("ascii", "replace")
+        raise _refused(line, f"it makes a table with {option}, which leads out of its database")
+    for engine in _ENGINE.findall(code):
+        name = engine.strip(b"`'\"").lower()
+        if name not in _ENGINES:
+            raise RefusedError(
+                "ARCHIVE_INCOMPATIBLE",
+                f"Line {line}: a table uses the storage engine {name.decode('ascii', 'replace') or 'given in quotes'}; "
+                "an import takes InnoDB, MyISAM, Aria and MEMORY.",
+                next_step="Change the table's engine at its source, then dump again.",
+            )
+
+
+def _refuse_program(statement: Statement) -> None:
+    """Views, triggers and routines run with somebody's rights, and cannot be moved from schema to schema."""
+    if found := _PROGRAM.match(statement.code[:2000]):
+        kind = (found[1] or b"trigger or routine").lower().decode()
+        raise RefusedError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {statement.line}: the dump holds a {kind}; an import takes tables, rows and sequences only.",
+            next_step="Dump with --skip-triggers and without --routines and --events, leave views out with "
+            "--ignore-table, and make them by hand afterwards.",
+        )
+
+
+def _of_several(line: int) -> RefusedError:
+    return RefusedError(
+        "ARCHIVE_WRONG_KIND",
+        f"Line {line}: the dump names its database itself, so it was made with --databases or --all-databases.",
+        next_step="Dump one database by its name alone: mariadb-dump --single-transaction NAME.",
+    )
+
+
+def _refused(line: int, what: str) -> RefusedError:
+    return RefusedError(
+        "ARCHIVE_REFUSED",
+        f"Line {line}: the file has a statement that no dump of tables has: {what}.",
+        next_step="Make a dump with mariadb-dump or mysqldump.",
+    )
+
+
+def _begin_of(statement: Statement) -> str:
+    words = statement.code[:200].split(b" ")[:4]
+    return " ".join(word.decode("utf-8", "replace") for word in words)

@@ -1,0 +1,181 @@
+"""MariaDB: one database dumped in one transaction, loaded beside the live one and swapped in by one RENAME TABLE.
+
+Export reads while the app goes on writing. Import changes nothing before the swap, which the server does entirely or
+not at all, and can be undone. Views, triggers, routines and events cannot be swapped so; a database that has some is
+exported with them and not imported into.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
+from contextlib import aclosing, asynccontextmanager
+
+from agent.engines.mariadb import names
+from agent.engines.mariadb.catalog import look, table_names
+from agent.engines.mariadb.describing import compare, describe, obstacle_in, warnings_of
+from agent.engines.mariadb.dumping import ContentHasher, dump, fingerprint_of
+from agent.engines.mariadb.exchange import Exchange, Side
+from agent.engines.mariadb.loading import drop_loader, load, make_beside
+from agent.engines.mariadb.settings import Login, read_settings
+from agent.recipes.base import (
+    Capability,
+    Description,
+    Export,
+    ExportOptions,
+    Format,
+    Preview,
+    Progress,
+    Recipe,
+    Record,
+    Recovered,
+    Step,
+    Surroundings,
+    Upload,
+    wants_fingerprint,
+)
+from common.errors import AppUnavailableError, InvalidRequestError
+from common.fingerprints import Fingerprint
+from common.headers import ArchiveHeader
+from common.seals import FORMAT_VERSION
+
+SQL_GZIP = Format("sql.gz", "application/gzip", ".sql.gz", "SQL text, compressed; opens with gunzip and mariadb")
+SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with mariadb")
+
+
+class MariadbRecipe(Recipe):
+    """One database of a MariaDB server; exports of MySQL's are made by its own clients."""
+
+    name = "mariadb"
+    data_export_description = (
+        "One database: its tables, rows, sequences, views, triggers, routines and events as of one moment. Not: "
+        "accounts and grants, settings of the server, other databases."
+    )
+    export_formats = (SQL_GZIP, SQL)
+    import_formats = ("sql",)
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._settings = read_settings(surroundings.settings)
+
+    async def describe(self) -> Description:
+        found = await describe(self._settings)
+        return Description(
+            engine="mariadb",
+            engine_version=found.version,
+            can_export=Capability(found.export_obstacle),
+            can_import=Capability(found.import_obstacle),
+            estimated_bytes=found.estimated_bytes,
+            warnings=found.warnings,
+            details=found.details,
+        )
+
+    @asynccontextmanager
+    async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
+        _refuse_options(options.options, known={"fingerprint"})
+        content = ContentHasher() if wants_fingerprint(options.options) else None
+        progress.step(Step.PREPARING)
+        login, database = self._settings.app_login(), self._settings.database
+        schema = await look(login, database)
+        progress.expect(schema.size_bytes)
+        header = ArchiveHeader(
+            recipe=self.name,
+            format=options.format.name,
+            format_version=FORMAT_VERSION,
+            engine="mariadb" if schema.is_mariadb else "mysql",
+            engine_version=schema.version,
+            made_by=self._surroundings.made_by,
+            created_at=dt.datetime.now(dt.UTC),
+            app_id=options.app_id,
+            counts=schema.counts,
+            details={"database": database, "charset": schema.charset, "collation": schema.collation},
+            media_type=options.format.media_type,
+            file_name=options.file_name,
+        )
+        is_compressed = options.format.name == SQL_GZIP.name
+        async with dump(
+            login, database, header=header, is_compressed=is_compressed, content=content, on_read=progress.read
+        ) as chunks:
+            progress.step(Step.TRANSFERRING)
+            export = Export(header, chunks, dict(header.counts), warnings_of(schema))
+            export.chunks = _fingerprinted(export, chunks, content)
+            yield export
+
+    async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
+        _refuse_options(upload.options)
+        progress.step(Step.PREPARING)
+        admin = self._admin()
+        schema = await look(admin, self._settings.database)
+        self._require_exchangeable(obstacle_in(schema))
+        record.save(is_staged=True)
+        loader = await make_beside(admin, schema, record.key)
+        progress.step(Step.TRANSFERRING, "loading beside the present tables")
+        loaded = await load(loader, upload.chunks, record.key, self._surroundings.limits)
+        progress.step(Step.VERIFYING, "comparing with the present tables")
+        await drop_loader(admin, record.key)
+        found = await compare(admin, self._settings.database, names.new_schema(record.key))
+        return Preview(found.changes, found.counts_now, found.counts_after, header=loaded.header)
+
+    async def restore(self, record: Record, progress: Progress) -> None:
+        progress.step(Step.RESTORING)
+        admin = self._admin()
+        self._require_exchangeable(obstacle_in(await look(admin, self._settings.database)))
+        record.save(previous=await table_names(admin, self._settings.database))
+        await self._exchange(record).bring(Side.IMPORTED)
+
+    async def undo(self, record: Record, progress: Progress) -> None:
+        progress.step(Step.UNDOING)
+        self._require_exchangeable(obstacle_in(await look(self._admin(), self._settings.database)))
+        await self._exchange(record).bring(Side.PREVIOUS)
+        await self.discard(record)
+
+    async def discard(self, record: Record) -> None:
+        if record.facts.get("is_staged"):
+            await drop_loader(self._admin(), record.key)
+            await self._exchange(record).drop()
+
+    async def recover(self, record: Record) -> Recovered:
+        exchange = self._exchange(record)
+        side = await exchange.side()
+        if side is None:
+            # A server that knows no RENAME of all or nothing was killed in the middle of one.
+            await exchange.bring(Side.PREVIOUS)
+            side = Side.PREVIOUS
+        return Recovered.IMPORTED if side is Side.IMPORTED else Recovered.PREVIOUS
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        progress.step(Step.TRANSFERRING)
+        return await fingerprint_of(self._settings.app_login(), self._settings.database, on_read=progress.read)
+
+    def _exchange(self, record: Record) -> Exchange:
+        previous = record.facts.get("previous")
+        tables = previous if isinstance(previous, list) else None
+        return Exchange(self._admin(), self._settings.database, record.key, tables)
+
+    def _admin(self) -> Login:
+        admin = self._settings.admin_login()
+        if admin is None:
+            raise AppUnavailableError(
+                "An import needs an account that may make a schema and an account.",
+                next_step="Set `admin_user` and `admin_password_file` in the agent's settings.",
+            )
+        return admin
+
+    def _require_exchangeable(self, obstacle: str) -> None:
+        if obstacle:
+            raise AppUnavailableError(obstacle)
+
+
+async def _fingerprinted(
+    export: Export, chunks: AsyncGenerator[bytes, None], content: ContentHasher | None
+) -> AsyncGenerator[bytes, None]:
+    """The chunks; at their end the fingerprint of what was in them."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield chunk
+    export.fingerprint = content.fingerprint() if content else None
+
+
+def _refuse_options(options: Mapping[str, str], known: Set[str] = frozenset()) -> None:
+    if unknown := sorted(options.keys() - known):
+        raise InvalidRequestError(f"The recipe mariadb has no option {unknown[0]!r} here.")

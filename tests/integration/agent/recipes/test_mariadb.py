@@ -1,0 +1,400 @@
+"""MariaDB out and in: the same afterwards, undone as exactly, unharmed by whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.engines.mariadb import loading, names
+from agent.engines.mariadb.catalog import look
+from agent.engines.mariadb.client import query
+from agent.engines.mariadb.exchange import Exchange, Side
+from agent.recipes.base import Recovered
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    ServiceError,
+    ToolFailedError,
+)
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.children import agent_children
+from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
+from tests.fixtures.waiting import until
+
+RICH = """
+CREATE TABLE `odd ``name``` (id int PRIMARY KEY, `sel;ect` varchar(200), b longblob, n decimal(40,20), d datetime(6),
+  j longtext CHECK (json_valid(j)), e enum('a','it''s'), f double, t text, bits bit(9), u uuid, i inet6,
+  g int AS (id * 2) STORED, KEY (`sel;ect`)) COMMENT='one; two ''three''';
+INSERT INTO `odd ``name``` (id, `sel;ect`, b, n, d, j, e, f, t, bits, u, i) VALUES
+  (-1, 'it''s; \\\\ "quoted" `x` -- no comment /* none */ # \\n', x'00FF27225C0A0D1A', 1.00000000000000000001,
+   '2026-11-23 08:30:46.366001', '{"a": "b;"}', 'it''s', 1e-300, 'grün 東京 🐻', b'101010101', UUID(), '::1'),
+  (2, '', '', NULL, NULL, NULL, NULL, -0.5, '\\\\', b'0', NULL, NULL),
+  (3, NULL, NULL, 5, NULL, '[]', 'a', 0, 'end\\\\', NULL, NULL, NULL);
+CREATE TABLE empty (id int);
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE child (id int PRIMARY KEY, p int, FOREIGN KEY (p) REFERENCES parent(id) ON DELETE CASCADE);
+INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (1, 2), (2, NULL);
+CREATE SEQUENCE numbers START WITH 5; SELECT NEXTVAL(numbers);
+CREATE TABLE parted (id int PRIMARY KEY, at date) PARTITION BY HASH (id) PARTITIONS 3;
+INSERT INTO parted SELECT seq, '2026-01-01' + INTERVAL seq DAY FROM seq_1_to_5000;
+"""
+
+
+def gz(text: str) -> bytes:
+    return gzip.compress(text.encode())
+
+
+def dump_of(statements: str) -> bytes:
+    """A dump's beginning and end around statements."""
+    return f"-- MariaDB dump 10.19\n\n{statements}\n\n-- Dump completed on 2026-11-23  8:35:57\n".encode()
+
+
+@pytest.mark.parametrize("format_name", ["sql.gz", "sql"])
+async def test_a_database_is_the_same_after_export_and_import(format_name: str, shop: MariadbApp) -> None:
+    shop.sql(RICH)
+    exported = await shop.export(format_name)
+    shop.sql("DELETE FROM parent; DROP TABLE parted; CREATE TABLE since (id int); SELECT NEXTVAL(numbers);")
+
+    record = await shop.import_(exported.content)
+
+    assert exported.fingerprint is not None
+    assert (await shop.fingerprint()).differences(exported.fingerprint) == []
+    assert (
+        shop.sql("SELECT COUNT(*) FROM parted; SELECT p FROM child WHERE id = 1; SHOW TABLES LIKE 'since'") == "5000\n2"
+    )
+    assert shop.sql("SELECT COUNT(*), SUM(g) FROM `odd ``name```; SELECT HEX(b) FROM `odd ``name``` WHERE id = -1") == (
+        "3\t8\n00FF27225C0A0D1A"
+    )
+    # The foreign key leads to the table that is in place.
+    shop.sql("DELETE FROM parent WHERE id = 2")
+    assert shop.sql("SELECT COUNT(*) FROM child") == "1"
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_a_dump_of_the_real_app_is_imported_and_undone(shop: MariadbApp) -> None:
+    shop.sql(RICH)
+    before = await shop.fingerprint()
+    record = MemoryRecord()
+
+    preview = await shop.stage(KUMA_DUMP.read_bytes(), record)
+    staged = await shop.fingerprint()
+    await shop.recipe.restore(record, NotedProgress())
+    imported = shop.sql("SELECT COUNT(*) FROM heartbeat; SHOW TABLES LIKE 'parted'")
+    shop.sql(
+        "CREATE TABLE since (id int, m int unsigned, FOREIGN KEY (m) REFERENCES monitor(id)); DELETE FROM heartbeat"
+    )
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert staged.differences(before) == []
+    assert imported == "121"
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+    assert preview.counts_after == {"tables": 28, "rows": 315}
+    assert preview.changes[1].startswith("Tables: 28 new (api_key, docker_host, ")
+
+
+async def test_an_import_into_an_empty_database_is_undone_to_empty(shop: MariadbApp) -> None:
+    record = await shop.import_(KUMA_DUMP.read_bytes())
+    assert await shop.recipe.recover(record) is Recovered.IMPORTED
+
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert shop.sql("SHOW TABLES") == ""
+    assert shop.leftovers(record) == []
+
+
+async def test_an_export_is_of_one_moment_while_the_app_writes(shop: MariadbApp) -> None:
+    shop.sql(
+        "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE b LIKE a;"
+        " INSERT INTO a SELECT seq, 0 FROM seq_1_to_20000; INSERT INTO b SELECT seq, 0 FROM seq_1_to_20000;"
+    )
+    is_done = asyncio.Event()
+
+    async def write() -> int:
+        count = 0
+        while not is_done.is_set():
+            count += 1
+            both = f"UPDATE a SET n = {count} WHERE id = 20000; UPDATE b SET n = {count} WHERE id = 1;"
+            await asyncio.to_thread(shop.sql, f"START TRANSACTION; {both} COMMIT;")
+        return count
+
+    writing = asyncio.create_task(write(), name="write as the app")
+    try:
+        exported = await shop.export("sql")
+    finally:
+        is_done.set()
+        written = await writing
+    record = await shop.import_(exported.content)
+
+    assert written > 0
+    assert shop.sql("SELECT a.n = b.n FROM a, b WHERE a.id = 20000 AND b.id = 1") == "1"
+    await shop.recipe.discard(record)
+
+
+async def test_people_open_an_export_with_their_own_client(shop: MariadbApp) -> None:
+    shop.fill()
+    exported = await shop.export("sql.gz")
+    other = f"{shop.database}_by_hand"
+    shop.server.sql(f"CREATE DATABASE {other}")
+
+    shop.server.sql(gzip.decompress(exported.content).decode(), database=other)
+
+    assert shop.server.sql("SELECT COUNT(*) FROM heartbeat", database=other) == "121"
+    assert b"sandbox" not in gzip.decompress(exported.content)
+
+
+async def test_what_is_not_a_table_is_exported_and_keeps_an_import_out(shop: MariadbApp) -> None:
+    shop.fill()
+    whole = (await shop.export()).content
+    shop.sql(
+        "CREATE VIEW v AS SELECT id FROM monitor; CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1;"
+        " CREATE FUNCTION f() RETURNS int RETURN 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @a = 1;"
+    )
+
+    exported = gzip.decompress((await shop.export()).content)
+
+    for kind in (b"VIEW", b"TRIGGER", b"FUNCTION", b"EVENT"):
+        assert kind in exported
+    obstacle = (await shop.recipe.describe()).can_import.obstacle
+    assert "1 views, 1 triggers, 1 routines, 1 events" in obstacle
+    with pytest.raises(AppUnavailableError, match="cannot exchange"):
+        await shop.stage(whole, MemoryRecord())
+
+
+BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
+    "empty": (b"", ArchiveWrongKindError, "no SQL dump"),
+    "text": (b"Hello, this is no dump.\n", ArchiveError, "."),
+    "SQLite": (b"SQLite format 3\0" + bytes(100), ArchiveWrongKindError, "SQLite"),
+    "PostgreSQL": (b"--\n-- PostgreSQL database dump\n--\nSET x = 0;\n", ArchiveWrongKindError, "PostgreSQL"),
+    "cut between statements": (
+        gzip.decompress(KUMA_DUMP.read_bytes()).rpartition(b"/*!40103 SET TIME_ZONE=@OLD")[0],
+        ArchiveTruncatedError,
+        "Dump completed",
+    ),
+    "cut within a row": (gzip.decompress(KUMA_DUMP.read_bytes())[:30_000], ArchiveTruncatedError, "cut off"),
+    "cut gzip": (KUMA_DUMP.read_bytes()[:-2000], ArchiveTruncatedError, "."),
+    "damaged gzip": (
+        KUMA_DUMP.read_bytes()[:5000] + bytes(40) + KUMA_DUMP.read_bytes()[5040:],
+        ArchiveDamagedError,
+        ".",
+    ),
+    "several databases": (dump_of("CREATE DATABASE `x`;\nUSE `x`;"), ArchiveWrongKindError, "--databases"),
+    "client command": (dump_of("\\! touch /tmp/x"), ArchiveRefusedError, "client command"),
+    "file": (dump_of("LOAD DATA INFILE '/etc/passwd' INTO TABLE t;"), ArchiveRefusedError, "LOAD DATA INFILE"),
+    "other schema": (dump_of("DROP TABLE IF EXISTS `mysql`.`global_priv`;"), ArchiveRefusedError, "may not do"),
+    "trigger": (dump_of("DELIMITER ;;\nCREATE TRIGGER x;;"), ArchiveIncompatibleError, "trigger"),
+    "unknown collation": (
+        dump_of("CREATE TABLE `t` (`a` int) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_xy_ci;"),
+        ArchiveIncompatibleError,
+        "utf8mb4_0900_xy_ci",
+    ),
+    "two rows of one key": (
+        dump_of("CREATE TABLE `t` (`a` int PRIMARY KEY);\nINSERT INTO `t` VALUES (1),(1);"),
+        ArchiveDamagedError,
+        "Duplicate entry",
+    ),
+    "a failing statement before much more": (
+        dump_of("INSERT INTO `missing` VALUES (1);\n" + "INSERT INTO `missing` VALUES (1);\n" * 50_000),
+        ArchiveDamagedError,
+        "missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_upload_is_refused_and_changes_nothing(name: str, shop: MariadbApp) -> None:
+    content, error, words = BAD[name]
+    shop.sql("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (42);")
+    before, record = await shop.fingerprint(), MemoryRecord()
+
+    with pytest.raises(error, match=words):
+        await shop.stage(content, record)
+    await shop.recipe.discard(record)
+
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+    assert agent_children() == []
+
+
+@pytest.mark.parametrize("share", [0.3, 0.999])
+async def test_a_cut_or_changed_export_of_ours_is_noticed(share: float, shop: MariadbApp) -> None:
+    shop.fill()
+    content = (await shop.export("sql")).content
+    at = int(len(content) * share)
+    flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    for odd in (content[:at], flipped):
+        record = MemoryRecord()
+        with pytest.raises(ArchiveError):
+            await shop.stage(odd, record)
+        await shop.recipe.discard(record)
+
+
+ELSEWHERE = [
+    "SELECT * FROM {shop}.monitor",
+    "INSERT INTO {shop}.tag (name, color) VALUES ('x', 'y')",
+    "DROP TABLE {shop}.heartbeat",
+    "CREATE TABLE {shop}.x (a int)",
+    "RENAME TABLE t TO {shop}.t",
+    "CREATE TABLE x (a int unsigned, FOREIGN KEY (a) REFERENCES {shop}.monitor(id))",
+    "SELECT * FROM mysql.global_priv",
+    "SELECT LOAD_FILE('/etc/passwd') IS NULL FROM nothing",
+    "SELECT 1 INTO OUTFILE '/tmp/mathison-out'",
+    "LOAD DATA INFILE '/etc/passwd' INTO TABLE t",
+    "LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE t",
+    "SET GLOBAL general_log = 1",
+    "CREATE USER other",
+    "GRANT ALL ON {shop}.* TO CURRENT_USER",
+    "CREATE DATABASE other",
+    "CREATE DEFINER='root'@'%' PROCEDURE p() SELECT 1",
+    "INSTALL SONAME 'ha_connect'",
+    "KILL 1",
+    "SHUTDOWN",
+    "SET SESSION sql_log_bin = 0",
+]
+
+
+async def test_who_loads_may_do_nothing_elsewhere_whatever_gets_past_the_filter(shop: MariadbApp) -> None:
+    shop.fill()
+    admin = shop.recipe._admin()
+    key = MemoryRecord().key
+    loader = await loading.make_beside(admin, await look(admin, shop.database), key)
+    carried_out = []
+    try:
+        await query(loader, "CREATE TABLE t (a text);", database=names.new_schema(key))
+
+        for sql in ELSEWHERE:
+            with contextlib.suppress(ServiceError):
+                await query(loader, sql.format(shop=shop.database) + ";", database=names.new_schema(key))
+                carried_out.append(sql)
+    finally:
+        await loading.drop_beside(admin, key)
+
+    assert carried_out == []
+    assert shop.sql("SELECT COUNT(*) FROM heartbeat") == "121"
+
+
+async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in_place(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engines.mariadb.exchange.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.exchange._PAUSE_SECONDS", 0)
+    shop.fill()
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(KUMA_DUMP.read_bytes(), record)
+    holding = "LOCK TABLES tag READ; SELECT SLEEP(100);"
+    login = [f"--user={shop.user}", f"--host={shop.server.host}", f"--port={shop.server.port}", "--protocol=tcp"]
+    with subprocess.Popen(
+        [shop.server.install.bin_directory / "mariadb", "--no-defaults", *login, shop.database, "-e", holding],
+        env={"MYSQL_PWD": shop.password, "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.DEVNULL,
+    ):
+        await until(lambda: "SLEEP(100)" in shop.server.sql("SELECT INFO FROM information_schema.PROCESSLIST"))
+
+        with pytest.raises(AppBusyError):
+            await shop.recipe.restore(record, NotedProgress())
+
+        shop.server.sql(f"KILL USER '{shop.user}'")
+    assert (await shop.fingerprint()).differences(before) == []
+    await shop.recipe.restore(record, NotedProgress())
+    assert await shop.recipe.recover(record) is Recovered.IMPORTED
+    await shop.recipe.discard(record)
+
+
+async def test_a_rename_that_stopped_half_way_is_taken_back(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE a (n int); INSERT INTO a VALUES (1); CREATE TABLE b (n int); CREATE TABLE c (n int);")
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(dump_of("CREATE TABLE `a` (`n` int);\nCREATE TABLE `d` (`n` int);"), record)
+    record.save(previous=["a", "b", "c"])
+    new, old = names.new_schema(record.key), names.old_schema(record.key)
+    shop.server.sql(
+        f"CREATE DATABASE {old}; RENAME TABLE {shop.database}.a TO {old}.a, {shop.database}.b TO {old}.b,"
+        f" {shop.database}.c TO {old}.c, {new}.a TO {shop.database}.a;"
+    )
+
+    sides = [await shop.recipe.recover(record) for _ in range(2)]
+
+    assert sides == [Recovered.PREVIOUS, Recovered.PREVIOUS]
+    assert (await shop.fingerprint()).differences(before) == []
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+@pytest.mark.parametrize("moment", ["nothing", "written down", "renamed"])
+async def test_a_restore_that_was_interrupted_is_recovered_from(moment: str, shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE a (n int);")
+    record = MemoryRecord()
+    await shop.stage(dump_of("CREATE TABLE `b` (`n` int);"), record)
+    if moment != "nothing":
+        record.save(previous=["a"])
+    if moment == "renamed":
+        await Exchange(shop.recipe._admin(), shop.database, record.key, ["a"]).bring(Side.IMPORTED)
+
+    side = await shop.recipe.recover(record)
+
+    assert side is (Recovered.IMPORTED if moment == "renamed" else Recovered.PREVIOUS)
+    assert shop.sql("SHOW TABLES") == ("b" if moment == "renamed" else "a")
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_a_dump_tool_that_fails_or_ends_early_makes_no_archive(shop: MariadbApp, short_path: Path) -> None:
+    shop.fill()
+    real = shop.server.install.bin_directory / "mariadb"
+    (short_path / "mariadb").write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    (short_path / "mariadb").chmod(0o755)
+    tool = short_path / "mariadb-dump"
+    for script, words in (
+        ("echo '-- MariaDB dump'; echo; echo '-- Dump completed on today'; exit 3", "status 3|refused"),
+        ("echo '-- MariaDB dump'; exit 0", "complete"),
+        ("exit 0", "complete"),
+    ):
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+
+        with pytest.raises(ToolFailedError, match=words):
+            await shop.export("sql", recipe=shop.recipe_with(client_directory=str(short_path)))
+
+
+async def test_no_password_is_on_any_command_line(shop: MariadbApp, short_path: Path) -> None:
+    for program in ("mariadb", "mariadb-dump"):
+        real = shop.server.install.bin_directory / program
+        (short_path / program).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {short_path}/argv\nexec {real} "$@"\n')
+        (short_path / program).chmod(0o755)
+    (short_path / "argv").touch()
+    (short_path / "argv").chmod(0o666)
+    shop.fill()
+    recipe = shop.recipe_with(client_directory=str(short_path))
+
+    await shop.export("sql", recipe=recipe)
+
+    assert shop.database in (short_path / "argv").read_text()
+    assert shop.password not in (short_path / "argv").read_text()
+
+
+async def test_settings_that_do_not_work_are_obstacles_with_reasons(shop: MariadbApp) -> None:
+    for changes, words in (
+        ({"port": 1}, "cannot be used"),
+        ({"database": "nowhere"}, "no database|cannot be used"),
+        ({"database": "mysql"}, "server itself"),
+        ({"password_file": "/nowhere"}, "password file"),
+    ):
+        described = await shop.recipe_with(**changes).describe()
+        assert described.can_export.obstacle, changes
+        with pytest.raises(AppUnavailableError, match=words):
+            await shop.export(recipe=shop.recipe_with(**changes))
+    without = await shop.recipe_with(admin_user="").describe()
+    assert without.can_export.is_possible
+    assert "admin_user" in without.can_import.obstacle

@@ -1,0 +1,104 @@
+"""A dump's text as statements, however it is cut into pieces and whatever is written in it."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError
+from tests.fixtures.kuma_apps import DATA
+
+
+def split(text: bytes, *, piece_bytes: int = 1 << 20) -> list[bytes]:
+    splitter = Splitter()
+    found = []
+    for start in range(0, len(text), piece_bytes):
+        found += list(splitter.add(text[start : start + piece_bytes]))
+    return [statement.text for statement in [*found, *splitter.finish()]]
+
+
+@pytest.mark.parametrize(
+    ("text", "statements"),
+    [
+        (b"", []),
+        (b" ;; \n;", []),
+        (b"a; b;", [b"a", b"b"]),
+        (b"a 'x;y'; b", None),
+        (b"a 'it''s; ' ;b \"c;\" ;", [b"a 'it''s; '", b'b "c;"']),
+        (rb"a 'one \' ; two' ; b;", [rb"a 'one \' ; two'", b"b"]),
+        (rb"a 'ends in \\' ; b;", [rb"a 'ends in \\'", b"b"]),
+        (b"a `x;'y` ; b;", [b"a `x;'y`", b"b"]),
+        (b"-- a; comment\na 5-1 -2 6/2; # another; one\nb;", [b"a 5-1 -2 6/2", b"b"]),
+        (b"a /* no; statement */ b;", [b"a   b"]),
+        (b"/*!40101 SET NAMES utf8mb4 */;", [b"/*!40101 SET NAMES utf8mb4 */"]),
+        (b"/*M!100616 SET NOTE_VERBOSITY=0 */;", [b"/*M!100616 SET NOTE_VERBOSITY=0 */"]),
+        (b"/*M!999999\\- enable the sandbox mode */ \na;", [b"a"]),
+    ],
+)
+@pytest.mark.parametrize("piece_bytes", [1, 3, 1000])
+def test_statements_end_where_the_server_sees_their_end(
+    text: bytes, statements: list[bytes] | None, piece_bytes: int
+) -> None:
+    if statements is None:
+        with pytest.raises(CutTextError):
+            split(text, piece_bytes=piece_bytes)
+        return
+
+    assert split(text, piece_bytes=piece_bytes) == statements
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 17, 4096])
+def test_a_real_dump_gives_the_same_statements_in_any_pieces(piece_bytes: int) -> None:
+    dump = gzip.decompress((DATA / "kuma-2.5.3-mariadb.sql.gz").read_bytes())[:40_000].rpartition(b";\n")[0] + b";\n"
+
+    assert split(dump, piece_bytes=piece_bytes) == split(dump)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\\! id\n",
+        b"a \\g b;",
+        b"a \\\n;",
+        b"/*!50000 a /* b */ */;",
+        b"/*!50000 ' */ ; b ' */;",
+        b"/*!50000 a; b */;",
+        b"/*!50000 a -- b */;",
+        b"a 5--3;\n",
+    ],
+)
+def test_what_client_and_server_could_see_differently_is_refused(text: bytes) -> None:
+    with pytest.raises(SqlTextError):
+        split(text)
+
+
+@pytest.mark.parametrize("text", [b"INSERT INTO t VALUES (1", b"a 'b", b"a; /* b", b"a; `b", b'a "b'])
+def test_a_cut_text_is_told_from_a_whole_one(text: bytes) -> None:
+    with pytest.raises(CutTextError, match="line 1"):
+        split(text)
+
+
+def test_the_line_of_a_statement_is_that_of_its_first_word() -> None:
+    splitter = Splitter()
+
+    statements = list(splitter.add(b"-- one\n\n/* two\n three */ a\n b;\n\nc;\n"))
+
+    assert [(found.text, found.line) for found in [*statements, *splitter.finish()]] == [(b"a\n b", 4), (b"c", 7)]
+
+
+@pytest.mark.parametrize(
+    ("text", "comment", "is_last"),
+    [
+        (b"a;\n-- Dump completed on 2026-11-23\n", b"-- Dump completed on 2026-11-23", True),
+        (b"a;\n-- Dump completed", b"-- Dump completed", True),
+        (b"a;\n-- Dump completed\nb;\n", b"-- Dump completed", False),
+    ],
+)
+def test_it_says_which_comment_came_last(text: bytes, comment: bytes, is_last: bool) -> None:
+    splitter = Splitter()
+
+    list(splitter.add(text))
+    list(splitter.finish())
+
+    assert (splitter.last_comment, splitter.is_after_comment) == (comment, is_last)

@@ -1,0 +1,176 @@
+"""Which statements of a dump are carried out; everything that is not a dump's own is refused."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from agent.engines.mariadb.sqltext import Splitter, Statement
+from agent.engines.mariadb.statements import RefusedError, Way, decide
+from tests.fixtures.kuma_apps import DATA
+
+RUN = [
+    b"SET NAMES utf8mb4",
+    b"/*!40101 SET NAMES utf8mb4 */",
+    b"/*!40103 SET TIME_ZONE='+00:00' */",
+    b"/*!40101 SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT */",
+    b"/*!40014 SET @OLD_UNIQUE_CHECKS=@@UNIQUE_CHECKS, UNIQUE_CHECKS=0 */",
+    b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */",
+    b"/*M!100616 SET @OLD_NOTE_VERBOSITY=@@NOTE_VERBOSITY, NOTE_VERBOSITY=0 */",
+    b"/*!50503 SET character_set_client = utf8mb4 */",
+    b"/*!40000 ALTER TABLE `t` DISABLE KEYS */",
+    b"DROP TABLE IF EXISTS `t`",
+    b"CREATE TABLE `t` (`id` int, `union` varchar(9) DEFAULT 'ENGINE=CONNECT') ENGINE=InnoDB COMMENT='select'",
+    b"CREATE SEQUENCE `s` start with 1 minvalue 1 maxvalue 99 increment by 1 cache 1000 nocycle ENGINE=InnoDB",
+    b"DO SETVAL(`s`, 1, 0)",
+    b"INSERT INTO `t` VALUES (1,-2.5e-3,NULL,'it''s; \\' \\\\',0xFF,_binary 'x\\0',b'01'),\n(2,.5,TRUE,'','','','')",
+    b'INSERT INTO `t` VALUES ("q")',
+    b"INSERT INTO `t` (`a`, `b`) VALUES (1,2)",
+    b"REPLACE INTO t VALUES (1)",
+    b"INSERT INTO `t` VALUES ()",
+]
+SKIP = [
+    b"LOCK TABLES `t` WRITE",
+    b"UNLOCK TABLES",
+    b"START TRANSACTION",
+    b"COMMIT",
+    b"SET @@SESSION.SQL_LOG_BIN= 0",
+    b"SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ '3e11fa47:1-5'",
+    b"SET autocommit=0",
+]
+HOSTILE = [
+    b"GRANT ALL ON *.* TO x",
+    b"CREATE USER x",
+    b"ALTER USER root IDENTIFIED BY 'x'",
+    b"DROP USER root",
+    b"SET PASSWORD = PASSWORD('x')",
+    b"SET PASSWORD FOR root = 'x'",
+    b"SET ROLE admin",
+    b"SET GLOBAL general_log_file='/tmp/x.php'",
+    b"SET @@GLOBAL.general_log=1",
+    b"SET @@global.local_infile=1",
+    b"SET SESSION max_statement_time=0",
+    b"SET @x = LOAD_FILE('/etc/passwd')",
+    b"SET @x = (SELECT user FROM mysql.user)",
+    b"SET @x = 'gbk', character_set_client = @x",
+    b"SET NAMES gbk",
+    b"SET character_set_client = sjis",
+    b"SET sql_mode = 'NO_BACKSLASH_ESCAPES'",
+    b"SET sql_mode = 'ansi_quotes'",
+    b"SET STATEMENT max_statement_time=0 FOR SELECT 1",
+    b"SET DEFAULT ROLE x",
+    b"LOAD DATA INFILE '/etc/passwd' INTO TABLE t",
+    b"LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE t",
+    b"SELECT 1 INTO OUTFILE '/tmp/x'",
+    b"SELECT SLEEP(1000000)",
+    b"SELECT SETVAL(`s`, (SELECT 1))",
+    b"INSERT INTO t SELECT * FROM mysql.user",
+    b"INSERT INTO t VALUES ((SELECT 1))",
+    b"INSERT INTO t VALUES (LOAD_FILE('/etc/passwd'))",
+    b"INSERT INTO t VALUES (SLEEP (9))",
+    b"INSERT INTO t VALUES (REPEAT('x',1000000000))",
+    b"INSERT INTO t VALUES (@@datadir)",
+    b"INSERT INTO t VALUES ('a'/*!50000 ,SLEEP(9) */)",
+    b"INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = SLEEP(9)",
+    b"INSERT INTO t VALUES (1) RETURNING (SELECT 1)",
+    b"INSERT INTO other.t VALUES (1)",
+    b"INSERT INTO `other`.`t` VALUES (1)",
+    b"/*!50000 INSERT INTO t VALUES (*/ SELECT 1 INTO OUTFILE '/tmp/x'",
+    b"/*!99999 SET */ GRANT ALL ON *.* TO x",
+    b"/*!50000 GRANT ALL ON *.* TO x */",
+    b"CREATE TABLE t AS SELECT * FROM mysql.user",
+    b"CREATE TABLE t SELECT * FROM seq_1_to_1000000000000",
+    b"CREATE TABLE t (a int) /*!50000 SELECT 1 AS a */",
+    b"CREATE TABLE t (a int) ENGINE=InnoDB DATA DIRECTORY='/var/www'",
+    b"CREATE TABLE t (a int) CONNECTION='mysql://root@127.0.0.1/mysql/user'",
+    b"CREATE TABLE t (a int) ENGINE=MyISAM UNION=(mysql.user)",
+    b"CREATE OR REPLACE USER x",
+    b"CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (HOST '127.0.0.1')",
+    b"CREATE ROLE r",
+    b"ALTER TABLE t RENAME TO other.t",
+    b"ALTER TABLE t DISCARD TABLESPACE",
+    b"DROP SERVER s",
+    b"RENAME TABLE shop.a TO shop.b",
+    b"RENAME USER root TO toor",
+    b"PREPARE p FROM 'GRANT ALL ON *.* TO x'",
+    b"EXECUTE IMMEDIATE 'DROP DATABASE shop'",
+    b"CALL mysql.AddGeometryColumn('', '', '', '', 1)",
+    b"INSTALL SONAME 'ha_connect'",
+    b"CHANGE MASTER TO MASTER_HOST='x'",
+    b"FLUSH PRIVILEGES",
+    b"SHUTDOWN",
+    b"KILL 1",
+    b"TRUNCATE TABLE shop.t",
+    b"DELETE FROM shop.t",
+    b"UPDATE shop.t SET a = 1",
+    b"HANDLER shop.t OPEN",
+    b"DO SLEEP(100)",
+    b"WITH x AS (SELECT 1) SELECT * FROM x",
+    b"source /etc/passwd",
+    b"system id",
+    b"tee /tmp/x",
+    b"VALUES (1)",
+    b"123",
+]
+PROGRAMS = [
+    b"/*!50001 CREATE VIEW `v` AS SELECT 1 AS `a` */",
+    b"/*!50003 CREATE*/ /*!50017 DEFINER=`root`@`%`*/ /*!50003 TRIGGER t1 AFTER INSERT ON t FOR EACH ROW SET @a=1 */",
+    b"CREATE DEFINER=`root`@`%` PROCEDURE `p`() SELECT 1",
+    b"/*!50106 CREATE*/ /*!50117 DEFINER=`root`@`%`*/ /*!50106 EVENT `e` ON SCHEDULE EVERY 1 DAY DO DELETE FROM t */",
+    b"CREATE FUNCTION f RETURNS STRING SONAME 'udf.so'",
+    b"DELIMITER ;;",
+]
+
+
+@pytest.mark.parametrize("text", RUN)
+def test_what_dumps_of_tables_hold_is_carried_out(text: bytes) -> None:
+    assert decide(Statement(text, 1)) == (Way.RUN, text)
+
+
+@pytest.mark.parametrize("text", SKIP)
+def test_what_belongs_to_the_source_server_is_left_out(text: bytes) -> None:
+    assert decide(Statement(text, 1))[0] is Way.SKIP
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_no_dump_of_tables_has_is_refused(text: bytes) -> None:
+    with pytest.raises(RefusedError) as refused:
+        decide(Statement(text, 7))
+
+    assert refused.value.text.startswith("Line 7: ")
+    assert refused.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_INCOMPATIBLE")
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_views_and_programs_are_refused_by_what_they_are(text: bytes) -> None:
+    with pytest.raises(RefusedError, match="the dump holds a") as refused:
+        decide(Statement(text, 1))
+
+    assert refused.value.reason == "ARCHIVE_INCOMPATIBLE"
+
+
+@pytest.mark.parametrize(
+    "text", [b"USE `shop`", b"CREATE DATABASE /*!32312 IF NOT EXISTS*/ `shop`", b"DROP DATABASE x"]
+)
+def test_a_dump_that_names_its_database_is_of_the_wrong_kind(text: bytes) -> None:
+    with pytest.raises(RefusedError, match="--databases") as refused:
+        decide(Statement(text, 1))
+
+    assert refused.value.reason == "ARCHIVE_WRONG_KIND"
+
+
+def test_an_unusual_storage_engine_is_refused_by_name() -> None:
+    with pytest.raises(RefusedError, match="federated"):
+        decide(Statement(b"CREATE TABLE t (a int) ENGINE=FEDERATED", 1))
+
+
+def test_a_real_dump_is_carried_out_but_for_its_locks() -> None:
+    splitter = Splitter()
+    dump = gzip.decompress((DATA / "kuma-2.5.3-mariadb.sql.gz").read_bytes())
+
+    statements = [*splitter.add(dump), *splitter.finish()]
+
+    skipped = [found.text for found in statements if decide(found)[0] is Way.SKIP]
+    assert len(statements) - len(skipped) == 240
+    assert all(text.startswith((b"LOCK TABLES", b"UNLOCK TABLES")) for text in skipped)
