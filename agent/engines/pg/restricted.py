@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from agent.engines.pg.sql_tokens import IDENTIFIER
 from agent.engines.pg.statements import RUN, Decision, Judge, Way
 from agent.engines.pg.text_errors import TextError
 
@@ -31,12 +32,12 @@ _LEFT_OUT = re.compile(
 """What an import has no need of: the database is empty, and owners and grants are not taken from a file."""
 _TRANSACTION = re.compile(rb"(?:BEGIN|COMMIT)\s*\Z", re.IGNORECASE)
 """pg_dump writes these around large objects."""
-_PUBLICATION = re.compile(rb'(?:CREATE|ALTER|COMMENT\s+ON)\s+PUBLICATION\s+("(?:[^"]|"")*+"|[\w$]++)', _I)
+_PUBLICATION = re.compile(rb"(?:CREATE|ALTER|COMMENT\s+ON)\s+PUBLICATION\s+(%b)" % IDENTIFIER, _I)
 """In the app's own database one of that name may be there already, for the previous tables."""
-_LITERAL = rb"(?:-?\d++|true|false|E?'(?:[^'\\]|''|\\.)*+')"
+_LITERAL = rb"(?:-?\d+|true|false|E?'[^'\\]*(?:(?:''|\\.)[^'\\]*){0,1000}'(?!'))"
 _CALL = re.compile(
     rb"SELECT\s+pg_catalog\.(?:(?:setval|lo_create|lo_open|lowrite|lo_close|lo_unlink)\(|set_config\((?='search_path'))"
-    rb"%b(?:\s*,\s*%b)*+\)\s*\Z" % (_LITERAL, _LITERAL),
+    rb"%b(?:\s*,\s*%b){0,3}\)\s*\Z" % (_LITERAL, _LITERAL),
     _I,
 )
 """Functions on literals only: an argument could be a call itself."""

@@ -400,9 +400,10 @@ class Splitter:
 
 
 def _end(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
-    """Where a pattern that can match nothing ends."""
-    found = pattern.match(text, at)
-    return found.end() if found else at
+    """Where a pattern that can match nothing, and takes so much at once, ends."""
+    while (found := pattern.match(text, at)) and found.end() > at:
+        at = found.end()
+    return at
 
 
 def _some(pending: _Pending | None) -> _Pending:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.engines.pg.sql_tokens import IDENTIFIER
 from agent.engines.pg.text_errors import TextError, made_with_create
 
 CLIENT_ONLY_ENCODINGS = frozenset(
@@ -65,24 +66,23 @@ _REMOVE = Decision(Way.REMOVE)
 _INSERT = Decision(Way.INSERT)
 
 _I = re.IGNORECASE | re.DOTALL
-_IDENTIFIER = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)'
 _FIRST_WORD = re.compile(rb"[A-Za-z]+")
 _WORDS = re.compile(rb"[A-Za-z]+(?:\s+[A-Za-z]+){0,2}")
-_OWNER_TO = re.compile(rb"ALTER\s.*\sOWNER\s+TO\s+%b\s*\Z" % _IDENTIFIER, _I)
+_OWNER_TO = re.compile(rb"ALTER\s.*\sOWNER\s+TO\s+%b\s*\Z" % IDENTIFIER, _I)
 _SET = re.compile(rb"SET\s+(?:SESSION\s+)?(?:([a-z_][\w.]*)\s*(?:=|\bTO\b)|NAMES\b)\s*(.*)\Z", _I)
 _NOT_KEPT = re.compile(rb"SET\s+(?:LOCAL|ROLE|TRANSACTION|CONSTRAINTS|SESSION\s+AUTHORIZATION)\b", _I)
 _SET_CONFIG = re.compile(rb"SELECT\s+pg_catalog\.set_config\(", _I)
 _UNLINK = re.compile(rb"SELECT\s+pg_catalog\.lo_unlink\(", _I)
 _STATISTICS = re.compile(rb"SELECT\s+\*\s+FROM\s+pg_catalog\.pg_restore_(?:relation|attribute)_stats\(", _I)
 _EXTENSION = re.compile(
-    rb"(?:CREATE|DROP|ALTER|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % _IDENTIFIER, _I
+    rb"(?:CREATE|DROP|ALTER|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % IDENTIFIER, _I
 )
 _DEFERRED = re.compile(
-    rb"(CREATE|ALTER|COMMENT\s+ON)\s+(EVENT\s+TRIGGER|SUBSCRIPTION|PUBLICATION)\s+(%b)(.*)" % _IDENTIFIER,
+    rb"(CREATE|ALTER|COMMENT\s+ON)\s+(EVENT\s+TRIGGER|SUBSCRIPTION|PUBLICATION)\s+(%b)(.*)" % IDENTIFIER,
     _I,
 )
 _FOR_ALL = re.compile(rb"\s+(?:FOR\s+ALL\s|(?:FOR|ADD|SET)\s+TABLES\s+IN\s)", _I)
-_SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(%b)\s*\Z" % _IDENTIFIER, _I)
+_SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(%b)\s*\Z" % IDENTIFIER, _I)
 _SCHEMA_PUBLIC = re.compile(rb"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I)
 _PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)
 _COLUMN_VERSION = re.compile(
@@ -96,10 +96,11 @@ _TAKES_AWAY = re.compile(
     _I,
 )
 _COPY = re.compile(
-    rb"COPY\s+(%b(?:\s*\.\s*%b){0,2})\s*(?:\(%b(?:,%b)*\)\s*)?FROM\s+STDIN\b([^;\\$]*)\Z"
-    % (_IDENTIFIER, _IDENTIFIER, *(rb"\s*%b\s*" % _IDENTIFIER,) * 2),
+    rb"COPY\s+(%b(?:\s*\.\s*%b){0,2})\s*(?:\(%b(?:,%b){0,1600}\)\s*)?FROM\s+STDIN\b([^;\\$]*)\Z"
+    % (IDENTIFIER, IDENTIFIER, *(rb"\s*%b\s*" % IDENTIFIER,) * 2),
     _I,
 )
+"""No table has more than 1600 columns."""
 
 
 class Judge:

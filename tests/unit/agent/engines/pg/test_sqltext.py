@@ -370,6 +370,10 @@ def test_a_row_of_many_chunks_is_passed_on_in_parts_and_never_held() -> None:
         b'"' * 100_000,
         b"- " * 62_500,
         b"x\r" * 62_500,
+        b"(E'a" + b"''" * 60_000,
+        b'("a"' * 30_000,
+        b"-/" * 60_000,
+        b"(1,'a''b',x)" * 10_000,
     ],
     ids=lambda nasty: nasty[:6].decode(),
 )
