@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from agent.engines.minio import madmin
 from agent.engines.minio.client import Client, RefusedError
 from common.errors import ToolFailedError
 
@@ -61,6 +60,9 @@ async def adopt(client: Client, *, previous_root: str) -> list[str]:
         await client.admin("PUT", "import-iam", body=file.getvalue())
     for name, account in orphans.items():
         if account.get("status") in ("off", "disabled"):
+            # Rarely needed, and 6 MiB.
+            from agent.engines.minio import madmin
+
             body = madmin.encrypt(client.account.password, json.dumps({"newStatus": "off"}).encode())
             await client.admin("POST", "update-service-account", query={"accessKey": name}, body=body)
     return sorted(orphans)

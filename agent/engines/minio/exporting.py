@@ -20,7 +20,7 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.freezing import frozen
 from agent.engines.minio.layout import BUCKETS, CONFIG
-from agent.engines.minio.sealing import Seal
+from agent.engines.minio.sealing_child import seal_below
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
 from agent.engines.minio.writing import DriveWriter, warnings_of
@@ -69,7 +69,6 @@ async def dumping(
     drive = Path(settings.directory)
     await asyncio.to_thread(remove_snapshots, drive)
     with_keys = await buckets_with_remote_targets(client)
-    seal = await asyncio.to_thread(Seal, settings.seal_passphrase()) if secrets_go == "sealed" else None
     snapshot = Snapshot(drive, secrets.token_hex(6), work_directory=work_directory, free_bytes=free_bytes)
     try:
         progress.step(Step.PREPARING, "looking through the drive")
@@ -78,11 +77,12 @@ async def dumping(
         async with frozen(client.account, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             taken_at = dt.datetime.now(dt.UTC)
             await _in_thread(snapshot, snapshot.second_pass)
+        if secrets_go == "sealed":
+            secret = [CONFIG, *(f"{BUCKETS}/{name}" for name in with_keys)]
+            await seal_below(snapshot.directory, secret, settings.seal_passphrase())
         progress.expect(snapshot.bytes)
         writer = DriveWriter(
             snapshot.directory,
-            seal=seal,
-            is_secret=_below(CONFIG, *(f"{BUCKETS}/{name}" for name in with_keys)),
             is_left_out=_below(CONFIG) if secrets_go == "left-out" else lambda path: False,
         )
         header = _completed(header, facts, settings, snapshot, frozen_seconds=freeze.seconds, taken_at=taken_at)

@@ -18,7 +18,7 @@ from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.exporting import kms_fingerprint
 from agent.engines.minio.facts import PORTABLE_HINT, Facts
 from agent.engines.minio.layout import CONFIG, META, SYSTEM
-from agent.engines.minio.sealing import open_sealed
+from agent.engines.minio.sealing_child import open_below
 from agent.engines.minio.settings import MinioSettings
 from agent.limits import Limits
 from common.errors import (
@@ -63,7 +63,7 @@ async def unpack(
     if report.extracted.symlinks or report.extracted.hard_links:
         raise ArchiveRefusedError("The archive holds links; a drive of MinIO has none.")
     await asyncio.to_thread(_leave_out, area.new, keep_users)
-    await asyncio.to_thread(open_sealed, area.new, settings.open_passphrases())
+    await open_below(area.new, settings.open_passphrases())
     tally = await count_in_jail(area.new)
     _require_drive(report, tally)
     return report, tally

@@ -14,7 +14,7 @@ from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
 from agent.archives.walking import Found, storage_failed, walk
 from agent.engines.minio.census import Census, Tally, is_meta, read_meta
-from agent.engines.minio.sealing import Seal
+from agent.engines.minio.layout import SEALED_MAGIC
 
 PIECE_BYTES = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,23 +27,10 @@ class DriveWriter:
         files, read_bytes: so far.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        seal: Seal | None,
-        is_secret: Callable[[str], bool],
-        is_left_out: Callable[[str], bool],
-    ) -> None:
-        """
-        Args:
-            seal: closes the files that are secret.
-        """
+    def __init__(self, directory: Path, *, is_left_out: Callable[[str], bool]) -> None:
         self.files = 0
         self.read_bytes = 0
         self._directory = directory
-        self._seal = seal
-        self._is_secret = is_secret
         self._is_left_out = is_left_out
         self._tally: Tally | None = None
 
@@ -93,11 +80,10 @@ class DriveWriter:
             return
         self.files += 1
         member = _member(found, Kind.FILE)
-        if self._seal is not None and self._is_secret(found.path):
-            content = self._seal.close(_read(found), found.path)
-        elif is_meta(found):
+        if is_meta(found):
             content = read_meta(found)
-            census.add(found, content)
+            if not content.startswith(SEALED_MAGIC):
+                census.add(found, content)
         elif found.status.st_size <= PIECE_BYTES:
             content = _read(found)
         else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from agent.engines.minio import sealing
-from agent.engines.minio.sealing import Seal, open_sealed
+from agent.engines.minio.sealing import Seal, seal_files
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError
 
 PATH = ".minio.sys/config/iam/users/alice/identity.json/xl.meta"
@@ -17,6 +18,14 @@ SECRET = b"the secret key of alice"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "ITERATIONS", 1)
+
+
+def open_sealed(tree: Path, passphrases: list[str]) -> int:
+    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return sealing.open_sealed(root, passphrases)
+    finally:
+        os.close(root)
 
 
 def _tree(root: Path, content: bytes, path: str = PATH) -> Path:
@@ -72,3 +81,25 @@ def test_only_what_is_the_servers_own_is_opened(tmp_path: Path) -> None:
     sealed = Seal("one").close(SECRET, "bucket/object/part.1")
 
     assert open_sealed(_tree(tmp_path, sealed, "bucket/object/part.1"), ["one"]) == 0
+
+
+def test_files_are_sealed_in_place_and_what_they_were_links_of_stays_as_it_is(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    live.write_bytes(SECRET)
+    tree = _tree(tmp_path / "tree", b"")
+    (tree / PATH).unlink()
+    (tree / PATH).hardlink_to(live)
+    other = tree / ".minio.sys/buckets/one/.metadata.bin/xl.meta"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"not secret")
+    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+
+    sealed = seal_files(root, "one", [".minio.sys/config"])
+
+    os.close(root)
+    assert sealed == 1
+    assert live.read_bytes() == SECRET
+    assert SECRET not in (tree / PATH).read_bytes()
+    assert other.read_bytes() == b"not secret"
+    assert open_sealed(tree, ["one"]) == 1
+    assert (tree / PATH).read_bytes() == SECRET
