@@ -75,7 +75,7 @@ class Imports:
                 earlier, CancelledError("A new import took the place of this one before it was restored.")
             )
         tracker = transfer.tracker
-        async with aclosing(_unless_idle(frames, self._idle_seconds)) as patient_frames:
+        async with aclosing(unless_idle(frames, self._idle_seconds)) as patient_frames:
             receiver = FrameReceiver(patient_frames, limit_bytes=self._limits.archive_bytes)
             header = await receiver.open()
             if header.size_bytes > self._limits.archive_bytes:
@@ -370,7 +370,7 @@ async def _counted(chunks: AsyncIterator[bytes], tracker: Tracker) -> AsyncGener
         tracker.step(Step.VERIFYING)
 
 
-async def _unless_idle(frames: AsyncIterator[wire.Frame], seconds: float) -> AsyncGenerator[wire.Frame, None]:
+async def unless_idle(frames: AsyncIterator[wire.Frame], seconds: float) -> AsyncGenerator[wire.Frame, None]:
     """The frames; UploadIncompleteError when the caller sends nothing for too long, which would block all others."""
     while True:
         try:

@@ -72,11 +72,17 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kept_until: dt.datetime | None = None
     undone: bool = False
     header: ArchiveHeader | None = None
+    order: str = ""
+    """What was asked for, by `agent.repeats.order_of`; not on the wire."""
 
     @property
     def is_done_import(self) -> bool:
         """An import that was restored, whatever became of its previous data since."""
         return self.kind is Kind.IMPORT and self.phase is Phase.DONE and self.result is Result.SUCCEEDED
+
+    @property
+    def is_done_dry_run(self) -> bool:
+        return self.phase is Phase.STAGED and self.result is Result.SUCCEEDED
 
     def progress_to_proto(self) -> wire.Progress:
         return wire.Progress(

@@ -16,18 +16,18 @@ from agent.clock import Clock
 from agent.descriptions import describe
 from agent.exports import ExportPipe, OutgoingFrame
 from agent.housekeeping import Housekeeping
-from agent.imports import Imports
+from agent.imports import Imports, unless_idle
 from agent.journal import History, ImportPhase, Journal
 from agent.operations import Operations
 from agent.progress import GAP_SECONDS
 from agent.recipes.base import Capability, Description, ExportOptions, Format, Limits, Recipe
+from agent.repeats import check_order, check_still_there, check_upload, is_spent, order_of
 from agent.states import Kind, TransferState
 from agent.steps import Unwatched
 from agent.transfer_list import Transfer, TransferList, check_transfer_id
 from common.errors import (
     CancelledError,
     FormatNotSupportedError,
-    InvalidRequestError,
     NothingToUndoError,
     TransferInProgressError,
     TransferNotFoundError,
@@ -130,10 +130,13 @@ class Transfers:
             format_name: empty: the recipe's first.
         Raises:
             FormatNotSupportedError: the recipe does not write that format.
+            InvalidRequestError: the id was used for another transfer.
             ServiceError: the dump failed; no end frame came.
         """
         chosen = self._format(format_name)
-        transfer = self._begin(transfer_id, Kind.EXPORT)
+        order = order_of(Kind.EXPORT, options, format=chosen.name)
+        self._done_before(transfer_id, order)
+        transfer = self._begin(transfer_id, Kind.EXPORT, order)
         day = self._clock.now().date().isoformat()
         export_options = ExportOptions(
             format=chosen,
@@ -167,13 +170,24 @@ class Transfers:
     async def stage(
         self, transfer_id: str, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
     ) -> AsyncGenerator[TransferState, None]:
-        """Build an upload beside the app's data; leaving early drops it. One that is staged or done is only told."""
-        known = self._transfers.find(check_transfer_id(transfer_id))
-        is_running = self._operations.running is known
-        if known and not is_running and (known.state.is_done_import or known.phase is ImportPhase.STAGED):
+        """Build an upload beside the app's data; leaving early drops it.
+
+        One that is staged or done is only told, once the upload has arrived and is the same.
+
+        Raises:
+            InvalidRequestError: the id was used for another transfer, or for an import that is not there any more.
+        """
+        order = order_of(Kind.IMPORT, options, dry_run=dry_run)
+        if (known := self._done_before(transfer_id, order)) is not None:
+            async with aclosing(unless_idle(frames, self._rules.idle_seconds)) as patient_frames:
+                await check_upload(known.state, patient_frames, limit_bytes=self._rules.limits.archive_bytes)
+            if self._done_before(transfer_id, order) is not known:
+                raise TransferInProgressError(
+                    f"Transfer {transfer_id} went on or was dropped meanwhile.", next_step="Look at it, then ask again."
+                )
             yield known.state
             return
-        transfer = self._begin(transfer_id, Kind.IMPORT)
+        transfer = self._begin(transfer_id, Kind.IMPORT, order)
         self._operations.start(
             transfer, lambda: self._imports.stage(transfer, frames, options, dry_run=dry_run), is_cancellable=True
         )
@@ -187,7 +201,7 @@ class Transfers:
     def restore(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """Swap what is staged in; begun on return, and goes on when the caller leaves."""
         transfer = self._transfers.get(transfer_id)
-        if transfer.state.is_done_import:
+        if transfer.state.is_done_import and not transfer.state.undone:
             return _one(transfer.state)
         self._refuse_if_occupied()
         if transfer.phase is not ImportPhase.STAGED:
@@ -272,15 +286,24 @@ class Transfers:
         if unsettled := self.housekeeping.unsettled():
             raise unsettled
 
-    def _begin(self, transfer_id: str, kind: Kind) -> Transfer:
-        check_transfer_id(transfer_id)
+    def _done_before(self, transfer_id: str, order: str) -> Transfer | None:
+        """What the id stands for, if the same is asked for again; None when it is free, or worked on now.
+
+        Raises:
+            InvalidRequestError: something else is asked for, or its data is not the app's any more.
+        """
+        known = self._transfers.find(check_transfer_id(transfer_id))
+        if known is None or known is self._operations.running:
+            return None
+        if not is_spent(known.state, is_staged=known.phase is ImportPhase.STAGED):
+            return None
+        check_order(known.state, order)
+        check_still_there(known.state, (other.state for other in self._transfers.latest_first()))
+        return known
+
+    def _begin(self, transfer_id: str, kind: Kind, order: str) -> Transfer:
         self._refuse_if_occupied()
-        known = self._transfers.find(transfer_id)
-        if known is not None and known.phase in (ImportPhase.STAGED, ImportPhase.KEPT):
-            raise InvalidRequestError(
-                f"{transfer_id} is the id of an import that still holds data.", next_step="Choose another id."
-            )
-        state = TransferState(transfer_id=transfer_id, kind=kind, started_at=self._clock.now())
+        state = TransferState(transfer_id=transfer_id, kind=kind, started_at=self._clock.now(), order=order)
         transfer = Transfer(state, self._clock)
         self._transfers.add(transfer)
         return transfer

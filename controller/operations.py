@@ -143,10 +143,7 @@ class Operations:
                     attempt.is_dry_run = order.is_dry_run
                     app = self._begin(attempt, caller, order, Scope.IMPORT)
                     async with self._agents.dial(app) as agent:
-                        if (done := await _finished_before(agent, order.transfer_id)) is not None:
-                            run.publish(done)
-                        else:
-                            await self._import(agent, order, frames, run, attempt)
+                        await self._import(agent, order, frames, run, attempt)
 
         return self._runs.follow(work, name=f"import into {order.app_id}")
 
@@ -159,6 +156,8 @@ class Operations:
 
         start = wire.StageStart(transfer_id=order.transfer_id, options=order.options, dry_run=order.is_dry_run)
         staged = await relay.stage(agent, start, frames, publish=publish)
+        if _is_done(staged):
+            return  # repeated, as when an answer was lost: the agent has compared the upload
         if staged.progress.phase != transfer_pb2.PHASE_STAGED:
             raise _bad_ending(staged, agent)
         if order.is_dry_run:
@@ -305,16 +304,6 @@ class Operations:
         return app
 
 
-async def _finished_before(agent: Agent, transfer_id: str) -> TransferState | None:
-    """The state of an import that is done under this id, as when its answer was lost and the caller asks again."""
-    try:
-        state = await agent.transfer(transfer_id)
-    except TransferNotFoundError:
-        return None
-    is_done = state.kind == transfer_pb2.TRANSFER_KIND_IMPORT and state.progress.phase == transfer_pb2.PHASE_DONE
-    return state if is_done and state.result == transfer_pb2.TRANSFER_RESULT_SUCCEEDED else None
-
-
 async def _swap(
     agent: Agent, states: AsyncGenerator[TransferState, None], run: Run, *, transfer_id: str
 ) -> TransferState:
@@ -333,6 +322,11 @@ async def _swap(
     if last.result != transfer_pb2.TRANSFER_RESULT_SUCCEEDED:
         raise _bad_ending(last, agent)
     return last
+
+
+def _is_done(state: TransferState) -> bool:
+    is_over = state.progress.phase == transfer_pb2.PHASE_DONE
+    return is_over and state.result == transfer_pb2.TRANSFER_RESULT_SUCCEEDED
 
 
 def _bad_ending(state: TransferState, agent: Agent) -> ServiceError:

@@ -45,6 +45,30 @@ def test_transfers_of_two_apps_run_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+def test_an_id_stands_for_one_import_and_is_refused_for_any_other(world: World, app_id: str) -> None:
+    archive = world.export(app_id)
+    other = archive.with_name(f"{archive.name}-other")
+    other.write_bytes(archive.read_bytes()[:-1] + b"!")
+    transfer_id = f"fixed-{app_id.replace('.', '-')}"
+    done = world.import_(app_id, archive, transfer_id=transfer_id)
+    content = world.content(app_id)
+
+    repeated = world.import_(app_id, archive, transfer_id=transfer_id)
+    another_file = world.import_(app_id, other, transfer_id=transfer_id)
+    a_dry_run = world.import_(app_id, archive, transfer_id=transfer_id, is_dry_run=True)
+    assert world.ask("POST", f"/api/deployments/{app_id}/undo-import").status == 200
+    after_its_undo = world.import_(app_id, archive, transfer_id=transfer_id)
+
+    assert (done.status, repeated.status) == (200, 200), repeated.body
+    assert repeated.json()["end"] == done.json()["end"]
+    for refused in (another_file, a_dry_run, after_its_undo):
+        assert (refused.status, refused.json()["reason"]) == (400, "INVALID_REQUEST"), refused.body
+        assert transfer_id in refused.json()["detail"]
+        assert "othing was changed" in refused.json()["detail"]
+    assert world.content(app_id) == content
+
+
+@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
 def test_an_upload_that_its_client_cuts_changes_nothing(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     content, traces = world.content(app_id), world.traces(app_id)

@@ -158,17 +158,24 @@ class World:
         return target
 
     @contextmanager
-    def uploading(self, app_id: str, archive: Path, *, is_dry_run: bool = False) -> Iterator[Upload]:
-        """An import whose body is sent piece by piece; abandoned at the end of the block."""
-        upload = Upload(self, app_id, archive, is_dry_run=is_dry_run)
+    def uploading(
+        self, app_id: str, archive: Path, *, is_dry_run: bool = False, transfer_id: str = ""
+    ) -> Iterator[Upload]:
+        """An import whose body is sent piece by piece; abandoned at the end of the block.
+
+        Args:
+            transfer_id: empty: one that was never used.
+        """
+        transfer_id = transfer_id or f"i-{secrets.token_hex(6)}"
+        upload = Upload(self, app_id, archive, is_dry_run=is_dry_run, transfer_id=transfer_id)
         try:
             yield upload
         finally:
             upload.abandon()
 
-    def import_(self, app_id: str, archive: Path, *, is_dry_run: bool = False) -> Answer:
+    def import_(self, app_id: str, archive: Path, *, is_dry_run: bool = False, transfer_id: str = "") -> Answer:
         """A whole import."""
-        with self.uploading(app_id, archive, is_dry_run=is_dry_run) as upload:
+        with self.uploading(app_id, archive, is_dry_run=is_dry_run, transfer_id=transfer_id) as upload:
             upload.send_rest()
             return upload.answer()
 
@@ -303,8 +310,8 @@ class World:
 class Upload:
     """An import in pieces."""
 
-    def __init__(self, world: World, app_id: str, archive: Path, *, is_dry_run: bool) -> None:
-        self.transfer_id = f"i-{secrets.token_hex(6)}"
+    def __init__(self, world: World, app_id: str, archive: Path, *, is_dry_run: bool, transfer_id: str) -> None:
+        self.transfer_id = transfer_id
         self.size_bytes = archive.stat().st_size
         self._file = archive.open("rb")
         self._connection = world.new_connection()

@@ -17,7 +17,7 @@ import grpc
 import msgspec
 
 from common.credentials import CONTROLLER_URI, Identity
-from common.errors import NothingToUndoError, ServiceError, TransferNotFoundError
+from common.errors import InvalidRequestError, NothingToUndoError, ServiceError, TransferNotFoundError
 from common.status import trailing_metadata
 from mathison.data.v1 import agent_pb2 as wire
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
@@ -187,6 +187,15 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         received = Received((await anext(request_iterator)).start)
         self.stages.append(received)
         try:
+            known = self.states.get(received.start.transfer_id)
+            if known is not None and known.result == transfer_pb2.TRANSFER_RESULT_SUCCEEDED:
+                # As a real agent: what was done is told once the upload has turned out to be the same.
+                await self._receive(received, request_iterator, context)
+                if received.has_end and received.sha256 != known.end.sha256:
+                    await _abort(context, InvalidRequestError("The id was used before, for another file."))
+                if received.has_end:
+                    yield TransferEvent(state=known)
+                return
             state = await self._begin(received.start.transfer_id, transfer_pb2.TRANSFER_KIND_IMPORT)
             if plan.refusal is not None and not plan.refusal_after_chunks:
                 await _abort(context, plan.refusal)

@@ -403,7 +403,37 @@ async def test_repeating_a_finished_import_answers_its_state_and_changes_nothing
             answers.append(await answer.json())
 
     assert answers[0] == answers[1]
-    assert (len(agent.stages), agent.restored) == (1, ["t-1"])
+    assert agent.restored == ["t-1"]
+    assert [received.sha256 for received in agent.stages] == [SHA256, SHA256]
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        pytest.param(ARCHIVE[:-1] + b"!", {}, id="another file"),
+        pytest.param(ARCHIVE[:-1] + b"!", {"Repr-Digest": digest_header(ARCHIVE[:-1] + b"!")}, id="with its digest"),
+        pytest.param(ARCHIVE, {"Repr-Digest": digest_header(b"")}, id="another digest"),
+        pytest.param(b"", {}, id="nothing"),
+    ],
+)
+async def test_another_file_under_the_id_of_a_finished_import_is_not_said_to_have_succeeded(
+    client: aiohttp.ClientSession,
+    agent: FakeAgent,
+    controller: ControllerProcess,
+    content: bytes,
+    headers: dict[str, str],
+) -> None:
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers={"Mathison-Transfer": "t-1"}) as answer:
+        assert answer.status == 200
+
+    async with client.post(IMPORT, data=BytesIO(content), headers={"Mathison-Transfer": "t-1", **headers}) as answer:
+        problem = await answer.json()
+
+    assert answer.status == 400
+    assert problem["reason"] in ("INVALID_REQUEST", "DIGEST_MISMATCH")
+    assert agent.restored == ["t-1"]
+    lines = [(line["action"], line["result"], line.get("reason", "")) for line in controller.audit()]
+    assert lines[-1] == ("import", "failed", problem["reason"])
 
 
 async def test_killing_the_controller_during_an_upload_sends_no_end_frame(

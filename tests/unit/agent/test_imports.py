@@ -78,15 +78,6 @@ async def test_a_dry_run_shows_the_same_and_leaves_nothing(setting: Setting) -> 
         await setting.restore("t-1")
 
 
-async def test_after_a_dry_run_the_same_id_can_be_staged(setting: Setting) -> None:
-    await setting.stage("t-1", dry_run=True)
-
-    state = await setting.run_import("t-1")
-
-    assert state.result is Result.SUCCEEDED
-    assert setting.recipe.live == b"new data"
-
-
 @pytest.mark.parametrize(
     ("upload", "expected"),
     [
@@ -200,22 +191,6 @@ async def test_a_caller_that_sends_nothing_loses_its_transfer(setting: Setting) 
             pass
 
     assert is_untouched(setting)
-
-
-async def test_staging_again_under_the_same_id_answers_the_state_and_reads_nothing(setting: Setting) -> None:
-    await setting.stage("t-1")
-
-    states = [state async for state in setting.transfers.stage("t-1", waiting(), {}, dry_run=False)]
-
-    assert [state.phase for state in states] == [Phase.STAGED]
-
-
-async def test_staging_under_the_id_of_a_done_import_answers_its_state(setting: Setting) -> None:
-    await setting.run_import("t-1")
-
-    states = [state async for state in setting.transfers.stage("t-1", waiting(), {}, dry_run=False)]
-
-    assert [(state.phase, state.result) for state in states] == [(Phase.DONE, Result.SUCCEEDED)]
 
 
 async def test_a_new_stage_takes_the_place_of_what_was_staged(setting: Setting) -> None:
