@@ -15,11 +15,12 @@ import pwd
 import secrets
 import sqlite3
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.archives import tarblocks as tar
+from agent.archives.contents import ContentSum
 from agent.archives.members import (
     RESTORED_ATTRIBUTES,
     SQLITE_MAGIC,
@@ -35,6 +36,7 @@ PIECE_BYTES = 1 << 20
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NAMED = 5
+_NONE: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,18 @@ class TreeWriter:
         work_directory: Path,
         substitute: Substitution,
         is_left_out: Callable[[str, str], bool],
+        content: ContentSum | None = None,
     ) -> None:
+        """
+        Args:
+            content: told everything that goes into the archive.
+        """
         self.counts = dict.fromkeys(("files", "directories", "symlinks", "hard_links", "databases", "bytes"), 0)
         self.read_bytes = 0
         self._directory = directory
         self._substitute = substitute
         self._is_left_out = is_left_out
+        self._content_sum = content
         self._links = _HardLinks(work_directory)
         self._changed, self._vanished, self._special = Tally(), Tally(), Tally()
         self._attributes_left_out = Tally()
@@ -133,6 +141,8 @@ class TreeWriter:
                     held, size = [], 0
                 held.append(part)
                 size += len(part)
+        if self._content_sum is not None:
+            self._content_sum.end()
         if held:
             yield b"".join(held)
 
@@ -166,7 +176,7 @@ class TreeWriter:
             self.counts["directories"] += 1
             member = _member(found, Kind.DIRECTORY)
             member.attributes = self._attributes(found.descriptor, found.path)
-            yield tar.header_of(member)
+            yield self._header_of(member)
         elif stat.S_ISREG(mode):
             if found.name.endswith(SQLITE_SIDECARS) and self._is_sidecar(found):
                 return
@@ -182,12 +192,12 @@ class TreeWriter:
             self.counts["hard_links"] += 1
             member = _member(found, Kind.HARD_LINK)
             member.link_target = first
-            yield tar.header_of(member)
+            yield self._header_of(member)
         elif kind is Kind.SYMLINK:
             self.counts["symlinks"] += 1
             member = _member(found, kind)
             member.link_target = os.readlink(found.name, dir_fd=found.parent)
-            yield tar.header_of(member)
+            yield self._header_of(member)
         else:
             yield from self._file(found)
         if found.status.st_nlink > 1 and first is None:
@@ -215,7 +225,7 @@ class TreeWriter:
             elif found.status.st_blocks * 512 < member.size:
                 yield from self._sparse(found, member, descriptor, head)
             else:
-                yield tar.header_of(member, stored_bytes=member.size)
+                yield self._header_of(member, stored_bytes=member.size)
                 yield from self._content(found, member, descriptor, head)
         finally:
             os.close(descriptor)
@@ -224,13 +234,13 @@ class TreeWriter:
         substitute = self._substitute(found.path, found.status)
         if substitute is None:
             self._copied_databases.add(found.path)
-            yield tar.header_of(member, stored_bytes=member.size)
+            yield self._header_of(member, stored_bytes=member.size)
             yield from self._content(found, member, descriptor, head)
             return
         try:
             self.counts["databases"] += 1
             member.size = substitute.size
-            yield tar.header_of(member, stored_bytes=member.size)
+            yield self._header_of(member, stored_bytes=member.size)
             yield from self._padded(substitute.descriptor, offset=0, size=member.size)
             yield tar.padding(member.size)
         finally:
@@ -240,7 +250,7 @@ class TreeWriter:
         segments = segments_of(descriptor, member.size)
         if segments == [(0, member.size)]:
             # Fewer blocks than bytes, and no hole: a filesystem that compresses.
-            yield tar.header_of(member, stored_bytes=member.size)
+            yield self._header_of(member, stored_bytes=member.size)
             os.lseek(descriptor, len(head), os.SEEK_SET)
             yield from self._content(found, member, descriptor, head)
             return
@@ -254,7 +264,7 @@ class TreeWriter:
         }
         directory, _, name = member.name.rpartition("/")
         stored_name = f"{directory}/GNUSparseFile.0/{name}" if directory else f"GNUSparseFile.0/{name}"
-        yield tar.header_of(member, name=stored_name, stored_bytes=stored_bytes, extra=records)
+        yield self._header_of(member, name=stored_name, stored_bytes=stored_bytes, extra=records)
         yield start
         for offset, length in segments:
             yield from self._padded(descriptor, offset=offset, size=length)
@@ -264,6 +274,7 @@ class TreeWriter:
     def _content(self, found: Found, member: Member, descriptor: int, head: bytes) -> Iterator[bytes]:
         """All of a file whose beginning was read already."""
         self._count(len(head))
+        self._sum(0, head)
         yield head
         if len(head) < member.size:
             yield from self._padded(descriptor, offset=len(head), size=member.size - len(head))
@@ -275,6 +286,7 @@ class TreeWriter:
         end = offset + size
         while offset < end and (piece := os.pread(descriptor, min(end - offset, PIECE_BYTES), offset)):
             self._count(len(piece))
+            self._sum(offset, piece)
             yield piece
             offset += len(piece)
         while offset < end:
@@ -286,6 +298,23 @@ class TreeWriter:
         now, before = os.fstat(descriptor), found.status
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             self._changed.add(found.path)
+
+    def _header_of(
+        self,
+        member: Member,
+        *,
+        name: str | None = None,
+        stored_bytes: int = 0,
+        extra: Mapping[str, bytes] = _NONE,
+    ) -> bytes:
+        if self._content_sum is not None:
+            self._content_sum.end()
+            self._content_sum.begin(member)
+        return tar.header_of(member, name=name, stored_bytes=stored_bytes, extra=extra)
+
+    def _sum(self, offset: int, piece: bytes) -> None:
+        if self._content_sum is not None:
+            self._content_sum.add(offset, piece)
 
     def _count(self, size: int) -> None:
         self.counts["bytes"] += size

@@ -27,6 +27,7 @@ from agent.processes import Child, Command, feed, start
 from agent.rights import may_become_nobody
 from common.codecs import Compressor
 from common.errors import InternalError, NoSpaceError, ToolFailedError, make_error
+from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import RESERVED_DIRECTORY, TarSealWriter
@@ -40,15 +41,23 @@ _DEFAULT_ACL = "system.posix_acl_default"
 # Out
 
 
-def sealed(blocks: Generator[bytes, None, None], header: ArchiveHeader) -> Generator[bytes, None, None]:
-    """A whole tar: our opening member, the blocks, our closing member and the end."""
+def sealed(
+    blocks: Generator[bytes, None, None],
+    header: ArchiveHeader,
+    fingerprint: Callable[[], Fingerprint | None] = lambda: None,
+) -> Generator[bytes, None, None]:
+    """A whole tar: our opening member, the blocks, our closing members and the end.
+
+    Args:
+        fingerprint: asked after the last block.
+    """
     seal = TarSealWriter()
     with contextlib.closing(blocks):
         yield seal.opening(header)
         for block in blocks:
             seal.add(block)
             yield block
-    yield seal.closing()
+    yield seal.closing(fingerprint())
 
 
 def compressed(blocks: Generator[bytes, None, None], compressor: Compressor) -> Generator[bytes, None, None]:

@@ -16,6 +16,7 @@ from agent.engines.redis.describing import describe
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exporting import dumping, put_back_leftovers
 from agent.engines.redis.facts import look, read_setting
+from agent.engines.redis.fingerprint import fingerprint
 from agent.engines.redis.marker import Marker, last_database
 from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
@@ -40,6 +41,7 @@ from agent.recipes.base import (
 )
 from agent.steps import Unwatched
 from common.errors import InvalidRequestError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
 RDB = Format("rdb", "application/octet-stream", ".rdb", "snapshot; opens with redis-server, as its dump.rdb")
@@ -85,6 +87,10 @@ class RedisRecipe(Recipe):
             is_compressed=options.format is RDB_GZIP,
         ) as dump:
             yield Export(header=dump.header, chunks=dump.chunks, counts=dump.counts, warnings=dump.warnings)
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        async with connect(self._settings.login()) as connection:
+            return (await fingerprint(connection)).comparable()
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         _refuse_options(upload.options)

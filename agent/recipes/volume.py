@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from agent.archives.contents import ContentSum
 from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
@@ -34,6 +35,7 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    wants_fingerprint,
 )
 from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange
 from agent.unpacking import peeked, unpacked
@@ -45,6 +47,7 @@ from common.errors import (
     InvalidRequestError,
     ServiceError,
 )
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
 
@@ -55,6 +58,7 @@ _COMPRESSORS = {TAR_ZST.name: zstd_compressor, TAR_GZ.name: gzip_compressor}
 _SURVEY_SECONDS = 5.0
 """Before an export and for a preview: enough for a million files; an archive has counts of its own at its end."""
 _GLANCE_SECONDS = 1.0
+_SCHEME = "volume/1"
 _SETTINGS = ("directory", "exclude")
 _IMPORT_OPTIONS = {
     "outside_links": ("refuse", "keep"),
@@ -98,8 +102,9 @@ class VolumeRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        if options.options:
-            raise InvalidRequestError(f"An export of a volume has no option {next(iter(options.options))!r}.")
+        if unknown := sorted(options.options.keys() - {"fingerprint"}):
+            raise InvalidRequestError(f"An export of a volume has no option {unknown[0]!r}.")
+        content = ContentSum(_SCHEME) if wants_fingerprint(options.options) else None
         progress.step(Step.PREPARING, "counting files")
         counted = await asyncio.to_thread(self._survey, seconds=_SURVEY_SECONDS)
         counted.unreadable.raise_if_any()
@@ -112,14 +117,33 @@ class VolumeRecipe(Recipe):
                 work_directory=work_directory,
                 substitute=snapshots.substitute,
                 is_left_out=self._is_left_out,
+                content=content,
             )
-            blocks = tree.sealed(writer.blocks(), header)
+            blocks = tree.sealed(writer.blocks(), header, content.fingerprint if content else lambda: None)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
             chunks = tree.from_thread(blocks, name="archive a volume", interrupt=snapshots.interrupt)
-            warnings: list[str] = []
+            export = Export(header, chunks, writer.counts)
+            export.chunks = _told(chunks, writer, snapshots, progress, export, content)
             async with aclosing(chunks):
-                yield Export(header, _told(chunks, writer, snapshots, progress, warnings), writer.counts, warnings)
+                yield export
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        content = ContentSum(_SCHEME)
+        work_directory, limits = self._surroundings.work_directory, self._surroundings.limits
+        async with Snapshots(self._directory, work_directory=work_directory, limits=limits) as snapshots:
+            writer = TreeWriter(
+                self._directory,
+                work_directory=work_directory,
+                substitute=snapshots.substitute,
+                is_left_out=self._is_left_out,
+                content=content,
+            )
+            blocks = tree.from_thread(writer.blocks(), name="read a volume", interrupt=snapshots.interrupt)
+            async with aclosing(blocks):
+                async for block in blocks:
+                    progress.read(len(block))
+        return content.fingerprint()
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         options = _checked_options(upload.options)
@@ -238,7 +262,8 @@ async def _told(
     writer: TreeWriter,
     snapshots: Snapshots,
     progress: Progress,
-    warnings: list[str],
+    export: Export,
+    content: ContentSum | None,
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; says how much was read, and at the end what there is to be warned of."""
     told = 0
@@ -248,7 +273,8 @@ async def _told(
             progress.read(read - told)
             told = read
             yield chunk
-    warnings += writer.warnings() + snapshots.warnings
+    export.warnings += writer.warnings() + snapshots.warnings
+    export.fingerprint = content.fingerprint() if content else None
 
 
 def _checked_settings(settings: Mapping[str, object]) -> tuple[Path, tuple[str, ...]]:

@@ -12,8 +12,10 @@ from typing import cast
 
 import msgspec
 
+import common.fingerprints
 from agent.engines.redis.connection import Connection, Reply, ReplyError
 
+SCHEME = "redis/1"
 _KEYS_AT_ONCE = 500
 _ENTRIES_AT_ONCE = 10_000
 _MODULUS = 1 << 128
@@ -43,6 +45,12 @@ class Fingerprint(msgspec.Struct, frozen=True):
     def sha256(self) -> str:
         """Of all of it, in lower-case hex."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    def comparable(self) -> common.fingerprints.Fingerprint:
+        """For callers. Before Redis 7.0 servers do not tell when keys expire, so those moments are left out."""
+        parts = {place: f"{keys.count} keys, {keys.hash}" for place, keys in self._flat().items()}
+        parts |= {f"function library {name}": digest for name, digest in self.functions.items()}
+        return common.fingerprints.Fingerprint.of(SCHEME, parts)
 
     def differences(self, other: Fingerprint) -> list[str]:
         """One sentence for each thing that differs; empty when both are the same, as far as both tell."""

@@ -11,6 +11,7 @@ import pytest
 from agent.recipes.base import ExportOptions, Limits, Preview, Surroundings
 from agent.recipes.volume import VolumeRecipe
 from common.errors import ServiceError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress, upload_of
 
@@ -47,6 +48,7 @@ class Exported:
     counts: dict[str, int]
     warnings: list[str]
     progress: NotedProgress
+    fingerprint: Fingerprint | None = None
 
 
 class Volume:
@@ -69,13 +71,13 @@ class Volume:
             )
         )
 
-    async def export(self, format_name: str = "tar") -> Exported:
+    async def export(self, format_name: str = "tar", **wishes: str) -> Exported:
         (format,) = [found for found in self.recipe.export_formats if found.name == format_name]
         progress = NotedProgress()
-        options = ExportOptions(format=format, app_id="shop.files", file_name="files.tar")
+        options = ExportOptions(format=format, app_id="shop.files", file_name="files.tar", options=wishes)
         async with self.recipe.export_data(options, progress) as export:
             content = b"".join([chunk async for chunk in export.chunks])
-        return Exported(content, export.header, export.counts, export.warnings, progress)
+        return Exported(content, export.header, export.counts, export.warnings, progress, export.fingerprint)
 
     async def stage(self, content: bytes, record: MemoryRecord, **options: str) -> Preview:
         return await self.recipe.stage(upload_of(content, options), record, NotedProgress())

@@ -226,3 +226,20 @@ async def test_a_recipe_describes_its_server(start_redis: StartRedis, tmp_path: 
     assert description.details["modules"] == "vectorset"
     assert description.estimated_bytes > 0
     assert description.warnings == ()
+
+
+async def test_an_imports_fingerprint_is_that_of_the_server_it_came_from(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    source = RedisApp(redis_servers("redis-7.0"), tmp_path / "source")
+    target = RedisApp(redis_servers("valkey-8.1"), tmp_path / "target")
+    for app in (source, target):
+        with client_of(app.server) as client:
+            client.flushall()
+    fill(source.server)
+    before = await source.recipe.fingerprint(source.progress)
+
+    await target.import_file((await source.export()).file)
+
+    assert before.parts
+    assert before.differences(await target.recipe.fingerprint(target.progress)) == []

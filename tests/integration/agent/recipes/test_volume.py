@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ from common.errors import (
     UploadIncompleteError,
 )
 from common.headers import ArchiveHeader
+from common.seals import FingerprintFinder
 from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
 from tests.fixtures.archives import SYMLINK, described, entry, make_nasty, tar_of
 from tests.fixtures.attacks import ATTACKS
@@ -654,3 +655,49 @@ if IS_ROOT:
 
         assert "501:20" in preview.warnings[-1]
         assert "ownership=app" in preview.warnings[-1]
+
+
+async def test_a_volume_has_the_same_fingerprint_in_its_archive_and_after_an_import(volume: Volume) -> None:
+    make_nasty(volume.directory)
+    (volume.directory / "program").chmod(0o751)
+    make_ledger(volume.directory / "ledger.db")
+    exported = await volume.export()
+    before = await volume.recipe.fingerprint(NotedProgress())
+    finder = FingerprintFinder()
+    finder.add(exported.content)
+    wipe(volume.directory)
+
+    await volume.import_(exported.content, outside_links="keep")
+
+    assert exported.fingerprint is not None
+    assert exported.fingerprint.differences(before) == []
+    assert finder.fingerprint() == before
+    assert (await volume.recipe.fingerprint(NotedProgress())).differences(before) == []
+
+
+async def test_what_changes_in_a_volume_changes_its_fingerprint(volume: Volume) -> None:
+    make_nasty(volume.directory)
+    changes: list[Callable[[Path], object]] = [
+        lambda directory: (directory / "new").write_text("new"),
+        lambda directory: (directory / "new").write_text("neu"),
+        lambda directory: (directory / "new").chmod(0o600),
+        lambda directory: (directory / "new").rename(directory / "newer"),
+        lambda directory: (directory / "pointer").symlink_to("newer"),
+        lambda directory: (directory / "new folder").mkdir(),
+    ]
+    found = {(await volume.recipe.fingerprint(NotedProgress())).sha256}
+
+    for change in changes:
+        change(volume.directory)
+        found.add((await volume.recipe.fingerprint(NotedProgress())).sha256)
+
+    assert len(found) == len(changes) + 1
+
+
+async def test_an_export_of_a_volume_can_go_without_a_fingerprint(volume: Volume) -> None:
+    (volume.directory / "a").write_text("a")
+
+    exported = await volume.export(fingerprint="no")
+
+    assert exported.fingerprint is None
+    assert b"fingerprint.json" not in exported.content
