@@ -17,16 +17,24 @@ from rich.console import Console
 
 from tools.demo.report import print_addresses, print_results
 from tools.demo.story import Story
-from tools.demo.subjects import Database, Subject, Volume
-from tools.deployment import DatabaseApp, Deployment, DeploymentError, VolumeApp, write_demo_file
+from tools.demo.subjects import Cache, Database, Objects, Subject, Volume
+from tools.deployment import (
+    CacheApp,
+    DatabaseApp,
+    Deployment,
+    DeploymentError,
+    ObjectStoreApp,
+    VolumeApp,
+    write_demo_file,
+)
 from tools.servers import ServerStartError, ServerUnavailableError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STATE = CHECKOUT / ".demo"
 SERVER_SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "2GB"}
 DATABASE_MEGABYTES = 240
-VOLUME_SHARE = 3
-"""The volume's data set is a third of the database's."""
+CACHE_SHARE, OBJECTS_SHARE, VOLUME_SHARE = 8, 4, 3
+"""By which the database's size is divided for the others' data sets."""
 DISK_FACTOR = 8
 """Room needed, in data sets: the database with its indexes, the staged and the kept one, write-ahead log, archives."""
 WIDTH = 100
@@ -72,15 +80,20 @@ def _run(console: Console, state: Path, *, is_once: bool, size_megabytes: int) -
         console.print(f"[dim]{time.monotonic() - began_at:6.1f} s[/]  {_escaped(sentence)}")
 
     database = DatabaseApp("shop.db", server_settings=SERVER_SETTINGS)
+    cache = CacheApp("shop.cache")
+    objects = ObjectStoreApp("shop.objects")
     volume = VolumeApp("shop.files")
+    apps = [database, cache, objects, volume]
     demo_file = state / "demo.json"
-    with Deployment(state / "run", [database, volume], say=say) as deployment, _removed_at_end(demo_file):
+    with Deployment(state / "run", apps, say=say) as deployment, _removed_at_end(demo_file):
         write_demo_file(demo_file, deployment)
         exports = state / "run" / "exports"
         exports.mkdir()
         story = Story(deployment, exports, say)
         subjects: list[tuple[Subject, int]] = [
             (Database(database), size_megabytes),
+            (Cache(cache), size_megabytes // CACHE_SHARE),
+            (Objects(objects), size_megabytes // OBJECTS_SHARE),
             (Volume(volume), size_megabytes // VOLUME_SHARE),
         ]
         for subject, megabytes in subjects:

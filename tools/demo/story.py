@@ -92,7 +92,7 @@ class Story:
 
         self.say(f"{app_id}: losing everything, then importing the archive")
         subject.wipe()
-        if not subject.differences(original, subject.look()):
+        if not original.differences(subject.look()):
             raise DeploymentError(f"{app_id} was wiped, but its content is what it was: the demo itself is broken.")
         self._import(app_id, archive, data_bytes, step="import")
         self._compare(subject, "lost, then imported", original)
@@ -138,5 +138,5 @@ class Story:
 
     def _compare(self, subject: Subject, moment: str, before: Content) -> None:
         after = subject.look()
-        differences = [*subject.differences(before, after), *subject.faults()]
+        differences = [*before.differences(after), *subject.faults()]
         self.compared.append(Compared(subject.app_id, moment, before.sha256, after.sha256, differences))

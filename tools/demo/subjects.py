@@ -1,20 +1,22 @@
-"""The demo's two apps as its story sees them: filled, looked at, wiped, written to."""
+"""The demo's apps as its story sees them: filled, looked at, wiped, written to."""
 
 from __future__ import annotations
 
 import abc
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import Fingerprint, fingerprint
+from agent.engines.pg.fingerprint import fingerprint
+from agent.engines.redis import connection as redis_connection
+from agent.engines.redis import fingerprint as redis_fingerprint
 from common.seals import RESERVED_DIRECTORY
-from tools.demo import database_content, volume_content
+from tools.demo import cache_content, database_content, object_content, volume_content
 from tools.demo.ledger import read_ledger
-from tools.demo.tree_fingerprint import TreeFingerprint, tree_fingerprint
+from tools.demo.tree_fingerprint import tree_fingerprint
 from tools.demo.volume_content import is_left_alone
-from tools.deployment import DatabaseApp, VolumeApp
+from tools.deployment import CacheApp, DatabaseApp, ObjectStoreApp, VolumeApp
 
 
 class Content(Protocol):
@@ -23,6 +25,9 @@ class Content(Protocol):
     @property
     def sha256(self) -> str:
         """Of the content, in lower-case hex."""
+
+    def differences(self, other: Self, /) -> Sequence[str]:
+        """One sentence each; empty when both are the same."""
 
 
 class Subject(abc.ABC):
@@ -39,10 +44,6 @@ class Subject(abc.ABC):
     @abc.abstractmethod
     def look(self) -> Content:
         """Its content now. The volume's app goes on writing; what it writes to is left out and checked by `faults`."""
-
-    @abc.abstractmethod
-    def differences(self, before: Content, after: Content) -> Sequence[str]:
-        """One sentence each; empty when both are the same."""
 
     def faults(self) -> Sequence[str]:
         """What is wrong with the content by itself, one sentence each."""
@@ -69,25 +70,71 @@ class Database(Subject):
     def load(self, size_megabytes: int) -> None:
         database_content.load(self._app.dsn, size_megabytes=size_megabytes)
 
-    def look(self) -> Fingerprint:
+    def look(self) -> Content:
         return asyncio.run(self._look())
 
-    async def _look(self) -> Fingerprint:
+    async def _look(self) -> Content:
         server = self._app.server
         login = Login(server.host, server.port, self._app.database, server.superuser, server.password)
         async with connect(login) as connection:
             return await fingerprint(connection)
-
-    def differences(self, before: Content, after: Content) -> Sequence[str]:
-        assert isinstance(before, Fingerprint)
-        assert isinstance(after, Fingerprint)
-        return before.differences(after)
 
     def wipe(self) -> None:
         database_content.wipe(self._app.dsn)
 
     def write_more(self) -> None:
         database_content.write_more(self._app.dsn)
+
+
+class Cache(Subject):
+    """The shop's sessions, queue and counters."""
+
+    compared = "keys, values and expiry by type and database; function libraries"
+
+    def __init__(self, app: CacheApp) -> None:
+        self.app_id = app.app_id
+        self._app = app
+
+    def load(self, size_megabytes: int) -> None:
+        cache_content.load(self._app.url, size_megabytes=size_megabytes)
+
+    def look(self) -> Content:
+        return asyncio.run(self._look())
+
+    async def _look(self) -> Content:
+        server = self._app.server
+        async with redis_connection.connect(
+            redis_connection.Login(server.host, server.port, password=server.password)
+        ) as connection:
+            return (await redis_fingerprint.fingerprint(connection)).comparable()
+
+    def wipe(self) -> None:
+        cache_content.wipe(self._app.url)
+
+    def write_more(self) -> None:
+        cache_content.write_more(self._app.url)
+
+
+class Objects(Subject):
+    """The shop's uploads and documents."""
+
+    compared = "content, metadata and time of every version of every object"
+
+    def __init__(self, app: ObjectStoreApp) -> None:
+        self.app_id = app.app_id
+        self._app = app
+
+    def load(self, size_megabytes: int) -> None:
+        object_content.load(self._app.server, size_megabytes=size_megabytes)
+
+    def look(self) -> Content:
+        return object_content.look(self._app.server)
+
+    def wipe(self) -> None:
+        object_content.wipe(self._app.server)
+
+    def write_more(self) -> None:
+        object_content.write_more(self._app.server)
 
 
 class Volume(Subject):
@@ -102,13 +149,8 @@ class Volume(Subject):
     def load(self, size_megabytes: int) -> None:
         volume_content.fill(self._app.directory, size_megabytes=size_megabytes)
 
-    def look(self) -> TreeFingerprint:
+    def look(self) -> Content:
         return tree_fingerprint(self._app.directory, is_wanted=_is_still)
-
-    def differences(self, before: Content, after: Content) -> Sequence[str]:
-        assert isinstance(before, TreeFingerprint)
-        assert isinstance(after, TreeFingerprint)
-        return before.differences(after)
 
     def faults(self) -> Sequence[str]:
         return [f"ledger: {fault}" for fault in read_ledger(self._app.directory).faults]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from tools.deployment.apps import App, DatabaseApp, VolumeApp
+from tools.deployment.apps import App, CacheApp, DatabaseApp, ObjectStoreApp, VolumeApp
 from tools.deployment.calls import ClientFiles, agent_channel, controller_channel
 from tools.deployment.deployment import Deployment, Site, write_demo_file
 from tools.deployment.programs import DeploymentError, Program
 
 __all__ = [
     "App",
+    "CacheApp",
     "ClientFiles",
     "DatabaseApp",
     "Deployment",
     "DeploymentError",
+    "ObjectStoreApp",
     "Program",
     "Site",
     "VolumeApp",

@@ -1,4 +1,5 @@
-"""The apps of a deployment: a PostgreSQL with roles as people have them, and a folder with a program that writes."""
+"""The apps of a deployment: a PostgreSQL with roles as people have them, a cache that saves itself, an object store,
+a folder with a program that writes."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from tools.demo import volume_app
 from tools.deployment.programs import run_command, script
 from tools.deployment.toml_text import Value
-from tools.servers import PostgresServer, ServerStartError, postgres
+from tools.servers import MinioServer, PostgresServer, RedisServer, ServerStartError, minio, postgres, redis
 from tools.servers.processes import require_reachable, server_user
 
 
@@ -100,14 +101,12 @@ class DatabaseApp(App):
 
     def start(self, directory: Path) -> None:
         self._directory = directory
-        install = postgres(self.major)
-        cluster: Path | None = directory / "cluster"
-        try:
-            require_reachable(directory / "cluster", server_user())
-        except ServerStartError:
-            # Root's checkout in a folder that the server's user may not enter.
-            cluster = None
-        server = PostgresServer(install, directory=cluster, settings=self._server_settings, fsync=self._fsync)
+        server = PostgresServer(
+            postgres(self.major),
+            directory=_own_folder(directory / "cluster"),
+            settings=self._server_settings,
+            fsync=self._fsync,
+        )
         self._server = self._stack.enter_context(server)
         server.psql(
             # A server that logs statements must not log the password.
@@ -155,6 +154,109 @@ class DatabaseApp(App):
     @property
     def _admin_password_file(self) -> Path:
         return self._directory / "admin-password"
+
+
+class CacheApp(App):
+    """A Valkey or Redis with a password that saves itself to disk."""
+
+    recipe = "redis"
+
+    def __init__(self, app_id: str, *, release: str = "valkey-8.1") -> None:
+        """
+        Args:
+            release: one of tools.servers.REDIS_NAMES.
+        """
+        super().__init__(app_id)
+        self.password = secrets.token_urlsafe(16)
+        self._release = release
+        self._server: RedisServer | None = None
+        self._stack = ExitStack()
+        self._directory = Path()
+
+    @property
+    def server(self) -> RedisServer:
+        if self._server is None:
+            raise ServerStartError(f"the server of {self.app_id} was not started")
+        return self._server
+
+    def start(self, directory: Path) -> None:
+        self._directory = directory
+        server = RedisServer(
+            redis(self._release),
+            directory=_own_folder(directory / "server"),
+            password=self.password,
+            settings={"save": "3600 1"},
+        )
+        self._server = self._stack.enter_context(server)
+        _write_secret(self._password_file, self.password)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def recipe_settings(self) -> Mapping[str, Value]:
+        return {"host": self.server.host, "port": self.server.port, "password_file": self._password_file}
+
+    @property
+    def pid(self) -> int:
+        return self.server.pid
+
+    @property
+    def url(self) -> str:
+        """A client's way in. Holds the password."""
+        return f"redis://:{self.password}@{self.server.host}:{self.server.port}/0"
+
+    def connection(self) -> Mapping[str, str]:
+        return {"url": self.url}
+
+    @property
+    def _password_file(self) -> Path:
+        return self._directory / "password"
+
+
+class ObjectStoreApp(App):
+    """A MinIO with one drive."""
+
+    recipe = "minio"
+
+    def __init__(self, app_id: str) -> None:
+        super().__init__(app_id)
+        self._server: MinioServer | None = None
+        self._stack = ExitStack()
+        self._directory = Path()
+
+    @property
+    def server(self) -> MinioServer:
+        if self._server is None:
+            raise ServerStartError(f"the server of {self.app_id} was not started")
+        return self._server
+
+    def start(self, directory: Path) -> None:
+        self._directory = directory
+        server = MinioServer(minio(), directory=_own_folder(directory / "server"), password=secrets.token_urlsafe(16))
+        self._server = self._stack.enter_context(server)
+        _write_secret(self._password_file, server.password)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def recipe_settings(self) -> Mapping[str, Value]:
+        return {
+            "url": self.server.url,
+            "user": self.server.user,
+            "password_file": self._password_file,
+            "directory": self.server.drive,
+        }
+
+    @property
+    def pid(self) -> int:
+        return self.server.pid
+
+    def connection(self) -> Mapping[str, str]:
+        return {"url": self.server.url, "user": self.server.user, "password": self.server.password}
+
+    @property
+    def _password_file(self) -> Path:
+        return self._directory / "password"
 
 
 class VolumeApp(App):
@@ -216,6 +318,16 @@ class VolumeApp(App):
     def _command(self, action: str) -> list[str]:
         places = [f"--data={self.directory}", f"--runtime={self.runtime}"]
         return [sys.executable, volume_app.__file__, action, *places, f"--until-pid={os.getpid()}"]
+
+
+def _own_folder(folder: Path) -> Path | None:
+    """Where a server keeps its data; None, a temporary folder, where its user may not enter that: a checkout in root's
+    home."""
+    try:
+        require_reachable(folder, server_user())
+    except ServerStartError:
+        return None
+    return folder
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tools.servers.cache import ServerUnavailableError, cache_directory
 from tools.servers.mariadb import MARIADB_NAMES, mariadb
 from tools.servers.minio import minio
+from tools.servers.n8n import n8n
 from tools.servers.postgresql import MAJORS, postgres
 from tools.servers.redis import REDIS_NAMES, redis
 from tools.servers.toolchains import go_toolchain, grpcurl, npm_command
@@ -34,12 +35,14 @@ GETTERS: dict[str, Callable[[], Path]] = {
     "go": lambda: go_toolchain().go,
     "npm": lambda: npm_command()[-1],
 }
+SEPARATE: dict[str, Callable[[], Path]] = {"n8n": lambda: n8n().program}
+"""Too large to be got unless they are named."""
 
 
 def _get(name: str) -> bool:
     began_at = time.monotonic()
     try:
-        path = GETTERS[name]()
+        path = {**GETTERS, **SEPARATE}[name]()
     except ServerUnavailableError as error:
         print(f"servers: {name}: FAILED after {time.monotonic() - began_at:.1f} s: {error}", file=sys.stderr)
         return False
@@ -52,19 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.servers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     get = commands.add_parser("get", help="get what is named, or everything, several at a time")
-    get.add_argument("names", nargs="*", metavar="NAME", choices=[[], *GETTERS])
+    get.add_argument("names", nargs="*", metavar="NAME", choices=[[], *GETTERS, *SEPARATE])
     commands.add_parser("list", help="print the names and the cache folder")
     path = commands.add_parser("path", help="print where one lies, getting it when it is not there")
-    path.add_argument("name", metavar="NAME", choices=list(GETTERS))
+    path.add_argument("name", metavar="NAME", choices=[*GETTERS, *SEPARATE])
     options = parser.parse_args(arguments)
 
     if options.command == "list":
-        print(*GETTERS, sep="\n")
+        print(*GETTERS, *SEPARATE, sep="\n")
         print(f"cache: {cache_directory()}", file=sys.stderr)
         return 0
     if options.command == "path":
         try:
-            print(GETTERS[options.name]())
+            print({**GETTERS, **SEPARATE}[options.name]())
         except ServerUnavailableError as error:
             print(f"servers: {error}", file=sys.stderr)
             return 1

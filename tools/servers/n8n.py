@@ -63,7 +63,7 @@ def _make(making: Path, node: Path) -> None:
         "npm_config_build_from_source": "true",
         "npm_config_update_notifier": "false",
     }
-    npm = [node / "bin" / "node", node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+    npm: list[str | Path] = [node / "bin" / "node", node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--loglevel=error"]
     install = [*npm, "install", *options, f"--before={PACKAGES_BEFORE}", f"n8n@{VERSION}"]
     run(install, what=what, cwd=making, environment=environment, timeout_seconds=_TIMEOUT_SECONDS)
