@@ -22,9 +22,10 @@ from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.exchange import Exchange, HalfWayError
-from agent.engines.minio.exporting import SECRETS, Dump, dumping
+from agent.engines.minio.exporting import Dump, dumping
 from agent.engines.minio.facts import PORTABLE_HINT, Facts, drive_obstacle, look
 from agent.engines.minio.freezing import thaw, thaw_if_there
+from agent.engines.minio.options import of_export, of_import
 from agent.engines.minio.settings import read_settings
 from agent.engines.minio.snapshot import remove_snapshots
 from agent.engines.swapping import Side
@@ -45,7 +46,7 @@ from agent.recipes.base import (
 )
 from agent.unpacking import unpacked
 from common.codecs import zstd_compressor
-from common.errors import AppUnavailableError, InvalidRequestError, ServiceError, ToolFailedError
+from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -57,9 +58,6 @@ S3 = Format(
 )
 _GLANCE_SECONDS = 2.0
 _SURVEY_SECONDS = 20.0
-_EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {"secrets": SECRETS}
-_IMPORT_OPTIONS: dict[str, tuple[str, ...]] = {"users": ("archive", "keep"), "locks": ("refuse", "drop")}
-"""The first is the default."""
 _log = structlog.get_logger(__name__)
 
 
@@ -111,7 +109,7 @@ class MinioRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        chosen = _checked(options.options, _EXPORT_OPTIONS, "export from")
+        chosen = of_export(options.options)
         progress.step(Step.PREPARING)
         async with self._connected() as client:
             if options.format is S3:
@@ -151,7 +149,7 @@ class MinioRecipe(Recipe):
         return (await count_in_jail(self._drive)).fingerprint()
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        options = _checked(upload.options, _IMPORT_OPTIONS, "import into")
+        options = of_import(upload.options)
         progress.step(Step.PREPARING)
         limits = self._surroundings.limits
         async with self._connected() as client:
@@ -190,7 +188,7 @@ class MinioRecipe(Recipe):
             work_directory=self._surroundings.work_directory,
             drops_locks=options["locks"] == "drop",
         )
-        changes, names = await portable_way.changes(client, area)
+        changes, names = await portable_way.changes(client, area, only=options["bucket"])
         record.save(buckets=names)
         return Preview(changes=changes, counts_after=counts, header=report.header)
 
@@ -204,7 +202,6 @@ class MinioRecipe(Recipe):
         options: Mapping[str, str],
         progress: Progress,
     ) -> Preview:
-        newest_header = await asyncio.to_thread(importing.written_header_version, self._drive)
         report, tally = await importing.unpack(
             chunks,
             area,
@@ -212,16 +209,11 @@ class MinioRecipe(Recipe):
             limits=self._surroundings.limits,
             work_directory=self._surroundings.work_directory,
             keep_users=options["users"] == "keep",
+            only=options["bucket"],
         )
         progress.step(Step.VERIFYING, "having the server read some of it")
-        importing.require_compatible(report.header, tally, facts, self._settings, newest_header=newest_header)
-        await canary.try_reading(
-            client,
-            self._drive,
-            area.new,
-            tally.samples,
-            bucket=canary.bucket_of(record.key),
-            made_by=importing.release_of(report.header),
+        await importing.require_readable(
+            client, report.header, tally, facts, self._settings, staged=area.new, canary=canary.bucket_of(record.key)
         )
         keeps_users = not tally.has_config
         record.save(
@@ -229,8 +221,9 @@ class MinioRecipe(Recipe):
             buckets=sorted(tally.buckets),
             previous_root=report.header.details.get("root_user", "") if report.header else "",
             keeps_users=keeps_users,
+            only=options["bucket"],
         )
-        return await self._preview(report.header, tally, keeps_users=keeps_users)
+        return await self._preview(report.header, tally, keeps_users=keeps_users, only=options["bucket"])
 
     async def restore(self, record: Record, progress: Progress) -> None:
         if (area := _portable_area(record)) is not None:
@@ -239,7 +232,7 @@ class MinioRecipe(Recipe):
                     client, area, _names(record, "buckets"), progress, note=lambda made: record.save(made=made)
                 )
             return
-        exchange = Exchange(self._drive, record.key)
+        exchange = self._exchange(record)
         if not exchange.is_prepared():
             raise ToolFailedError("Nothing is staged on the drive.")
         async with self._connected() as client:
@@ -266,7 +259,7 @@ class MinioRecipe(Recipe):
                 await portable_way.take_back(client, _names(record, "made"))
             await self.discard(record)
             return
-        exchange = Exchange(self._drive, record.key)
+        exchange = self._exchange(record)
         async with self._connected() as client:
             await self._look(client)
             progress.step(Step.UNDOING, "exchanging the data")
@@ -293,7 +286,7 @@ class MinioRecipe(Recipe):
         if (area := _portable_area(record)) is not None:
             await asyncio.to_thread(area.remove)
             return
-        exchange = Exchange(self._drive, record.key)
+        exchange = self._exchange(record)
         if exchange.is_unfinished():
             await self.recover(record)
         bucket = canary.bucket_of(record.key)
@@ -307,7 +300,7 @@ class MinioRecipe(Recipe):
             async with self._connected() as client:
                 await portable_way.take_back(client, _names(record, "made"))
             return Recovered.PREVIOUS
-        exchange = Exchange(self._drive, record.key)
+        exchange = self._exchange(record)
         if "directory" not in record.facts or not exchange.is_prepared():
             return Recovered.PREVIOUS
         async with self._connected() as client:
@@ -334,6 +327,9 @@ class MinioRecipe(Recipe):
         async with self._connected() as client:
             await thaw_if_there(client)
 
+    def _exchange(self, record: Record) -> Exchange:
+        return Exchange(self._drive, record.key, only=str(record.facts.get("only", "")))
+
     async def _settle_imported(self, client: Client, record: Record) -> None:
         samples = [msgspec.json.decode(sample, type=Sample) for sample in _names(record, "samples")]
         await swap.settle(client, samples, _names(record, "buckets"))
@@ -341,11 +337,11 @@ class MinioRecipe(Recipe):
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
             await accounts.adopt(client, previous_root=previous_root)
 
-    async def _preview(self, header: ArchiveHeader | None, tally: Tally, *, keeps_users: bool) -> Preview:
+    async def _preview(self, header: ArchiveHeader | None, tally: Tally, *, keeps_users: bool, only: str) -> Preview:
         now = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS)
         root_user = self._settings.account().user
         return Preview(
-            changes=importing.changes(now, tally, keeps_users=keeps_users),
+            changes=importing.changes(now, tally, keeps_users=keeps_users, only=only),
             counts_now=now.counts() if now.is_complete else {},
             counts_after=tally.counts(),
             warnings=importing.warnings(header, tally, root_user=root_user, keeps_users=keeps_users),
@@ -401,11 +397,3 @@ def _portable_area(record: Record) -> tree.StagingArea | None:
 def _names(record: Record, fact: str) -> list[str]:
     names = record.facts.get(fact)
     return names if isinstance(names, list) else []
-
-
-def _checked(options: Mapping[str, str], known: Mapping[str, tuple[str, ...]], what: str) -> dict[str, str]:
-    for name, value in options.items():
-        if value not in known.get(name, ()):
-            there_are = "; ".join(f"{found}: {' or '.join(values)}" for found, values in known.items())
-            raise InvalidRequestError(f"An {what} MinIO has no option {name}={value}. There are {there_are}.")
-    return {name: options.get(name, values[0]) for name, values in known.items()}

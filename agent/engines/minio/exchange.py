@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from agent.engines.filesystem import DIRECTORY, sync_filesystem
-from agent.engines.minio.layout import CONFIG, SYSTEM, data_roots
+from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.swapping import Side
 from common.errors import InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
@@ -52,7 +52,12 @@ class _Journal(msgspec.Struct):
 class Exchange:
     """The exchange of one import, in `<drive>/.mathison-data/<key>`. All calls block."""
 
-    def __init__(self, drive: Path, key: str) -> None:
+    def __init__(self, drive: Path, key: str, *, only: str = "") -> None:
+        """
+        Args:
+            only: the one bucket that is exchanged, with its settings; empty: everything.
+        """
+        self._only = only
         self._drive = drive
         self._area = drive / RESERVED_DIRECTORY / key
         self._other = self._area / Side.IMPORTED.value
@@ -83,7 +88,7 @@ class Exchange:
         try:
             with _opened(self._drive) as drive:
                 sync_filesystem(drive)
-            (self._other / SYSTEM).mkdir(exist_ok=True)
+            self._make_system()
         except OSError as failure:
             raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
 
@@ -100,7 +105,7 @@ class Exchange:
         if Side(journal.target) is target:
             return 0
         try:
-            (self._other / SYSTEM).mkdir(exist_ok=True)
+            self._make_system()
             journal = _Journal(target=target.value, is_done=False, entries=self._plan())
             self._write(journal)
             self._apply(journal)
@@ -127,12 +132,27 @@ class Exchange:
                 ) from failure
         return Side(journal.target)
 
+    def _make_system(self) -> None:
+        """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
+        (self._other / (BUCKETS if self._only else SYSTEM)).mkdir(parents=True, exist_ok=True)
+        settings = self._drive / BUCKETS
+        if self._only and not settings.is_dir():
+            settings.mkdir()
+            if os.geteuid() == 0:
+                owner = (self._drive / SYSTEM).stat()
+                os.chown(settings, owner.st_uid, owner.st_gid)
+
     def _plan(self) -> list[_Entry]:
+        if self._only:
+            return [self._entry(path) for path in (self._only, f"{BUCKETS}/{self._only}")]
         paths = dict.fromkeys([*data_roots(self._drive), *data_roots(self._other)])
         if not (self._other / CONFIG).is_dir():
             # The import keeps the server's users and configuration.
             paths.pop(CONFIG, None)
-        return [_Entry(path, _inode(self._drive / path), _inode(self._other / path)) for path in paths]
+        return [self._entry(path) for path in paths]
+
+    def _entry(self, path: str) -> _Entry:
+        return _Entry(path, _inode(self._drive / path), _inode(self._other / path))
 
     def _apply(self, journal: _Journal) -> None:
         for entry in journal.entries:
@@ -147,7 +167,8 @@ class Exchange:
                 _rename(other, live, _NO_REPLACE)
             else:
                 _exchange(live, other)
-        for directory in (self._drive, self._drive / SYSTEM, self._other, self._other / SYSTEM):
+        parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
+        for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
             with _opened(directory) as opened:
                 os.fsync(opened)
         journal.is_done = True

@@ -9,15 +9,20 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
+
 from agent.archives.extractor_child import Report
+from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.minio import xlmeta
+from agent.engines.minio.canary import try_reading
 from agent.engines.minio.census import Tally
 from agent.engines.minio.census_child import count_in_jail
+from agent.engines.minio.client import Client
 from agent.engines.minio.exporting import kms_fingerprint
 from agent.engines.minio.facts import PORTABLE_HINT, Facts
-from agent.engines.minio.layout import CONFIG, META, SYSTEM
+from agent.engines.minio.layout import BUCKETS, CONFIG, META, SYSTEM, is_bucket_name
 from agent.engines.minio.sealing_child import open_below
 from agent.engines.minio.settings import MinioSettings
 from agent.limits import Limits
@@ -42,8 +47,12 @@ async def unpack(
     limits: Limits,
     work_directory: Path,
     keep_users: bool,
+    only: str,
 ) -> tuple[Report, Tally]:
     """Unpack an archive into a staging area, open what is sealed in it, and count it.
+
+    Args:
+        only: the bucket that is wanted; empty: everything.
 
     Raises:
         ArchiveError: the archive's fault, by class.
@@ -62,11 +71,37 @@ async def unpack(
     report = await tree.unpack(area, chunks, orders, is_zip=False)
     if report.extracted.symlinks or report.extracted.hard_links:
         raise ArchiveRefusedError("The archive holds links; a drive of MinIO has none.")
-    await asyncio.to_thread(_leave_out, area.new, keep_users)
+    await asyncio.to_thread(_leave_out, area.new, keep_users or bool(only))
+    if only:
+        await asyncio.to_thread(_keep_only, area.new, only)
     await open_below(area.new, settings.open_passphrases())
     tally = await count_in_jail(area.new)
     _require_drive(report, tally)
     return report, tally
+
+
+async def require_readable(
+    client: Client,
+    header: ArchiveHeader | None,
+    tally: Tally,
+    facts: Facts,
+    settings: MinioSettings,
+    *,
+    staged: Path,
+    canary: str,
+) -> None:
+    """Refuse what this server could not read, by what it says of itself, and then by letting it try.
+
+    Args:
+        canary: the bucket to try it in.
+    Raises:
+        ArchiveIncompatibleError: naming what is in the way; nothing was changed.
+    """
+    drive = Path(settings.directory)
+    newest_header = await asyncio.to_thread(written_header_version, drive)
+    require_compatible(header, tally, facts, settings, newest_header=newest_header)
+    made_by = release_of(header)
+    await try_reading(client, drive, staged, tally.samples, bucket=canary, made_by=made_by)
 
 
 def require_compatible(
@@ -124,9 +159,11 @@ def needed_bytes(stored_bytes: int) -> int:
     return int(stored_bytes * (1 + SPARE_ROOM))
 
 
-def changes(now: Tally, after: Tally, *, keeps_users: bool) -> tuple[str, ...]:
+def changes(now: Tally, after: Tally, *, keeps_users: bool, only: str) -> tuple[str, ...]:
     """Sentences about what an import would change."""
     found = []
+    if only:
+        now = msgspec.structs.replace(now, buckets={name: now.buckets[name] for name in {only} & now.buckets.keys()})
     both = sorted(now.buckets.keys() & after.buckets.keys())
     for text, names in (
         ("comes", sorted(after.buckets.keys() - now.buckets.keys())),
@@ -184,6 +221,16 @@ def _require_drive(report: Report, tally: Tally) -> None:
             f"{tally.damaged} versions in the archive are damaged: {', '.join(tally.damaged_names)}.",
             next_step="Copies of a running drive come out so. Export with this program, or stop MinIO for the copy.",
         )
+
+
+def _keep_only(new: Path, bucket: str) -> None:
+    """Drop all other buckets, and their settings."""
+    if not is_bucket_name(bucket) or not (new / bucket).is_dir():
+        raise ArchiveWrongKindError(f"The archive holds no bucket {printable(bucket)}.")
+    for directory, kept in ((new, {SYSTEM, bucket}), (new / BUCKETS, {bucket})):
+        for name in set(os.listdir(directory) if directory.is_dir() else ()) - kept:
+            path = directory / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _leave_out(new: Path, keep_users: bool) -> None:

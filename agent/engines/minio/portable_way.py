@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.extractor_child import Report
+from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.minio import portable_export, portable_import
 from agent.engines.minio.census_child import count_in_jail
@@ -23,7 +24,7 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.listing import buckets_of
 from agent.limits import Limits
 from agent.steps import Progress, Step
-from common.errors import ArchiveError, ArchiveIncompatibleError, ServiceError
+from common.errors import ArchiveError, ArchiveIncompatibleError, ArchiveWrongKindError, ServiceError
 from common.headers import ArchiveHeader
 from common.seals import SealReader
 
@@ -84,13 +85,19 @@ async def unpack(
     return report, counts
 
 
-async def changes(client: Client, area: tree.StagingArea) -> tuple[tuple[str, ...], list[str]]:
+async def changes(client: Client, area: tree.StagingArea, *, only: str) -> tuple[tuple[str, ...], list[str]]:
     """What an import would change, and the buckets that come.
 
+    Args:
+        only: the one that is wanted; empty: all.
     Raises:
         ArchiveIncompatibleError: a bucket is there already.
+        ArchiveWrongKindError: the one is not in the archive.
     """
     names = await asyncio.to_thread(portable_import.buckets_in, area.new)
+    if only and only not in names:
+        raise ArchiveWrongKindError(f"The archive holds no bucket {printable(only)}.")
+    names = [only] if only else names
     await portable_import.require_absent(client, names)
     stay = len(await buckets_of(client))
     return (*(f"Bucket {name} comes." for name in names), f"The {stay} buckets that are there stay as they are."), names

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.recipes.base import ExportOptions
 from agent.recipes.minio import TAR
+from common.errors import ArchiveWrongKindError
+from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import PASSWORDS, access, fill, fill_otherwise, fill_users, users, view
 from tests.fixtures.minio_servers import StartMinio
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -148,3 +152,54 @@ async def test_a_server_is_described(start_minio: StartMinio, tmp_path: Path) ->
     assert found.can_import.is_possible
     assert not found.import_needs_app_stop
     assert found.estimated_bytes > 8 << 20
+
+
+async def test_one_bucket_alone_is_imported_and_everything_else_stays(start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = start_minio(), start_minio()
+    await fill(source)
+    await fill_otherwise(target)
+    before, wanted = await view(target), await view(source)
+    app = MinioApp(target, tmp_path / "b")
+    file = (await MinioApp(source, tmp_path / "a").export()).file
+
+    record, preview = await app.stage(file, None, bucket="plain")
+    await app.recipe.restore(record, app.progress)
+
+    found = await view(target)
+    assert found["plain"] == wanted["plain"]
+    assert found["own"] == before["own"]
+    assert found.keys() == before.keys()
+    assert await users(target) == ["local"]
+    assert [change.split(" ")[1] for change in preview.changes[:-1]] == ["plain"]
+    await app.recipe.undo(record, app.progress)
+    assert await view(target) == before
+    assert app.leftovers() == []
+
+
+async def test_one_bucket_that_was_not_there_comes_and_goes(start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = start_minio(), start_minio()
+    await fill(source)
+    app = MinioApp(target, tmp_path / "b")
+    file = (await MinioApp(source, tmp_path / "a").export()).file
+
+    record = await app.import_file(file, bucket="versions")
+
+    assert (await view(target))["versions"] == (await view(source))["versions"]
+    await app.recipe.undo(record, app.progress)
+    assert await view(target) == {}
+
+
+@pytest.mark.parametrize("format_name", ["tar", "s3"])
+async def test_a_bucket_that_the_archive_does_not_hold_is_refused(
+    format_name: str, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio()
+    await fill_otherwise(source)
+    app, record = MinioApp(source, tmp_path), MemoryRecord()
+    file = (await app.export(format_name)).file
+
+    with pytest.raises(ArchiveWrongKindError, match="no bucket 'other'"):
+        await app.stage(file, record, bucket="other")
+
+    await app.recipe.discard(record)
+    assert app.leftovers() == []

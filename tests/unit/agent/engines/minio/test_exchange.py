@@ -160,6 +160,20 @@ def test_without_a_configuration_of_its_own_an_import_leaves_the_servers(drive: 
     assert _content(drive) == OLD
 
 
+def test_one_bucket_alone_is_exchanged_with_its_settings(drive: Path) -> None:
+    for side, text in ((drive, "old"), (Exchange(drive, KEY).other, "new")):
+        _mark(side / ".minio.sys/buckets/both1", text)
+    before = _content(drive)
+    one = Exchange(drive, KEY, only="both1")
+
+    one.bring(Side.IMPORTED)
+    imported = _content(drive)
+    one.bring(Side.PREVIOUS)
+
+    assert imported == {**before, "both1": "new", ".minio.sys/buckets/both1": "new"}
+    assert _content(drive) == before
+
+
 @pytest.mark.parametrize("target", [Side.IMPORTED, Side.PREVIOUS])
 def test_a_crash_at_any_step_and_another_at_any_step_of_the_recovery_end_on_one_side(
     target: Side, drive: Path, steps: Steps, tmp_path: Path

@@ -1,0 +1,32 @@
+"""What a caller may choose for an export or an import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.engines.minio.exporting import SECRETS
+from common.errors import InvalidRequestError
+
+_EXPORT: dict[str, tuple[str, ...]] = {"secrets": SECRETS}
+_IMPORT: dict[str, tuple[str, ...]] = {"users": ("archive", "keep"), "locks": ("refuse", "drop")}
+"""The first is the default."""
+
+
+def of_export(options: Mapping[str, str]) -> dict[str, str]:
+    """All options with their values; InvalidRequestError for an unknown one."""
+    return _checked(options, _EXPORT, "export from")
+
+
+def of_import(options: Mapping[str, str]) -> dict[str, str]:
+    """The same; `bucket` is the one that is wanted, or empty."""
+    given = dict(options)
+    only = given.pop("bucket", "")
+    return {**_checked(given, _IMPORT, "import into"), "bucket": only}
+
+
+def _checked(options: Mapping[str, str], known: Mapping[str, tuple[str, ...]], what: str) -> dict[str, str]:
+    for name, value in options.items():
+        if value not in known.get(name, ()):
+            there_are = "; ".join(f"{found}: {' or '.join(values)}" for found, values in known.items())
+            raise InvalidRequestError(f"An {what} MinIO has no option {name}={value}. There are {there_are}.")
+    return {name: options.get(name, values[0]) for name, values in known.items()}
