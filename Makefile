@@ -7,10 +7,10 @@ ARGS ?=
 CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint prefetch test matrix demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch test test-n8n matrix demo bench stubs lock format servers
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv as requirements.lock says
 
@@ -34,7 +34,11 @@ prefetch: $(READY)
 
 test: $(READY) ## check, and every test against real servers
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --ignore tests/matrix tests $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --ignore tests/matrix --ignore tests/n8n tests $(ARGS)
+
+test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
+	@$(BIN)/python -m tools.servers get n8n
+	$(BIN)/pytest tests/n8n $(ARGS)
 
 matrix: $(READY) prefetch ## each version into each other, written to docs/matrix.md
 	$(BIN)/pytest --numprocesses 2 tests/matrix --write-matrix docs/matrix.md $(ARGS)

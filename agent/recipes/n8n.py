@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import itertools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import chain
+from pathlib import Path
 
 from agent.archives.extractor_child import Report
 from agent.archives.members import SQLITE_MAGIC
@@ -21,9 +22,11 @@ from agent.archives.writing import Substitute, TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.filesystem import mounts_below, usual_owner
 from agent.engines.n8n import importing
-from agent.engines.n8n.exporting import TravellingKey, make_travelling
+from agent.engines.n8n.exporting import TravellingKey, make_travelling, member_blocks
 from agent.engines.n8n.facts import EXPORTED, PRESENT, Facts, facts_of
-from agent.engines.n8n.folder import LEFT_OUT, instance_key
+from agent.engines.n8n.folder import LEFT_OUT, instance_key, write_config
+from agent.engines.n8n.postgres import PostgresHome
+from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
 from agent.engines.sqlite import Snapshots, ask_database
@@ -42,7 +45,7 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange
+from agent.recipes.stopped_app import NO_APP_CONTROL, Exchange, StoppedExchange, Together, volume_exchange
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of, gzip_compressor, zstd_compressor
 from common.errors import AppMustStopError, AppUnavailableError, ServiceError, SourceUnreadableError
@@ -57,7 +60,7 @@ _SURVEY_SECONDS = 5.0
 
 
 class N8nRecipe(Recipe):
-    """n8n 1 and 2 that keep their data in SQLite."""
+    """n8n 1 and 2, on SQLite or PostgreSQL."""
 
     name = "n8n"
     data_export_description = (
@@ -65,17 +68,19 @@ class N8nRecipe(Recipe):
         "the encryption key, sealed. Not in it: the file config, event logs."
     )
     export_formats = (TAR_ZST, TAR_GZ, TAR)
-    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz", "zip", "sqlite")
+    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz", "zip", "sqlite", "sql", "custom")
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._settings = read_settings(surroundings.settings)
         self._folder = self._settings.folder
+        self._postgres = self._make_postgres()
         self._app = surroundings.app_control
-        self._exchange = StoppedExchange(self._app)
+        self._exchange = StoppedExchange(self._app, self._exchange_of)
         self._is_left_out = left_out_by((*LEFT_OUT, *self._settings.exclude))
 
     async def describe(self) -> Description:
+        engine = "postgresql" if self._postgres else "sqlite"
         try:
             counted = await asyncio.to_thread(self._survey)
             counted.unreadable.raise_if_any()
@@ -84,12 +89,12 @@ class N8nRecipe(Recipe):
             return Description("n8n", can_export=Capability(error.text), can_import=Capability(error.text))
         return Description(
             engine="n8n",
-            can_import=Capability(self._obstacle()),
-            estimated_bytes=counted.bytes if counted.is_complete else 0,
+            can_import=Capability(await self._obstacle()),
+            estimated_bytes=counted.bytes if counted.is_complete and not self._postgres else 0,
             import_needs_app_stop=True,
             details={
-                "database": "sqlite",
-                "directory": str(self._folder),
+                "database": engine,
+                "directory": str(self._folder or ""),
                 "last_migration": facts.last_migration,
                 **{name: str(number) for name, number in facts.counts.items()},
             },
@@ -103,66 +108,78 @@ class N8nRecipe(Recipe):
         counted.unreadable.raise_if_any()
         progress.expect(counted.bytes if counted.is_complete else 0)
         key = await asyncio.to_thread(instance_key, self._settings)
-        work_directory, limits = self._surroundings.work_directory, self._surroundings.limits
-        async with Snapshots(
-            self._folder, work_directory=work_directory, limits=limits, questions=EXPORTED
-        ) as snapshots:
-            # Before all files: what it says goes into the header.
-            database = await self._copied(snapshots)
-            facts = facts_of(snapshots.answers[self._settings.database_file], key)
+        async with AsyncExitStack() as opened:
+            snapshots = await opened.enter_async_context(self._snapshots()) if self._folder else None
+            # The database before all files: what it says goes into the header.
+            if self._postgres is not None:
+                facts = await self._postgres.ask(EXPORTED, key)
+                dump = await opened.enter_async_context(self._postgres.dumped(progress))
+                writer = self._writer(snapshots, None)
+                first = member_blocks(importing.DUMP, dump)
+            else:
+                database, facts = await self._copied(snapshots, key)
+                writer = self._writer(snapshots, database)
+                first = iter(())
             travelling = await make_travelling(key, facts, wishes)
-            writer = TreeWriter(
-                self._folder,
-                work_directory=work_directory,
-                substitute=lambda path, status: (
-                    database if path == self._settings.database_file else snapshots.substitute(path, status)
-                ),
-                is_left_out=self._is_left_out,
-            )
-            blocks = tree.sealed(
-                (block for block in itertools.chain(writer.blocks(), travelling.blocks())),
-                self._header(options, facts, travelling),
-            )
+            header = self._header(options, facts, travelling)
+            files = writer.blocks() if writer else iter(())
+            blocks = tree.sealed((block for block in chain(first, files, travelling.blocks())), header)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
-            chunks = tree.from_thread(blocks, name="archive n8n", interrupt=snapshots.interrupt)
-            counts, warnings = dict(facts.counts), list(travelling.warnings)
-            async with aclosing(chunks):
-                told = _told(chunks, writer, snapshots, progress, counts, warnings)
-                yield Export(self._header(options, facts, travelling), told, counts, warnings)
+            interrupt = snapshots.interrupt if snapshots else _nothing
+            chunks = await opened.enter_async_context(
+                aclosing(tree.from_thread(blocks, name="archive n8n", interrupt=interrupt))
+            )
+            export = Export(header, chunks, dict(facts.counts), list(travelling.warnings))
+            export.chunks = _told(chunks, export, writer, snapshots, progress)
+            yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         wishes = read_import_wishes(upload.options, self._settings)
-        if obstacle := self._obstacle():
+        if obstacle := await self._obstacle():
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
-        limits = self._surroundings.limits
         facts = await self._present()
         target = importing.Target(await asyncio.to_thread(self._required_key), facts)
-        tree.require_room(self._folder, upload.header.counts.get("bytes", 0), limits)
-        area = tree.StagingArea(self._folder, record.key)
-        record.save(directory=str(self._folder))
+        volume = self._volume
+        tree.require_room(volume, upload.header.counts.get("bytes", 0), self._surroundings.limits)
+        area = tree.StagingArea(volume, record.key)
+        record.save(
+            directory=str(volume), on_postgresql=self._postgres is not None, has_folder=self._folder is not None
+        )
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
-        report = await self._unpacked(area, upload)
-        links = verifying.check_links(report.extracted, present=self._folder, keep=False)
-        progress.step(Step.VERIFYING, "encrypting the secrets again")
-        prepared = await importing.make_ready(
-            area.new, report.header, target, settings=self._settings, wishes=wishes, limits=limits
-        )
+        report = await self._unpacked(area, volume, upload)
+        links = verifying.check_links(report.extracted, present=volume, keep=False)
+        request = await importing.request_of(area.new, report.header, target, wishes)
+        prepared = await self._prepared(area, report, request, record, progress)
+        if self._folder:
+            await asyncio.to_thread(write_config, self._folder, area.new)
         now, after = await asyncio.gather(
             asyncio.to_thread(self._survey), asyncio.to_thread(survey, area.new, seconds=_SURVEY_SECONDS)
         )
         return Preview(
-            changes=importing.changes(target.facts.counts, prepared),
-            counts_now={**target.facts.counts, "files": now.files},
+            changes=importing.changes(facts.counts, prepared),
+            counts_now={**facts.counts, "files": now.files},
             counts_after={**prepared.counts, "files": after.files},
             warnings=(
-                *importing.warnings(prepared, target.facts.migrations, wishes),
+                *importing.warnings(prepared, facts.migrations, wishes),
                 *links,
                 *verifying.dropped(report.extracted, acls_skipped=report.acls_skipped),
             ),
             header=report.header,
         )
+
+    async def _prepared(
+        self, area: tree.StagingArea, report: Report, request: Request, record: Record, progress: Progress
+    ) -> Prepared:
+        """The database loaded beside the present one or ready in the area, its secrets encrypted again."""
+        name = self._settings.database_file
+        if self._postgres is not None:
+            with await asyncio.to_thread(importing.take_dump, area.new, report.header, name) as dump:
+                return await self._postgres.stage(dump, record.key, progress, request)
+        database = await asyncio.to_thread(importing.find_database, area.new, report.header, name)
+        progress.step(Step.VERIFYING, "encrypting the secrets again")
+        return await importing.make_file_ready(database, request, limits=self._surroundings.limits)
 
     async def restore(self, record: Record, progress: Progress) -> None:
         await self._exchange.restore(record, progress)
@@ -176,53 +193,119 @@ class N8nRecipe(Recipe):
     async def recover(self, record: Record) -> Recovered:
         return await self._exchange.recover(record)
 
+    def _make_postgres(self) -> PostgresHome | None:
+        if self._settings.postgresql is None:
+            return None
+        return PostgresHome(
+            self._settings,
+            self._settings.postgresql,
+            app_id=self._surroundings.app_id,
+            work_directory=self._surroundings.work_directory,
+            limits=self._surroundings.limits,
+        )
+
+    @property
+    def _volume(self) -> Path:
+        """Where an upload is unpacked."""
+        return self._folder or self._surroundings.work_directory
+
+    async def _exchange_of(self, record: Record) -> Exchange | None:
+        """What an import staged: the folder's content, the database, or both."""
+        volume = await volume_exchange(record)
+        if volume is None or not record.facts.get("on_postgresql"):
+            return volume
+        if self._postgres is None:
+            raise AppUnavailableError("The import was staged in PostgreSQL, and the settings do not name it any more.")
+        if record.facts.get("has_folder"):
+            return Together(await self._postgres.exchange(record.key), volume)
+        return await self._postgres.exchange(record.key, area=tree.StagingArea(self._volume, record.key))
+
     async def _present(self) -> Facts:
         """What n8n has now; AppUnavailableError or SourceUnreadableError where that cannot be told."""
-        if not self._settings.database.is_file():
+        if self._postgres is not None:
+            return await self._postgres.ask(PRESENT)
+        return facts_of(await ask_database(self._database(), PRESENT))
+
+    def _database(self) -> Path:
+        """The SQLite file."""
+        database = (self._folder or Path()) / self._settings.database_file
+        if not database.is_file():
             raise AppUnavailableError(
-                f"There is no database {self._settings.database}.",
+                f"There is no database {database}.",
                 next_step="Start n8n once, so that it makes one; see that directory and database_file name it.",
             )
-        return facts_of(await ask_database(self._settings.database, PRESENT))
+        return database
 
     def _required_key(self) -> str:
         if key := instance_key(self._settings):
             return key
         raise AppUnavailableError(
-            f"n8n's encryption key is neither in {self._folder / 'config'} nor in a file that the agent knows of.",
+            f"n8n's encryption key is neither in {(self._folder or Path()) / 'config'} nor in a file that the agent "
+            "knows of.",
             next_step="Set encryption_key_file to a file with what n8n has as N8N_ENCRYPTION_KEY.",
         )
 
-    async def _copied(self, snapshots: Snapshots) -> Substitute:
-        name = self._settings.database_file
-        try:
-            copy = await snapshots.take(name, os.stat(self._settings.database, follow_symlinks=False))
-        except FileNotFoundError as failure:
-            raise SourceUnreadableError(f"There is no database {self._settings.database}.") from failure
-        if copy is None:
-            raise SourceUnreadableError(f"SQLite cannot read n8n's database {self._settings.database}.")
-        return copy
+    def _snapshots(self) -> Snapshots:
+        return Snapshots(
+            self._folder or Path(),
+            work_directory=self._surroundings.work_directory,
+            limits=self._surroundings.limits,
+            questions=EXPORTED,
+        )
 
-    async def _unpacked(self, area: tree.StagingArea, upload: Upload) -> Report:
+    async def _copied(self, snapshots: Snapshots | None, key: str) -> tuple[Substitute, Facts]:
+        """The SQLite database as of now, and what is in it."""
+        database = self._database()
+        copy = await snapshots.take(database.name, database.lstat()) if snapshots else None
+        if copy is None or snapshots is None:
+            raise SourceUnreadableError(f"SQLite cannot read n8n's database {database}.")
+        return copy, facts_of(snapshots.answers[database.name], key)
+
+    def _writer(self, snapshots: Snapshots | None, database: Substitute | None) -> TreeWriter | None:
+        """Of the files in n8n's folder."""
+        if self._folder is None or snapshots is None:
+            return None
+
+        def substitute(path: str, status: os.stat_result) -> Substitute | None:
+            is_database = database is not None and path == self._settings.database_file
+            return database if is_database else snapshots.substitute(path, status)
+
+        return TreeWriter(
+            self._folder,
+            work_directory=self._surroundings.work_directory,
+            substitute=substitute,
+            is_left_out=self._is_left_out,
+        )
+
+    async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
         limits = self._surroundings.limits
-        owner = usual_owner(self._folder)
+        owner = usual_owner(volume)
         orders = tree.Orders(
             recipe=self.name,
             limits=limits,
             owner=owner,
             default_owner=owner,
-            inside=self._folder,
+            inside=volume,
             work_directory=self._surroundings.work_directory,
         )
         async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
             head, chunks = await peeked(content.chunks)
             async with aclosing(chunks):
-                if head.startswith(SQLITE_MAGIC):
-                    await importing.place_database(area, chunks, self._settings.database_file, owner, limits)
+                if name := self._bare_name(head):
+                    await importing.place_file(area, chunks, name, owner, limits)
                     return Report()
                 return await tree.unpack(area, chunks, orders, is_zip=codec_of(head) == "zip")
 
+    def _bare_name(self, head: bytes) -> str:
+        """What to call an upload that is only the database; empty for an archive."""
+        if self._postgres is None:
+            return self._settings.database_file if head.startswith(SQLITE_MAGIC) else ""
+        is_dump = head.startswith((b"PGDMP", b"--")) or (b"PostgreSQL database dump" in head and not _is_tar(head))
+        return importing.DUMP if is_dump else ""
+
     def _survey(self) -> Survey:
+        if self._folder is None:
+            return Survey()
         try:
             return survey(self._folder, seconds=_SURVEY_SECONDS, is_left_out=self._is_left_out)
         except OSError as failure:
@@ -231,10 +314,17 @@ class N8nRecipe(Recipe):
                 next_step="See that it is mounted, and readable for the agent.",
             ) from failure
 
-    def _obstacle(self) -> str:
+    async def _obstacle(self) -> str:
         """What stands against any import; empty when nothing does."""
         if not self._app.is_possible:
             return NO_APP_CONTROL
+        if self._postgres is not None:
+            try:
+                await self._postgres.plan()
+            except ServiceError as error:
+                return error.text
+        if self._folder is None:
+            return ""
         if mounts := mounts_below(self._folder):
             return f"{mounts[0]} is a mount of its own inside n8n's folder, so that cannot be exchanged as a whole."
         if not os.access(self._folder, os.W_OK | os.X_OK):
@@ -252,8 +342,8 @@ class N8nRecipe(Recipe):
             app_id=options.app_id,
             counts=facts.counts,
             details={
-                "database_type": "sqlite",
-                "database": self._settings.database_file,
+                "database_type": "postgresql" if self._postgres else "sqlite",
+                "database": importing.DUMP if self._postgres else self._settings.database_file,
                 "last_migration": facts.last_migration,
                 **travelling.details,
             },
@@ -264,19 +354,27 @@ class N8nRecipe(Recipe):
 
 async def _told(
     chunks: AsyncGenerator[bytes, None],
-    writer: TreeWriter,
-    snapshots: Snapshots,
+    export: Export,
+    writer: TreeWriter | None,
+    snapshots: Snapshots | None,
     progress: Progress,
-    counts: dict[str, int],
-    warnings: list[str],
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; says how much was read, and at the end what was in them and what there is to be warned of."""
     said = 0
     async with aclosing(chunks):
         async for chunk in chunks:
-            read = writer.read_bytes
-            progress.read(read - said)
-            said = read
+            if writer is not None:
+                progress.read(writer.read_bytes - said)
+                said = writer.read_bytes
             yield chunk
-    counts |= writer.counts
-    warnings += writer.warnings() + snapshots.warnings
+    if writer is not None and snapshots is not None:
+        export.counts |= writer.counts
+        export.warnings += writer.warnings() + snapshots.warnings
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
+
+
+def _nothing() -> None:
+    """Nobody waits for a snapshot."""

@@ -175,9 +175,49 @@ class VolumeExchange:
         await asyncio.to_thread(self._area.remove)
 
 
+class Together:
+    """Implements Exchange for two that have to be on the same side, for example a volume and a database.
+
+    Args:
+        decisive: changes in one step; after a crash the other follows it.
+    """
+
+    def __init__(self, decisive: Exchange, follower: Exchange) -> None:
+        self._decisive = decisive
+        self._follower = follower
+
+    async def is_prepared(self) -> bool:
+        return await self._decisive.is_prepared() and await self._follower.is_prepared()
+
+    async def is_unfinished(self) -> bool:
+        if not await self.is_prepared():
+            return False
+        if await self._decisive.is_unfinished() or await self._follower.is_unfinished():
+            return True
+        return await self._decisive.recover() is not await self._follower.recover()
+
+    async def bring(self, target: Side) -> None:
+        await self._follower.bring(target)
+        try:
+            await self._decisive.bring(target)
+        except ServiceError:
+            await self._follower.bring(target.other)
+            raise
+
+    async def recover(self) -> Side:
+        side = await self._decisive.recover()
+        if await self._follower.recover() is not side:
+            await self._follower.bring(side)
+        return side
+
+    async def drop(self) -> None:
+        await self._decisive.drop()
+        await self._follower.drop()
+
+
 async def volume_exchange(record: Record) -> VolumeExchange | None:
-    """The usual one: the record holds `directory`, the volume, from before the area is made; and `names` when only these
-    entries at its top are exchanged and the others stay.
+    """The usual one: the record holds `directory`, the volume, from before the area is made; and `names` when only
+    these entries at its top are exchanged and the others stay.
     """
     if (directory := staged_in(record)) is None:
         return None

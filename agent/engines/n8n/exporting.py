@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
+from agent.archives.writing import PIECE_BYTES
 from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import Facts
 from agent.engines.n8n.folder import CLEAR_KEY, SEALED_KEY
@@ -33,24 +36,27 @@ class TravellingKey:
 
     def blocks(self) -> Iterator[bytes]:
         """Its member of the tar."""
-        if not self.member:
-            return
-        info = Member(
-            self.name,
-            Kind.FILE,
-            size=len(self.member),
-            mode=0o600,
-            uid=os.geteuid(),
-            gid=os.getegid(),
-            mtime_ns=int(time.time()) * 1_000_000_000,
-        )
-        yield tar.header_of(info, stored_bytes=info.size) + self.member + tar.padding(info.size)
+        if self.member:
+            yield from member_blocks(self.name, io.BytesIO(self.member))
 
     @property
     def details(self) -> dict[str, str]:
         """For the archive's header."""
         found = {"encryption_key": self.said, "key_fingerprint": self.fingerprint}
         return {name: text for name, text in found.items() if text}
+
+
+def member_blocks(name: str, file: BinaryIO) -> Iterator[bytes]:
+    """A file of ours as a member of a tar."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    seconds = int(time.time())
+    info = Member(name, Kind.FILE, size=size, mode=0o600, uid=os.geteuid(), gid=os.getegid())
+    info.mtime_ns = seconds * 1_000_000_000
+    yield tar.header_of(info, stored_bytes=size)
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+    yield tar.padding(size)
 
 
 async def make_travelling(key: str, facts: Facts, wishes: ExportWishes) -> TravellingKey:

@@ -39,7 +39,7 @@ def instance_key(settings: N8nSettings) -> str:
     """
     if settings.encryption_key_file:
         return read_secret(settings.encryption_key_file).strip()
-    key = _config_of(settings.folder).get(_KEY_FIELD)
+    key = _config_of(settings.folder).get(_KEY_FIELD) if settings.folder else ""
     return key if isinstance(key, str) else ""
 
 
@@ -71,9 +71,9 @@ def take_key(staged: Path) -> StagedKey:
     return StagedKey(clear=clear.decode(errors="replace").strip())
 
 
-def write_config(settings: N8nSettings, staged: Path) -> None:
+def write_config(folder: Path, staged: Path) -> None:
     """Give a staged folder the instance's own `config`, where it has one."""
-    with _opened(settings.folder) as source:
+    with _opened(folder) as source:
         content = _read(CONFIG, source)
         if content is None:
             return

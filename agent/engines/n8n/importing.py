@@ -8,24 +8,26 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from agent.archives.members import SQLITE_SIDECARS
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import Facts
-from agent.engines.n8n.folder import StagedKey, take_key, write_config
+from agent.engines.n8n.folder import StagedKey, take_key
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import prepare_file
 from agent.engines.n8n.sealing import unseal
-from agent.engines.n8n.settings import N8nSettings
 from agent.engines.n8n.wishes import ImportWishes
 from agent.engines.sqlite import absorb_changes, check_database
-from agent.engines.tree import StagingArea, require_room
+from agent.engines.tree import StagingArea, spool
 from agent.limits import Limits
-from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, NoSpaceError
+from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError
 from common.headers import ArchiveHeader
 
 _DEFAULT_DATABASE = "database.sqlite"
+DUMP = "database.sql.gz"
+"""The dump of a PostgreSQL database in an archive."""
 
 
 @dataclass(frozen=True)
@@ -36,57 +38,44 @@ class Target:
     facts: Facts
 
 
-async def make_ready(
-    staged: Path,
-    header: ArchiveHeader | None,
-    target: Target,
-    *,
-    settings: N8nSettings,
-    wishes: ImportWishes,
-    limits: Limits,
-) -> Prepared:
-    """Turn what was unpacked into a folder that this n8n starts on.
+async def make_file_ready(database: Path, request: Request, *, limits: Limits) -> Prepared:
+    """Turn a staged SQLite file into one that this n8n starts on.
 
     Raises:
-        ArchiveWrongKindError: there is no database in it.
-        ArchiveIncompatibleError: of a newer n8n, of one on PostgreSQL, or its key is missing.
-        ArchiveDamagedError, ArchiveTruncatedError: the database is not whole.
+        ArchiveIncompatibleError: of a newer n8n, or none of the keys opens it.
+        ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError: the database is not whole, or none.
     """
-    database = await asyncio.to_thread(_found_database, staged, header, settings.database_file)
-    staged_key = await asyncio.to_thread(take_key, staged)
     if any(Path(f"{database}{ending}").exists() for ending in SQLITE_SIDECARS):
         await absorb_changes(database)
     await check_database(database, required_tables=REQUIRED_TABLES)
-    keys = await _keys(staged_key, header, target, wishes)
-    request = Request(
-        keys=keys,
+    return await prepare_file(database, request, most_bytes=limits.content_bytes)
+
+
+async def request_of(staged: Path, header: ArchiveHeader | None, target: Target, wishes: ImportWishes) -> Request:
+    """What is to be done to the database of a folder that was unpacked; takes the key out of it."""
+    staged_key = await asyncio.to_thread(take_key, staged)
+    return Request(
+        keys=await _keys(staged_key, header, target, wishes),
         target_key=target.key,
         known_migrations=target.facts.migrations,
         without_credentials=wishes.without_credentials,
         deactivate_workflows=wishes.deactivate_workflows,
     )
-    prepared = await prepare_file(database, request, most_bytes=limits.content_bytes)
-    await asyncio.to_thread(write_config, settings, staged)
-    return prepared
 
 
-async def place_database(
+async def place_file(
     area: StagingArea, chunks: AsyncIterator[bytes], name: str, owner: tuple[int, int], limits: Limits
 ) -> None:
-    """Stage an upload that is nothing but the database.
+    """Stage an upload that is nothing but the database or its dump.
 
     Raises:
-        NoSpaceError: the volume has no room for it.
+        NoSpaceError: there is no room for it.
     """
     descriptor = area.create_file(name)
     try:
-        async for chunk in chunks:
-            require_room(area.new, len(chunk), limits)
-            await asyncio.to_thread(_write_all, descriptor, chunk)
+        await spool(descriptor, chunks, area, limits)
         with contextlib.suppress(PermissionError):
             os.fchown(descriptor, *owner)
-    except OSError as failure:
-        raise NoSpaceError(f"The upload could not be stored on the volume: {failure.strerror}.") from failure
     finally:
         os.close(descriptor)
     (area.new.parent / name).rename(area.new / name)
@@ -148,32 +137,61 @@ def warnings(prepared: Prepared, known: list[str], wishes: ImportWishes) -> list
     return found
 
 
-def _found_database(staged: Path, header: ArchiveHeader | None, name: str) -> Path:
-    """The staged database, under the name that this n8n looks for."""
+def find_database(staged: Path, header: ArchiveHeader | None, name: str) -> Path:
+    """The staged SQLite file, under the name that this n8n looks for.
+
+    Raises:
+        ArchiveWrongKindError, ArchiveIncompatibleError: there is none.
+    """
+    _require_type(header, "sqlite")
     told = header.details.get("database", "") if header else ""
-    if header is not None and header.details.get("database_type", "sqlite") != "sqlite":
-        raise ArchiveIncompatibleError(
-            "The archive is of an n8n on PostgreSQL, and this one keeps its data in SQLite.",
-            next_step="Import it into an n8n on PostgreSQL, or move workflows and credentials with n8n's own export.",
-        )
     for candidate in (told, name, _DEFAULT_DATABASE):
-        if candidate and "/" not in candidate and (staged / candidate).is_file():
-            if (staged / candidate).is_symlink():
-                break
-            for ending in ("", *SQLITE_SIDECARS):
-                if (staged / f"{candidate}{ending}").exists() and candidate != name:
-                    (staged / f"{candidate}{ending}").rename(staged / f"{name}{ending}")
-            return staged / name
+        if not candidate or "/" in candidate or not _is_file(staged / candidate):
+            continue
+        for ending in ("", *SQLITE_SIDECARS):
+            if candidate != name and _is_file(staged / f"{candidate}{ending}"):
+                (staged / f"{candidate}{ending}").rename(staged / f"{name}{ending}")
+        return staged / name
     raise ArchiveWrongKindError(
         f"The archive holds no database of n8n: there is no file {name} at its top.",
         next_step="Pack the content of n8n's folder (.n8n) itself, not the folder, or export with this program.",
     )
 
 
-def _write_all(descriptor: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def take_dump(staged: Path, header: ArchiveHeader | None, database_file: str) -> BinaryIO:
+    """The staged dump of a PostgreSQL database, opened; it has no name any more.
+
+    Raises:
+        ArchiveWrongKindError, ArchiveIncompatibleError: there is none.
+    """
+    _require_type(header, "postgresql")
+    for name in (DUMP, "database.sql", "database.dump"):
+        if _is_file(staged / name):
+            file = (staged / name).open("rb")
+            (staged / name).unlink()
+            return file
+    if _is_file(staged / database_file) or _is_file(staged / _DEFAULT_DATABASE):
+        _require_type(ArchiveHeader(details={"database_type": "sqlite"}), "postgresql")
+    raise ArchiveWrongKindError(
+        f"The archive holds no database of n8n: there is no file {DUMP} at its top.",
+        next_step="Export with this program, or send a dump that pg_dump made of n8n's database.",
+    )
+
+
+def _require_type(header: ArchiveHeader | None, wanted: str) -> None:
+    found = header.details.get("database_type", wanted) if header else wanted
+    if found != wanted:
+        names = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+        raise ArchiveIncompatibleError(
+            f"The archive is of an n8n on {names.get(found, 'another engine')}, and this one keeps its data in "
+            f"{names[wanted]}.",
+            next_step="Import it into an n8n on the same engine, or move workflows and credentials with n8n's own "
+            "export:entities and import:entities.",
+        )
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _told(counts: Mapping[str, int]) -> str:

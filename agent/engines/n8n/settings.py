@@ -7,14 +7,20 @@ from pathlib import Path
 
 import msgspec
 
+from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError, InvalidRequestError
 
 
 class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How n8n's data is reached. Files with secrets are read each time, so they may be rotated."""
 
-    directory: str
-    """n8n's folder, `.n8n` in its user's home, as the agent sees it."""
+    directory: str = ""
+    """n8n's folder, `.n8n` in its user's home, as the agent sees it; may be left out for an n8n on PostgreSQL that
+    keeps nothing there."""
+    postgresql: PostgresSettings | None = None
+    """n8n's database, as recipe postgresql has it (DB_TYPE=postgresdb); not given: it is SQLite."""
+    schema: str = "public"
+    """The schema of its tables there (DB_POSTGRESDB_SCHEMA)."""
     database_file: str = "database.sqlite"
     """Its name there (DB_SQLITE_DATABASE)."""
     encryption_key_file: str = ""
@@ -29,7 +35,8 @@ class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """age identities, one a line, that open sealed keys in imports."""
 
     def __post_init__(self) -> None:
-        if not self.directory.startswith("/") or Path(self.directory) == Path("/"):
+        is_needed = self.directory or self.postgresql is None
+        if is_needed and (not self.directory.startswith("/") or Path(self.directory) == Path("/")):
             raise ValueError("`directory` has to be the absolute path of n8n's folder")
         if "/" in self.database_file or self.database_file in ("", ".", ".."):
             raise ValueError("`database_file` has to be the name of a file in n8n's folder")
@@ -37,12 +44,9 @@ class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("a pattern in `exclude` is empty")
 
     @property
-    def folder(self) -> Path:
-        return Path(self.directory)
-
-    @property
-    def database(self) -> Path:
-        return self.folder / self.database_file
+    def folder(self) -> Path | None:
+        """None: n8n keeps nothing in a folder."""
+        return Path(self.directory) if self.directory else None
 
     def passphrase(self) -> str:
         """The one in the file; empty where there is none."""

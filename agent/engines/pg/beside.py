@@ -6,7 +6,7 @@ is kept as it was. After a crash the names in the server say how far it came.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -49,10 +49,20 @@ class Beside:
     def database(self) -> str:
         return self.plan.database.name
 
-    async def stage(self, chunks: AsyncIterator[bytes], key: str, progress: Progress) -> Changes:
+    async def stage(
+        self,
+        chunks: AsyncIterator[bytes],
+        key: str,
+        progress: Progress,
+        *,
+        rework: Callable[[Login], Awaitable[None]] | None = None,
+    ) -> Changes:
         """Build the new database: loaded, checked, and like the old one but for its name and content.
 
         On failure what was made is left; `discard` drops it.
+
+        Args:
+            rework: changes what was loaded, as the role that loaded it: triggers of the upload run with its rights.
         """
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=self.plan.database.comment)
         async with self._connect(key) as connection:
@@ -68,6 +78,8 @@ class Beside:
         loading = self._load(chunks, login, progress, created)
         try:
             loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
+            if rework is not None:
+                await rework(login)
         finally:
             if self.plan.has_own_rights:
                 await require_same_outside(outside, self.manager)
@@ -148,7 +160,16 @@ class Beside:
         await self._exchange(renames, key, wants_imported=True)
 
     async def undo(self, key: str, _progress: Progress) -> None:
-        """Exchange the databases back and drop the imported one.
+        """Exchange the databases back and drop the imported one; raises as `bring_back`."""
+        await self.bring_back(key)
+        try:
+            await self.discard(key)
+        except ServiceError as failure:
+            # The undo is done whatever becomes of the imported database; the next import drops it.
+            _log.warning("The undone import could not be dropped yet.", action="undo", key=key, error=failure.text)
+
+    async def bring_back(self, key: str) -> None:
+        """Exchange the databases back; the imported one stays, as before `restore`.
 
         Raises:
             NothingToUndoError: the previous database is gone.
@@ -165,11 +186,6 @@ class Beside:
             Rename(kept_name(key), self.database, label.comment if label else None),
         ]
         await self._exchange(renames if self.database in there else renames[1:], key, wants_imported=False)
-        try:
-            await self.discard(key)
-        except ServiceError as failure:
-            # The undo is done whatever becomes of the imported database; the next import drops it.
-            _log.warning("The undone import could not be dropped yet.", action="undo", key=key, error=failure.text)
 
     async def _exchange(self, renames: list[Rename], key: str, *, wants_imported: bool) -> None:
         try:

@@ -195,7 +195,7 @@ async def test_a_key_that_n8n_has_from_its_environment_is_read_from_a_file(tmp_p
 async def test_a_copy_of_the_folder_made_by_hand_is_taken_with_the_key_in_its_config(
     source: N8nApp, target: N8nApp
 ) -> None:
-    command = ["tar", "-cz", "-C", source.n8n.folder, "."]
+    command: list[str | Path] = ["tar", "-cz", "-C", source.n8n.folder, "."]
     archive = subprocess.run(command, capture_output=True, check=True).stdout
 
     await target.import_(archive)

@@ -235,7 +235,7 @@ async def test_a_wrong_archive_is_refused(name: str, target: N8nApp) -> None:
 
 
 async def test_the_folder_itself_in_an_archive_is_refused_with_what_to_do(source: N8nApp, target: N8nApp) -> None:
-    command = ["tar", "-c", "-C", source.n8n.folder.parent, source.n8n.folder.name]
+    command: list[str | Path] = ["tar", "-c", "-C", source.n8n.folder.parent, source.n8n.folder.name]
     content = subprocess.run(command, capture_output=True, check=True).stdout
 
     caught = await refused(target, content, ArchiveWrongKindError, "no database of n8n")
@@ -265,7 +265,7 @@ async def test_an_odd_key_in_an_archive_is_refused(name: str, source: N8nApp, ta
 
 async def test_an_archive_of_an_n8n_on_postgresql_is_refused(target: N8nApp) -> None:
     header = ArchiveHeader(recipe="n8n", format_version=1, details={"database_type": "postgresql"})
-    content = b"".join(tree.sealed((block for block in ()), header))
+    content = b"".join(tree.sealed((b"" for _ in range(0)), header))
 
     await refused(target, content, ArchiveIncompatibleError, "on PostgreSQL")
 

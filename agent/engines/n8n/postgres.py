@@ -1,0 +1,193 @@
+"""n8n's database in a PostgreSQL server: what it says of itself, its dump, and a new one built beside it.
+
+The secrets are encrypted again in the new database while it is still the throw-away role's: whatever the upload has in
+it runs with that role's rights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import psycopg
+from psycopg import sql
+
+from agent.engines.filesystem import free_bytes
+from agent.engines.n8n.facts import Facts, facts_of
+from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.n8n.preparing import prepare_database
+from agent.engines.n8n.settings import N8nSettings
+from agent.engines.pg.beside import Beside
+from agent.engines.pg.clients import Clients
+from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.dump import DumpForm
+from agent.engines.pg.exporting import export_database
+from agent.engines.pg.load_terms import LoadSurroundings
+from agent.engines.pg.settings import PostgresSettings
+from agent.engines.pg.ways import Plan, Way, make_plan
+from agent.engines.sqlite import Answers, Questions
+from agent.engines.swapping import Side
+from agent.engines.tree import StagingArea
+from agent.limits import Limits
+from agent.steps import Progress
+from common.errors import AppUnavailableError, NoSpaceError
+from common.frames import CHUNK_BYTES
+from common.headers import ArchiveHeader
+
+
+@dataclass(frozen=True)
+class PostgresHome:
+    """A database that an n8n uses."""
+
+    settings: N8nSettings
+    postgresql: PostgresSettings
+    app_id: str
+    work_directory: Path
+    limits: Limits
+
+    @property
+    def clients(self) -> Clients:
+        return Clients(self.postgresql.client_paths())
+
+    async def ask(self, questions: Questions, key: str = "") -> Facts:
+        """
+        Raises:
+            AppUnavailableError: no server, no database, or it is not n8n's.
+        """
+        async with connect(self.postgresql.app_login()) as connection:
+            schema = sql.Identifier(self.settings.schema)
+            await connection.execute(sql.SQL("SET search_path = pg_catalog, {}").format(schema))
+            rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
+        return facts_of(Answers(rows=rows), key)
+
+    async def version(self) -> str:
+        """The server's."""
+        async with connect(self.postgresql.app_login()) as connection:
+            return str(connection.info.parameter_status("server_version") or "")
+
+    async def plan(self) -> Plan:
+        """How an import is done.
+
+        Raises:
+            AppUnavailableError: there is no way.
+        """
+        plan = await make_plan(self.postgresql)
+        if plan.obstacle:
+            raise AppUnavailableError(plan.obstacle)
+        if plan.way is not Way.BESIDE:
+            raise AppUnavailableError(
+                f"Role {plan.login.user} may not make databases, and n8n's data is prepared in one of its own.",
+                next_step=f'ALTER ROLE "{plan.login.user}" CREATEDB CREATEROLE; or give the agent an admin_user.',
+            )
+        return plan
+
+    @asynccontextmanager
+    async def dumped(self, progress: Progress) -> AsyncIterator[BinaryIO]:
+        """The dump in a file without a name: a tar wants its size first.
+
+        Raises:
+            NoSpaceError: the agent's state directory has no room for it.
+        """
+        admin = self.postgresql.admin_login()
+        readers = [self.postgresql.app_login(), *([admin.to(self.postgresql.database)] if admin else [])]
+        header = ArchiveHeader(recipe="postgresql", format="sql.gz", format_version=1, app_id=self.app_id)
+        with tempfile.TemporaryFile(dir=self.work_directory) as file:
+            async with export_database(
+                readers, header, progress, form=DumpForm.SQL_GZIP, clients=self.clients, takes_fingerprint=False
+            ) as export:
+                async for chunk in export.chunks:
+                    if free_bytes(self.work_directory) - len(chunk) < self.limits.free_bytes:
+                        raise NoSpaceError(
+                            f"There is no room for the dump of n8n's database in {self.work_directory}.",
+                            next_step="Give the agent's state_directory more room.",
+                        )
+                    await asyncio.to_thread(file.write, chunk)
+            file.flush()
+            yield file
+
+    async def stage(self, dump: BinaryIO, key: str, progress: Progress, request: Request) -> Prepared:
+        """Load a dump beside the present database and make it fit; on failure `discard` drops it."""
+        prepared: list[Prepared] = []
+
+        async def rework(login: Login) -> None:
+            prepared.append(await prepare_database(login, request, schema=self.settings.schema))
+
+        await self._beside(await self.plan()).stage(_chunks(dump), key, progress, rework=rework)
+        return prepared[0]
+
+    async def exchange(self, key: str, *, area: StagingArea | None = None) -> DatabaseExchange:
+        """The two databases of an import."""
+        return DatabaseExchange(self._beside(await self.plan()), key, area)
+
+    def _beside(self, plan: Plan) -> Beside:
+        load = LoadSurroundings(self.clients, self.work_directory, self.limits, self.postgresql.load_sessions)
+        return Beside(plan, self.app_id, load)
+
+
+@dataclass(frozen=True)
+class DatabaseExchange:
+    """Implements recipes.stopped_app.Exchange for a database; its swap is one transaction, so never unfinished.
+
+    Attributes:
+        area: where the upload was unpacked, to be dropped with what is not in place; None: somebody else does.
+    """
+
+    beside: Beside
+    key: str
+    area: StagingArea | None = None
+
+    async def is_prepared(self) -> bool:
+        return True
+
+    async def is_unfinished(self) -> bool:
+        return False
+
+    async def bring(self, target: Side) -> None:
+        if await self.recover() is target:
+            return
+        if target is Side.IMPORTED:
+            await self.beside.restore(self.key, _Silent())
+        else:
+            await self.beside.bring_back(self.key)
+
+    async def recover(self) -> Side:
+        return Side.IMPORTED if await self.beside.is_imported(self.key) else Side.PREVIOUS
+
+    async def drop(self) -> None:
+        await self.beside.discard(self.key)
+        if self.area is not None:
+            await asyncio.to_thread(self.area.remove)
+
+
+class _Silent:
+    """Progress that nobody hears."""
+
+    def step(self, step: Any, note: str = "") -> None:
+        pass
+
+    def read(self, size_bytes: int) -> None:
+        pass
+
+    def expect(self, total_bytes: int) -> None:
+        pass
+
+
+async def _rows(connection: Connection, query: str) -> list[list[Any]] | None:
+    """Of one query; None when a table or column of it is not there."""
+    try:
+        cursor = await connection.execute(query.encode())
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
+        return None
+    return [list(row) for row in await cursor.fetchall()]
+
+
+async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes, None]:
+    file.seek(0, os.SEEK_SET)
+    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield chunk

@@ -1,0 +1,309 @@
+"""n8n on a PostgreSQL server, with and without a folder: database and files change together, while it is down."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from agent.engines.swapping import Side, Swap
+from agent.recipes.base import Recovered
+from common.codecs import UnpackedFile
+from common.errors import (
+    AppBusyError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    ServiceError,
+    ToolFailedError,
+)
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.archives import entry, tar_of
+from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, N8n, copy_to_postgres
+from tests.integration.agent.engines.pg.apps import PostgresApp
+from tests.integration.agent.recipes.n8n_apps import N8nApp
+from tools.servers import PostgresServer
+
+
+@dataclass
+class OnPostgres(N8n):
+    """An n8n whose database is in a server; its folder holds only files."""
+
+    database_app: PostgresApp | None = field(default=None, kw_only=True)
+
+    def make(self) -> OnPostgres:
+        super().make()
+        with self._connected() as connection:
+            copy_to_postgres(self, connection)
+        for path in self.folder.glob("database.sqlite*"):
+            path.unlink()
+        return self
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        if self.database.exists():
+            return super().rows(query)
+        with self._connected() as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def has_keys(self) -> bool:
+        return self.rows("SELECT to_regclass('deployment_key')") != [(None,)]
+
+    def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        assert self.database_app is not None
+        app = self.database_app
+        return psycopg.connect(app.server.dsn(app.database, app.role, password=app.password), autocommit=True)
+
+
+@dataclass
+class Pair:
+    """An n8n and its database."""
+
+    app: N8nApp
+    database: PostgresApp
+
+    @property
+    def n8n(self) -> N8n:
+        return self.app.n8n
+
+    def require_no_leftovers(self) -> None:
+        assert self.database.left_over() == []
+        assert not self.app.has_leftovers
+
+
+MakePair = Callable[..., Pair]
+
+
+@pytest.fixture
+async def make_pair(postgres_servers: Callable[[int], PostgresServer], tmp_path: Path) -> AsyncIterator[MakePair]:
+    made: list[PostgresApp] = []
+
+    def make(name: str, *, has_folder: bool = True, has_admin: bool = True, rights: str = "", **facts: object) -> Pair:
+        (tmp_path / name).mkdir()
+        database = PostgresApp(postgres_servers(17), tmp_path / name, has_admin=has_admin, rights=rights)
+        made.append(database)
+        n8n = OnPostgres(tmp_path / name / ".n8n", database_app=database, **facts).make()  # type: ignore[arg-type]
+        key = tmp_path / f"key of {name}"
+        key.write_text(n8n.key)
+        settings: dict[str, object] = {"postgresql": database.settings, "encryption_key_file": str(key)}
+        app = N8nApp(n8n, settings if has_folder else {**settings, "directory": ""})
+        return Pair(app, database)
+
+    yield make
+    for database in made:
+        await database.close()
+
+
+def source_of(make_pair: MakePair, **facts: object) -> Pair:
+    return make_pair("source", **facts)
+
+
+def target_of(make_pair: MakePair, **facts: object) -> Pair:
+    return make_pair("target", key=NEW_KEY, mark="present", workflows=1, credentials=1, **facts)
+
+
+@pytest.mark.parametrize("has_folder", [True, False], ids=["with a folder", "without a folder"])
+@pytest.mark.parametrize(("is_version_2", "is_rotating"), [(False, False), (True, True)], ids=["1.x", "2.x rotating"])
+async def test_database_and_files_arrive_readable_with_the_targets_key_and_go_back(
+    is_version_2: bool, is_rotating: bool, has_folder: bool, make_pair: MakePair
+) -> None:
+    facts = {"is_version_2": is_version_2, "is_rotating": is_rotating, "has_folder": has_folder}
+    source, target = source_of(make_pair, **facts), target_of(make_pair, **facts)
+    before = source.n8n.secrets(OLD_KEY)
+    (target.n8n.folder / "storage" / "own").write_text("of the target")
+    exported = await source.app.export("tar.gz", key="clear")
+
+    record = await target.app.import_(exported.content)
+
+    after = target.n8n.secrets(NEW_KEY)
+    if is_version_2:
+        assert (before.pop("data_encryption aes-256-cbc"), after.pop("data_encryption aes-256-cbc")) == (
+            OLD_KEY,
+            NEW_KEY,
+        )
+    assert after == before
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    assert (target.n8n.folder / "storage" / "own").exists() is not has_folder
+    assert target.app.app.calls == ["stop", "start"]
+    await target.app.recipe.undo(record, NotedProgress())
+    assert target.n8n.workflow_names() == ["present 0"]
+    assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+    assert (target.n8n.folder / "storage" / "own").exists()
+    target.require_no_leftovers()
+    source.require_no_leftovers()
+
+
+async def test_confirming_drops_the_previous_database_and_files(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    record = await target.app.import_((await source.app.export(key="clear")).content)
+
+    await target.app.recipe.discard(record)
+    await target.app.recipe.discard(record)
+
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    target.require_no_leftovers()
+
+
+async def test_an_export_opens_with_tar_gunzip_and_psql(make_pair: MakePair) -> None:
+    source = source_of(make_pair)
+
+    exported = await source.app.export("tar.gz", key="clear")
+
+    content = UnpackedFile(io.BytesIO(exported.content))
+    with tarfile.open(fileobj=io.BytesIO(b"".join(iter(lambda: content.read(1 << 20), b"")))) as archive:
+        names = archive.getnames()
+        dump = archive.extractfile("database.sql.gz")
+        assert dump is not None
+        text = subprocess.run(["gunzip"], input=dump.read(), capture_output=True, check=True).stdout
+    assert names[:2] == [".mathison-data/archive.json", "database.sql.gz"]
+    assert names[-2:] == ["encryption-key.txt", ".mathison-data/digest.json"]
+    assert b"PostgreSQL database dump complete" in text
+    assert exported.header.details["database_type"] == "postgresql"
+    assert exported.counts["workflows"] == 3
+
+
+async def test_a_bare_dump_is_taken_with_the_key_that_is_told(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+
+    for form in ("sql.gz", "custom"):
+        dump = await source.database.export(form)
+        record = await target.app.import_(dump, encryption_key=OLD_KEY, deactivate_workflows="true")
+
+        assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+        assert target.n8n.rows('SELECT active, "activeVersionId" FROM workflow_entity') == [(False, None)] * 3
+        await target.app.recipe.undo(record, NotedProgress())
+    target.require_no_leftovers()
+
+
+async def test_data_without_its_key_is_taken_without_credentials_when_asked(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    exported = await source.app.export()
+
+    await target.app.import_(exported.content, without_credentials="true")
+
+    assert target.n8n.secrets(NEW_KEY)["credential c0"] == "{}"
+    assert target.n8n.rows("SELECT count(*) FROM deployment_key") == [(0,)]
+
+
+async def test_a_role_that_may_only_make_databases_is_enough(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair, has_admin=False, rights="CREATEDB")
+    exported = await source.app.export(key="clear")
+
+    await target.app.import_(exported.content)
+
+    assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+
+
+async def test_a_role_that_may_not_make_databases_is_an_obstacle(make_pair: MakePair) -> None:
+    target = target_of(make_pair, has_admin=False)
+
+    found = await target.app.recipe.describe()
+
+    assert found.can_export.is_possible
+    assert "may not make databases" in found.can_import.obstacle
+
+
+REFUSED: dict[str, tuple[bytes, type[ServiceError], str]] = {
+    "sqlite": (tar_of(entry("database.sqlite", b"SQLite format 3\0")), ArchiveIncompatibleError, "on SQLite"),
+    "no database": (tar_of(entry("storage/x", b"1")), ArchiveWrongKindError, "no database of n8n"),
+    "cut dump": (
+        tar_of(entry("database.sql", b"--\n-- PostgreSQL database dump\n--\n")),
+        ArchiveTruncatedError,
+        "cut off",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_wrong_archive_is_refused_and_changes_nothing(name: str, make_pair: MakePair) -> None:
+    target = target_of(make_pair)
+    content, error, match = REFUSED[name]
+    record = MemoryRecord()
+
+    with pytest.raises(error, match=match):
+        await target.app.stage(content, record, encryption_key=OLD_KEY)
+
+    await target.app.recipe.discard(record)
+    assert target.n8n.workflow_names() == ["present 0"]
+    target.require_no_leftovers()
+
+
+async def test_a_newer_n8n_or_a_wrong_key_is_refused_and_leaves_nothing(make_pair: MakePair) -> None:
+    source = source_of(make_pair, migrations=(*MIGRATIONS, "FromTheFuture1999999999999"))
+    target = target_of(make_pair)
+    exported = await source.app.export(key="clear")
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="FromTheFuture1999999999999"):
+        await target.app.stage(exported.content, record)
+
+    await target.app.recipe.discard(record)
+    target.require_no_leftovers()
+
+
+async def test_an_n8n_that_does_not_start_gets_its_previous_database_and_files_back(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    (target.n8n.folder / "storage" / "own").write_text("of the target")
+    exported = await source.app.export(key="clear")
+    target.app.app.failures["start"] = [ToolFailedError("it crashed")]
+    record = MemoryRecord()
+    await target.app.stage(exported.content, record)
+
+    with pytest.raises(ToolFailedError, match="did not start with the imported data"):
+        await target.app.recipe.restore(record, NotedProgress())
+
+    assert target.n8n.workflow_names() == ["present 0"]
+    assert (target.n8n.folder / "storage" / "own").exists()
+    await target.app.recipe.restore(record, NotedProgress())
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    target.app.app.failures["start"] = [ToolFailedError("it crashed")]
+    with pytest.raises(ToolFailedError, match="did not start with the previous data"):
+        await target.app.recipe.undo(record, NotedProgress())
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    assert not (target.n8n.folder / "storage" / "own").exists()
+
+
+async def test_files_go_back_when_the_database_cannot_be_exchanged(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    (target.n8n.folder / "storage" / "own").write_text("of the target")
+    record = MemoryRecord()
+    await target.app.stage((await source.app.export(key="clear")).content, record)
+
+    async def busy(*_: object, **__: object) -> None:
+        raise AppBusyError("somebody holds it")
+
+    monkeypatch.setattr("agent.engines.pg.beside.exchange", busy)
+    with pytest.raises(AppBusyError):
+        await target.app.recipe.restore(record, NotedProgress())
+
+    assert target.n8n.workflow_names() == ["present 0"]
+    assert (target.n8n.folder / "storage" / "own").exists()
+    assert target.app.app.is_running
+
+
+@pytest.mark.parametrize("is_database_swapped", [False, True])
+async def test_after_a_crash_the_files_follow_the_database(is_database_swapped: bool, make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    (target.n8n.folder / "storage" / "own").write_text("of the target")
+    record = MemoryRecord()
+    await target.app.stage((await source.app.export(key="clear")).content, record)
+    record.save(app_is_stopped=True)
+    Swap(target.n8n.folder, record.key).bring(Side.IMPORTED)
+    if is_database_swapped:
+        home = target.app.recipe._postgres
+        assert home is not None
+        await (await home.exchange(record.key)).bring(Side.IMPORTED)
+
+    side = await target.app.recipe.recover(record)
+
+    assert side is (Recovered.IMPORTED if is_database_swapped else Recovered.PREVIOUS)
+    assert target.n8n.workflow_names() == (["first 0", "first 1", "first 2"] if is_database_swapped else ["present 0"])
+    assert (target.n8n.folder / "storage" / "own").exists() is not is_database_swapped
+    assert await target.app.recipe.recover(record) is side

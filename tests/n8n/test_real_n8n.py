@@ -1,0 +1,91 @@
+"""A real n8n starts on what was imported, under another key, and reads its credentials."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pyrage  # type: ignore[import-untyped]
+import pytest
+
+from tests.fakes.imports import NotedProgress
+from tests.n8n.conftest import MakeN8n, RealN8n
+
+IDENTITY = pyrage.x25519.Identity.generate()
+CREDENTIAL = {
+    "id": "cred1aaaaaaaaaaa",
+    "name": "Mail",
+    "type": "imap",
+    "data": {"user": "u", "password": "s3cr3t-ÄÖ-€"},
+}
+SCHEDULE = {
+    "id": "n1",
+    "name": "Schedule",
+    "type": "n8n-nodes-base.scheduleTrigger",
+    "typeVersion": 1.2,
+    "position": [0, 0],
+    "parameters": {"rule": {"interval": [{"field": "hours"}]}},
+}
+WORKFLOW = {
+    "id": "wf1aaaaaaaaaaaaa",
+    "name": "Every hour",
+    "active": False,
+    "nodes": [SCHEDULE],
+    "connections": {},
+    "settings": {},
+    "versionId": "0e0c2d5e-1111-4222-8333-444455556666",
+}
+
+
+def fill(source: RealN8n) -> None:
+    """A credential and a workflow that runs, in a server that was started on them."""
+    source.server.add("credentials", [CREDENTIAL])
+    source.server.add("workflow", [WORKFLOW])
+    source.server.run("publish:workflow", f"--id={WORKFLOW['id']}")
+    source.server.start()
+
+
+def rows(n8n: RealN8n, query: str) -> list[tuple[object, ...]]:
+    database = sqlite3.connect(n8n.server.folder / "database.sqlite")
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rotation", ["false", "true"], ids=["keys as they are", "keys rotated"])
+async def test_n8n_starts_on_an_import_and_reads_its_credentials(rotation: str, make_n8n: MakeN8n) -> None:
+    environment = {"N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION": rotation}
+    source = make_n8n("source", key="the first key", environment=environment)
+    target = make_n8n("target", key="the second key", environment=environment)
+    fill(source)
+    target.server.start()
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+    source.server.stop()
+
+    record = await target.import_(exported, identity=str(IDENTITY))
+
+    assert target.server.is_running
+    assert target.server.credentials() == {"Mail": CREDENTIAL["data"]}
+    assert rows(target, "SELECT name, active FROM workflow_entity") == [("Every hour", 1)]
+    assert json.loads((target.server.folder / "config").read_text())["encryptionKey"] == "the second key"
+    await target.recipe.undo(record, NotedProgress())
+    assert target.server.is_running
+    assert rows(target, "SELECT count(*) FROM credentials_entity") == [(0,)]
+
+
+@pytest.mark.timeout(900)
+async def test_n8n_starts_without_the_secrets_and_with_workflows_switched_off(make_n8n: MakeN8n) -> None:
+    source = make_n8n("source", key="a key that is lost")
+    fill(source)
+    exported = await source.export()
+    source.server.stop()
+    target = make_n8n("target", key="the second key")
+    target.server.start()
+
+    await target.import_(exported, without_credentials="true", deactivate_workflows="true")
+
+    assert target.server.is_running
+    assert target.server.credentials() == {"Mail": {}}
+    assert rows(target, 'SELECT name, active, "activeVersionId" FROM workflow_entity') == [("Every hour", 0, None)]
