@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from agent.archives.members import Kind, Member, printable
 from common.fingerprints import Fingerprint
 
-WINDOW_BYTES = 1 << 20
-"""A file is hashed in pieces of this size, leaving out those that hold nothing but zeros."""
+WINDOW_BYTES = 256 << 10
+"""A file is hashed in pieces of this size, leaving out those that hold nothing but zeros. It is what `writing` reads at
+a time; other pieces are copied first."""
 _BESIDE_BYTES = 1 << 17
 """From this size on a piece is hashed in a thread, while the archive goes on; hashing releases the interpreter lock."""
 _MOST_GROUPS = 4096
@@ -34,8 +35,13 @@ class _Group:
 class ContentSum:
     """Calls for each entry: `begin`, `add` for a file's content in ascending order, `end`."""
 
-    def __init__(self, scheme: str) -> None:
+    def __init__(self, scheme: str, *, may_thread: bool = True) -> None:
+        """
+        Args:
+            may_thread: False in a jail, where there are no threads.
+        """
         self._scheme = scheme
+        self._may_thread = may_thread
         self._groups: dict[str, _Group] = {}
         self._member: Member | None = None
         self._hash = hashlib.sha256()
@@ -110,7 +116,7 @@ class ContentSum:
     def _take(self, index: int, window: bytes) -> None:
         """What a file holds from `index` windows on."""
         self._wait()
-        if len(window) < _BESIDE_BYTES:
+        if len(window) < _BESIDE_BYTES or not self._may_thread:
             _update(self._hash, index, window)
         else:
             self._hashing = _HASHING.submit(_update, self._hash, index, window)

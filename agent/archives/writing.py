@@ -32,7 +32,8 @@ from agent.archives.members import (
 from agent.archives.sparse import map_text, segments_of
 from agent.archives.walking import Found, Unreadable, storage_failed, walk
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10
+"""Read, hashed and compressed at a time: as fast as a mebibyte, and a compressor's own buffers grow with it."""
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NAMED = 5
@@ -127,7 +128,7 @@ class TreeWriter:
         ]
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """The archive in pieces of up to a mebibyte, without its end; whole blocks in sum.
+        """The archive in pieces of up to PIECE_BYTES, without its end; whole blocks in sum.
 
         Raises:
             SourceUnreadableError: something may not or cannot be read.

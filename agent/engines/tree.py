@@ -61,18 +61,24 @@ def sealed(
 
 
 def compressed(blocks: Generator[bytes, None, None], compressor: Compressor) -> Generator[bytes, None, None]:
-    """The blocks compressed, in pieces of about a mebibyte."""
-    held: list[bytes] = []
-    size = 0
+    """The blocks compressed, in pieces of any size."""
     with contextlib.closing(blocks):
         for block in blocks:
-            if piece := compressor.compress(block):
-                held.append(piece)
-                size += len(piece)
+            yield compressor.compress(block)
+    yield compressor.flush()
+
+
+def gathered(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """The same bytes in pieces of about a mebibyte; none is empty."""
+    held: list[bytes] = []
+    size = 0
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            held.append(piece)
+            size += len(piece)
             if size >= CHUNK_BYTES - (CHUNK_BYTES >> 4):
                 yield b"".join(held)
                 held, size = [], 0
-    held.append(compressor.flush())
     if last := b"".join(held):
         yield last
 
@@ -80,12 +86,13 @@ def compressed(blocks: Generator[bytes, None, None], compressor: Compressor) -> 
 async def from_thread(
     blocks: Generator[bytes, None, None], *, name: str, interrupt: Callable[[], None] = lambda: None
 ) -> AsyncGenerator[bytes, None]:
-    """Run a generator in a thread of its own, one piece ahead of whoever takes them.
+    """Run a generator in a thread of its own, one mebibyte ahead of whoever takes its pieces, gathered to that size.
 
     Args:
         interrupt: called when nobody wants more: it frees the thread from what it may be waiting for.
     """
     loop = asyncio.get_running_loop()
+    blocks = gathered(blocks)
     executor = ThreadPoolExecutor(1, thread_name_prefix=name)
     upcoming = loop.run_in_executor(executor, next, blocks, b"")
     try:

@@ -31,6 +31,7 @@ from common.errors import (
     ToolFailedError,
     UploadIncompleteError,
 )
+from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, TarSealWriter
 from tests.fakes.imports import chunked
@@ -431,12 +432,12 @@ async def test_a_generator_in_a_thread_is_ended_with_its_reader() -> None:
     def endless() -> Generator[bytes, None, None]:
         try:
             while True:
-                yield b"x" * 100
+                yield b"x" * CHUNK_BYTES
         finally:
             ended.append(True)
 
     chunks = from_thread(endless(), name="test")
-    assert await anext(chunks) == b"x" * 100
+    assert await anext(chunks) == b"x" * CHUNK_BYTES
 
     await chunks.aclose()
 
@@ -453,3 +454,13 @@ async def test_sealed_and_compressed_blocks_come_out_whole() -> None:
     unpacked_again = UnpackedFile(io.BytesIO(b"".join(chunks)))
     assert b"".join(content) in b"".join(iter(lambda: unpacked_again.read(1 << 20), b""))
     assert max(map(len, chunks)) <= 2 << 20
+
+
+async def test_small_pieces_are_gathered_for_the_way_out() -> None:
+    pieces = [os.urandom(100_000) for _ in range(50)]
+
+    chunks = [chunk async for chunk in from_thread((piece for piece in pieces), name="test")]
+
+    assert b"".join(chunks) == b"".join(pieces)
+    assert min(map(len, chunks[:-1])) > CHUNK_BYTES * 9 // 10
+    assert max(map(len, chunks)) < CHUNK_BYTES + 100_000
