@@ -74,7 +74,7 @@ async def dumping(
         progress.step(Step.PREPARING, "looking through the drive")
         await _in_thread(snapshot, snapshot.first_pass)
         progress.step(Step.PREPARING, "holding the server still for a moment")
-        async with frozen(client.account, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
+        async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             taken_at = dt.datetime.now(dt.UTC)
             await _in_thread(snapshot, snapshot.second_pass)
         if secrets_go == "sealed":

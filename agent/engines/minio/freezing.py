@@ -17,7 +17,6 @@ import structlog
 
 from agent.engines.minio.client import Client
 from agent.engines.minio.settings import MinioSettings
-from agent.engines.minio.signing import Account
 from agent.engines.minio.watchdog import Orders
 from agent.processes import Child, Command, start
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
@@ -34,8 +33,9 @@ class Freeze:
         seconds: how long it was, once it is over.
     """
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child, client: Client) -> None:
         self._child = child
+        self._client = client
         self._began_at = time.monotonic()
         self._is_over = False
         self.seconds = 0.0
@@ -54,13 +54,15 @@ class Freeze:
         said = await _line(self._child)
         self.seconds = time.monotonic() - self._began_at
         if said != "released":
+            # A watchdog that was killed has left the server frozen.
+            await thaw_if_there(self._client)
             raise AppBusyError(
                 "The server was not held still as long as it had to be.", next_step="Try again when it is less busy."
             )
 
 
 @asynccontextmanager
-async def frozen(account: Account, settings: MinioSettings, *, most_seconds: float) -> AsyncIterator[Freeze]:
+async def frozen(client: Client, settings: MinioSettings, *, most_seconds: float) -> AsyncIterator[Freeze]:
     """The server frozen for the time of the block, or until `end`.
 
     Args:
@@ -69,6 +71,7 @@ async def frozen(account: Account, settings: MinioSettings, *, most_seconds: flo
         AppUnavailableError: it could not be frozen; it is not.
         AppBusyError: at the end of the block, as `Freeze.end`.
     """
+    account = client.account
     orders: Orders = {
         "url": account.url,
         "user": account.user,
@@ -86,7 +89,7 @@ async def frozen(account: Account, settings: MinioSettings, *, most_seconds: flo
         if said != "frozen":
             await child.wait()
             raise AppUnavailableError(f"MinIO could not be frozen: {child.stderr_tail or 'the watchdog ended'}.")
-        freeze = Freeze(child)
+        freeze = Freeze(child, client)
         try:
             yield freeze
         finally:

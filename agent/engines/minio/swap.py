@@ -33,7 +33,7 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
         ToolFailedError, HalfWayError: as `Exchange.bring`.
     """
     try:
-        async with frozen(client.account, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
+        async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             await asyncio.to_thread(exchange.bring, target)
     except AppBusyError:
         # What was exchanged stays so; the restart follows at once.
@@ -85,7 +85,7 @@ async def finish(client: Client, settings: MinioSettings, exchange: Exchange) ->
     """What a killed agent began, finished; the server may be down. The restart is still owed."""
     if exchange.is_unfinished():
         try:
-            async with frozen(client.account, settings, most_seconds=MOST_FROZEN_SECONDS):
+            async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS):
                 await asyncio.to_thread(exchange.recover)
         except (AppUnavailableError, AppBusyError):
             await asyncio.to_thread(exchange.recover)

@@ -46,6 +46,10 @@ def main() -> None:
         _service(orders, "freeze")
         _say("frozen")
         is_asked = bool(select.select([0], [], [], max(ends_at - time.monotonic(), 0))[0])
+    except PermissionError as refusal:
+        # It was not frozen; any other failure may have come after that.
+        print(f"the server said no: {refusal}", file=sys.stderr)
+        sys.exit(1)
     except (OSError, http.client.HTTPException) as failure:
         print(f"the freeze failed: {failure}", file=sys.stderr)
         is_asked, status = True, 1
