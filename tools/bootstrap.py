@@ -82,8 +82,14 @@ def install(uv: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """uv does not read pip's settings; a machine that names its package index for pip alone means uv too."""
+    """uv does not read pip's settings; a machine that names its package index for pip alone means uv too.
+
+    Nor does it look where pip does for authorities: into the system's store, where companies put theirs. The option is
+    UV_SYSTEM_CERTS (uv 0.13), UV_NATIVE_TLS before; SSL_CERT_FILE goes before both.
+    """
     environment = dict(os.environ)
+    for name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):
+        environment.setdefault(name, "true")
     for pip_name, uv_name in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_CERT", "SSL_CERT_FILE")):
         if pip_name in environment:
             environment.setdefault(uv_name, environment[pip_name])
