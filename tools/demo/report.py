@@ -30,9 +30,10 @@ def print_addresses(console: Console, deployment: Deployment, *, demo_file: Path
     commands = (
         f".venv/bin/mathison --url {deployment.rest} --token-file {token_file} apps",
         f"curl -fOJ -X POST -H @{deployment.header_path} {deployment.rest}/api/deployments/{database}/export-data",
-        f"$(.venv/bin/python -m tools.servers path grpcurl) -cacert {client.authorities} -cert {client.certificate} "
-        f"-key {client.key} "
-        f'-authority controller.mathison.internal -H "$(cat {deployment.header_path})" '
+        # grpcurl reads the token from its environment: argv is there for others to list.
+        f"MATHISON_TOKEN=$(cat {token_file}) $(.venv/bin/python -m tools.servers path grpcurl) "
+        f"-cacert {client.authorities} -cert {client.certificate} -key {client.key} "
+        "-authority controller.mathison.internal -expand-headers -H 'authorization: Bearer ${MATHISON_TOKEN}' "
         f"{deployment.grpc_address} mathison.data.v1.DataController/ListApps",
     )
     console.print(
