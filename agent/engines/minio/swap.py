@@ -6,6 +6,7 @@ In this order, whatever fails: unfreeze before the restart, or the server answer
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -22,6 +23,9 @@ from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatible
 MOST_FROZEN_SECONDS = 30.0
 _LISTED_BUCKETS = 200
 _CHECK_SECONDS = 30.0
+_LOADED_SECONDS = 15.0
+"""Many thousand users take some seconds; a server that cannot load them serves nobody for so long."""
+_POLL_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
 
 
@@ -51,8 +55,8 @@ async def settle(client: Client, samples: Sequence[Sample], buckets: Sequence[st
     """
     await restart(client)
     try:
-        # Users and policies are loaded: with another KMS key this call hangs.
-        await client.admin("GET", "list-canned-policies", seconds=_CHECK_SECONDS)
+        # Users and policies are loaded: with another KMS key they never are.
+        await _patiently(client)
         for name in buckets[:_LISTED_BUCKETS]:
             await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
         for sample in samples:
@@ -91,6 +95,20 @@ async def finish(client: Client, settings: MinioSettings, exchange: Exchange) ->
             await asyncio.to_thread(exchange.recover)
     await thaw_if_there(client)
     return exchange.side()
+
+
+async def _patiently(client: Client) -> None:
+    """Until users and policies are loaded, which comes some moments after the first answer to S3."""
+    ends_at = time.monotonic() + _LOADED_SECONDS
+    while True:
+        try:
+            await client.admin("GET", "list-canned-policies", seconds=_LOADED_SECONDS)
+        except AppUnavailableError:
+            if time.monotonic() > ends_at:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:

@@ -236,7 +236,7 @@ async def test_a_drive_of_another_server_is_refused(target: Target, start_minio:
     with pytest.raises(AppUnavailableError, match="not the server's"):
         await app.stage(target.archive)
 
-    assert "not the server's" in (await app.recipe.describe()).can_import.obstacle
+    assert "not the server's" in (await app.recipe.describe()).warnings[0]
 
 
 async def test_a_server_with_several_drives_is_refused(target: Target, start_minio: StartMinio, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_a_server_with_several_drives_is_refused(target: Target, start_min
     with pytest.raises(AppUnavailableError, match="4 drives"):
         await app.stage(target.archive)
 
-    assert "4 drives" in (await app.recipe.describe()).can_export.obstacle
+    assert "4 drives" in (await app.recipe.describe()).warnings[0]
 
 
 @pytest.mark.parametrize(("options", "words"), [({"secret": "x"}, "secret=x"), ({"secrets": "x"}, "secrets=x")])
