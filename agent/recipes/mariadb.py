@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
 from agent.engines.mariadb import names
-from agent.engines.mariadb.catalog import look, table_names
+from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.describing import compare, describe, obstacle_in, warnings_of
 from agent.engines.mariadb.dumping import ContentHasher, dump, fingerprint_of
-from agent.engines.mariadb.exchange import Exchange, Side
+from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
+from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
     Description,
@@ -120,7 +121,6 @@ class MariadbRecipe(Recipe):
         progress.step(Step.RESTORING)
         admin = self._admin()
         self._require_exchangeable(obstacle_in(await look(admin, self._settings.database)))
-        record.save(previous=await table_names(admin, self._settings.database))
         await self._exchange(record).bring(Side.IMPORTED)
 
     async def undo(self, record: Record, progress: Progress) -> None:
@@ -131,17 +131,10 @@ class MariadbRecipe(Recipe):
 
     async def discard(self, record: Record) -> None:
         if record.facts.get("is_staged"):
-            await drop_loader(self._admin(), record.key)
             await self._exchange(record).drop()
 
     async def recover(self, record: Record) -> Recovered:
-        exchange = self._exchange(record)
-        side = await exchange.side()
-        if side is None:
-            # A server that knows no RENAME of all or nothing was killed in the middle of one.
-            await exchange.bring(Side.PREVIOUS)
-            side = Side.PREVIOUS
-        return Recovered.IMPORTED if side is Side.IMPORTED else Recovered.PREVIOUS
+        return Recovered[(await self._exchange(record).recover()).name]
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         progress.step(Step.TRANSFERRING)
@@ -150,7 +143,9 @@ class MariadbRecipe(Recipe):
     def _exchange(self, record: Record) -> Exchange:
         previous = record.facts.get("previous")
         tables = previous if isinstance(previous, list) else None
-        return Exchange(self._admin(), self._settings.database, record.key, tables)
+        return Exchange(
+            self._admin(), self._settings.database, record.key, tables, lambda found: record.save(previous=found)
+        )
 
     def _admin(self) -> Login:
         admin = self._settings.admin_login()

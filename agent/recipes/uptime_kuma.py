@@ -1,4 +1,4 @@
-"""Uptime Kuma: its SQLite database as of one moment, uploaded files and keys for Docker hosts.
+"""Uptime Kuma: its database as of one moment, in SQLite or MariaDB, with uploaded files and keys for Docker hosts.
 
 Export reads beside the running app. Import needs the app down: a running one writes heartbeats and statistics that it
 remembers of its old monitors over rows of the imported ones, without a word (measured with 1.23 and 2.5).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -18,9 +18,14 @@ import msgspec
 from agent.archives.surveying import survey
 from agent.engines import tree
 from agent.engines.filesystem import mounts_below
-from agent.engines.kuma import layout, sqlite_data
-from agent.engines.kuma.configuration import Storage, storage_of
+from agent.engines.kuma import layout
+from agent.engines.kuma.configuration import Storage, configuration_of
+from agent.engines.kuma.data import Archived, Data, Place
+from agent.engines.kuma.mariadb_data import Database, MariadbData, database_of
+from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, compared
+from agent.engines.mariadb.exchange import Exchange as TableExchange
+from agent.engines.mariadb.settings import read_secret
 from agent.recipes.base import (
     Capability,
     Description,
@@ -35,8 +40,9 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    wants_fingerprint,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange
+from agent.recipes.stopped_app import NO_APP_CONTROL, Exchange, StoppedExchange, Together, volume_exchange
 from common.codecs import gzip_compressor, zstd_compressor
 from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
@@ -51,7 +57,7 @@ _SURVEY_SECONDS = 2.0
 
 
 class UptimeKumaRecipe(Recipe):
-    """Uptime Kuma 1 and 2 on SQLite."""
+    """Uptime Kuma 1 and 2 on SQLite, and 2 on a MariaDB server."""
 
     name = "uptime-kuma"
     data_export_description = (
@@ -60,30 +66,29 @@ class UptimeKumaRecipe(Recipe):
         "them: readable. Not: db-config.json and older copies of the database."
     )
     export_formats = (TAR_ZST, TAR_GZ, TAR)
-    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz", "zip", "sqlite")
+    import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz", "zip", "sqlite", "sql")
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._app = surroundings.app_control
-        self._exchange = StoppedExchange(self._app)
-        self._directory = _checked_directory(surroundings.settings)
+        self._exchange = StoppedExchange(self._app, self._exchange_of)
+        self._settings = _checked_settings(surroundings.settings)
+        self._directory = Path(self._settings.directory)
 
     async def describe(self) -> Description:
+        engine = ""
         try:
-            self._require_sqlite()
-            facts = await sqlite_data.look(self._directory)
+            data = self._data()
+            engine = data.engine
+            facts = await data.look()
         except ServiceError as error:
-            return Description(
-                "sqlite",
-                can_export=Capability(error.text),
-                can_import=Capability(error.text),
-                import_needs_app_stop=True,
-            )
+            obstacle = Capability(error.text)
+            return Description(engine, can_export=obstacle, can_import=obstacle, import_needs_app_stop=True)
         return Description(
-            engine="sqlite",
+            engine=engine,
             engine_version=facts.version if facts else "",
-            can_export=Capability("" if facts else f"There is no {layout.DATABASE} in {self._directory}."),
-            can_import=Capability(self._obstacle() or _busy_text(facts)),
+            can_export=Capability("" if facts else f"There is no data of Uptime Kuma in {self._directory}."),
+            can_import=Capability(await self._obstacle(data) or _busy_text(facts)),
             estimated_bytes=(await self._counted()).get("bytes", 0),
             import_needs_app_stop=True,
             warnings=(_busy_text(facts),) if facts and facts.is_migrating else (),
@@ -92,63 +97,52 @@ class UptimeKumaRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _refuse_options(options.options)
-        self._require_sqlite()
+        _refuse_options(options.options, known={"fingerprint"})
+        data = self._data()
         progress.step(Step.PREPARING, "copying the database")
-        ours = self._surroundings
-        async with sqlite_data.archived(
-            self._directory, work_directory=ours.work_directory, limits=ours.limits
-        ) as archived:
+        async with data.archived(takes_fingerprint=wants_fingerprint(options.options)) as archived:
             counted = await self._counted()
             progress.expect(counted.get("bytes", 0))
-            header = self._header(options, archived.facts, counted)
-            blocks = tree.sealed(archived.writer.blocks(), header)
+            header = self._header(options, data.engine, archived.facts, counted)
+            blocks = tree.sealed(archived.blocks, header, lambda: archived.fingerprint)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
-            chunks = tree.from_thread(blocks, name="archive uptime-kuma", interrupt=archived.snapshots.interrupt)
+            chunks = tree.from_thread(blocks, name="archive uptime-kuma", interrupt=archived.interrupt)
+            counts = archived.writer.counts
+            counts.update(archived.facts.counts)
             warnings: list[str] = []
             async with aclosing(chunks):
-                told = _told(chunks, archived, progress, warnings)
-                yield Export(header, told, archived.writer.counts, warnings, archived.fingerprint)
+                yield Export(
+                    header, _told(chunks, archived, progress, warnings), counts, warnings, archived.fingerprint
+                )
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         _refuse_options(upload.options)
-        self._require_sqlite()
-        if obstacle := self._obstacle():
+        data = self._data()
+        if obstacle := await self._obstacle(data):
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
-        now = await self._look_settled()
-        limits = self._surroundings.limits
-        tree.require_room(self._directory, upload.header.counts.get("bytes", 0), limits)
+        now = await self._look_settled(data)
+        tree.require_room(self._directory, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(self._directory, record.key)
-        record.save(directory=str(self._directory))
+        record.save(directory=str(self._directory), engine=data.engine)
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
-        unpacked = await sqlite_data.unpack(
-            area,
-            upload.chunks,
-            recipe=self.name,
-            directory=self._directory,
-            work_directory=self._surroundings.work_directory,
-            limits=limits,
-        )
-        record.save(names=list(unpacked.names))
+        staged = await data.stage(area, upload.chunks, record.key)
+        record.save(names=list(staged.names))
         progress.step(Step.VERIFYING, "checking the database")
-        after, warnings = await sqlite_data.verify(area.new, now)
-        files = (await self._counted()).get("files", 0)
+        after, warnings = await data.verify(area, record.key, now)
+        files = max((await self._counted()).get("files", 0) - (data.engine == "sqlite"), 0)
         return Preview(
             changes=compared(now, after),
-            counts_now={**(now.counts if now else {}), "files": max(files - 1, 0)},
-            counts_after={
-                **after.counts,
-                "files": unpacked.files if layout.FOLDERS[0] in unpacked.names else files - 1,
-            },
-            warnings=(*unpacked.warnings, *warnings),
-            header=unpacked.header or ArchiveHeader(engine="sqlite", engine_version=after.version),
+            counts_now={**(now.counts if now else {}), "files": files},
+            counts_after={**after.counts, "files": files if staged.files is None else staged.files},
+            warnings=(*staged.warnings, *warnings),
+            header=staged.header or ArchiveHeader(engine=data.engine, engine_version=after.version),
         )
 
     async def restore(self, record: Record, progress: Progress) -> None:
         # Stopped in the middle of a migration, the previous data would be of no use to an undo.
-        await self._look_settled()
+        await self._look_settled(self._data())
         await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
@@ -161,12 +155,43 @@ class UptimeKumaRecipe(Recipe):
         return await self._exchange.recover(record)
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
-        self._require_sqlite()
-        return await sqlite_data.fingerprint(self._directory)
+        return await self._data().fingerprint()
 
-    async def _look_settled(self) -> KumaFacts | None:
+    def _data(self) -> Data:
+        """Where the app has its data now."""
+        surroundings = self._surroundings
+        place = Place(self._directory, surroundings.work_directory, surroundings.limits, self.name)
+        if configuration_of(self._directory).type is Storage.SQLITE:
+            return SqliteData(place)
+        return MariadbData(place, self._database())
+
+    def _database(self) -> Database:
+        ours = self._settings
+        return database_of(
+            configuration_of(self._directory),
+            Path(ours.client_directory),
+            ours.admin_user,
+            read_secret(ours.admin_password_file),
+        )
+
+    async def _exchange_of(self, record: Record) -> Exchange | None:
+        """What an import staged: entries of the directory, and with MariaDB the tables beside the app's."""
+        files = await volume_exchange(record)
+        if files is None or record.facts.get("engine") != MariadbData.engine:
+            return files
+        database, previous = self._database(), record.facts.get("previous")
+        tables = TableExchange(
+            database.require_admin(),
+            database.name,
+            record.key,
+            previous if isinstance(previous, list) else None,
+            lambda found: record.save(previous=found),
+        )
+        return Together(tables, files)
+
+    async def _look_settled(self, data: Data) -> KumaFacts | None:
         """What is there now; AppBusyError while the app migrates it."""
-        facts = await sqlite_data.look(self._directory)
+        facts = await data.look()
         if facts and facts.is_migrating:
             raise AppBusyError(
                 _busy_text(facts), next_step="Wait until the app's log says that the migration is done, then try again."
@@ -180,16 +205,7 @@ class UptimeKumaRecipe(Recipe):
         )
         return {"files": counted.files, "bytes": counted.bytes} if counted.is_complete else {}
 
-    def _require_sqlite(self) -> None:
-        storage = storage_of(self._directory)
-        if storage is not Storage.SQLITE:
-            raise AppUnavailableError(
-                f"This Uptime Kuma keeps its data in MariaDB ({layout.CONFIGURATION}: {storage.value}), which this "
-                "recipe does not move.",
-                next_step="Use the recipe `mariadb` for the database and `volume` for the directory.",
-            )
-
-    def _obstacle(self) -> str:
+    async def _obstacle(self, data: Data) -> str:
         """What stands against any import; empty when nothing does."""
         if not self._app.is_possible:
             return NO_APP_CONTROL
@@ -197,14 +213,19 @@ class UptimeKumaRecipe(Recipe):
             return f"{mounts[0]} is a mount of its own, so it cannot be exchanged with the rest of the data."
         if not os.access(self._directory, os.W_OK | os.X_OK):
             return f"The agent (uid {os.geteuid()}) may not write to the directory {self._directory}."
-        return ""
+        try:
+            return await data.obstacle()
+        except ServiceError as error:
+            return error.text
 
-    def _header(self, options: ExportOptions, facts: KumaFacts, counted: Mapping[str, int]) -> ArchiveHeader:
+    def _header(
+        self, options: ExportOptions, engine: str, facts: KumaFacts, counted: Mapping[str, int]
+    ) -> ArchiveHeader:
         return ArchiveHeader(
             recipe=self.name,
             format=options.format.name,
             format_version=FORMAT_VERSION,
-            engine="sqlite",
+            engine=engine,
             engine_version=facts.version,
             made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
@@ -217,7 +238,7 @@ class UptimeKumaRecipe(Recipe):
 
 
 async def _told(
-    chunks: AsyncGenerator[bytes, None], archived: sqlite_data.Archived, progress: Progress, warnings: list[str]
+    chunks: AsyncGenerator[bytes, None], archived: Archived, progress: Progress, warnings: list[str]
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; says how much was read, and at the end what there is to be warned of."""
     told = 0
@@ -227,9 +248,7 @@ async def _told(
             progress.read(read - told)
             told = read
             yield chunk
-    if archived.writer.counts["databases"] < 1:
-        raise AppBusyError("The app's database was exchanged while it was archived.", next_step="Export again.")
-    warnings += archived.writer.warnings() + archived.snapshots.warnings
+    warnings += [*archived.writer.warnings(), *archived.warnings]
 
 
 def _busy_text(facts: KumaFacts | None) -> str:
@@ -244,20 +263,26 @@ def _is_moved(path: str, directory: Path) -> bool:
     return Path(path).relative_to(directory.resolve()).parts[0] in layout.MOVED
 
 
-def _checked_directory(settings: Mapping[str, object]) -> Path:
+class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    directory: str
+    """The app's data directory, absolute. Where its database is stands in its `db-config.json`."""
+    admin_user: str = ""
+    """For an app on MariaDB: an account that may make schemas and accounts there; empty: exports only."""
+    admin_password_file: str = ""
+    client_directory: str = "/usr/bin"
+    """Where `mariadb` and `mariadb-dump` are."""
+
+
+def _checked_settings(settings: Mapping[str, object]) -> _Settings:
     try:
         found = msgspec.convert(settings, _Settings)
     except msgspec.ValidationError as failure:
         raise InvalidRequestError(f"The settings of recipe uptime-kuma are wrong: {failure}.") from failure
     if not found.directory.startswith("/") or Path(found.directory) == Path("/"):
         raise InvalidRequestError("The setting `directory` has to be the absolute path of the app's data directory.")
-    return Path(found.directory)
+    return found
 
 
-class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    directory: str
-
-
-def _refuse_options(options: Mapping[str, str]) -> None:
-    if options:
-        raise InvalidRequestError(f"The recipe uptime-kuma has no option {next(iter(options))!r}.")
+def _refuse_options(options: Mapping[str, str], known: Set[str] = frozenset()) -> None:
+    if unknown := sorted(options.keys() - known):
+        raise InvalidRequestError(f"The recipe uptime-kuma has no option {unknown[0]!r} here.")

@@ -19,19 +19,40 @@ class Storage(enum.Enum):
     EMBEDDED_MARIADB = "embedded-mariadb"
 
 
-class _Configuration(msgspec.Struct):
+class Configuration(msgspec.Struct, frozen=True, rename="camel"):
+    """`db-config.json`. It holds a password: read it each time, and keep it out of logs and archives."""
+
     type: Storage = Storage.SQLITE
+    hostname: str = "localhost"
+    port: int | str = 3306
+    db_name: str = "kuma"
+    username: str = ""
+    password: str = ""
+    socket_path: str = ""
+    ssl: bool = False
 
 
-def storage_of(directory: Path) -> Storage:
+def configuration_of(directory: Path) -> Configuration:
     """SQLite where there is no such file: version 1, or an app that was not set up yet.
 
     Raises:
         AppUnavailableError: the file cannot be read, or names something that is not known.
     """
     try:
-        return msgspec.json.decode((directory / CONFIGURATION).read_bytes(), type=_Configuration).type
+        found = msgspec.json.decode((directory / CONFIGURATION).read_bytes(), type=Configuration)
     except FileNotFoundError:
-        return Storage.SQLITE
-    except (OSError, msgspec.DecodeError) as failure:
-        raise AppUnavailableError(f"The app's {CONFIGURATION} cannot be read: {failure}.") from failure
+        return Configuration()
+    except OSError as failure:
+        raise AppUnavailableError(f"The app's {CONFIGURATION} cannot be read: {failure.strerror}.") from failure
+    except msgspec.DecodeError as failure:
+        # Not its text: the content may hold a password.
+        raise AppUnavailableError(f"The app's {CONFIGURATION} is not as Uptime Kuma writes it.") from failure
+    if found.type is Storage.EMBEDDED_MARIADB:
+        raise AppUnavailableError(
+            "This Uptime Kuma keeps its data in a MariaDB of its own (embedded-mariadb), which runs only with the app, "
+            "so nothing in it can be exchanged while the app is down.",
+            next_step="Use the recipe `mariadb` for its database and `volume` for the directory.",
+        )
+    if found.ssl:
+        raise AppUnavailableError("This Uptime Kuma reaches its MariaDB over TLS, which this recipe cannot do.")
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 from agent.archives.members import SQLITE_SIDECARS, printable
@@ -22,17 +21,21 @@ _MOST_LEVELS = 4
 """Folders around the data in an archive of others: `app/data/kuma.db`, for example."""
 
 
-def is_left_out(path: str, name: str, *, wanted: Iterable[str] = (DATABASE, *FOLDERS)) -> bool:
+def is_left_out(path: str, name: str) -> bool:
     """Whether an entry is no part of an export; SQLite's own files are in the copy of the database."""
-    return path.partition("/")[0] not in wanted
+    return path.partition("/")[0] not in (DATABASE, *FOLDERS)
 
 
-def settle(new: int, *, needs_database: bool = True) -> None:
+def is_no_folder(path: str, name: str) -> bool:
+    """Whether an entry is outside of the app's folders."""
+    return path.partition("/")[0] not in FOLDERS
+
+
+def settle(new: int) -> None:
     """Bring what was unpacked to the top of its directory, if folders are around it.
 
     Args:
         new: descriptor of the directory.
-        needs_database: whether it is the database that says where the data is; otherwise any of the folders does.
     Raises:
         ArchiveWrongKindError: the data is not in there.
         ArchiveRefusedError: there is a link in the place of it.
@@ -41,9 +44,9 @@ def settle(new: int, *, needs_database: bool = True) -> None:
     try:
         for _ in range(_MOST_LEVELS):
             names = os.listdir(level)
-            if DATABASE in names or (not needs_database and set(FOLDERS) & set(names)):
+            if DATABASE in names:
                 _bring_up(level, new)
-                _require_plain(new)
+                require_plain(new)
                 return
             if len(names) != 1 or not stat.S_ISDIR(os.stat(names[0], dir_fd=level, follow_symlinks=False).st_mode):
                 break
@@ -52,11 +55,10 @@ def settle(new: int, *, needs_database: bool = True) -> None:
             level = below
     finally:
         os.close(level)
-    if needs_database:
-        raise ArchiveWrongKindError(
-            f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
-            next_step="Archive the app's whole data directory, or send its kuma.db alone.",
-        )
+    raise ArchiveWrongKindError(
+        f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
+        next_step="Archive the app's whole data directory, or send its kuma.db alone.",
+    )
 
 
 def remove_sidecars(new: Path) -> None:
@@ -76,8 +78,8 @@ def _bring_up(level: int, new: int) -> None:
                 raise ArchiveWrongKindError(f"The archive holds {name} twice, in a folder of that name.") from failure
 
 
-def _require_plain(new: int) -> None:
-    """The app follows a link wherever it leads, and so would SQLite."""
+def require_plain(new: int) -> None:
+    """ArchiveRefusedError for links in the place of data: the app would follow them anywhere, and so would SQLite."""
     for name in os.listdir(new):
         mode = os.stat(name, dir_fd=new, follow_symlinks=False).st_mode
         is_fine = stat.S_ISREG(mode) if name in DATABASE_FILES else stat.S_ISDIR(mode)

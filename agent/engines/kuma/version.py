@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.archives.members import printable
-from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError
+from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
 
 REQUIRED_TABLES = ("heartbeat", "monitor", "notification", "setting", "user")
 COUNTED = {
@@ -55,6 +55,10 @@ Rows = Mapping[str, Sequence[Sequence[object]] | None]
 """What queries gave, by name; None where a table is not there."""
 
 
+ASKED = {"migrations": "knex_migrations", "lock": "knex_migrations_lock", "settings": "setting", **COUNTED}
+"""The table that each of `queries` reads."""
+
+
 def queries(quote: str = '"') -> dict[str, str]:
     """What `facts_of` has to know of a database; `quote` is what the engine puts around names."""
 
@@ -85,6 +89,15 @@ class KumaFacts:
     last_step: str = ""
     is_migrating: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    def require_settled(self) -> None:
+        """SourceUnreadableError for what no version of the app would start on."""
+        if self.is_migrating:
+            raise SourceUnreadableError(
+                "Uptime Kuma is migrating its database, or was interrupted at it: an export of it could not be used.",
+                next_step="Wait until its log says that the migration is done. If it was interrupted, the app's "
+                "extra/reset-migrate-aggregate-table-state.js repairs it.",
+            )
 
     @property
     def version(self) -> str:
@@ -191,5 +204,5 @@ def _patches(setting: str) -> list[str]:
 
 
 def _count(rows: Sequence[Sequence[object]] | None) -> int:
-    found = rows[0][0] if rows else 0
-    return found if isinstance(found, int) else 0
+    found = str(rows[0][0]) if rows else ""
+    return int(found) if found.isdecimal() else 0

@@ -8,43 +8,66 @@ look then says what is left to be done.
 from __future__ import annotations
 
 import asyncio
-import enum
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.catalog import table_names
 from agent.engines.mariadb.client import query, quoted
+from agent.engines.mariadb.loading import drop_loader
 from agent.engines.mariadb.settings import Login
-from common.errors import AppBusyError, InternalError
+from agent.engines.swapping import Side
+from common.errors import AppBusyError, InternalError, ToolFailedError
 
 LOCK_SECONDS = 10
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
-
-
-class Side(enum.Enum):
-    """Whose tables are in place."""
-
-    PREVIOUS = "previous"
-    IMPORTED = "imported"
+_PENDING_SECONDS = 30.0
+_LOOK_SECONDS = 0.1
 
 
 class Exchange:
-    """The exchange of one import.
+    """The exchange of one import. Implements recipes.stopped_app.Exchange, for apps that have to be down for it."""
 
-    Args:
-        previous: the app's tables from before it; None as long as no exchange was begun.
-    """
-
-    def __init__(self, admin: Login, database: str, key: str, previous: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        admin: Login,
+        database: str,
+        key: str,
+        previous: Sequence[str] | None,
+        write_down: Callable[[list[str]], None],
+    ) -> None:
+        """
+        Args:
+            previous: the app's tables from before it, as `write_down` was told them; None: no exchange was begun.
+            write_down: called before the first exchange; returns when that is durable.
+        """
         self._admin = admin
         self._database = database
+        self._key = key
         self._new = names.new_schema(key)
         self._old = names.old_schema(key)
         self._previous = frozenset(previous or ())
         self._is_begun = previous is not None
+        self._write_down = write_down
 
-    async def side(self) -> Side | None:
+    async def is_prepared(self) -> bool:
+        """Whether there is anything to exchange; False when it was never staged, or dropped."""
+        return await table_names(self._admin, self._new) is not None
+
+    async def is_unfinished(self) -> bool:
+        """Whether a server that knows no RENAME of all or nothing was killed in the middle of one."""
+        return await self._side() is None
+
+    async def recover(self) -> Side:
+        """Finish what was interrupted and say whose tables are in place. Repeating it changes nothing."""
+        await self._end_pending()
+        if (side := await self._side()) is None:
+            await self.bring(Side.PREVIOUS)
+            side = Side.PREVIOUS
+        return side
+
+    async def _side(self) -> Side | None:
         """Whose tables are in place; None: some of both."""
         if not self._is_begun:
             return Side.PREVIOUS
@@ -64,8 +87,13 @@ class Exchange:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was, as long as it lives.
         """
-        await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
         present = await table_names(self._admin, self._database)
+        if present is not None and await self._side() is Side.PREVIOUS:
+            if target is Side.PREVIOUS:
+                return
+            self._write_down(present)
+            self._previous, self._is_begun = frozenset(present), True
+        await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
         kept = await table_names(self._admin, self._old)
         waiting = await table_names(self._admin, self._new)
         if present is None or kept is None or waiting is None:
@@ -90,12 +118,44 @@ class Exchange:
                 return
 
     async def drop(self) -> None:
-        """Forget the tables that are not in place."""
+        """Forget the tables that are not in place, and the account that loaded."""
+        await self._end_pending()
+        await drop_loader(self._admin, self._key)
         await query(
             self._admin,
             f"SET SESSION foreign_key_checks = 0, lock_wait_timeout = {LOCK_SECONDS};"
             f" DROP DATABASE IF EXISTS {quoted(self._new)}; DROP DATABASE IF EXISTS {quoted(self._old)};",
         )
+
+    async def _end_pending(self) -> None:
+        """Make sure that the server does not carry out a RENAME later whose client is gone: one that waits for a lock
+        goes on waiting, and what was said to be in place would not be.
+
+        Raises:
+            AppBusyError: it cannot be ended.
+        """
+        try:
+            async with asyncio.timeout(_PENDING_SECONDS):
+                while pending := await self._pending():
+                    for session in pending:
+                        with contextlib.suppress(ToolFailedError):
+                            # It may have ended by itself.
+                            await query(self._admin, f"KILL {int(session)};")
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            raise AppBusyError(
+                "The server is still at work on an exchange of tables that was interrupted.",
+                next_step="The agent tries again by itself.",
+            ) from None
+
+    async def _pending(self) -> list[str]:
+        """Sessions of ours in which such a RENAME is running."""
+        rows = await query(
+            self._admin,
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()"  # noqa: S608  # a name of ours
+            f" AND INFO LIKE 'RENAME TABLE %' AND INFO LIKE '%{self._new}%';",
+        )
+        return [row[0] for row in rows]
 
     @staticmethod
     def _moves(tables: Sequence[str], source: str, target: str) -> list[str]:

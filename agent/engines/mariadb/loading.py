@@ -119,23 +119,20 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
     feeding = asyncio.create_task(_feed_whole(judge, chunks), name="feed a dump to its judge")
     draining = asyncio.create_task(_drain(client), name="drain the client's output")
     try:
-        is_read = await _forward(judge, client)
-        await _rest(judge)
+        if not await _forward(judge, client):
+            # A statement failed; what comes after it does not matter.
+            await draining
+            await _check(client, loader)
+            raise ToolFailedError("The client program ended before it had read all of the dump.")
         # First what the upload itself says: when it was cut, that the judge met a cut text is no news.
         await feeding
         report = await _report(judge)
         if reason := report.get("reason"):
             client.abort_stdin()
             raise make_error(str(reason), str(report["text"]), next_step=str(report["next_step"]))
-        if is_read:
-            await client.close_stdin()
+        await client.close_stdin()
         await draining
-        try:
-            await client.check()
-        except ToolFailedError as failure:
-            raise error_of_load(failure.text, loader) from failure
-        if not is_read:
-            raise ToolFailedError("The client program ended before it had read all of the dump.")
+        await _check(client, loader)
     finally:
         for task in (feeding, draining):
             task.cancel()
@@ -154,10 +151,11 @@ async def _forward(judge: Child, client: Child) -> bool:
     return True
 
 
-async def _rest(judge: Child) -> None:
-    """What the judge still says after its reader has ended: it has to get to its report."""
-    async for _ in judge.chunks():
-        pass
+async def _check(client: Child, loader: Login) -> None:
+    try:
+        await client.check()
+    except ToolFailedError as failure:
+        raise error_of_load(failure.text, loader) from failure
 
 
 async def _drain(client: Child) -> None:

@@ -66,7 +66,7 @@ class MariadbSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return self._login(self.admin_user, self.admin_password_file) if self.admin_user else None
 
     def _login(self, user: str, password_file: str) -> Login:
-        return Login(self.host, self.port, user, _read_secret(password_file), Path(self.client_directory))
+        return Login(self.host, self.port, user, read_secret(password_file), Path(self.client_directory))
 
 
 def read_settings(table: Mapping[str, object]) -> MariadbSettings:
@@ -77,7 +77,8 @@ def read_settings(table: Mapping[str, object]) -> MariadbSettings:
         raise InvalidRequestError(f"The settings of recipe mariadb are wrong: {failure}.") from failure
 
 
-def _read_secret(file: str) -> str:
+def read_secret(file: str) -> str:
+    """What a file with a password says; AppUnavailableError when it cannot be read."""
     if not file:
         return ""
     try:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gzip
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from agent.engines.mariadb import loading, names
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
-from agent.engines.mariadb.exchange import Exchange, Side
+from agent.engines.mariadb.exchange import Exchange
+from agent.engines.swapping import Side
 from agent.recipes.base import Recovered
 from common.errors import (
     AppBusyError,
@@ -286,6 +289,26 @@ async def test_who_loads_may_do_nothing_elsewhere_whatever_gets_past_the_filter(
     assert shop.sql("SELECT COUNT(*) FROM heartbeat") == "121"
 
 
+PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"
+
+
+@asynccontextmanager
+async def lock_held(shop: MariadbApp) -> AsyncIterator[None]:
+    """A session of the app's keeps a table from being renamed."""
+    argv = [
+        *(shop.server.install.bin_directory / "mariadb", "--no-defaults", "--protocol=tcp"),
+        *(f"--user={shop.user}", f"--host={shop.server.host}", f"--port={shop.server.port}", shop.database),
+        *("-e", "LOCK TABLES tag READ; SELECT SLEEP(100);"),
+    ]
+    environment = {"MYSQL_PWD": shop.password, "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        await until(lambda: "SLEEP(100)" in shop.server.sql(PROCESSES))
+        try:
+            yield
+        finally:
+            shop.server.sql(f"KILL USER '{shop.user}'")
+
+
 async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in_place(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,23 +317,35 @@ async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in
     shop.fill()
     before, record = await shop.fingerprint(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)
-    holding = "LOCK TABLES tag READ; SELECT SLEEP(100);"
-    login = [f"--user={shop.user}", f"--host={shop.server.host}", f"--port={shop.server.port}", "--protocol=tcp"]
-    with subprocess.Popen(
-        [shop.server.install.bin_directory / "mariadb", "--no-defaults", *login, shop.database, "-e", holding],
-        env={"MYSQL_PWD": shop.password, "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.DEVNULL,
-    ):
-        await until(lambda: "SLEEP(100)" in shop.server.sql("SELECT INFO FROM information_schema.PROCESSLIST"))
 
+    async with lock_held(shop):
         with pytest.raises(AppBusyError):
             await shop.recipe.restore(record, NotedProgress())
 
-        shop.server.sql(f"KILL USER '{shop.user}'")
     assert (await shop.fingerprint()).differences(before) == []
     await shop.recipe.restore(record, NotedProgress())
     assert await shop.recipe.recover(record) is Recovered.IMPORTED
     await shop.recipe.discard(record)
+
+
+async def test_a_rename_that_waits_when_its_agent_is_gone_does_not_come_true_later(shop: MariadbApp) -> None:
+    shop.fill()
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(KUMA_DUMP.read_bytes(), record)
+
+    async with lock_held(shop):
+        restoring = asyncio.create_task(shop.recipe.restore(record, NotedProgress()), name="a restore that is killed")
+        await until(lambda: "RENAME TABLE" in shop.server.sql(PROCESSES))
+        restoring.cancel()
+        await asyncio.gather(restoring, return_exceptions=True)
+        side = await shop.recipe.recover(record)
+        pending = shop.server.sql(PROCESSES)
+
+    assert side is Recovered.PREVIOUS
+    assert "RENAME TABLE" not in pending
+    await shop.recipe.discard(record)
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
 
 
 async def test_a_rename_that_stopped_half_way_is_taken_back(shop: MariadbApp) -> None:
@@ -337,10 +372,13 @@ async def test_a_restore_that_was_interrupted_is_recovered_from(moment: str, sho
     shop.sql("CREATE TABLE a (n int);")
     record = MemoryRecord()
     await shop.stage(dump_of("CREATE TABLE `b` (`n` int);"), record)
-    if moment != "nothing":
+    if moment == "written down":
         record.save(previous=["a"])
     if moment == "renamed":
-        await Exchange(shop.recipe._admin(), shop.database, record.key, ["a"]).bring(Side.IMPORTED)
+        exchange = Exchange(
+            shop.recipe._admin(), shop.database, record.key, None, lambda found: record.save(previous=found)
+        )
+        await exchange.bring(Side.IMPORTED)
 
     side = await shop.recipe.recover(record)
 

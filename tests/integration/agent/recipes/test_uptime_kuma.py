@@ -22,6 +22,7 @@ from common.errors import (
     SourceUnreadableError,
     ToolFailedError,
 )
+from common.seals import FingerprintFinder
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.kuma_apps import (
     DATA,
@@ -141,6 +142,18 @@ async def test_an_export_beside_a_writing_app_is_of_one_moment(kuma: KumaApp) ->
     assert "committed" in tags
     assert "not committed" not in tags
     assert not [name for name in names if name.startswith(("kuma.db-", "db-config"))]
+
+
+async def test_an_archive_carries_its_fingerprint_unless_it_is_not_wanted(kuma: KumaApp) -> None:
+    finder = FingerprintFinder()
+
+    exported = await kuma.export()
+    finder.add(exported.content)
+
+    assert finder.fingerprint() == exported.fingerprint
+    assert (await kuma.export(fingerprint="no")).fingerprint is None
+    with pytest.raises(InvalidRequestError, match="faster"):
+        await kuma.export(faster="yes")
 
 
 async def test_what_is_not_part_of_an_export_stays_in_place(kuma: KumaApp) -> None:
@@ -271,14 +284,24 @@ async def test_an_app_that_cannot_be_stopped_is_not_imported_into(tmp_path: Path
     assert (await kuma.recipe.describe()).can_import.obstacle
 
 
-@pytest.mark.parametrize("storage", ["mariadb", "embedded-mariadb"])
-async def test_an_app_on_mariadb_is_refused_by_name(storage: str, kuma: KumaApp) -> None:
-    (kuma.directory / "db-config.json").write_text(f'{{"type": "{storage}"}}')
+async def test_an_app_with_a_mariadb_of_its_own_is_refused_by_name(kuma: KumaApp) -> None:
+    (kuma.directory / "db-config.json").write_text('{"type": "embedded-mariadb"}')
 
-    with pytest.raises(AppUnavailableError, match="MariaDB"):
+    with pytest.raises(AppUnavailableError, match="embedded-mariadb"):
         await kuma.export()
-    with pytest.raises(AppUnavailableError, match="MariaDB"):
+    with pytest.raises(AppUnavailableError, match="embedded-mariadb"):
         await kuma.stage(set_of(KUMA_2), MemoryRecord())
+    assert "embedded-mariadb" in (await kuma.recipe.describe()).can_export.obstacle
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"type": "oracle", "password": "secret-1"}', '{"type": 5}'])
+async def test_a_configuration_that_is_none_is_an_obstacle_without_its_content(text: str, kuma: KumaApp) -> None:
+    (kuma.directory / "db-config.json").write_text(text)
+
+    described = await kuma.recipe.describe()
+
+    assert "db-config.json" in described.can_export.obstacle
+    assert "secret" not in described.can_export.obstacle
 
 
 async def test_a_newer_file_is_refused_with_what_is_new_in_it(kuma: KumaApp, tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""What the recipe does with an app's data, whichever database it is in; `sqlite_data` and `mariadb_data` do it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.archives.walking import walk
+from agent.archives.writing import TreeWriter
+from agent.engines import tree
+from agent.engines.filesystem import usual_owner
+from agent.engines.kuma import layout
+from agent.engines.kuma.version import KumaFacts
+from agent.limits import Limits
+from common.errors import SourceUnreadableError
+from common.fingerprints import Fingerprint
+from common.headers import ArchiveHeader
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the app's files are, and what may be used to move them."""
+
+    directory: Path
+    work_directory: Path
+    limits: Limits
+    recipe: str
+
+    def orders(self) -> tree.Orders:
+        """How an archive is unpacked: everything belongs to the app's user, whoever made it."""
+        owner = usual_owner(self.directory)
+        return tree.Orders(
+            recipe=self.recipe,
+            limits=self.limits,
+            owner=owner,
+            default_owner=owner,
+            inside=self.directory,
+            work_directory=self.work_directory,
+        )
+
+
+@dataclass(frozen=True)
+class Archived:
+    """An archive that is about to flow.
+
+    Attributes:
+        blocks: of a tar, without its end; taken once.
+        interrupt: frees the thread that takes them from what it may be waiting for.
+        warnings: complete once all blocks were taken; those of `writer` come on top.
+    """
+
+    writer: TreeWriter
+    blocks: Generator[bytes, None, None]
+    facts: KumaFacts
+    fingerprint: Fingerprint | None
+    warnings: Sequence[str] = ()
+    interrupt: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """An upload as it lies beside the app's data.
+
+    Attributes:
+        names: which entries of the directory take part in the exchange.
+        files: number of files besides the database; None: they stay as they are.
+    """
+
+    names: tuple[str, ...]
+    header: ArchiveHeader | None
+    files: int | None
+    warnings: tuple[str, ...]
+
+
+class Data(Protocol):
+    """An app's data in one kind of database. All of it raises errors of `common.errors` only."""
+
+    engine: str
+
+    async def look(self) -> KumaFacts | None:
+        """What the app's database says; None when there is none yet."""
+
+    async def obstacle(self) -> str:
+        """What in the database stands against an import; empty when nothing does."""
+
+    def archived(self, *, takes_fingerprint: bool) -> AbstractAsyncContextManager[Archived]:
+        """A copy of the database as of one moment, and the files; SourceUnreadableError when there is none, or one that
+        is damaged or half-way through a migration.
+        """
+
+    async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
+        """Put an upload beside the app's data. Whatever the upload raises goes through."""
+
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
+        """Judge whether the app can take what was staged; what it says, and what to warn of."""
+
+    async def fingerprint(self) -> Fingerprint:
+        """The content of the app's database and files as they are now."""
+
+
+async def files_fingerprint(directory: Path) -> dict[str, str]:
+    """Parts of a fingerprint for the files beside the database, one for each folder."""
+    return await asyncio.to_thread(_hash_folders, directory)
+
+
+def _hash_folders(directory: Path) -> dict[str, str]:
+    digests = {folder: hashlib.sha256() for folder in layout.FOLDERS}
+    counts = dict.fromkeys(layout.FOLDERS, 0)
+    start = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for entry in walk(start, is_left_out=layout.is_no_folder):
+            if stat.S_ISREG(entry.status.st_mode):
+                folder = entry.path.partition("/")[0]
+                counts[folder] += 1
+                digests[folder].update(os.fsencode(entry.path) + b"\0" + _hash_file(entry.name, entry.parent))
+    except OSError as failure:
+        raise SourceUnreadableError(f"The app's files cannot be read: {failure.strerror}.") from failure
+    finally:
+        os.close(start)
+    return {
+        f"files {folder}": f"{counts[folder]} files, {digest.hexdigest()}"
+        for folder, digest in digests.items()
+        if counts[folder]
+    }
+
+
+def _hash_file(name: str, parent: int) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent), "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,211 @@
+"""An Uptime Kuma 2 on a MariaDB server: its database as a dump, with the files of its data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from agent.archives import tarblocks
+from agent.archives.members import Kind, Member
+from agent.archives.writing import TreeWriter
+from agent.engines import tree, verifying
+from agent.engines.kuma import layout
+from agent.engines.kuma.configuration import Configuration
+from agent.engines.kuma.data import Archived, Place, Unpacked, files_fingerprint
+from agent.engines.kuma.version import ASKED, KumaFacts, check_upload, facts_of, queries, require_kuma
+from agent.engines.mariadb import loading, names
+from agent.engines.mariadb.catalog import Schema, look, table_names
+from agent.engines.mariadb.client import literal, query
+from agent.engines.mariadb.describing import obstacle_in
+from agent.engines.mariadb.dumping import ContentHasher, raw_dump
+from agent.engines.mariadb.settings import Login
+from agent.limits import Limits
+from agent.unpacking import peeked, unpacked
+from common.codecs import codec_of
+from common.errors import AppUnavailableError, ArchiveWrongKindError, SourceUnreadableError
+from common.fingerprints import Fingerprint
+from common.frames import CHUNK_BYTES
+
+SCHEME = "uptime-kuma-mariadb/1"
+DUMP = "kuma.sql"
+"""The dump's name in an archive, beside the folders."""
+_ALONE = "The file holds the database alone: the app's other files stay as they are, whether they belong to it or not."
+_HEAD_BYTES = 64
+_SQL_BEGINNINGS = (b"/*", b"--", b"#", b"DROP", b"CREATE", b"SET")
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the app's database is: its own account, and one that may import."""
+
+    login: Login
+    admin: Login | None
+    name: str
+
+    def require_admin(self) -> Login:
+        """
+        Raises:
+            AppUnavailableError: there is none.
+        """
+        if self.admin is None:
+            raise AppUnavailableError(
+                "This Uptime Kuma keeps its data in MariaDB; an import needs an account that may make a schema there.",
+                next_step="Set `admin_user` and `admin_password_file` in the agent's settings.",
+            )
+        return self.admin
+
+
+def database_of(found: Configuration, programs: Path, admin_user: str, admin_password: str) -> Database:
+    """What the app's configuration says, and the agent's settings."""
+    host = found.socket_path or found.hostname
+    login = Login(host, int(found.port), found.username, found.password, programs)
+    admin = Login(host, int(found.port), admin_user, admin_password, programs) if admin_user else None
+    return Database(login, admin, found.db_name)
+
+
+async def look_at(login: Login, name: str) -> KumaFacts | None:
+    """What a database says; None when there is nothing of the app in it."""
+    tables = set(await table_names(login, name) or ())
+    if "setting" not in tables:
+        return None
+    asked = {what: sql for what, sql in queries("`").items() if ASKED[what] in tables}
+    batch = "".join(f"SELECT {literal('#' + what)};{sql};" for what, sql in asked.items())
+    rows: dict[str, list[list[str]] | None] = dict.fromkeys(ASKED)
+    current: list[list[str]] = []
+    for row in await query(login, batch, database=name):
+        if row[0].startswith("#") and row[0][1:] in asked:
+            current = rows[row[0][1:]] = []
+        else:
+            current.append(row)
+    return facts_of(rows)
+
+
+class MariadbData:
+    """Implements data.Data."""
+
+    engine = "mariadb"
+
+    def __init__(self, place: Place, database: Database) -> None:
+        self._place = place
+        self._at = database
+
+    async def look(self) -> KumaFacts | None:
+        return await look_at(self._at.login, self._at.name)
+
+    async def obstacle(self) -> str:
+        return obstacle_in(await look(self._at.require_admin(), self._at.name))
+
+    async def fingerprint(self) -> Fingerprint:
+        content = ContentHasher()
+        async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(content.add, piece)
+        return await self._fingerprint(content)
+
+    @asynccontextmanager
+    async def archived(self, *, takes_fingerprint: bool) -> AsyncIterator[Archived]:
+        place, content = self._place, ContentHasher() if takes_fingerprint else None
+        with tempfile.TemporaryFile(dir=place.work_directory) as dump:
+            await self._look_settled()
+            async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
+                async for piece in pieces:
+                    if content:
+                        await asyncio.to_thread(content.add, piece)
+                    tree.require_room(place.work_directory, len(piece), place.limits)
+                    await asyncio.to_thread(dump.write, piece)
+            # It may have begun to migrate meanwhile.
+            facts = await self._look_settled()
+            dump.flush()
+            writer = TreeWriter(
+                place.directory,
+                work_directory=place.work_directory,
+                substitute=lambda path, status: None,
+                is_left_out=layout.is_no_folder,
+            )
+            found = await self._fingerprint(content) if content else None
+            yield Archived(writer, _blocks(dump, writer), facts, found)
+
+    async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
+        limits = self._place.limits
+        admin = self._at.require_admin()
+        schema = await look(admin, self._at.name)
+        async with unpacked(upload, limits=limits, unpack_zip=False) as content:
+            head, chunks = await peeked(content.chunks, least_bytes=_HEAD_BYTES)
+            async with aclosing(chunks):
+                if head.lstrip().startswith(_SQL_BEGINNINGS):
+                    await _load(admin, schema, chunks, key, limits)
+                    return Unpacked((), None, None, (_ALONE,))
+                report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
+        warnings = verifying.check_links(report.extracted, present=self._place.directory, keep=False)
+        with _opened_dump(area) as dump:
+            await _load(admin, schema, _chunks_of(dump), key, limits)
+        return Unpacked(layout.FOLDERS, report.header, report.extracted.files - 1, tuple(warnings))
+
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
+        admin, new = self._at.require_admin(), names.new_schema(key)
+        require_kuma(await table_names(admin, new) or ())
+        facts = await look_at(admin, new)
+        if facts is None:
+            raise ArchiveWrongKindError("The database in the file is not one of Uptime Kuma.")
+        return facts, check_upload(facts, target)
+
+    async def _look_settled(self) -> KumaFacts:
+        facts = await self.look()
+        if facts is None:
+            raise SourceUnreadableError(f"There is no data of Uptime Kuma in the database {self._at.name}.")
+        facts.require_settled()
+        return facts
+
+    async def _fingerprint(self, content: ContentHasher) -> Fingerprint:
+        parts = {**content.fingerprint().parts, **await files_fingerprint(self._place.directory)}
+        return Fingerprint(scheme=SCHEME, parts=parts)
+
+
+def _blocks(dump: BinaryIO, writer: TreeWriter) -> Generator[bytes, None, None]:
+    """The dump, then the folders; whole blocks in sum."""
+    size = os.fstat(dump.fileno()).st_size
+    member = Member(name=DUMP, kind=Kind.FILE, size=size, mode=0o600, mtime_ns=time.time_ns())
+    yield tarblocks.header_of(member, stored_bytes=size)
+    offset = 0
+    while piece := os.pread(dump.fileno(), CHUNK_BYTES, offset):
+        offset += len(piece)
+        yield piece
+    yield tarblocks.padding(size)
+    yield from writer.blocks()
+
+
+async def _load(admin: Login, schema: Schema, chunks: AsyncIterator[bytes], key: str, limits: Limits) -> None:
+    loader = await loading.make_beside(admin, schema, key)
+    await loading.load(loader, chunks, key, limits)
+    await loading.drop_loader(admin, key)
+
+
+def _opened_dump(area: tree.StagingArea) -> BinaryIO:
+    new = area.open_new()
+    try:
+        descriptor = os.open(DUMP, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=new)
+        layout.require_plain(new)
+    except OSError as failure:
+        raise ArchiveWrongKindError(
+            f"The archive holds no {DUMP}, so it is not of an Uptime Kuma on MariaDB, as this one is.",
+            next_step="SQLite data goes into an app on SQLite; one cannot be made of the other.",
+        ) from failure
+    finally:
+        os.close(new)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArchiveWrongKindError(f"{DUMP} in the archive is no file.")
+    return open(descriptor, "rb", buffering=0)
+
+
+async def _chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
+    while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield piece

@@ -1,0 +1,229 @@
+"""Uptime Kuma 2 on a MariaDB server: its tables and its files go out, in and back together."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from agent.engines.swapping import Side
+from agent.recipes.base import Recovered
+from agent.recipes.stopped_app import volume_exchange
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    ServiceError,
+    SourceUnreadableError,
+    ToolFailedError,
+)
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.archives import entry, tar_of
+from tests.fixtures.kuma_apps import KUMA_2, KumaApp, set_of
+from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
+from tests.integration.agent.recipes.conftest import NotedApp
+
+
+class KumaOnMariadb(KumaApp):
+    """An app's directory, and the database that its `db-config.json` names."""
+
+    def __init__(self, database: MariadbApp, directory: Path, *, has_admin: bool = True) -> None:
+        settings: dict[str, object] = {"client_directory": str(database.server.install.bin_directory)}
+        if has_admin:
+            settings["admin_user"] = database.admin
+            settings["admin_password_file"] = str(database.work_directory / "password")
+        self.noted = NotedApp()
+        super().__init__(directory, self.noted, content=KUMA_2, settings=settings)
+        self.database = database
+        (directory / "kuma.db").unlink()
+        configuration = {
+            "type": "mariadb",
+            "hostname": database.server.host,
+            "port": database.server.port,
+            "dbName": database.database,
+            "username": database.user,
+            "password": database.password,
+        }
+        (directory / "db-config.json").write_text(json.dumps(configuration))
+
+    def make_other(self) -> None:
+        """Data that is told from the data set's."""
+        self.database.sql("DELETE FROM heartbeat WHERE monitor_id > 3; CREATE TABLE own (id int PRIMARY KEY)")
+        (self.directory / "upload" / "other.png").write_bytes(b"another logo")
+
+
+@pytest.fixture
+def kuma(shop: MariadbApp, tmp_path: Path) -> KumaOnMariadb:
+    shop.fill()
+    return KumaOnMariadb(shop, tmp_path / "kuma")
+
+
+async def test_tables_and_files_are_the_same_after_export_and_import_and_undone_together(kuma: KumaOnMariadb) -> None:
+    exported = await kuma.export("tar.zst")
+    configuration = (kuma.directory / "db-config.json").read_bytes()
+    kuma.make_other()
+    before = await kuma.fingerprint()
+    record = MemoryRecord()
+
+    preview = await kuma.stage(exported.content, record)
+    await kuma.recipe.restore(record, NotedProgress())
+    imported = await kuma.fingerprint()
+    await kuma.recipe.undo(record, NotedProgress())
+
+    assert exported.fingerprint is not None
+    assert imported.differences(exported.fingerprint) == []
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert (kuma.directory / "db-config.json").read_bytes() == configuration
+    assert kuma.noted.calls == ["stop", "start", "stop", "start"]
+    assert exported.header.counts["heartbeats"] == preview.counts_after["heartbeats"] == 121
+    assert preview.counts_after["files"] == 4
+    assert not (kuma.directory / ".mathison-data").exists()
+    assert kuma.database.leftovers(record) == []
+
+
+async def test_an_archive_holds_a_dump_that_people_can_load_and_no_password_of_the_database(
+    kuma: KumaOnMariadb,
+) -> None:
+    exported = await kuma.export("tar")
+
+    with tarfile.open(fileobj=io.BytesIO(exported.content)) as archive:
+        names = archive.getnames()
+        dump = archive.extractfile("kuma.sql")
+        assert dump is not None
+        kuma.database.server.sql(dump.read().decode(), database=kuma.database.database)
+    assert "db-config.json" not in names
+    assert "upload/logo1.png" in names
+    assert kuma.database.password.encode() not in exported.content
+
+
+async def test_a_dump_alone_leaves_the_files_in_place(kuma: KumaOnMariadb) -> None:
+    kuma.make_other()
+    record = MemoryRecord()
+
+    preview = await kuma.stage(KUMA_DUMP.read_bytes(), record)
+    await kuma.recipe.restore(record, NotedProgress())
+
+    assert kuma.database.sql("SELECT COUNT(*) FROM heartbeat") == "121"
+    assert "upload/other.png" in kuma.files
+    assert "the database alone" in preview.warnings[0]
+    await kuma.recipe.discard(record)
+    assert kuma.database.leftovers(record) == []
+
+
+async def test_an_app_that_does_not_start_on_the_import_gets_tables_and_files_back(kuma: KumaOnMariadb) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    before, record = await kuma.fingerprint(), MemoryRecord()
+    await kuma.stage(exported.content, record)
+    kuma.noted.failures["start"] = [ToolFailedError("crash loop")]
+
+    with pytest.raises(ToolFailedError, match="crash loop"):
+        await kuma.recipe.restore(record, NotedProgress())
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert kuma.noted.is_running
+
+
+@pytest.mark.parametrize("has_come_to", ["files", "tables"])
+async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma: KumaOnMariadb) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    before, record = await kuma.fingerprint(), MemoryRecord()
+    await kuma.stage(exported.content, record)
+    record.save(app_is_stopped=True)
+    files, both = await volume_exchange(record), await kuma.recipe._exchange_of(record)
+    assert files is not None
+    assert both is not None
+    if has_come_to == "tables":
+        await both.bring(Side.IMPORTED)
+        await files.bring(Side.PREVIOUS)
+    else:
+        await files.bring(Side.IMPORTED)
+
+    sides = [await kuma.recipe.recover(record) for _ in range(2)]
+
+    assert sides == [Recovered.IMPORTED if has_come_to == "tables" else Recovered.PREVIOUS] * 2
+    wanted = exported.fingerprint if has_come_to == "tables" else before
+    assert wanted is not None
+    assert (await kuma.fingerprint()).differences(wanted) == []
+    await kuma.recipe.discard(record)
+    assert kuma.database.leftovers(record) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["SQLite archive", "SQLite database", "hostile dump", "cut dump", "newer", "migrating"]
+)
+async def test_what_the_app_cannot_take_is_refused_and_changes_nothing(
+    name: str, kuma: KumaOnMariadb, tmp_path: Path
+) -> None:
+    dump = KUMA_DUMP.read_bytes()
+    hostile = b"DROP DATABASE mysql;\n-- Dump completed\n"
+    content, error, words = {
+        "SQLite archive": (set_of(KUMA_2), ArchiveWrongKindError, r"no kuma\.sql"),
+        "SQLite database": (b"SQLite format 3\0" + bytes(4096), ServiceError, "."),
+        "hostile dump": (tar_of(entry("kuma.sql", content=hostile)), ArchiveWrongKindError, "--databases"),
+        "cut dump": (dump[:-2000], ArchiveTruncatedError, "."),
+        "newer": (b"", ArchiveIncompatibleError, "newer than this app"),
+        "migrating": (b"", ArchiveIncompatibleError, "migrating"),
+    }[name]
+    if name == "newer":
+        content = (await kuma.export()).content
+        kuma.database.sql("DELETE FROM knex_migrations WHERE id > 50")
+    if name == "migrating":
+        text = "REPLACE INTO `setting` (`key`, `value`) VALUES ('migrateAggregateTableState', '\"migrating\"');"
+        content = gzip.decompress(dump).replace(b"\n-- Dump completed", text.encode() + b"\n\n-- Dump completed")
+    before, record = await kuma.fingerprint(), MemoryRecord()
+
+    with pytest.raises(error, match=words):
+        await kuma.stage(content, record)
+    await kuma.recipe.discard(record)
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert kuma.database.leftovers(record) == []
+    assert not (kuma.directory / ".mathison-data").exists()
+
+
+async def test_an_archive_of_mariadb_is_refused_by_an_app_on_sqlite(kuma: KumaOnMariadb, tmp_path: Path) -> None:
+    exported = await kuma.export()
+    other = KumaApp(tmp_path / "other", NotedApp(), content=KUMA_2)
+
+    with pytest.raises(ArchiveWrongKindError, match=r"no kuma\.db"):
+        await other.stage(exported.content, MemoryRecord())
+
+
+async def test_an_app_in_a_migration_is_neither_exported_nor_imported_into(kuma: KumaOnMariadb) -> None:
+    kuma.database.sql("UPDATE knex_migrations_lock SET is_locked = 1")
+
+    with pytest.raises(SourceUnreadableError, match="is migrating"):
+        await kuma.export()
+    with pytest.raises(AppBusyError, match="is migrating"):
+        await kuma.stage(KUMA_DUMP.read_bytes(), MemoryRecord())
+
+
+async def test_without_an_admin_account_there_are_exports_only(shop: MariadbApp, tmp_path: Path) -> None:
+    shop.fill()
+    kuma = KumaOnMariadb(shop, tmp_path / "kuma", has_admin=False)
+
+    described = await kuma.recipe.describe()
+
+    assert described.can_export.is_possible
+    assert described.engine_version == "2.5.1 or later"
+    assert "an account" in described.can_import.obstacle
+    with pytest.raises(AppUnavailableError):
+        await kuma.stage(KUMA_DUMP.read_bytes(), MemoryRecord())
+
+
+async def test_a_server_that_does_not_answer_is_an_obstacle_without_its_password(kuma: KumaOnMariadb) -> None:
+    configuration = json.loads((kuma.directory / "db-config.json").read_text())
+    (kuma.directory / "db-config.json").write_text(json.dumps({**configuration, "port": 1}))
+
+    described = await kuma.recipe.describe()
+
+    assert "cannot be used" in described.can_export.obstacle
+    assert kuma.database.password not in described.can_export.obstacle
