@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import kuma as kuma_benchmark
+from benchmarks import mariadb as mariadb_benchmark
 from benchmarks import minio as minio_benchmark
 from benchmarks import volume as volume_benchmark
 from benchmarks.database import DatabaseBenchmark
@@ -29,7 +31,7 @@ from tools.servers import ServerStartError, ServerUnavailableError
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 MAJOR = 18
-PARTS = ("database", "volume", "relay", "minio")
+PARTS = ("database", "volume", "relay", "minio", "mariadb", "kuma")
 SERVER_SETTINGS = {
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",
@@ -50,10 +52,28 @@ class Sizes:
     relay_bytes: int
     objects: int
     large_objects: int
+    mariadb_megabytes: int
+    kuma_megabytes: int
 
 
-FULL = Sizes(database_megabytes=1500, volume_megabytes=2000, relay_bytes=4 << 30, objects=20_000, large_objects=20)
-QUICK = Sizes(database_megabytes=30, volume_megabytes=50, relay_bytes=128 << 20, objects=500, large_objects=1)
+FULL = Sizes(
+    database_megabytes=1500,
+    volume_megabytes=2000,
+    relay_bytes=4 << 30,
+    objects=20_000,
+    large_objects=20,
+    mariadb_megabytes=300,
+    kuma_megabytes=300,
+)
+QUICK = Sizes(
+    database_megabytes=30,
+    volume_megabytes=50,
+    relay_bytes=128 << 20,
+    objects=500,
+    large_objects=1,
+    mariadb_megabytes=10,
+    kuma_megabytes=10,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,6 +133,12 @@ def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts:
             rows += minio_benchmark.export_rows(
                 archives, objects=sizes.objects, large_objects=sizes.large_objects, rounds=rounds, say=say
             )
+        if "mariadb" in parts:
+            rows += mariadb_benchmark.export_rows(
+                archives, size_megabytes=sizes.mariadb_megabytes, rounds=rounds, say=say
+            )
+        if "kuma" in parts:
+            rows += kuma_benchmark.export_rows(archives, size_megabytes=sizes.kuma_megabytes, rounds=rounds, say=say)
         if "database" in parts:
             say(f"making a database of {sizes.database_megabytes} MB")
             database_content.load(database.dsn, size_megabytes=sizes.database_megabytes)
