@@ -7,7 +7,7 @@ PERMISSION_DENIED for every call but the standard health service.
 
 Errors carry google.rpc.ErrorInfo with domain "data.mathison.io", a reason from the closed list in docs/errors.md and
 metadata "next_step" where there is one. Errors possible in every call: INVALID_REQUEST (INVALID_ARGUMENT),
-NOT_PERMITTED (PERMISSION_DENIED), INTERNAL (INTERNAL).
+NOT_PERMITTED (PERMISSION_DENIED), INTERNAL (INTERNAL), AGENT_UNAVAILABLE (UNAVAILABLE: it is being stopped).
 """
 
 from collections import abc as _abc
@@ -95,11 +95,15 @@ class DescribeResponse(_message.Message):
     engine: _builtins.str
     """Storage engine and its version; the version is empty while the app does not answer."""
     engine_version: _builtins.str
+    """For example "17.10"."""
     can_export: _builtins.bool
+    """An export would be begun now."""
     export_obstacle: _builtins.str
     """Why not, for a person; empty when it can."""
     can_import: _builtins.bool
+    """An import would be begun now."""
     import_obstacle: _builtins.str
+    """Why not, for a person; empty when it can."""
     estimated_bytes: _builtins.int
     """Estimate of what an export reads, before compression. 0: not known."""
     import_needs_app_stop: _builtins.bool
@@ -129,7 +133,9 @@ class DescribeResponse(_message.Message):
         """The import whose previous data is kept; not set when there is none."""
 
     @_builtins.property
-    def agent_started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def agent_started_at(self) -> _timestamp_pb2.Timestamp:
+        """When this agent's program began; always set."""
+
     @_builtins.property
     def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Facts about the app, for example {"database": "app"}. Never a secret."""
@@ -177,6 +183,7 @@ class FormatDescription(_message.Message):
     name: _builtins.str
     """For example "sql.gz"."""
     media_type: _builtins.str
+    """For example "application/gzip"."""
     suffix: _builtins.str
     """With its dot, for example ".sql.gz"."""
     description: _builtins.str
@@ -297,9 +304,13 @@ class StageRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def start(self) -> Global___StageStart: ...
+    def start(self) -> Global___StageStart:
+        """First, exactly once."""
+
     @_builtins.property
-    def frame(self) -> _transfer_pb2.Frame: ...
+    def frame(self) -> _transfer_pb2.Frame:
+        """Then, as in Frame."""
+
     def __init__(
         self,
         *,
@@ -472,7 +483,9 @@ class CancelResponse(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def state(self) -> _transfer_pb2.TransferState: ...
+    def state(self) -> _transfer_pb2.TransferState:
+        """After the end of what was cancelled; always set."""
+
     def __init__(
         self,
         *,

@@ -99,12 +99,13 @@ class DataAgentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Streams an archive of the app's data. Changes nothing. Repeating it with the same id after it ended makes a new
-        archive; while it runs the answer is TRANSFER_IN_PROGRESS. Cancelling the call ends the dump within seconds.
+        """Streams an archive of the app's data. Changes nothing. Repeating it with the same id, format and options after it
+        ended makes a new archive; while it runs the answer is TRANSFER_IN_PROGRESS, and the id of another transfer that
+        succeeded is INVALID_REQUEST. Cancelling the call ends the dump within seconds.
 
         Errors: FORMAT_NOT_SUPPORTED (INVALID_ARGUMENT), TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE),
-        TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION). An error after the header means that no `end` comes:
-        what was received is worthless.
+        TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION), NO_SPACE (RESOURCE_EXHAUSTED), CANCELLED (CANCELLED).
+        An error after the header means that no `end` comes: what was received is worthless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,7 +117,7 @@ class DataAgentServicer:
         it within seconds. No transfer can begin meanwhile.
 
         Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE), SOURCE_UNREADABLE (FAILED_PRECONDITION),
-        INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
+        TOOL_FAILED (INTERNAL), NO_SPACE (RESOURCE_EXHAUSTED), INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,13 +126,15 @@ class DataAgentServicer:
     def Stage(self, request_iterator, context):
         """Takes an archive, builds it beside the app's data and checks it; changes nothing that the app reads. The first
         message is `start`, then frames: header, chunks, end. Without `end` nothing is kept, whatever came before. The last
-        event has PHASE_STAGED. A new Stage discards what an earlier one left. Repeated with the id of an import that is
-        staged already, it answers that state and reads nothing (the caller may close at once).
+        event has PHASE_STAGED. A new Stage discards what an earlier one left. Repeated with the id, the file and the options
+        of an import that is staged or done already, or of a dry run, it reads the upload to its end, keeps nothing of it and
+        answers that state. An id that was used for anything else that succeeded, or for an import that was undone or replaced
+        since, is INVALID_REQUEST. The id of a transfer that failed or was cancelled is free.
 
         Errors: TRANSFER_IN_PROGRESS (ABORTED), UPLOAD_INCOMPLETE (ABORTED: no end frame), DIGEST_MISMATCH (DATA_LOSS),
         ARCHIVE_WRONG_KIND, ARCHIVE_TRUNCATED, ARCHIVE_DAMAGED, ARCHIVE_REFUSED (INVALID_ARGUMENT), ARCHIVE_INCOMPATIBLE,
         APP_MUST_STOP (FAILED_PRECONDITION), LIMIT_EXCEEDED (OUT_OF_RANGE), NO_SPACE (RESOURCE_EXHAUSTED),
-        APP_UNAVAILABLE (UNAVAILABLE), TOOL_FAILED (INTERNAL).
+        APP_UNAVAILABLE (UNAVAILABLE), TOOL_FAILED (INTERNAL), CANCELLED (CANCELLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,11 +143,11 @@ class DataAgentServicer:
     def Restore(self, request, context):
         """Exchanges the app's data for what Stage built and keeps the old. From its first event with PHASE_RESTORING on it runs
         to its end even when the caller goes away; WatchTransfer shows it. The last event has PHASE_DONE. Repeated with the
-        id of an import that is restored already, it answers that state.
+        id of an import that is restored already and not undone, it answers that state.
 
         Errors: TRANSFER_NOT_FOUND (NOT_FOUND: nothing staged under this id), TRANSFER_IN_PROGRESS (ABORTED), APP_BUSY
         (UNAVAILABLE: may be repeated, the staged data is still there), APP_MUST_STOP (FAILED_PRECONDITION), APP_UNAVAILABLE,
-        TOOL_FAILED.
+        TOOL_FAILED, NO_SPACE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +158,7 @@ class DataAgentServicer:
         end even when the caller goes away. Repeated with the id of an import that is undone already, it answers that state.
 
         Errors: NOTHING_TO_UNDO (FAILED_PRECONDITION), TRANSFER_IN_PROGRESS (ABORTED), APP_BUSY, APP_MUST_STOP,
-        APP_UNAVAILABLE, TOOL_FAILED.
+        APP_UNAVAILABLE, TOOL_FAILED, NO_SPACE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +168,7 @@ class DataAgentServicer:
         """Drops what an import still holds beside the app's data: the staged copy before Restore, the previous data after it
         ("confirm"). The app's data is not touched. May be repeated: nothing there is success too.
 
-        Errors: TRANSFER_IN_PROGRESS (ABORTED).
+        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +184,7 @@ class DataAgentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTransfers(self, request, context):
-        """The transfers that the agent remembers, latest first.
+        """The transfers that the agent remembers, latest first. Changes nothing; may be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,7 +7,7 @@ PERMISSION_DENIED for every call but the standard health service.
 
 Errors carry google.rpc.ErrorInfo with domain "data.mathison.io", a reason from the closed list in docs/errors.md and
 metadata "next_step" where there is one. Errors possible in every call: INVALID_REQUEST (INVALID_ARGUMENT),
-NOT_PERMITTED (PERMISSION_DENIED), INTERNAL (INTERNAL).
+NOT_PERMITTED (PERMISSION_DENIED), INTERNAL (INTERNAL), AGENT_UNAVAILABLE (UNAVAILABLE: it is being stopped).
 """
 
 from collections import abc as _abc
@@ -27,12 +27,13 @@ class DataAgentStub:
     not answer is no error: `can_export` is false and `export_obstacle` says why.
     """
     Export: _aio.UnaryStreamMultiCallable[_agent_pb2.ExportRequest, _transfer_pb2.Frame]
-    """Streams an archive of the app's data. Changes nothing. Repeating it with the same id after it ended makes a new
-    archive; while it runs the answer is TRANSFER_IN_PROGRESS. Cancelling the call ends the dump within seconds.
+    """Streams an archive of the app's data. Changes nothing. Repeating it with the same id, format and options after it
+    ended makes a new archive; while it runs the answer is TRANSFER_IN_PROGRESS, and the id of another transfer that
+    succeeded is INVALID_REQUEST. Cancelling the call ends the dump within seconds.
 
     Errors: FORMAT_NOT_SUPPORTED (INVALID_ARGUMENT), TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE),
-    TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION). An error after the header means that no `end` comes:
-    what was received is worthless.
+    TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION), NO_SPACE (RESOURCE_EXHAUSTED), CANCELLED (CANCELLED).
+    An error after the header means that no `end` comes: what was received is worthless.
     """
     Fingerprint: _aio.UnaryUnaryMultiCallable[_agent_pb2.FingerprintRequest, _agent_pb2.FingerprintResponse]
     """The fingerprint of the app's content as it is now, comparable with that of an export (End.fingerprint). Reads all of
@@ -40,40 +41,42 @@ class DataAgentStub:
     it within seconds. No transfer can begin meanwhile.
 
     Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE), SOURCE_UNREADABLE (FAILED_PRECONDITION),
-    INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
+    TOOL_FAILED (INTERNAL), NO_SPACE (RESOURCE_EXHAUSTED), INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
     """
     Stage: _aio.StreamStreamMultiCallable[_agent_pb2.StageRequest, _transfer_pb2.TransferEvent]
     """Takes an archive, builds it beside the app's data and checks it; changes nothing that the app reads. The first
     message is `start`, then frames: header, chunks, end. Without `end` nothing is kept, whatever came before. The last
-    event has PHASE_STAGED. A new Stage discards what an earlier one left. Repeated with the id of an import that is
-    staged already, it answers that state and reads nothing (the caller may close at once).
+    event has PHASE_STAGED. A new Stage discards what an earlier one left. Repeated with the id, the file and the options
+    of an import that is staged or done already, or of a dry run, it reads the upload to its end, keeps nothing of it and
+    answers that state. An id that was used for anything else that succeeded, or for an import that was undone or replaced
+    since, is INVALID_REQUEST. The id of a transfer that failed or was cancelled is free.
 
     Errors: TRANSFER_IN_PROGRESS (ABORTED), UPLOAD_INCOMPLETE (ABORTED: no end frame), DIGEST_MISMATCH (DATA_LOSS),
     ARCHIVE_WRONG_KIND, ARCHIVE_TRUNCATED, ARCHIVE_DAMAGED, ARCHIVE_REFUSED (INVALID_ARGUMENT), ARCHIVE_INCOMPATIBLE,
     APP_MUST_STOP (FAILED_PRECONDITION), LIMIT_EXCEEDED (OUT_OF_RANGE), NO_SPACE (RESOURCE_EXHAUSTED),
-    APP_UNAVAILABLE (UNAVAILABLE), TOOL_FAILED (INTERNAL).
+    APP_UNAVAILABLE (UNAVAILABLE), TOOL_FAILED (INTERNAL), CANCELLED (CANCELLED).
     """
     Restore: _aio.UnaryStreamMultiCallable[_agent_pb2.RestoreRequest, _transfer_pb2.TransferEvent]
     """Exchanges the app's data for what Stage built and keeps the old. From its first event with PHASE_RESTORING on it runs
     to its end even when the caller goes away; WatchTransfer shows it. The last event has PHASE_DONE. Repeated with the
-    id of an import that is restored already, it answers that state.
+    id of an import that is restored already and not undone, it answers that state.
 
     Errors: TRANSFER_NOT_FOUND (NOT_FOUND: nothing staged under this id), TRANSFER_IN_PROGRESS (ABORTED), APP_BUSY
     (UNAVAILABLE: may be repeated, the staged data is still there), APP_MUST_STOP (FAILED_PRECONDITION), APP_UNAVAILABLE,
-    TOOL_FAILED.
+    TOOL_FAILED, NO_SPACE.
     """
     Undo: _aio.UnaryStreamMultiCallable[_agent_pb2.UndoRequest, _transfer_pb2.TransferEvent]
     """Puts back the data from before an import; what was imported, and what the app wrote since, is dropped. Runs to its
     end even when the caller goes away. Repeated with the id of an import that is undone already, it answers that state.
 
     Errors: NOTHING_TO_UNDO (FAILED_PRECONDITION), TRANSFER_IN_PROGRESS (ABORTED), APP_BUSY, APP_MUST_STOP,
-    APP_UNAVAILABLE, TOOL_FAILED.
+    APP_UNAVAILABLE, TOOL_FAILED, NO_SPACE.
     """
     Discard: _aio.UnaryUnaryMultiCallable[_agent_pb2.DiscardRequest, _agent_pb2.DiscardResponse]
     """Drops what an import still holds beside the app's data: the staged copy before Restore, the previous data after it
     ("confirm"). The app's data is not touched. May be repeated: nothing there is success too.
 
-    Errors: TRANSFER_IN_PROGRESS (ABORTED).
+    Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_agent_pb2.CancelRequest, _agent_pb2.CancelResponse]
     """Ends a running export or stage within seconds; an import past PHASE_RESTORING is not ended. May be repeated.
@@ -81,7 +84,7 @@ class DataAgentStub:
     Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: too late to cancel).
     """
     ListTransfers: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListTransfersRequest, _agent_pb2.ListTransfersResponse]
-    """The transfers that the agent remembers, latest first."""
+    """The transfers that the agent remembers, latest first. Changes nothing; may be repeated."""
     WatchTransfer: _aio.UnaryStreamMultiCallable[_agent_pb2.WatchTransferRequest, _transfer_pb2.TransferEvent]
     """The state of one transfer now and each time it changes, until it is over. May be repeated and used by many callers.
 
@@ -105,12 +108,13 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.ExportRequest,
         context: _aio.ServicerContext[_agent_pb2.ExportRequest, _abc.AsyncIterator[_transfer_pb2.Frame]],
     ) -> _abc.AsyncIterator[_transfer_pb2.Frame]:
-        """Streams an archive of the app's data. Changes nothing. Repeating it with the same id after it ended makes a new
-        archive; while it runs the answer is TRANSFER_IN_PROGRESS. Cancelling the call ends the dump within seconds.
+        """Streams an archive of the app's data. Changes nothing. Repeating it with the same id, format and options after it
+        ended makes a new archive; while it runs the answer is TRANSFER_IN_PROGRESS, and the id of another transfer that
+        succeeded is INVALID_REQUEST. Cancelling the call ends the dump within seconds.
 
         Errors: FORMAT_NOT_SUPPORTED (INVALID_ARGUMENT), TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE),
-        TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION). An error after the header means that no `end` comes:
-        what was received is worthless.
+        TOOL_FAILED (INTERNAL), SOURCE_UNREADABLE (FAILED_PRECONDITION), NO_SPACE (RESOURCE_EXHAUSTED), CANCELLED (CANCELLED).
+        An error after the header means that no `end` comes: what was received is worthless.
         """
 
     @_abc_1.abstractmethod
@@ -124,7 +128,7 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         it within seconds. No transfer can begin meanwhile.
 
         Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE), SOURCE_UNREADABLE (FAILED_PRECONDITION),
-        INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
+        TOOL_FAILED (INTERNAL), NO_SPACE (RESOURCE_EXHAUSTED), INVALID_REQUEST (INVALID_ARGUMENT: the recipe takes none).
         """
 
     @_abc_1.abstractmethod
@@ -135,13 +139,15 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_transfer_pb2.TransferEvent]:
         """Takes an archive, builds it beside the app's data and checks it; changes nothing that the app reads. The first
         message is `start`, then frames: header, chunks, end. Without `end` nothing is kept, whatever came before. The last
-        event has PHASE_STAGED. A new Stage discards what an earlier one left. Repeated with the id of an import that is
-        staged already, it answers that state and reads nothing (the caller may close at once).
+        event has PHASE_STAGED. A new Stage discards what an earlier one left. Repeated with the id, the file and the options
+        of an import that is staged or done already, or of a dry run, it reads the upload to its end, keeps nothing of it and
+        answers that state. An id that was used for anything else that succeeded, or for an import that was undone or replaced
+        since, is INVALID_REQUEST. The id of a transfer that failed or was cancelled is free.
 
         Errors: TRANSFER_IN_PROGRESS (ABORTED), UPLOAD_INCOMPLETE (ABORTED: no end frame), DIGEST_MISMATCH (DATA_LOSS),
         ARCHIVE_WRONG_KIND, ARCHIVE_TRUNCATED, ARCHIVE_DAMAGED, ARCHIVE_REFUSED (INVALID_ARGUMENT), ARCHIVE_INCOMPATIBLE,
         APP_MUST_STOP (FAILED_PRECONDITION), LIMIT_EXCEEDED (OUT_OF_RANGE), NO_SPACE (RESOURCE_EXHAUSTED),
-        APP_UNAVAILABLE (UNAVAILABLE), TOOL_FAILED (INTERNAL).
+        APP_UNAVAILABLE (UNAVAILABLE), TOOL_FAILED (INTERNAL), CANCELLED (CANCELLED).
         """
 
     @_abc_1.abstractmethod
@@ -152,11 +158,11 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_transfer_pb2.TransferEvent]:
         """Exchanges the app's data for what Stage built and keeps the old. From its first event with PHASE_RESTORING on it runs
         to its end even when the caller goes away; WatchTransfer shows it. The last event has PHASE_DONE. Repeated with the
-        id of an import that is restored already, it answers that state.
+        id of an import that is restored already and not undone, it answers that state.
 
         Errors: TRANSFER_NOT_FOUND (NOT_FOUND: nothing staged under this id), TRANSFER_IN_PROGRESS (ABORTED), APP_BUSY
         (UNAVAILABLE: may be repeated, the staged data is still there), APP_MUST_STOP (FAILED_PRECONDITION), APP_UNAVAILABLE,
-        TOOL_FAILED.
+        TOOL_FAILED, NO_SPACE.
         """
 
     @_abc_1.abstractmethod
@@ -169,7 +175,7 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         end even when the caller goes away. Repeated with the id of an import that is undone already, it answers that state.
 
         Errors: NOTHING_TO_UNDO (FAILED_PRECONDITION), TRANSFER_IN_PROGRESS (ABORTED), APP_BUSY, APP_MUST_STOP,
-        APP_UNAVAILABLE, TOOL_FAILED.
+        APP_UNAVAILABLE, TOOL_FAILED, NO_SPACE.
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +187,7 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         """Drops what an import still holds beside the app's data: the staged copy before Restore, the previous data after it
         ("confirm"). The app's data is not touched. May be repeated: nothing there is success too.
 
-        Errors: TRANSFER_IN_PROGRESS (ABORTED).
+        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
         """
 
     @_abc_1.abstractmethod
@@ -201,7 +207,7 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.ListTransfersRequest,
         context: _aio.ServicerContext[_agent_pb2.ListTransfersRequest, _abc.Awaitable[_agent_pb2.ListTransfersResponse]],
     ) -> _abc.Awaitable[_agent_pb2.ListTransfersResponse]:
-        """The transfers that the agent remembers, latest first."""
+        """The transfers that the agent remembers, latest first. Changes nothing; may be repeated."""
 
     @_abc_1.abstractmethod
     def WatchTransfer(

@@ -42,7 +42,9 @@ class App(_message.Message):
     app_id: _builtins.str
     """"<workspace>.<name>"."""
     workspace: _builtins.str
+    """The part of `app_id` before its dot."""
     name: _builtins.str
+    """The part of `app_id` after its dot."""
     recipe: _builtins.str
     """As the controller's configuration or the agent says. Empty: not known and the agent does not answer."""
     is_available: _builtins.bool
@@ -93,7 +95,9 @@ class ListAppsResponse(_message.Message):
 
     APPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___App]: ...
+    def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___App]:
+        """Without limit. Empty: there is none, or none that the caller may see."""
+
     def __init__(
         self,
         *,
@@ -113,7 +117,7 @@ class DescribeAppRequest(_message.Message):
 
     APP_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     def __init__(
         self,
         *,
@@ -134,9 +138,13 @@ class DescribeAppResponse(_message.Message):
     APP_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def app(self) -> Global___App: ...
+    def app(self) -> Global___App:
+        """Always set."""
+
     @_builtins.property
-    def description(self) -> _agent_pb2.DescribeResponse: ...
+    def description(self) -> _agent_pb2.DescribeResponse:
+        """What its agent says; always set."""
+
     def __init__(
         self,
         *,
@@ -180,13 +188,17 @@ class ExportAppRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """Empty: the controller chooses one; the header's trailing metadata "mathison-transfer" names it."""
+    """See TransferState.transfer_id. Empty: the controller chooses one; the header's trailing metadata "mathison-transfer"
+    names it.
+    """
     format: _builtins.str
-    """See ExportRequest."""
+    """One of DescribeResponse.export_formats. Empty: the first."""
     @_builtins.property
-    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The recipe's own by name, at most 64 of 1,024 characters; an unknown name is INVALID_REQUEST. None is needed."""
+
     def __init__(
         self,
         *,
@@ -209,7 +221,7 @@ class FingerprintAppRequest(_message.Message):
 
     APP_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     def __init__(
         self,
         *,
@@ -231,10 +243,12 @@ class FingerprintAppResponse(_message.Message):
     TAKEN_AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fingerprint(self) -> _transfer_pb2.Fingerprint:
-        """See FingerprintResponse."""
+        """Of the content now; always set."""
 
     @_builtins.property
-    def taken_at(self) -> _timestamp_pb2.Timestamp: ...
+    def taken_at(self) -> _timestamp_pb2.Timestamp:
+        """When the reading began; always set."""
+
     def __init__(
         self,
         *,
@@ -256,9 +270,13 @@ class ImportAppRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def start(self) -> Global___ImportStart: ...
+    def start(self) -> Global___ImportStart:
+        """First, exactly once."""
+
     @_builtins.property
-    def frame(self) -> _transfer_pb2.Frame: ...
+    def frame(self) -> _transfer_pb2.Frame:
+        """Then, as in Frame."""
+
     def __init__(
         self,
         *,
@@ -304,13 +322,14 @@ class ImportStart(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """Empty: the controller chooses one; the first event names it."""
+    """See TransferState.transfer_id. Empty: the controller chooses one; the first event names it."""
     dry_run: _builtins.bool
+    """True: stop after PHASE_STAGED, tell what would change and drop the staged copy."""
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """See StageStart."""
+        """The recipe's own by name, at most 64 of 1,024 characters; an unknown name is INVALID_REQUEST. None is needed."""
 
     def __init__(
         self,
@@ -335,9 +354,9 @@ class UndoImportRequest(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """See UndoRequest."""
+    """The import to undo. Empty: the latest one whose previous data is kept."""
     def __init__(
         self,
         *,
@@ -359,9 +378,9 @@ class ConfirmImportRequest(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """See DiscardRequest."""
+    """The import whose previous data is dropped. Empty: the latest one that holds any."""
     def __init__(
         self,
         *,
@@ -403,9 +422,9 @@ class CancelTransferRequest(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """Required."""
+    """Required; see TransferState.transfer_id."""
     def __init__(
         self,
         *,
@@ -426,7 +445,9 @@ class CancelTransferResponse(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def state(self) -> _transfer_pb2.TransferState: ...
+    def state(self) -> _transfer_pb2.TransferState:
+        """After the end of what was cancelled; always set."""
+
     def __init__(
         self,
         *,
@@ -446,7 +467,7 @@ class ListAppTransfersRequest(_message.Message):
 
     APP_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     def __init__(
         self,
         *,
@@ -466,7 +487,9 @@ class ListAppTransfersResponse(_message.Message):
 
     TRANSFERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_transfer_pb2.TransferState]: ...
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_transfer_pb2.TransferState]:
+        """At most 100."""
+
     def __init__(
         self,
         *,
@@ -487,9 +510,9 @@ class WatchAppTransferRequest(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     app_id: _builtins.str
-    """Required."""
+    """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """Required."""
+    """Required; see TransferState.transfer_id."""
     def __init__(
         self,
         *,

@@ -91,28 +91,30 @@ class DataControllerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListApps(self, request, context):
-        """The apps that the caller may see, in the order of their ids. Needs scope "read".
+        """The apps that the caller may see, in the order of their ids. Changes nothing; may be repeated. Needs scope "read".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeApp(self, request, context):
-        """DataAgent.Describe of one app. Needs scope "read".
+        """DataAgent.Describe of one app. Changes nothing; may be repeated. Needs scope "read".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportApp(self, request, context):
-        """DataAgent.Export of one app. Needs scope "export".
+        """DataAgent.Export of one app. May be repeated with the same id, format and options: each time a new archive. Errors
+        besides: as DataAgent.Export. Needs scope "export".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FingerprintApp(self, request, context):
-        """DataAgent.Fingerprint of one app. Needs scope "export".
+        """DataAgent.Fingerprint of one app. Changes nothing; may be repeated. Errors besides: as DataAgent.Fingerprint. Needs
+        scope "export".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,42 +123,48 @@ class DataControllerServicer:
     def ImportApp(self, request_iterator, context):
         """Import in one call: Stage, then Restore unless `dry_run`. The first message is `start`, then frames: header, chunks,
         end. The last event has PHASE_DONE, or PHASE_STAGED for a dry run. When the caller goes away before its end frame,
-        nothing is changed. Repeating it with the id of an import that is done answers that state. Needs scope "import".
+        nothing is changed. May be repeated with the same id, file and options: an import that is done is answered with its
+        state, after the file has arrived and is the same; see DataAgent.Stage. Errors besides: as
+        DataAgent.Stage and DataAgent.Restore. Needs scope "import".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndoImport(self, request, context):
-        """DataAgent.Undo of one app. Needs scope "import".
+        """DataAgent.Undo of one app. May be repeated with the import's id; without an id a second call undoes nothing and says
+        NOTHING_TO_UNDO. Errors besides: as DataAgent.Undo. Needs scope "import".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmImport(self, request, context):
-        """Drops the data from before the latest import. Needs scope "import".
+        """DataAgent.Discard of one app: drops the data from before an import. May be repeated: nothing there is success too.
+        Errors besides: as DataAgent.Discard. Needs scope "import".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTransfer(self, request, context):
-        """Ends a running export or an import that has not begun its swap. Needs scope "export" or "import", as the transfer.
+        """DataAgent.Cancel of one app: ends a running export or an import that has not begun its swap. May be repeated. Errors
+        besides: as DataAgent.Cancel. Needs scope "export" or "import", as the transfer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAppTransfers(self, request, context):
-        """The transfers that an app's agent remembers. Needs scope "read".
+        """The transfers that an app's agent remembers, latest first. Changes nothing; may be repeated. Needs scope "read".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchAppTransfer(self, request, context):
-        """DataAgent.WatchTransfer of one app. Needs scope "read".
+        """DataAgent.WatchTransfer of one app. Changes nothing; may be repeated and used by many callers. Errors besides: as
+        DataAgent.WatchTransfer. Needs scope "read".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,28 +24,42 @@ GRPC_VERSION: str
 class DataControllerStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListApps: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAppsRequest, _controller_pb2.ListAppsResponse]
-    """The apps that the caller may see, in the order of their ids. Needs scope "read"."""
+    """The apps that the caller may see, in the order of their ids. Changes nothing; may be repeated. Needs scope "read"."""
     DescribeApp: _aio.UnaryUnaryMultiCallable[_controller_pb2.DescribeAppRequest, _controller_pb2.DescribeAppResponse]
-    """DataAgent.Describe of one app. Needs scope "read"."""
+    """DataAgent.Describe of one app. Changes nothing; may be repeated. Needs scope "read"."""
     ExportApp: _aio.UnaryStreamMultiCallable[_controller_pb2.ExportAppRequest, _transfer_pb2.Frame]
-    """DataAgent.Export of one app. Needs scope "export"."""
+    """DataAgent.Export of one app. May be repeated with the same id, format and options: each time a new archive. Errors
+    besides: as DataAgent.Export. Needs scope "export".
+    """
     FingerprintApp: _aio.UnaryUnaryMultiCallable[_controller_pb2.FingerprintAppRequest, _controller_pb2.FingerprintAppResponse]
-    """DataAgent.Fingerprint of one app. Needs scope "export"."""
+    """DataAgent.Fingerprint of one app. Changes nothing; may be repeated. Errors besides: as DataAgent.Fingerprint. Needs
+    scope "export".
+    """
     ImportApp: _aio.StreamStreamMultiCallable[_controller_pb2.ImportAppRequest, _transfer_pb2.TransferEvent]
     """Import in one call: Stage, then Restore unless `dry_run`. The first message is `start`, then frames: header, chunks,
     end. The last event has PHASE_DONE, or PHASE_STAGED for a dry run. When the caller goes away before its end frame,
-    nothing is changed. Repeating it with the id of an import that is done answers that state. Needs scope "import".
+    nothing is changed. May be repeated with the same id, file and options: an import that is done is answered with its
+    state, after the file has arrived and is the same; see DataAgent.Stage. Errors besides: as
+    DataAgent.Stage and DataAgent.Restore. Needs scope "import".
     """
     UndoImport: _aio.UnaryStreamMultiCallable[_controller_pb2.UndoImportRequest, _transfer_pb2.TransferEvent]
-    """DataAgent.Undo of one app. Needs scope "import"."""
+    """DataAgent.Undo of one app. May be repeated with the import's id; without an id a second call undoes nothing and says
+    NOTHING_TO_UNDO. Errors besides: as DataAgent.Undo. Needs scope "import".
+    """
     ConfirmImport: _aio.UnaryUnaryMultiCallable[_controller_pb2.ConfirmImportRequest, _controller_pb2.ConfirmImportResponse]
-    """Drops the data from before the latest import. Needs scope "import"."""
+    """DataAgent.Discard of one app: drops the data from before an import. May be repeated: nothing there is success too.
+    Errors besides: as DataAgent.Discard. Needs scope "import".
+    """
     CancelTransfer: _aio.UnaryUnaryMultiCallable[_controller_pb2.CancelTransferRequest, _controller_pb2.CancelTransferResponse]
-    """Ends a running export or an import that has not begun its swap. Needs scope "export" or "import", as the transfer."""
+    """DataAgent.Cancel of one app: ends a running export or an import that has not begun its swap. May be repeated. Errors
+    besides: as DataAgent.Cancel. Needs scope "export" or "import", as the transfer.
+    """
     ListAppTransfers: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAppTransfersRequest, _controller_pb2.ListAppTransfersResponse]
-    """The transfers that an app's agent remembers. Needs scope "read"."""
+    """The transfers that an app's agent remembers, latest first. Changes nothing; may be repeated. Needs scope "read"."""
     WatchAppTransfer: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchAppTransferRequest, _transfer_pb2.TransferEvent]
-    """DataAgent.WatchTransfer of one app. Needs scope "read"."""
+    """DataAgent.WatchTransfer of one app. Changes nothing; may be repeated and used by many callers. Errors besides: as
+    DataAgent.WatchTransfer. Needs scope "read".
+    """
 
 class DataControllerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,7 +68,7 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ListAppsRequest,
         context: _aio.ServicerContext[_controller_pb2.ListAppsRequest, _abc.Awaitable[_controller_pb2.ListAppsResponse]],
     ) -> _abc.Awaitable[_controller_pb2.ListAppsResponse]:
-        """The apps that the caller may see, in the order of their ids. Needs scope "read"."""
+        """The apps that the caller may see, in the order of their ids. Changes nothing; may be repeated. Needs scope "read"."""
 
     @_abc_1.abstractmethod
     def DescribeApp(
@@ -62,7 +76,7 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.DescribeAppRequest,
         context: _aio.ServicerContext[_controller_pb2.DescribeAppRequest, _abc.Awaitable[_controller_pb2.DescribeAppResponse]],
     ) -> _abc.Awaitable[_controller_pb2.DescribeAppResponse]:
-        """DataAgent.Describe of one app. Needs scope "read"."""
+        """DataAgent.Describe of one app. Changes nothing; may be repeated. Needs scope "read"."""
 
     @_abc_1.abstractmethod
     def ExportApp(
@@ -70,7 +84,9 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ExportAppRequest,
         context: _aio.ServicerContext[_controller_pb2.ExportAppRequest, _abc.AsyncIterator[_transfer_pb2.Frame]],
     ) -> _abc.AsyncIterator[_transfer_pb2.Frame]:
-        """DataAgent.Export of one app. Needs scope "export"."""
+        """DataAgent.Export of one app. May be repeated with the same id, format and options: each time a new archive. Errors
+        besides: as DataAgent.Export. Needs scope "export".
+        """
 
     @_abc_1.abstractmethod
     def FingerprintApp(
@@ -78,7 +94,9 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.FingerprintAppRequest,
         context: _aio.ServicerContext[_controller_pb2.FingerprintAppRequest, _abc.Awaitable[_controller_pb2.FingerprintAppResponse]],
     ) -> _abc.Awaitable[_controller_pb2.FingerprintAppResponse]:
-        """DataAgent.Fingerprint of one app. Needs scope "export"."""
+        """DataAgent.Fingerprint of one app. Changes nothing; may be repeated. Errors besides: as DataAgent.Fingerprint. Needs
+        scope "export".
+        """
 
     @_abc_1.abstractmethod
     def ImportApp(
@@ -88,7 +106,9 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_transfer_pb2.TransferEvent]:
         """Import in one call: Stage, then Restore unless `dry_run`. The first message is `start`, then frames: header, chunks,
         end. The last event has PHASE_DONE, or PHASE_STAGED for a dry run. When the caller goes away before its end frame,
-        nothing is changed. Repeating it with the id of an import that is done answers that state. Needs scope "import".
+        nothing is changed. May be repeated with the same id, file and options: an import that is done is answered with its
+        state, after the file has arrived and is the same; see DataAgent.Stage. Errors besides: as
+        DataAgent.Stage and DataAgent.Restore. Needs scope "import".
         """
 
     @_abc_1.abstractmethod
@@ -97,7 +117,9 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.UndoImportRequest,
         context: _aio.ServicerContext[_controller_pb2.UndoImportRequest, _abc.AsyncIterator[_transfer_pb2.TransferEvent]],
     ) -> _abc.AsyncIterator[_transfer_pb2.TransferEvent]:
-        """DataAgent.Undo of one app. Needs scope "import"."""
+        """DataAgent.Undo of one app. May be repeated with the import's id; without an id a second call undoes nothing and says
+        NOTHING_TO_UNDO. Errors besides: as DataAgent.Undo. Needs scope "import".
+        """
 
     @_abc_1.abstractmethod
     def ConfirmImport(
@@ -105,7 +127,9 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ConfirmImportRequest,
         context: _aio.ServicerContext[_controller_pb2.ConfirmImportRequest, _abc.Awaitable[_controller_pb2.ConfirmImportResponse]],
     ) -> _abc.Awaitable[_controller_pb2.ConfirmImportResponse]:
-        """Drops the data from before the latest import. Needs scope "import"."""
+        """DataAgent.Discard of one app: drops the data from before an import. May be repeated: nothing there is success too.
+        Errors besides: as DataAgent.Discard. Needs scope "import".
+        """
 
     @_abc_1.abstractmethod
     def CancelTransfer(
@@ -113,7 +137,9 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.CancelTransferRequest,
         context: _aio.ServicerContext[_controller_pb2.CancelTransferRequest, _abc.Awaitable[_controller_pb2.CancelTransferResponse]],
     ) -> _abc.Awaitable[_controller_pb2.CancelTransferResponse]:
-        """Ends a running export or an import that has not begun its swap. Needs scope "export" or "import", as the transfer."""
+        """DataAgent.Cancel of one app: ends a running export or an import that has not begun its swap. May be repeated. Errors
+        besides: as DataAgent.Cancel. Needs scope "export" or "import", as the transfer.
+        """
 
     @_abc_1.abstractmethod
     def ListAppTransfers(
@@ -121,7 +147,7 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ListAppTransfersRequest,
         context: _aio.ServicerContext[_controller_pb2.ListAppTransfersRequest, _abc.Awaitable[_controller_pb2.ListAppTransfersResponse]],
     ) -> _abc.Awaitable[_controller_pb2.ListAppTransfersResponse]:
-        """The transfers that an app's agent remembers. Needs scope "read"."""
+        """The transfers that an app's agent remembers, latest first. Changes nothing; may be repeated. Needs scope "read"."""
 
     @_abc_1.abstractmethod
     def WatchAppTransfer(
@@ -129,6 +155,8 @@ class DataControllerServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.WatchAppTransferRequest,
         context: _aio.ServicerContext[_controller_pb2.WatchAppTransferRequest, _abc.AsyncIterator[_transfer_pb2.TransferEvent]],
     ) -> _abc.AsyncIterator[_transfer_pb2.TransferEvent]:
-        """DataAgent.WatchTransfer of one app. Needs scope "read"."""
+        """DataAgent.WatchTransfer of one app. Changes nothing; may be repeated and used by many callers. Errors besides: as
+        DataAgent.WatchTransfer. Needs scope "read".
+        """
 
 def add_DataControllerServicer_to_server(servicer: DataControllerServicer, server: _aio.Server) -> None: ...

@@ -26,7 +26,7 @@ class EnrolRequest(_message.Message):
     join_token: _builtins.str
     """Required. Secret: never logged, never part of an error."""
     signing_request: _builtins.bytes
-    """Required. PKCS #10 certificate signing request in DER; only its public key is used, names in it are ignored. At most
+    """Required. A PKCS #10 certificate signing request in DER; only its public key is used, names in it are ignored. At most
     8 KiB.
     """
     def __init__(
@@ -52,9 +52,9 @@ class EnrolResponse(_message.Message):
     APP_ID_FIELD_NUMBER: _builtins.int
     RENEW_AT_FIELD_NUMBER: _builtins.int
     certificate: _builtins.bytes
-    """Certificate in PEM."""
+    """The agent's certificate in PEM, the leaf alone; for how long it is good stands in it."""
     certificate_authorities: _builtins.bytes
-    """The CA's certificates in PEM, to check callers with."""
+    """The CA's certificates in PEM, one or more, to check callers with."""
     app_id: _builtins.str
     """The app that the certificate speaks for."""
     @_builtins.property
@@ -83,7 +83,7 @@ class RenewRequest(_message.Message):
 
     SIGNING_REQUEST_FIELD_NUMBER: _builtins.int
     signing_request: _builtins.bytes
-    """Required; as in EnrolRequest."""
+    """Required. A PKCS #10 certificate signing request in DER, as in EnrolRequest; at most 8 KiB."""
     def __init__(
         self,
         *,
@@ -105,10 +105,13 @@ class RenewResponse(_message.Message):
     CERTIFICATE_AUTHORITIES_FIELD_NUMBER: _builtins.int
     RENEW_AT_FIELD_NUMBER: _builtins.int
     certificate: _builtins.bytes
-    """As in EnrolResponse."""
+    """The agent's new certificate in PEM, the leaf alone."""
     certificate_authorities: _builtins.bytes
+    """The CA's certificates in PEM, one or more, to check callers with."""
     @_builtins.property
-    def renew_at(self) -> _timestamp_pb2.Timestamp: ...
+    def renew_at(self) -> _timestamp_pb2.Timestamp:
+        """When to call Renew next; always set."""
+
     def __init__(
         self,
         *,

@@ -66,7 +66,8 @@ class EnrolmentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Renew(self, request, context):
-        """Signs a new certificate for the caller's own identity; served only where client certificates are required.
+        """Signs a new certificate for the caller's own identity; served only where client certificates are required. May be
+        repeated: each time a new certificate, and the earlier ones stay good until they expire.
 
         Errors: NOT_PERMITTED (PERMISSION_DENIED: the caller's certificate is not an agent's or its app is not known any
         more), INVALID_REQUEST.

@@ -27,7 +27,8 @@ class EnrolmentStub:
     signing request, or its proof of possession fails).
     """
     Renew: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewRequest, _enrolment_pb2.RenewResponse]
-    """Signs a new certificate for the caller's own identity; served only where client certificates are required.
+    """Signs a new certificate for the caller's own identity; served only where client certificates are required. May be
+    repeated: each time a new certificate, and the earlier ones stay good until they expire.
 
     Errors: NOT_PERMITTED (PERMISSION_DENIED: the caller's certificate is not an agent's or its app is not known any
     more), INVALID_REQUEST.
@@ -58,7 +59,8 @@ class EnrolmentServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.RenewRequest,
         context: _aio.ServicerContext[_enrolment_pb2.RenewRequest, _abc.Awaitable[_enrolment_pb2.RenewResponse]],
     ) -> _abc.Awaitable[_enrolment_pb2.RenewResponse]:
-        """Signs a new certificate for the caller's own identity; served only where client certificates are required.
+        """Signs a new certificate for the caller's own identity; served only where client certificates are required. May be
+        repeated: each time a new certificate, and the earlier ones stay good until they expire.
 
         Errors: NOT_PERMITTED (PERMISSION_DENIED: the caller's certificate is not an agent's or its app is not known any
         more), INVALID_REQUEST.

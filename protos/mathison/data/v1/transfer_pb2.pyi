@@ -236,6 +236,7 @@ class ArchiveHeader(_message.Message):
     engine: _builtins.str
     """Storage engine and its version, for example "postgresql" and "17.10"."""
     engine_version: _builtins.str
+    """For example "17.10"."""
     made_by: _builtins.str
     """Program that wrote the archive, for example "mathison-data 0.1.0"."""
     app_id: _builtins.str
@@ -509,7 +510,9 @@ class Preview(_message.Message):
         """What the app holds now and what it would hold, for example {"tables": 11} and {"tables": 12}."""
 
     @_builtins.property
-    def counts_after(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    def counts_after(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The same, after the import."""
+
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a person should know before going on."""
@@ -554,7 +557,9 @@ class TransferState(_message.Message):
     transfer_id: _builtins.str
     """Chosen by the caller: 1 to 64 characters of [A-Za-z0-9_-], unique for an app."""
     kind: Global___TransferKind.ValueType
+    """Always set."""
     result: Global___TransferResult.ValueType
+    """UNSPECIFIED while it runs."""
     undone: _builtins.bool
     """Imports only: true once an undo brought the previous data back."""
     @_builtins.property
@@ -570,7 +575,9 @@ class TransferState(_message.Message):
         """Set when `result` is FAILED or CANCELLED."""
 
     @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """Always set."""
+
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """Not set while it runs."""
@@ -653,7 +660,9 @@ class TransferEvent(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def state(self) -> Global___TransferState: ...
+    def state(self) -> Global___TransferState:
+        """Always set."""
+
     def __init__(
         self,
         *,
