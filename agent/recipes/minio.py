@@ -56,7 +56,7 @@ TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the same, compresse
 S3 = Format(
     portable.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users"
 )
-_GLANCE_SECONDS = 2.0
+_GLANCE_SECONDS = 1.0
 _SURVEY_SECONDS = 20.0
 _log = structlog.get_logger(__name__)
 

@@ -76,7 +76,8 @@ class Snapshot:
             self._area.mkdir(parents=True, mode=0o700)
             # Times are the drive's own.
             self._since_ns = self._area.stat().st_mtime_ns - _MARGIN_NS
-            (self.directory / SYSTEM).mkdir(parents=True)
+            self.directory.mkdir()
+            _made(self._copy_of(SYSTEM.encode()), like=os.fsencode(self._drive / SYSTEM))
             for root in data_roots(self._drive):
                 self._take_all(root.encode())
 
@@ -161,7 +162,7 @@ class Snapshot:
 
     def _take_once(self, path: bytes) -> list[bytes] | None:
         live, copy = os.path.join(os.fsencode(self._drive), path), self._copy_of(path)
-        is_new = _made(copy)
+        is_new = _made(copy, like=live)
         before = _identity(live + b"/xl.meta")
         if before is not None:
             self._copy(live + b"/xl.meta", copy + b"/xl.meta")
@@ -264,11 +265,16 @@ def _is_data(path: bytes, directories: list[bytes], files: list[bytes]) -> bool:
     return is_full and is_data_directory_name(name)
 
 
-def _made(directory: bytes) -> bool:
+def _made(directory: bytes, *, like: bytes) -> bool:
+    """Make a directory with the owner and mode of another; False when it is there."""
     try:
-        os.mkdir(directory, 0o755)
+        os.mkdir(directory, 0o700)
     except FileExistsError:
         return False
+    status = os.stat(like)
+    with contextlib.suppress(PermissionError):
+        os.chown(directory, status.st_uid, status.st_gid)
+    os.chmod(directory, status.st_mode & 0o777 | 0o700)
     return True
 
 

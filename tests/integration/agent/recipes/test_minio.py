@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,9 @@ from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import PASSWORDS, access, fill, fill_otherwise, fill_users, users, view
 from tests.fixtures.minio_servers import StartMinio
 from tests.integration.agent.recipes.minio_apps import MinioApp
+from tools.servers import MinioServer
+
+CHECKOUT = Path(__file__).parents[4]
 
 
 async def test_everything_arrives_at_a_server_with_another_root_and_an_undo_takes_it_back(
@@ -203,3 +209,25 @@ async def test_a_bucket_that_the_archive_does_not_hold_is_refused(
 
     await app.recipe.discard(record)
     assert app.leftovers() == []
+
+
+async def test_an_archive_opens_by_hand_as_its_page_says(start_minio: StartMinio, tmp_path: Path) -> None:
+    source = start_minio()
+    await fill(source)
+    await fill_users(source)
+    exported = await MinioApp(source, tmp_path).export()
+    by_hand = MinioServer(source.program, directory=Path(), user=source.user, password=source.password)
+    by_hand.prepare()
+    try:
+        subprocess.run(["tar", "-xf", "-", "-C", by_hand.drive], input=exported.file, check=True)
+        shutil.rmtree(by_hand.drive / ".mathison-data")
+        page = (CHECKOUT / "docs/recipes/minio.md").read_text()
+        lines = page.partition("```python\n")[2].partition("```")[0]
+        subprocess.run([sys.executable, "-c", lines, by_hand.drive, source.password], check=True)
+
+        by_hand.start()
+
+        assert await view(by_hand) == await view(source)
+        assert await users(by_hand) == ["alice", "bob", "off"]
+    finally:
+        by_hand.close()
