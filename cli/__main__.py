@@ -313,6 +313,25 @@ async def inspect(
     return inspection.error.exit_code
 
 
+@app.command("verify")
+@_command
+async def verify(
+    session: Session, file: Annotated[str, typer.Argument(metavar="FILE", help="An export on this machine.")]
+) -> int | None:
+    """Prove that an export holds what its app held: replay it into a throw-away engine and compare.
+
+    Asks no controller and touches no app. SQL exports of PostgreSQL need the server programs of PostgreSQL on this
+    machine, of the same major version or a newer one; exports of volumes need nothing. Exit code 6: the file is
+    damaged; 10: it does not hold what its fingerprint says; 11: that cannot be found out here.
+    """
+    from cli.reports import report_verification
+    from cli.verifying import verify_file
+
+    verification = await verify_file(file, session)
+    session.give(verification, lambda: report_verification(session.output, verification))
+    return verification.exit_code
+
+
 def _pairs(options: list[str]) -> dict[str, str]:
     return dict(option.split("=", 1) for option in options)
 

@@ -74,7 +74,7 @@ def _look_at_sql(content: PeekedFile, found: Findings) -> None:
     tail = b""
     while piece := content.read(PIECE_BYTES):
         scan.add(piece)
-        tail = (tail + piece)[-2048:]
+        tail = (tail + piece)[-_SQL_TAIL_BYTES:]
     if scan.tables:
         found.counts["tables"] = scan.tables
     if scan.is_in_copy:
@@ -108,6 +108,8 @@ _SQL_DUMPS = (
     _SqlDump("-- MariaDB dump", b"-- Dump completed", "MariaDB dump as SQL text"),
     _SqlDump("-- MySQL dump", b"-- Dump completed", "MySQL dump as SQL text"),
 )
+_SQL_TAIL_BYTES = (1 << 18) + 2048
+"""Where a dump's last line is: before the lines of our seal, which may hold a fingerprint."""
 _SQL_FACTS = {
     "Dumped from version": re.compile(r"^-- Dumped from database version (.+)$", re.MULTILINE),
     "Dumped by version": re.compile(r"^-- Dumped by pg_dump version (.+)$", re.MULTILINE),

@@ -18,6 +18,8 @@ class ExitCode(enum.IntEnum):
     APP = 7
     TRANSFER = 8
     LOCAL_FILE = 9
+    DIFFERS = 10
+    UNVERIFIABLE = 11
     INTERRUPTED = 130
 
 
@@ -32,6 +34,8 @@ EXIT_CODE_MEANINGS = {
     ExitCode.APP: "the app or its agent is busy, unavailable or has no room",
     ExitCode.TRANSFER: "the transfer broke: no whole archive was received, or nothing was imported",
     ExitCode.LOCAL_FILE: "a file or disk of this machine: exists already, cannot be read, no space",
+    ExitCode.DIFFERS: "the archive was replayed, and does not hold what its fingerprint says",
+    ExitCode.UNVERIFIABLE: "the archive could not be replayed here, or carries no fingerprint",
     ExitCode.INTERRUPTED: "ended by Ctrl-C, a signal, or the answer no",
 }
 """For `--help`; one line each."""

@@ -23,6 +23,7 @@ from cli.session import Session
 from cli.targets import FileTarget, StandardOutput, Target, check_target, safe_file_name
 from common.errors import AgentUnavailableError, ServiceError
 
+_MOVING = "downloading"
 VERDICT_SECONDS = 20.0
 """How long to ask for size and SHA-256 once the body has ended: the controller knows them before it ends the body."""
 
@@ -149,13 +150,15 @@ class Exporting:
                     )
 
     def _show(self, state: TransferState) -> None:
-        self._gauge.follow(state, "downloading")
+        self._gauge.follow(state, _MOVING)
         if state.progress:
             self._gauge.measure(state.progress.read_bytes, state.progress.total_bytes)
 
     async def _receive(self, download: Download, target: Target) -> None:
         try:
             async for chunk in download.chunks:
+                if not target.size_bytes:
+                    self._gauge.enter(_MOVING)
                 await target.add(chunk)
                 self._gauge.move(target.size_bytes)
             await target.finish()

@@ -83,6 +83,13 @@ class LocalFileError(CommandError):
     reason = "LOCAL_FILE"
 
 
+class UnverifiableError(CommandError):
+    """An archive that may be whole and right, which cannot be shown here."""
+
+    exit_code = ExitCode.UNVERIFIABLE
+    reason = "UNVERIFIABLE"
+
+
 class StoppedError(CommandError):
     """Ctrl-C or a signal, after tidying up; the text says what became of the transfer."""
 

@@ -27,8 +27,9 @@ from cli.session import Session
 from cli.worker import Worker
 from common.codecs import PeekedFile, Reader, UnpackedFile, codec_of
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError, ServiceError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import SealReader
+from common.seals import FingerprintFinder, SealReader
 
 OnBytes = Callable[[int, int], None]
 """Told how many bytes were read so far and how many there are."""
@@ -45,6 +46,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     compression: tuple[str, ...]
     content_bytes: int
     header: ArchiveHeader | None
+    fingerprint: Fingerprint | None
     facts: Mapping[str, str]
     counts: Mapping[str, int]
     completeness: Completeness
@@ -94,9 +96,10 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
     raw = _Counted(file, lambda count: on_bytes(count, size_bytes))
     found = Findings()
     layers: list[str] = []
-    seal = SealReader()
-    content = _Sealed(seal)
+    seal, finder = SealReader(), FingerprintFinder()
+    content = _Sealed(seal, finder)
     error: Explanation | None = None
+    fingerprint: Fingerprint | None = None
     try:
         if not is_looked_into:
             found.kind, found.title = "file", "Not looked into"
@@ -116,6 +119,7 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
             found.evidence.append(f"Its {' and '.join(layers)} data unpacks to its end without an error.")
         if seal.is_sealed:
             found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
+            fingerprint = finder.fingerprint()
     except ArchiveWrongKindError as failure:
         error = explain(failure)
     except ServiceError as failure:
@@ -137,6 +141,7 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
         compression=tuple(layers),
         content_bytes=content.size_bytes,
         header=seal.header,
+        fingerprint=fingerprint,
         facts=found.facts,
         counts=found.counts,
         completeness=found.completeness,
@@ -190,8 +195,9 @@ class _Counted:
 class _Sealed(io.RawIOBase):
     """The content on its way to whoever looks at it, shown to the seal's reader first."""
 
-    def __init__(self, seal: SealReader) -> None:
+    def __init__(self, seal: SealReader, finder: FingerprintFinder) -> None:
         super().__init__()
+        self._finder = finder
         self.size_bytes = 0
         self.source: Reader
         self._seal = seal
@@ -202,6 +208,7 @@ class _Sealed(io.RawIOBase):
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # BufferedReader gives a memoryview
         piece = self.source.read(len(buffer))
         self._seal.add(piece)
+        self._finder.add(piece)
         self.size_bytes += len(piece)
         buffer[: len(piece)] = piece
         return len(piece)

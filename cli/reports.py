@@ -11,6 +11,7 @@ from cli.importing import ImportReport
 from cli.inspecting import Inspection
 from cli.models import App, AppFingerprint, TransferState
 from cli.output import Output, counts_text, duration_text, moment_text, printable, size_text
+from cli.verifying import Verification
 
 _VERDICTS = {
     "proven": ("Whole: proven.", "green"),
@@ -201,6 +202,17 @@ def report_inspection(output: Output, inspection: Inspection) -> None:
     output.facts(facts)
     verdict, style = _VERDICTS[inspection.completeness]
     output.say(verdict if inspection.error else f"{verdict} {' '.join(inspection.evidence)}", style=style)
+
+
+def report_verification(output: Output, verification: Verification) -> None:
+    output.say(verification.file, style="bold")
+    output.facts({"Fingerprint": verification.fingerprint.sha256, "Scheme": verification.fingerprint.scheme})
+    for difference in verification.differences:
+        output.say(f"  {difference}")
+    if verification.differences:
+        output.say("It does not hold what its fingerprint says. Here: the fingerprint; there: the file.", style="red")
+    else:
+        output.say("It holds exactly what its app held when it was exported.", style="green")
 
 
 def _titled(details: Mapping[str, str]) -> dict[str, str]:

@@ -80,7 +80,8 @@ def run(
             timeout=timeout_seconds,
             check=False,
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
+        # The latter where PATH names a folder that this user may not enter.
         raise ServerUnavailableError(what, f"there is no {program} on this machine") from error
     except subprocess.TimeoutExpired as error:
         raise ServerUnavailableError(what, f"{program} took more than {timeout_seconds:.0f} s") from error
