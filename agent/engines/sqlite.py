@@ -362,7 +362,11 @@ async def _answer_of(child: Child) -> dict[str, Any]:
 
 
 def _worded(questions: Questions) -> dict[str, Any]:
-    return {"queries": dict(questions.queries), "with_content": questions.with_content}
+    return {
+        "queries": dict(questions.queries),
+        "with_content": questions.with_content,
+        "without_columns": {table: list(columns) for table, columns in questions.without_columns.items()},
+    }
 
 
 def _answers_of(answer: dict[str, Any]) -> Answers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +26,12 @@ class Questions:
     Attributes:
         queries: SQL by name, for a few rows of a few columns each.
         with_content: read everything as well, for a digest of every table.
+        without_columns: by table, what the digests leave out.
     """
 
     queries: Mapping[str, str] = field(default_factory=dict)
     with_content: bool = False
+    without_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def asked(connection: sqlite3.Connection, request: Mapping[str, Any]) -> dict[st
     if queries := request.get("queries"):
         found["rows"] = {name: _rows(connection, query) for name, query in queries.items()}
     if request.get("with_content"):
-        found["content"] = _content(connection)
+        found["content"] = _content(connection, request.get("without_columns", {}))
     if len(json.dumps(found)) > MAX_ANSWER_BYTES:
         raise sqlite3.DataError("what it says of itself is too long")
     return found
@@ -74,25 +76,31 @@ def _rows(connection: sqlite3.Connection, query: str) -> list[list[Any]] | None:
         raise
 
 
-def _content(connection: sqlite3.Connection) -> dict[str, str]:
+def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Row count and SHA-256 of each table, rows in the order of their keys."""
     query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     names = [row[0] for row in connection.execute(query)]
-    return {name: _digest(connection, name) for name in sorted(names)}
+    return {name: _digest(connection, name, without.get(name, ())) for name in sorted(names)}
 
 
-def _digest(connection: sqlite3.Connection, table: str) -> str:
-    quoted = '"' + table.replace('"', '""') + '"'
+def _digest(connection: sqlite3.Connection, table: str, without: Sequence[str]) -> str:
+    quoted = _quoted(table)
+    columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    wanted = ", ".join(_quoted(name) for name in columns if name not in without) if without else "*"
     count = 0
     digest = hashlib.sha256()
     text_factory, connection.text_factory = connection.text_factory, bytes
     try:
         # Not by an index that happens to hold all columns: the table itself is in the order of its key.
-        cursor = connection.execute(f"SELECT * FROM {quoted} NOT INDEXED")  # noqa: S608  # quoted above
+        cursor = connection.execute(f"SELECT {wanted} FROM {quoted} NOT INDEXED")  # noqa: S608  # quoted above
         while rows := cursor.fetchmany(_ROWS_AT_ONCE):
             count += len(rows)
-            for row in rows:
-                digest.update(msgspec.msgpack.encode(row))
+            # Always of the same number of rows, so the same rows give the same bytes.
+            digest.update(msgspec.msgpack.encode(rows))
     finally:
         connection.text_factory = text_factory
     return f"{count} rows, {digest.hexdigest()}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

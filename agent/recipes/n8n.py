@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.archives.extractor_child import Report
-from agent.archives.members import SQLITE_MAGIC
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
 from agent.archives.writing import Substitute, TreeWriter
@@ -23,13 +23,13 @@ from agent.engines import tree, verifying
 from agent.engines.filesystem import mounts_below, usual_owner
 from agent.engines.n8n import importing
 from agent.engines.n8n.exporting import TravellingKey, make_travelling, member_blocks
-from agent.engines.n8n.facts import EXPORTED, PRESENT, Facts, facts_of
-from agent.engines.n8n.folder import LEFT_OUT, instance_key, write_config
-from agent.engines.n8n.postgres import PostgresHome
+from agent.engines.n8n.facts import EXPORTED, PRESENT, PROVEN, Facts, FilesSum, facts_of
+from agent.engines.n8n.folder import LEFT_OUT, instance_key, required_key, write_config
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
 from agent.engines.sqlite import Snapshots, ask_database
+from agent.engines.sqlite_questions import Questions
 from agent.recipes.base import (
     Capability,
     Description,
@@ -44,13 +44,24 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    wants_fingerprint,
 )
 from agent.recipes.stopped_app import NO_APP_CONTROL, Exchange, StoppedExchange, Together, volume_exchange
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of, gzip_compressor, zstd_compressor
-from common.errors import AppMustStopError, AppUnavailableError, ServiceError, SourceUnreadableError
+from common.errors import (
+    AppMustStopError,
+    AppUnavailableError,
+    InvalidRequestError,
+    ServiceError,
+    SourceUnreadableError,
+)
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from agent.engines.n8n.postgres import PostgresHome
 
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "tar archive, compressed with zstd; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compressed with gzip; opens with tar")
@@ -103,27 +114,36 @@ class N8nRecipe(Recipe):
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
         wishes = read_export_wishes(options.options, self._settings)
+        is_proven = wants_fingerprint(options.options) and self._postgres is None
+        content = FilesSum(self._settings.database_file) if is_proven else None
         progress.step(Step.PREPARING, "copying the database")
         counted = await asyncio.to_thread(self._survey)
         counted.unreadable.raise_if_any()
         progress.expect(counted.bytes if counted.is_complete else 0)
         key = await asyncio.to_thread(instance_key, self._settings)
         async with AsyncExitStack() as opened:
-            snapshots = await opened.enter_async_context(self._snapshots()) if self._folder else None
+            questions = PROVEN if is_proven else EXPORTED
+            snapshots = await opened.enter_async_context(self._snapshots(questions)) if self._folder else None
             # The database before all files: what it says goes into the header.
             if self._postgres is not None:
                 facts = await self._postgres.ask(EXPORTED, key)
                 dump = await opened.enter_async_context(self._postgres.dumped(progress))
-                writer = self._writer(snapshots, None)
+                writer = self._writer(snapshots, None, content)
                 first = member_blocks(importing.DUMP, dump)
             else:
                 database, facts = await self._copied(snapshots, key)
-                writer = self._writer(snapshots, database)
+                writer = self._writer(snapshots, database, content)
                 first = iter(())
             travelling = await make_travelling(key, facts, wishes)
-            header = self._header(options, facts, travelling)
+            header = self._header(options, facts, travelling, counted)
             files = writer.blocks() if writer else iter(())
-            blocks = tree.sealed((block for block in chain(first, files, travelling.blocks())), header)
+
+            def proof() -> Fingerprint | None:
+                if content is None or snapshots is None:
+                    return None
+                return content.together(snapshots.answers[self._settings.database_file])
+
+            blocks = tree.sealed((block for block in chain(first, files, travelling.blocks())), header, proof)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
             interrupt = snapshots.interrupt if snapshots else _nothing
@@ -131,15 +151,29 @@ class N8nRecipe(Recipe):
                 aclosing(tree.from_thread(blocks, name="archive n8n", interrupt=interrupt))
             )
             export = Export(header, chunks, dict(facts.counts), list(travelling.warnings))
-            export.chunks = _told(chunks, export, writer, snapshots, progress)
+            export.chunks = _told(chunks, export, writer, snapshots, progress, proof)
             yield export
+
+    async def fingerprint(self, progress: Progress) -> Fingerprint:
+        if self._postgres is not None:
+            raise InvalidRequestError("An n8n on PostgreSQL has no fingerprint yet; ask that of its database.")
+        content = FilesSum(self._settings.database_file)
+        async with self._snapshots(PROVEN) as snapshots:
+            database, _ = await self._copied(snapshots, "")
+            writer = self._writer(snapshots, database, content)
+            files = writer.blocks() if writer else (b"" for _ in ())
+            blocks = tree.from_thread(files, name="read n8n", interrupt=snapshots.interrupt)
+            async with aclosing(blocks):
+                async for block in blocks:
+                    progress.read(len(block))
+            return content.together(snapshots.answers[self._settings.database_file])
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         wishes = read_import_wishes(upload.options, self._settings)
         if obstacle := await self._obstacle():
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
         facts = await self._present()
-        target = importing.Target(await asyncio.to_thread(self._required_key), facts)
+        target = importing.Target(await asyncio.to_thread(required_key, self._settings), facts)
         volume = self._volume
         tree.require_room(volume, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(volume, record.key)
@@ -196,9 +230,12 @@ class N8nRecipe(Recipe):
     def _make_postgres(self) -> PostgresHome | None:
         if self._settings.postgresql is None:
             return None
+        # 10 MiB of a database driver, which an n8n on SQLite does without.
+        from agent.engines.n8n.postgres import PostgresHome, read_postgres_settings
+
         return PostgresHome(
             self._settings,
-            self._settings.postgresql,
+            read_postgres_settings(self._settings.postgresql),
             app_id=self._surroundings.app_id,
             work_directory=self._surroundings.work_directory,
             limits=self._surroundings.limits,
@@ -236,21 +273,12 @@ class N8nRecipe(Recipe):
             )
         return database
 
-    def _required_key(self) -> str:
-        if key := instance_key(self._settings):
-            return key
-        raise AppUnavailableError(
-            f"n8n's encryption key is neither in {(self._folder or Path()) / 'config'} nor in a file that the agent "
-            "knows of.",
-            next_step="Set encryption_key_file to a file with what n8n has as N8N_ENCRYPTION_KEY.",
-        )
-
-    def _snapshots(self) -> Snapshots:
+    def _snapshots(self, questions: Questions) -> Snapshots:
         return Snapshots(
             self._folder or Path(),
             work_directory=self._surroundings.work_directory,
             limits=self._surroundings.limits,
-            questions=EXPORTED,
+            questions=questions,
         )
 
     async def _copied(self, snapshots: Snapshots | None, key: str) -> tuple[Substitute, Facts]:
@@ -261,7 +289,9 @@ class N8nRecipe(Recipe):
             raise SourceUnreadableError(f"SQLite cannot read n8n's database {database}.")
         return copy, facts_of(snapshots.answers[database.name], key)
 
-    def _writer(self, snapshots: Snapshots | None, database: Substitute | None) -> TreeWriter | None:
+    def _writer(
+        self, snapshots: Snapshots | None, database: Substitute | None, content: FilesSum | None
+    ) -> TreeWriter | None:
         """Of the files in n8n's folder."""
         if self._folder is None or snapshots is None:
             return None
@@ -275,6 +305,7 @@ class N8nRecipe(Recipe):
             work_directory=self._surroundings.work_directory,
             substitute=substitute,
             is_left_out=self._is_left_out,
+            content=content,
         )
 
     async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
@@ -291,17 +322,10 @@ class N8nRecipe(Recipe):
         async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
             head, chunks = await peeked(content.chunks)
             async with aclosing(chunks):
-                if name := self._bare_name(head):
+                if name := importing.bare_name(head, self._settings):
                     await importing.place_file(area, chunks, name, owner, limits)
                     return Report()
                 return await tree.unpack(area, chunks, orders, is_zip=codec_of(head) == "zip")
-
-    def _bare_name(self, head: bytes) -> str:
-        """What to call an upload that is only the database; empty for an archive."""
-        if self._postgres is None:
-            return self._settings.database_file if head.startswith(SQLITE_MAGIC) else ""
-        is_dump = head.startswith((b"PGDMP", b"--")) or (b"PostgreSQL database dump" in head and not _is_tar(head))
-        return importing.DUMP if is_dump else ""
 
     def _survey(self) -> Survey:
         if self._folder is None:
@@ -331,7 +355,9 @@ class N8nRecipe(Recipe):
             return f"The agent (uid {os.geteuid()}) may not write to n8n's folder {self._folder}."
         return ""
 
-    def _header(self, options: ExportOptions, facts: Facts, travelling: TravellingKey) -> ArchiveHeader:
+    def _header(
+        self, options: ExportOptions, facts: Facts, travelling: TravellingKey, counted: Survey
+    ) -> ArchiveHeader:
         return ArchiveHeader(
             recipe=self.name,
             format=options.format.name,
@@ -340,7 +366,7 @@ class N8nRecipe(Recipe):
             made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
             app_id=options.app_id,
-            counts=facts.counts,
+            counts={**facts.counts, "files": counted.files, "bytes": counted.bytes},
             details={
                 "database_type": "postgresql" if self._postgres else "sqlite",
                 "database": importing.DUMP if self._postgres else self._settings.database_file,
@@ -358,6 +384,7 @@ async def _told(
     writer: TreeWriter | None,
     snapshots: Snapshots | None,
     progress: Progress,
+    proof: Callable[[], Fingerprint | None],
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; says how much was read, and at the end what was in them and what there is to be warned of."""
     said = 0
@@ -370,11 +397,8 @@ async def _told(
     if writer is not None and snapshots is not None:
         export.counts |= writer.counts
         export.warnings += writer.warnings() + snapshots.warnings
-
-
-def _is_tar(head: bytes) -> bool:
-    return head[257:262] == b"ustar"
+    export.fingerprint = proof()
 
 
 def _nothing() -> None:
-    """Nobody waits for a snapshot."""
+    """Where nobody waits for a snapshot."""

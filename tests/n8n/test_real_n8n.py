@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
+from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
 from tests.fakes.imports import NotedProgress
+from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.n8n.conftest import MakeN8n, RealN8n
+from tools.servers import PostgresServer
 
 IDENTITY = pyrage.x25519.Identity.generate()
 CREDENTIAL = {
@@ -37,8 +41,12 @@ WORKFLOW = {
 }
 
 
-def fill(source: RealN8n) -> None:
+def fill(source: RealN8n, *, is_rotating: bool = False) -> None:
     """A credential and a workflow that runs, in a server that was started on them."""
+    if is_rotating:
+        # Makes the first of the rotating keys, without which the commands encrypt nothing.
+        source.server.start()
+        source.server.stop()
     source.server.add("credentials", [CREDENTIAL])
     source.server.add("workflow", [WORKFLOW])
     source.server.run("publish:workflow", f"--id={WORKFLOW['id']}")
@@ -59,7 +67,9 @@ async def test_n8n_starts_on_an_import_and_reads_its_credentials(rotation: str, 
     environment = {"N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION": rotation}
     source = make_n8n("source", key="the first key", environment=environment)
     target = make_n8n("target", key="the second key", environment=environment)
-    fill(source)
+    fill(source, is_rotating=rotation == "true")
+    data = rows(source, "SELECT data FROM credentials_entity")
+    assert (":" in str(data[0][0])) is (rotation == "true")
     target.server.start()
     exported = await source.export(recipient=str(IDENTITY.to_public()))
     source.server.stop()
@@ -89,3 +99,43 @@ async def test_n8n_starts_without_the_secrets_and_with_workflows_switched_off(ma
     assert target.server.is_running
     assert target.server.credentials() == {"Mail": {}}
     assert rows(target, 'SELECT name, active, "activeVersionId" FROM workflow_entity') == [("Every hour", 0, None)]
+
+
+@pytest.mark.timeout(1200)
+async def test_n8n_on_postgresql_starts_on_an_import_and_reads_its_credentials(
+    make_n8n: MakeN8n, postgres_servers: Callable[[int], PostgresServer], tmp_path: Path
+) -> None:
+    databases = {
+        name: PostgresApp(postgres_servers(17), tmp_path / f"{name} database") for name in ("source", "target")
+    }
+    source, target = (
+        make_n8n(
+            name,
+            key=f"the key of the {name}",
+            environment={
+                "DB_TYPE": "postgresdb",
+                "DB_POSTGRESDB_HOST": database.server.host,
+                "DB_POSTGRESDB_PORT": str(database.server.port),
+                "DB_POSTGRESDB_DATABASE": database.database,
+                "DB_POSTGRESDB_USER": database.role,
+                "DB_POSTGRESDB_PASSWORD": database.password,
+            },
+            settings={"postgresql": database.settings},
+        )
+        for name, database in databases.items()
+    )
+    fill(source)
+    target.server.start()
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+    source.server.stop()
+
+    record = await target.import_(exported, identity=str(IDENTITY))
+
+    assert target.server.is_running
+    assert target.server.credentials() == {"Mail": CREDENTIAL["data"]}
+    assert databases["target"].run("SELECT name, active FROM workflow_entity") == [("Every hour", True)]
+    await target.recipe.undo(record, NotedProgress())
+    assert databases["target"].run("SELECT count(*) FROM credentials_entity") == [(0,)]
+    target.server.stop()
+    for database in databases.values():
+        await database.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.archives.contents import ContentSum
+from agent.archives.members import Member
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
 from agent.engines.sqlite import Answers, Questions
 from common.errors import AppUnavailableError
+from common.fingerprints import Fingerprint
 
 _COUNTS = {
     "workflows": "SELECT count(*) FROM workflow_entity",
@@ -25,6 +28,42 @@ PRESENT = Questions({**_COUNTS, **_MIGRATIONS})
 """For what is there before an import."""
 EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS})
 """For what is exported: also some secrets, to try the key on."""
+_ENCRYPTED = {
+    "credentials_entity": ["data"],
+    "deployment_key": ["value"],
+    "settings": ["value"],
+    "user": ["mfaSecret", "mfaRecoveryCodes"],
+}
+PROVEN = Questions(EXPORTED.queries, with_content=True, without_columns=_ENCRYPTED)
+"""The same with a digest of each table, without what is encrypted: that is another text each time."""
+_SCHEME = "n8n/1"
+
+
+class FilesSum(ContentSum):
+    """The content of n8n's folder without its database, which has digests of its own."""
+
+    def __init__(self, database_file: str) -> None:
+        super().__init__(_SCHEME)
+        self._database_file = database_file
+        self._is_database = False
+
+    def begin(self, member: Member) -> None:
+        self._is_database = member.name == self._database_file
+        if not self._is_database:
+            super().begin(member)
+
+    def add(self, offset: int, piece: bytes) -> None:
+        if not self._is_database:
+            super().add(offset, piece)
+
+    def end(self) -> None:
+        if not self._is_database:
+            super().end()
+
+    def together(self, answers: Answers) -> Fingerprint:
+        """Of the files and of a database."""
+        tables = {f"table {name}": said for name, said in answers.content.items()}
+        return Fingerprint.of(_SCHEME, {**self.fingerprint().parts, **tables})
 
 
 @dataclass(frozen=True)

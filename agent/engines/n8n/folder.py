@@ -43,6 +43,20 @@ def instance_key(settings: N8nSettings) -> str:
     return key if isinstance(key, str) else ""
 
 
+def required_key(settings: N8nSettings) -> str:
+    """The same, for an import.
+
+    Raises:
+        AppUnavailableError: it is not known.
+    """
+    if key := instance_key(settings):
+        return key
+    raise AppUnavailableError(
+        f"n8n's encryption key is neither in {Path(settings.directory) / CONFIG} nor in a file the agent knows of.",
+        next_step="Set encryption_key_file to a file with what n8n has as N8N_ENCRYPTION_KEY.",
+    )
+
+
 @dataclass(frozen=True)
 class StagedKey:
     """What an archive has of its key: sealed, or in clear; both empty for one without."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.archives.members import SQLITE_SIDECARS
+from agent.archives.members import SQLITE_MAGIC, SQLITE_SIDECARS
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import Facts
@@ -18,6 +18,7 @@ from agent.engines.n8n.folder import StagedKey, take_key
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import prepare_file
 from agent.engines.n8n.sealing import unseal
+from agent.engines.n8n.settings import N8nSettings
 from agent.engines.n8n.wishes import ImportWishes
 from agent.engines.sqlite import absorb_changes, check_database
 from agent.engines.tree import StagingArea, spool
@@ -61,6 +62,15 @@ async def request_of(staged: Path, header: ArchiveHeader | None, target: Target,
         without_credentials=wishes.without_credentials,
         deactivate_workflows=wishes.deactivate_workflows,
     )
+
+
+def bare_name(head: bytes, settings: N8nSettings) -> str:
+    """What to call an upload that is only the database, by its first bytes; empty for an archive."""
+    if settings.postgresql is None:
+        return settings.database_file if head.startswith(SQLITE_MAGIC) else ""
+    is_tar = head[257:262] == b"ustar"
+    is_dump = head.startswith((b"PGDMP", b"--")) or (b"PostgreSQL database dump" in head and not is_tar)
+    return DUMP if is_dump else ""
 
 
 async def place_file(
@@ -132,6 +142,7 @@ def warnings(prepared: Prepared, known: list[str], wishes: ImportWishes) -> list
         found.append(f"{_number(prepared.waiting, 'waiting execution')} will go on here when the time has come.")
     if older := len(set(known) - set(prepared.migrations)):
         found.append(f"The data is of an older n8n: this one makes {_number(older, 'migration')} when it starts.")
+    found += prepared.warnings
     if prepared.counts.get("users"):
         found.append("Users, their passwords and their sessions are those of the n8n that the data comes from.")
     return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import psycopg
 from psycopg import sql
 
@@ -30,6 +31,7 @@ from agent.engines.pg.dump import DumpForm
 from agent.engines.pg.exporting import export_database
 from agent.engines.pg.load_terms import LoadSurroundings
 from agent.engines.pg.settings import PostgresSettings
+from agent.engines.pg.settings import read_settings as read_postgres_settings
 from agent.engines.pg.ways import Plan, Way, make_plan
 from agent.engines.sqlite import Answers, Questions
 from agent.engines.swapping import Side
@@ -39,6 +41,8 @@ from agent.steps import Progress
 from common.errors import AppUnavailableError, NoSpaceError
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
+
+__all__ = ["DatabaseExchange", "PostgresHome", "read_postgres_settings"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,6 @@ class PostgresHome:
             await connection.execute(sql.SQL("SET search_path = pg_catalog, {}").format(schema))
             rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
         return facts_of(Answers(rows=rows), key)
-
-    async def version(self) -> str:
-        """The server's."""
-        async with connect(self.postgresql.app_login()) as connection:
-            return str(connection.info.parameter_status("server_version") or "")
 
     async def plan(self) -> Plan:
         """How an import is done.
@@ -118,8 +117,8 @@ class PostgresHome:
         async def rework(login: Login) -> None:
             prepared.append(await prepare_database(login, request, schema=self.settings.schema))
 
-        await self._beside(await self.plan()).stage(_chunks(dump), key, progress, rework=rework)
-        return prepared[0]
+        changes = await self._beside(await self.plan()).stage(_chunks(dump), key, progress, rework=rework)
+        return msgspec.structs.replace(prepared[0], warnings=list(changes.warnings))
 
     async def exchange(self, key: str, *, area: StagingArea | None = None) -> DatabaseExchange:
         """The two databases of an import."""

@@ -36,6 +36,7 @@ class Prepared(msgspec.Struct, kw_only=True):
         emptied: credentials that lost what they held.
         deactivated: workflows that were active.
         waiting: executions that n8n will go on with.
+        warnings: of loading it, in sentences.
     """
 
     reason: str = ""
@@ -50,3 +51,4 @@ class Prepared(msgspec.Struct, kw_only=True):
     emptied: int = 0
     deactivated: int = 0
     waiting: int = 0
+    warnings: list[str] = []

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.n8n.preparations import Prepared, Request
-from agent.engines.pg.connection import Login
 from agent.jail import NOBODY, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
 from common.errors import InternalError, make_error
+
+if TYPE_CHECKING:
+    from agent.engines.pg.connection import Login
 
 _MEMORY_BYTES = 2 << 30
 """A workflow's text is held while it is changed; n8n's own limit for one is far below."""

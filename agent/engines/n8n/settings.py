@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError, InvalidRequestError
 
 
@@ -17,7 +17,7 @@ class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     directory: str = ""
     """n8n's folder, `.n8n` in its user's home, as the agent sees it; may be left out for an n8n on PostgreSQL that
     keeps nothing there."""
-    postgresql: PostgresSettings | None = None
+    postgresql: dict[str, Any] | None = None
     """n8n's database, as recipe postgresql has it (DB_TYPE=postgresdb); not given: it is SQLite."""
     schema: str = "public"
     """The schema of its tables there (DB_POSTGRESDB_SCHEMA)."""

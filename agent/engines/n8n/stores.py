@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import psycopg
+if TYPE_CHECKING:
+    import psycopg
 
 Row = tuple[Any, ...]
 _SQLITE_TEXT = ("text", "varchar", "json", "simple-json", "clob", "char", "")

@@ -12,6 +12,7 @@ _EXPORT_OPTIONS = {
     "key": "sealed, omit or clear",
     "recipient": "age's public keys, with commas between them",
     "passphrase": "a passphrase to seal the encryption key with",
+    "fingerprint": "yes or no",
 }
 _IMPORT_OPTIONS = {
     "identity": "age's secret key that the encryption key was sealed for",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.recipes.base import ExportOptions, Limits, Preview, Surroundings
 from agent.recipes.n8n import N8nRecipe
+from common.fingerprints import Fingerprint
 from tests.fakes.imports import MemoryRecord, NotedProgress, upload_of
 from tests.fixtures.n8n_data import NEW_KEY, N8n
 from tests.integration.agent.recipes.conftest import Exported, NotedApp
@@ -41,7 +42,10 @@ class N8nApp:
         asked = ExportOptions(format=format, app_id="shop.n8n", file_name="n8n.tar", options=options)
         async with self.recipe.export_data(asked, progress) as export:
             content = b"".join([chunk async for chunk in export.chunks])
-        return Exported(content, export.header, export.counts, export.warnings, progress)
+        return Exported(content, export.header, export.counts, export.warnings, progress, export.fingerprint)
+
+    async def fingerprint(self) -> Fingerprint:
+        return await self.recipe.fingerprint(NotedProgress())
 
     async def stage(self, content: bytes, record: MemoryRecord, **options: str) -> Preview:
         return await self.recipe.stage(upload_of(content, options), record, NotedProgress())

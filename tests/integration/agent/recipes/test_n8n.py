@@ -136,11 +136,8 @@ async def test_tar_and_age_open_an_export_without_us(source: N8nApp, tmp_path: P
     subprocess.run(["tar", "-xC", out], input=unpacked(exported.content), check=True)
 
     names = listed.stdout.decode().split()
-    assert (names[0], names[-2], names[-1]) == (
-        ".mathison-data/archive.json",
-        "encryption-key.age",
-        ".mathison-data/digest.json",
-    )
+    assert names[0] == ".mathison-data/archive.json"
+    assert names[-3:] == ["encryption-key.age", ".mathison-data/fingerprint.json", ".mathison-data/digest.json"]
     assert pyrage.decrypt((out / "encryption-key.age").read_bytes(), [IDENTITY]) == f"{OLD_KEY}\n".encode()
     assert sqlite3.connect(out / "database.sqlite").execute("PRAGMA quick_check").fetchone() == ("ok",)
     assert OLD_KEY.encode() not in unpacked(exported.content)
@@ -339,6 +336,30 @@ async def test_a_crash_between_stop_and_start_is_mended(source: N8nApp, target: 
 
     assert target.app.calls == ["start"]
     assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+
+
+async def test_an_archive_has_the_fingerprint_that_its_import_has_under_another_key(
+    source: N8nApp, target: N8nApp
+) -> None:
+    before = await source.fingerprint()
+    exported = await source.export(key="clear")
+
+    await target.import_(exported.content)
+
+    after = await target.fingerprint()
+    assert exported.fingerprint is not None
+    assert exported.fingerprint.differences(before) == []
+    assert exported.fingerprint.differences(after) == []
+    assert "table workflow_entity" in after.parts
+    with target.n8n.opened() as database:
+        database.execute("UPDATE workflow_entity SET name = 'another' WHERE id = 'w1'")
+    (target.n8n.folder / "storage" / "another").touch()
+    changed = (await target.fingerprint()).differences(after)
+    assert [one.partition(":")[0] for one in changed] == ["below 'storage'", "table workflow_entity"]
+
+
+async def test_an_export_takes_no_fingerprint_when_told_so(source: N8nApp) -> None:
+    assert (await source.export(fingerprint="no")).fingerprint is None
 
 
 async def test_leaving_an_export_early_leaves_nothing(source: N8nApp) -> None:
