@@ -14,9 +14,6 @@ from controller.identity.tokens import ApiTokens
 from controller.operations import Operations
 from controller.settings import LimitSettings
 
-READ_BUFFER_BYTES = 1 << 20
-"""aiohttp's 64 KiB cost a third of an upload's speed."""
-
 
 def make_app(operations: Operations, tokens: ApiTokens, limits: LimitSettings) -> web.Application:
     """The application; `make_runner` serves it."""
@@ -47,13 +44,10 @@ def make_app(operations: Operations, tokens: ApiTokens, limits: LimitSettings) -
 
 
 def make_runner(app: web.Application, *, stop_grace_seconds: float) -> web.AppRunner:
-    """A caller who leaves cancels the handler; bodies are passed on as they came; our own log has the requests."""
+    """A caller who leaves cancels the handler. `connections.Site` serves it."""
     return web.AppRunner(
         app,
         handler_cancellation=True,
-        auto_decompress=False,
-        read_bufsize=READ_BUFFER_BYTES,
-        access_log=None,
         # aiohttp 3.14.5 waits this long twice: for handlers to end, then once more after it broke their bodies.
         shutdown_timeout=stop_grace_seconds / 2,
     )

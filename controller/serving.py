@@ -20,6 +20,7 @@ from common.files import private_directory, write_atomically
 from controller.agents import Agents
 from controller.app import make_app, make_runner
 from controller.audit import Audit
+from controller.connections import AcceptFaults, Site
 from controller.discovery import static
 from controller.discovery.inventory import Inventory
 from controller.identity.ca import CertificateAuthority, utc_now
@@ -28,7 +29,7 @@ from controller.operations import Operations
 from controller.server import enrolment_server, program_server
 from controller.servicers.data_controller import DataControllerServicer
 from controller.servicers.enrolment import EnrolmentServicer
-from controller.settings import Address, RestSettings, Settings, SettingsError
+from controller.settings import Address, LimitSettings, RestSettings, Settings, SettingsError
 from controller.state import State
 
 _log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ async def serve(settings: Settings, settings_path: Path) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
+    loop.set_exception_handler(AcceptFaults())
     loop.add_signal_handler(signal.SIGHUP, static.read_again, settings_path, inventory)
     async with running(settings, inventory):
         await stopped.wait()
@@ -98,7 +100,7 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
 
         stack.push_async_callback(stop)
         addresses = Addresses(
-            rest=await _start_rest(runner, settings.rest),
+            rest=await _start_rest(runner, settings.rest, settings.limits),
             grpc=str(await programs.start()),
             enrolment=str(await enrolments.start()),
         )
@@ -108,11 +110,11 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
         yield addresses
 
 
-async def _start_rest(runner: web.AppRunner, settings: RestSettings) -> str:
+async def _start_rest(runner: web.AppRunner, settings: RestSettings, limits: LimitSettings) -> str:
     address = Address.parse(settings.listen)
     context = _tls_context(settings)
     await runner.setup()
-    await web.TCPSite(runner, address.host, address.port, ssl_context=context).start()
+    await Site(runner, address.host, address.port, limits=limits, ssl=context).start()
     chosen: int = runner.addresses[0][1]
     return f"{'https' if context else 'http'}://{Address(address.host, chosen)}"
 

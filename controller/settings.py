@@ -69,6 +69,12 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     stalled_caller_seconds: float = 600.0
     """A REST caller that takes or sends nothing for so long is dropped: its transfer keeps a snapshot open in the app's
     database and every other transfer of the app waiting."""
+    rest_connections: int = 1000
+    """Open at once to the REST port; half of the process's limit of open files where that is less. One more is answered
+    503."""
+    idle_connection_seconds: float = 60.0
+    """How long a REST connection may take to send a request's whole header, from its beginning or from the last answer;
+    then it is closed."""
     stop_grace_seconds: float = 20.0
     """How long running calls may go on after SIGTERM; below the 30 s after which Kubernetes kills."""
     agent_keepalive_seconds: float = 30.0

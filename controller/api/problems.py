@@ -79,13 +79,25 @@ def problem(error: ServiceError, *, transfer_id: str = "") -> web.Response:
     return _answer(content, headers)
 
 
+def raw_problem(error: ServiceError) -> bytes:
+    """The same as bytes on the wire, for a connection that is given to no server."""
+    answer = problem(error)
+    body = bytes(answer.body) if isinstance(answer.body, bytes | bytearray) else b""
+    lines = [
+        f"HTTP/1.1 {answer.status} {answer.reason}",
+        *(f"{name}: {value}" for name, value in answer.headers.items()),
+    ]
+    lines += [f"Content-Length: {len(body)}", "Connection: close"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around every handler. One that has begun a streamed answer deals with its errors itself."""
     try:
         return await handler(request)
     except web.HTTPException as refusal:  # aiohttp's own: no such route, no such method
-        return _refusal(refusal)
+        return refused(refusal)
     except ServiceError as failure:
         error = failure
     except Exception:
@@ -98,7 +110,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     return answer
 
 
-def _refusal(refusal: web.HTTPException) -> web.Response:
+def refused(refusal: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals, without their text, which may quote the request."""
     headers: dict[str, str] = {hdrs.ALLOW: refusal.headers[hdrs.ALLOW]} if hdrs.ALLOW in refusal.headers else {}
     content = {
         "type": "about:blank",

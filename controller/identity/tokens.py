@@ -135,4 +135,5 @@ class ApiTokens:
 
 
 def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    # What a caller sent may be no UTF-8, which arrives as surrogates; no token of ours has them.
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
