@@ -7,27 +7,27 @@ import json
 import zipfile
 from typing import Any
 
-import msgspec
-
 from agent.engines.minio.client import Client, RefusedError
 from common.errors import ToolFailedError
 
+TARGETS_FILE = "bucket-targets.json"
 _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20
 
 
-class _Target(msgspec.Struct):
-    sourcebucket: str = ""
-
-
 async def buckets_with_remote_targets(client: Client) -> list[str]:
-    """Those whose settings hold the keys of another server, for replication."""
+    """Those whose settings hold the keys of another server, for replication.
+
+    From the settings themselves: the list of targets that MinIO gives lacks those that it has not reached since it
+    started.
+    """
+    exported = await client.admin("GET", "export-bucket-metadata")
     try:
-        answer = await client.admin("GET", "list-remote-targets", query={"bucket": "", "type": ""})
-        found = msgspec.convert(answer.json() or [], list[_Target])
-    except msgspec.ValidationError as failure:
-        raise ToolFailedError("MinIO's list of remote targets cannot be read.") from failure
-    return sorted({target.sourcebucket for target in found if target.sourcebucket})
+        with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
+            names = [name.partition("/") for name in archive.namelist()]
+    except zipfile.BadZipFile as failure:
+        raise ToolFailedError("MinIO's export of the buckets' settings cannot be read.") from failure
+    return sorted({bucket for bucket, _, name in names if name == TARGETS_FILE})
 
 
 async def adopt(client: Client, *, previous_root: str) -> list[str]:

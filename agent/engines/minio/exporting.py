@@ -77,6 +77,8 @@ async def dumping(
         async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             taken_at = dt.datetime.now(dt.UTC)
             await _in_thread(snapshot, snapshot.second_pass)
+        # One that came in between may be in the snapshot too.
+        with_keys = sorted({*with_keys, *await buckets_with_remote_targets(client)})
         if secrets_go == "sealed":
             secret = [CONFIG, *(f"{BUCKETS}/{name}" for name in with_keys)]
             await seal_below(snapshot.directory, secret, settings.seal_passphrase())

@@ -13,10 +13,11 @@ from __future__ import annotations
 import msgspec
 
 from agent.archives.members import MAX_DEPTH, MAX_NAME_BYTES
+from agent.engines.minio.accounts import TARGETS_FILE
 
 FORMAT = "s3"
 BUCKETS, VERSIONS, METADATA, SETTINGS = "buckets", "versions", "metadata", "settings"
-LEFT_OUT_SETTINGS = ("bucket-targets.json", "replication.xml")
+LEFT_OUT_SETTINGS = (TARGETS_FILE, "replication.xml")
 """They hold another server's keys, or mean nothing without them."""
 KEPT_HEADERS = (
     "content-type",

@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio.accounts import buckets_with_remote_targets
 from agent.recipes.base import ExportOptions
 from agent.recipes.minio import TAR
 from common.errors import ArchiveWrongKindError
 from tests.fakes.imports import MemoryRecord
-from tests.fixtures.minio_data import PASSWORDS, access, fill, fill_otherwise, fill_users, users, view
-from tests.fixtures.minio_servers import StartMinio
+from tests.fixtures.minio_data import (
+    PASSWORDS,
+    access,
+    add_remote_target,
+    fill,
+    fill_otherwise,
+    fill_users,
+    users,
+    view,
+)
+from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
 
@@ -231,3 +241,22 @@ async def test_an_archive_opens_by_hand_as_its_page_says(start_minio: StartMinio
         assert await users(by_hand) == ["alice", "bob", "off"]
     finally:
         by_hand.close()
+
+
+async def test_the_keys_of_remote_targets_are_sealed_with_their_buckets_settings(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, remote = start_minio(), start_minio(password="the-remotes-password")
+    await add_remote_target(source, remote)
+    app = MinioApp(source, tmp_path)
+
+    sealed, clear = await app.export(), await app.export(secrets="clear")
+    before = await view(source)
+    await app.import_file(sealed.file)
+
+    assert b"the-remotes-password" not in sealed.file
+    assert b"the-remotes-password" in clear.file
+    assert "remote targets in the settings of replicated" in clear.warnings[0]
+    assert await view(source) == before
+    async with client_of(source) as client:
+        assert await buckets_with_remote_targets(client) == ["replicated"]
