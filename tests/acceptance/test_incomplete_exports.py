@@ -13,6 +13,7 @@ import pytest
 from mathison.data.v1 import agent_pb2, agent_pb2_grpc, controller_pb2, controller_pb2_grpc, transfer_pb2
 from tests.acceptance.world import DATABASE_ID, World, wait_until
 from tools.deployment import agent_channel, controller_channel
+from tools.servers.toolchains import node_directory
 
 ROUTE = f"/api/deployments/{DATABASE_ID}/export-data?format=sql"
 SLOWLY_BYTES = 4 << 20
@@ -30,6 +31,45 @@ def test_curl_exits_with_an_error(world: World) -> None:
     _, said = curl.communicate(timeout=60)
     # 18: the transfer ended early; 56: the connection was reset.
     assert curl.returncode in (18, 56), said
+
+
+FETCH = """
+const [url] = process.argv.slice(1);
+const headers = { authorization: `Bearer ${process.env.MATHISON_TOKEN}` };
+const answer = await fetch(url, { method: "POST", headers });
+const reader = answer.body.getReader();
+let size = 0;
+while (size < Number(process.env.SLOWLY_BYTES)) size += (await reader.read()).value.length;
+console.log(answer.status);
+await new Promise((resolve) => process.stdin.once("data", resolve));
+try {
+  while (!(await reader.read()).done);
+  console.log("whole");
+} catch (error) {
+  console.log(error.name);
+}
+process.exit(0);
+"""
+"""A browser's own fetch is not at hand here; Node's follows the same Fetch Standard, which asks for a network error, a
+TypeError, when a body ends before its last chunk."""
+
+
+def test_a_browsers_fetch_raises(world: World) -> None:
+    environment = {"MATHISON_TOKEN": world.deployment.token, "SLOWLY_BYTES": str(SLOWLY_BYTES)}
+    node = subprocess.Popen(
+        [node_directory() / "bin" / "node", "--input-type=module", "--eval", FETCH, world.deployment.rest + ROUTE],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stdout is not None
+    assert node.stdout.readline() == "200\n"
+
+    world.kill(DATABASE_ID, "pg_dump")
+
+    said, _ = node.communicate("go on\n", timeout=60)
+    assert said == "TypeError\n"
 
 
 async def test_aiohttp_raises(world: World) -> None:
