@@ -27,8 +27,11 @@ CANNOT_SERVE = 1
 def main() -> None:
     """Entry point; the exit status is 0, 1 (cannot serve) or 2 (wrong settings or arguments)."""
     arguments = _parse()
+    config = arguments.config.resolve()
     try:
-        settings = read_settings(arguments.config)
+        settings = read_settings(config)
+        # Relative paths in a recipe's own settings, which only the recipe knows, are relative to the file, too.
+        os.chdir(config.parent)
         if arguments.check:
             _check(settings)
             return
@@ -36,7 +39,7 @@ def main() -> None:
         _fail(str(failure), WRONG_SETTINGS)
     set_up_logs(program="agent")
     try:
-        asyncio.run(serve(settings, arguments.config.resolve(), version=VERSION))
+        asyncio.run(serve(settings, config, version=VERSION))
     except ServiceError as failure:
         _fail(f"{arguments.config}: {failure.text}", WRONG_SETTINGS)
     except (StartError, OSError) as failure:
