@@ -70,5 +70,5 @@ END_OF_ROWS = re.compile(rb"\\\.\r?\n")
 STRINGS_SETTING = re.compile(
     rb"SET\s+(?:SESSION\s+)?standard_conforming_strings\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE
 )
-RESTRICT = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\s*\Z")
+RESTRICT = re.compile(rb"\\(un)?restrict ([A-Za-z0-9]+)\s*\Z")
 CONNECT = re.compile(rb"\\c(?:onnect)?(?:\s|\Z)")

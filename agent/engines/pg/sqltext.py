@@ -104,6 +104,7 @@ class Splitter:
         self._start = 0
         self._tag = b""
         self._comments = 0
+        self._restriction: bytes | None = None
         self._has_gap = self._has_line_gap = False
         self._is_row_start = True
 
@@ -181,12 +182,20 @@ class Splitter:
         if end < 0 and len(text) - at < _HELD_LINE_BYTES:
             return self._wait(at)
         command = text[at : end if end >= 0 else len(text)]
-        if tokens.RESTRICT.match(command):
+        if self._is_restriction(command):
             return end
         self._count_lines(text, at)
         if tokens.CONNECT.match(command):
             raise made_with_create(self.line)
         raise client_command(self.line)
+
+    def _is_restriction(self, command: bytes) -> bool:
+        """pg_dump writes a pair of commands around everything, with a key of its own; nothing else may stand there."""
+        found = tokens.RESTRICT.match(command)
+        if found is None or (self._restriction or b"") != (found[2] if found[1] else b""):
+            return False
+        self._restriction = None if found[1] else found[2]
+        return True
 
     # In a statement.
 
