@@ -28,6 +28,11 @@ _SESSION = """
     SET LOCAL row_security = 'off'
 """
 """What a value's text depends on, and no rows hidden by policies."""
+_ONLY_TABLES = (
+    "SELECT set_config(name, 'view, foreign-table', true) FROM pg_settings"
+    " WHERE name = 'restrict_nonsystem_relation_kind'"
+)
+"""So that a table which was exchanged for a view meanwhile is not read: its functions would run with our rights."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -108,6 +113,7 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
 async def read_content(connection: Connection) -> Fingerprint:
     """As `fingerprint`, within `one_moment`."""
     await connection.execute(_SESSION)
+    await connection.execute(_ONLY_TABLES)
     return Fingerprint(
         tables={name: await _table(connection, schema, table) for name, schema, table in await _tables(connection)},
         sequences=await _sequences(connection),
@@ -128,9 +134,10 @@ async def _tables(connection: Connection) -> list[tuple[str, str, str]]:
 
 
 async def _table(connection: Connection, schema: str, table: str) -> Table:
-    # The alias is one that no column has: "t::text" would mean a column t.
+    # The alias is one that no column has: "t::text" would mean a column t. And not by a cast to text, which whoever
+    # made the table may have defined: its function would run with our rights.
     query = sql.SQL('SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS "the whole row"').format(
-        hash=sql.SQL('hashtextextended("the whole row"::text COLLATE "C", 0)'),
+        hash=sql.SQL('hashtextextended(textin(record_out("the whole row")) COLLATE "C", 0)'),
         table=sql.Identifier(schema, table),
     )
     row = await (await connection.execute(query)).fetchone()
