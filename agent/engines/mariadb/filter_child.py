@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from io import BufferedReader
 from typing import BinaryIO
 
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
@@ -57,7 +58,7 @@ def main() -> None:
     print(json.dumps(report), file=sys.stderr, flush=True)
 
 
-def _filter(source: BinaryIO, target: BinaryIO) -> dict[str, str | int]:
+def _filter(source: BufferedReader, target: BinaryIO) -> dict[str, str | int]:
     splitter, seal = Splitter(), SealReader()
     tables = statements = 0
 
@@ -69,11 +70,13 @@ def _filter(source: BinaryIO, target: BinaryIO) -> dict[str, str | int]:
             tables += text[:12].upper().startswith(b"CREATE TABLE")
             target.write(text + b";\n")
 
-    while piece := source.read(_PIECE_BYTES):
+    # What is there, so that the server works while the upload arrives.
+    while piece := source.read1(_PIECE_BYTES):
         seal.add(piece)
         _require_ours(seal.header)
         for statement in splitter.add(piece):
             pass_on(statement)
+        target.flush()
     for statement in splitter.finish():
         pass_on(statement)
     seal.finish()

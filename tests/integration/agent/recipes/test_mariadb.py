@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -292,23 +289,6 @@ async def test_who_loads_may_do_nothing_elsewhere_whatever_gets_past_the_filter(
 PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"
 
 
-@asynccontextmanager
-async def lock_held(shop: MariadbApp) -> AsyncIterator[None]:
-    """A session of the app's keeps a table from being renamed."""
-    argv = [
-        *(shop.server.install.bin_directory / "mariadb", "--no-defaults", "--protocol=tcp"),
-        *(f"--user={shop.user}", f"--host={shop.server.host}", f"--port={shop.server.port}", shop.database),
-        *("-e", "LOCK TABLES tag READ; SELECT SLEEP(100);"),
-    ]
-    environment = {"MYSQL_PWD": shop.password, "PATH": "/usr/bin:/bin"}
-    with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-        await until(lambda: "SLEEP(100)" in shop.server.sql(PROCESSES))
-        try:
-            yield
-        finally:
-            shop.server.sql(f"KILL USER '{shop.user}'")
-
-
 async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in_place(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,7 +298,7 @@ async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in
     before, record = await shop.fingerprint(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)
 
-    async with lock_held(shop):
+    async with shop.lock_held():
         with pytest.raises(AppBusyError):
             await shop.recipe.restore(record, NotedProgress())
 
@@ -333,7 +313,7 @@ async def test_a_rename_that_waits_when_its_agent_is_gone_does_not_come_true_lat
     before, record = await shop.fingerprint(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)
 
-    async with lock_held(shop):
+    async with shop.lock_held():
         restoring = asyncio.create_task(shop.recipe.restore(record, NotedProgress()), name="a restore that is killed")
         await until(lambda: "RENAME TABLE" in shop.server.sql(PROCESSES))
         restoring.cancel()
