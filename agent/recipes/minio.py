@@ -46,7 +46,7 @@ from agent.recipes.base import (
 )
 from agent.unpacking import unpacked
 from common.codecs import zstd_compressor
-from common.errors import AppUnavailableError, ServiceError, ToolFailedError
+from common.errors import AppUnavailableError, ServiceError, ToolFailedError, make_error
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -100,11 +100,7 @@ class MinioRecipe(Recipe):
             engine_version=facts.version,
             estimated_bytes=stored,
             warnings=warnings,
-            details={
-                "deployment_id": facts.deployment_id,
-                "drives": str(facts.drives),
-                **({"kms": facts.kms} if facts.kms else {}),
-            },
+            details={"deployment_id": facts.deployment_id, "drives": str(facts.drives), "kms": facts.kms or "none"},
         )
 
     @asynccontextmanager
@@ -248,8 +244,8 @@ class MinioRecipe(Recipe):
             except ServiceError as failure:
                 await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
                 record.save(is_settled=True)
-                raise type(failure)(
-                    f"The previous data is back in place: {failure.text}", next_step=failure.next_step
+                raise make_error(
+                    failure.reason, f"The previous data is back in place: {failure.text}", next_step=failure.next_step
                 ) from failure
             record.save(is_settled=True)
 
@@ -257,7 +253,7 @@ class MinioRecipe(Recipe):
         if _portable_area(record) is not None:
             async with self._connected() as client:
                 await portable_way.take_back(client, _names(record, "made"))
-            await self.discard(record)
+            await self._drop(record)
             return
         exchange = self._exchange(record)
         async with self._connected() as client:
@@ -271,14 +267,11 @@ class MinioRecipe(Recipe):
             except ServiceError as failure:
                 await swap.put_back(client, self._settings, exchange, Side.IMPORTED)
                 record.save(is_settled=True)
-                raise type(failure)(
-                    f"The imported data is in place: {failure.text}", next_step=failure.next_step
+                raise make_error(
+                    failure.reason, f"The imported data is in place: {failure.text}", next_step=failure.next_step
                 ) from failure
             record.save(is_settled=True)
-        try:
-            await self.discard(record)
-        except ServiceError as failure:
-            raise HalfWayError from failure
+        await self._drop(record)
 
     async def discard(self, record: Record) -> None:
         if "directory" not in record.facts:
@@ -326,6 +319,13 @@ class MinioRecipe(Recipe):
             await asyncio.to_thread(remove_snapshots, self._drive)
         async with self._connected() as client:
             await thaw_if_there(client)
+
+    async def _drop(self, record: Record) -> None:
+        """After an undo: it is done but for this, so a failure is settled later."""
+        try:
+            await self.discard(record)
+        except ServiceError as failure:
+            raise HalfWayError from failure
 
     def _exchange(self, record: Record) -> Exchange:
         return Exchange(self._drive, record.key, only=str(record.facts.get("only", "")))
