@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from common.version import VERSION
+from mathison.data.v1 import agent_pb2 as messages
+from mathison.data.v1 import agent_pb2_grpc
 from tests.fixtures.waiting import until
 from tests.integration.agent.core.conftest import AgentProcess
 
@@ -50,6 +53,21 @@ def test_wrong_settings_end_with_status_2_and_name_what_is_wrong(
     assert result.returncode == 2
     assert named in result.stderr
     assert "Traceback" not in result.stderr
+
+
+async def test_a_recipes_relative_paths_are_relative_to_the_settings_file(
+    stopped_agent: AgentProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_agent.recipe_settings["directory"] = stopped_agent.app.name
+    stopped_agent.give_identity()
+    monkeypatch.chdir(tmp_path)
+
+    stopped_agent.start()
+
+    assert stopped_agent.app.parent == stopped_agent.config.parent
+    async with stopped_agent.channel() as channel:
+        described = await agent_pb2_grpc.DataAgentStub(channel).Describe(messages.DescribeRequest())
+    assert described.can_export, described.export_obstacle
 
 
 def test_no_settings_end_with_status_2(stopped_agent: AgentProcess) -> None:

@@ -10,8 +10,10 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -617,44 +619,71 @@ async def test_a_volume_describes_itself(volume: Volume) -> None:
     assert description.details["directory"] == str(volume.directory)
 
 
-if IS_ROOT:
+@contextmanager
+def tmpfs(directory: Path, *options: str) -> Iterator[None]:
+    """Mounted there; only root may."""
+    directory.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", *options, "none", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
 
-    async def test_a_mount_inside_the_volume_stands_against_an_import(volume: Volume) -> None:
-        inner = volume.directory / "d" / "inner mount"
-        inner.mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "none", inner], check=True)
-        try:
-            with pytest.raises(ServiceError, match="inner mount is a mount of its own"):
-                await volume.stage(tar_of(entry("a", b"1")), MemoryRecord())
 
-            assert "inner mount" in (await volume.recipe.describe()).can_import.obstacle
-        finally:
-            subprocess.run(["umount", inner], check=True)
+@contextmanager
+def volume_with_a_mount(volume: Volume) -> Iterator[tuple[Volume, str]]:
+    """And where that is: for root one of the test's own, for others the first of those that /dev has on every Linux."""
+    if IS_ROOT:
+        with tmpfs(volume.directory / "d" / "inner mount"):
+            yield volume, "d/inner mount"
+    else:
+        yield Volume(volume.directory, settings={"directory": "/dev"}), ""
 
-    async def test_too_little_room_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
-        mount = tmp_path / "small"
-        mount.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", mount], check=True)
-        try:
-            volume = Volume(mount / "volume", limits=Limits(free_bytes=32 << 20))
-            record = MemoryRecord()
 
-            with pytest.raises(NoSpaceError):
-                await volume.stage(tar_of(entry("a", os.urandom(48 << 20))), record)
+async def test_a_mount_inside_the_volume_stands_against_an_import(volume: Volume) -> None:
+    with volume_with_a_mount(volume) as (mounted, where):
+        with pytest.raises(ServiceError, match=f"{where}.* is a mount of its own"):
+            await mounted.stage(tar_of(entry("a", b"1")), MemoryRecord())
 
-            await volume.recipe.discard(record)
-            assert not volume.has_leftovers
-        finally:
-            subprocess.run(["umount", mount], check=True)
+        assert where in (obstacle := (await mounted.recipe.describe()).can_import.obstacle)
+        assert "is a mount of its own" in obstacle
 
-    async def test_owners_that_the_app_does_not_have_are_told(volume: Volume) -> None:
-        (volume.directory / "data").touch()
+
+@contextmanager
+def little_room(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A directory with room for 32 MB, and what has to stay free: on a small disk of root's own, or on all memory."""
+    if IS_ROOT:
+        with tmpfs(tmp_path / "small", "-o", "size=64m"):
+            yield tmp_path / "small", 32 << 20
+    else:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+            yield Path(directory), shutil.disk_usage(directory).free - (32 << 20)
+
+
+async def test_too_little_room_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
+    with little_room(tmp_path) as (directory, free_bytes):
+        volume = Volume(directory / "volume", limits=Limits(free_bytes=free_bytes))
+        record = MemoryRecord()
+
+        with pytest.raises(NoSpaceError):
+            await volume.stage(tar_of(entry("a", os.urandom(48 << 20))), record)
+
+        await volume.recipe.discard(record)
+        assert not volume.has_leftovers
+
+
+async def test_owners_that_the_app_does_not_have_are_told(volume: Volume) -> None:
+    (volume.directory / "data").touch()
+    if IS_ROOT:
         os.chown(volume.directory / "data", 1000, 1000)
 
-        preview = await volume.stage(tar_of(entry("data", b"1", uid=501, gid=20)), MemoryRecord())
+    preview = await volume.stage(tar_of(entry("data", b"1", uid=501, gid=20)), MemoryRecord())
 
+    if IS_ROOT:
         assert "501:20" in preview.warnings[-1]
         assert "ownership=app" in preview.warnings[-1]
+    else:
+        assert "another user than in the archive: the agent is not root" in preview.warnings[-1]
 
 
 async def test_a_volume_has_the_same_fingerprint_in_its_archive_and_after_an_import(volume: Volume) -> None:
