@@ -76,6 +76,11 @@ class Child:
         """The last 4 KiB of its standard error; complete once `wait` has returned."""
         return self._stderr.decode(errors="replace").strip()
 
+    @property
+    def is_running(self) -> bool:
+        """False: it has ended, by itself or by a signal."""
+        return self._process.returncode is None
+
     async def write(self, chunk: bytes) -> None:
         """Give it input; BrokenPipeError or ConnectionResetError once it has closed its stdin or ended."""
         stdin = _pipe(self._process.stdin)

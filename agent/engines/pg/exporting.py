@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.dump import DumpForm, dump, end_leftovers
 from agent.engines.pg.proving import SnapshotProof, proving
 from agent.steps import Progress, Step
-from common.errors import AppUnavailableError, SourceUnreadableError
+from common.errors import AppUnavailableError, ServiceError, SourceUnreadableError
 from common.headers import ArchiveHeader
 
 CUSTOM_SHRINKS_BY = 4
@@ -37,12 +37,13 @@ class DatabaseExport:
     """An archive that is about to flow; `chunks` ends normally only when it is whole.
 
     Attributes:
-        proof: has the fingerprint then, or says why there is none.
+        proof: has the fingerprint then, or says why there is none; None: none was wanted, or `warnings` say why not.
     """
 
     header: ArchiveHeader
     chunks: AsyncGenerator[bytes, None]
     proof: SnapshotProof | None
+    warnings: Sequence[str] = ()
 
 
 @asynccontextmanager
@@ -70,19 +71,43 @@ async def export_database(
         server = await look_at_server(connection)
         client = await clients.for_server(server.version_num)
         header = await _make_header(connection, login, server, client, known)
-        estimate = asyncio.create_task(_estimate(connection, progress, form), name="estimate the size of an export")
-        try:
-            async with AsyncExitStack() as stack:
-                proof = await stack.enter_async_context(proving(login)) if takes_fingerprint else None
-                dumping = dump(
-                    login, client, form=form, header=header, app_id=known.app_id, on_read=progress.read, proof=proof
-                )
-                chunks = await stack.enter_async_context(dumping)
-                progress.step(Step.TRANSFERRING)
-                yield DatabaseExport(header, chunks, proof)
-        finally:
-            estimate.cancel()
-            await asyncio.gather(estimate, return_exceptions=True)
+
+        async def estimate() -> None:
+            await _estimate(connection, progress, form)
+
+        async with AsyncExitStack() as stack:
+            proof, warnings = (
+                await _begin_proof(stack, connection, login, estimate) if takes_fingerprint else (None, [])
+            )
+            if proof is None:
+                await stack.enter_async_context(_beside(estimate()))
+            dumping = dump(
+                login, client, form=form, header=header, app_id=known.app_id, on_read=progress.read, proof=proof
+            )
+            chunks = await stack.enter_async_context(dumping)
+            progress.step(Step.TRANSFERRING)
+            yield DatabaseExport(header, chunks, proof, warnings)
+
+
+@asynccontextmanager
+async def _beside(estimating: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """It may fail, or be ended; an export does not need it."""
+    task = asyncio.create_task(estimating, name="estimate the size of an export")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _begin_proof(
+    stack: AsyncExitStack, connection: Connection, login: Login, first: Callable[[], Awaitable[None]]
+) -> tuple[SnapshotProof | None, list[str]]:
+    """In the session that is there already: a role may have few. Where it does not work, the export goes on without."""
+    try:
+        return await stack.enter_async_context(proving(connection, login, first=first)), []
+    except ServiceError as failure:
+        return None, [f"No fingerprint could be taken: {failure.text}"]
 
 
 async def find_reader(logins: Sequence[Login]) -> Login:

@@ -18,6 +18,8 @@ from agent.engines.pg.catalog import USER_SCHEMA, no_member
 from agent.engines.pg.connection import Connection
 
 SCHEME = "postgresql/1"
+_LOCK_WAIT_MILLISECONDS = 2000
+_LOCKED_AT_ONCE = 500
 _SESSION = """
     SET LOCAL timezone = 'UTC';
     SET LOCAL datestyle = 'ISO, YMD';
@@ -110,6 +112,20 @@ async def one_moment(connection: Connection) -> AsyncIterator[None]:
         yield
 
 
+async def hold_tables(connection: Connection) -> None:
+    """Keep every table as it is while others read the same snapshot; within `one_moment`.
+
+    TRUNCATE and the forms of ALTER TABLE that rewrite a table show in older snapshots too. Without this they could run
+    between the end of a dump, which holds them off, and our own reading.
+    """
+    await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_WAIT_MILLISECONDS}")
+    names = [sql.Identifier(schema, table) for _, schema, table in await _tables(connection, kinds="'r'")]
+    for start in range(0, len(names), _LOCKED_AT_ONCE):
+        tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names[start : start + _LOCKED_AT_ONCE])
+        await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(tables))
+    await connection.execute("SET LOCAL lock_timeout = 0")
+
+
 async def read_content(connection: Connection) -> Fingerprint:
     """As `fingerprint`, within `one_moment`."""
     await connection.execute(_SESSION)
@@ -122,11 +138,11 @@ async def read_content(connection: Connection) -> Fingerprint:
     )
 
 
-async def _tables(connection: Connection) -> list[tuple[str, str, str]]:
+async def _tables(connection: Connection, *, kinds: str = "'r', 'm'") -> list[tuple[str, str, str]]:
     cursor = await connection.execute(f"""
         SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE {USER_SCHEMA} AND (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated)
+         WHERE {USER_SCHEMA} AND c.relkind IN ({kinds}) AND c.relispopulated
            AND {no_member("pg_class", "c.oid")}
          ORDER BY 1
     """)  # noqa: S608

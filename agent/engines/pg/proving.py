@@ -6,11 +6,11 @@ A failure here is a warning, never a failed export: the dump has proofs of its o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from agent.engines.pg.connection import Connection, Login, connect, server_errors
-from agent.engines.pg.fingerprint import one_moment, read_content
+from agent.engines.pg.connection import Connection, Login, server_errors
+from agent.engines.pg.fingerprint import hold_tables, one_moment, read_content
 from common.errors import ServiceError
 from common.fingerprints import Fingerprint
 
@@ -23,11 +23,14 @@ class SnapshotProof:
         warnings: why there is no fingerprint; complete when `fingerprint` has answered.
     """
 
-    def __init__(self, connection: Connection, login: Login, snapshot: str) -> None:
+    def __init__(
+        self, connection: Connection, login: Login, snapshot: str, first: Callable[[], Awaitable[None]]
+    ) -> None:
         self.snapshot = snapshot
         self.warnings: list[str] = []
         self._connection = connection
         self._login = login
+        self._first = first
         self._taking = asyncio.create_task(self._take(), name="take a fingerprint")
 
     async def fingerprint(self) -> Fingerprint | None:
@@ -41,6 +44,7 @@ class SnapshotProof:
     async def _take(self) -> Fingerprint | None:
         try:
             with server_errors(self._login):
+                await self._first()
                 return (await read_content(self._connection)).comparable()
         except ServiceError as failure:
             self.warnings.append(f"No fingerprint could be taken: {failure.text}")
@@ -48,11 +52,22 @@ class SnapshotProof:
 
 
 @asynccontextmanager
-async def proving(login: Login) -> AsyncIterator[SnapshotProof]:
-    """Begin to take a fingerprint of a snapshot that others can read as well."""
-    async with connect(login) as connection, one_moment(connection):
-        [snapshot] = await (await connection.execute("SELECT pg_export_snapshot()")).fetchone() or ("",)
-        proof = SnapshotProof(connection, login, snapshot)
+async def proving(
+    connection: Connection, login: Login, *, first: Callable[[], Awaitable[None]]
+) -> AsyncIterator[SnapshotProof]:
+    """Begin to take a fingerprint of a snapshot that others can read as well.
+
+    Args:
+        connection: from `connect(login)`; for the time of the block it is in a transaction.
+        first: done in that transaction before the reading, beside the caller.
+    Raises:
+        ServiceError: there is no such snapshot.
+    """
+    async with one_moment(connection):
+        with server_errors(login):
+            await hold_tables(connection)
+            [snapshot] = await (await connection.execute("SELECT pg_export_snapshot()")).fetchone() or ("",)
+        proof = SnapshotProof(connection, login, snapshot, first)
         try:
             yield proof
         finally:

@@ -1,0 +1,169 @@
+"""An SQL dump, loaded into a temporary cluster made with the PostgreSQL programs of this machine.
+
+The cluster listens on a socket in a folder of its own and is gone with it. Root runs it as nobody, since PostgreSQL
+refuses root; the dump is loaded as an import is: jailed, by a role that owns an empty database and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import sql
+
+from agent.engines.pg.clients import DEFAULT_DIRECTORIES, Clients
+from agent.engines.pg.connection import Login, connect
+from agent.engines.pg.fingerprint import fingerprint
+from agent.engines.pg.load import load
+from agent.engines.pg.load_terms import LoadProgressOf
+from agent.engines.replay.request import Request, chunks_of
+from agent.jail import NOBODY, Jail
+from agent.limits import Limits
+from agent.processes import Child, Command, run, start
+from agent.steps import Step, Unwatched
+from common.errors import AppUnavailableError, ArchiveIncompatibleError, ToolFailedError
+from common.fingerprints import Fingerprint
+
+PROGRAMS_VARIABLE = "MATHISON_POSTGRESQL_BIN"
+"""Directories with initdb and postgres, besides the usual ones, separated by colons."""
+START_SECONDS = 60.0
+_SUPERUSER = "mathison_replay"
+_DATABASE = "replay"
+_LOADER = "loader"
+_PORT = 5432
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "max_wal_size": "1GB",
+    "unix_socket_permissions": "0700",
+}
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """A server's programs."""
+
+    directory: Path
+    major: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a relocated installation needs to find its own libraries."""
+        libraries = self.directory.parent / "lib"
+        return {"LD_LIBRARY_PATH": str(libraries)} if (libraries / "libpq.so.5").exists() else {}
+
+
+async def replay(request: Request) -> Fingerprint:
+    """The fingerprint of a database that this archive would make.
+
+    Raises:
+        ArchiveIncompatibleError: there is no PostgreSQL here that could take it.
+        ServiceError: it cannot be loaded.
+    """
+    major = int(request.engine_version.partition(".")[0] or 0)
+    programs = await _find_programs(major)
+    encoding = request.details.get("encoding", "UTF8")
+    with tempfile.TemporaryDirectory(prefix="mathison-verify-") as name:
+        folder, spool = Path(name) / "cluster", Path(name) / "spool"
+        spool.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            # The folder above is passed through, not listed.
+            folder.parent.chmod(0o711)
+            os.chown(folder, NOBODY, NOBODY)
+        async with _cluster(programs, folder, encoding) as admin:
+            login = await _make_database(admin, encoding)
+            await load(
+                chunks_of(request.file),
+                login,
+                server_version_num=programs.major * 10_000,
+                clients=Clients([programs.directory]),
+                spool_directory=spool,
+                limits=Limits(),
+                pre_created_extensions=frozenset(),
+                progress=LoadProgressOf(Unwatched(), Step.TRANSFERRING),
+            )
+            async with connect(admin.to(_DATABASE)) as connection:
+                return (await fingerprint(connection)).comparable()
+
+
+async def _find_programs(major: int) -> Programs:
+    """Of the same major, or else of the lowest newer one."""
+    usual = sorted(Path("/").glob(DEFAULT_DIRECTORIES.lstrip("/")))
+    named = [Path(part) for part in os.environ.get(PROGRAMS_VARIABLE, "").split(":") if part]
+    on_path = [Path(found).resolve().parent] if (found := shutil.which("postgres")) else []
+    there = [path for path in [*named, *on_path, *usual] if (path / "initdb").exists() and (path / "postgres").exists()]
+    versions = [Programs(path, await _major_of(path)) for path in dict.fromkeys(there)]
+    if fitting := sorted((one for one in versions if one.major >= major), key=lambda one: one.major):
+        return fitting[0]
+    have = f"only of version {', '.join(str(one.major) for one in versions)}" if versions else "none"
+    raise ArchiveIncompatibleError(
+        f"To replay this archive, the server programs of PostgreSQL {major} or newer are needed, and there are {have}.",
+        next_step=f"Install them, or name their directory in {PROGRAMS_VARIABLE}.",
+    )
+
+
+async def _major_of(directory: Path) -> int:
+    try:
+        said = await run(Command([str(directory / "postgres"), "--version"]))
+    except ToolFailedError:
+        return 0
+    found = _VERSION.search(said.decode(errors="replace"))
+    return int(found[1]) if found else 0
+
+
+@asynccontextmanager
+async def _cluster(programs: Programs, folder: Path, encoding: str) -> AsyncIterator[Login]:
+    """A server for the time of the block; its superuser's way in."""
+    jail = Jail(file_size_bytes=None, may_fork=True, uid=NOBODY if os.geteuid() == 0 else None)
+    data = folder / "data"
+    make = [str(programs.directory / "initdb"), "--no-sync", "--no-locale", "--auth=trust", f"--encoding={encoding}"]
+    await run(Command([*make, f"--username={_SUPERUSER}", str(data)], jail=jail, environment=programs.environment))
+    settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
+    argv = [str(programs.directory / "postgres"), "-D", str(data), *(f"--{k}={v}" for k, v in settings.items())]
+    async with start(Command(argv, jail=jail, environment=programs.environment)) as server:
+        login = Login(str(folder), _PORT, "postgres", _SUPERUSER)
+        await _until_ready(login, server)
+        yield login
+
+
+async def _until_ready(login: Login, server: Child) -> None:
+    failure: AppUnavailableError | None = None
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while server.is_running:
+                try:
+                    async with connect(login):
+                        return
+                except AppUnavailableError as error:
+                    failure = error
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pass
+    raise ToolFailedError("The temporary PostgreSQL did not start.") from failure
+
+
+async def _make_database(admin: Login, encoding: str) -> Login:
+    """An empty one; the way in of its owner, who may do nothing else."""
+    name, role = sql.Identifier(_DATABASE), sql.Identifier(_LOADER)
+    async with connect(admin) as connection:
+        password = secrets.token_hex(16)
+        await connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password))
+        await connection.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {}").format(name, role, encoding)
+        )
+    async with connect(admin.to(_DATABASE)) as connection:
+        await connection.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(role))
+    return Login(admin.host, admin.port, _DATABASE, _LOADER, password)

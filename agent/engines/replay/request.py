@@ -1,0 +1,30 @@
+"""Which archive is to be replayed, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+
+import msgspec
+
+from common.frames import CHUNK_BYTES
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Attributes:
+        scheme: of the fingerprint that it is to be compared with.
+        engine_version, details: of the archive's header.
+    """
+
+    file: str
+    scheme: str
+    engine_version: str = ""
+    details: Mapping[str, str] = {}
+
+
+async def chunks_of(file: str) -> AsyncGenerator[bytes, None]:
+    """A file's bytes."""
+    with open(file, "rb", buffering=0) as opened:  # noqa: ASYNC230  # opening is no waiting
+        while chunk := await asyncio.to_thread(opened.read, CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,109 @@
+"""`mathison verify` on exports of real apps: proven, different, damaged, or not to be found out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from agent.engines.replay.postgresql import replay
+from agent.engines.replay.request import Request
+from common.errors import ArchiveIncompatibleError
+from common.fingerprints import Fingerprint
+from common.headers import ArchiveHeader
+from common.seals import SQL_FINGERPRINT, FingerprintFinder, SqlSealWriter
+from tests.fixtures.archives import make_nasty
+from tests.integration.agent.engines.pg.apps import PostgresApp
+from tests.integration.agent.recipes.conftest import Volume
+from tools.servers import PostgresServer, postgres
+
+PROGRAMS = "MATHISON_POSTGRESQL_BIN"
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path / "volume")
+
+
+@pytest.fixture
+async def app(postgres_servers: Callable[[int], PostgresServer], tmp_path: Path) -> AsyncIterator[PostgresApp]:
+    made = PostgresApp(postgres_servers(17), tmp_path)
+    yield made
+    await made.close()
+
+
+def verify(file: Path, *, programs: Path | None = None) -> tuple[int, dict[str, object]]:
+    """Exit code and document."""
+    environment = {name: value for name, value in os.environ.items() if name not in (PROGRAMS, "PATH")}
+    environment["PATH"] = "/bin"
+    if programs is not None:
+        environment[PROGRAMS] = str(programs)
+    command = [sys.executable, "-m", "cli", "verify", str(file), "--json"]
+    ended = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
+    assert ended.stdout, ended.stderr.decode()
+    return ended.returncode, json.loads(ended.stdout)
+
+
+def forged(archive: bytes) -> bytes:
+    """An SQL export whose seal is right, and whose fingerprint tells of another row."""
+    finder = FingerprintFinder()
+    finder.add(archive)
+    told = finder.fingerprint()
+    assert told is not None
+    first, rest = archive.split(b"\n", 1)
+    body = rest[: rest.rindex(SQL_FINGERPRINT)]
+    seal = SqlSealWriter()
+    opening = seal.opening(ArchiveHeader.from_json(first.partition(b"archive: ")[2]))
+    seal.add(body)
+    wrong = Fingerprint(scheme=told.scheme, parts={**told.parts, "table public.gone": "1 rows, 7"})
+    return opening + body + seal.closing(wrong)
+
+
+async def test_a_database_export_is_proven_by_replaying_it(app: PostgresApp, tmp_path: Path) -> None:
+    app.fill()
+    programs = postgres(17).bin_directory
+    text = await app.export("sql")
+    files = {"good.sql.gz": gzip.compress(text), "cut.sql": text[:-2000], "forged.sql": forged(text)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    proven = verify(tmp_path / "good.sql.gz", programs=programs)
+    cut = verify(tmp_path / "cut.sql", programs=programs)
+    different = verify(tmp_path / "forged.sql", programs=programs)
+
+    assert (proven[0], proven[1].get("differences")) == (0, []), proven
+    assert (cut[0], cut[1]["error"]["reason"]) == (6, "ARCHIVE_TRUNCATED")  # type: ignore[index]
+    assert different[0] == 10
+    assert different[1]["differences"] == ["table public.gone: 1 rows, 7 here, nothing there"]
+
+
+async def test_without_a_fingerprint_nothing_is_claimed(app: PostgresApp, tmp_path: Path) -> None:
+    app.run("CREATE TABLE a (n int)")
+    (tmp_path / "a.sql").write_bytes(await app.export("sql", options={"fingerprint": "no"}))
+
+    code, document = verify(tmp_path / "a.sql")
+
+    assert (code, document["error"]["reason"]) == (11, "UNVERIFIABLE")  # type: ignore[index]
+
+
+async def test_without_fitting_programs_an_archive_is_not_replayed(tmp_path: Path) -> None:
+    request = Request(file=str(tmp_path / "a.sql"), scheme="postgresql/1", engine_version="99.1")
+
+    with pytest.raises(ArchiveIncompatibleError, match="server programs of PostgreSQL 99 or newer are needed"):
+        await replay(request)
+
+
+async def test_a_volume_export_is_proven_by_unpacking_it(volume: Volume, tmp_path: Path) -> None:
+    make_nasty(volume.directory)
+    exported = await volume.export("tar.zst")
+    (tmp_path / "files.tar.zst").write_bytes(exported.content)
+
+    code, document = verify(tmp_path / "files.tar.zst")
+
+    assert (code, document.get("differences")) == (0, []), document
