@@ -15,10 +15,10 @@ import psutil
 import psycopg
 import pytest
 
-from agent.engines.pg import proving
+from agent.engines.pg import exporting, proving
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.dump import session_prefix
-from agent.engines.pg.fingerprint import Fingerprint
+from agent.engines.pg.fingerprint import Fingerprint, read_content
 from agent.recipes.base import ExportOptions
 from agent.recipes.postgresql import CUSTOM, SQL, SQL_GZIP
 from common.errors import AppUnavailableError, InvalidRequestError, SourceUnreadableError, ToolFailedError
@@ -339,3 +339,54 @@ async def test_a_fingerprint_that_cannot_be_taken_is_a_warning(
 
     assert export.fingerprint is None
     assert export.warnings == ["No fingerprint could be taken: The server reports something odd."]
+
+
+async def test_a_fingerprint_takes_no_session_more(make_app: MakeApp) -> None:
+    app = make_app(rights="CONNECTION LIMIT 2", has_admin=False)
+    app.fill()
+
+    async with app.recipe.export_data(options("sql"), app.progress) as export:
+        await drain(export.chunks)
+
+    assert export.warnings == []
+    assert export.fingerprint is not None
+
+
+async def test_an_export_without_a_snapshot_to_share_goes_on_without_a_fingerprint(
+    app: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ToolFailedError("The server shares no snapshot.")
+
+    app.fill()
+    monkeypatch.setattr(exporting, "proving", fail)
+
+    async with app.recipe.export_data(options("sql"), app.progress) as export:
+        await drain(export.chunks)
+
+    assert export.fingerprint is None
+    assert export.warnings == ["No fingerprint could be taken: The server shares no snapshot."]
+
+
+async def test_what_is_emptied_right_after_the_dump_is_in_its_fingerprint(
+    app: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.run(MANY_ROWS)
+    before = await app.recipe.fingerprint(app.progress)
+    is_dumped = asyncio.Event()
+
+    async def read_late(connection: Connection) -> Fingerprint:
+        await is_dumped.wait()
+        return await read_content(connection)
+
+    monkeypatch.setattr(proving, "read_content", read_late)
+
+    async with app.recipe.export_data(options("sql"), app.progress) as export, aclosing(export.chunks) as chunks:
+        await anext(chunks)
+        emptying = asyncio.create_task(asyncio.to_thread(app.run, "TRUNCATE big"))
+        await until(lambda: bool(app.run("SELECT 1 FROM pg_locks WHERE NOT granted")))
+        is_dumped.set()
+        await drain(chunks)
+    await emptying
+
+    assert export.fingerprint == before
