@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -36,7 +37,7 @@ class Site(web.BaseSite):
         self._host = host
         self._port = port
         self._limits = limits
-        self._most = min(limits.rest_connections, _open_files() // 2)
+        self._most = most_connections(limits.rest_connections)
 
     @property
     def name(self) -> str:
@@ -154,5 +155,11 @@ class AcceptFaults:
             )
 
 
+def most_connections(wanted: int) -> int:
+    """Half of the files are for everything else: agents, programs, logs."""
+    return max(1, min(wanted, _open_files() // 2))
+
+
 def _open_files() -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
