@@ -11,6 +11,7 @@ from agent.engines.minio.client import Client, RefusedError
 from common.errors import ToolFailedError
 
 TARGETS_FILE = "bucket-targets.json"
+_NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
 _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20
 
@@ -24,10 +25,15 @@ async def buckets_with_remote_targets(client: Client) -> list[str]:
     exported = await client.admin("GET", "export-bucket-metadata")
     try:
         with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
-            names = [name.partition("/") for name in archive.namelist()]
+            files = [name for name in archive.namelist() if name.endswith(f"/{TARGETS_FILE}")]
+            return sorted(name.partition("/")[0] for name in files if holds_targets(archive.read(name)))
     except zipfile.BadZipFile as failure:
         raise ToolFailedError("MinIO's export of the buckets' settings cannot be read.") from failure
-    return sorted({bucket for bucket, _, name in names if name == TARGETS_FILE})
+
+
+def holds_targets(content: bytes) -> bool:
+    """Whether a file of a bucket's remote targets has any; it is there for most buckets."""
+    return content.strip() not in _NO_TARGETS
 
 
 async def adopt(client: Client, *, previous_root: str) -> list[str]:

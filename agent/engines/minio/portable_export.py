@@ -19,6 +19,7 @@ import msgspec
 
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
+from agent.engines.minio.accounts import TARGETS_FILE, holds_targets
 from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.listing import Listed, buckets_of, keys_of
 from agent.engines.minio.portable import (
@@ -232,7 +233,8 @@ async def _settings(client: Client, found: Found) -> dict[str, dict[str, bytes]]
         for entry in archive.infolist():
             bucket, _, name = entry.filename.partition("/")
             if name in LEFT_OUT_SETTINGS:
-                left_out.add(bucket)
+                if name != TARGETS_FILE or holds_targets(archive.read(entry)):
+                    left_out.add(bucket)
             elif entry.file_size <= _MAX_SETTINGS_BYTES:
                 settings.setdefault(bucket, {})[os.path.basename(name)] = archive.read(entry)
     if left_out:

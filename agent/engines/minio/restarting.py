@@ -20,6 +20,7 @@ _TOLD_AGAIN_SECONDS = 15.0
 _POLL_SECONDS = 0.02
 _CALL_SECONDS = 5.0
 _DOUBT_SECONDS = 1.5
+"""Uptimes are whole seconds."""
 
 
 async def restart(client: Client, *, within_seconds: float = 90.0) -> None:
@@ -35,10 +36,11 @@ async def restart(client: Client, *, within_seconds: float = 90.0) -> None:
     is_restarted = False
     while time.monotonic() - began_at < within_seconds:
         await asyncio.sleep(_POLL_SECONDS)
+        # Taken before the call: an answer that is long on its way is of a younger server than it arrives at.
+        elapsed = time.monotonic() - began_at
         try:
             now = await look(client, seconds=_CALL_SECONDS)
-            elapsed = time.monotonic() - began_at
-            is_restarted |= now.uptime_seconds + _DOUBT_SECONDS < before.uptime_seconds + elapsed - 1
+            is_restarted |= now.uptime_seconds + _DOUBT_SECONDS < before.uptime_seconds + elapsed
             if is_restarted:
                 await client.call("GET", path="/", seconds=_CALL_SECONDS)
                 return
