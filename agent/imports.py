@@ -29,6 +29,7 @@ from common.errors import (
     ServiceError,
     TransferNotFoundError,
     UploadIncompleteError,
+    say_unchanged,
 )
 from common.frames import FrameReceiver
 from mathison.data.v1 import transfer_pb2 as wire
@@ -70,6 +71,15 @@ class Imports:
         An import that an earlier Stage left is dropped first: its room may be needed. The previous data of a restored
         import stays until this one is restored.
         """
+        try:
+            await self._stage(transfer, frames, options, dry_run=dry_run)
+        except ServiceError as failure:
+            say_unchanged(failure)
+            raise
+
+    async def _stage(
+        self, transfer: Transfer, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
+    ) -> None:
         for earlier in self._transfers.holding(ImportPhase.STAGED):
             await self.abandon(
                 earlier, CancelledError("A new import took the place of this one before it was restored.")

@@ -17,11 +17,25 @@ class ServiceError(Exception):
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
+    says_what_changed = False
+    """Of an error from before a swap: the text says itself what was changed."""
 
     def __init__(self, text: str, *, next_step: str = "") -> None:
         super().__init__(text)
         self.text = text
         self.next_step = next_step
+
+
+NOTHING_CHANGED = "Nothing was changed."
+
+
+def say_unchanged(error: ServiceError) -> None:
+    """End the text of an error from before a swap with what a person wants to know first."""
+    if error.says_what_changed or NOTHING_CHANGED in error.text:
+        return
+    text = error.text.rstrip()
+    error.text = f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} {NOTHING_CHANGED}"
+    error.args = (error.text,)
 
 
 class InternalError(ServiceError):

@@ -46,14 +46,20 @@ async def require_same_outside(before: Outside, login: Login) -> None:
         async with connect(login) as connection:
             after = await look_outside(connection)
     except ServiceError as failure:
-        raise ArchiveRefusedError(
+        raise _changed(
             f"After the file was loaded, the role {login.user} is not let in any more: {failure.text}",
             next_step="Set the role's password again, and do not import this file.",
         ) from failure
     if changed := sorted(before ^ after):
-        raise ArchiveRefusedError(
+        raise _changed(
             "While the file was loaded, something outside of its database changed; the import was dropped. "
             f"Before or after: {'; '.join(changed[:6])}.",
             next_step="If nobody else changed it, set it back and do not import this file. With an admin_user for the "
             "agent no file can do that.",
         )
+
+
+def _changed(text: str, *, next_step: str) -> ArchiveRefusedError:
+    error = ArchiveRefusedError(text, next_step=next_step)
+    error.says_what_changed = True
+    return error

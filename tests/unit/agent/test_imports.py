@@ -112,7 +112,7 @@ async def test_an_upload_that_is_not_whole_or_not_right_leaves_nothing(
         for frame in content:
             yield frame
 
-    with pytest.raises(expected):
+    with pytest.raises(expected, match=r"[.!?] Nothing was changed\.$"):
         async for _ in setting.transfers.stage("t-1", send(), {}, dry_run=False):
             pass
 
@@ -134,10 +134,19 @@ async def test_what_follows_the_formats_own_end_is_received_and_checked(setting:
 async def test_a_recipe_that_fails_while_staging_leaves_nothing(setting: Setting, step: str) -> None:
     setting.recipe.at[step] = raiser(NoSpaceError("Full."))
 
-    with pytest.raises(NoSpaceError):
+    with pytest.raises(NoSpaceError, match=r"^Full\. Nothing was changed\.$"):
         await setting.stage("t-1")
 
     assert is_untouched(setting)
+
+
+async def test_a_refusal_that_says_itself_what_was_changed_is_left_as_it_is(setting: Setting) -> None:
+    refusal = ArchiveWrongKindError("The file changed a role.")
+    refusal.says_what_changed = True
+    setting.recipe.at["stage chunk"] = raiser(refusal)
+
+    with pytest.raises(ArchiveWrongKindError, match=r"^The file changed a role\.$"):
+        await setting.stage("t-1")
 
 
 async def test_a_fault_while_staging_is_hidden_and_leaves_nothing(setting: Setting) -> None:
