@@ -41,7 +41,8 @@ async def restart(client: Client, *, within_seconds: float = 90.0) -> None:
         try:
             now = await look(client, seconds=_CALL_SECONDS)
             is_restarted |= now.uptime_seconds + _DOUBT_SECONDS < before.uptime_seconds + elapsed
-            if is_restarted:
+            # On a connection that is open still, the old process may answer once more.
+            if is_restarted and now.uptime_seconds <= time.monotonic() - began_at + 1:
                 await client.call("GET", path="/", seconds=_CALL_SECONDS)
                 return
         except AppUnavailableError as failure:
