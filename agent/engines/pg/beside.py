@@ -71,7 +71,7 @@ class Beside:
             directories = await data_directories(connection, self.manager, self.database)
             login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
-            belongings = await read_belongings(connection, self.plan.database)
+            belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
             before = await look_at_content(connection)
             extensions = await green.untrusted_extensions(connection)
         created = await green.prepare(self.manager, server=self.plan.server, key=key, extensions=extensions)
@@ -123,6 +123,8 @@ class Beside:
             terms=Terms(is_restricted=self.plan.has_own_rights),
         )
         progress.step(Step.VERIFYING, "gathering statistics for the planner")
+        async with connect(self.manager) as connection:
+            await green.open_again(connection, login.database, like=self.plan.database)
         await green.analyze(login)
         return loaded
 

@@ -2,7 +2,8 @@
 
 An archive brings none of it (its roles are those of another server), and the app is to work as before. So: what exists
 in both under the same name gets its old owner and grants; what hangs on the database itself is copied one by one. What
-cannot be given is a warning, since the import does not fail for it.
+cannot be given is a warning, since the import does not fail for it. Never given: code of the file to an owner who may
+do more than the app's role, since a view, a function or a trigger can run with its owner's rights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from psycopg import sql
 
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, no_member
 from agent.engines.pg.connection import Connection
+from agent.engines.pg.privileges import listed, roles_within
 
 LIST_SETTINGS = {
     "local_preload_libraries",
@@ -79,11 +81,15 @@ class Belongings:
     """All that is carried over.
 
     Attributes:
-        content_owner: the role that owns most of the tables; the database's owner where there are none.
+        content_owner: of `trusted_owners`, who owns most of the tables; else the database's owner or `app_role`.
+        app_role: the role that the app itself uses.
+        trusted_owners: the roles that may do nothing that `app_role` may not: itself, and roles whose member it is.
     """
 
     database: DatabaseFacts
     content_owner: str
+    app_role: str
+    trusted_owners: frozenset[str]
     things: list[Thing] = field(default_factory=list)
     default_grants: list[DefaultGrant] = field(default_factory=list)
     database_grants: list[Grant] | None = None
@@ -111,10 +117,13 @@ _KINDS = {
         SELECT n.oid, format('%I', n.nspname) AS identity, n.nspowner AS owner, n.nspacl AS acl
           FROM pg_namespace n WHERE {USER_SCHEMA} AND {no_member("pg_namespace", "n.oid")}
     """,  # noqa: S608
+    # Those that were made along with a range type are the superuser's everywhere.
     "ROUTINE": f"""
         SELECT p.oid, p.oid::regprocedure::text AS identity, p.proowner AS owner, p.proacl AS acl
           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
          WHERE {USER_SCHEMA} AND {no_member("pg_proc", "p.oid")}
+           AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid
+                              AND i.deptype = 'i')
     """,  # noqa: S608
     "TYPE": f"""
         SELECT t.oid, t.oid::regtype::text AS identity, t.typowner AS owner, t.typacl AS acl
@@ -124,21 +133,27 @@ _KINDS = {
     """,  # noqa: S608
 }
 _RESOLVERS = {
-    "TABLE": "to_regclass",
-    "SEQUENCE": "to_regclass",
-    "SCHEMA": "to_regnamespace",
-    "ROUTINE": "to_regprocedure",
-    "TYPE": "to_regtype",
+    "TABLE": ("to_regclass", "pg_class"),
+    "SEQUENCE": ("to_regclass", "pg_class"),
+    "SCHEMA": ("to_regnamespace", "pg_namespace"),
+    "ROUTINE": ("to_regprocedure", "pg_proc"),
+    "TYPE": ("to_regtype", "pg_type"),
 }
+_WITHOUT_CODE = ("SCHEMA", "SEQUENCE")
+"""Nothing of these runs with their owner's rights."""
 
 
-async def read_belongings(connection: Connection, database: DatabaseFacts) -> Belongings:
+async def read_belongings(connection: Connection, database: DatabaseFacts, *, app_role: str) -> Belongings:
     """What the old database has.
 
     Args:
         connection: to the old database itself, of the role that will give everything to the new one.
+    Raises:
+        AppUnavailableError: there is no role `app_role`.
     """
-    found = Belongings(database, await _content_owner(connection) or database.owner)
+    trusted = await roles_within(connection, app_role)
+    owner = await _content_owner(connection, trusted) or (database.owner if database.owner in trusted else app_role)
+    found = Belongings(database, owner, app_role, trusted)
     for kind, query in _KINDS.items():
         found.things += await _things(connection, kind, query)
     await _add_column_grants(connection, found.things)
@@ -159,14 +174,17 @@ async def read_belongings(connection: Connection, database: DatabaseFacts) -> Be
     return found
 
 
-async def _content_owner(connection: Connection) -> str | None:
-    cursor = await connection.execute(f"""
+async def _content_owner(connection: Connection, trusted: frozenset[str]) -> str | None:
+    cursor = await connection.execute(
+        f"""
         SELECT pg_get_userbyid(c.relowner)
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'S') AND {no_member("pg_class", "c.oid")}
-           AND pg_has_role(c.relowner, 'USAGE')
+           AND pg_has_role(c.relowner, 'USAGE') AND pg_get_userbyid(c.relowner) = ANY(%s)
          GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1
-    """)  # noqa: S608
+        """,  # noqa: S608
+        [list(trusted)],
+    )
     row = await cursor.fetchone()
     return str(row[0]) if row else None
 
@@ -242,8 +260,8 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
     Returns:
         Warnings, one sentence each.
     """
-    warnings = []
     things = await _existing(connection, belongings)
+    warnings = _kept_from_owners(belongings, things)
     for gift in [*gifts_of_things(belongings, things), *_gifts_of_database(belongings, sql.Identifier(name))]:
         try:
             await connection.execute(gift.statement)
@@ -255,10 +273,11 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
 async def _existing(connection: Connection, belongings: Belongings) -> list[Thing]:
     """What there is to do in the new database: things that it has."""
     found = []
-    for kind, resolver in _RESOLVERS.items():
+    for kind, (resolver, catalog) in _RESOLVERS.items():
         special = [thing for thing in special_things(belongings) if thing.kind == kind]
         cursor = await connection.execute(
-            f"SELECT identity FROM unnest(%s::text[]) AS identity WHERE {resolver}(identity) IS NOT NULL",  # noqa: S608
+            f"SELECT identity FROM unnest(%s::text[]) AS identity WHERE {resolver}(identity) IS NOT NULL"  # noqa: S608
+            f" AND {no_member(catalog, f'{resolver}(identity)')}",
             [[thing.identity for thing in special]],
         )
         there = {identity for (identity,) in await cursor.fetchall()}
@@ -278,16 +297,34 @@ def special_things(belongings: Belongings) -> list[Thing]:
 def gifts_of_things(belongings: Belongings, things: Sequence[Thing]) -> list[Gift]:
     """Owners and grants of things, and default grants."""
     return [
-        *(gift for thing in things for gift in _gifts_of_thing(thing, belongings.content_owner)),
+        *(gift for thing in things for gift in _gifts_of_thing(thing, belongings)),
         *(gift for default in belongings.default_grants for gift in _default_gifts(default)),
     ]
 
 
-def _gifts_of_thing(thing: Thing, content_owner: str) -> list[Gift]:
+def _may_own(belongings: Belongings, thing: Thing) -> bool:
+    return thing.owner in belongings.trusted_owners or thing.kind in _WITHOUT_CODE
+
+
+def _kept_from_owners(belongings: Belongings, things: Sequence[Thing]) -> list[str]:
+    """Warnings of what does not go back to its owner."""
+    kept: dict[str, list[str]] = defaultdict(list)
+    for thing in things:
+        if thing.owner and not _may_own(belongings, thing):
+            kept[thing.owner].append(f"{thing.kind.lower()} {thing.identity}")
+    return [
+        f"What the file has under these names will belong to {belongings.content_owner}, not to {owner} as before,"
+        f" since code of a file must not run with rights that the app's role {belongings.app_role} does not have:"
+        f" {listed(names)}."
+        for owner, names in sorted(kept.items())
+    ]
+
+
+def _gifts_of_thing(thing: Thing, belongings: Belongings) -> list[Gift]:
     kind, identity = sql.SQL(thing.kind), sql.SQL(thing.identity)  # quoted by the server
     what = f"{thing.kind.lower()} {thing.identity}"
     gifts = []
-    if thing.owner not in ("", content_owner):
+    if thing.owner not in ("", belongings.content_owner) and _may_own(belongings, thing):
         statement = sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, sql.Identifier(thing.owner))
         gifts.append(Gift(f"The owner of {what}", statement))
     if thing.grants is not None:

@@ -13,8 +13,10 @@ import psycopg
 
 from agent.engines.pg.connection import Connection
 
-USER_SCHEMA = r"n.nspname !~ '^(pg_|information_schema$|mathison_(kept|drop)_[0-9a-f]{12}_)'"
-"""Condition on pg_namespace n. What an import within the database keeps is not the app's any more."""
+KEPT_SCHEMA = "^mathison_(kept|drop)_[0-9a-f]{12}_"
+"""Pattern of schemas with what an import within the database keeps; that is not the app's any more."""
+USER_SCHEMA = rf"n.nspname !~ '^(pg_|information_schema$)|{KEPT_SCHEMA}'"
+"""Condition on pg_namespace n."""
 _SIZE_WAIT_MILLISECONDS = 300
 MOST_DETAIL_BYTES = 1000
 """A header's detail holds 1 KiB."""
@@ -82,6 +84,7 @@ class DatabaseFacts:
     icu_rules: str | None
     tablespace: str
     connection_limit: int
+    is_template: bool
     acl: str | None
     comment: str | None
 
@@ -101,7 +104,7 @@ async def look_at_database(connection: Connection, name: str) -> DatabaseFacts |
         SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),
                pg_has_role(current_user, d.datdba, 'USAGE'),
                pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, {provider}, {locale}, {rules},
-               t.spcname, d.datconnlimit, d.datacl::text, shobj_description(d.oid, 'pg_database')
+               t.spcname, d.datconnlimit, d.datistemplate, d.datacl::text, shobj_description(d.oid, 'pg_database')
           FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
          WHERE d.datname = %s
         """,  # noqa: S608  # column names of this module

@@ -21,6 +21,7 @@ from agent.engines.pg.carry_over import Belongings, give_belongings
 from agent.engines.pg.catalog import DatabaseFacts, ServerFacts
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.names import Label, new_name, role_name, session_name
+from agent.engines.pg.privileges import require_no_kept_schema, require_owner, take_back_privileges
 from common.errors import AppBusyError, ToolFailedError
 
 PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
@@ -175,7 +176,7 @@ async def adopt(
         if has_role:
             await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
             await _end_sessions_of(connection, login.user)
-        await connection.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
+        await open_again(connection, new_name(key), like=old)
     async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
         for extension in superfluous_extensions:
             # One that another needs stays.
@@ -187,12 +188,22 @@ async def adopt(
             await connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
         await connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(old.owner)))
         await _label(connection, "DATABASE", new_name(key), label)
-        warnings = await give_belongings(connection, belongings, name=new_name(key))
+        await require_no_kept_schema(connection)
+        await require_owner(connection, belongings.content_owner if has_role else login.user)
+        warnings = await take_back_privileges(connection)
+        warnings += await give_belongings(connection, belongings, name=new_name(key))
         await _check_indexes(connection)
     if has_role:
         async with connect(manager, application_name=session_name(key)) as connection:
             await connection.execute(sql.SQL("DROP ROLE {}").format(role))
     return warnings
+
+
+async def open_again(connection: Connection, name: str, *, like: DatabaseFacts) -> None:
+    """Undo what the role that loaded could do to its database as a whole, so that others can enter and drop it."""
+    options = sql.SQL("IS_TEMPLATE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(sql.Literal(like.is_template))
+    for change in (sql.SQL("RESET ALL"), options):
+        await connection.execute(sql.SQL("ALTER DATABASE {} {}").format(sql.Identifier(name), change))
 
 
 async def _check_indexes(connection: Connection) -> None:
@@ -212,10 +223,14 @@ async def drop(connection: Connection, key: str) -> None:
     Raises:
         AppBusyError: someone uses the database, whose sessions the manager may not end.
     """
-    await drop_database(connection, new_name(key))
-    await _end_sessions_of(connection, role_name(key))
     cursor = await connection.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [role_name(key)])
-    if await cursor.fetchone() is None:
+    has_role = await cursor.fetchone() is not None
+    if has_role:
+        # First, since a statement of the file may still run and make the database undroppable again.
+        await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role_name(key))))
+        await _end_sessions_of(connection, role_name(key))
+    await drop_database(connection, new_name(key))
+    if not has_role:
         # Who may not make roles may not even ask to drop one that is not there.
         return
     statement = sql.SQL("DROP ROLE {}").format(sql.Identifier(role_name(key)))
@@ -232,8 +247,13 @@ async def drop_database(connection: Connection, name: str) -> None:
     Raises:
         AppBusyError: someone uses it, whose sessions the manager may not end.
     """
+    identifier = sql.Identifier(name)
+    cursor = await connection.execute("SELECT FROM pg_database WHERE datname = %s AND datistemplate", [name])
     try:
-        await connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        if await cursor.fetchone() is not None:
+            # A file can make its database one, and the app's may be one.
+            await connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(identifier))
+        await connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
     except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as failure:
         raise AppBusyError(
             f"The database {name} cannot be dropped: {failure.diag.message_primary}",

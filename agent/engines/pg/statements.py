@@ -83,6 +83,8 @@ _DEFERRED = re.compile(
 )
 _FOR_ALL = re.compile(rb"\s+(?:FOR\s+ALL\s|(?:FOR|ADD|SET)\s+TABLES\s+IN\s)", _I)
 _SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(%b)\s*\Z" % IDENTIFIER, _I)
+_KEPT_SCHEMA = re.compile(rb"(?:CREATE|ALTER)\s+SCHEMA\b.*\bmathison_(?:kept|drop)_[0-9a-f]{12}_", _I)
+"""As `moving` calls those that it keeps; whatever is in one is no content of the app."""
 _SCHEMA_PUBLIC = re.compile(rb"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I)
 _PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)
 _COLUMN_VERSION = re.compile(
@@ -145,6 +147,7 @@ class Judge:
 
     def _alter(self, text: bytes, line: int) -> Decision:
         words = _words(text)
+        _refuse_kept_schema(text, line)
         if words.startswith(b"ALTER DEFAULT PRIVILEGES"):
             return _GRANT
         if words.startswith(b"ALTER DATABASE"):
@@ -174,6 +177,7 @@ class Judge:
 
     def _create(self, text: bytes, line: int) -> Decision:
         words = _words(text)
+        _refuse_kept_schema(text, line)
         if words.startswith(b"CREATE DATABASE"):
             raise made_with_create(line)
         if words.startswith(b"CREATE SCHEMA") and (found := _SCHEMA.match(text)):
@@ -238,6 +242,16 @@ class Judge:
             if _plain(found[3]) not in self._deferred_publications:
                 return None
         return Decision(Way.DEFER, kind.decode(), found[3])
+
+
+def _refuse_kept_schema(text: bytes, line: int) -> None:
+    if _KEPT_SCHEMA.match(text):
+        raise TextError(
+            "ARCHIVE_REFUSED",
+            f"Line {line}: the file makes a schema that is called like those in which an import keeps previous data; "
+            "it would never be exported.",
+            next_step="Dump without it (--exclude-schema='mathison_*').",
+        )
 
 
 def copied_table(text: bytes) -> tuple[bytes, bool]:

@@ -64,7 +64,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
     Args:
         connection: to the app's database, of the role that will load.
     """
-    belongings = await read_belongings(connection, database)
+    belongings = await read_belongings(connection, database, app_role=connection.info.user)
     gifts = gifts_of_things(belongings, special_things(belongings))
     before = [
         sql.SQL("SET LOCAL lock_timeout = {}").format(f"{LOCK_WAIT_SECONDS}s"),

@@ -32,6 +32,7 @@ class Plan:
 
     Attributes:
         login: of the role that does the work; for BESIDE into the maintenance database.
+        app_role: the role that the app itself uses.
         has_own_rights: there can be no throw-away role, so an upload is loaded with the rights of `login`.
         obstacle: why no import is possible, with what to do about it; empty when it is.
     """
@@ -40,6 +41,7 @@ class Plan:
     login: Login
     server: ServerFacts
     database: DatabaseFacts
+    app_role: str
     has_own_rights: bool = False
     obstacle: str = ""
 
@@ -86,25 +88,26 @@ async def make_plan(settings: PostgresSettings) -> Plan:
 
 
 async def _plan_of(connection: Connection, role: Login, settings: PostgresSettings) -> Plan:
-    login = role.to(settings.safe_maintenance_database)
+    login, app_role = role.to(settings.safe_maintenance_database), settings.user
     server = await look_at_server(connection)
     database = await look_at_database(connection, settings.database)
     if database is None:
         raise AppUnavailableError(f"{login.place} has no database {settings.database}.")
     if server.is_replica:
         obstacle = f"{login.place} is a read-only replica; import into its primary."
-        return Plan(Way.BESIDE, login, server, database, obstacle=obstacle)
+        return Plan(Way.BESIDE, login, server, database, app_role, obstacle=obstacle)
     if server.is_superuser or (server.may_create_databases and server.may_create_roles and database.is_owned):
-        return Plan(Way.BESIDE, login, server, database)
+        return Plan(Way.BESIDE, login, server, database, app_role)
     if server.may_create_databases and database.is_owned:
-        return Plan(Way.BESIDE, login, server, database, has_own_rights=True)
+        return Plan(Way.BESIDE, login, server, database, app_role, has_own_rights=True)
     obstacle = ""
     if reason := await _why_not_within(connection, role, settings):
         obstacle = (
             f"Role {login.user} may not exchange database {database.name} for a new one, nor import within it: "
             f"{reason} A superuser can allow it: {_missing(login, server, database)} Or give the agent an admin_user."
         )
-    return Plan(Way.SAME_DATABASE, role.to(settings.database), server, database, has_own_rights=True, obstacle=obstacle)
+    own = role.to(settings.database)
+    return Plan(Way.SAME_DATABASE, own, server, database, app_role, has_own_rights=True, obstacle=obstacle)
 
 
 async def _why_not_within(connection: Connection, role: Login, settings: PostgresSettings) -> str:

@@ -139,7 +139,7 @@ async def test_owners_and_grants_of_what_is_in_both_are_carried_over(make_app: M
     app.fill()
     app.run("CREATE TABLE public.only_now (a int); CREATE SEQUENCE shop.other_number", as_app=True)
     archive = await app.export()
-    app.run(f"CREATE ROLE {other}", on="postgres")
+    app.run(f"CREATE ROLE {other}; GRANT {other} TO {app.role}", on="postgres")
     app.run(
         f"""
         GRANT USAGE ON SCHEMA shop TO {other};

@@ -158,6 +158,21 @@ def test_what_belongs_to_a_deferred_publication_is_deferred_with_it() -> None:
     assert (decision.way, decision.what, decision.name) == (Way.DEFER, "publication", b'"All"')
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE SCHEMA mathison_kept_0123456789ab_1",
+        'CREATE SCHEMA IF NOT EXISTS "mathison_drop_0123456789ab_0" AUTHORIZATION x',
+        "ALTER SCHEMA a RENAME TO mathison_kept_0123456789ab_1",
+    ],
+)
+def test_a_schema_named_like_those_that_imports_keep_is_refused(text: str) -> None:
+    with pytest.raises(TextError, match="keeps previous data") as refused:
+        judge().decide(text.encode(), 4)
+
+    assert refused.value.reason == "ARCHIVE_REFUSED"
+
+
 def test_extensions_that_were_asked_for_are_known_by_their_plain_names() -> None:
     judging = judge()
     for name in ("citext", '"uuid-ossp"', "PG_TRGM", "pg_stat_statements"):
