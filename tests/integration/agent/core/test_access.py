@@ -206,7 +206,7 @@ async def test_odd_requests_are_refused(stub: Stub, name: str) -> None:
 
 def odd_uploads() -> dict[str, list[messages.StageRequest]]:
     """The last message of each is the odd one: what is written after the agent has answered may fail anyhow."""
-    start = messages.StageRequest(start=messages.StageStart(transfer_id="t-1"))
+    start = messages.StageRequest(start=messages.StageStart(transfer_id="odd-1"))
     never = transfer_pb2.ArchiveHeader(file_name="x")
     never.created_at.seconds = 1 << 60
     long = transfer_pb2.ArchiveHeader(file_name="x" * 5000)
@@ -241,7 +241,7 @@ async def test_odd_uploads_are_refused_and_the_agent_is_ready_again(agent: Agent
 
 async def test_a_message_over_the_limit_is_refused(stub: Stub) -> None:
     async def requests() -> AsyncIterator[messages.StageRequest]:
-        yield messages.StageRequest(start=messages.StageStart(transfer_id="t-1"))
+        yield messages.StageRequest(start=messages.StageStart(transfer_id="large-1"))
         yield messages.StageRequest(frame=transfer_pb2.Frame(chunk=bytes(5 << 20)))
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:

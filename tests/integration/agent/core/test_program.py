@@ -36,7 +36,7 @@ def test_settings_can_be_checked_without_serving(stopped_agent: AgentProcess) ->
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, postgresql", id="unknown recipe"),
+        pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, ", id="unknown recipe"),
         pytest.param("app_id =", "apps =", "there is no setting apps;", id="unknown key"),
         pytest.param('"shop.db"', "7", "app_id", id="wrong type"),
     ],

@@ -14,6 +14,7 @@ import pytest
 from common.errors import (
     AgentUnavailableError,
     CancelledError,
+    InvalidRequestError,
     ServiceError,
     TransferInProgressError,
     UploadIncompleteError,
@@ -94,15 +95,21 @@ async def test_an_import_goes_in_and_back_out(agent: AgentProcess, stub: Stub) -
     assert (agent.beside, agent.journal_lines) == (set(), 0)
 
 
-async def test_a_staged_import_asked_for_again_is_answered_without_reading(agent: AgentProcess, stub: Stub) -> None:
+async def test_an_import_asked_for_again_is_answered_only_for_the_same_file(agent: AgentProcess, stub: Stub) -> None:
     await stage(stub, "t-1")
 
-    again = await stage(stub, "t-1", b"something else")
+    staged = await stage(stub, "t-1")
+    with pytest.raises(grpc.aio.AioRpcError) as another:
+        await stage(stub, "t-1", b"something else")
     await restore(stub, "t-1")
-    done = await stage(stub, "t-1", b"something else")
+    done = await stage(stub, "t-1")
+    with pytest.raises(grpc.aio.AioRpcError) as yet_another:
+        await stage(stub, "t-1", b"something else")
 
-    assert again.progress.phase == transfer_pb2.PHASE_STAGED
+    assert staged.progress.phase == transfer_pb2.PHASE_STAGED
     assert done.progress.phase == transfer_pb2.PHASE_DONE
+    for refused in (another, yet_another):
+        assert isinstance(error_of(refused.value), InvalidRequestError)
     assert agent.live == b"new data"
 
 
