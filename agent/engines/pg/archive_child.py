@@ -2,7 +2,8 @@
 
 Its argument is the kind of archive: `custom` and `tar` read a file that lies on stdin; `directory` takes a stream, a
 tar of a dump in directory format, and passes the dump's files on: a line with a name and size, then pieces, each behind
-a line with its size; whatever else is in the tar is passed over. The last line says `done` or `failed`.
+a line with its size; whatever else is in the tar is passed over. `zip` does so with a zip that lies on stdin. The last
+line says `done` or `failed`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import asdict
 
 from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
+from agent.archives.zips import ZipReader
 from agent.jail import enter_from_argv
 from common.codecs import Reader
 from common.errors import (
@@ -45,7 +47,9 @@ class _Pieces:
 
 def main() -> None:
     """Read stdin. Whatever the archive's fault, the exit status is 0 and the last line says it."""
-    kind, most_members = enter_from_argv()
+    # zipfile looks it up for names that are not UTF-8, when nothing can be imported any more.
+    "".encode("cp437")
+    kind, most_members, *more = enter_from_argv()
     try:
         match kind:
             case "custom":
@@ -55,7 +59,12 @@ def main() -> None:
             case "contents":
                 _say({"done": _facts(read_contents(_Stdin()))})
             case "directory":
-                pass_directory_on(_Stdin(), most_members=int(most_members))
+                pass_directory_on(TarReader(_Stdin()), most_members=int(most_members), packing="tar")
+                _say({"done": {}})
+            case "zip":
+                file = open(0, "rb", closefd=False)  # noqa: SIM115
+                archive = ZipReader(file, size=os.fstat(0).st_size, expansion_ratio=int(more[0]))
+                pass_directory_on(archive, most_members=int(most_members), packing="zip")
                 _say({"done": {}})
     except ServiceError as error:
         _say({"failed": {"reason": error.reason, "text": error.text, "next_step": error.next_step}})
@@ -87,13 +96,14 @@ def check_tar(file: Reader, *, most_members: int) -> Contents:
     return contents
 
 
-def pass_directory_on(file: Reader, *, most_members: int) -> None:
+def pass_directory_on(archive: TarReader | ZipReader, *, most_members: int, packing: str) -> None:
     """Write the files of a dump in directory format to stdout.
 
+    Args:
+        packing: "tar" or "zip".
     Raises:
-        ArchiveError (its subclasses): the tar is damaged, or holds no dump, or two.
+        ArchiveError (its subclasses): it is damaged, or holds no dump, or two.
     """
-    archive = TarReader(file)
     folder: str | None = None
     has_contents = False
     for member in _limited(archive.members(), most_members):
@@ -101,9 +111,9 @@ def pass_directory_on(file: Reader, *, most_members: int) -> None:
         if member.kind is Kind.DIRECTORY or not DUMP_FILE.fullmatch(name):
             continue
         if member.kind is not Kind.FILE or member.segments is not None:
-            raise ArchiveRefusedError(f"The tar has {printable(member.name)} as a {member.kind.value}.")
+            raise ArchiveRefusedError(f"The {packing} has {printable(member.name)} as a {member.kind.value}.")
         if folder not in (None, where):
-            raise ArchiveRefusedError("The tar holds more than one dump.", next_step="Pack one dump alone.")
+            raise ArchiveRefusedError(f"The {packing} holds more than one dump.", next_step="Pack one dump alone.")
         folder = where
         has_contents |= name == TOC
         _say({"name": name, "size": member.size})
@@ -113,7 +123,7 @@ def pass_directory_on(file: Reader, *, most_members: int) -> None:
             _write(piece)
     if not has_contents:
         raise ArchiveWrongKindError(
-            "The tar holds no PostgreSQL dump in directory format: there is no toc.dat in it.",
+            f"The {packing} holds no PostgreSQL dump in directory format: there is no toc.dat in it.",
             next_step="Upload the file that pg_dump wrote, or pack the directory that pg_dump -Fd made.",
         )
 

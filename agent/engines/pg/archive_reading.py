@@ -30,7 +30,12 @@ from common.pg_archives import DUMP_FILE, require_files
 MODULE = "agent.engines.pg.archive_child"
 _JAIL = Jail(address_space_bytes=1 << 30)
 _OPTIONS = ("--no-owner", "--no-privileges", "--no-tablespaces", "--file=-")
-_FORMATS = {UploadForm.CUSTOM: "custom", UploadForm.TAR: "tar", UploadForm.DIRECTORY: "directory"}
+_FORMATS = {
+    UploadForm.CUSTOM: "custom",
+    UploadForm.TAR: "tar",
+    UploadForm.DIRECTORY: "directory",
+    UploadForm.ZIP: "directory",
+}
 
 
 @asynccontextmanager
@@ -51,9 +56,14 @@ async def sql_of(
     """
     room = Room(spool_directory, free_bytes=limits.free_bytes)
     choose = _Chooser(clients, server_version_num)
-    if form is UploadForm.DIRECTORY:
+    if form in (UploadForm.DIRECTORY, UploadForm.ZIP):
         with dump_directory(spool_directory) as directory:
-            minor_version = await _fill(directory, chunks, room, limits)
+            if form is UploadForm.ZIP:
+                async with spooled(chunks, room, spool_directory) as file:
+                    await _unpack_zip(directory, file, room, limits)
+            else:
+                await _unpack_tar(directory, chunks, room, limits)
+            minor_version = await _check_directory(directory, limits)
             restore = await choose.command(minor_version, form, [f"/proc/self/fd/{directory}"], pass_fds=[directory])
             async with aclosing(_run(restore)) as text:
                 yield text
@@ -131,12 +141,19 @@ async def _check(kind: str, file: int, limits: Limits) -> dict[str, Any]:
         return found
 
 
-async def _fill(directory: int, chunks: AsyncIterable[bytes], room: Room, limits: Limits) -> int:
-    """Put a dump in directory format from a tar into a directory; returns its archive's minor version."""
-    names: set[str] = set()
+async def _unpack_zip(directory: int, file: int, room: Room, limits: Limits) -> None:
+    """Put a dump in directory format from a zip into a directory."""
+    operands = ["zip", str(limits.entries), str(limits.expansion_ratio)]
+    async with start(Command([MODULE, *operands], jail=_JAIL, stdin=file, is_module=True)) as child:
+        await _take_files(_Output(child), directory, room)
+        await child.check()
+
+
+async def _unpack_tar(directory: int, chunks: AsyncIterable[bytes], room: Room, limits: Limits) -> None:
+    """The same from a tar."""
     async with start(Command([MODULE, "directory", str(limits.entries)], jail=_JAIL, is_module=True)) as child:
         feeding = asyncio.create_task(feed(child, chunks), name="feed a tar to its reader")
-        taking = asyncio.create_task(_take_files(_Output(child), directory, names, room), name="take a dump's files")
+        taking = asyncio.create_task(_take_files(_Output(child), directory, room), name="take a dump's files")
         try:
             await asyncio.wait({feeding, taking}, return_when=asyncio.FIRST_EXCEPTION)
             if feeding.done():
@@ -148,16 +165,20 @@ async def _fill(directory: int, chunks: AsyncIterable[bytes], room: Room, limits
             for task in (feeding, taking):
                 task.cancel()
             await asyncio.gather(feeding, taking, return_exceptions=True)
+
+
+async def _check_directory(directory: int, limits: Limits) -> int:
+    """That every file is there which its table of contents names; returns the archive's minor version."""
     file = os.open("toc.dat", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
     try:
         contents = await _check("contents", file, limits)
     finally:
         os.close(file)
-    require_files(contents["data"], names)
+    require_files(contents["data"], set(os.listdir(directory)))
     return int(contents["version"][1])
 
 
-async def _take_files(output: _Output, directory: int, names: set[str], room: Room) -> None:
+async def _take_files(output: _Output, directory: int, room: Room) -> None:
     while True:
         line = await output.line()
         if "name" not in line:
@@ -166,16 +187,15 @@ async def _take_files(output: _Output, directory: int, names: set[str], room: Ro
         name = str(line["name"])
         # The child reads hostile bytes, so what it says is checked once more.
         if not DUMP_FILE.fullmatch(name):
-            raise ArchiveRefusedError("The tar holds a file that is not pg_dump's.")
+            raise ArchiveRefusedError("The archive holds a file that is not pg_dump's.")
         try:
             file = new_file(directory, name)
         except FileExistsError as failure:
-            raise ArchiveRefusedError(f"The tar holds {name} twice.") from failure
+            raise ArchiveRefusedError(f"The archive holds {name} twice.") from failure
         try:
             await _take_file(output, file, int(line["size"]), room)
         finally:
             os.close(file)
-        names.add(name)
 
 
 async def _take_file(output: _Output, file: int, size: int, room: Room) -> None:

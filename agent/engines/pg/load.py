@@ -19,7 +19,7 @@ from agent.engines.pg.connection import Login
 from agent.engines.pg.load_terms import ORDINARY, Terms
 from agent.engines.pg.loader_process import load_sql
 from agent.engines.pg.spool import sweep
-from agent.engines.pg.uploads import UploadForm, form_of, peek
+from agent.engines.pg.uploads import UploadForm, form_of, is_zipped_directory, peek
 from agent.limits import Limits
 from agent.unpacking import unpacked
 from common.headers import ArchiveHeader
@@ -111,10 +111,13 @@ async def load(
     sweep(spool_directory)
     seal = SealReader()
     async with AsyncExitStack() as stack:
-        content = await stack.enter_async_context(unpacked(_counted(chunks, progress), limits=limits))
+        head, whole = await peek(_counted(chunks, progress))
+        await stack.enter_async_context(aclosing(whole))
+        is_zip = is_zipped_directory(head)
+        content = await stack.enter_async_context(unpacked(whole, limits=limits, unpack_zip=not is_zip))
         head, text = await peek(content.chunks)
         await stack.enter_async_context(aclosing(text))
-        form = form_of(head)
+        form = UploadForm.ZIP if is_zip else form_of(head)
         if form is UploadForm.SQL:
             text = await stack.enter_async_context(aclosing(_sealed(text, seal)))
         else:
@@ -139,7 +142,7 @@ async def load(
             on_note=lambda what, rows: progress.note(f"{what}, {rows:,} rows so far" if rows else what),
         )
         return Loaded(
-            archive_format=form.value,
+            archive_format="directory" if form is UploadForm.ZIP else form.value,
             header=seal.header,
             layers=content.layers,
             source_version=report.source_version,

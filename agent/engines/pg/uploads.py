@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from agent.archives import tarblocks
 from agent.archives.reading import kind_of
 from common.errors import ArchiveWrongKindError
-from common.pg_archives import CUSTOM, DIRECTORY, FORMAT_AT, MAGIC, TAR
+from common.pg_archives import CUSTOM, DIRECTORY, DUMP_FILE, FORMAT_AT, MAGIC, TAR
 
 HEAD_BYTES = tarblocks.BLOCK + FORMAT_AT + 1
 """Enough to see the format of the table of contents that a tar begins with."""
 _DUMP_AGAIN = "Make the dump with pg_dump, as SQL text (--format=plain) or in custom format (--format=custom)."
+_ZIP_ENTRY = b"PK\x03\x04"
 _FOREIGN_SQL = {
     b"-- MySQL dump": "MySQL",
     b"-- MariaDB dump": "MariaDB",
@@ -29,6 +30,9 @@ class UploadForm(enum.Enum):
     CUSTOM = "custom"
     TAR = "tar"
     DIRECTORY = "directory"
+    """As a tar of it."""
+    ZIP = "zip"
+    """A directory, too."""
 
 
 def form_of(head: bytes) -> UploadForm:
@@ -58,12 +62,21 @@ def form_of(head: bytes) -> UploadForm:
     raise ArchiveWrongKindError(f"The file is {kind}, not a PostgreSQL dump.", next_step=_DUMP_AGAIN)
 
 
+def is_zipped_directory(head: bytes) -> bool:
+    """Whether a file begins as a zip does that holds a dump in directory format, and not a single file."""
+    if not head.startswith(_ZIP_ENTRY):
+        return False
+    # The first entry's own header (APPNOTE.TXT 4.3.7); its name is behind 30 bytes.
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode(errors="replace").replace("\\", "/")
+    return name.endswith("/") or DUMP_FILE.fullmatch(name.rpartition("/")[2]) is not None
+
+
 def _form_of_contents(head: bytes) -> UploadForm:
     form = head[FORMAT_AT] if len(head) > FORMAT_AT else CUSTOM
     if form in (TAR, DIRECTORY):
         raise ArchiveWrongKindError(
             "The file is only toc.dat, the table of contents of a dump in directory format.",
-            next_step="Pack the whole directory with tar and upload that.",
+            next_step="Pack the whole directory with tar or zip and upload that.",
         )
     # Whatever else stands there, who reads the archive says it with its place.
     return UploadForm.CUSTOM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.pg.uploads import HEAD_BYTES, UploadForm, form_of, peek
+from agent.engines.pg.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory, peek
 from common.errors import ArchiveWrongKindError
 
 
@@ -71,3 +72,24 @@ async def test_looking_at_a_stream_takes_nothing_from_it(chunks: list[bytes]) ->
 
     assert head == b"".join(chunks)[:HEAD_BYTES]
     assert b"".join([chunk async for chunk in whole]) == b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_directory"),
+    [
+        ("dump/", True),
+        ("toc.dat", True),
+        ("a/b/3456.dat.gz", True),
+        ("blobs_2613.toc", True),
+        ("shop.sql", False),
+        ("toc.data", False),
+        ("x" * 1000, False),
+    ],
+)
+def test_a_zip_of_a_dumps_directory_is_told_from_one_of_a_file(name: str, is_directory: bool) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, b"")
+
+    assert is_zipped_directory(packed.getvalue()[:HEAD_BYTES]) is is_directory
+    assert not is_zipped_directory(packed.getvalue()[1:])

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from common.errors import ArchiveIncompatibleError
+from common.codecs import zstd_compressor
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError
 from tests.integration.agent.engines.pg.loading.conftest import MakeSource, MakeTarget, RichSource
 from tests.integration.agent.engines.pg.loading.targets import Source, Target
 from tools.servers import MAJORS
@@ -120,15 +121,20 @@ def _zip(content: bytes) -> bytes:
     return file.getvalue()
 
 
+def _zstd(content: bytes) -> bytes:
+    compressor = zstd_compressor()
+    return compressor.compress(content) + compressor.flush()
+
+
 @pytest.mark.parametrize(
     ("form", "pack"),
     [
         ("plain", gzip.compress),
-        ("plain", lzma.compress),
         ("plain", _zip),
         ("custom", _zip),
         ("tar", gzip.compress),
         ("directory", gzip.compress),
+        *((form, pack) for form in ALL_FORMS for pack in (_zstd, lzma.compress)),
     ],
 )
 async def test_compression_around_a_dump_is_taken_off(
@@ -149,6 +155,46 @@ def _as_directory(source: Source) -> dict[str, bytes]:
             for member in archive.getmembers()
             if (file := archive.extractfile(member)) is not None
         }
+
+
+@pytest.mark.parametrize("folder", ["", "dump/", "a/b c/"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+async def test_a_directory_may_come_as_a_zip(folder: str, method: int, rich_source: RichSource, target: Target) -> None:
+    source = rich_source(17)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        if folder:
+            archive.mkdir(folder)
+        for name, content in _as_directory(source).items():
+            archive.writestr(folder + name, content)
+
+    loaded = await target.load(packed.getvalue())
+
+    assert loaded.archive_format == "directory"
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+    assert target.left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "refusal"),
+    [
+        (lambda packed: packed[: len(packed) // 2], ArchiveTruncatedError),
+        (lambda packed: packed[:200] + b"x" * 20 + packed[220:], ArchiveDamagedError),
+    ],
+    ids=["cut", "changed"],
+)
+async def test_a_zip_that_is_not_whole_is_refused(
+    harm: Callable[[bytes], bytes], refusal: type[Exception], rich_source: RichSource, target: Target
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in sorted(_as_directory(rich_source(17)).items(), key=lambda one: one[0] != "toc.dat"):
+            archive.writestr(name, content)
+
+    with pytest.raises(refusal):
+        await target.load(harm(packed.getvalue()))
+
+    assert target.left_over() == []
 
 
 def _tar(files: dict[str, bytes], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
