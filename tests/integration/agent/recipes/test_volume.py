@@ -683,7 +683,7 @@ async def test_owners_that_the_app_does_not_have_are_told(volume: Volume) -> Non
         assert "501:20" in preview.warnings[-1]
         assert "ownership=app" in preview.warnings[-1]
     else:
-        assert "another user than in the archive: the agent is not root" in preview.warnings[-1]
+        assert "1 entries belong to another user than in the archive: the agent is not root." in preview.warnings
 
 
 async def test_a_volume_has_the_same_fingerprint_in_its_archive_and_after_an_import(volume: Volume) -> None:
