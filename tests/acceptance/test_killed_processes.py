@@ -45,22 +45,25 @@ def assert_next_transfers_work(world: World, app_id: str, archive: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("app_id", "victim"),
+    ("name", "victim"),
     [
         (DATABASE_ID, "pg_dump"),
         (DATABASE_ID, "agent"),
         (DATABASE_ID, "controller"),
+        (f"{DATABASE_ID} custom", "pg_dump"),
+        (f"{DATABASE_ID} custom", "agent"),
         (VOLUME_ID, "agent"),
         (VOLUME_ID, "controller"),
     ],
 )
 def test_an_export_breaks_visibly_when_something_is_killed(
-    world: World, archives: dict[str, Path], choice: random.Random, app_id: str, victim: str
+    world: World, archives: dict[str, Path], choice: random.Random, name: str, victim: str
 ) -> None:
+    app_id, _, form = name.partition(" ")
     content, traces = world.content(app_id), world.traces(app_id)
-    whole_bytes = archives[app_id].stat().st_size
+    whole_bytes = archives[name].stat().st_size
 
-    with world.exporting(app_id, format="sql" if app_id == DATABASE_ID else "") as export:
+    with world.exporting(app_id, format=form or ("sql" if app_id == DATABASE_ID else "")) as export:
         export.read(int(whole_bytes * choice.uniform(0.01, 0.2)))
         world.kill(app_id, victim)
         with pytest.raises(BROKEN):
@@ -72,7 +75,7 @@ def test_an_export_breaks_visibly_when_something_is_killed(
     world.repair(app_id)
     world.wait_until_as_before(app_id, traces)
     assert world.content(app_id) == content
-    assert_next_transfers_work(world, app_id, archives[app_id])
+    assert_next_transfers_work(world, app_id, archives[name])
 
 
 @pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
