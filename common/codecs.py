@@ -180,11 +180,12 @@ class _ZipMember:
         return found
 
     def _inflated(self, inflate: zlib._Decompress, size: int) -> bytes:
-        found = inflate.decompress(inflate.unconsumed_tail or self._some(1 << 18), size)
-        if inflate.eof and not found:
+        # Whether the end shows with the last bytes or only after them differs between releases of zlib.
+        if inflate.eof:
             self._pending[:0] = inflate.unused_data
             self._finish()
-        return found
+            return b""
+        return inflate.decompress(inflate.unconsumed_tail or self._some(1 << 18), size)
 
     def _finish(self) -> None:
         self._is_done = True
