@@ -34,7 +34,7 @@ prefetch: $(READY)
 
 test: $(READY) ## check, and every test against real servers
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --ignore tests/matrix --ignore tests/n8n tests $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/matrix --ignore tests/n8n tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
 	@$(BIN)/python -m tools.servers get n8n

@@ -1,9 +1,8 @@
-"""One deployment for all tests of one pytest process; under pytest-xdist the tests of a module share a process."""
+"""One deployment for all tests of one pytest process; `make test` keeps the tests of a module in one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +16,6 @@ DATABASE_MEGABYTES = 30
 VOLUME_MEGABYTES = 30
 SERVER_SETTINGS = {"log_statement": "all"}
 """So that a secret in a statement shows in the server's log."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before pytest-xdist looks at the marks."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
