@@ -282,7 +282,7 @@ async def test_a_certificate_that_cannot_be_used_is_replaced_by_enrolling_again(
 
     await provide_identity(settings, now=now)
 
-    assert identity_of(settings).is_valid_at(NOW)
+    assert identity_of(settings).is_valid_at(dt.datetime.now(dt.UTC))
     assert len(controller.requests) == before + (what != "of another app")
 
 
