@@ -311,6 +311,7 @@ class MinioRecipe(Recipe):
                     _log.warning("The server cannot use the imported data.", action="recover", error=failure.text)
                     await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
                     side = Side.PREVIOUS
+                await asyncio.to_thread(exchange.sweep)
                 record.save(is_settled=True)
         return Recovered[side.name]
 

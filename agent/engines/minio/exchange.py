@@ -10,6 +10,7 @@ area.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -131,6 +132,18 @@ class Exchange:
                     f"An interrupted exchange on the drive could not be finished: {failure.strerror}."
                 ) from failure
         return Side(journal.target)
+
+    def sweep(self) -> None:
+        """Remove empty directories of buckets that only the other side has.
+
+        A server that starts while the drive is half exchanged makes the directory of a bucket anew whose settings it
+        finds. To be called once the server has been restarted on what is in place.
+        """
+        journal = self._read()
+        for entry in journal.entries if journal.is_done else ():
+            if entry.after is None:
+                with contextlib.suppress(OSError):
+                    (self._drive / entry.path).rmdir()
 
     def _make_system(self) -> None:
         """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
