@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from agent.app_control import NoAppControl
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.signing import Account
 from agent.limits import Limits
@@ -35,18 +36,6 @@ class _Silent:
 
     def expect(self, total_bytes: int) -> None:
         pass
-
-
-class _NoAppControl:
-    """MinIO restarts itself."""
-
-    is_possible = False
-
-    async def stop(self) -> None:
-        raise NotImplementedError
-
-    async def start(self) -> None:
-        raise NotImplementedError
 
 
 def export_rows(
@@ -95,7 +84,7 @@ def _recipe(server: MinioServer, folder: Path) -> MinioRecipe:
             app_id="bench.minio",
             work_directory=folder,
             limits=Limits(),
-            app_control=_NoAppControl(),
+            app_control=NoAppControl(),
             settings={
                 "url": server.url,
                 "user": server.user,

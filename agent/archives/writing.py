@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import grp
 import os
-import pwd
 import secrets
 import sqlite3
 import stat
@@ -21,6 +18,7 @@ from pathlib import Path
 
 from agent.archives import tarblocks as tar
 from agent.archives.contents import ContentSum
+from agent.archives.found_members import member_of
 from agent.archives.members import (
     RESTORED_ATTRIBUTES,
     SQLITE_MAGIC,
@@ -175,7 +173,7 @@ class TreeWriter:
         mode = found.status.st_mode
         if found.is_directory:
             self.counts["directories"] += 1
-            member = _member(found, Kind.DIRECTORY)
+            member = member_of(found, Kind.DIRECTORY)
             member.attributes = self._attributes(found.descriptor, found.path)
             yield self._header_of(member)
         elif stat.S_ISREG(mode):
@@ -191,12 +189,12 @@ class TreeWriter:
         first = self._links.first_path(found) if found.status.st_nlink > 1 else None
         if first is not None:
             self.counts["hard_links"] += 1
-            member = _member(found, Kind.HARD_LINK)
+            member = member_of(found, Kind.HARD_LINK)
             member.link_target = first
             yield self._header_of(member)
         elif kind is Kind.SYMLINK:
             self.counts["symlinks"] += 1
-            member = _member(found, kind)
+            member = member_of(found, kind)
             member.link_target = os.readlink(found.name, dir_fd=found.parent)
             yield self._header_of(member)
         else:
@@ -216,7 +214,7 @@ class TreeWriter:
             found.status = os.fstat(descriptor)
             if not stat.S_ISREG(found.status.st_mode):
                 raise FileNotFoundError
-            member = _member(found, Kind.FILE)
+            member = member_of(found, Kind.FILE)
             member.attributes = self._attributes(descriptor, found.path)
             member.size = found.status.st_size
             head = os.read(descriptor, min(member.size, PIECE_BYTES)) if member.size else b""
@@ -398,33 +396,3 @@ class _HardLinks:
 def _inode(found: Found) -> bytes:
     # As bytes: inode numbers use all 64 bits on some filesystems, SQLite's integers 63.
     return b"%d:%d" % (found.status.st_dev, found.status.st_ino)
-
-
-def _member(found: Found, kind: Kind) -> Member:
-    status = found.status
-    return Member(
-        name=found.path,
-        kind=kind,
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        mtime_ns=status.st_mtime_ns,
-        user=_user(status.st_uid),
-        group=_group(status.st_gid),
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
-
-
-@functools.lru_cache(maxsize=256)
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""

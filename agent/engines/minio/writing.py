@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from agent.archives import tarblocks as tar
+from agent.archives.found_members import member_of
 from agent.archives.members import Kind, Member
 from agent.archives.walking import Found, storage_failed, walk
 from agent.engines.minio.census import Census, Tally, is_meta, read_meta
@@ -74,12 +72,12 @@ class DriveWriter:
     def _entry(self, found: Found, census: Census) -> Iterator[bytes]:
         if found.is_directory:
             census.meet(found)
-            yield tar.header_of(_member(found, Kind.DIRECTORY))
+            yield tar.header_of(member_of(found, Kind.DIRECTORY))
             return
         if not stat.S_ISREG(found.status.st_mode):
             return
         self.files += 1
-        member = _member(found, Kind.FILE)
+        member = member_of(found, Kind.FILE)
         if is_meta(found):
             content = read_meta(found)
             if not content.startswith(SEALED_MAGIC):
@@ -129,33 +127,3 @@ def _read(found: Found) -> bytes:
     descriptor = os.open(found.name, _FILE, dir_fd=found.parent)
     with open(descriptor, "rb", buffering=0) as file:
         return file.readall()
-
-
-def _member(found: Found, kind: Kind) -> Member:
-    status = found.status
-    return Member(
-        name=found.path,
-        kind=kind,
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        mtime_ns=status.st_mtime_ns,
-        user=_user(status.st_uid),
-        group=_group(status.st_gid),
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
-
-
-@functools.lru_cache(maxsize=64)
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
