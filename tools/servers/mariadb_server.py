@@ -12,12 +12,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tools.servers.directories import short_directory
+from tools.servers.local_server import LocalServer
 from tools.servers.mariadb import MariadbInstall
 from tools.servers.processes import ServerProcess, ServerStartError, ServerUser, give, require_reachable, server_user
 from tools.servers.running import free_port
@@ -27,7 +25,7 @@ _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UT
 _SYSTEM_SQL = ("mysql_system_tables.sql", "mysql_system_tables_data.sql", "fill_help_tables.sql")
 
 
-class MariadbServer:
+class MariadbServer(LocalServer):
     """A data directory in a temporary folder, and the server that runs on it. Calls block.
 
     Attributes:
@@ -36,7 +34,6 @@ class MariadbServer:
     """
 
     superuser = "root"
-    host = "127.0.0.1"
 
     def __init__(
         self, install: MariadbInstall, *, settings: Mapping[str, str] | None = None, fsync: bool = False
@@ -47,27 +44,12 @@ class MariadbServer:
             settings: options of mariadbd, by name.
             fsync: whether what was committed survives a power cut. Off is faster, and survives all but that.
         """
+        super().__init__("MariaDB", None)
         self.install = install
         self.port = 0
         self.password = secrets.token_urlsafe(12)
-        self.directory = Path()
         self._settings = dict(settings or {})
         self._fsync = fsync
-        self._process: ServerProcess | None = None
-        self._folders = ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def data_directory(self) -> Path:
@@ -76,14 +58,6 @@ class MariadbServer:
     @property
     def socket_path(self) -> Path:
         return self.directory / "mysqld.sock"
-
-    @property
-    def log_path(self) -> Path:
-        return self.directory / "server.log"
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
 
     def start(self) -> None:
         """Start the server and wait until it takes connections.
@@ -112,23 +86,6 @@ class MariadbServer:
                 self._process.stop()
                 raise ServerStartError(f"MariaDB did not start in {self.directory}: {self._process.log_tail()}")
             time.sleep(0.02)
-
-    def stop(self) -> None:
-        """End the server in an orderly way."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server as `kill -9` does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-
-    def close(self) -> None:
-        """End the server and remove its data."""
-        self.kill()
-        self._folders.close()
 
     def sql(self, text: str, *, database: str = "", user: str = "", password: str = "") -> str:
         """Run SQL, as the superuser unless said otherwise.

@@ -11,12 +11,10 @@ import http.client
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tools.servers.directories import short_directory
+from tools.servers.local_server import LocalServer
 from tools.servers.processes import ServerProcess, ServerStartError, give, require_reachable, server_user
 from tools.servers.running import free_port
 
@@ -26,7 +24,7 @@ _UNFIT_PORT = "already in use"
 _NOT_INITIALIZED = 503
 
 
-class MinioServer:
+class MinioServer(LocalServer):
     """A drive and the server that runs on it. Calls block.
 
     Attributes:
@@ -34,8 +32,6 @@ class MinioServer:
         user, password: of root.
         drives: its data directories, one as a rule.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -53,29 +49,13 @@ class MinioServer:
             directory: holds drives and log; None: a temporary folder, gone with the server.
             environment: added to the server's.
         """
+        super().__init__("MinIO", directory)
         self.program = program
         self.port = 0
         self.user = user
         self.password = password
-        self.directory = directory or Path()
         self.environment = dict(environment or {})
-        self._is_temporary = directory is None
         self._drive_count = drives
-        self._process: ServerProcess | None = None
-        self._folders = ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def url(self) -> str:
@@ -91,24 +71,6 @@ class MinioServer:
     def drive(self) -> Path:
         """The one that there is, or the first."""
         return self.drives[0]
-
-    @property
-    def log_path(self) -> Path:
-        return self.directory / "server.log"
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
-
-    @property
-    def pid(self) -> int:
-        """
-        Raises:
-            ServerStartError: it is not running.
-        """
-        if self._process is None or not self._process.is_running:
-            raise ServerStartError(f"MinIO in {self.directory} is not running")
-        return self._process.pid
 
     def prepare(self) -> None:
         """Make the drives, for who puts something into them before the start."""
@@ -146,25 +108,6 @@ class MinioServer:
             if not self.is_running or time.monotonic() > deadline:
                 raise ServerStartError(f"MinIO in {self.directory} does not serve")
             time.sleep(0.01)
-
-    def stop(self) -> None:
-        """End the server in an orderly way."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server as `kill -9` does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-
-    def close(self) -> None:
-        """Stop, and remove what is temporary."""
-        self.kill() if self._is_temporary else self.stop()
-        self._folders.close()
-        if self._is_temporary:
-            self.directory = Path()
 
     def _start_once(self) -> None:
         environment = {

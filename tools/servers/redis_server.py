@@ -12,13 +12,11 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tools.servers.certificates import TlsFiles, make_tls_files
 from tools.servers.directories import short_directory
+from tools.servers.local_server import LocalServer
 from tools.servers.processes import ServerProcess, ServerStartError, give, require_reachable, server_user
 from tools.servers.redis import RedisInstall
 from tools.servers.running import free_port
@@ -31,7 +29,7 @@ _READY = (b"+PONG", b"-NOAUTH", b"-NOPERM", b"-DENIED", b"-ERR")
 """What a server answers to PING once its data is loaded; before that it is -LOADING."""
 
 
-class RedisServer:
+class RedisServer(LocalServer):
     """A folder with a configuration and data, and the server that runs on it. Calls block.
 
     Attributes:
@@ -40,8 +38,6 @@ class RedisServer:
         directory: holds the data and `server.log`.
         tls: the files of a server that takes TLS only.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -65,50 +61,16 @@ class RedisServer:
             tls: take TLS only, for replication too, with certificates made for the purpose.
             is_sentinel: watch other servers instead of holding data.
         """
+        super().__init__(install.name, directory)
         self.install = install
         self.port = port or 0
         self.password = password
-        self.directory = directory or Path()
         self.tls: TlsFiles | None = None
-        self._is_temporary = directory is None
         self._has_fixed_port = port is not None
         self._settings = dict(settings or {})
         self._lines = list(lines)
         self._takes_tls = tls
         self._is_sentinel = is_sentinel
-        self._process: ServerProcess | None = None
-        self._folders = ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def log_path(self) -> Path:
-        return self.directory / "server.log"
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
-
-    @property
-    def pid(self) -> int:
-        """
-        Raises:
-            ServerStartError: it is not running.
-        """
-        if self._process is None or not self._process.is_running:
-            raise ServerStartError(f"{self.install.name} in {self.directory} is not running")
-        return self._process.pid
 
     def start(self) -> None:
         """Start the server and wait until it has loaded its data.
@@ -139,18 +101,6 @@ class RedisServer:
             else:
                 return
 
-    def stop(self) -> None:
-        """End the server in an orderly way; it saves as its settings say."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server as `kill -9` does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-
     def wait(self, *, within_seconds: float = 10.0) -> None:
         """Until the server has ended by itself."""
         deadline = time.monotonic() + within_seconds
@@ -158,13 +108,6 @@ class RedisServer:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.install.name} still runs")
             time.sleep(0.01)
-
-    def close(self) -> None:
-        """Stop, and remove what is temporary."""
-        self.kill() if self._is_temporary else self.stop()
-        self._folders.close()
-        if self._is_temporary:
-            self.directory = Path()
 
     def log(self) -> str:
         """All that the server wrote."""
