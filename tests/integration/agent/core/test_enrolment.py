@@ -22,8 +22,12 @@ from mathison.data.v1 import enrolment_pb2_grpc
 from tests.fixtures.waiting import until
 from tests.integration.agent.core.conftest import APP_ID, AgentProcess
 
-NOW = dt.datetime.now(dt.UTC)
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def now() -> dt.datetime:
+    """The moment of the call: certificates are valid from shortly before they were asked for, not from this import."""
+    return dt.datetime.now(dt.UTC)
 
 
 class Controller(enrolment_pb2_grpc.EnrolmentServicer):
@@ -107,7 +111,7 @@ def identity_of(settings: AgentSettings) -> Identity:
 
 
 async def test_an_agent_without_a_certificate_gets_one(controller: Controller, settings: AgentSettings) -> None:
-    renew_at = await provide_identity(settings, now=NOW)
+    renew_at = await provide_identity(settings, now=now())
 
     identity = identity_of(settings)
     names = identity.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -120,10 +124,10 @@ async def test_an_agent_without_a_certificate_gets_one(controller: Controller, s
 
 
 async def test_a_good_certificate_is_left_alone(controller: Controller, settings: AgentSettings) -> None:
-    await provide_identity(settings, now=NOW)
+    await provide_identity(settings, now=now())
     before = identity_of(settings)
 
-    await provide_identity(settings, now=NOW + dt.timedelta(days=1))
+    await provide_identity(settings, now=now() + dt.timedelta(days=1))
 
     assert identity_of(settings) == before
     assert (len(controller.requests), controller.renewals) == (1, 0)
@@ -143,7 +147,7 @@ async def test_the_token_is_not_shown_to_a_server_that_is_not_the_controller(
     )
 
     with pytest.raises(EnrolmentError, match="not the controller that made the join token"):
-        await provide_identity(misled, now=NOW)
+        await provide_identity(misled, now=now())
 
     assert impostor.requests == []
     await impostor.stop()
@@ -164,7 +168,7 @@ async def test_a_stolen_authority_certificate_does_not_make_a_controller(
     )
 
     with pytest.raises(EnrolmentError):
-        await provide_identity(misled, now=NOW)
+        await provide_identity(misled, now=now())
 
     assert impostor.requests == []
     await impostor.stop()
@@ -173,7 +177,7 @@ async def test_a_stolen_authority_certificate_does_not_make_a_controller(
 async def test_an_agents_certificate_does_not_make_a_controller(
     controller: Controller, settings: AgentSettings, tmp_path: Path
 ) -> None:
-    await provide_identity(settings, now=NOW)
+    await provide_identity(settings, now=now())
     agents = identity_of(settings)
     impostor = Controller(tmp_path / "impostor")
     impostor.identity = Identity(agents.key, agents.certificate + controller.authority.pem, agents.authorities)
@@ -186,7 +190,7 @@ async def test_an_agents_certificate_does_not_make_a_controller(
     )
 
     with pytest.raises(EnrolmentError):
-        await provide_identity(misled, now=NOW)
+        await provide_identity(misled, now=now())
 
     assert impostor.requests == []
     await impostor.stop()
@@ -195,9 +199,9 @@ async def test_an_agents_certificate_does_not_make_a_controller(
 async def test_after_a_lost_answer_the_same_key_is_sent_again(controller: Controller, settings: AgentSettings) -> None:
     controller.is_lossy = True
     with pytest.raises(EnrolmentError):
-        await provide_identity(settings, now=NOW)
+        await provide_identity(settings, now=now())
 
-    await provide_identity(settings, now=NOW)
+    await provide_identity(settings, now=now())
 
     first, second = (x509.load_der_x509_csr(request.signing_request) for request in controller.requests)
     assert first.public_key() == second.public_key()
@@ -208,7 +212,7 @@ async def test_a_token_of_another_app_is_named(controller: Controller, settings:
     controller.app_id = "shop.web"
 
     with pytest.raises(EnrolmentError, match=r"made for shop\.web, and this agent is that of shop\.db"):
-        await provide_identity(settings, now=NOW)
+        await provide_identity(settings, now=now())
 
     assert IdentityFiles(settings.identity_directory).load() is None
 
@@ -226,7 +230,7 @@ async def test_a_token_that_cannot_be_used_is_not_repeated(
         path.write_text(content)
 
     with pytest.raises(EnrolmentError, match=said) as caught:
-        await provide_identity(settings, now=NOW)
+        await provide_identity(settings, now=now())
 
     assert "hunter2" not in str(caught.value)
 
@@ -235,13 +239,13 @@ async def test_a_controller_that_is_not_there_is_named(controller: Controller, s
     await controller.stop()
 
     with pytest.raises(EnrolmentError, match=settings.controller.enrolment):
-        await provide_identity(settings, now=NOW)
+        await provide_identity(settings, now=now())
 
 
 async def test_after_two_thirds_of_its_life_a_certificate_is_renewed(
     controller: Controller, settings: AgentSettings
 ) -> None:
-    renew_at = await provide_identity(settings, now=NOW)
+    renew_at = await provide_identity(settings, now=now())
     before = identity_of(settings)
 
     await provide_identity(settings, now=renew_at)
@@ -253,7 +257,7 @@ async def test_after_two_thirds_of_its_life_a_certificate_is_renewed(
 
 
 async def test_a_renewal_that_fails_leaves_the_certificate(controller: Controller, settings: AgentSettings) -> None:
-    renew_at = await provide_identity(settings, now=NOW)
+    renew_at = await provide_identity(settings, now=now())
     before = identity_of(settings)
     await controller.stop()
 
@@ -270,19 +274,19 @@ async def test_a_certificate_that_cannot_be_used_is_replaced_by_enrolling_again(
     if what == "of another app":
         controller.app_id = "shop.web"
         with pytest.raises(EnrolmentError):
-            await provide_identity(settings, now=NOW)
+            await provide_identity(settings, now=now())
         controller.app_id = APP_ID
-    await provide_identity(settings, now=NOW)
-    now = NOW
+    await provide_identity(settings, now=now())
+    later = now()
     if what == "run out":
-        now += dt.timedelta(days=365)
+        later += dt.timedelta(days=365)
     elif what == "damaged":
         (settings.identity_directory / "identity.pem").write_text("half a fi")
     before = len(controller.requests)
 
-    await provide_identity(settings, now=now)
+    await provide_identity(settings, now=later)
 
-    assert identity_of(settings).is_valid_at(dt.datetime.now(dt.UTC))
+    assert identity_of(settings).is_valid_at(now())
     assert len(controller.requests) == before + (what != "of another app")
 
 
@@ -291,7 +295,7 @@ async def test_what_was_noted_counts_for_that_identity_and_app_alone(
 ) -> None:
     files = IdentityFiles(settings.identity_directory)
     nothing = noted_renewal(files, APP_ID)
-    renew_at = await provide_identity(settings, now=NOW)
+    renew_at = await provide_identity(settings, now=now())
     noted = noted_renewal(files, APP_ID)
     of_another_app = noted_renewal(files, "shop.web")
 
