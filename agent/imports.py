@@ -122,6 +122,7 @@ class Imports:
         self, transfer: Transfer, entry: Entry, receiver: FrameReceiver, options: Mapping[str, str]
     ) -> Preview:
         tracker = transfer.tracker
+        began = self._clock.monotonic()
         async with aclosing(receiver.chunks()) as chunks, aclosing(_counted(chunks, tracker)) as counted:
             upload = Upload(header=receiver.header, chunks=counted, options=options)
             preview = await self._recipe.stage(upload, entry, _ImportProgress(tracker))
@@ -136,6 +137,7 @@ class Imports:
             receipt=receiver.receipt,
             header=preview.header or receiver.header,
             needs_app_stop=description.import_needs_app_stop,
+            stage_seconds=self._clock.monotonic() - began,
         )
         return preview
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import math
 
 import msgspec
 
@@ -69,6 +70,8 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ended_at: dt.datetime | None = None
     preview: Preview | None = None
     needs_app_stop: bool = False
+    stage_seconds: float = 0.0
+    """How long building and checking took; the wire has it within `Preview.import_seconds`."""
     kept_until: dt.datetime | None = None
     undone: bool = False
     header: ArchiveHeader | None = None
@@ -116,6 +119,7 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         if self.preview is not None:
             message.preview.CopyFrom(_preview_to_proto(self.preview))
             message.preview.needs_app_stop = self.needs_app_stop
+            message.preview.import_seconds = math.ceil(self.stage_seconds + self.preview.swap_seconds)
         if self.header is not None:
             message.header.CopyFrom(self.header.to_proto())
         return message
@@ -127,6 +131,19 @@ def _preview_to_proto(preview: Preview) -> wire.Preview:
         counts_now=preview.counts_now,
         counts_after=preview.counts_after,
         warnings=preview.warnings,
+        items={
+            kind: wire.ItemChanges(
+                added=found.added,
+                removed=found.removed,
+                changed=found.changed,
+                same=found.same,
+                not_compared=found.not_compared,
+            )
+            for kind, found in preview.items.items()
+        },
+        bridging=preview.bridging,
+        room_bytes=preview.room_bytes,
+        swap_seconds=math.ceil(preview.swap_seconds),
     )
 
 

@@ -49,6 +49,16 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint | None = None
 
 
+class ItemChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one kind of thing, such as tables, in an import."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    same: int = 0
+    not_compared: int = 0
+
+
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """What an import would change."""
 
@@ -57,6 +67,11 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     counts_after: dict[str, int] = {}
     needs_app_stop: bool = False
     warnings: tuple[str, ...] = ()
+    items: dict[str, ItemChanges] = {}
+    bridging: str = ""
+    room_bytes: int = 0
+    swap_seconds: int = 0
+    import_seconds: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

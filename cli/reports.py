@@ -9,7 +9,7 @@ from rich.text import Text
 from cli.exporting import ExportReport
 from cli.importing import ImportReport
 from cli.inspecting import Inspection
-from cli.models import App, AppFingerprint, TransferState
+from cli.models import App, AppFingerprint, ItemChanges, Preview, TransferState
 from cli.output import Output, counts_text, duration_text, moment_text, printable, size_text
 from cli.verifying import Verification
 
@@ -103,14 +103,39 @@ def report_import(output: Output, report: ImportReport) -> None:
     if preview is not None:
         for change in preview.changes:
             output.say(f"  {change}")
-        if report.is_dry_run and preview.needs_app_stop:
-            output.say("  The app is stopped and started again for an import.")
+        if preview.bridging:
+            output.say(f"  {preview.bridging}")
+        if report.is_dry_run:
+            _report_prospect(output, preview)
         for warning in preview.warnings:
             output.warn(warning)
     for warning in state.end.warnings if state.end else ():
         output.warn(warning)
     if not report.is_dry_run:
         _report_kept(output, report.app_id, state)
+
+
+def _report_prospect(output: Output, preview: Preview) -> None:
+    """What a dry run tells besides: how much of what is there stays, and what the import itself would take."""
+    output.facts({kind.replace("_", " ").capitalize(): _fates(found) for kind, found in preview.items.items()})
+    if preview.room_bytes:
+        output.say(f"  Room beside the present data: about {size_text(preview.room_bytes)}.")
+    if preview.import_seconds:
+        swap = f", the last {duration_text(preview.swap_seconds)} for the swap" if preview.swap_seconds else ""
+        output.say(f"  Time: about {duration_text(preview.import_seconds)}{swap}.")
+    if preview.needs_app_stop:
+        output.say("  The app is stopped and started again for an import.")
+
+
+def _fates(found: ItemChanges) -> str:
+    fates = (
+        (found.added, "new"),
+        (found.removed, "gone"),
+        (found.changed, "changed"),
+        (found.same, "the same"),
+        (found.not_compared, "there before and after, not compared"),
+    )
+    return ", ".join(f"{count:,} {fate}" for count, fate in fates if count) or "none"
 
 
 def _report_kept(output: Output, app_id: str, state: TransferState) -> None:

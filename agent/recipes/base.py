@@ -123,12 +123,46 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True)
+class ItemChanges:
+    """What becomes of one kind of thing in an import; see ItemChanges in transfer.proto."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    same: int = 0
+    not_compared: int = 0
+
+    @classmethod
+    def between(cls, now: Mapping[str, object], after: Mapping[str, object]) -> ItemChanges:
+        """Things by name, each with what tells its content, such as a digest; None on either side: not compared."""
+        changed = same = not_compared = 0
+        for name in now.keys() & after.keys():
+            if now[name] is None or after[name] is None:
+                not_compared += 1
+            elif now[name] == after[name]:
+                same += 1
+            else:
+                changed += 1
+        return cls(
+            added=len(after.keys() - now.keys()),
+            removed=len(now.keys() - after.keys()),
+            changed=changed,
+            same=same,
+            not_compared=not_compared,
+        )
+
+
+@dataclass(frozen=True)
 class Preview:
     """What an import would change; see Preview in transfer.proto."""
 
     changes: tuple[str, ...] = ()
     counts_now: Mapping[str, int] = field(default_factory=dict)
     counts_after: Mapping[str, int] = field(default_factory=dict)
+    items: Mapping[str, ItemChanges] = field(default_factory=dict)
+    bridging: str = ""
+    room_bytes: int = 0
+    swap_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     header: ArchiveHeader | None = None
     """What the archive turned out to be, where the content says more than the sender did."""

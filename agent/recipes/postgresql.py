@@ -118,7 +118,13 @@ class PostgresqlRecipe(Recipe):
             raise AppUnavailableError(plan.obstacle)
         record.save(way=plan.way.value)
         found = await self._go(plan, plan.way).stage(upload.chunks, record.key, progress)
-        return Preview(found.changes, found.counts_now, found.counts_after, found.warnings, found.header)
+        return Preview(
+            changes=found.changes,
+            counts_now=found.counts_now,
+            counts_after=found.counts_after,
+            warnings=found.warnings,
+            header=found.header,
+        )
 
     async def restore(self, record: Record, progress: Progress) -> None:
         progress.step(Step.RESTORING)

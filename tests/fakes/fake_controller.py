@@ -289,7 +289,15 @@ def fail(state: State, reason: str, message: str) -> None:
 
 
 def finish_import(state: State, *, is_dry_run: bool) -> None:
-    preview = {"changes": ["2 tables, 40,000 rows; 1 table is new"], "counts_after": {"tables": 2}}
+    preview = {
+        "changes": ["2 tables, 40,000 rows; 1 table is new"],
+        "counts_after": {"tables": 2},
+        "items": {"tables": {"added": 1, "removed": 0, "changed": 0, "same": 1, "not_compared": 0}},
+        "bridging": "Written by PostgreSQL 18, read by 13.",
+        "room_bytes": 5 << 20,
+        "swap_seconds": 2,
+        "import_seconds": 75,
+    }
     state |= {"result": "succeeded", "preview": preview, "ended_at": "2026-11-23T17:00:12Z"}
     state["progress"] |= {"phase": "staged" if is_dry_run else "done"}
     if not is_dry_run:

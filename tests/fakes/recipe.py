@@ -22,6 +22,7 @@ from agent.recipes.base import (
     Export,
     ExportOptions,
     Format,
+    ItemChanges,
     Preview,
     Progress,
     Recipe,
@@ -143,7 +144,14 @@ class FakeRecipe(Recipe):
                 await self._reach("stage chunk")
         await self._reach("stage received")
         progress.step(Step.VERIFYING, "looking")
-        return Preview(changes=(f"{size_bytes} bytes",), counts_now={"files": 1}, counts_after={"files": 1})
+        return Preview(
+            changes=(f"{size_bytes} bytes",),
+            counts_now={"files": 1},
+            counts_after={"files": 1},
+            items={"files": ItemChanges.between({"live": self.live}, {"live": b""})},
+            room_bytes=size_bytes,
+            swap_seconds=2.5,
+        )
 
     async def restore(self, record: Record, progress: Progress) -> None:
         progress.step(Step.RESTORING, "swapping")

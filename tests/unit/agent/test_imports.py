@@ -62,6 +62,9 @@ async def test_a_staged_import_changes_nothing_and_shows_what_it_would_change(se
     assert state.preview is not None
     assert state.preview.changes == ("8 bytes",)
     assert state.needs_app_stop
+    told = state.to_proto().preview
+    assert told.items["files"] == wire.ItemChanges(changed=1)
+    assert (told.room_bytes, told.swap_seconds, told.import_seconds) == (8, 3, 3)
     assert state.receipt is not None
     assert state.read_bytes == 8
     assert setting.recipe.live == b"old data"

@@ -73,6 +73,17 @@ async def test_a_dry_run_needs_no_yes_and_says_that_nothing_was_changed(
 
     assert ended.exit_code == 0
     assert controller.uploads[0].query == {"dry_run": "true"}
+
+
+async def test_a_dry_run_says_what_becomes_of_what_is_there_and_what_the_import_would_take(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    ended = await mathison("import", "shop.db", "shop.sql", "--dry-run")
+
+    assert "Tables  1 new, 1 the same" in ended.text
+    assert "Written by PostgreSQL 18, read by 13." in ended.text
+    assert "Room beside the present data: about 5.0 MiB." in ended.text
+    assert "Time: about 1 min 15 s, the last 2.0 s for the swap." in ended.text
     assert "can be imported into shop.db. Nothing was changed." in ended.text
 
 

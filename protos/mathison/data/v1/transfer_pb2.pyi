@@ -494,13 +494,47 @@ class Preview(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ItemsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ItemChanges: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ItemChanges | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CHANGES_FIELD_NUMBER: _builtins.int
     COUNTS_NOW_FIELD_NUMBER: _builtins.int
     COUNTS_AFTER_FIELD_NUMBER: _builtins.int
     NEEDS_APP_STOP_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    BRIDGING_FIELD_NUMBER: _builtins.int
+    ROOM_BYTES_FIELD_NUMBER: _builtins.int
+    SWAP_SECONDS_FIELD_NUMBER: _builtins.int
+    IMPORT_SECONDS_FIELD_NUMBER: _builtins.int
     needs_app_stop: _builtins.bool
     """True: the app has to be stopped for the swap; the agent does so by its settings or the controller restarts the pod."""
+    bridging: _builtins.str
+    """Which version the data is brought from and to, and what that means, in one sentence; empty: it stays the same."""
+    room_bytes: _builtins.int
+    """Bytes that the new data takes beside the app's present data until the import is confirmed or expires. 0: not known."""
+    swap_seconds: _builtins.int
+    """Seconds that the swap is expected to take, which is when the app waits or is down, rounded up. 0: not known."""
+    import_seconds: _builtins.int
+    """Seconds that the whole import is expected to take: as long as building and checking it did, and the swap. Rounded up."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One sentence each, for example "12 tables, 40,000 rows; 2 tables are new, 1 is gone"."""
@@ -517,6 +551,12 @@ class Preview(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a person should know before going on."""
 
+    @_builtins.property
+    def items(self) -> _containers.MessageMap[_builtins.str, Global___ItemChanges]:
+        """What becomes of the things that the app holds, by their kind in the plural, for example "tables", "rows", "objects".
+        A kind that was not compared is missing.
+        """
+
     def __init__(
         self,
         *,
@@ -525,14 +565,57 @@ class Preview(_message.Message):
         counts_after: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         needs_app_stop: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        items: _abc.Mapping[_builtins.str, Global___ItemChanges] | None = ...,
+        bridging: _builtins.str = ...,
+        room_bytes: _builtins.int = ...,
+        swap_seconds: _builtins.int = ...,
+        import_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "counts_after", b"counts_after", "counts_now", b"counts_now", "needs_app_stop", b"needs_app_stop", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "changes", b"changes", "counts_after", b"counts_after", "counts_now", b"counts_now", "import_seconds", b"import_seconds", "items", b"items", "needs_app_stop", b"needs_app_stop", "room_bytes", b"room_bytes", "swap_seconds", b"swap_seconds", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
+class ItemChanges(_message.Message):
+    """What becomes of one kind of thing in an import. What is there before and after is counted in exactly one of the last three."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    NOT_COMPARED_FIELD_NUMBER: _builtins.int
+    added: _builtins.int
+    """Only there after it."""
+    removed: _builtins.int
+    """Only there before it."""
+    changed: _builtins.int
+    """There before and after, with other content."""
+    same: _builtins.int
+    """There before and after, with the same content."""
+    not_compared: _builtins.int
+    """There before and after, content not compared."""
+    def __init__(
+        self,
+        *,
+        added: _builtins.int = ...,
+        removed: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        same: _builtins.int = ...,
+        not_compared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "not_compared", b"not_compared", "removed", b"removed", "same", b"same"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemChanges: _TypeAlias = ItemChanges  # noqa: Y015
 
 @_typing.final
 class TransferState(_message.Message):
