@@ -109,12 +109,13 @@ def test_a_server_started_in_a_thread_outlives_the_thread() -> None:
     thread = threading.Thread(target=server.start)
     thread.start()
     thread.join()
+    directory = server.directory
 
     try:
         assert server.psql("select 1") == "1"
     finally:
         server.close()
-    assert not server.directory.exists()
+    assert not directory.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -89,3 +90,11 @@ class LocalServer(abc.ABC):
         self._folders.close()
         if self._is_temporary:
             self.directory = Path()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now; someone may before its taker does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.servers.directories import short_directory
-from tools.servers.local_server import LocalServer
+from tools.servers.local_server import LocalServer, free_port
 from tools.servers.mariadb import MariadbInstall
 from tools.servers.processes import ServerProcess, ServerStartError, ServerUser, give, require_reachable, server_user
-from tools.servers.running import free_port
 
 START_TIMEOUT_SECONDS = 60.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tools.servers.local_server import free_port
 from tools.servers.n8n import N8nInstall
 from tools.servers.processes import ServerProcess, ServerStartError
-from tools.servers.running import free_port
 
 START_TIMEOUT_SECONDS = 240.0
 """A new database goes through 266 migrations first: half a minute on two busy cores."""

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from tools.servers.certificates import TlsFiles, make_tls_files
 from tools.servers.directories import short_directory
-from tools.servers.local_server import LocalServer
+from tools.servers.local_server import LocalServer, free_port
 from tools.servers.processes import ServerProcess, ServerStartError, give, require_reachable, server_user
 from tools.servers.redis import RedisInstall
-from tools.servers.running import free_port
 
 START_TIMEOUT_SECONDS = 60.0
 START_ATTEMPTS = 5

@@ -10,17 +10,14 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from tools.servers.directories import short_directory
+from tools.servers.local_server import LocalServer, free_port
 from tools.servers.postgresql import PostgresInstall
 from tools.servers.processes import (
     ServerProcess,
@@ -32,15 +29,13 @@ from tools.servers.processes import (
     server_user,
 )
 
-__all__ = ["PostgresServer", "ServerStartError", "free_port", "short_directory"]
-
 START_TIMEOUT_SECONDS = 60.0
 START_ATTEMPTS = 5
 SOCKET_PATH_LIMIT_BYTES = 107
 """sockaddr_un.sun_path holds 108 bytes, the last of them zero (unix(7))."""
 
 
-class PostgresServer:
+class PostgresServer(LocalServer):
     """A cluster in a folder, and the server that runs on it. Calls block; from asyncio use asyncio.to_thread.
 
     Attributes:
@@ -51,7 +46,6 @@ class PostgresServer:
     """
 
     superuser = "postgres"
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -75,33 +69,17 @@ class PostgresServer:
             settings: lines of postgresql.conf, by name.
             fsync: whether what was committed survives a power cut. Off is faster, and survives all but that.
         """
+        super().__init__("PostgreSQL", directory)
         self.install = install
         self.port = port or 0
         self.password = password or secrets.token_urlsafe(12)
-        self.directory = directory or Path()
-        self._is_temporary = directory is None
         self._has_fixed_port = port is not None
         self._encoding = encoding
         self._locale = locale
         self._settings = dict(settings or {})
         self._fsync = fsync
-        self._process: ServerProcess | None = None
-        self._folders = ExitStack()
         self._socket_directory = Path()
         self._is_prepared = False
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def data_directory(self) -> Path:
@@ -111,21 +89,6 @@ class PostgresServer:
     def socket_directory(self) -> Path:
         """A client's `host` for the unix socket."""
         return self._socket_directory
-
-    @property
-    def log_path(self) -> Path:
-        return self.directory / "server.log"
-
-    @property
-    def pid(self) -> int:
-        """Of the postmaster.
-
-        Raises:
-            ServerStartError: it is not running.
-        """
-        if self._process is None or not self._process.is_running:
-            raise ServerStartError(f"PostgreSQL in {self.directory} is not running")
-        return self._process.pid
 
     def start(self) -> None:
         """Make the cluster when there is none, start the server and wait until it takes connections.
@@ -157,22 +120,10 @@ class PostgresServer:
             else:
                 return
 
-    def stop(self) -> None:
-        """End the server in an orderly way; the cluster stays, for another `start`."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server as `kill -9` does; the next `start` recovers from its log."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-
     def close(self) -> None:
-        """Stop, and remove what is temporary."""
+        """Stop, and remove what is temporary. Never by `kill`: that leaves shared memory to the machine."""
         self.stop()
-        self._folders.close()
+        super().close()
         self._is_prepared = False
 
     def dsn(self, database: str = "postgres", user: str | None = None, *, password: str | None = None) -> str:
@@ -295,14 +246,6 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now; someone may before its taker does."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 def _bare_environment() -> dict[str, str]:
