@@ -61,6 +61,7 @@ class Contents:
     database: str = ""
     server_version: str = ""
     dumper_version: str = ""
+    entries: int = 0
     tables: int = 0
     extensions: list[str] = field(default_factory=list)
     data: dict[int, str] = field(default_factory=dict)
@@ -101,7 +102,7 @@ def check_custom(
             raise source.damaged(f"the block belongs to no entry ({number})", at=start)
         missing.discard(number)
     if kind is not None:
-        raise source.damaged("there is no block of the kind 0", at=source.position - 1)
+        _require_same_contents(source, contents)
     if missing:
         raise ArchiveTruncatedError(
             f"The archive is cut off at byte {source.position}: the data of {len(missing)} of {len(contents.data)} "
@@ -162,12 +163,29 @@ def _contents(source: _Source) -> Contents:
     second, minute, hour, day, month, year, _is_summer = (source.number() for _ in range(7))
     contents.dumped_at = f"{year + 1900}-{month + 1:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
     contents.database, contents.server_version, contents.dumper_version = (source.text() or "" for _ in range(3))
-    entries = source.number()
-    if not 0 <= entries <= MOST_ENTRIES:
-        raise LimitExceededError(f"The archive has {entries} entries; {MOST_ENTRIES} are the most.")
-    for _ in range(entries):
+    contents.entries = source.number()
+    if not 0 <= contents.entries <= MOST_ENTRIES:
+        raise LimitExceededError(f"The archive has {contents.entries} entries; {MOST_ENTRIES} are the most.")
+    for _ in range(contents.entries):
         _entry(source, contents)
     return contents
+
+
+def _require_same_contents(source: _Source, contents: Contents) -> None:
+    """The table of contents once more, of whose number of entries the first byte was read, and then the end.
+
+    `pg_dump -Fc > FILE` leaves one there since PostgreSQL 16: it goes back to note in the first one where the data is,
+    but has opened its output for appending (_allocAH in pg_backup_archiver.c; seen with 18.6). pg_restore never gets
+    there.
+    """
+    start = source.position - 1
+    again = Contents(contents.version, contents.format, contents.compression, entries=source.magnitude())
+    if again.entries != contents.entries:
+        raise source.damaged("there is no block of the kind 0", at=start)
+    for _ in range(again.entries):
+        _entry(source, again)
+    if again.data != contents.data or source.byte_or_end() is not None:
+        raise source.damaged("what follows the last block is not the table of contents", at=start)
 
 
 def _compression(source: _Source, version: tuple[int, int]) -> str:
@@ -248,6 +266,10 @@ class _Source:
             raise self.damaged("a number has no sign", at=self.position - len(found))
         number = int.from_bytes(found[1:], "little")
         return -number if found[0] else number
+
+    def magnitude(self) -> int:
+        """A number whose sign was read already."""
+        return int.from_bytes(self.take(self.integer_bytes), "little")
 
     def text(self) -> str | None:
         """WriteStr: its length, -1 for none at all, then its bytes; only the first of a long one."""

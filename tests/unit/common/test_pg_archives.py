@@ -99,17 +99,21 @@ class Writer:
         self.number(0)
 
 
-def custom(minor: int = 14, integer_bytes: int = 4) -> bytes:
+def custom(minor: int = 14, integer_bytes: int = 4, *, has_contents_again: bool = False) -> bytes:
     writer = Writer(minor, integer_bytes=integer_bytes)
     writer.head(5)
+    beginning = len(writer.out) - 1 - integer_bytes
     writer.entry(1, "EXTENSION", "citext", has_data=False)
     writer.entry(2, "TABLE", "orders", has_data=False)
     writer.entry(3, "TABLE DATA", "orders", has_data=True)
     writer.entry(4, "TABLE DATA", "lines", has_data=True)
     writer.entry(5, "BLOBS", "BLOBS", has_data=True)
+    contents = bytes(writer.out[beginning:])
     writer.block(3, b"x" * 500, b"y" * 300)
     writer.block(4)
     writer.large_objects(5, (16401, b"z" * 200), (16402, b""))
+    if has_contents_again:
+        writer.out += contents
     return bytes(writer.out)
 
 
@@ -182,6 +186,24 @@ def test_what_stands_behind_the_last_block_is_damage_with_its_byte() -> None:
 
     with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(whole)}: there is no block of the kind 7"):
         check_custom(io.BytesIO(whole + b"\x07\x00\x00\x00\x00\x00"))
+
+
+@pytest.mark.parametrize("minor", [12, 16])
+def test_the_table_of_contents_may_stand_once_more_behind_the_last_block(minor: int) -> None:
+    found = check_custom(io.BytesIO(custom(minor, has_contents_again=True)))
+
+    assert found == check_custom(io.BytesIO(custom(minor)))
+
+
+def test_what_only_begins_like_the_table_of_contents_is_damage_or_cut_off() -> None:
+    once, twice = custom(), custom(has_contents_again=True)
+
+    with pytest.raises(ArchiveTruncatedError, match=f"byte {len(twice) - 1}"):
+        check_custom(io.BytesIO(twice[:-1]))
+    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(once)}: there is no block of the kind 0"):
+        check_custom(io.BytesIO(once + bytes(200)))
+    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(once)}: what follows"):
+        check_custom(io.BytesIO(twice + b"\x00"))
 
 
 def test_more_entries_than_can_be_are_refused_at_once() -> None:

@@ -198,8 +198,14 @@ class Source:
 
     def _dump(self, form: str, options: tuple[str, ...], client: int) -> bytes:
         path = self._folder / f"dump{len(self._dumps)}"
-        argv = [str(postgres(client).program("pg_dump")), f"--format={form}", *options, f"--file={path}"]
-        subprocess.run(argv, env=self.server.environment(self.name), check=True, capture_output=True)
+        argv = [str(postgres(client).program("pg_dump")), f"--format={form}", *options]
+        environment = self.server.environment(self.name)
+        if form == "custom":
+            # As people do it, which since pg_dump 16 gives another file than --file: see common.pg_archives.
+            with path.open("wb") as file:
+                subprocess.run(argv, env=environment, check=True, stdout=file, stderr=subprocess.PIPE)
+        else:
+            subprocess.run([*argv, f"--file={path}"], env=environment, check=True, capture_output=True)
         if form == "directory":
             subprocess.run(["tar", "cf", f"{path}.tar", "-C", str(path.parent), path.name], check=True)
             path = path.with_suffix(".tar")
