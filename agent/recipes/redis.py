@@ -7,16 +7,15 @@ first, then has the server copy it from us as its replica beside the old data; c
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 
 from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe
 from agent.engines.redis.durable import Keeping, find_keeping
-from agent.engines.redis.exporting import dumping, put_back_leftovers
+from agent.engines.redis.exporting import Dump, dumping, fingerprint, put_back_leftovers
 from agent.engines.redis.facts import look, read_setting
-from agent.engines.redis.fingerprint import fingerprint
 from agent.engines.redis.marker import Marker, last_database
 from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
@@ -38,6 +37,7 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    wants_fingerprint,
 )
 from agent.steps import Unwatched
 from common.errors import InvalidRequestError
@@ -79,18 +79,21 @@ class RedisRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _refuse_options(options.options)
+        _refuse_options({name: value for name, value in options.options.items() if name != "fingerprint"})
+        wanted = wants_fingerprint(options.options) if options.options.get("fingerprint") else None
         async with dumping(
             self._settings,
             progress,
             work_directory=self._surroundings.work_directory,
             is_compressed=options.format is RDB_GZIP,
+            has_fingerprint=wanted,
         ) as dump:
-            yield Export(header=dump.header, chunks=dump.chunks, counts=dump.counts, warnings=dump.warnings)
+            export = Export(header=dump.header, chunks=dump.chunks, counts=dump.counts, warnings=dump.warnings)
+            export.chunks = _proven(dump, export)
+            yield export
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
-        async with connect(self._settings.login()) as connection:
-            return (await fingerprint(connection)).comparable()
+        return await fingerprint(self._settings, progress, work_directory=self._surroundings.work_directory)
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         _refuse_options(upload.options)
@@ -144,6 +147,14 @@ class RedisRecipe(Recipe):
 
     def _swap_record(self, record: Record) -> SwapRecord:
         return SwapRecord(record, self._surroundings.work_directory)
+
+
+async def _proven(dump: Dump, export: Export) -> AsyncGenerator[bytes, None]:
+    """The archive; at its end the export has its fingerprint."""
+    async with aclosing(dump.chunks):
+        async for chunk in dump.chunks:
+            yield chunk
+    export.fingerprint = dump.fingerprint
 
 
 def _header_of(content: RdbContent) -> ArchiveHeader:

@@ -10,9 +10,8 @@ from typing import Protocol, Self
 from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.fingerprint import fingerprint
 from agent.engines.redis import connection as redis_connection
-from agent.engines.redis import fingerprint as redis_fingerprint
 from common.seals import RESERVED_DIRECTORY
-from tools.demo import cache_content, database_content, object_content, volume_content
+from tools.demo import cache_content, cache_fingerprint, database_content, object_content, volume_content
 from tools.demo.ledger import read_ledger
 from tools.demo.tree_fingerprint import tree_fingerprint
 from tools.demo.volume_content import is_left_alone
@@ -106,7 +105,7 @@ class Cache(Subject):
         async with redis_connection.connect(
             redis_connection.Login(server.host, server.port, password=server.password)
         ) as connection:
-            return (await redis_fingerprint.fingerprint(connection)).comparable()
+            return await cache_fingerprint.fingerprint(connection)
 
     def wipe(self) -> None:
         cache_content.wipe(self._app.url)

@@ -5,6 +5,7 @@ does not refuse it: it ends. So all of that is found out before.
 
 - `layout`: the format's numbers; `source`: bytes with their checksum; `lzf`, `packed`: what values are packed in.
 - `values`, `walk`: the reading itself, in one pass and little memory.
+- `contents`, `sums`, `summing`: what the keys hold, for a fingerprint.
 - `distinct`: whether anything stands twice, for any number of keys.
 - `child`, `examination`: the reading in a jailed process, and that process seen from the agent.
 - `foreign`: what a file is that is no RDB.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import sys
@@ -9,12 +10,26 @@ import time
 
 import msgspec
 
+from agent.engines.rdb.summing import SummingWalk
 from agent.engines.rdb.walk import RdbContent, Walk
 from agent.jail import enter_from_argv
 from common.errors import ServiceError
 from common.rdb import RdbHeader
 
 PROGRESS_SECONDS = 0.2
+
+
+class Look(enum.Enum):
+    """What is looked for."""
+
+    COUNT = "count"
+    """A server is writing the file just now: what is in it, counted."""
+    SUM = "sum"
+    """The same, and what its keys hold; see agent.engines.rdb.summing."""
+    SUM_KEYS = "sum keys"
+    """The same, and a digest of each key."""
+    CHECK = "check"
+    """Everything that could hurt the server that loads it."""
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -32,7 +47,8 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 def main() -> None:
     """Walk stdin; the last line has either `content` or `reason`."""
-    mode, spill = enter_from_argv()
+    wanted, spill = enter_from_argv()
+    look = Look(wanted)
     told_at = time.monotonic()
 
     def tell_header(header: RdbHeader) -> None:
@@ -44,13 +60,19 @@ def main() -> None:
             told_at = time.monotonic()
             _tell(Line(keys=keys, size_bytes=size_bytes))
 
-    walk = Walk(
-        lambda size: os.read(0, size),
-        is_trusted=mode == "trusted",
-        spill=int(spill) if int(spill) >= 0 else None,
-        on_header=tell_header,
-        on_progress=tell_progress,
-    )
+    def read(size: int) -> bytes:
+        return os.read(0, size)
+
+    if look in (Look.SUM, Look.SUM_KEYS):
+        walk: Walk = SummingWalk(read, has_keys=look is Look.SUM_KEYS, on_header=tell_header, on_progress=tell_progress)
+    else:
+        walk = Walk(
+            read,
+            is_trusted=look is Look.COUNT,
+            spill=int(spill) if look is Look.CHECK else None,
+            on_header=tell_header,
+            on_progress=tell_progress,
+        )
     try:
         line = Line(content=walk.run())
     except ServiceError as error:

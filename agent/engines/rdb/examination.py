@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.engines.rdb.child import Line
+from agent.engines.rdb.child import Line, Look
 from agent.engines.rdb.walk import RdbContent
 from agent.jail import Jail
 from agent.processes import Child, Command, start
@@ -34,7 +34,8 @@ class Examination:
         keys: seen so far.
     """
 
-    def __init__(self, child: Child, on_header: Callable[[RdbHeader], None]) -> None:
+    def __init__(self, child: Child, look: Look, on_header: Callable[[RdbHeader], None]) -> None:
+        self.look = look
         self.keys = 0
         self._child = child
         self._on_header = on_header
@@ -96,25 +97,25 @@ class Examination:
 
 @asynccontextmanager
 async def examining(
-    work_directory: Path, *, is_trusted: bool, on_header: Callable[[RdbHeader], None] = lambda header: None
+    work_directory: Path, look: Look, *, on_header: Callable[[RdbHeader], None] = lambda header: None
 ) -> AsyncIterator[Examination]:
     """Look at a stream.
 
     Args:
         work_directory: on disk; a nameless file there takes what is too much for the memory.
-        is_trusted: see agent.engines.rdb.walk.Walk.
         on_header: may refuse the file by its version, by raising a ServiceError.
     """
     with tempfile.TemporaryFile(dir=work_directory) as spill:
-        descriptor = -1 if is_trusted else spill.fileno()
+        may_spill = look is Look.CHECK
+        descriptor = spill.fileno() if may_spill else -1
         command = Command(
-            ["agent.engines.rdb.child", "trusted" if is_trusted else "strict", str(descriptor)],
-            jail=Jail(address_space_bytes=_MEMORY_BYTES, file_size_bytes=0 if is_trusted else _SPILL_BYTES),
-            pass_fds=() if is_trusted else (descriptor,),
+            ["agent.engines.rdb.child", look.value, str(descriptor)],
+            jail=Jail(address_space_bytes=_MEMORY_BYTES, file_size_bytes=_SPILL_BYTES if may_spill else 0),
+            pass_fds=(descriptor,) if may_spill else (),
             is_module=True,
         )
         async with start(command) as child:
-            examination = Examination(child, on_header)
+            examination = Examination(child, look, on_header)
             try:
                 yield examination
             finally:

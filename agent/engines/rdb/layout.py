@@ -64,6 +64,8 @@ KINDS = {
         Type.HASH_ZIPMAP,
         Type.HASH_ZIPLIST,
         Type.HASH_LISTPACK,
+        Type.HASH_METADATA_PRE_GA,
+        Type.HASH_LISTPACK_EX_PRE_GA,
         Type.HASH_METADATA,
         Type.HASH_LISTPACK_EX,
         Type.VALKEY_HASH_2,

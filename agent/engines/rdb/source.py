@@ -6,7 +6,7 @@ work that it does for a small key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError, LimitExceededError
@@ -115,6 +115,17 @@ class Source:
             self.position = len(self.buffer)
             self.fill(1)
         self.position += size
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The next bytes, any number of them, as they lie in the buffer."""
+        while size > len(self.buffer) - self.position:
+            piece = self.buffer[self.position :]
+            size -= len(piece)
+            self.position = len(self.buffer)
+            yield piece
+            self.fill(1)
+        self.position += size
+        yield self.buffer[self.position - size : self.position]
 
     def length(self) -> int:
         """A number as lengths are written."""

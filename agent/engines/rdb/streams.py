@@ -1,13 +1,16 @@
-"""A stream: its nodes, its consumer groups, and who has which message pending."""
+"""A stream: its nodes, its consumer groups, and who has which message pending; checked, or read for its content."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from agent.engines.rdb import packed
 from agent.engines.rdb.source import Source
 
+_DELETED = 1
+"""A flag of an entry that is not there any more."""
 _SAME_FIELDS = 2
 """A flag of an entry: its fields have the names of the node's first."""
 _ID_BYTES = 16
@@ -85,6 +88,59 @@ class StreamReader:
             balance -= sum(hash(source.take(_ID_BYTES)) for _ in range(of_consumer))
         if balance or owned != count or len(names) != consumers:
             raise source.damaged("a stream's pending messages do not belong to its consumers")
+
+
+class Unpacker(Protocol):
+    """What reading a stream's content needs of the reader of values."""
+
+    def string(self) -> bytes: ...
+    def unpacked(self, unpack: packed.Unpack) -> list[bytes]: ...
+
+
+def feed_stream(feed: Callable[[bytes], None], source: Source, strings: Unpacker, *, version: int) -> None:
+    """Pass on what a stream holds, as bytes that are equal for equal content: entries, the last id given out, groups
+    with who has which message pending since when.
+
+    Left out is what older versions do not write, and when a consumer was last seen.
+    """
+    for _ in range(source.length()):
+        first_id = strings.string()
+        _feed_node(feed, first_id, strings.unpacked(packed.listpack), source)
+    numbers = [source.length() for _ in range(3 if version == 1 else 8)]
+    feed(b"last %d-%d" % (numbers[1], numbers[2]))
+    for _ in range(source.length()):
+        name = strings.string()
+        numbers = [source.length() for _ in range(2 if version == 1 else 3)]
+        feed(b"group %d:" % len(name) + name + b"%d-%d" % (numbers[0], numbers[1]))
+        for _ in range(source.length()):
+            feed(source.take(_ID_BYTES + _TIME_BYTES) + b"%d" % source.length())
+        for _ in range(source.length()):
+            name = strings.string()
+            source.skip(_TIME_BYTES if version < 3 else 2 * _TIME_BYTES)
+            feed(b"consumer %d:" % len(name) + name)
+            for _ in range(source.length()):
+                feed(source.take(_ID_BYTES))
+
+
+def _feed_node(feed: Callable[[bytes], None], first_id: bytes, entries: list[bytes], source: Source) -> None:
+    first = int.from_bytes(first_id[:8]), int.from_bytes(first_id[8:])
+    rest = iter(entries)
+    try:
+        count, deleted, fields = _number(rest), _number(rest), _number(rest)
+        names = [next(rest) for _ in range(fields)]
+        next(rest)
+        for _ in range(count + deleted):
+            flags = _number(rest)
+            moment = first[0] + _number(rest), first[1] + _number(rest)
+            if flags & _SAME_FIELDS:
+                content = [part for name in names for part in (name, next(rest))]
+            else:
+                content = [next(rest) for _ in range(2 * _number(rest))]
+            next(rest)
+            if not flags & _DELETED:
+                feed(b"entry %d-%d " % moment + b"".join(b"%d:" % len(part) + part for part in content))
+    except (StopIteration, ValueError):
+        raise source.damaged("a stream's node does not hold what it says") from None
 
 
 def _is_node(entries: list[bytes]) -> bool:

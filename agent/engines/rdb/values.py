@@ -44,8 +44,8 @@ class ValueReader:
             Type.STRING: self.skip_string,
             Type.LIST: self._list,
             Type.SET: self._set,
-            Type.ZSET: lambda: self._zset(self._text_score),
-            Type.ZSET_2: lambda: self._zset(self._binary_score),
+            Type.ZSET: lambda: self._zset(self.text_score),
+            Type.ZSET_2: lambda: self._zset(self.binary_score),
             Type.HASH: self._hash,
             Type.MODULE: self._module,
             Type.HASH_ZIPMAP: lambda: self._packed(packed.zipmap, of=2),
@@ -77,11 +77,12 @@ class ValueReader:
             ArchiveIncompatibleError: a type that this program does not know.
             ArchiveDamagedError: not what a server writes.
         """
-        kind = self._kind(number)
+        kind = self.kind(number)
         self._readers[kind]()
         return kind
 
-    def _kind(self, number: int) -> Type:
+    def kind(self, number: int) -> Type:
+        """The type that a number in the file stands for; raises as `read` does."""
         is_valkeys = self._header.flavour == "valkey"
         try:
             kind = Type.VALKEY_HASH_2 if is_valkeys and number == 22 else Type(number)
@@ -109,13 +110,16 @@ class ValueReader:
         if first in INTEGER_BYTES:
             return b"%d" % int.from_bytes(source.take(INTEGER_BYTES[first]), "little", signed=True)
         if first == ENCODED_LZF:
-            packed_size, size = source.length(), source.length()
-            try:
-                return lzf.decompress(source.take(packed_size), size)
-            except lzf.LzfError:
-                raise source.damaged("a compressed string cannot be unpacked") from None
+            return self.decompressed(source.length(), source.length())
         source.position -= 1
         return source.take(source.length())
+
+    def decompressed(self, packed_size: int, size: int) -> bytes:
+        """The content of a compressed string, of which the two lengths were read."""
+        try:
+            return lzf.decompress(self._source.take(packed_size), size)
+        except lzf.LzfError:
+            raise self._source.damaged("a compressed string cannot be unpacked") from None
 
     def skip_string(self) -> None:
         """A string whose content does not matter."""
@@ -172,11 +176,13 @@ class ValueReader:
 
         self._members(self._count(), checked)
 
-    def _binary_score(self) -> float:
+    def binary_score(self) -> float:
+        """As files since RDB version 8 have them."""
         score: float = struct.unpack("<d", self._source.take(8))[0]
         return score
 
-    def _text_score(self) -> float:
+    def text_score(self) -> float:
+        """As older files have them."""
         size = self._source.byte()
         if size >= 253:
             return (math.nan, math.inf, -math.inf)[size - 253]
@@ -219,7 +225,7 @@ class ValueReader:
         if not self._is_deep:
             self.skip_string()
             return
-        entries = self._unpacked(unpack)
+        entries = self.unpacked(unpack)
         if len(entries) % of:
             raise self._source.damaged("a packed value with half an entry")
         members = entries[::of]
@@ -229,7 +235,8 @@ class ValueReader:
         if has_scores and any(math.isnan(_to_score(score)) for score in entries[1::2]):
             raise self._source.damaged("a score that is no number")
 
-    def _unpacked(self, unpack: packed.Unpack) -> list[bytes]:
+    def unpacked(self, unpack: packed.Unpack) -> list[bytes]:
+        """The entries of a collection in one string."""
         data = self.string()
         try:
             return unpack(data)
@@ -264,7 +271,7 @@ class ValueReader:
     def stream_node(self) -> list[bytes] | None:
         """The entries of a stream's listpack; None when it was only skipped."""
         if self._is_deep:
-            return self._unpacked(packed.listpack)
+            return self.unpacked(packed.listpack)
         self.skip_string()
         return None
 

@@ -36,7 +36,8 @@ _MOST_FIELDS = 64
 _MOST_FIELD_BYTES = 1 << 12
 _HINT_SLACK = 1024
 """A hint makes the server reserve room, so a wrong one can end it; programs of others write approximate ones."""
-_KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
+KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
+"""What people call a type."""
 
 
 class RdbContent(msgspec.Struct, kw_only=True):
@@ -55,6 +56,9 @@ class RdbContent(msgspec.Struct, kw_only=True):
         size_bytes: of the whole file.
         has_checksum: False: the writer left it out, so a changed byte need not show.
         body_bytes, body_crc: of everything before the end mark, for who puts something there.
+        sums: what its keys hold, as parts of a fingerprint (agent.engines.rdb.sums); None: nobody asked, or it cannot
+            be told.
+        key_digests: by database, of each key, where they were asked for.
         doubt: an archive of this server that this program cannot read through, and why; see `is_trusted` in the walk.
     """
 
@@ -74,6 +78,8 @@ class RdbContent(msgspec.Struct, kw_only=True):
     has_checksum: bool = False
     body_bytes: int = 0
     body_crc: int = 0
+    sums: dict[str, str] | None = None
+    key_digests: dict[int, bytes] = {}
     doubt: str = ""
 
     @property
@@ -129,7 +135,7 @@ class Walk:
             LimitExceededError: one key or packed value is too large to be checked.
         """
         self._content = content = self._open()
-        self._values = ValueReader(self._source, content.header, self._hashes, is_deep=not self._is_trusted)
+        self._begin(content)
         try:
             while self._sections():
                 self._note()
@@ -142,11 +148,15 @@ class Walk:
             if not self._is_trusted:
                 self._require_sound()
         for kind, count in self._kinds.items():
-            name = _KIND_OF[kind]
+            name = KIND_OF[kind]
             content.kinds[name] = content.kinds.get(name, 0) + count
         content.module_types = dict(self._values.module_types)
         content.empty = self._values.empty
         return content
+
+    def _begin(self, content: RdbContent) -> None:
+        """The magic was read."""
+        self._values = ValueReader(self._source, content.header, self._hashes, is_deep=not self._is_trusted)
 
     def _open(self) -> RdbContent:
         source = self._source
@@ -202,7 +212,7 @@ class Walk:
                 for _ in range(3):
                     source.length()
             case Opcode.FUNCTION:
-                self._values.skip_string()
+                self._function()
                 content.functions += 1
             case Opcode.MODULE_AUX:
                 name = module_type_name(source.length())
@@ -219,9 +229,15 @@ class Walk:
         key = self._values.string()
         if not self._is_trusted:
             self._hashes.append(hash(key) ^ self._database_hash)
-        self._kinds[self._values.read(number)] += 1
+        self._note_key(self._values.read(number))
+
+    def _note_key(self, kind: Type) -> None:
+        self._kinds[kind] += 1
         keys = self._content.keys
         keys[self._database] = keys.get(self._database, 0) + 1
+
+    def _function(self) -> None:
+        self._values.skip_string()
 
     def _expires(self, moment_ms: int) -> None:
         self._content.expiring += 1
@@ -288,11 +304,14 @@ class Walk:
             pass
         source.position = position
         if count:
-            content = self._content
-            self._kinds[Type.STRING] += count
-            content.keys[self._database] = content.keys.get(self._database, 0) + count
-            content.expiring += expiring
-            content.expired += expired
+            self._note_strings(count, expiring=expiring, expired=expired)
+
+    def _note_strings(self, count: int, *, expiring: int, expired: int) -> None:
+        content = self._content
+        self._kinds[Type.STRING] += count
+        content.keys[self._database] = content.keys.get(self._database, 0) + count
+        content.expiring += expiring
+        content.expired += expired
 
     def _note(self) -> None:
         self._distinct.add(self._hashes)

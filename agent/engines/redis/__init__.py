@@ -5,7 +5,7 @@
 - `master`: our own replication server, from which a snapshot is loaded.
 - `lending`: settings of the server that are changed for a moment, and put back whatever dies.
 - `pausing`, `exchange`: the swap; `durable`: the server's own files made current.
-- `compatibility`: which server can load which file; `fingerprint`: whether two servers hold the same.
+- `compatibility`: which server can load which file.
 """
 
 from __future__ import annotations

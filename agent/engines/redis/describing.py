@@ -57,7 +57,7 @@ async def _describe(connection: Connection, server: ServerFacts) -> Overview:
         export_obstacle=export_obstacle(server),
         import_obstacle=await import_obstacle(connection, server),
         # A snapshot takes about half of the memory that its data does.
-        estimated_bytes=int(server.raw.get("used_memory_dataset", 0)) // 2,
+        estimated_bytes=server.data_bytes // 2,
         warnings=tuple(warnings),
         details={
             "keys": ", ".join(f"{count:,} in database {number}" for number, count in server.keys.items()) or "none",

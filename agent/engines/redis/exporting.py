@@ -9,7 +9,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.engines.rdb.child import Look
 from agent.engines.rdb.examination import Examination, examining
+from agent.engines.rdb.sums import SCHEME
 from agent.engines.redis.connection import Connection, connect
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import FileLedger, Loan, put_back
@@ -19,17 +21,20 @@ from agent.engines.redis.replica import Wish, replicating
 from agent.engines.redis.settings import RedisSettings
 from agent.steps import Progress, Step
 from common.codecs import gzip_compressor
-from common.errors import AppUnavailableError
+from common.errors import AppUnavailableError, ToolFailedError
+from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.rdb import HEAD_BYTES, read_header
 
+SMALL_BYTES = 16 << 20
+"""Of memory for data: up to here a fingerprint is taken unasked, which takes less than a second."""
 _LENT_FILE = "lent-settings.json"
 
 
 @dataclass
 class Dump:
-    """An export that has begun; `counts` and `warnings` are complete when `chunks` has ended.
+    """An export that has begun; `counts`, `warnings` and `fingerprint` are complete when `chunks` has ended.
 
     Attributes:
         header: without what the recipe knows.
@@ -39,6 +44,7 @@ class Dump:
     chunks: AsyncGenerator[bytes, None]
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    fingerprint: Fingerprint | None = None
 
 
 def ledger_of(work_directory: Path) -> FileLedger:
@@ -56,10 +62,17 @@ async def put_back_leftovers(connection: Connection, work_directory: Path, *, ru
 
 @asynccontextmanager
 async def dumping(
-    settings: RedisSettings, progress: Progress, *, work_directory: Path, is_compressed: bool
+    settings: RedisSettings,
+    progress: Progress,
+    *,
+    work_directory: Path,
+    is_compressed: bool = False,
+    has_fingerprint: bool | None = None,
 ) -> AsyncIterator[Dump]:
     """A snapshot of this moment.
 
+    Args:
+        has_fingerprint: None: when it costs little.
     Raises:
         AppUnavailableError: the server does not answer, or cannot give one.
         ToolFailedError: it could not make one.
@@ -71,9 +84,11 @@ async def dumping(
         if obstacle := export_obstacle(server):
             raise AppUnavailableError(obstacle)
         details = await _details(admin, server)
+        if has_fingerprint is None:
+            has_fingerprint = server.data_bytes <= SMALL_BYTES
         loan = Loan(ledger_of(work_directory), server.run_id)
         async with (
-            examining(work_directory, is_trusted=True) as examination,
+            examining(work_directory, Look.SUM if has_fingerprint else Look.COUNT) as examination,
             replicating(Wish(server.version), loan=loan, admin=admin) as replica,
             aclosing(replica.snapshot()) as snapshot,
         ):
@@ -86,6 +101,20 @@ async def dumping(
                 progress.step(Step.TRANSFERRING)
                 async with aclosing(walked), aclosing(dump.chunks):
                     yield dump
+
+
+async def fingerprint(settings: RedisSettings, progress: Progress, *, work_directory: Path) -> Fingerprint:
+    """Of what the server holds at this moment, from a snapshot that is not kept.
+
+    Raises:
+        ToolFailedError: something in it cannot be read.
+    """
+    async with dumping(settings, progress, work_directory=work_directory, has_fingerprint=True) as dump:
+        async for _ in dump.chunks:
+            pass
+    if dump.fingerprint is None:
+        raise ToolFailedError(f"The server's snapshot cannot be read through. {' '.join(dump.warnings)}")
+    return dump.fingerprint
 
 
 async def _gathered(snapshot: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -130,6 +159,10 @@ async def _walked(
             f"The snapshot is whole, but this program cannot read through it and will not import it: {content.doubt} "
             "The counts are incomplete."
         )
+    elif content.sums is not None:
+        dump.fingerprint = Fingerprint.of(SCHEME, content.sums)
+    elif examination.look is Look.SUM:
+        dump.warnings.append("No fingerprint was taken: one value is too large to be unpacked for it.")
     if not content.has_checksum:
         dump.warnings.append("The server writes no checksum (rdbchecksum no): damage to this file would not show.")
 

@@ -25,6 +25,7 @@ class ServerFacts:
         keys: by database, only those that have any.
         is_loading: it does not answer commands on data yet.
         is_persistent: it writes files from which it comes back; None: not allowed to know.
+        data_bytes: the part of the used memory that is data.
         changes: writes since its last own snapshot, or since it started.
     """
 
@@ -42,6 +43,7 @@ class ServerFacts:
     has_aof: bool
     changes: int
     used_bytes: int
+    data_bytes: int
     maximum_bytes: int
     eviction: str
     system_bytes: int
@@ -98,6 +100,7 @@ async def look(connection: Connection) -> ServerFacts:
         has_aof=raw.get("aof_enabled") == "1",
         changes=int(raw.get("rdb_changes_since_last_save", 0)),
         used_bytes=int(raw.get("used_memory", 0)),
+        data_bytes=int(raw.get("used_memory_dataset", 0)),
         maximum_bytes=int(raw.get("maxmemory", 0)),
         eviction=raw.get("maxmemory_policy", ""),
         system_bytes=int(raw.get("total_system_memory", 0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from agent.engines.rdb.child import Look
 from agent.engines.rdb.examination import examining
 from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.compatibility import require_databases, require_modules, require_readable
@@ -41,7 +42,7 @@ async def receive(
     directory = record.staged_path.parent
     async with (
         unpacked(chunks, limits=limits) as upload,
-        examining(directory, is_trusted=False, on_header=look_at) as examination,
+        examining(directory, Look.CHECK, on_header=look_at) as examination,
     ):
         with Spool(record.staged_path, free_bytes=limits.free_bytes) as spool:
             async for chunk in upload.chunks:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.recipes.base import ExportOptions, Format, Limits, Preview, Record, Recovered
 from agent.recipes.redis import RDB, RedisRecipe
+from common.fingerprints import Fingerprint
 from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings, upload_of
 from tests.fixtures.redis_servers import client_of
 from tools.servers import RedisServer
@@ -24,6 +25,7 @@ class Exported:
     warnings: list[str]
     details: Mapping[str, str]
     engine: str
+    fingerprint: Fingerprint | None
 
 
 @dataclass
@@ -60,7 +62,9 @@ class RedisApp:
         wanted = ExportOptions(format=format, app_id="shop.cache", file_name="cache.rdb", options=options or {})
         async with self.recipe.export_data(wanted, self.progress) as export:
             file = b"".join([chunk async for chunk in export.chunks])
-        return Exported(file, export.counts, export.warnings, export.header.details, export.header.engine)
+        return Exported(
+            file, export.counts, export.warnings, export.header.details, export.header.engine, export.fingerprint
+        )
 
     async def stage(self, file: bytes, record: Record | None = None) -> tuple[Record, Preview]:
         """A file, received."""

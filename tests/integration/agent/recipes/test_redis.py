@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.redis import exporting
 from agent.recipes.redis import RDB_GZIP
 from common.errors import InvalidRequestError
 from common.rdb import read_header
@@ -228,18 +229,50 @@ async def test_a_recipe_describes_its_server(start_redis: StartRedis, tmp_path: 
     assert description.warnings == ()
 
 
-async def test_an_imports_fingerprint_is_that_of_the_server_it_came_from(
-    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+PACKED_OTHERWISE = {
+    "hash-max-ziplist-entries": "2",
+    "zset-max-ziplist-entries": "2",
+    "set-max-intset-entries": "2",
+    "list-max-ziplist-size": "2",
+    "stream-node-max-entries": "3",
+    "rdbcompression": "no",
+}
+
+
+@pytest.mark.parametrize("name", REDIS_NAMES)
+async def test_an_archives_fingerprint_is_that_of_every_server_that_holds_the_same(
+    name: str, start_redis: StartRedis, redis_servers: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:
-    source = RedisApp(redis_servers("redis-7.0"), tmp_path / "source")
-    target = RedisApp(redis_servers("valkey-8.1"), tmp_path / "target")
-    for app in (source, target):
-        with client_of(app.server) as client:
-            client.flushall()
-    fill(source.server)
-    before = await source.recipe.fingerprint(source.progress)
+    source = RedisApp(redis_servers(name), tmp_path / "source")
+    target = RedisApp(start_redis(name, settings=PACKED_OTHERWISE), tmp_path / "target")
+    with client_of(source.server) as client:
+        client.flushall()
+    fill(source.server, keys=20)
 
-    await target.import_file((await source.export()).file)
+    exported = await source.export()
+    await target.import_file(exported.file)
 
-    assert before.parts
-    assert before.differences(await target.recipe.fingerprint(target.progress)) == []
+    assert exported.fingerprint is not None
+    assert len(exported.fingerprint.parts) > 8
+    assert exported.fingerprint.differences(await source.recipe.fingerprint(source.progress)) == []
+    assert exported.fingerprint.differences(await target.recipe.fingerprint(target.progress)) == []
+    with client_of(target.server) as client:
+        client.hset("hash:small", "f7", "other")
+    changed = exported.fingerprint.differences(await target.recipe.fingerprint(target.progress))
+    assert [difference.partition(":")[0] for difference in changed] == ["hash keys of database 0"]
+
+
+async def test_a_fingerprint_is_taken_unasked_of_little_data_alone(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = RedisApp(redis_servers("redis-7.0"), tmp_path / "work")
+    unasked = await app.export()
+    declined = await app.export(options={"fingerprint": "no"})
+    monkeypatch.setattr(exporting, "SMALL_BYTES", 0)
+    unasked_of_much = await app.export()
+    asked = await app.export(options={"fingerprint": "yes"})
+
+    assert (declined.fingerprint, unasked_of_much.fingerprint) == (None, None)
+    assert asked.fingerprint == unasked.fingerprint is not None
+    with pytest.raises(InvalidRequestError, match="yes or no, not 'maybe'"):
+        await app.export(options={"fingerprint": "maybe"})

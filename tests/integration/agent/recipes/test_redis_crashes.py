@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.redis.fingerprint import Fingerprint
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
@@ -21,6 +20,7 @@ from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
+from tools.demo.cache_fingerprint import Fingerprint
 from tools.servers import RedisServer
 
 CHECKOUT = Path(__file__).parents[4]

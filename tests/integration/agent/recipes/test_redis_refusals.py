@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.redis.fingerprint import Fingerprint
 from agent.recipes.base import Limits, Upload
 from common.codecs import zstd_compressor
 from common.errors import (
@@ -44,6 +43,7 @@ from tests.fixtures.rdb_files import (
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes.redis_apps import RedisApp
+from tools.demo.cache_fingerprint import Fingerprint
 from tools.servers import REDIS_NAMES, RedisServer
 
 

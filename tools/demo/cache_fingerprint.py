@@ -1,7 +1,7 @@
 """Whether two servers hold the same: number of keys and an order-free hash for each database and type, functions.
 
-Read by ordinary commands, so it does not depend on how a server packs what it holds, and is comparable between all
-releases. Meant for a server that nobody writes to; a busy one has no moment for it.
+Read by ordinary commands, so it does not depend on how a server packs what it holds, nor on how the product reads a
+snapshot. For a server that nobody writes to.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from typing import cast
 
 import msgspec
 
-import common.fingerprints
 from agent.engines.redis.connection import Connection, Reply, ReplyError
 
-SCHEME = "redis/1"
 _KEYS_AT_ONCE = 500
 _ENTRIES_AT_ONCE = 10_000
 _MODULUS = 1 << 128
@@ -45,12 +43,6 @@ class Fingerprint(msgspec.Struct, frozen=True):
     def sha256(self) -> str:
         """Of all of it, in lower-case hex."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
-
-    def comparable(self) -> common.fingerprints.Fingerprint:
-        """For callers. Before Redis 7.0 servers do not tell when keys expire, so those moments are left out."""
-        parts = {place: f"{keys.count} keys, {keys.hash}" for place, keys in self._flat().items()}
-        parts |= {f"function library {name}": digest for name, digest in self.functions.items()}
-        return common.fingerprints.Fingerprint.of(SCHEME, parts)
 
     def differences(self, other: Fingerprint) -> list[str]:
         """One sentence for each thing that differs; empty when both are the same, as far as both tell."""

@@ -1,0 +1,70 @@
+"""What a file's keys hold, told in a few lines whatever their number and order: a sum of their hashes.
+
+A key's hash is over when it expires, its name and its content, so a sum changes with any of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from agent.engines.rdb.contents import DIGEST_BYTES
+
+SCHEME = "redis/2"
+"""Of what `ContentSums.parts` tells; see common.fingerprints."""
+NO_MOMENT = b"\xff" * 8
+"""Instead of the moment when a key expires."""
+KEY_DIGEST_BYTES = 16
+"""Of each key in `ContentSums.keys`: half for its name, half for all of it."""
+_MODULUS = 1 << 8 * DIGEST_BYTES
+
+
+class ContentSums:
+    """By database and kind, and of function libraries.
+
+    Attributes:
+        keys: by database, one digest after the other, where they are wanted.
+    """
+
+    def __init__(self, *, has_keys: bool) -> None:
+        self.keys: dict[int, bytearray] | None = {} if has_keys else None
+        self._sums: dict[tuple[int, str], tuple[int, int]] = {}
+        self._functions: list[bytes] = []
+
+    def add(self, database: int, kind: str, count: int, total: int) -> None:
+        """Keys, and the sum of their hashes as numbers."""
+        before, sum_before = self._sums.get((database, kind), (0, 0))
+        self._sums[database, kind] = before + count, (sum_before + total) % _MODULUS
+
+    def add_key(self, database: int, kind: str, name: bytes, digest: bytes) -> None:
+        """One key."""
+        self.add(database, kind, 1, int.from_bytes(digest))
+        if self.keys is not None:
+            named = hashlib.blake2b(name, digest_size=KEY_DIGEST_BYTES // 2).digest()
+            self.keys.setdefault(database, bytearray()).extend(named + digest[: KEY_DIGEST_BYTES // 2])
+
+    def add_function(self, code: bytes) -> None:
+        self._functions.append(hashlib.blake2b(code, digest_size=DIGEST_BYTES).digest())
+
+    def parts(self) -> dict[str, str]:
+        """For people to compare; see common.fingerprints.Fingerprint."""
+        parts = {
+            f"{kind} keys of database {database}": f"{count} keys, {total:032x}"
+            for (database, kind), (count, total) in sorted(self._sums.items())
+        }
+        if self._functions:
+            total = hashlib.blake2b(b"".join(sorted(self._functions)), digest_size=DIGEST_BYTES).hexdigest()
+            parts["function libraries"] = f"{len(self._functions)} libraries, {total}"
+        return parts
+
+
+def pairs(digests: bytes) -> Mapping[bytes, bytes]:
+    """The digest of each key's content by that of its name; see ContentSums.keys."""
+    half = KEY_DIGEST_BYTES // 2
+    starts = range(0, len(digests), KEY_DIGEST_BYTES)
+    return {digests[at : at + half]: digests[at + half : at + KEY_DIGEST_BYTES] for at in starts}
+
+
+def head_of(name_bytes: int, moment: bytes) -> bytes:
+    """What a key's hash begins with; its name and its content follow."""
+    return moment + name_bytes.to_bytes(4)
