@@ -10,12 +10,15 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
+from agent.engines.rdb.child import Look
 from agent.engines.rdb.walk import RdbContent
+from agent.engines.redis.comparing import KeyDigests, compare_keys
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exporting import Dump, dumping, fingerprint, put_back_leftovers
-from agent.engines.redis.facts import look, read_setting
+from agent.engines.redis.facts import ServerFacts, read_setting
+from agent.engines.redis.facts import look as look_at
 from agent.engines.redis.marker import Marker, last_database
 from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
@@ -29,6 +32,7 @@ from agent.recipes.base import (
     Export,
     ExportOptions,
     Format,
+    ItemChanges,
     Preview,
     Progress,
     Recipe,
@@ -80,13 +84,15 @@ class RedisRecipe(Recipe):
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
         _refuse_options({name: value for name, value in options.options.items() if name != "fingerprint"})
-        wanted = wants_fingerprint(options.options) if options.options.get("fingerprint") else None
+        look = None
+        if options.options.get("fingerprint"):
+            look = Look.SUM if wants_fingerprint(options.options) else Look.COUNT
         async with dumping(
             self._settings,
             progress,
             work_directory=self._surroundings.work_directory,
             is_compressed=options.format is RDB_GZIP,
-            has_fingerprint=wanted,
+            look=look,
         ) as dump:
             export = Export(header=dump.header, chunks=dump.chunks, counts=dump.counts, warnings=dump.warnings)
             export.chunks = _proven(dump, export)
@@ -99,30 +105,43 @@ class RedisRecipe(Recipe):
         _refuse_options(upload.options)
         progress.step(Step.PREPARING)
         async with connect(self._settings.login()) as connection:
-            server = await look(connection)
+            server = await look_at(connection)
             await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
             marker = Marker(record.key, await last_database(connection))
             await require_rights(connection, marker, saves=keeping is Keeping.SNAPSHOTS)
+            staged = self._swap_record(record)
             content = await receive(
                 upload.chunks,
-                self._swap_record(record),
+                staged,
                 connection,
                 server,
                 self._settings,
                 self._surroundings.limits,
             )
+            server = await look_at(connection)
             found = compare(
-                await look(connection),
+                server,
                 content,
                 keeping=keeping,
                 may_configure=await read_setting(connection, "repl-diskless-load") is not None,
+            )
+            keys = await compare_keys(
+                server,
+                content,
+                staged.staged_path,
+                self._settings,
+                work_directory=self._surroundings.work_directory,
             )
         return Preview(
             changes=found.changes,
             counts_now=found.counts_now,
             counts_after=found.counts_after,
+            items=_items(server, content, keys),
+            bridging=found.bridging,
+            room_bytes=found.room_bytes,
+            swap_seconds=found.swap_seconds,
             warnings=found.warnings,
             header=_header_of(content),
         )
@@ -155,6 +174,22 @@ async def _proven(dump: Dump, export: Export) -> AsyncGenerator[bytes, None]:
         async for chunk in dump.chunks:
             yield chunk
     export.fingerprint = dump.fingerprint
+
+
+def _items(
+    server: ServerFacts, content: RdbContent, compared: tuple[KeyDigests, KeyDigests] | None
+) -> dict[str, ItemChanges]:
+    """Keys by database; where they were not compared, those databases that are empty on one side."""
+    items = {}
+    for number in sorted({*server.keys, *content.keys}):
+        if compared is not None:
+            now, after = (digests.get(number, {}) for digests in compared)
+            items[f"keys of database {number}"] = ItemChanges.between(now, after)
+        elif number not in content.keys or number not in server.keys:
+            items[f"keys of database {number}"] = ItemChanges(
+                added=content.keys.get(number, 0), removed=server.keys.get(number, 0)
+            )
+    return items
 
 
 def _header_of(content: RdbContent) -> ArchiveHeader:

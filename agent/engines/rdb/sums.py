@@ -58,11 +58,11 @@ class ContentSums:
         return parts
 
 
-def pairs(digests: bytes) -> Mapping[bytes, bytes]:
-    """The digest of each key's content by that of its name; see ContentSums.keys."""
+def pairs(digests: bytes) -> Mapping[str, bytes]:
+    """The digest of each key by that of its name, in hex; see ContentSums.keys."""
     half = KEY_DIGEST_BYTES // 2
     starts = range(0, len(digests), KEY_DIGEST_BYTES)
-    return {digests[at : at + half]: digests[at + half : at + KEY_DIGEST_BYTES] for at in starts}
+    return {digests[at : at + half].hex(): digests[at + half : at + KEY_DIGEST_BYTES] for at in starts}
 
 
 def head_of(name_bytes: int, moment: bytes) -> bytes:

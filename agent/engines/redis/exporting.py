@@ -12,8 +12,10 @@ from pathlib import Path
 from agent.engines.rdb.child import Look
 from agent.engines.rdb.examination import Examination, examining
 from agent.engines.rdb.sums import SCHEME
+from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.connection import Connection, connect
-from agent.engines.redis.facts import ServerFacts, look, read_setting
+from agent.engines.redis.facts import ServerFacts, read_setting
+from agent.engines.redis.facts import look as look_at
 from agent.engines.redis.lending import FileLedger, Loan, put_back
 from agent.engines.redis.obstacles import export_obstacle
 from agent.engines.redis.preview import counts_of, counts_of_keys
@@ -34,7 +36,7 @@ _LENT_FILE = "lent-settings.json"
 
 @dataclass
 class Dump:
-    """An export that has begun; `counts`, `warnings` and `fingerprint` are complete when `chunks` has ended.
+    """An export that has begun; what follows `chunks` is complete when that has ended.
 
     Attributes:
         header: without what the recipe knows.
@@ -45,6 +47,7 @@ class Dump:
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     fingerprint: Fingerprint | None = None
+    content: RdbContent | None = None
 
 
 def ledger_of(work_directory: Path) -> FileLedger:
@@ -67,28 +70,28 @@ async def dumping(
     *,
     work_directory: Path,
     is_compressed: bool = False,
-    has_fingerprint: bool | None = None,
+    look: Look | None = None,
 ) -> AsyncIterator[Dump]:
     """A snapshot of this moment.
 
     Args:
-        has_fingerprint: None: when it costs little.
+        look: None: counted, and summed up when that costs little.
     Raises:
         AppUnavailableError: the server does not answer, or cannot give one.
         ToolFailedError: it could not make one.
     """
     progress.step(Step.PREPARING)
     async with connect(settings.login()) as admin:
-        server = await look(admin)
+        server = await look_at(admin)
         await put_back_leftovers(admin, work_directory, run_id=server.run_id)
         if obstacle := export_obstacle(server):
             raise AppUnavailableError(obstacle)
         details = await _details(admin, server)
-        if has_fingerprint is None:
-            has_fingerprint = server.data_bytes <= SMALL_BYTES
+        if look is None:
+            look = Look.SUM if server.data_bytes <= SMALL_BYTES else Look.COUNT
         loan = Loan(ledger_of(work_directory), server.run_id)
         async with (
-            examining(work_directory, Look.SUM if has_fingerprint else Look.COUNT) as examination,
+            examining(work_directory, look) as examination,
             replicating(Wish(server.version), loan=loan, admin=admin) as replica,
             aclosing(replica.snapshot()) as snapshot,
         ):
@@ -109,7 +112,7 @@ async def fingerprint(settings: RedisSettings, progress: Progress, *, work_direc
     Raises:
         ToolFailedError: something in it cannot be read.
     """
-    async with dumping(settings, progress, work_directory=work_directory, has_fingerprint=True) as dump:
+    async with dumping(settings, progress, work_directory=work_directory, look=Look.SUM) as dump:
         async for _ in dump.chunks:
             pass
     if dump.fingerprint is None:
@@ -151,7 +154,7 @@ async def _walked(
             progress.expect(max(done, done * server.key_count // examination.keys))
         yield piece
         piece = await anext(pieces, None)
-    content = await examination.finish()
+    dump.content = content = await examination.finish()
     dump.counts.clear()
     dump.counts |= counts_of(content)
     if content.doubt:

@@ -31,6 +31,9 @@ class Comparison:
     changes: tuple[str, ...]
     counts_now: Mapping[str, int]
     counts_after: Mapping[str, int]
+    bridging: str
+    room_bytes: int
+    swap_seconds: float
     warnings: tuple[str, ...]
 
 
@@ -43,6 +46,9 @@ def compare(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_c
         changes=(*_databases(server, content), *_functions(content), *_effort(server, content)),
         counts_now=counts_of_keys(server.keys),
         counts_after=counts_of(content),
+        bridging=_bridging(server, content),
+        room_bytes=memory_of(content),
+        swap_seconds=_load_seconds(content),
         warnings=tuple(_warnings(server, content, keeping=keeping, may_configure=may_configure)),
     )
 
@@ -78,8 +84,24 @@ def _functions(content: RdbContent) -> list[str]:
     return [f"Function libraries will be the {content.functions} of the file."]
 
 
+def _bridging(server: ServerFacts, content: RdbContent) -> str:
+    """A server reads older snapshots as they are; those that it does not were refused before."""
+    written_by = content.header.writer
+    kind, _, version = written_by.partition(" ")
+    if not version or (kind.lower(), version.split(".")[:2]) == (server.kind, server.version.split(".")[:2]):
+        return ""
+    return (
+        f"Written by {written_by}, goes into {server.name}, which reads that version of the format "
+        f"({content.header.magic})."
+    )
+
+
+def _load_seconds(content: RdbContent) -> float:
+    return max(content.key_count / _KEYS_PER_SECOND, content.size_bytes / _BYTES_PER_SECOND)
+
+
 def _effort(server: ServerFacts, content: RdbContent) -> list[str]:
-    seconds = max(content.key_count / _KEYS_PER_SECOND, content.size_bytes / _BYTES_PER_SECOND)
+    seconds = _load_seconds(content)
     return [
         f"Until the swap the new data takes about {memory_of(content) >> 20:,} MiB of memory beside the "
         f"{server.used_bytes >> 20:,} MiB in use.",

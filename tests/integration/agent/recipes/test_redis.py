@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.redis import exporting
+from agent.engines.redis import comparing, exporting
+from agent.recipes.base import ItemChanges
 from agent.recipes.redis import RDB_GZIP
 from common.errors import InvalidRequestError
 from common.rdb import read_header
@@ -227,6 +228,38 @@ async def test_a_recipe_describes_its_server(start_redis: StartRedis, tmp_path: 
     assert description.details["modules"] == "vectorset"
     assert description.estimated_bytes > 0
     assert description.warnings == ()
+
+
+async def test_a_preview_tells_key_by_key_what_becomes_of_little_data(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = redis_servers("redis-7.0"), RedisApp(redis_servers("valkey-8.1"), tmp_path / "work")
+    for server in (source, target.server):
+        with client_of(server) as client:
+            client.flushall()
+            client.rpush("same", "a", "b")
+            client.hset("changed", "in", server.install.name)
+            client.set("expires otherwise", 1, ex=1000 if server is source else 2000)
+            client.set(f"only in {server.install.name}", 1)
+    with client_of(target.server, database=3) as client:
+        client.set("old", 1)
+    file = (await RedisApp(source, tmp_path / "source").export()).file
+
+    _, little = await target.stage(file)
+    monkeypatch.setattr(comparing, "MOST_KEYS", 3)
+    _, much = await target.stage(file)
+
+    assert little.items == {
+        "keys of database 0": ItemChanges(added=1, removed=1, changed=2, same=1),
+        "keys of database 3": ItemChanges(removed=1),
+    }
+    assert little.bridging == (
+        f"Written by Redis {source.install.version}, goes into Valkey {target.server.install.version}, which reads "
+        "that version of the format (REDIS0010)."
+    )
+    assert little.room_bytes > 100_000
+    assert 0 < little.swap_seconds < 1
+    assert much.items == {"keys of database 3": ItemChanges(removed=1)}
 
 
 PACKED_OTHERWISE = {
