@@ -66,12 +66,14 @@ def survey(
     seconds: float,
     is_left_out: Callable[[str, str], bool] = lambda path, name: False,
     find_databases: bool = False,
+    on_found: Callable[[Found, bool], None] = lambda found, is_database: None,
 ) -> Survey:
     """Count what is below a directory.
 
     Args:
         seconds: most time to take.
         find_databases: open every file to see whether it is a SQLite database.
+        on_found: called for each entry, and told whether it is such a database.
     Raises:
         SourceUnreadableError: too deep, or the storage fails.
     """
@@ -81,8 +83,9 @@ def survey(
     try:
         for found in walk(start, is_left_out=is_left_out, on_unreadable=counted.unreadable.add):
             _count(counted, found)
-            if find_databases and stat.S_ISREG(found.status.st_mode):
-                counted.databases += _is_database(found)
+            is_database = find_databases and _is_database(found)
+            counted.databases += is_database
+            on_found(found, is_database)
             if time.monotonic() > ends_at:
                 counted.is_complete = False
                 break
@@ -126,11 +129,20 @@ def _is_readable(found: Found) -> bool:
 
 
 def _is_database(found: Found) -> bool:
-    if found.status.st_size < _SMALLEST_DATABASE:
-        return False
+    status = found.status
+    is_candidate = stat.S_ISREG(status.st_mode) and status.st_size >= _SMALLEST_DATABASE
+    return is_candidate and begins_as_database(found.name, found.parent)
+
+
+def begins_as_database(name: str, parent: int) -> bool:
+    """Whether a file begins as SQLite databases do; False for what cannot be opened.
+
+    Args:
+        parent: descriptor of its directory.
+    """
     with contextlib.suppress(OSError):
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(found.name, flags, dir_fd=found.parent)
+        descriptor = os.open(name, flags, dir_fd=parent)
         try:
             return os.pread(descriptor, len(SQLITE_MAGIC), 0) == SQLITE_MAGIC
         finally:

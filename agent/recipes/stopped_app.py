@@ -25,6 +25,20 @@ NO_APP_CONTROL = (
     "`stop` and `start` in the table [app]."
 )
 
+_STOP_AND_START_SECONDS = 5.0
+"""Of an app of the usual size; only the app's own commands know better."""
+_ENTRY_SECONDS = 0.001
+"""A rename out and one in, on a busy disk."""
+
+
+def expected_swap_seconds(entries: int) -> float:
+    """How long the app is likely to be down.
+
+    Args:
+        entries: at the top of both sides, which are moved one by one.
+    """
+    return _STOP_AND_START_SECONDS + entries * _ENTRY_SECONDS
+
 
 class UnsettledError(Exception):
     """A step failed half-way, or is done but for some clearing up. No answer but a fault: the agent then settles it by

@@ -19,6 +19,7 @@ from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
 from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
+from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
 from agent.engines.sqlite import Snapshots
 from agent.recipes.base import (
@@ -37,7 +38,7 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange
+from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of, gzip_compressor, zstd_compressor
 from common.errors import (
@@ -56,7 +57,7 @@ TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compresse
 TAR = Format("tar", "application/x-tar", ".tar", "tar archive; opens with tar")
 _COMPRESSORS = {TAR_ZST.name: zstd_compressor, TAR_GZ.name: gzip_compressor}
 _SURVEY_SECONDS = 5.0
-"""Before an export and for a preview: enough for a million files; an archive has counts of its own at its end."""
+"""Before an export: enough for a million files; an archive has counts of its own at its end."""
 _GLANCE_SECONDS = 1.0
 _SCHEME = "volume/1"
 _SETTINGS = ("directory", "exclude")
@@ -195,14 +196,15 @@ class VolumeRecipe(Recipe):
             is_sealed=report.header is not None,
             keep_damaged=options["damaged_databases"] == "keep",
         )
-        now, after = await asyncio.gather(
-            asyncio.to_thread(self._survey, seconds=_SURVEY_SECONDS, find_databases=True),
-            asyncio.to_thread(survey, new, seconds=_SURVEY_SECONDS),
-        )
+        compared = await self._compared(new)
+        now, after = compared.now, compared.after
         return Preview(
             changes=verifying.changes(now, after),
             counts_now={"files": now.files, "bytes": now.bytes, "databases": now.databases} if now.is_complete else {},
             counts_after={"files": extracted.files, "bytes": extracted.bytes, "databases": extracted.databases},
+            items=compared.items,
+            room_bytes=after.bytes if after.is_complete else extracted.bytes,
+            swap_seconds=expected_swap_seconds(len(now.tops) + len(after.tops)),
             warnings=(
                 *warnings,
                 *verifying.dropped(extracted, acls_skipped=report.acls_skipped),
@@ -211,16 +213,24 @@ class VolumeRecipe(Recipe):
             header=report.header,
         )
 
-    def _survey(self, *, seconds: float, find_databases: bool = False) -> Survey:
+    async def _compared(self, new: Path) -> Compared:
         try:
-            return survey(
-                self._directory, seconds=seconds, is_left_out=self._is_left_out, find_databases=find_databases
-            )
+            # What an export leaves out is gone after its import, so it counts here.
+            return await compare_trees(self._directory, new)
         except OSError as failure:
-            raise AppUnavailableError(
-                f"The volume {self._directory} cannot be read: {failure.strerror}.",
-                next_step="See that it is mounted, and readable for the agent.",
-            ) from failure
+            raise self._not_readable(failure) from failure
+
+    def _survey(self, *, seconds: float) -> Survey:
+        try:
+            return survey(self._directory, seconds=seconds, is_left_out=self._is_left_out)
+        except OSError as failure:
+            raise self._not_readable(failure) from failure
+
+    def _not_readable(self, failure: OSError) -> AppUnavailableError:
+        return AppUnavailableError(
+            f"The volume {self._directory} cannot be read: {failure.strerror}.",
+            next_step="See that it is mounted, and readable for the agent.",
+        )
 
     def _obstacle(self) -> str:
         """What stands against any import; empty when nothing does."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.swapping import Side, Swap
-from agent.recipes.base import ExportOptions, Limits, Recovered, Step, Surroundings, Upload
+from agent.recipes.base import ExportOptions, ItemChanges, Limits, Recovered, Step, Surroundings, Upload
 from agent.recipes.volume import VolumeRecipe
 from common.codecs import UnpackedFile
 from common.errors import (
@@ -236,6 +236,12 @@ async def test_staging_changes_nothing_and_tells_what_would_change(volume: Volum
     assert preview.changes[1] == (
         "At the top of the volume: 1 new ('b'), 2 gone ('app.db', 'gone'), 1 changed ('changed'), 1 as they are."
     )
+    assert preview.items == {
+        "files": ItemChanges(added=1, removed=1, changed=1, same=1),
+        "databases": ItemChanges(removed=1),
+    }
+    assert preview.room_bytes == len(b"same" + b"new!")
+    assert preview.swap_seconds > 0
     await volume.recipe.discard(record)
     assert not volume.has_leftovers
 
