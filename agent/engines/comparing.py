@@ -60,8 +60,8 @@ class Compared:
         items: without what could not be compared in time.
     """
 
-    now: Survey
-    after: Survey
+    now: Survey = field(default_factory=Survey)
+    after: Survey = field(default_factory=Survey)
     items: dict[str, ItemChanges] = field(default_factory=dict)
 
 
@@ -71,7 +71,7 @@ async def compare_trees(
     """Count and compare, within some seconds.
 
     Args:
-        is_left_out: of what the app has now.
+        is_left_out: of both trees, as in `walking.walk`.
     Raises:
         OSError: one of them is not there. SourceUnreadableError: the storage fails.
     """
@@ -86,7 +86,14 @@ async def compare_trees(
                 find_databases=True,
                 on_found=comparison.found_now,
             ),
-            asyncio.to_thread(survey, after, seconds=_SECONDS, find_databases=True, on_found=comparison.found_after),
+            asyncio.to_thread(
+                survey,
+                after,
+                seconds=_SECONDS,
+                is_left_out=is_left_out,
+                find_databases=True,
+                on_found=comparison.found_after,
+            ),
         )
         comparison.close()
     compared = Compared(counted_now, counted_after)

@@ -82,7 +82,7 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
     source_path, target_path = request["source"], request["target"]
     with contextlib.ExitStack() as opened:
         busy_seconds = request.get("busy_seconds", _BUSY_SECONDS)
-        source = _connect_live(source_path, busy_seconds=busy_seconds)
+        source = connect_live(source_path, busy_seconds=busy_seconds)
         opened.callback(source.close)
         if (request["device"], request["inode"]) not in _opened_files():
             raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
@@ -106,7 +106,7 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
 
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
     """Answers about a live database, all of one moment."""
-    with contextlib.closing(_connect_live(request["live"], busy_seconds=request["busy_seconds"])) as live:
+    with contextlib.closing(connect_live(request["live"], busy_seconds=request["busy_seconds"])) as live:
         live.execute("PRAGMA trusted_schema=OFF")
         live.execute("BEGIN")
         return asked(live, request)
@@ -190,7 +190,7 @@ _JAILED = {"check": _check, "absorb": _absorb, "match": _match}
 _UNJAILED = {"snapshot": _snapshot, "ask": _ask, "import": _import}
 
 
-def _connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
+def connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
     """Open an app's database without leaving anything beside it that the app could not use."""
     status = os.lstat(path)
     with open(path, "rb", buffering=0) as file:

@@ -7,7 +7,9 @@ n8n that takes it; it is exchanged while the app is stopped, since n8n remembers
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import glob
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -20,12 +22,15 @@ from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
 from agent.archives.writing import Substitute, TreeWriter
 from agent.engines import tree, verifying
+from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import mounts_below, usual_owner
-from agent.engines.n8n import importing
+from agent.engines.n8n import importing, previewing
 from agent.engines.n8n.exporting import TravellingKey, make_travelling, member_blocks
 from agent.engines.n8n.facts import EXPORTED, PRESENT, PROVEN, Facts, FilesSum, facts_of
 from agent.engines.n8n.folder import LEFT_OUT, instance_key, required_key, write_config
+from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.n8n.preparing import look_at_file
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
 from agent.engines.sqlite import Snapshots, ask_database
@@ -46,7 +51,14 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, Exchange, StoppedExchange, Together, volume_exchange
+from agent.recipes.stopped_app import (
+    NO_APP_CONTROL,
+    Exchange,
+    StoppedExchange,
+    Together,
+    expected_swap_seconds,
+    volume_exchange,
+)
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of, gzip_compressor, zstd_compressor
 from common.errors import (
@@ -186,22 +198,43 @@ class N8nRecipe(Recipe):
         links = verifying.check_links(report.extracted, present=volume, keep=False)
         request = await importing.request_of(area.new, report.header, target, wishes)
         prepared = await self._prepared(area, report, request, record, progress)
+        compared = await self._compared(area.new)
         if self._folder:
             await asyncio.to_thread(write_config, self._folder, area.new)
-        now, after = await asyncio.gather(
-            asyncio.to_thread(self._survey), asyncio.to_thread(survey, area.new, seconds=_SURVEY_SECONDS)
-        )
+        now, after = compared.now, compared.after
         return Preview(
-            changes=importing.changes(facts.counts, prepared),
+            changes=previewing.changes(facts.counts, prepared),
             counts_now={**facts.counts, "files": now.files},
             counts_after={**prepared.counts, "files": after.files},
+            items={**previewing.items(await self._present_items(request), prepared.items), **compared.items},
+            bridging=previewing.bridging(prepared.migrations, facts.migrations),
+            room_bytes=after.bytes + importing.size_of(area.new / self._settings.database_file) + prepared.size_bytes,
+            swap_seconds=expected_swap_seconds(len(now.tops) + len(after.tops)),
             warnings=(
-                *importing.warnings(prepared, facts.migrations, wishes),
+                *previewing.warnings(prepared, wishes),
                 *links,
                 *verifying.dropped(report.extracted, acls_skipped=report.acls_skipped),
             ),
             header=report.header,
         )
+
+    async def _present_items(self, request: Request) -> Items:
+        """What is in the database now; nothing where that cannot be told soon, which is no reason against an import."""
+        look = importing.look_of(request)
+        with contextlib.suppress(ServiceError):
+            return await (self._postgres.items(look) if self._postgres else look_at_file(self._database(), look))
+        return {}
+
+    async def _compared(self, new: Path) -> Compared:
+        """The files beside the database."""
+        if self._folder is None:
+            return Compared()
+        database = f"/{glob.escape(self._settings.database_file)}"
+        ours = left_out_by((*LEFT_OUT, *self._settings.exclude, database, f"{database}-*"))
+        try:
+            return await compare_trees(self._folder, new, is_left_out=ours)
+        except OSError as failure:
+            raise self._not_readable(failure) from failure
 
     async def _prepared(
         self, area: tree.StagingArea, report: Report, request: Request, record: Record, progress: Progress
@@ -333,10 +366,13 @@ class N8nRecipe(Recipe):
         try:
             return survey(self._folder, seconds=_SURVEY_SECONDS, is_left_out=self._is_left_out)
         except OSError as failure:
-            raise AppUnavailableError(
-                f"n8n's folder {self._folder} cannot be read: {failure.strerror}.",
-                next_step="See that it is mounted, and readable for the agent.",
-            ) from failure
+            raise self._not_readable(failure) from failure
+
+    def _not_readable(self, failure: OSError) -> AppUnavailableError:
+        return AppUnavailableError(
+            f"n8n's folder {self._folder} cannot be read: {failure.strerror}.",
+            next_step="See that it is mounted, and readable for the agent.",
+        )
 
     async def _obstacle(self) -> str:
         """What stands against any import; empty when nothing does."""

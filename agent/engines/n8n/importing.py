@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -61,7 +62,18 @@ async def request_of(staged: Path, header: ArchiveHeader | None, target: Target,
         known_migrations=target.facts.migrations,
         without_credentials=wishes.without_credentials,
         deactivate_workflows=wishes.deactivate_workflows,
+        salt=secrets.token_hex(16),
     )
+
+
+def look_of(request: Request) -> Request:
+    """The request for a look at what the n8n has that takes the data, to be compared with it."""
+    return Request(keys=[request.target_key], salt=request.salt)
+
+
+def size_of(file: Path) -> int:
+    """Bytes; 0 where there is no such file."""
+    return file.stat().st_size if _is_file(file) else 0
 
 
 def bare_name(head: bytes, settings: N8nSettings) -> str:
@@ -104,48 +116,6 @@ async def _keys(staged_key: StagedKey, header: ArchiveHeader | None, target: Tar
             )
         told = await unseal(staged_key.sealed, identities=wishes.identities, passphrase=wishes.passphrase)
     return list(dict.fromkeys(key for key in (told, target.key) if key))
-
-
-def changes(now: Mapping[str, int], prepared: Prepared) -> tuple[str, ...]:
-    """What an import would change, in sentences."""
-    after = prepared.counts
-    sentences = [
-        f"{_told(after)} take the place of {_told(now)}.",
-    ]
-    if prepared.secrets:
-        sentences.append(f"Encrypted again with the key of this n8n: {_number(prepared.secrets, 'secret')}.")
-    if prepared.deactivated:
-        sentences.append(f"Switched off: {_number(prepared.deactivated, 'active workflow')}.")
-    return tuple(sentences)
-
-
-def warnings(prepared: Prepared, known: list[str], wishes: ImportWishes) -> list[str]:
-    """What to know before an import, in sentences."""
-    found = []
-    if prepared.emptied:
-        found.append(
-            f"The secrets are left out: {_number(prepared.emptied, 'credential')} without content, under the same "
-            "names, and no second factors."
-        )
-    elif prepared.unreadable:
-        named = ", ".join(prepared.unreadable[:3])
-        found.append(
-            f"Not readable where the data comes from either: {_number(len(prepared.unreadable), 'secret')} ({named})."
-        )
-    active = prepared.counts.get("active_workflows", 0)
-    if active and not wishes.deactivate_workflows:
-        found.append(
-            f"What is active fires here as soon as n8n starts: {_number(active, 'workflow')}. If the archive's n8n "
-            "still runs, both do: switch that one off, or import with the option deactivate_workflows=true."
-        )
-    if prepared.waiting:
-        found.append(f"{_number(prepared.waiting, 'waiting execution')} will go on here when the time has come.")
-    if older := len(set(known) - set(prepared.migrations)):
-        found.append(f"The data is of an older n8n: this one makes {_number(older, 'migration')} when it starts.")
-    found += prepared.warnings
-    if prepared.counts.get("users"):
-        found.append("Users, their passwords and their sessions are those of the n8n that the data comes from.")
-    return found
 
 
 def find_database(staged: Path, header: ArchiveHeader | None, name: str) -> Path:
@@ -203,14 +173,3 @@ def _require_type(header: ArchiveHeader | None, wanted: str) -> None:
 
 def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
-
-
-def _told(counts: Mapping[str, int]) -> str:
-    workflows, credentials, executions = (
-        _number(counts.get(f"{what}s", 0), what) for what in ("workflow", "credential", "execution")
-    )
-    return f"{workflows} ({counts.get('active_workflows', 0)} active), {credentials}, {executions}"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

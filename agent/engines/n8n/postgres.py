@@ -21,6 +21,7 @@ from psycopg import sql
 
 from agent.engines.filesystem import free_bytes
 from agent.engines.n8n.facts import Facts, facts_of
+from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import prepare_database
 from agent.engines.n8n.settings import N8nSettings
@@ -119,6 +120,10 @@ class PostgresHome:
 
         changes = await self._beside(await self.plan()).stage(_chunks(dump), key, progress, rework=rework)
         return msgspec.structs.replace(prepared[0], warnings=list(changes.warnings))
+
+    async def items(self, request: Request) -> Items:
+        """What the database holds now, to be compared with what an import brings."""
+        return (await prepare_database(self.postgresql.app_login(), request, schema=self.settings.schema)).items
 
     async def exchange(self, key: str, *, area: StagingArea | None = None) -> DatabaseExchange:
         """The two databases of an import."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.engines.n8n.items import Items
+
 
 class Request(msgspec.Struct, kw_only=True):
     """What to do with which database.
 
     Attributes:
-        directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is PostgreSQL.
+        directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is another.
+        live: path of the SQLite file that an app has open.
         connection: libpq's parameters, for PostgreSQL.
         keys: those that may open the secrets, the likeliest first.
-        target_key: the one that they are to be under; empty: this is only a look.
+        target_key: the one that they are to be under; empty: this is only a look at what an app has.
+        salt: of the digests of what is in there; both databases of a comparison have the same.
         known_migrations: of the n8n that is to take the data; None: not compared.
     """
 
     directory: int = -1
     file: str = ""
+    live: str = ""
     connection: dict[str, str | int | None] = {}
     schema: str = ""
     keys: list[str] = []
@@ -25,6 +30,7 @@ class Request(msgspec.Struct, kw_only=True):
     known_migrations: list[str] | None = None
     without_credentials: bool = False
     deactivate_workflows: bool = False
+    salt: str = ""
 
 
 class Prepared(msgspec.Struct, kw_only=True):
@@ -37,6 +43,8 @@ class Prepared(msgspec.Struct, kw_only=True):
         deactivated: workflows that were active.
         waiting: executions that n8n will go on with.
         warnings: of loading it, in sentences.
+        items: digests by kind and id, see `items`.
+        size_bytes: of a database that is not among the staged files.
     """
 
     reason: str = ""
@@ -52,3 +60,5 @@ class Prepared(msgspec.Struct, kw_only=True):
     deactivated: int = 0
     waiting: int = 0
     warnings: list[str] = []
+    items: Items = {}
+    size_bytes: int = 0

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent.engines.filesystem import DIRECTORY
+from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
-from agent.jail import NOBODY, Jail
+from agent.jail import NOBODY, TOOL, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
 from common.errors import InternalError, make_error
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _MEMORY_BYTES = 2 << 30
 """A workflow's text is held while it is changed; n8n's own limit for one is far below."""
+
+_WORKING = "-c search_path="
+_LOOKING = f"{_WORKING} -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
 
 
 async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> Prepared:
@@ -33,13 +37,19 @@ async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> 
     directory = os.open(database.parent, DIRECTORY)
     try:
         request = msgspec.structs.replace(request, directory=directory, file=database.name)
-        return await _ask(request, pass_fds=(directory,), most_bytes=most_bytes)
+        return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
     finally:
         os.close(directory)
 
 
+async def look_at_file(database: Path, request: Request) -> Items:
+    """What is in the SQLite file that an app has open."""
+    request = msgspec.structs.replace(request, live=str(database))
+    return (await _ask(request, pass_fds=(), jail=TOOL)).items
+
+
 async def prepare_database(login: Login, request: Request, *, schema: str) -> Prepared:
-    """Work on a PostgreSQL database that was loaded.
+    """Work on a PostgreSQL database that was loaded, or look at the app's own.
 
     Args:
         login: of the role that loaded it: triggers of the upload run with its rights.
@@ -55,18 +65,21 @@ async def prepare_database(login: Login, request: Request, *, schema: str) -> Pr
         "application_name": "mathison-data",
         "connect_timeout": 10,
         "gssencmode": "disable",
-        "options": "-c search_path=",
+        "options": _WORKING if request.target_key else _LOOKING,
     }
     request = msgspec.structs.replace(request, connection=parameters, schema=schema)
-    return await _ask(request, pass_fds=(), most_bytes=0)
+    return await _ask(request, pass_fds=(), jail=_jail(0))
 
 
-async def _ask(request: Request, *, pass_fds: tuple[int, ...], most_bytes: int) -> Prepared:
-    jail = Jail(
+def _jail(most_bytes: int) -> Jail:
+    return Jail(
         file_size_bytes=most_bytes,
         address_space_bytes=_MEMORY_BYTES,
         uid=NOBODY if may_become_nobody() else None,
     )
+
+
+async def _ask(request: Request, *, pass_fds: tuple[int, ...], jail: Jail) -> Prepared:
     command = Command(["agent.engines.n8n.preparing_child"], jail=jail, pass_fds=pass_fds, is_module=True)
     answer = await run(command, input_bytes=msgspec.json.encode(request))
     try:

@@ -1,7 +1,8 @@
 """The jailed child that makes an uploaded database of n8n fit for its new place: one request on stdin, one answer.
 
 It holds both keys, hence nothing on argv; and it opens what came from an upload, hence the jail. All it changes is one
-transaction, in a copy that no app reads.
+transaction, in a copy that no app reads. For the comparison in a preview it also looks at what the app has, outside the
+jail then, and changes nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import psycopg
 from agent import rights
 from agent.engines.n8n.contents import contents_of, deactivate, require_known, waiting_executions
 from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
+from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store
+from agent.engines.sqlite_child import connect_live
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
 
+_BUSY_SECONDS = 2.0
 _KEY_NEXT_STEP = (
     "Give the key of the n8n that the data comes from (option encryption_key, or the passphrase or identity that opens "
     "the sealed one), or import with the option without_credentials=true: then all credentials are empty."
@@ -45,7 +49,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         with _opened(request, path) as store:
-            prepared = prepare(store, request)
+            prepared = prepare(store, request) if request.target_key else look(store, request)
     except ServiceError as error:
         prepared = Prepared(reason=error.reason, text=error.text, next_step=error.next_step)
     sys.stdout.buffer.write(msgspec.json.encode(prepared))
@@ -63,8 +67,6 @@ def prepare(store: Store, request: Request) -> Prepared:
         require_known(found.migrations, request.known_migrations)
     done.key_used, fit = _fitting(store, request.keys)
     done.unreadable = fit.unreadable
-    if not request.target_key:
-        return done
     if not fit.is_right:
         if not request.without_credentials:
             raise _no_key(request, fit)
@@ -75,7 +77,14 @@ def prepare(store: Store, request: Request) -> Prepared:
     if request.deactivate_workflows:
         done.deactivated = deactivate(store)
     done.waiting = waiting_executions(store)
+    done.items = items_of(store, request.target_key, salt=request.salt)
+    done.size_bytes = store.size_bytes()
     return done
+
+
+def look(store: Store, request: Request) -> Prepared:
+    """Only what can be compared with what is imported."""
+    return Prepared(items=items_of(store, "".join(request.keys[:1]), salt=request.salt))
 
 
 def _fitting(store: Store, keys: list[str]) -> tuple[int, Fit]:
@@ -104,8 +113,10 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
         ArchiveDamagedError, ToolFailedError: the database or the server does not do what is asked.
     """
     try:
-        if request.directory >= 0:
-            with contextlib.closing(_connect(path, is_look=not request.target_key)) as connection:
+        if request.live or request.directory >= 0:
+            connected = connect_live(request.live, busy_seconds=_BUSY_SECONDS) if request.live else _connect(path)
+            with contextlib.closing(connected) as connection:
+                connection.execute("BEGIN" if request.live else "BEGIN EXCLUSIVE")
                 yield SqliteStore(connection)
                 connection.execute("COMMIT")
         else:
@@ -121,12 +132,10 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
         raise ArchiveDamagedError("The database in the archive has text that is none.") from failure
 
 
-def _connect(path: str, *, is_look: bool) -> sqlite3.Connection:
-    mode = "ro&immutable=1" if is_look else "rw"
-    connection = sqlite3.connect(f"file:{quote(path)}?mode={mode}", uri=True, isolation_level=None)
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, isolation_level=None)
     for pragma in ("trusted_schema=OFF", "temp_store=MEMORY", "journal_mode=DELETE", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
-    connection.execute("BEGIN" if is_look else "BEGIN EXCLUSIVE")
     return connection
 
 

@@ -6,8 +6,9 @@ Everything n8n keeps under its instance key is changed together, in the caller's
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.engines.n8n.encryption import (
@@ -85,7 +86,7 @@ def fit_of_rows(wrapped: Iterable[WrappedKey], credentials: Iterable[Credential]
             fit.keys_differ = True
     for identity, name, value in credentials:
         try:
-            json.loads(_opened(value, key, data_keys))
+            json.loads(opened(value, key, data_keys))
             fit.readable += 1
         except ValueError:
             fit.unreadable.append(f"credential {name} ({identity})")
@@ -165,7 +166,17 @@ def _rekeyed(text: str, old: str, new: str, legacy: set[str], done: Rekeyed, pla
     return "".join([*parts, text[at:]])
 
 
-def _opened(value: str, key: str, data_keys: dict[str, str]) -> str:
+def data_keys_of(store: Store, key: str) -> dict[str, str]:
+    """The keys of deployment_key that the instance's key opens, by their ids."""
+    found = {}
+    for identity, _, value, _ in _wrapped_keys(store):
+        with contextlib.suppress(NotReadableError):
+            found[identity] = unwrap(value, key)
+    return found
+
+
+def opened(value: str, key: str, data_keys: Mapping[str, str]) -> str:
+    """What a credential holds; NotReadableError, or another ValueError, when it does not open."""
     identity, colon, rest = value.partition(":")
     if not colon:
         return decrypt(value, key)

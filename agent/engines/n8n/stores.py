@@ -6,7 +6,7 @@ Runs in a child process only. What is in there came from an upload: names are qu
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ class Store(Protocol):
     def write(self, table: str, column: str, row: object, value: str) -> None:
         """Put another text in a place that `texts` gave."""
 
+    def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+        """These columns of every row as text, one row at a time."""
+
+    def size_bytes(self) -> int:
+        """Of a whole database in a server; 0 for one that is a file."""
+
 
 class SqliteStore:
     """A staged file that nobody else has open."""
@@ -63,6 +69,15 @@ class SqliteStore:
 
     def write(self, table: str, column: str, row: object, value: str) -> None:
         self.run("UPDATE {table} SET {column} = ? WHERE rowid = ?", value, row, table=table, column=column)
+
+    def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+        # Nothing makes a text be one in SQLite, so it comes as bytes.
+        wanted = ", ".join(f"CAST({_quoted(name)} AS BLOB)" for name in columns)
+        for row in self._connection.execute(f"SELECT {wanted} FROM {_quoted(table)}"):  # noqa: S608  # quoted
+            yield tuple(None if value is None else value.decode(errors="backslashreplace") for value in row)
+
+    def size_bytes(self) -> int:
+        return 0
 
 
 class PostgresStore:
@@ -93,6 +108,16 @@ class PostgresStore:
 
     def write(self, table: str, column: str, row: object, value: str) -> None:
         self.run("UPDATE {table} SET {column} = ? WHERE ctid = ?::tid", value, row, table=table, column=column)
+
+    def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+        wanted = ", ".join(f"{_quoted(name)}::text" for name in columns)
+        with self._connection.cursor(name="contents") as cursor:
+            cursor.execute(f"SELECT {wanted} FROM {_quoted(self._schema)}.{_quoted(table)}".encode())  # noqa: S608
+            yield from cursor
+
+    def size_bytes(self) -> int:
+        [(size,)] = self.run("SELECT pg_database_size(current_database())")
+        return int(size)
 
 
 def count(store: Store, table: str, condition: str = "") -> int:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
+from agent.engines.n8n.encryption import encrypt
 from agent.engines.swapping import Side, Swap
-from agent.recipes.base import Recovered
+from agent.recipes.base import ItemChanges, Recovered
 from common.codecs import UnpackedFile
 from common.errors import AppBusyError, InvalidRequestError, ToolFailedError
 from tests.fakes.imports import MemoryRecord, NotedProgress
@@ -227,7 +228,9 @@ async def test_data_of_an_older_n8n_is_taken_and_the_preview_says_that_it_is(sou
 
     preview = await target.stage(exported.content, MemoryRecord())
 
-    assert any("older n8n: this one makes 1 migration" in warning for warning in preview.warnings)
+    assert preview.bridging == (
+        "Written by an older n8n: this one makes 1 migration when it starts (NewerYet1888888888888)."
+    )
 
 
 async def test_workflows_can_be_switched_off_on_the_way(source: N8nApp, target: N8nApp) -> None:
@@ -253,6 +256,16 @@ async def test_a_preview_counts_and_warns_of_workflows_that_would_fire(source: N
     )
     assert (preview.counts_now["workflows"], preview.counts_after["workflows"]) == (1, 3)
     assert (preview.counts_now["credentials"], preview.counts_after["credentials"]) == (1, 2)
+    assert preview.items == {
+        "workflows": ItemChanges(added=2, changed=1),
+        "credentials": ItemChanges(added=1, same=1),
+        "users": ItemChanges(same=1),
+        "executions": ItemChanges(same=2),
+        "files": ItemChanges(same=2),
+    }
+    assert preview.bridging == ""
+    assert preview.room_bytes > source.n8n.database.stat().st_size
+    assert preview.swap_seconds > 0
     assert "fires here as soon as n8n starts: 2 workflows" in preview.warnings[0]
     assert "1 waiting execution will go on" in preview.warnings[1]
     assert described(target.n8n.folder, is_wanted=not_ours) == before
@@ -260,6 +273,45 @@ async def test_a_preview_counts_and_warns_of_workflows_that_would_fire(source: N
     await target.recipe.discard(record)
     assert described(target.n8n.folder) == before
     assert not target.has_leftovers
+
+
+@pytest.mark.parametrize("is_rotating", [False, True], ids=["keys as they are", "keys rotated"])
+async def test_a_preview_tells_each_thing_by_its_content_and_secrets_in_clear(
+    is_rotating: bool, tmp_path: Path
+) -> None:
+    source = N8nApp(N8n(tmp_path / "source", is_rotating=is_rotating).make())
+    exported = await source.export(key="clear")
+    target = N8nApp(N8n(tmp_path / "target", key=NEW_KEY, is_rotating=is_rotating, credentials=3).make())
+    other = encrypt('{"user": "u1", "password": "another"}', NEW_KEY)
+    with target.n8n.opened() as database:
+        database.execute("UPDATE credentials_entity SET data = ? WHERE id = 'c1'", (other,))
+        database.execute("UPDATE workflow_entity SET active = 1 WHERE id = 'w1'")
+        database.execute("UPDATE user SET email = 'c@d.e'")
+        database.execute("DELETE FROM execution_entity WHERE status = 'success'")
+        database.commit()
+        assert (target.n8n.folder / "database.sqlite-wal").stat().st_size
+        (target.n8n.folder / "nodes/mine").touch()
+
+        preview = await target.stage(exported.content, MemoryRecord())
+
+    assert preview.items == {
+        # One of them holds what another program encrypted, with a salt of its own.
+        "workflows": ItemChanges(changed=2, same=1),
+        "credentials": ItemChanges(removed=1, changed=1, same=1),
+        "users": ItemChanges(changed=1),
+        "executions": ItemChanges(added=1, same=1),
+        "files": ItemChanges(removed=1, same=2),
+    }
+
+
+async def test_kinds_that_are_too_many_are_left_out_of_a_preview(source: N8nApp, target: N8nApp) -> None:
+    exported = await source.export(key="clear")
+    with target.n8n.opened() as database:
+        database.executemany("INSERT INTO execution_entity (status) VALUES (?)", [("error",)] * 10_001)
+
+    preview = await target.stage(exported.content, MemoryRecord())
+
+    assert preview.items.keys() == {"workflows", "credentials", "users", "files"}
 
 
 async def test_credentials_that_the_source_cannot_read_either_come_along_and_are_named(

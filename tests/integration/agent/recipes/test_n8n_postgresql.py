@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from agent.engines.swapping import Side, Swap
-from agent.recipes.base import Recovered
+from agent.recipes.base import ItemChanges, Recovered
 from common.codecs import UnpackedFile
 from common.errors import (
     AppBusyError,
@@ -117,9 +117,20 @@ async def test_database_and_files_arrive_readable_with_the_targets_key_and_go_ba
     before = source.n8n.secrets(OLD_KEY)
     (target.n8n.folder / "storage" / "own").write_text("of the target")
     exported = await source.app.export("tar.gz", key="clear")
+    record = MemoryRecord()
 
-    record = await target.app.import_(exported.content)
+    preview = await target.app.stage(exported.content, record)
+    await target.app.recipe.restore(record, NotedProgress())
 
+    files = {"files": ItemChanges(removed=1, same=2)} if has_folder else {}
+    assert preview.items == {
+        "workflows": ItemChanges(added=2, changed=1),
+        "credentials": ItemChanges(added=1, same=1),
+        "users": ItemChanges(same=1),
+        "executions": ItemChanges(same=2),
+        **files,
+    }
+    assert preview.room_bytes > 1_000_000
     after = target.n8n.secrets(NEW_KEY)
     if is_version_2:
         assert (before.pop("data_encryption aes-256-cbc"), after.pop("data_encryption aes-256-cbc")) == (

@@ -1,0 +1,80 @@
+"""What an import into n8n would change, and what is to be known before it, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.engines.n8n.items import Items
+from agent.engines.n8n.preparations import Prepared
+from agent.engines.n8n.wishes import ImportWishes
+from agent.item_changes import ItemChanges
+
+
+def items(now: Items, after: Items) -> dict[str, ItemChanges]:
+    """What becomes of workflows, credentials, users and executions; without what is not known of both."""
+    return {kind: ItemChanges.between(now[kind], after[kind]) for kind in after if kind in now}
+
+
+def bridging(migrations: Sequence[str], known: Sequence[str]) -> str:
+    """What this n8n does with data of an older one, as a sentence; empty when it is of the same version.
+
+    Args:
+        migrations: that the data has been through.
+        known: those of this n8n.
+    """
+    if not (missing := [name for name in known if name not in set(migrations)]):
+        return ""
+    first, last = missing[0], missing[-1]
+    which = first if first == last else f"from {first} to {last}"
+    return f"Written by an older n8n: this one makes {_number(len(missing), 'migration')} when it starts ({which})."
+
+
+def changes(now: Mapping[str, int], prepared: Prepared) -> tuple[str, ...]:
+    """What an import would change, in sentences."""
+    after = prepared.counts
+    sentences = [
+        f"{_told(after)} take the place of {_told(now)}.",
+    ]
+    if prepared.secrets:
+        sentences.append(f"Encrypted again with the key of this n8n: {_number(prepared.secrets, 'secret')}.")
+    if prepared.deactivated:
+        sentences.append(f"Switched off: {_number(prepared.deactivated, 'active workflow')}.")
+    return tuple(sentences)
+
+
+def warnings(prepared: Prepared, wishes: ImportWishes) -> list[str]:
+    """What to know before an import, in sentences."""
+    found = []
+    if prepared.emptied:
+        found.append(
+            f"The secrets are left out: {_number(prepared.emptied, 'credential')} without content, under the same "
+            "names, and no second factors."
+        )
+    elif prepared.unreadable:
+        named = ", ".join(prepared.unreadable[:3])
+        found.append(
+            f"Not readable where the data comes from either: {_number(len(prepared.unreadable), 'secret')} ({named})."
+        )
+    active = prepared.counts.get("active_workflows", 0)
+    if active and not wishes.deactivate_workflows:
+        found.append(
+            f"What is active fires here as soon as n8n starts: {_number(active, 'workflow')}. If the archive's n8n "
+            "still runs, both do: switch that one off, or import with the option deactivate_workflows=true."
+        )
+    if prepared.waiting:
+        found.append(f"{_number(prepared.waiting, 'waiting execution')} will go on here when the time has come.")
+    found += prepared.warnings
+    if prepared.counts.get("users"):
+        found.append("Users, their passwords and their sessions are those of the n8n that the data comes from.")
+    return found
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    workflows, credentials, executions = (
+        _number(counts.get(f"{what}s", 0), what) for what in ("workflow", "credential", "execution")
+    )
+    return f"{workflows} ({counts.get('active_workflows', 0)} active), {credentials}, {executions}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
