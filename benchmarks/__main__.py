@@ -21,17 +21,18 @@ from benchmarks.database import DatabaseBenchmark
 from benchmarks.fake_agent import RelayedApp
 from benchmarks.memory import memory_rows, pids, resident
 from benchmarks.programs import BenchmarkError, require
+from benchmarks.redis import RedisBenchmark
 from benchmarks.relay import first_byte_row, relay_rows
 from benchmarks.report import print_table, write_json
 from benchmarks.rows import Row
 from tools.demo import database_content, volume_content
-from tools.deployment import DatabaseApp, Deployment, DeploymentError, VolumeApp
+from tools.deployment import CacheApp, DatabaseApp, Deployment, DeploymentError, VolumeApp
 from tools.deployment.memory import PeakMemory
 from tools.servers import ServerStartError, ServerUnavailableError
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 MAJOR = 18
-PARTS = ("database", "volume", "relay", "minio", "mariadb", "kuma")
+PARTS = ("database", "volume", "relay", "minio", "mariadb", "kuma", "redis")
 SERVER_SETTINGS = {
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",
@@ -54,6 +55,7 @@ class Sizes:
     large_objects: int
     mariadb_megabytes: int
     kuma_megabytes: int
+    redis_keys: int
 
 
 FULL = Sizes(
@@ -64,6 +66,7 @@ FULL = Sizes(
     large_objects=20,
     mariadb_megabytes=300,
     kuma_megabytes=300,
+    redis_keys=5_000_000,
 )
 QUICK = Sizes(
     database_megabytes=30,
@@ -73,6 +76,7 @@ QUICK = Sizes(
     large_objects=1,
     mariadb_megabytes=10,
     kuma_megabytes=10,
+    redis_keys=100_000,
 )
 
 
@@ -115,10 +119,11 @@ def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts:
 
     database = DatabaseApp("bench.db", major=MAJOR, server_settings=SERVER_SETTINGS, fsync=True)
     volume = VolumeApp("bench.files", runs=False)
+    cache = CacheApp("bench.cache")
     relayed = RelayedApp("bench.relay", size_bytes=sizes.relay_bytes)
     archives = state / "archives"
     rows: list[Row] = []
-    with Deployment(state / "run", [database, volume, relayed], say=say) as deployment:
+    with Deployment(state / "run", [database, volume, cache, relayed], say=say) as deployment:
         idle_bytes = resident(deployment)
         archives.mkdir()
         children_bytes: dict[str, int] = {}
@@ -139,6 +144,12 @@ def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts:
             )
         if "kuma" in parts:
             rows += kuma_benchmark.export_rows(archives, size_megabytes=sizes.kuma_megabytes, rounds=rounds, say=say)
+        if "redis" in parts:
+            say(f"making a Valkey of {sizes.redis_keys} keys")
+            of_cache = RedisBenchmark(deployment, cache, archives, keys=sizes.redis_keys)
+            of_cache.fill()
+            rows += of_cache.export_rows(rounds=rounds, say=say)
+            rows += of_cache.import_rows(rounds=rounds, say=say)
         if "database" in parts:
             say(f"making a database of {sizes.database_megabytes} MB")
             database_content.load(database.dsn, size_megabytes=sizes.database_megabytes)

@@ -24,6 +24,8 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*
 _WRITE_BYTES = 256 << 10
 """Most that is given to the connection at a time. asyncio copies what the kernel does not take at once into memory made
 for it: with whole chunks of 1 MiB this cost twice the CPU (0.9 s a GB, not 0.5; aiohttp 3.14, Python 3.11)."""
+_PLAIN_OPTIONS = ("database", "fingerprint")
+"""Options that may be asked for without `option.` before them."""
 _Frames = AsyncGenerator[RawFrame, None]
 
 
@@ -35,10 +37,8 @@ async def export_data(request: web.Request) -> web.StreamResponse:
     """
     if request.version < HttpVersion11:
         raise HttpVersionTooOldError("An export needs HTTP/1.1 or newer.", next_step="Use another client or proxy.")
-    query = read_query(request, "format", "database", takes_options=True)
-    options = dict(query.options)
-    if database := query.text("database"):
-        options["database"] = database
+    query = read_query(request, "format", *_PLAIN_OPTIONS, takes_options=True)
+    options = {**query.options, **{name: text for name in _PLAIN_OPTIONS if (text := query.text(name))}}
     order = Order(
         app_id=request.match_info["id"],
         transfer_id=transfer_id_or_new(request.headers.get(TRANSFER_HEADER, "")),

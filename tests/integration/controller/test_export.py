@@ -37,7 +37,8 @@ def curl_export(controller: ControllerProcess, token: str, target: Path) -> list
 async def test_an_export_arrives_whole_with_its_headers(
     client: aiohttp.ClientSession, agent: FakeAgent, controller: ControllerProcess
 ) -> None:
-    async with client.post(EXPORT, params={"format": "sql.gz", "option.tables": "a", "database": "app"}) as answer:
+    params = {"format": "sql.gz", "option.tables": "a", "database": "app", "fingerprint": "no"}
+    async with client.post(EXPORT, params=params) as answer:
         content = await answer.read()
 
     assert answer.status == 200
@@ -48,7 +49,10 @@ async def test_an_export_arrives_whole_with_its_headers(
     assert answer.headers["Mathison-Format"] == "sql.gz"
     assert answer.headers["Mathison-Engine-Version"] == "17.6"
     request = agent.export_requests[0]
-    assert (request.format, dict(request.options)) == ("sql.gz", {"tables": "a", "database": "app"})
+    assert (request.format, dict(request.options)) == (
+        "sql.gz",
+        {"tables": "a", "database": "app", "fingerprint": "no"},
+    )
     assert answer.headers["Mathison-Transfer"] == request.transfer_id
 
 
