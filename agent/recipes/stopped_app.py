@@ -167,11 +167,23 @@ class StoppedExchange:
 
 
 class VolumeExchange:
-    """Implements Exchange for what was staged in a `tree.StagingArea`."""
+    """Implements Exchange for what was staged in a `tree.StagingArea`.
 
-    def __init__(self, directory: Path, key: str, *, names: Collection[str] | None = None) -> None:
+    Args:
+        until_released: returns when nothing has the app's files open any more, which may be after the app's stop.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        key: str,
+        *,
+        names: Collection[str] | None = None,
+        until_released: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._swap = Swap(directory, key, names=names)
         self._area = tree.StagingArea(directory, key)
+        self._until_released = until_released
 
     async def is_prepared(self) -> bool:
         return self._swap.is_prepared()
@@ -180,6 +192,8 @@ class VolumeExchange:
         return self._swap.is_unfinished()
 
     async def bring(self, target: Side) -> None:
+        if self._until_released:
+            await self._until_released()
         await asyncio.to_thread(self._swap.bring, target)
 
     async def recover(self) -> Side:
@@ -229,14 +243,17 @@ class Together:
         await self._follower.drop()
 
 
-async def volume_exchange(record: Record) -> VolumeExchange | None:
+async def volume_exchange(
+    record: Record, *, until_released: Callable[[], Awaitable[None]] | None = None
+) -> VolumeExchange | None:
     """The usual one: the record holds `directory`, the volume, from before the area is made; and `names` when only
     these entries at its top are exchanged and the others stay.
     """
     if (directory := staged_in(record)) is None:
         return None
     names = record.facts.get("names")
-    return VolumeExchange(directory, record.key, names=names if isinstance(names, list) else None)
+    names = names if isinstance(names, list) else None
+    return VolumeExchange(directory, record.key, names=names, until_released=until_released)
 
 
 def staged_in(record: Record) -> Path | None:

@@ -21,6 +21,7 @@ from agent.engines.filesystem import mounts_below
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage, configuration_of
 from agent.engines.kuma.data import Archived, Data, Place
+from agent.engines.kuma.embedded_data import EmbeddedData, until_released
 from agent.engines.kuma.mariadb_data import Database, MariadbData, database_of
 from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, compared
@@ -57,7 +58,7 @@ _SURVEY_SECONDS = 2.0
 
 
 class UptimeKumaRecipe(Recipe):
-    """Uptime Kuma 1 and 2 on SQLite, and 2 on a MariaDB server."""
+    """Uptime Kuma 1 and 2 on SQLite, and 2 on MariaDB, be it a server of its own or the app's child."""
 
     name = "uptime-kuma"
     data_export_description = (
@@ -124,7 +125,7 @@ class UptimeKumaRecipe(Recipe):
         now = await self._look_settled(data)
         tree.require_room(self._directory, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(self._directory, record.key)
-        record.save(directory=str(self._directory), engine=data.engine)
+        record.save(directory=str(self._directory), storage=data.storage.value)
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
         staged = await data.stage(area, upload.chunks, record.key)
@@ -161,9 +162,13 @@ class UptimeKumaRecipe(Recipe):
         """Where the app has its data now."""
         surroundings = self._surroundings
         place = Place(self._directory, surroundings.work_directory, surroundings.limits, self.name)
-        if configuration_of(self._directory).type is Storage.SQLITE:
-            return SqliteData(place)
-        return MariadbData(place, self._database())
+        match configuration_of(self._directory).type:
+            case Storage.SQLITE:
+                return SqliteData(place)
+            case Storage.MARIADB:
+                return MariadbData(place, self._database())
+            case Storage.EMBEDDED_MARIADB:
+                return EmbeddedData(place, Path(self._settings.client_directory))
 
     def _database(self) -> Database:
         ours = self._settings
@@ -175,9 +180,12 @@ class UptimeKumaRecipe(Recipe):
         )
 
     async def _exchange_of(self, record: Record) -> Exchange | None:
-        """What an import staged: entries of the directory, and with MariaDB the tables beside the app's."""
+        """What an import staged: entries of the directory, and on a MariaDB server the tables beside the app's."""
+        storage = record.facts.get("storage")
+        if storage == Storage.EMBEDDED_MARIADB.value:
+            return await volume_exchange(record, until_released=lambda: until_released(self._directory))
         files = await volume_exchange(record)
-        if files is None or record.facts.get("engine") != MariadbData.engine:
+        if files is None or storage != Storage.MARIADB.value:
             return files
         database, previous = self._database(), record.facts.get("previous")
         tables = TableExchange(
@@ -260,7 +268,7 @@ def _known(details: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_moved(path: str, directory: Path) -> bool:
-    return Path(path).relative_to(directory.resolve()).parts[0] in layout.MOVED
+    return Path(path).relative_to(directory.resolve()).parts[0] in (*layout.MOVED, layout.SERVER_DATA)
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -270,7 +278,8 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """For an app on MariaDB: an account that may make schemas and accounts there; empty: exports only."""
     admin_password_file: str = ""
     client_directory: str = "/usr/bin"
-    """Where `mariadb` and `mariadb-dump` are."""
+    """Where `mariadb` and `mariadb-dump` are, and `mariadbd` for an app with a MariaDB of its own, unless that is where
+    Debian has it."""
 
 
 def _checked_settings(settings: Mapping[str, object]) -> _Settings:

@@ -112,6 +112,7 @@ class MariadbServer(LocalServer):
             "innodb-log-file-size": "32M",
             "innodb-flush-log-at-trx-commit": "1" if self._fsync else "0",
             "sync-binlog": "0",
+            **({} if self._fsync else {"debug-no-sync": "1"}),
             **self._settings,
         }
         share = self.install.share_directory
@@ -125,22 +126,17 @@ class MariadbServer(LocalServer):
         ]
 
     def _make_data(self, user: ServerUser | None) -> None:
-        """As mariadb-install-db does, with a superuser who has a password and no others."""
+        """As mariadb-install-db does, but for the accounts."""
         self.data_directory.mkdir()
         give(self.data_directory, user)
         share = self.install.share_directory
         system = "\n".join((share / name).read_text() for name in _SYSTEM_SQL)
-        access = [
-            "DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';",
-            "FLUSH PRIVILEGES;",
-            f"CREATE USER root@'%' IDENTIFIED BY '{self.password}';",
-            "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n",
-        ]
+        access = ["DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';", "FLUSH PRIVILEGES;", *self._accounts()]
         start = ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket=NULL;"]
         ended = subprocess.run(
             [*self._command(), "--bootstrap"],
             env=_ENVIRONMENT,
-            input="\n".join([*start, system, *access]),
+            input="\n".join([*start, system, *access, ""]),
             capture_output=True,
             text=True,
             check=False,
@@ -150,6 +146,13 @@ class MariadbServer(LocalServer):
         )
         if ended.returncode != 0:
             raise ServerStartError(f"MariaDB's data could not be made: {ended.stderr.strip()[-2000:]}")
+
+    def _accounts(self) -> list[str]:
+        """SQL that makes who there is at first."""
+        return [
+            f"CREATE USER root@'%' IDENTIFIED BY '{self.password}';",
+            "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;",
+        ]
 
     def _is_ready(self) -> bool:
         """A server greets whoever connects, and says an error when it is not ready."""

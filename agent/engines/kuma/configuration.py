@@ -47,12 +47,6 @@ def configuration_of(directory: Path) -> Configuration:
     except msgspec.DecodeError as failure:
         # Not its text: the content may hold a password.
         raise AppUnavailableError(f"The app's {CONFIGURATION} is not as Uptime Kuma writes it.") from failure
-    if found.type is Storage.EMBEDDED_MARIADB:
-        raise AppUnavailableError(
-            "This Uptime Kuma keeps its data in a MariaDB of its own (embedded-mariadb), which runs only with the app, "
-            "so nothing in it can be exchanged while the app is down.",
-            next_step="Use the recipe `mariadb` for its database and `volume` for the directory.",
-        )
-    if found.ssl:
+    if found.ssl and found.type is Storage.MARIADB:
         raise AppUnavailableError("This Uptime Kuma reaches its MariaDB over TLS, which this recipe cannot do.")
     return found

@@ -17,6 +17,7 @@ from agent.archives.writing import TreeWriter
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
+from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.version import KumaFacts
 from agent.limits import Limits
 from common.errors import SourceUnreadableError
@@ -83,6 +84,7 @@ class Data(Protocol):
     """An app's data in one kind of database. All of it raises errors of `common.errors` only."""
 
     engine: str
+    storage: Storage
 
     async def look(self) -> KumaFacts | None:
         """What the app's database says; None when there is none yet."""

@@ -14,6 +14,9 @@ DATABASE = "kuma.db"
 DATABASE_FILES = (DATABASE, *(f"{DATABASE}{ending}" for ending in SQLITE_SIDECARS))
 FOLDERS = ("docker-tls", "screenshots", "upload")
 CONFIGURATION = "db-config.json"
+SERVER_DATA = "mariadb"
+"""The data directory of the MariaDB that the app itself runs."""
+SERVER_SOCKET = "run/mariadb.sock"
 MOVED = (*DATABASE_FILES, *FOLDERS)
 """What an import exchanges. The rest of the directory stays: `db-config.json` names the app's own database, and older
 copies of the database are none of our business."""

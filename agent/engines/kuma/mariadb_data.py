@@ -18,7 +18,7 @@ from agent.archives.members import Kind, Member
 from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.kuma import layout
-from agent.engines.kuma.configuration import Configuration
+from agent.engines.kuma.configuration import Configuration, Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, files_fingerprint
 from agent.engines.kuma.version import ASKED, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.mariadb import loading, names
@@ -88,10 +88,22 @@ async def look_at(login: Login, name: str) -> KumaFacts | None:
     return facts_of(rows)
 
 
+async def facts_of_upload(login: Login, name: str) -> KumaFacts:
+    """What a loaded database says; ArchiveWrongKindError when it is not the app's."""
+    require_kuma(await table_names(login, name) or ())
+    facts = await look_at(login, name)
+    if facts is None:
+        raise ArchiveWrongKindError("The database in the file is not one of Uptime Kuma.")
+    return facts
+
+
 class MariadbData:
     """Implements data.Data."""
 
     engine = "mariadb"
+    storage = Storage.MARIADB
+    _tables_in: tuple[str, ...] = ()
+    """Entries of the directory that hold the tables; none: they are in the server."""
 
     def __init__(self, place: Place, database: Database) -> None:
         self._place = place
@@ -135,26 +147,26 @@ class MariadbData:
 
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits
-        admin = self._at.require_admin()
-        schema = await look(admin, self._at.name)
         async with unpacked(upload, limits=limits, unpack_zip=False) as content:
             head, chunks = await peeked(content.chunks, least_bytes=_HEAD_BYTES)
             async with aclosing(chunks):
                 if head.lstrip().startswith(_SQL_BEGINNINGS):
-                    await _load(admin, schema, chunks, key, limits)
-                    return Unpacked((), None, None, (_ALONE,))
+                    await self._load(area, chunks, key)
+                    return Unpacked(self._tables_in, None, None, (_ALONE,))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
         warnings = verifying.check_links(report.extracted, present=self._place.directory, keep=False)
         with _opened_dump(area) as dump:
-            await _load(admin, schema, _chunks_of(dump), key, limits)
-        return Unpacked(layout.FOLDERS, report.header, report.extracted.files - 1, tuple(warnings))
+            await self._load(area, _chunks_of(dump), key)
+        names = (*layout.FOLDERS, *self._tables_in)
+        return Unpacked(names, report.header, report.extracted.files - 1, tuple(warnings))
+
+    async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
+        """A dump into tables that the app does not see."""
+        admin = self._at.require_admin()
+        await load_beside(admin, await look(admin, self._at.name), chunks, key, self._place.limits)
 
     async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
-        admin, new = self._at.require_admin(), names.new_schema(key)
-        require_kuma(await table_names(admin, new) or ())
-        facts = await look_at(admin, new)
-        if facts is None:
-            raise ArchiveWrongKindError("The database in the file is not one of Uptime Kuma.")
+        facts = await facts_of_upload(self._at.require_admin(), names.new_schema(key))
         return facts, check_upload(facts, target)
 
     async def _look_settled(self) -> KumaFacts:
@@ -182,17 +194,29 @@ def _blocks(dump: BinaryIO, writer: TreeWriter) -> Generator[bytes, None, None]:
     yield from writer.blocks()
 
 
-async def _load(admin: Login, schema: Schema, chunks: AsyncIterator[bytes], key: str, limits: Limits) -> None:
+async def load_beside(admin: Login, schema: Schema, chunks: AsyncIterator[bytes], key: str, limits: Limits) -> None:
+    """Load a dump into a schema of the import's own, made like the app's."""
     loader = await loading.make_beside(admin, schema, key)
     await loading.load(loader, chunks, key, limits)
     await loading.drop_loader(admin, key)
 
 
 def _opened_dump(area: tree.StagingArea) -> BinaryIO:
+    """The dump of an unpacked archive; without a name from then on, since it is loaded once."""
     new = area.open_new()
     try:
-        descriptor = os.open(DUMP, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=new)
+        if layout.SERVER_DATA in os.listdir(new):
+            raise ArchiveWrongKindError(
+                f"The archive holds a MariaDB server's own files ({layout.SERVER_DATA}/): copied beside a running "
+                "server they are of no one moment, and only a server of the same release reads them.",
+                next_step="Export the app with this program, or archive its folders with a dump named "
+                f"{DUMP}, made by mariadb-dump.",
+            )
         layout.require_plain(new)
+        if not stat.S_ISREG(os.stat(DUMP, dir_fd=new, follow_symlinks=False).st_mode):
+            raise ArchiveWrongKindError(f"{DUMP} in the archive is no file.")
+        descriptor = os.open(DUMP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new)
+        os.unlink(DUMP, dir_fd=new)
     except OSError as failure:
         raise ArchiveWrongKindError(
             f"The archive holds no {DUMP}, so it is not of an Uptime Kuma on MariaDB, as this one is.",
@@ -200,9 +224,6 @@ def _opened_dump(area: tree.StagingArea) -> BinaryIO:
         ) from failure
     finally:
         os.close(new)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ArchiveWrongKindError(f"{DUMP} in the archive is no file.")
     return open(descriptor, "rb", buffering=0)
 
 

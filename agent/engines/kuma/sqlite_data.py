@@ -14,6 +14,7 @@ from agent.archives.writing import Substitute, TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
+from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, files_fingerprint
 from agent.engines.kuma.version import KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.sqlite import Answers, Questions, Snapshots, absorb_changes, ask_database, check_database
@@ -39,6 +40,7 @@ class SqliteData:
     """Implements data.Data."""
 
     engine = "sqlite"
+    storage = Storage.SQLITE
 
     def __init__(self, place: Place) -> None:
         self._place = place

@@ -16,7 +16,6 @@ from agent.recipes.base import Recovered
 from common.errors import (
     AppBusyError,
     AppMustStopError,
-    AppUnavailableError,
     ArchiveIncompatibleError,
     InvalidRequestError,
     SourceUnreadableError,
@@ -282,16 +281,6 @@ async def test_an_app_that_cannot_be_stopped_is_not_imported_into(tmp_path: Path
         await kuma.stage(set_of(KUMA_2), MemoryRecord())
 
     assert (await kuma.recipe.describe()).can_import.obstacle
-
-
-async def test_an_app_with_a_mariadb_of_its_own_is_refused_by_name(kuma: KumaApp) -> None:
-    (kuma.directory / "db-config.json").write_text('{"type": "embedded-mariadb"}')
-
-    with pytest.raises(AppUnavailableError, match="embedded-mariadb"):
-        await kuma.export()
-    with pytest.raises(AppUnavailableError, match="embedded-mariadb"):
-        await kuma.stage(set_of(KUMA_2), MemoryRecord())
-    assert "embedded-mariadb" in (await kuma.recipe.describe()).can_export.obstacle
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"type": "oracle", "password": "secret-1"}', '{"type": 5}'])

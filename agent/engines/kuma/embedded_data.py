@@ -1,0 +1,170 @@
+"""An Uptime Kuma 2 that runs a MariaDB itself, on a data directory beside its files (its server/embedded-mariadb.js).
+
+Export asks that server, over its socket, while the app runs. For an import a new data directory is built beside it, by
+a server of ours of the same release; it changes places with the old one while the app is down, like any other folder.
+The one fact to know: the account is named after the user of the operating system that the app, and so the agent, runs
+as, which can only be `node` or `root`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from agent.engines import tree
+from agent.engines.kuma import layout
+from agent.engines.kuma.configuration import Storage
+from agent.engines.kuma.data import Place
+from agent.engines.kuma.mariadb_data import Database, MariadbData, facts_of_upload, load_beside
+from agent.engines.kuma.version import KumaFacts, check_upload
+from agent.engines.mariadb.catalog import SYSTEM_SCHEMAS, Schema, look
+from agent.engines.mariadb.client import literal, query
+from agent.engines.mariadb.exchange import Exchange
+from agent.engines.mariadb.own_server import BASE_BYTES, OwnServer, find_server
+from agent.engines.mariadb.settings import Login
+from agent.engines.swapping import Side
+from common.errors import AppBusyError, AppUnavailableError
+
+DATABASE = "kuma"
+APP_USER = "node"
+_OWN_ACCOUNTS = ("root", APP_USER, "mariadb.sys", "PUBLIC", "")
+_RELEASE_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
+_LOCKED_FILE = "ibdata1"
+_PASSABLE = 0o711
+
+
+class EmbeddedData(MariadbData):
+    """Implements data.Data."""
+
+    storage = Storage.EMBEDDED_MARIADB
+    _tables_in = (layout.SERVER_DATA,)
+
+    def __init__(self, place: Place, clients: Path) -> None:
+        user = "root" if os.geteuid() == 0 else APP_USER
+        login = Login(str(place.directory / layout.SERVER_SOCKET), 0, user, "", clients)
+        super().__init__(place, Database(login, login, DATABASE))
+        self._clients = clients
+        self._data = place.directory / layout.SERVER_DATA
+
+    async def look(self) -> KumaFacts | None:
+        self._require_running()
+        return await super().look()
+
+    async def obstacle(self) -> str:
+        self._require_running()
+        owner = self._data.stat().st_uid
+        if os.geteuid() not in (0, owner):
+            return f"{self._data} belongs to uid {owner} and the agent is uid {os.geteuid()}, so it cannot exchange it."
+        schema = await look(self._at.login, DATABASE)
+        programs = await find_server(self._clients)
+        if programs.release != schema.release:
+            ours, theirs = (".".join(map(str, release)) for release in (programs.release, schema.release))
+            return (
+                f"The app's own MariaDB is {schema.version} and the agent's mariadbd is {ours}: the data directory for "
+                f"it has to be made by a {theirs}."
+            )
+        if others := await self._others():
+            return (
+                f"The app's own MariaDB holds what is not Uptime Kuma's ({', '.join(others)}); an import makes its "
+                "data directory anew, without that."
+            )
+        return ""
+
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
+        async with (await self._server(area)).running() as admin:
+            facts = await facts_of_upload(admin, DATABASE)
+        return facts, check_upload(facts, target)
+
+    async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
+        schema = await look(self._at.login, DATABASE)
+        tree.require_room(area.new, BASE_BYTES, self._place.limits)
+        await asyncio.to_thread(_let_through, area)
+        server = await self._server(area)
+        await server.make(socket_user=APP_USER)
+        async with server.running() as admin:
+            await load_beside(admin, schema, self._watched(chunks, area), key, self._place.limits)
+            await _name_after_the_apps(admin, schema, key)
+
+    def _require_running(self) -> None:
+        if not Path(self._at.login.host).exists():
+            raise AppUnavailableError(
+                "This Uptime Kuma runs a MariaDB of its own (embedded-mariadb), which is there only while the app is, "
+                "and it is not running now.",
+                next_step="Start the app; an import stops it when everything is ready.",
+            )
+
+    async def _server(self, area: tree.StagingArea) -> OwnServer:
+        return OwnServer(
+            await find_server(self._clients),
+            area.new / layout.SERVER_DATA,
+            uid=self._data.stat().st_uid,
+            work_directory=self._place.work_directory,
+        )
+
+    async def _watched(self, chunks: AsyncIterator[bytes], area: tree.StagingArea) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            tree.require_room(area.new, len(chunk), self._place.limits)
+            yield chunk
+
+    async def _others(self) -> list[str]:
+        """Databases and accounts that somebody has added."""
+        schemas = ", ".join(map(literal, (*SYSTEM_SCHEMAS, DATABASE, "test")))
+        accounts = ", ".join(map(literal, _OWN_ACCOUNTS))
+        rows = await query(
+            self._at.login,
+            "SELECT CONCAT('database ', SCHEMA_NAME) FROM information_schema.SCHEMATA"  # noqa: S608  # names of ours
+            f" WHERE SCHEMA_NAME NOT IN ({schemas});"
+            f" SELECT CONCAT('account ', User) FROM mysql.global_priv WHERE User NOT IN ({accounts});",
+        )
+        return [row[0] for row in rows]
+
+
+async def _name_after_the_apps(admin: Login, schema: Schema, key: str) -> None:
+    await query(admin, f"CREATE DATABASE {DATABASE} CHARACTER SET {schema.charset} COLLATE {schema.collation};")
+    tables = Exchange(admin, DATABASE, key, None, lambda previous: None)
+    await tables.bring(Side.IMPORTED)
+    await tables.drop()
+
+
+def _let_through(area: tree.StagingArea) -> None:
+    """Root's server is of another user, who has to come to its data directory, and sees nothing on the way."""
+    if os.geteuid() == 0:
+        for directory in (area.new, area.new.parent, area.new.parent.parent):
+            directory.chmod(_PASSABLE)
+
+
+async def until_released(directory: Path) -> None:
+    """Return once the app's server has ended: it may outlive the app by what it takes to write its memory down.
+
+    Raises:
+        AppBusyError: it does not end.
+    """
+    for _ in range(int(_RELEASE_SECONDS / _LOOK_SECONDS)):
+        if not _is_locked(directory / layout.SERVER_DATA / _LOCKED_FILE):
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+    raise AppBusyError(
+        f"The app was stopped, but the MariaDB that it runs still has its files open after {_RELEASE_SECONDS:.0f} "
+        "seconds.",
+        next_step="See that the app's stop command ends its MariaDB too, then try again.",
+    )
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether another process holds InnoDB's lock."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
