@@ -19,11 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
 from agent.engines.sqlite_questions import Answers as Answers
 from agent.engines.sqlite_questions import Questions as Questions
+from agent.engines.table_parts import Parts
 from agent.jail import NOBODY, TOOL, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, start
@@ -366,11 +369,13 @@ def _worded(questions: Questions) -> dict[str, Any]:
         "queries": dict(questions.queries),
         "with_content": questions.with_content,
         "without_columns": {table: list(columns) for table, columns in questions.without_columns.items()},
+        "kinds": {name: [kind.table, list(kind.names)] for name, kind in questions.kinds.items()},
     }
 
 
 def _answers_of(answer: dict[str, Any]) -> Answers:
-    return Answers(rows=answer.get("rows", {}), content=answer.get("content", {}))
+    parts = msgspec.convert(answer.get("parts", {}), dict[str, Parts])
+    return Answers(rows=answer.get("rows", {}), content=answer.get("content", {}), parts=parts)
 
 
 def _size_of(path: Path) -> int:

@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
+
 MAX_ANSWER_BYTES = 1 << 20
 _MAX_ROWS = 2000
 _ROWS_AT_ONCE = 1000
+PARTS_SECONDS = 5.0
+"""For all kinds together."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,13 @@ class Questions:
         queries: SQL by name, for a few rows of a few columns each.
         with_content: read everything as well, for a digest of every table.
         without_columns: by table, what the digests leave out.
+        kinds: what to take apart for a comparison, by names of their own; what takes too long is left out.
     """
 
     queries: Mapping[str, str] = field(default_factory=dict)
     with_content: bool = False
     without_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,16 @@ class Answers:
     Attributes:
         rows: of each query by its name; None when a table or column of it is not there.
         content: of each table its row count and a digest, in words.
+        parts: of each kind that could be taken apart in time.
     """
 
     rows: Mapping[str, list[list[Any]] | None] = field(default_factory=dict)
     content: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Parts] = field(default_factory=dict)
 
 
+_STEPS_BETWEEN_LOOKS = 10_000
+"""Of SQLite's virtual machine: a few milliseconds."""
 _MISSING = ("no such table", "no such column")
 
 
@@ -61,6 +73,8 @@ def asked(connection: sqlite3.Connection, request: Mapping[str, Any]) -> dict[st
         found["rows"] = {name: _rows(connection, query) for name, query in queries.items()}
     if request.get("with_content"):
         found["content"] = _content(connection, request.get("without_columns", {}))
+    if kinds := request.get("kinds"):
+        found["parts"] = _parts_of_kinds(connection, kinds)
     if len(json.dumps(found)) > MAX_ANSWER_BYTES:
         raise sqlite3.DataError("what it says of itself is too long")
     return found
@@ -74,6 +88,51 @@ def _rows(connection: sqlite3.Connection, query: str) -> list[list[Any]] | None:
         if str(failure).startswith(_MISSING):
             return None
         raise
+
+
+def _parts_of_kinds(connection: sqlite3.Connection, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts by kind; without those that are not there, are too many, or for which there was no time left."""
+    ends_at = time.monotonic() + PARTS_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > ends_at, _STEPS_BETWEEN_LOOKS)
+    try:
+        found = {}
+        for kind, (table, names) in kinds.items():
+            with contextlib.suppress(sqlite3.OperationalError):
+                if (parts := _parts(connection, table, names, ends_at)) is not None:
+                    found[kind] = parts
+        return found
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _parts(connection: sqlite3.Connection, table: str, names: Sequence[str], ends_at: float) -> dict[str, Any] | None:
+    columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    width = 0 if names else width_for(_highest(connection, table))
+    told_by = [columns.index(name) for name in names or ("id",) if name in columns]
+    if len(told_by) < len(names or ("id",)):
+        return None
+    parts: dict[str, tuple[int, int]] = {}
+    cursor = connection.execute(f"SELECT * FROM {_quoted(table)} NOT INDEXED")  # noqa: S608  # quoted
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        for row in rows:
+            identity = [row[column] for column in told_by]
+            if width and not isinstance(identity[0], int):
+                return None
+            name = str(identity[0] // width) if width else f"{_hash(identity):x}"
+            count, digest = parts.get(name, (0, 0))
+            parts[name] = count + 1, digest ^ _hash(row)
+        if len(parts) > MOST_PARTS or time.monotonic() > ends_at:
+            return None
+    return {"columns": columns, "width": width, "parts": parts}
+
+
+def _highest(connection: sqlite3.Connection, table: str) -> int:
+    found = connection.execute(f"SELECT max(id) FROM {_quoted(table)}").fetchone()[0]  # noqa: S608  # quoted
+    return found if isinstance(found, int) else 0
+
+
+def _hash(values: Sequence[object]) -> int:
+    return int.from_bytes(hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=8).digest(), "big")
 
 
 def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -11,28 +11,32 @@ import datetime as dt
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from agent.archives.surveying import survey
 from agent.engines import tree
+from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import mounts_below
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage, configuration_of
-from agent.engines.kuma.data import Archived, Data, Place
+from agent.engines.kuma.data import Archived, Data, Place, Verified
 from agent.engines.kuma.embedded_data import EmbeddedData, until_released
 from agent.engines.kuma.mariadb_data import Database, MariadbData, database_of
 from agent.engines.kuma.sqlite_data import SqliteData
-from agent.engines.kuma.version import KumaFacts, compared
+from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
 from agent.engines.mariadb.exchange import Exchange as TableExchange
 from agent.engines.mariadb.settings import read_secret
+from agent.engines.table_parts import compare_all
 from agent.recipes.base import (
     Capability,
     Description,
     Export,
     ExportOptions,
     Format,
+    ItemChanges,
     Preview,
     Progress,
     Recipe,
@@ -43,7 +47,14 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, Exchange, StoppedExchange, Together, volume_exchange
+from agent.recipes.stopped_app import (
+    NO_APP_CONTROL,
+    Exchange,
+    StoppedExchange,
+    Together,
+    expected_swap_seconds,
+    volume_exchange,
+)
 from common.codecs import gzip_compressor, zstd_compressor
 from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
@@ -131,15 +142,33 @@ class UptimeKumaRecipe(Recipe):
         staged = await data.stage(area, upload.chunks, record.key)
         record.save(names=list(staged.names))
         progress.step(Step.VERIFYING, "checking the database")
-        after, warnings = await data.verify(area, record.key, now)
-        files = max((await self._counted()).get("files", 0) - (data.engine == "sqlite"), 0)
+        verified = await data.verify(area, record.key, now)
+        after = verified.facts
+        files = await self._compared_files(area, staged.files is not None)
         return Preview(
             changes=compared(now, after),
-            counts_now={**(now.counts if now else {}), "files": files},
-            counts_after={**after.counts, "files": files if staged.files is None else staged.files},
-            warnings=(*staged.warnings, *warnings),
+            counts_now={**(now.counts if now else {}), "files": files.now.files},
+            counts_after={**after.counts, "files": files.now.files if staged.files is None else staged.files},
+            items={**await self._compared_items(data, now, verified), **files.items},
+            bridging=bridging(after, now),
+            room_bytes=verified.size_bytes + (await asyncio.to_thread(survey, area.new, seconds=_SURVEY_SECONDS)).bytes,
+            swap_seconds=expected_swap_seconds(len(staged.names)) + migration_seconds(after, now),
+            warnings=(*staged.warnings, *verified.warnings),
             header=staged.header or ArchiveHeader(engine=data.engine, engine_version=after.version),
         )
+
+    async def _compared_items(self, data: Data, now: KumaFacts | None, verified: Verified) -> dict[str, ItemChanges]:
+        if now is None:
+            present = {kind: replace(parts, parts={}) for kind, parts in verified.parts.items()}
+        else:
+            present = dict(await data.parts())
+        return compare_all(present, verified.parts)
+
+    async def _compared_files(self, area: tree.StagingArea, is_exchanged: bool) -> Compared:
+        """The folders beside the database; with a database alone they stay as they are."""
+        staged = area.new if is_exchanged else self._directory
+        compared = await compare_trees(self._directory, staged, is_left_out=layout.is_no_folder)
+        return compared if is_exchanged else replace(compared, items={})
 
     async def restore(self, record: Record, progress: Progress) -> None:
         # Stopped in the middle of a migration, the previous data would be of no use to an undo.

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.version import KumaFacts
+from agent.engines.table_parts import Parts
 from agent.limits import Limits
 from common.errors import SourceUnreadableError
 from common.fingerprints import Fingerprint
@@ -80,6 +81,21 @@ class Unpacked:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What a staged database turned out to be.
+
+    Attributes:
+        parts: by kind, to be compared with the app's.
+        size_bytes: of a database that is not among the staged files.
+    """
+
+    facts: KumaFacts
+    warnings: Sequence[str]
+    parts: Mapping[str, Parts]
+    size_bytes: int = 0
+
+
 class Data(Protocol):
     """An app's data in one kind of database. All of it raises errors of `common.errors` only."""
 
@@ -100,8 +116,11 @@ class Data(Protocol):
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         """Put an upload beside the app's data. Whatever the upload raises goes through."""
 
-    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
-        """Judge whether the app can take what was staged; what it says, and what to warn of."""
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
+        """Judge whether the app can take what was staged."""
+
+    async def parts(self) -> Mapping[str, Parts]:
+        """What the app has now, by kind; without what cannot be told within seconds."""
 
     async def fingerprint(self) -> Fingerprint:
         """The content of the app's database and files as they are now."""

@@ -17,13 +17,14 @@ from pathlib import Path
 from agent.engines import tree
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
-from agent.engines.kuma.data import Place
+from agent.engines.kuma.data import Place, Verified
 from agent.engines.kuma.mariadb_data import Database, MariadbData, facts_of_upload, load_beside
-from agent.engines.kuma.version import KumaFacts, check_upload
+from agent.engines.kuma.version import KINDS, KumaFacts, check_upload
 from agent.engines.mariadb.catalog import SYSTEM_SCHEMAS, Schema, look
 from agent.engines.mariadb.client import literal, query
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.own_server import BASE_BYTES, OwnServer, find_server
+from agent.engines.mariadb.parts import parts_of
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from common.errors import AppBusyError, AppUnavailableError
@@ -74,10 +75,11 @@ class EmbeddedData(MariadbData):
             )
         return ""
 
-    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
         async with (await self._server(area)).running() as admin:
             facts = await facts_of_upload(admin, DATABASE)
-        return facts, check_upload(facts, target)
+            parts = await parts_of(admin, DATABASE, KINDS)
+        return Verified(facts, check_upload(facts, target), parts)
 
     async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
         schema = await look(self._at.login, DATABASE)

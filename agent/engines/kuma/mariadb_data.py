@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,16 @@ from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Configuration, Storage
-from agent.engines.kuma.data import Archived, Place, Unpacked, files_fingerprint
-from agent.engines.kuma.version import ASKED, KumaFacts, check_upload, facts_of, queries, require_kuma
+from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, files_fingerprint
+from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.mariadb import loading, names
 from agent.engines.mariadb.catalog import Schema, look, table_names
 from agent.engines.mariadb.client import literal, query
 from agent.engines.mariadb.describing import obstacle_in
 from agent.engines.mariadb.dumping import ContentHasher, raw_dump
+from agent.engines.mariadb.parts import parts_of
 from agent.engines.mariadb.settings import Login
+from agent.engines.table_parts import Parts
 from agent.limits import Limits
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of
@@ -165,9 +167,14 @@ class MariadbData:
         admin = self._at.require_admin()
         await load_beside(admin, await look(admin, self._at.name), chunks, key, self._place.limits)
 
-    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
-        facts = await facts_of_upload(self._at.require_admin(), names.new_schema(key))
-        return facts, check_upload(facts, target)
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
+        admin, new = self._at.require_admin(), names.new_schema(key)
+        facts = await facts_of_upload(admin, new)
+        size_bytes = (await look(admin, new)).size_bytes
+        return Verified(facts, check_upload(facts, target), await parts_of(admin, new, KINDS), size_bytes)
+
+    async def parts(self) -> Mapping[str, Parts]:
+        return await parts_of(self._at.login, self._at.name, KINDS)
 
     async def _look_settled(self) -> KumaFacts:
         facts = await self.look()

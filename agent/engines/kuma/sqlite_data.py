@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from agent.engines import tree, verifying
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
-from agent.engines.kuma.data import Archived, Place, Unpacked, files_fingerprint
-from agent.engines.kuma.version import KumaFacts, check_upload, facts_of, queries, require_kuma
+from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, files_fingerprint
+from agent.engines.kuma.version import KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.sqlite import Answers, Questions, Snapshots, absorb_changes, ask_database, check_database
+from agent.engines.table_parts import Parts
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of
 from common.errors import (
@@ -105,7 +106,13 @@ class SqliteData:
             return Unpacked(layout.DATABASE_FILES, report.header, None, (*warnings, _alone("archive")))
         return Unpacked(layout.MOVED, report.header, report.extracted.files - 1, tuple(warnings))
 
-    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> tuple[KumaFacts, list[str]]:
+    async def parts(self) -> Mapping[str, Parts]:
+        try:
+            return (await ask_database(self._database, Questions(kinds=KINDS))).parts
+        except SourceUnreadableError:
+            return {}
+
+    async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
         database = area.new / layout.DATABASE
         warnings: list[str] = []
         try:
@@ -117,14 +124,14 @@ class SqliteData:
                         "while the app wrote to them, the newest of its rows may be missing or mixed up."
                     )
                 await asyncio.to_thread(layout.remove_sidecars, area.new)
-                found = await check_database(database, questions=Questions(queries()))
+                found = await check_database(database, questions=Questions(queries(), kinds=KINDS))
         except TimeoutError:
             raise LimitExceededError(
                 f"SQLite did not get through the database in {_CHECK_SECONDS:.0f} seconds."
             ) from None
         require_kuma(found.tables)
         facts = facts_of(found.answers.rows)
-        return facts, [*warnings, *check_upload(facts, target)]
+        return Verified(facts, [*warnings, *check_upload(facts, target)], found.answers.parts)
 
 
 def _with_database(writer: TreeWriter) -> Generator[bytes, None, None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.recipes.base import Recovered
+from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppBusyError,
     AppMustStopError,
@@ -216,12 +216,60 @@ async def test_data_of_version_1_goes_into_version_2_with_warnings(kuma: KumaApp
     assert preview.header.engine_version == "1.23.12 or later"
 
 
+async def test_a_preview_tells_what_becomes_of_each_kind_of_thing(kuma: KumaApp) -> None:
+    exported = await kuma.export()
+    kuma.execute("UPDATE monitor SET url = 'https://other.example.test' WHERE id = 2")
+    kuma.execute("INSERT INTO tag (name, color) VALUES ('new', '#000')")
+    kuma.execute("DELETE FROM notification WHERE id = 2")
+    kuma.execute("DELETE FROM heartbeat WHERE monitor_id > 8")
+    kuma.execute("UPDATE heartbeat SET ping = 9999 WHERE id = (SELECT min(id) FROM heartbeat)")
+    (kuma.directory / "upload" / "logo1.png").write_bytes(b"another logo")
+    (left,) = kuma.execute("SELECT count(*) FROM heartbeat")[0]
+    assert isinstance(left, int)
+
+    preview = await kuma.stage(exported.content, MemoryRecord())
+
+    assert preview.items["monitors"] == ItemChanges(same=11, changed=1)
+    assert preview.items["tags"] == ItemChanges(same=2, removed=1)
+    assert preview.items["notifications"] == ItemChanges(same=1, added=1)
+    assert preview.items["heartbeats"] == ItemChanges(added=143 - left, same=left - 1, not_compared=1)
+    assert preview.items["users"] == preview.items["status_pages"] == ItemChanges(same=1)
+    assert preview.items["files"] == ItemChanges(same=3, changed=1)
+    assert preview.bridging == ""
+    assert preview.room_bytes >= (kuma.directory / "kuma.db").stat().st_size
+    assert 5 <= preview.swap_seconds < 6
+
+
+async def test_a_preview_into_another_version_compares_names_and_tells_the_migration(kuma: KumaApp) -> None:
+    preview = await kuma.stage(set_of(KUMA_1), MemoryRecord())
+
+    assert preview.items["monitors"] == ItemChanges(not_compared=12)
+    assert preview.items["heartbeats"].same == 0
+    assert preview.bridging.startswith(
+        "Written by Uptime Kuma 1.23.12 or later, goes into 2.5.1 or later: at its first"
+    )
+    assert 6 <= preview.swap_seconds < 8
+
+
+async def test_a_preview_of_an_app_without_data_counts_all_as_added(tmp_path: Path) -> None:
+    kuma = KumaApp(tmp_path / "kuma", NotedApp())
+
+    preview = await kuma.stage(set_of(KUMA_2), MemoryRecord())
+
+    assert preview.items["monitors"] == ItemChanges(added=12)
+    assert preview.items["heartbeats"] == ItemChanges(added=143)
+    assert preview.items["files"].added == 4
+
+
 async def test_data_of_an_older_release_of_version_2_is_taken(kuma: KumaApp, tmp_path: Path) -> None:
     older = changed_set(KUMA_2, lambda db: execute(db, "DELETE FROM knex_migrations WHERE id > 48"), tmp_path / "older")
 
     preview = await kuma.stage(older, MemoryRecord())
 
     assert any("applies 7 migrations" in warning for warning in preview.warnings)
+    assert preview.bridging == (
+        "Written by Uptime Kuma 2.1.1 or later, goes into 2.5.1 or later: the app applies 7 migrations at its start."
+    )
 
 
 async def test_what_the_app_has_does_not_change_while_an_import_is_staged(kuma: KumaApp) -> None:

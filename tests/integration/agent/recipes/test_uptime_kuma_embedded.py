@@ -9,7 +9,7 @@ import pytest
 
 from agent.engines.kuma import embedded_data
 from agent.engines.mariadb import own_server
-from agent.recipes.base import Recovered
+from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
@@ -71,6 +71,10 @@ async def test_tables_and_files_are_the_same_after_export_and_import_and_undone_
     assert kuma.noted.calls == ["stop", "start", "stop", "start"]
     assert went_back == ["prod", "team", "while it was staged"]
     assert (exported.header.engine, preview.counts_after["heartbeats"]) == ("mariadb", 121)
+    assert preview.items["monitors"] == ItemChanges(same=12)
+    assert preview.items["heartbeats"] == ItemChanges(same=33, added=88)
+    assert preview.items["files"] == ItemChanges(same=4, removed=1)
+    assert preview.room_bytes > 1_000_000
     assert set(accounts.split()) == {"mariadb.sys", "node", "root"}
     assert not (kuma.directory / ".mathison-data").exists()
     kuma.fill()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.swapping import Side
-from agent.recipes.base import Recovered
+from agent.recipes.base import ItemChanges, Recovered
 from agent.recipes.stopped_app import volume_exchange
 from common.errors import (
     AppBusyError,
@@ -83,6 +83,10 @@ async def test_tables_and_files_are_the_same_after_export_and_import_and_undone_
     assert kuma.noted.calls == ["stop", "start", "stop", "start"]
     assert exported.header.counts["heartbeats"] == preview.counts_after["heartbeats"] == 121
     assert preview.counts_after["files"] == 4
+    assert preview.items["monitors"] == ItemChanges(same=12)
+    assert preview.items["heartbeats"] == ItemChanges(same=33, added=88)
+    assert preview.items["files"] == ItemChanges(same=4, removed=1)
+    assert preview.room_bytes > 1_000_000
     assert not (kuma.directory / ".mathison-data").exists()
     assert kuma.database.leftovers(record) == []
 

@@ -1,0 +1,79 @@
+"""What a SQLite database is asked for a comparison, and when it gives no answer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from agent.engines import sqlite_questions
+from agent.engines.sqlite_questions import asked
+from agent.engines.table_parts import MOST_PARTS
+
+KINDS = {"kinds": {"beats": ["beat", []], "tags": ["tag", ["id", "name"]]}}
+
+
+@pytest.fixture
+def database() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript("""
+            CREATE TABLE beat (id INTEGER PRIMARY KEY, ping INT);
+            CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT);
+            INSERT INTO beat VALUES (1, 5), (2, 5), (7, 6);
+            INSERT INTO tag VALUES (1, 'prod'), (2, NULL);
+        """)
+        yield connection
+
+
+def parts(connection: sqlite3.Connection) -> dict[str, Any]:
+    found: dict[str, Any] = asked(connection, KINDS)["parts"]
+    return found
+
+
+def test_rows_are_told_by_id_and_things_by_their_names(database: sqlite3.Connection) -> None:
+    found = parts(database)
+
+    assert found["beats"]["width"] == 1
+    assert set(found["beats"]["parts"]) == {"1", "2", "7"}
+    assert [rows for rows, _ in found["tags"]["parts"].values()] == [1, 1]
+    assert found["tags"]["columns"] == ["id", "name"]
+
+
+def test_high_ids_are_taken_together_in_blocks(database: sqlite3.Connection) -> None:
+    database.execute("INSERT INTO beat VALUES (1000000, 1)")
+
+    found = parts(database)["beats"]
+
+    assert sum(rows for rows, _ in found["parts"].values()) == 4
+    assert len(found["parts"]) == 2
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE beat",
+        "DROP TABLE beat; CREATE TABLE beat (ping INT)",
+        "DROP TABLE beat; CREATE TABLE beat (id TEXT); INSERT INTO beat VALUES ('x')",
+        f"WITH RECURSIVE n(i) AS (SELECT -1 UNION ALL SELECT i - 1 FROM n WHERE i > -{MOST_PARTS + 1})"
+        " INSERT INTO beat SELECT i, 1 FROM n",
+        "DROP TABLE beat; CREATE VIEW beat AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n)"
+        " SELECT id FROM n",
+    ],
+    ids=["no table", "no id", "an id that is none", "too many parts", "a view without end"],
+)
+def test_a_kind_that_cannot_be_taken_apart_is_left_out(
+    sql: str, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_questions, "PARTS_SECONDS", 0.3)
+    database.executescript(sql)
+
+    assert "beats" not in parts(database)
+
+
+def test_the_comparison_ends_when_its_time_is_up(database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_questions, "PARTS_SECONDS", -1.0)
+
+    assert parts(database) == {}
