@@ -61,8 +61,8 @@ async def verify_file(file: str, session: Session) -> Verification:
     if expected is None:
         raise UnverifiableError(
             f"{file} carries no fingerprint to be compared with.",
-            next_step="SQL exports of PostgreSQL and exports of volumes have one, unless they were told not to; "
-            "`mathison inspect` says whether the file is whole.",
+            next_step="SQL exports of PostgreSQL and exports of volumes and n8n have one, unless they were told not "
+            "to; `mathison inspect` says whether the file is whole.",
         )
     with session.gauge() as gauge:
         gauge.enter("replaying", Path(file).name)

@@ -11,8 +11,8 @@ import contextlib
 import datetime as dt
 import glob
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,21 +20,20 @@ from typing import TYPE_CHECKING
 from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
-from agent.archives.writing import Substitute, TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import mounts_below, usual_owner
 from agent.engines.n8n import importing, previewing
-from agent.engines.n8n.exporting import TravellingKey, make_travelling, member_blocks
-from agent.engines.n8n.facts import EXPORTED, PRESENT, PROVEN, Facts, FilesSum, facts_of
+from agent.engines.n8n.exporting import TravellingKey, make_travelling
+from agent.engines.n8n.facts import PRESENT, Facts, facts_of
 from agent.engines.n8n.folder import LEFT_OUT, instance_key, required_key, write_config
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import look_at_file
 from agent.engines.n8n.settings import read_settings
+from agent.engines.n8n.source import Opened, Source
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
-from agent.engines.sqlite import Snapshots, ask_database
-from agent.engines.sqlite_questions import Questions
+from agent.engines.sqlite import ask_database
 from agent.recipes.base import (
     Capability,
     Description,
@@ -66,7 +65,6 @@ from common.errors import (
     AppUnavailableError,
     InvalidRequestError,
     ServiceError,
-    SourceUnreadableError,
 )
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
@@ -100,6 +98,9 @@ class N8nRecipe(Recipe):
         self._postgres = self._make_postgres()
         self._app = surroundings.app_control
         self._exchange = StoppedExchange(self._app, self._exchange_of)
+        self._source = Source(
+            self._settings, self._postgres, work_directory=surroundings.work_directory, limits=surroundings.limits
+        )
         self._is_left_out = left_out_by((*LEFT_OUT, *self._settings.exclude))
 
     async def describe(self) -> Description:
@@ -126,59 +127,35 @@ class N8nRecipe(Recipe):
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
         wishes = read_export_wishes(options.options, self._settings)
-        is_proven = wants_fingerprint(options.options) and self._postgres is None
-        content = FilesSum(self._settings.database_file) if is_proven else None
         progress.step(Step.PREPARING, "copying the database")
         counted = await asyncio.to_thread(self._survey)
         counted.unreadable.raise_if_any()
         progress.expect(counted.bytes if counted.is_complete else 0)
         key = await asyncio.to_thread(instance_key, self._settings)
-        async with AsyncExitStack() as opened:
-            questions = PROVEN if is_proven else EXPORTED
-            snapshots = await opened.enter_async_context(self._snapshots(questions)) if self._folder else None
-            # The database before all files: what it says goes into the header.
-            if self._postgres is not None:
-                facts = await self._postgres.ask(EXPORTED, key)
-                dump = await opened.enter_async_context(self._postgres.dumped(progress))
-                writer = self._writer(snapshots, None, content)
-                first = member_blocks(importing.DUMP, dump)
-            else:
-                database, facts = await self._copied(snapshots, key)
-                writer = self._writer(snapshots, database, content)
-                first = iter(())
-            travelling = await make_travelling(key, facts, wishes)
-            header = self._header(options, facts, travelling, counted)
-            files = writer.blocks() if writer else iter(())
-
-            def proof() -> Fingerprint | None:
-                if content is None or snapshots is None:
-                    return None
-                return content.together(snapshots.answers[self._settings.database_file])
-
-            blocks = tree.sealed((block for block in chain(first, files, travelling.blocks())), header, proof)
+        opening = self._source.opened(progress, key, takes_fingerprint=wants_fingerprint(options.options))
+        async with opening as opened:
+            travelling = await make_travelling(key, opened.facts, wishes)
+            header = self._header(options, opened, travelling, counted)
+            members = (block for block in chain(opened.blocks(), travelling.blocks()))
+            blocks = tree.sealed(members, header, opened.fingerprint)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
-            interrupt = snapshots.interrupt if snapshots else _nothing
-            chunks = await opened.enter_async_context(
-                aclosing(tree.from_thread(blocks, name="archive n8n", interrupt=interrupt))
-            )
-            export = Export(header, chunks, dict(facts.counts), list(travelling.warnings))
-            export.chunks = _told(chunks, export, writer, snapshots, progress, proof)
-            yield export
+            chunks = tree.from_thread(blocks, name="archive n8n", interrupt=opened.interrupt)
+            async with aclosing(chunks):
+                export = Export(header, chunks, dict(opened.facts.counts), list(travelling.warnings))
+                export.chunks = _told(chunks, export, opened, progress)
+                yield export
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
-        if self._postgres is not None:
-            raise InvalidRequestError("An n8n on PostgreSQL has no fingerprint yet; ask that of its database.")
-        content = FilesSum(self._settings.database_file)
-        async with self._snapshots(PROVEN) as snapshots:
-            database, _ = await self._copied(snapshots, "")
-            writer = self._writer(snapshots, database, content)
-            files = writer.blocks() if writer else (b"" for _ in ())
-            blocks = tree.from_thread(files, name="read n8n", interrupt=snapshots.interrupt)
-            async with aclosing(blocks):
+        async with self._source.opened(progress, takes_fingerprint=True, dumps=False) as opened:
+            files = (block for block in opened.blocks())
+            async with aclosing(tree.from_thread(files, name="read n8n", interrupt=opened.interrupt)) as blocks:
                 async for block in blocks:
                     progress.read(len(block))
-            return content.together(snapshots.answers[self._settings.database_file])
+            found = opened.fingerprint()
+        if found is None:
+            raise InvalidRequestError("This n8n has no fingerprint.")
+        return found
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         wishes = read_import_wishes(upload.options, self._settings)
@@ -222,7 +199,7 @@ class N8nRecipe(Recipe):
         """What is in the database now; nothing where that cannot be told soon, which is no reason against an import."""
         look = importing.look_of(request)
         with contextlib.suppress(ServiceError):
-            return await (self._postgres.items(look) if self._postgres else look_at_file(self._database(), look))
+            return await (self._postgres.items(look) if self._postgres else look_at_file(self._source.database(), look))
         return {}
 
     async def _compared(self, new: Path) -> Compared:
@@ -294,52 +271,7 @@ class N8nRecipe(Recipe):
         """What n8n has now; AppUnavailableError or SourceUnreadableError where that cannot be told."""
         if self._postgres is not None:
             return await self._postgres.ask(PRESENT)
-        return facts_of(await ask_database(self._database(), PRESENT))
-
-    def _database(self) -> Path:
-        """The SQLite file."""
-        database = (self._folder or Path()) / self._settings.database_file
-        if not database.is_file():
-            raise AppUnavailableError(
-                f"There is no database {database}.",
-                next_step="Start n8n once, so that it makes one; see that directory and database_file name it.",
-            )
-        return database
-
-    def _snapshots(self, questions: Questions) -> Snapshots:
-        return Snapshots(
-            self._folder or Path(),
-            work_directory=self._surroundings.work_directory,
-            limits=self._surroundings.limits,
-            questions=questions,
-        )
-
-    async def _copied(self, snapshots: Snapshots | None, key: str) -> tuple[Substitute, Facts]:
-        """The SQLite database as of now, and what is in it."""
-        database = self._database()
-        copy = await snapshots.take(database.name, database.lstat()) if snapshots else None
-        if copy is None or snapshots is None:
-            raise SourceUnreadableError(f"SQLite cannot read n8n's database {database}.")
-        return copy, facts_of(snapshots.answers[database.name], key)
-
-    def _writer(
-        self, snapshots: Snapshots | None, database: Substitute | None, content: FilesSum | None
-    ) -> TreeWriter | None:
-        """Of the files in n8n's folder."""
-        if self._folder is None or snapshots is None:
-            return None
-
-        def substitute(path: str, status: os.stat_result) -> Substitute | None:
-            is_database = database is not None and path == self._settings.database_file
-            return database if is_database else snapshots.substitute(path, status)
-
-        return TreeWriter(
-            self._folder,
-            work_directory=self._surroundings.work_directory,
-            substitute=substitute,
-            is_left_out=self._is_left_out,
-            content=content,
-        )
+        return facts_of(await ask_database(self._source.database(), PRESENT))
 
     async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
         limits = self._surroundings.limits
@@ -392,7 +324,7 @@ class N8nRecipe(Recipe):
         return ""
 
     def _header(
-        self, options: ExportOptions, facts: Facts, travelling: TravellingKey, counted: Survey
+        self, options: ExportOptions, opened: Opened, travelling: TravellingKey, counted: Survey
     ) -> ArchiveHeader:
         return ArchiveHeader(
             recipe=self.name,
@@ -402,11 +334,11 @@ class N8nRecipe(Recipe):
             made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
             app_id=options.app_id,
-            counts={**facts.counts, "files": counted.files, "bytes": counted.bytes},
+            counts={**opened.facts.counts, "files": counted.files, "bytes": counted.bytes},
             details={
                 "database_type": "postgresql" if self._postgres else "sqlite",
-                "database": importing.DUMP if self._postgres else self._settings.database_file,
-                "last_migration": facts.last_migration,
+                "last_migration": opened.facts.last_migration,
+                **opened.details,
                 **travelling.details,
             },
             media_type=options.format.media_type,
@@ -415,26 +347,15 @@ class N8nRecipe(Recipe):
 
 
 async def _told(
-    chunks: AsyncGenerator[bytes, None],
-    export: Export,
-    writer: TreeWriter | None,
-    snapshots: Snapshots | None,
-    progress: Progress,
-    proof: Callable[[], Fingerprint | None],
+    chunks: AsyncGenerator[bytes, None], export: Export, opened: Opened, progress: Progress
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; says how much was read, and at the end what was in them and what there is to be warned of."""
     said = 0
     async with aclosing(chunks):
         async for chunk in chunks:
-            if writer is not None:
-                progress.read(writer.read_bytes - said)
-                said = writer.read_bytes
+            progress.read(opened.read_bytes - said)
+            said = opened.read_bytes
             yield chunk
-    if writer is not None and snapshots is not None:
-        export.counts |= writer.counts
-        export.warnings += writer.warnings() + snapshots.warnings
-    export.fingerprint = proof()
-
-
-def _nothing() -> None:
-    """Where nobody waits for a snapshot."""
+    export.counts |= opened.counts
+    export.warnings += opened.warnings
+    export.fingerprint = opened.fingerprint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.archives.contents import ContentSum
@@ -28,22 +29,22 @@ PRESENT = Questions({**_COUNTS, **_MIGRATIONS})
 """For what is there before an import."""
 EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS})
 """For what is exported: also some secrets, to try the key on."""
-_ENCRYPTED = {
+ENCRYPTED = {
     "credentials_entity": ["data"],
     "deployment_key": ["value"],
     "settings": ["value"],
     "user": ["mfaSecret", "mfaRecoveryCodes"],
 }
-PROVEN = Questions(EXPORTED.queries, with_content=True, without_columns=_ENCRYPTED)
+PROVEN = Questions(EXPORTED.queries, with_content=True, without_columns=ENCRYPTED)
 """The same with a digest of each table, without what is encrypted: that is another text each time."""
-_SCHEME = "n8n/1"
+SCHEME = "n8n/1"
 
 
 class FilesSum(ContentSum):
     """The content of n8n's folder without its database, which has digests of its own."""
 
     def __init__(self, database_file: str) -> None:
-        super().__init__(_SCHEME)
+        super().__init__(SCHEME)
         self._database_file = database_file
         self._is_database = False
 
@@ -60,10 +61,14 @@ class FilesSum(ContentSum):
         if not self._is_database:
             super().end()
 
-    def together(self, answers: Answers) -> Fingerprint:
+    def together(self, tables: Mapping[str, str]) -> Fingerprint:
         """Of the files and of a database."""
-        tables = {f"table {name}": said for name, said in answers.content.items()}
-        return Fingerprint.of(_SCHEME, {**self.fingerprint().parts, **tables})
+        return Fingerprint.of(SCHEME, {**self.fingerprint().parts, **tables})
+
+
+def tables_of(answers: Answers) -> dict[str, str]:
+    """The parts of a fingerprint that are a SQLite database's."""
+    return {f"table {name}": said for name, said in answers.content.items()}
 
 
 @dataclass(frozen=True)

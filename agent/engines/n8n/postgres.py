@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from agent.engines.filesystem import free_bytes
-from agent.engines.n8n.facts import Facts, facts_of
+from agent.engines.n8n.facts import ENCRYPTED, Facts, facts_of
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import prepare_database
@@ -29,7 +29,8 @@ from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.dump import DumpForm
-from agent.engines.pg.exporting import export_database
+from agent.engines.pg.exporting import export_database, find_reader
+from agent.engines.pg.fingerprint import Scope, fingerprint
 from agent.engines.pg.load_terms import LoadSurroundings
 from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.settings import read_settings as read_postgres_settings
@@ -38,12 +39,34 @@ from agent.engines.sqlite import Answers, Questions
 from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.limits import Limits
-from agent.steps import Progress
+from agent.steps import Progress, Unwatched
 from common.errors import AppUnavailableError, NoSpaceError
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 
+_DATABASE_SCHEME = "n8n-database/1"
+"""Another than PostgreSQL's own, since not everything counts."""
 __all__ = ["DatabaseExchange", "PostgresHome", "read_postgres_settings"]
+
+
+def scope_of(schema: str) -> Scope:
+    """All of n8n's database but what is encrypted: that is another text under each key."""
+    return Scope(_DATABASE_SCHEME, {(schema, table): columns for table, columns in ENCRYPTED.items()})
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Of n8n's database.
+
+    Attributes:
+        details: what an archive's header says of it.
+        tables: the parts of a fingerprint, of the very same moment; None: none was taken.
+    """
+
+    file: BinaryIO
+    details: dict[str, str]
+    tables: dict[str, str] | None
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -88,18 +111,22 @@ class PostgresHome:
         return plan
 
     @asynccontextmanager
-    async def dumped(self, progress: Progress) -> AsyncIterator[BinaryIO]:
+    async def dumped(self, progress: Progress, *, takes_fingerprint: bool) -> AsyncIterator[Dump]:
         """The dump in a file without a name: a tar wants its size first.
 
         Raises:
             NoSpaceError: the agent's state directory has no room for it.
         """
-        admin = self.postgresql.admin_login()
-        readers = [self.postgresql.app_login(), *([admin.to(self.postgresql.database)] if admin else [])]
         header = ArchiveHeader(recipe="postgresql", format="sql.gz", format_version=1, app_id=self.app_id)
         with tempfile.TemporaryFile(dir=self.work_directory) as file:
             async with export_database(
-                readers, header, progress, form=DumpForm.SQL_GZIP, clients=self.clients, takes_fingerprint=False
+                self._readers(),
+                header,
+                progress,
+                form=DumpForm.SQL_GZIP,
+                clients=self.clients,
+                takes_fingerprint=takes_fingerprint,
+                scope=scope_of(self.settings.schema),
             ) as export:
                 async for chunk in export.chunks:
                     if free_bytes(self.work_directory) - len(chunk) < self.limits.free_bytes:
@@ -108,8 +135,25 @@ class PostgresHome:
                             next_step="Give the agent's state_directory more room.",
                         )
                     await asyncio.to_thread(file.write, chunk)
+                proof = await export.proof.fingerprint() if export.proof else None
+                warnings = [*export.warnings, *(export.proof.warnings if export.proof else ())]
             file.flush()
-            yield file
+            details = {
+                "schema": self.settings.schema,
+                "database_version": export.header.engine_version,
+                "encoding": export.header.details.get("encoding", ""),
+            }
+            yield Dump(file, details, dict(proof.parts) if proof else None, warnings)
+
+    async def tables(self) -> dict[str, str]:
+        """The parts of a fingerprint that are the database's, as it is now."""
+        scope = scope_of(self.settings.schema)
+        async with connect(await find_reader(self._readers())) as connection:
+            return dict((await fingerprint(connection, scope)).comparable(scope.scheme).parts)
+
+    def _readers(self) -> list[Login]:
+        admin = self.postgresql.admin_login()
+        return [self.postgresql.app_login(), *([admin.to(self.postgresql.database)] if admin else [])]
 
     async def stage(self, dump: BinaryIO, key: str, progress: Progress, request: Request) -> Prepared:
         """Load a dump beside the present database and make it fit; on failure `discard` drops it."""
@@ -156,7 +200,7 @@ class DatabaseExchange:
         if await self.recover() is target:
             return
         if target is Side.IMPORTED:
-            await self.beside.restore(self.key, _Silent())
+            await self.beside.restore(self.key, Unwatched())
         else:
             await self.beside.bring_back(self.key)
 
@@ -167,19 +211,6 @@ class DatabaseExchange:
         await self.beside.discard(self.key)
         if self.area is not None:
             await asyncio.to_thread(self.area.remove)
-
-
-class _Silent:
-    """Progress that nobody hears."""
-
-    def step(self, step: Any, note: str = "") -> None:
-        pass
-
-    def read(self, size_bytes: int) -> None:
-        pass
-
-    def expect(self, total_bytes: int) -> None:
-        pass
 
 
 async def _rows(connection: Connection, query: str) -> list[list[Any]] | None:

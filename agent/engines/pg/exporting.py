@@ -22,6 +22,7 @@ from agent.engines.pg.catalog import (
 from agent.engines.pg.clients import Client, Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.dump import DumpForm, dump, end_leftovers
+from agent.engines.pg.fingerprint import EVERYTHING, Scope
 from agent.engines.pg.proving import SnapshotProof, proving
 from agent.steps import Progress, Step
 from common.errors import AppUnavailableError, ServiceError, SourceUnreadableError
@@ -55,11 +56,13 @@ async def export_database(
     form: DumpForm,
     clients: Clients,
     takes_fingerprint: bool,
+    scope: Scope = EVERYTHING,
 ) -> AsyncIterator[DatabaseExport]:
     """A database as an archive, read by the first of `logins` that may read all of it.
 
     Args:
         known: what the caller knows for the archive's header: the app, who makes it, names of file and format.
+        scope: of the fingerprint.
     Raises:
         SourceUnreadableError: none may; names the tables.
         AppUnavailableError: no server, no database, or it refuses the role.
@@ -77,7 +80,9 @@ async def export_database(
 
         async with AsyncExitStack() as stack:
             proof, warnings = (
-                await _begin_proof(stack, connection, login, estimate) if takes_fingerprint else (None, [])
+                await _begin_proof(stack, connection, login, first=estimate, scope=scope)
+                if takes_fingerprint
+                else (None, [])
             )
             if proof is None:
                 await stack.enter_async_context(_beside(estimate()))
@@ -101,11 +106,16 @@ async def _beside(estimating: Coroutine[None, None, None]) -> AsyncIterator[None
 
 
 async def _begin_proof(
-    stack: AsyncExitStack, connection: Connection, login: Login, first: Callable[[], Awaitable[None]]
+    stack: AsyncExitStack,
+    connection: Connection,
+    login: Login,
+    *,
+    first: Callable[[], Awaitable[None]],
+    scope: Scope,
 ) -> tuple[SnapshotProof | None, list[str]]:
     """In the session that is there already: a role may have few. Where it does not work, the export goes on without."""
     try:
-        return await stack.enter_async_context(proving(connection, login, first=first)), []
+        return await stack.enter_async_context(proving(connection, login, first=first, scope=scope)), []
     except ServiceError as failure:
         return None, [f"No fingerprint could be taken: {failure.text}"]
 

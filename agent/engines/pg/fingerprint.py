@@ -7,8 +7,9 @@ between databases of one encoding; the hash covers a row's text in a fixed sessi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import msgspec
 from psycopg import sql
@@ -35,6 +36,22 @@ _ONLY_TABLES = (
     " WHERE name = 'restrict_nonsystem_relation_kind'"
 )
 """So that a table which was exchanged for a view meanwhile is not read: its functions would run with our rights."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What counts of a database.
+
+    Attributes:
+        scheme: name of the fingerprints.
+        without_columns: by schema and table.
+    """
+
+    scheme: str = SCHEME
+    without_columns: Mapping[tuple[str, str], Collection[str]] = field(default_factory=dict)
+
+
+EVERYTHING = Scope()
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -76,13 +93,13 @@ class Fingerprint(msgspec.Struct, frozen=True):
             found.append(f"large objects: {_say(self.large_objects)} here and {_say(other.large_objects)} there")
         return found
 
-    def comparable(self) -> common.fingerprints.Fingerprint:
+    def comparable(self, scheme: str = SCHEME) -> common.fingerprints.Fingerprint:
         """For archives and callers. Without the values of sequences: no snapshot holds them, so in a busy database a
         dump has later ones.
         """
         parts = {f"table {name}": _say(table) for name, table in self.tables.items()}
         parts |= {f"objects: {kind}": str(count) for kind, count in self.objects.items()}
-        return common.fingerprints.Fingerprint.of(SCHEME, {**parts, "large objects": _say(self.large_objects)})
+        return common.fingerprints.Fingerprint.of(scheme, {**parts, "large objects": _say(self.large_objects)})
 
 
 def _say(value: object) -> str:
@@ -94,14 +111,14 @@ def _say(value: object) -> str:
     return str(value)
 
 
-async def fingerprint(connection: Connection) -> Fingerprint:
+async def fingerprint(connection: Connection, scope: Scope = EVERYTHING) -> Fingerprint:
     """The content of the connected database at one moment. Reads every row.
 
     Args:
         connection: from `connection.connect`, in autocommit mode, of a role that may read everything.
     """
     async with one_moment(connection):
-        return await read_content(connection)
+        return await read_content(connection, scope)
 
 
 @asynccontextmanager
@@ -126,12 +143,15 @@ async def hold_tables(connection: Connection) -> None:
     await connection.execute("SET LOCAL lock_timeout = 0")
 
 
-async def read_content(connection: Connection) -> Fingerprint:
+async def read_content(connection: Connection, scope: Scope = EVERYTHING) -> Fingerprint:
     """As `fingerprint`, within `one_moment`."""
     await connection.execute(_SESSION)
     await connection.execute(_ONLY_TABLES)
     return Fingerprint(
-        tables={name: await _table(connection, schema, table) for name, schema, table in await _tables(connection)},
+        tables={
+            name: await _table(connection, schema, table, without=scope.without_columns.get((schema, table), ()))
+            for name, schema, table in await _tables(connection)
+        },
         sequences=await _sequences(connection),
         large_objects=await _large_objects(connection),
         objects=await _objects(connection),
@@ -149,15 +169,29 @@ async def _tables(connection: Connection, *, kinds: str = "'r', 'm'") -> list[tu
     return await cursor.fetchall()
 
 
-async def _table(connection: Connection, schema: str, table: str) -> Table:
+async def _table(connection: Connection, schema: str, table: str, *, without: Collection[str]) -> Table:
     # The alias is one that no column has: "t::text" would mean a column t. And not by a cast to text, which whoever
     # made the table may have defined: its function would run with our rights.
+    row_of = await _row_of(connection, schema, table, without) if without else sql.SQL('"the whole row"')
     query = sql.SQL('SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS "the whole row"').format(
-        hash=sql.SQL('hashtextextended(textin(record_out("the whole row")) COLLATE "C", 0)'),
+        hash=sql.SQL('hashtextextended(textin(record_out({row})) COLLATE "C", 0)').format(row=row_of),
         table=sql.Identifier(schema, table),
     )
     row = await (await connection.execute(query)).fetchone()
     return Table(*(row or (0, "0")))
+
+
+async def _row_of(connection: Connection, schema: str, table: str, without: Collection[str]) -> sql.Composable:
+    cursor = await connection.execute(
+        """
+        SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+        """,
+        [schema, table],
+    )
+    names = [name for (name,) in await cursor.fetchall() if name not in without]
+    return sql.SQL("ROW({})").format(sql.SQL(", ").join(sql.Identifier("the whole row", name) for name in names))
 
 
 async def _sequences(connection: Connection) -> dict[str, tuple[int, bool]]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from agent.engines.pg.connection import Connection, Login, server_errors
-from agent.engines.pg.fingerprint import hold_tables, one_moment, read_content
+from agent.engines.pg.fingerprint import EVERYTHING, Scope, hold_tables, one_moment, read_content
 from common.errors import ServiceError
 from common.fingerprints import Fingerprint
 
@@ -24,13 +24,20 @@ class SnapshotProof:
     """
 
     def __init__(
-        self, connection: Connection, login: Login, snapshot: str, first: Callable[[], Awaitable[None]]
+        self,
+        connection: Connection,
+        login: Login,
+        snapshot: str,
+        *,
+        first: Callable[[], Awaitable[None]],
+        scope: Scope = EVERYTHING,
     ) -> None:
         self.snapshot = snapshot
         self.warnings: list[str] = []
         self._connection = connection
         self._login = login
         self._first = first
+        self._scope = scope
         self._taking = asyncio.create_task(self._take(), name="take a fingerprint")
 
     async def fingerprint(self) -> Fingerprint | None:
@@ -45,7 +52,7 @@ class SnapshotProof:
         try:
             with server_errors(self._login):
                 await self._first()
-                return (await read_content(self._connection)).comparable()
+                return (await read_content(self._connection, self._scope)).comparable(self._scope.scheme)
         except ServiceError as failure:
             self.warnings.append(f"No fingerprint could be taken: {failure.text}")
             return None
@@ -53,7 +60,7 @@ class SnapshotProof:
 
 @asynccontextmanager
 async def proving(
-    connection: Connection, login: Login, *, first: Callable[[], Awaitable[None]]
+    connection: Connection, login: Login, *, first: Callable[[], Awaitable[None]], scope: Scope = EVERYTHING
 ) -> AsyncIterator[SnapshotProof]:
     """Begin to take a fingerprint of a snapshot that others can read as well.
 
@@ -67,7 +74,7 @@ async def proving(
         with server_errors(login):
             await hold_tables(connection)
             [snapshot] = await (await connection.execute("SELECT pg_export_snapshot()")).fetchone() or ("",)
-        proof = SnapshotProof(connection, login, snapshot, first)
+        proof = SnapshotProof(connection, login, snapshot, first=first, scope=scope)
         try:
             yield proof
         finally:

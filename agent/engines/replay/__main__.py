@@ -12,12 +12,12 @@ import sys
 
 import msgspec
 
-from agent.engines.replay import postgresql, volume
+from agent.engines.replay import n8n, postgresql, volume
 from agent.engines.replay.request import Request
 from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
 
-_REPLAYS = {"postgresql/1": postgresql.replay, "volume/1": volume.replay}
+_REPLAYS = {"postgresql/1": postgresql.replay, "volume/1": volume.replay, "n8n/1": n8n.replay}
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

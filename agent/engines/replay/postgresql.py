@@ -21,7 +21,7 @@ from psycopg import sql
 
 from agent.engines.pg.clients import DEFAULT_DIRECTORIES, Clients
 from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import fingerprint
+from agent.engines.pg.fingerprint import EVERYTHING, Scope, fingerprint
 from agent.engines.pg.load import load
 from agent.engines.pg.load_terms import LoadProgressOf
 from agent.engines.replay.request import Request, chunks_of
@@ -72,9 +72,20 @@ async def replay(request: Request) -> Fingerprint:
         ArchiveIncompatibleError: there is no PostgreSQL here that could take it.
         ServiceError: it cannot be loaded.
     """
-    major = int(request.engine_version.partition(".")[0] or 0)
-    programs = await _find_programs(major)
-    encoding = request.details.get("encoding", "UTF8")
+    return await replay_dump(
+        request.file, version=request.engine_version, encoding=request.details.get("encoding", ""), scope=EVERYTHING
+    )
+
+
+async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -> Fingerprint:
+    """The same for a dump that is part of another archive.
+
+    Args:
+        version: of the server that it comes from.
+        encoding: of the database; empty: UTF8.
+    """
+    programs = await _find_programs(int(version.partition(".")[0] or 0))
+    encoding = encoding or "UTF8"
     with tempfile.TemporaryDirectory(prefix="mathison-verify-") as name:
         folder, spool = Path(name) / "cluster", Path(name) / "spool"
         spool.mkdir(mode=0o700)
@@ -86,7 +97,7 @@ async def replay(request: Request) -> Fingerprint:
         async with _cluster(programs, folder, encoding) as admin:
             login = await _make_database(admin, encoding)
             await load(
-                chunks_of(request.file),
+                chunks_of(file),
                 login,
                 server_version_num=programs.major * 10_000,
                 clients=Clients([programs.directory]),
@@ -96,7 +107,7 @@ async def replay(request: Request) -> Fingerprint:
                 progress=LoadProgressOf(Unwatched(), Step.TRANSFERRING),
             )
             async with connect(admin.to(_DATABASE)) as connection:
-                return (await fingerprint(connection)).comparable()
+                return (await fingerprint(connection, scope)).comparable(scope.scheme)
 
 
 async def _find_programs(major: int) -> Programs:

@@ -19,8 +19,10 @@ from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import SQL_FINGERPRINT, FingerprintFinder, SqlSealWriter
 from tests.fixtures.archives import make_nasty
+from tests.fixtures.n8n_data import N8n
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.recipes.conftest import Volume
+from tests.integration.agent.recipes.n8n_apps import N8nApp
 from tools.servers import PostgresServer, postgres
 
 PROGRAMS = "MATHISON_POSTGRESQL_BIN"
@@ -81,6 +83,16 @@ async def test_a_database_export_is_proven_by_replaying_it(app: PostgresApp, tmp
     assert (cut[0], cut[1]["error"]["reason"]) == (6, "ARCHIVE_TRUNCATED")  # type: ignore[index]
     assert different[0] == 10
     assert different[1]["differences"] == ["table public.gone: 1 rows, 7 here, nothing there"]
+
+
+async def test_an_n8n_export_is_proven_by_reading_its_database_and_files(tmp_path: Path) -> None:
+    app = N8nApp(N8n(tmp_path / "n8n", is_rotating=True).make())
+    exported = await app.export("tar.gz", key="clear")
+    (tmp_path / "n8n.tar.gz").write_bytes(exported.content)
+
+    code, document = verify(tmp_path / "n8n.tar.gz")
+
+    assert (code, document.get("differences")) == (0, []), document
 
 
 async def test_without_a_fingerprint_nothing_is_claimed(app: PostgresApp, tmp_path: Path) -> None:

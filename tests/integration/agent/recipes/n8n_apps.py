@@ -1,17 +1,23 @@
-"""An n8n's folder with an app that notes when it is stopped and started, and its recipe."""
+"""An n8n with an app that notes when it is stopped and started, and its recipe; its database a file or in a server."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psycopg
+import pytest
 
 from agent.recipes.base import ExportOptions, Limits, Preview, Surroundings
 from agent.recipes.n8n import N8nRecipe
 from common.fingerprints import Fingerprint
 from tests.fakes.imports import MemoryRecord, NotedProgress, upload_of
-from tests.fixtures.n8n_data import NEW_KEY, N8n
+from tests.fixtures.n8n_data import NEW_KEY, N8n, copy_to_postgres
+from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.recipes.conftest import Exported, NotedApp
+from tools.servers import PostgresServer
 
 
 @dataclass
@@ -66,3 +72,71 @@ class N8nApp:
 def new_app(directory: Path) -> N8nApp:
     """Another n8n, with another key and other workflows."""
     return N8nApp(N8n(directory, key=NEW_KEY, mark="present", workflows=1, credentials=1).make())
+
+
+@dataclass
+class OnPostgres(N8n):
+    """An n8n whose database is in a server; its folder holds only files."""
+
+    database_app: PostgresApp | None = field(default=None, kw_only=True)
+
+    def make(self) -> OnPostgres:
+        super().make()
+        with self._connected() as connection:
+            copy_to_postgres(self, connection)
+        for path in self.folder.glob("database.sqlite*"):
+            path.unlink()
+        return self
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        if self.database.exists():
+            return super().rows(query)
+        with self._connected() as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def has_keys(self) -> bool:
+        return self.rows("SELECT to_regclass('deployment_key')") != [(None,)]
+
+    def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        assert self.database_app is not None
+        app = self.database_app
+        return psycopg.connect(app.server.dsn(app.database, app.role, password=app.password), autocommit=True)
+
+
+@dataclass
+class Pair:
+    """An n8n and its database."""
+
+    app: N8nApp
+    database: PostgresApp
+
+    @property
+    def n8n(self) -> N8n:
+        return self.app.n8n
+
+    def require_no_leftovers(self) -> None:
+        assert self.database.left_over() == []
+        assert not self.app.has_leftovers
+
+
+MakePair = Callable[..., Pair]
+
+
+@pytest.fixture
+async def make_pair(postgres_servers: Callable[[int], PostgresServer], tmp_path: Path) -> AsyncIterator[MakePair]:
+    made: list[PostgresApp] = []
+
+    def make(name: str, *, has_folder: bool = True, has_admin: bool = True, rights: str = "", **facts: object) -> Pair:
+        (tmp_path / name).mkdir()
+        database = PostgresApp(postgres_servers(17), tmp_path / name, has_admin=has_admin, rights=rights)
+        made.append(database)
+        n8n = OnPostgres(tmp_path / name / ".n8n", database_app=database, **facts).make()  # type: ignore[arg-type]
+        key = tmp_path / f"key of {name}"
+        key.write_text(n8n.key)
+        settings: dict[str, object] = {"postgresql": database.settings, "encryption_key_file": str(key)}
+        app = N8nApp(n8n, settings if has_folder else {**settings, "directory": ""})
+        return Pair(app, database)
+
+    yield make
+    for database in made:
+        await database.close()

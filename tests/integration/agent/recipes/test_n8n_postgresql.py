@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
 import pytest
 
+from agent.engines.replay.n8n import replay
+from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import ItemChanges, Recovered
 from common.codecs import UnpackedFile
@@ -25,78 +24,9 @@ from common.errors import (
 )
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import entry, tar_of
-from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, N8n, copy_to_postgres
-from tests.integration.agent.engines.pg.apps import PostgresApp
-from tests.integration.agent.recipes.n8n_apps import N8nApp
-from tools.servers import PostgresServer
-
-
-@dataclass
-class OnPostgres(N8n):
-    """An n8n whose database is in a server; its folder holds only files."""
-
-    database_app: PostgresApp | None = field(default=None, kw_only=True)
-
-    def make(self) -> OnPostgres:
-        super().make()
-        with self._connected() as connection:
-            copy_to_postgres(self, connection)
-        for path in self.folder.glob("database.sqlite*"):
-            path.unlink()
-        return self
-
-    def rows(self, query: str) -> list[tuple[object, ...]]:
-        if self.database.exists():
-            return super().rows(query)
-        with self._connected() as connection:
-            return connection.execute(query.encode()).fetchall()
-
-    def has_keys(self) -> bool:
-        return self.rows("SELECT to_regclass('deployment_key')") != [(None,)]
-
-    def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
-        assert self.database_app is not None
-        app = self.database_app
-        return psycopg.connect(app.server.dsn(app.database, app.role, password=app.password), autocommit=True)
-
-
-@dataclass
-class Pair:
-    """An n8n and its database."""
-
-    app: N8nApp
-    database: PostgresApp
-
-    @property
-    def n8n(self) -> N8n:
-        return self.app.n8n
-
-    def require_no_leftovers(self) -> None:
-        assert self.database.left_over() == []
-        assert not self.app.has_leftovers
-
-
-MakePair = Callable[..., Pair]
-
-
-@pytest.fixture
-async def make_pair(postgres_servers: Callable[[int], PostgresServer], tmp_path: Path) -> AsyncIterator[MakePair]:
-    made: list[PostgresApp] = []
-
-    def make(name: str, *, has_folder: bool = True, has_admin: bool = True, rights: str = "", **facts: object) -> Pair:
-        (tmp_path / name).mkdir()
-        database = PostgresApp(postgres_servers(17), tmp_path / name, has_admin=has_admin, rights=rights)
-        made.append(database)
-        n8n = OnPostgres(tmp_path / name / ".n8n", database_app=database, **facts).make()  # type: ignore[arg-type]
-        key = tmp_path / f"key of {name}"
-        key.write_text(n8n.key)
-        settings: dict[str, object] = {"postgresql": database.settings, "encryption_key_file": str(key)}
-        app = N8nApp(n8n, settings if has_folder else {**settings, "directory": ""})
-        return Pair(app, database)
-
-    yield make
-    for database in made:
-        await database.close()
+from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY
+from tests.integration.agent.recipes.n8n_apps import MakePair, Pair, make_pair
+from tools.servers import postgres
 
 
 def source_of(make_pair: MakePair, **facts: object) -> Pair:
@@ -105,6 +35,9 @@ def source_of(make_pair: MakePair, **facts: object) -> Pair:
 
 def target_of(make_pair: MakePair, **facts: object) -> Pair:
     return make_pair("target", key=NEW_KEY, mark="present", workflows=1, credentials=1, **facts)
+
+
+__all__ = ["make_pair"]
 
 
 @pytest.mark.parametrize("has_folder", [True, False], ids=["with a folder", "without a folder"])
@@ -176,6 +109,30 @@ async def test_an_export_opens_with_tar_gunzip_and_psql(make_pair: MakePair) -> 
     assert b"PostgreSQL database dump complete" in text
     assert exported.header.details["database_type"] == "postgresql"
     assert exported.counts["workflows"] == 3
+
+
+@pytest.mark.parametrize("has_folder", [True, False], ids=["with a folder", "without a folder"])
+async def test_an_archive_has_the_fingerprint_of_its_import_and_of_its_replay(
+    has_folder: bool, make_pair: MakePair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = source_of(make_pair, has_folder=has_folder), target_of(make_pair, has_folder=has_folder)
+    archive = tmp_path / "n8n.tar.gz"
+    before = await source.app.fingerprint()
+    exported = await source.app.export("tar.gz", key="clear")
+    archive.write_bytes(exported.content)
+
+    await target.app.import_(exported.content)
+
+    assert exported.fingerprint is not None
+    assert exported.fingerprint.differences(before) == []
+    assert exported.fingerprint.differences(await target.app.fingerprint()) == []
+    assert 'table public."user"' in before.parts
+    monkeypatch.setenv("MATHISON_POSTGRESQL_BIN", str(postgres(17).bin_directory))
+    replayed = await replay(Request(file=str(archive), scheme="n8n/1", details=exported.header.details))
+    assert exported.fingerprint.differences(replayed) == []
+    target.database.run("UPDATE workflow_entity SET name = 'another' WHERE id = 'w1'")
+    changed = (await target.app.fingerprint()).differences(before)
+    assert [one.partition(":")[0] for one in changed] == ["table public.workflow_entity"]
 
 
 async def test_a_bare_dump_is_taken_with_the_key_that_is_told(make_pair: MakePair) -> None:

@@ -1,0 +1,72 @@
+"""n8n's data: the files are hashed as they are unpacked, in a jail; the database is set aside and replayed alone.
+
+SQLite reads its file, in a jail too; a dump is loaded into a temporary PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from agent.engines.n8n.facts import PROVEN, SCHEME, tables_of
+from agent.engines.n8n.postgres import scope_of
+from agent.engines.replay.postgresql import replay_dump
+from agent.engines.replay.request import Request
+from agent.engines.sqlite import check_database
+from agent.jail import NOBODY, Jail
+from agent.limits import Limits
+from agent.processes import Command, run
+from agent.rights import may_become_nobody
+from common.errors import ArchiveIncompatibleError
+from common.fingerprints import Fingerprint
+
+_MEMORY_BYTES = 1 << 30
+
+
+async def replay(request: Request) -> Fingerprint:
+    """The fingerprint of an n8n that this archive would make.
+
+    Raises:
+        ArchiveIncompatibleError: there is no PostgreSQL here that could take it, or it does not name its database.
+        ServiceError: it cannot be read through or loaded.
+    """
+    details = request.details
+    if not (name := details.get("database", "")):
+        raise ArchiveIncompatibleError("The archive's header does not say where its database is.")
+    with tempfile.TemporaryDirectory(prefix="mathison-verify-") as folder:
+        database = Path(folder) / "database"
+        files = await _hashed(request.file, name, database)
+        if details.get("database_type") == "sqlite":
+            facts = await check_database(database, questions=PROVEN)
+            tables = tables_of(facts.answers)
+        else:
+            found = await replay_dump(
+                str(database),
+                version=details.get("database_version", ""),
+                encoding=details.get("encoding", ""),
+                scope=scope_of(details.get("schema", "public")),
+            )
+            tables = dict(found.parts)
+    return Fingerprint.of(SCHEME, {**files.parts, **tables})
+
+
+async def _hashed(file: str, name: str, database: Path) -> Fingerprint:
+    """Of the archive's files; its database is written to a file of its own."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    target = os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        jail = Jail(
+            file_size_bytes=Limits().content_bytes,
+            address_space_bytes=_MEMORY_BYTES,
+            uid=NOBODY if may_become_nobody() else None,
+        )
+        arguments = ["agent.engines.replay.n8n_child", SCHEME, name, str(target)]
+        command = Command(arguments, jail=jail, stdin=descriptor, pass_fds=(target,), is_module=True)
+        answer = await run(command)
+    finally:
+        os.close(target)
+        os.close(descriptor)
+    return msgspec.json.decode(answer, type=Fingerprint)
