@@ -316,18 +316,28 @@ async def inspect(
 @app.command("verify")
 @_command
 async def verify(
-    session: Session, file: Annotated[str, typer.Argument(metavar="FILE", help="An export on this machine.")]
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An export on this machine.")],
+    told: Annotated[
+        str,
+        typer.Option(
+            "--fingerprint",
+            metavar="JSON",
+            help="A file with what `mathison export --json` printed, for archives that have no room for a fingerprint.",
+        ),
+    ] = "",
 ) -> int | None:
     """Prove that an export holds what its app held: replay it into a throw-away engine and compare.
 
     Asks no controller and touches no app. SQL exports of PostgreSQL need the server programs of PostgreSQL on this
-    machine, of the same major version or a newer one; exports of volumes need nothing. Exit code 6: the file is
+    machine, of the same major version or a newer one; exports of volumes need nothing; those of Redis are loaded by a
+    redis-server or valkey-server of this machine, or read through where there is none. Exit code 6: the file is
     damaged; 10: it does not hold what its fingerprint says; 11: that cannot be found out here.
     """
     from cli.reports import report_verification
     from cli.verifying import verify_file
 
-    verification = await verify_file(file, session)
+    verification = await verify_file(file, session, told=told)
     session.give(verification, lambda: report_verification(session.output, verification))
     return verification.exit_code
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import pg_archives
+from common import pg_archives, rdb
 from common.codecs import PeekedFile, Reader
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError, ArchiveWrongKindError
 from common.seals import RESERVED_DIRECTORY
@@ -263,13 +263,27 @@ def _look_at_sqlite(content: PeekedFile, found: Findings) -> None:
 def _look_at_rdb(content: PeekedFile, found: Findings) -> None:
     server = "Valkey" if content.head.startswith(b"VALKEY") else "Redis"
     found.kind, found.title = "rdb", f"{server} snapshot (RDB version {int(content.head[6:9])})"
-    tail = b""
+    header = rdb.read_header(content.head)
+    if header is not None and header.writer:
+        found.facts["Written by"] = header.writer
+    crc, tail = 0, b""
     while piece := content.read(PIECE_BYTES):
-        tail = (tail + piece)[-9:]
-    # The last byte before the checksum of eight is the end mark, since RDB version 5.
-    if len(tail) < 9 or tail[0] != 0xFF:
+        both = tail + piece
+        done = max(0, len(both) - rdb.END_BYTES)
+        crc = rdb.crc64(memoryview(both)[:done], crc)
+        tail = both[done:]
+    if len(tail) < rdb.END_BYTES or tail[0] != rdb.EOF_OPCODE:
         raise ArchiveTruncatedError("The snapshot is cut off: its end mark is missing.", next_step=_WHOLE_STEP)
-    found.conclude("plausible", "Its end mark is there; its checksum was not computed.")
+    expected = int.from_bytes(tail[1:], "little")
+    if not expected:
+        found.conclude("plausible", "Its end mark is there; its writer left the checksum out (rdbchecksum no).")
+    elif expected == rdb.crc64(tail[:1], crc):
+        found.conclude("proven", "The CRC-64 at its end, which its server wrote, agrees with all of its content.")
+    else:
+        raise ArchiveDamagedError(
+            "The snapshot is damaged: its content does not have the checksum that stands at its end.",
+            next_step=_WHOLE_STEP,
+        )
 
 
 def _look_at_nothing(content: PeekedFile, found: Findings) -> None:

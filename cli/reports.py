@@ -231,7 +231,13 @@ def report_inspection(output: Output, inspection: Inspection) -> None:
 
 def report_verification(output: Output, verification: Verification) -> None:
     output.say(verification.file, style="bold")
-    output.facts({"Fingerprint": verification.fingerprint.sha256, "Scheme": verification.fingerprint.scheme})
+    output.facts(
+        {
+            "Fingerprint": verification.fingerprint.sha256,
+            "Scheme": verification.fingerprint.scheme,
+            "Replayed": f"into {verification.engine}" if verification.engine else "by reading it through",
+        }
+    )
     for difference in verification.differences:
         output.say(f"  {difference}")
     if verification.differences:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from cli.exit_codes import ExitCode
-from cli.failures import UnverifiableError
+from cli.failures import LocalFileError, UnverifiableError, said_by
 from cli.inspecting import Inspection, inspect_file, open_archive
 from cli.models import Fingerprint
 from cli.session import Session
@@ -26,12 +26,13 @@ _PROGRAM = "agent.engines.replay"
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints; no differences: it is proven."""
+    """What `--json` prints; no differences: it is proven. `engine` is empty where it was read through without one."""
 
     file: str
     size_bytes: int
     sha256: str
     fingerprint: Fingerprint
+    engine: str
     differences: tuple[str, ...]
 
     @property
@@ -39,44 +40,77 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return int(ExitCode.DIFFERS) if self.differences else None
 
 
+class _Report(msgspec.Struct):
+    """Of which only this matters here."""
+
+    fingerprint: fingerprints.Fingerprint
+
+
 class _Answer(msgspec.Struct):
     fingerprint: fingerprints.Fingerprint | None = None
+    engine: str = ""
     reason: str = ""
     text: str = ""
     next_step: str = ""
 
 
-async def verify_file(file: str, session: Session) -> Verification:
+async def verify_file(file: str, session: Session, *, told: str = "") -> Verification:
     """Inspect an archive, replay it, compare.
 
+    Args:
+        told: a file with the fingerprint, for archives that carry none; see `read_fingerprint`.
     Raises:
         ArchiveError: it is damaged.
         UnverifiableError: it carries no fingerprint, or cannot be replayed here.
     """
+    outside = read_fingerprint(told) if told else None
     with open_archive(file) as opened:
         inspection = await inspect_file(opened, Path(file), session)
     if inspection.error is not None:
         raise make_error(inspection.error.reason, inspection.error.message, next_step=inspection.error.next_step)
-    expected = inspection.fingerprint
+    expected = outside or inspection.fingerprint
     if expected is None:
         raise UnverifiableError(
             f"{file} carries no fingerprint to be compared with.",
-            next_step="SQL exports of PostgreSQL and exports of volumes and n8n have one, unless they were told not "
-            "to; `mathison inspect` says whether the file is whole.",
+            next_step="SQL exports of PostgreSQL and exports of volumes and n8n carry one, unless they were told not to. "
+            "For others, name a file with what `mathison export --json` said, by --fingerprint. `mathison inspect` says "
+            "whether the file is whole.",
         )
     with session.gauge() as gauge:
         gauge.enter("replaying", Path(file).name)
-        found = await _replay(inspection, expected.scheme)
+        found, engine = await _replay(inspection, expected.scheme)
     return Verification(
         file=file,
         size_bytes=inspection.size_bytes,
         sha256=inspection.sha256,
         fingerprint=Fingerprint(scheme=expected.scheme, sha256=expected.sha256, parts=dict(expected.parts)),
+        engine=engine,
         differences=tuple(expected.differences(found)),
     )
 
 
-async def _replay(inspection: Inspection, scheme: str) -> fingerprints.Fingerprint:
+def read_fingerprint(file: str) -> fingerprints.Fingerprint:
+    """From what `mathison export --json`, `fingerprint --json` or `verify --json` printed, or from a fingerprint alone.
+
+    Raises:
+        LocalFileError: it cannot be read. UnverifiableError: there is none in it.
+    """
+    try:
+        content = Path(file).read_bytes()
+    except OSError as failure:
+        raise LocalFileError(f"{file} cannot be read: {said_by(failure)}.") from failure
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(content, type=_Report).fingerprint
+    with contextlib.suppress(msgspec.MsgspecError):
+        return fingerprints.Fingerprint.from_json(content)
+    raise UnverifiableError(
+        f"There is no fingerprint in {file}.",
+        next_step="Exports of large Redis servers take one with --option fingerprint=yes.",
+    )
+
+
+async def _replay(inspection: Inspection, scheme: str) -> tuple[fingerprints.Fingerprint, str]:
+    """What was found, and in which engine."""
     header = inspection.header
     request = {
         "file": str(Path(inspection.file).absolute()),
@@ -105,4 +139,4 @@ async def _replay(inspection: Inspection, scheme: str) -> fingerprints.Fingerpri
         raise UnverifiableError(f"The replay ended without a result: {last or 'it was killed'}.") from failure
     if answer.fingerprint is None:
         raise UnverifiableError(f"{inspection.file} cannot be replayed: {answer.text}", next_step=answer.next_step)
-    return answer.fingerprint
+    return answer.fingerprint, answer.engine

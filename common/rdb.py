@@ -15,6 +15,8 @@ import anycrc  # type: ignore[import-untyped]  # has no annotations
 HEAD_BYTES = 4096
 """More than the magic and all fields that servers write before the data."""
 CRC_BYTES = 8
+END_BYTES = 1 + CRC_BYTES
+"""The end mark and the checksum of all before it, the mark included."""
 FIRST_VERSION_WITH_CRC = 5
 EOF_OPCODE = 0xFF
 AUX_OPCODE = 0xFA

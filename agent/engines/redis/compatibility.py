@@ -7,6 +7,7 @@ Valkey 9 has a format of its own and reads those of Redis up to 7.2, from which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.connection import Connection, ReplyError
@@ -41,7 +42,20 @@ _MODULES_OF_TYPES = {
 """A module's types have names of nine characters, which no server tells; the names in MODULE LIST are others."""
 
 
-def require_readable(header: RdbHeader, server: ServerFacts) -> None:
+class Release(Protocol):
+    """What of a server decides which files it reads; see ServerFacts."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def major(self) -> tuple[int, int]: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+def require_readable(header: RdbHeader, server: Release) -> None:
     """
     Raises:
         ArchiveIncompatibleError: the server's release does not read the file's version; says which does.
@@ -68,7 +82,7 @@ def require_readable(header: RdbHeader, server: ServerFacts) -> None:
     )
 
 
-def newest_readable(server: ServerFacts) -> int:
+def newest_readable(server: Release) -> int:
     """The newest version with the magic REDIS that a server reads."""
     if server.kind == "valkey":
         return _LAST_SHARED_VERSION

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from common.errors import NoSpaceError, ToolFailedError
-from common.rdb import CRC_BYTES, EOF_OPCODE, crc64, read_magic
+from common.rdb import CRC_BYTES, END_BYTES, EOF_OPCODE, crc64, read_magic
 
 _LOOK_EVERY_BYTES = 32 << 20
-_END_BYTES = 1 + CRC_BYTES
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class BodyReader:
                 raise ToolFailedError("The server sent something else than a snapshot.")
             self._has_crc = header.has_crc
         together = self._held + chunk
-        done = max(0, len(together) - _END_BYTES)
+        done = max(0, len(together) - END_BYTES)
         self._crc = crc64(memoryview(together)[:done], self._crc)
         self._size_bytes += done
         self._held = together[done:]
@@ -130,7 +129,7 @@ class BodyReader:
             ToolFailedError: it does not end as an RDB does.
         """
         expected = int.from_bytes(self._held[1:], "little")
-        is_whole = len(self._held) == _END_BYTES and self._held[0] == EOF_OPCODE
+        is_whole = len(self._held) == END_BYTES and self._held[0] == EOF_OPCODE
         if not is_whole or not self._has_crc or expected not in (0, crc64(self._held[:1], self._crc)):
             raise ToolFailedError("The server's snapshot does not end as one: its checksum is wrong.")
         return Snapshot(path, self._size_bytes, self._crc)

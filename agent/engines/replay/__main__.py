@@ -12,24 +12,30 @@ import sys
 
 import msgspec
 
-from agent.engines.replay import n8n, postgresql, volume
-from agent.engines.replay.request import Request
+from agent.engines.replay import n8n, postgresql, redis, volume
+from agent.engines.replay.request import Replayed, Request
 from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
 
-_REPLAYS = {"postgresql/1": postgresql.replay, "volume/1": volume.replay, "n8n/1": n8n.replay}
+_REPLAYS = {
+    "n8n/1": n8n.replay,
+    "postgresql/1": postgresql.replay,
+    "redis/2": redis.replay,
+    "volume/1": volume.replay,
+}
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """Either the fingerprint, or the reason, text and next step of an error."""
+    """Either what was found, or the reason, text and next step of an error."""
 
     fingerprint: Fingerprint | None = None
+    engine: str = ""
     reason: str = ""
     text: str = ""
     next_step: str = ""
 
 
-async def replay(request: Request) -> Fingerprint:
+async def replay(request: Request) -> Replayed:
     """What the archive holds; ArchiveIncompatibleError when nobody here can replay it."""
     if (found := _REPLAYS.get(request.scheme)) is None:
         raise ArchiveIncompatibleError(f"Archives with fingerprints of {request.scheme} cannot be replayed here.")
@@ -41,7 +47,8 @@ async def _answer(request: Request) -> Answer:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        return Answer(fingerprint=await task)
+        found = await task
+        return Answer(fingerprint=found.fingerprint, engine=found.engine)
     except ServiceError as error:
         return Answer(reason=error.reason, text=error.text, next_step=error.next_step)
 

@@ -14,7 +14,7 @@ import msgspec
 from agent.engines.n8n.facts import PROVEN, SCHEME, tables_of
 from agent.engines.n8n.postgres import scope_of
 from agent.engines.replay.postgresql import replay_dump
-from agent.engines.replay.request import Request
+from agent.engines.replay.request import Replayed, Request
 from agent.engines.sqlite import check_database
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
@@ -26,7 +26,7 @@ from common.fingerprints import Fingerprint
 _MEMORY_BYTES = 1 << 30
 
 
-async def replay(request: Request) -> Fingerprint:
+async def replay(request: Request) -> Replayed:
     """The fingerprint of an n8n that this archive would make.
 
     Raises:
@@ -41,7 +41,7 @@ async def replay(request: Request) -> Fingerprint:
         files = await _hashed(request.file, name, database)
         if details.get("database_type") == "sqlite":
             facts = await check_database(database, questions=PROVEN)
-            tables = tables_of(facts.answers)
+            tables, engine = tables_of(facts.answers), "SQLite"
         else:
             found = await replay_dump(
                 str(database),
@@ -49,8 +49,8 @@ async def replay(request: Request) -> Fingerprint:
                 encoding=details.get("encoding", ""),
                 scope=scope_of(details.get("schema", "public")),
             )
-            tables = dict(found.parts)
-    return Fingerprint.of(SCHEME, {**files.parts, **tables})
+            tables, engine = dict(found.fingerprint.parts), found.engine
+    return Replayed(Fingerprint.of(SCHEME, {**files.parts, **tables}), engine)
 
 
 async def _hashed(file: str, name: str, database: Path) -> Fingerprint:

@@ -24,13 +24,12 @@ from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.fingerprint import EVERYTHING, Scope, fingerprint
 from agent.engines.pg.load import load
 from agent.engines.pg.load_terms import LoadProgressOf
-from agent.engines.replay.request import Request, chunks_of
+from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, run, start
 from agent.steps import Step, Unwatched
 from common.errors import AppUnavailableError, ArchiveIncompatibleError, ToolFailedError
-from common.fingerprints import Fingerprint
 
 PROGRAMS_VARIABLE = "MATHISON_POSTGRESQL_BIN"
 """Directories with initdb and postgres, besides the usual ones, separated by colons."""
@@ -65,7 +64,7 @@ class Programs:
         return {"LD_LIBRARY_PATH": str(libraries)} if (libraries / "libpq.so.5").exists() else {}
 
 
-async def replay(request: Request) -> Fingerprint:
+async def replay(request: Request) -> Replayed:
     """The fingerprint of a database that this archive would make.
 
     Raises:
@@ -77,7 +76,7 @@ async def replay(request: Request) -> Fingerprint:
     )
 
 
-async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -> Fingerprint:
+async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -> Replayed:
     """The same for a dump that is part of another archive.
 
     Args:
@@ -107,7 +106,8 @@ async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -
                 progress=LoadProgressOf(Unwatched(), Step.TRANSFERRING),
             )
             async with connect(admin.to(_DATABASE)) as connection:
-                return (await fingerprint(connection, scope)).comparable(scope.scheme)
+                found = (await fingerprint(connection, scope)).comparable(scope.scheme)
+                return Replayed(found, f"PostgreSQL {programs.major}")
 
 
 async def _find_programs(major: int) -> Programs:

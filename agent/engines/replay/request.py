@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
 
+from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 
 
@@ -21,6 +22,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scheme: str
     engine_version: str = ""
     details: Mapping[str, str] = {}
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What an archive holds.
+
+    Attributes:
+        engine: that it was replayed into, for example "PostgreSQL 17"; empty: it was read through without one.
+    """
+
+    fingerprint: Fingerprint
+    engine: str = ""
 
 
 async def chunks_of(file: str) -> AsyncGenerator[bytes, None]:

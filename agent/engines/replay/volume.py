@@ -6,7 +6,7 @@ import os
 
 import msgspec
 
-from agent.engines.replay.request import Request
+from agent.engines.replay.request import Replayed, Request
 from agent.jail import NOBODY, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
@@ -15,7 +15,7 @@ from common.fingerprints import Fingerprint
 _MEMORY_BYTES = 1 << 30
 
 
-async def replay(request: Request) -> Fingerprint:
+async def replay(request: Request) -> Replayed:
     """The fingerprint of a volume that this archive would make.
 
     Raises:
@@ -28,4 +28,4 @@ async def replay(request: Request) -> Fingerprint:
         answer = await run(Command(arguments, jail=jail, stdin=descriptor, is_module=True))
     finally:
         os.close(descriptor)
-    return msgspec.json.decode(answer, type=Fingerprint)
+    return Replayed(msgspec.json.decode(answer, type=Fingerprint))

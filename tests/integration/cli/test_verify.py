@@ -20,12 +20,16 @@ from common.headers import ArchiveHeader
 from common.seals import SQL_FINGERPRINT, FingerprintFinder, SqlSealWriter
 from tests.fixtures.archives import make_nasty
 from tests.fixtures.n8n_data import N8n
+from tests.fixtures.redis_data import fill
+from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.recipes.conftest import Volume
 from tests.integration.agent.recipes.n8n_apps import N8nApp
+from tests.integration.agent.recipes.redis_apps import RedisApp
 from tools.servers import PostgresServer, postgres
 
 PROGRAMS = "MATHISON_POSTGRESQL_BIN"
+REDIS_PROGRAMS = "MATHISON_REDIS_BIN"
 
 
 @pytest.fixture
@@ -40,13 +44,19 @@ async def app(postgres_servers: Callable[[int], PostgresServer], tmp_path: Path)
     await made.close()
 
 
-def verify(file: Path, *, programs: Path | None = None) -> tuple[int, dict[str, object]]:
+def verify(
+    file: Path, *, programs: Path | None = None, redis_programs: Path | None = None, told: Path | None = None
+) -> tuple[int, dict[str, object]]:
     """Exit code and document."""
-    environment = {name: value for name, value in os.environ.items() if name not in (PROGRAMS, "PATH")}
+    own = (PROGRAMS, REDIS_PROGRAMS, "PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
     environment["PATH"] = "/bin"
     if programs is not None:
         environment[PROGRAMS] = str(programs)
+    if redis_programs is not None:
+        environment[REDIS_PROGRAMS] = str(redis_programs)
     command = [sys.executable, "-m", "cli", "verify", str(file), "--json"]
+    command += ["--fingerprint", str(told)] if told else []
     ended = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
     assert ended.stdout, ended.stderr.decode()
     return ended.returncode, json.loads(ended.stdout)
@@ -119,3 +129,41 @@ async def test_a_volume_export_is_proven_by_unpacking_it(volume: Volume, tmp_pat
     code, document = verify(tmp_path / "files.tar.zst")
 
     assert (code, document.get("differences")) == (0, []), document
+
+
+async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_it_through(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("valkey-9.1", settings={"enable-debug-command": "local"})
+    fill(server, keys=20)
+    with client_of(server) as client:
+        client.config_set("hash-max-listpack-entries", "2")
+        client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        client.set("expires at once", "1", px=1)
+    exported = await RedisApp(server, tmp_path / "work").export()
+    assert exported.fingerprint is not None
+    wrong = Fingerprint(scheme="redis/2", parts={**exported.fingerprint.parts, "list keys of database 9": "1 keys, 7"})
+    files = {
+        "good.rdb": exported.file,
+        "good.rdb.gz": gzip.compress(exported.file),
+        "damaged.rdb": exported.file.replace(b"where", b"wherf"),
+        "export.json": b'{"file": "good.rdb", "fingerprint": %s}' % exported.fingerprint.to_json(),
+        "wrong.json": wrong.to_json(),
+        "none.json": b'{"file": "good.rdb", "fingerprint": null}',
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    good, told = tmp_path / "good.rdb", tmp_path / "export.json"
+
+    loaded = verify(good, redis_programs=server.install.server.parent, told=told)
+    read = verify(tmp_path / "good.rdb.gz", told=told)
+    different = verify(good, redis_programs=server.install.server.parent, told=tmp_path / "wrong.json")
+    damaged = verify(tmp_path / "damaged.rdb", told=told)
+    alone = [verify(good), verify(good, told=tmp_path / "none.json")]
+
+    assert (loaded[0], loaded[1].get("engine"), loaded[1].get("differences")) == (0, "Valkey 9.1.2", []), loaded
+    assert (read[0], read[1].get("engine"), read[1].get("differences")) == (0, "", []), read
+    assert different[0] == 10
+    assert different[1]["differences"] == ["list keys of database 9: 1 keys, 7 here, nothing there"]
+    assert damaged[0] == 6
+    assert [code for code, _ in alone] == [11, 11]

@@ -16,6 +16,7 @@ import pytest
 
 from cli.inspecting import Inspection, inspect
 from common.codecs import zstd_compressor
+from tests.fixtures.rdb_files import GOOD as GOOD_RDB
 from tests.unit.cli.archives import plain_sql, plain_tar, sealed_sql, sealed_tar
 from tests.unit.cli.conftest import Mathison
 
@@ -70,7 +71,8 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(plain_tar(FILES, format=tarfile.GNU_FORMAT), "tar", "plausible", id="gnu tar"),
         pytest.param(plain_tar({}), "tar", "plausible", id="empty tar"),
         pytest.param(zipped(a=b"1", b=b"2"), "zip", "plausible", id="zip of two files"),
-        pytest.param(b"REDIS0011\xff" + bytes(8), "rdb", "plausible", id="rdb"),
+        pytest.param(GOOD_RDB, "rdb", "proven", id="rdb"),
+        pytest.param(b"REDIS0011\xff" + bytes(8), "rdb", "plausible", id="rdb without a checksum"),
         pytest.param(b"VALKEY080\xff" + bytes(8), "rdb", "plausible", id="rdb of valkey 9"),
         pytest.param(b"INSERT INTO a VALUES (1);\n", "sql", "unknown", id="sql by hand"),
         pytest.param(sealed_sql()[:-1], "sql", "damaged", id="sql of ours without its last byte"),
@@ -88,6 +90,7 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(flipped(plain_tar(FILES), 1536 + 110), "tar", "damaged", id="pax tar with a flipped header"),
         pytest.param(zipped(a=b"1", b=b"2")[:-5], "", "damaged", id="zip without its list"),
         pytest.param(b"REDIS0011\xfa\x00", "rdb", "damaged", id="cut rdb"),
+        pytest.param(flipped(GOOD_RDB, 20), "rdb", "damaged", id="rdb with a flipped bit"),
         pytest.param(b"", "", "damaged", id="empty file"),
         pytest.param(bytes(3 << 20), "tar", "damaged", id="zeros, as a crash leaves them"),
         pytest.param(b'{"a": 1}', "", "unknown", id="json"),

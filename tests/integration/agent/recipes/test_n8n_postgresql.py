@@ -129,7 +129,7 @@ async def test_an_archive_has_the_fingerprint_of_its_import_and_of_its_replay(
     assert 'table public."user"' in before.parts
     monkeypatch.setenv("MATHISON_POSTGRESQL_BIN", str(postgres(17).bin_directory))
     replayed = await replay(Request(file=str(archive), scheme="n8n/1", details=exported.header.details))
-    assert exported.fingerprint.differences(replayed) == []
+    assert exported.fingerprint.differences(replayed.fingerprint) == []
     target.database.run("UPDATE workflow_entity SET name = 'another' WHERE id = 'w1'")
     changed = (await target.app.fingerprint()).differences(before)
     assert [one.partition(":")[0] for one in changed] == ["table public.workflow_entity"]
