@@ -157,8 +157,8 @@ class MariadbData:
                     return Unpacked(self._tables_in, None, None, (_ALONE,))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
         warnings = verifying.check_links(report.extracted, present=self._place.directory, keep=False)
-        with _opened_dump(area) as dump:
-            await self._load(area, _chunks_of(dump), key)
+        with opened_dump(area) as dump:
+            await self._load(area, chunks_of_dump(dump), key)
         names = (*layout.FOLDERS, *self._tables_in)
         return Unpacked(names, report.header, report.extracted.files - 1, tuple(warnings))
 
@@ -208,7 +208,7 @@ async def load_beside(admin: Login, schema: Schema, chunks: AsyncIterator[bytes]
     await loading.drop_loader(admin, key)
 
 
-def _opened_dump(area: tree.StagingArea) -> BinaryIO:
+def opened_dump(area: tree.StagingArea) -> BinaryIO:
     """The dump of an unpacked archive; without a name from then on, since it is loaded once."""
     new = area.open_new()
     try:
@@ -234,6 +234,7 @@ def _opened_dump(area: tree.StagingArea) -> BinaryIO:
     return open(descriptor, "rb", buffering=0)
 
 
-async def _chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
+async def chunks_of_dump(file: BinaryIO) -> AsyncGenerator[bytes, None]:
+    """What `opened_dump` opened, to its end."""
     while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
         yield piece

@@ -134,6 +134,12 @@ class SqliteData:
         return Verified(facts, [*warnings, *check_upload(facts, target)], found.answers.parts)
 
 
+async def fingerprint_of_staged(new: Path) -> Fingerprint:
+    """The content of an unpacked archive that was verified; its database is read in a jail."""
+    found = await check_database(new / layout.DATABASE, questions=Questions(with_content=True))
+    return await _fingerprint(new, found.answers)
+
+
 def _with_database(writer: TreeWriter) -> Generator[bytes, None, None]:
     yield from writer.blocks()
     if writer.counts["databases"] < 1:

@@ -12,7 +12,7 @@ import sys
 
 import msgspec
 
-from agent.engines.replay import n8n, postgresql, redis, volume
+from agent.engines.replay import n8n, postgresql, redis, uptime_kuma, volume
 from agent.engines.replay.request import Replayed, Request
 from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
@@ -21,6 +21,8 @@ _REPLAYS = {
     "n8n/1": n8n.replay,
     "postgresql/1": postgresql.replay,
     "redis/2": redis.replay,
+    "uptime-kuma-mariadb/1": uptime_kuma.replay_mariadb,
+    "uptime-kuma/1": uptime_kuma.replay_sqlite,
     "volume/1": volume.replay,
 }
 

@@ -1,0 +1,75 @@
+"""A dump of MariaDB, loaded into a temporary server made with the MariaDB programs of this machine.
+
+It is loaded as an import is: judged statement by statement, in a jail, by an account that may do nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.engines.mariadb import loading, names
+from agent.engines.mariadb.catalog import Schema
+from agent.engines.mariadb.own_server import USUAL_DIRECTORIES, OwnServer, ServerPrograms, find_server
+from agent.engines.mariadb.settings import Login
+from agent.jail import NOBODY
+from agent.limits import Limits
+from common.errors import AppUnavailableError, ArchiveIncompatibleError
+
+PROGRAMS_VARIABLE = "MATHISON_MARIADB_BIN"
+"""Directories with mariadbd, mariadb and mariadb-dump, besides the usual ones, separated by colons."""
+_KEY = "0" * 12
+_EMPTY = Schema(version="", charset="utf8mb4", collation="utf8mb4_general_ci")
+
+
+@dataclass(frozen=True)
+class LoadedDump:
+    """
+    Attributes:
+        login: of who may read it.
+        engine: for a person.
+    """
+
+    login: Login
+    schema: str
+    engine: str
+
+
+@asynccontextmanager
+async def loaded(chunks: AsyncIterator[bytes], folder: Path) -> AsyncIterator[LoadedDump]:
+    """A dump in a server that is there for the time of the block.
+
+    Args:
+        chunks: the dump; may be compressed.
+        folder: empty, for the server's data; the caller deletes it.
+    Raises:
+        ArchiveIncompatibleError: there is no MariaDB here.
+        ServiceError: it cannot be loaded.
+    """
+    programs = await _find_programs()
+    if os.geteuid() == 0:
+        # Passed through by the server's user, not listed.
+        folder.chmod(0o711)
+    server = OwnServer(programs, folder / "data", uid=NOBODY, work_directory=folder)
+    await server.make()
+    async with server.running() as admin:
+        loader = await loading.make_beside(admin, _EMPTY, _KEY)
+        await loading.load(loader, chunks, _KEY, Limits())
+        yield LoadedDump(admin, names.new_schema(_KEY), f"MariaDB {'.'.join(map(str, programs.release))}")
+
+
+async def _find_programs() -> ServerPrograms:
+    named = [part for part in os.environ.get(PROGRAMS_VARIABLE, "").split(":") if part]
+    on_path = [os.path.dirname(found)] if (found := shutil.which("mariadb")) else []
+    clients = next((part for part in (*named, *on_path, "/usr/bin") if os.access(f"{part}/mariadb-dump", os.X_OK)), "")
+    try:
+        return await find_server(Path(clients or "/usr/bin"), (*named, *on_path, *USUAL_DIRECTORIES))
+    except AppUnavailableError as failure:
+        raise ArchiveIncompatibleError(
+            "To replay this archive, the programs of a MariaDB server are needed, and there are none here.",
+            next_step=f"Install them, or name their directory in {PROGRAMS_VARIABLE}.",
+        ) from failure
