@@ -5,14 +5,11 @@ It sits in every pod, so its memory is paid for by each app. Importing this modu
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import sys
 from typing import Any
 
-_M_ARENA_MAX = -8
-"""mallopt(3)."""
+from common import heap
 
 _hidden: dict[str, Any] = {"rich": None}
 # structlog imports rich for coloured tracebacks when it finds it: 8 MiB for what a sidecar's log never shows.
@@ -21,7 +18,6 @@ sys.modules.update(_hidden)
 # a line. Its fork handlers guard against what agent.processes does not do: running Python in a forked child.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-with contextlib.suppress(AttributeError):
-    # A heap for each thread means chunks of 1 MiB left over in each: with gRPC's threads and ours 15 MiB more at the
-    # end of an upload of 1.5 GB (76, not 61), at the same speed. Other C libraries than glibc have no such heaps.
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+# A heap for each thread means chunks of 1 MiB left over in each: with gRPC's threads and ours 15 MiB more at the end of
+# an upload of 1.5 GB (76, not 61), at the same speed.
+heap.limit_heaps(1)

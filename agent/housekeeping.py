@@ -1,4 +1,5 @@
-"""What happens by itself: recovery when the agent starts, expiry, and trying again what could not be done."""
+"""What happens by itself: recovery when the agent starts, expiry, trying again what could not be done, and giving back
+the memory that a transfer needed."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from agent.imports import Imports, fault_of
 from agent.journal import ImportPhase, Journal
 from agent.operations import Operations
 from agent.transfer_list import TransferList
+from common import heap
 from common.errors import AgentUnavailableError, AppUnavailableError, CancelledError, ServiceError
 
 INTERVAL_SECONDS = 15.0
@@ -70,6 +72,7 @@ class Housekeeping:
         async with self._operations.recipe_lock:
             await self._settle(*_INTERRUPTED)
             await self._drop_expired()
+        heap.give_back()
 
     async def _settle(self, *phases: ImportPhase) -> None:
         self._obstacle = None

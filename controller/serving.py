@@ -11,11 +11,13 @@ import signal
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from common import heap
 from common.files import private_directory, write_atomically
 from controller.agents import Agents
 from controller.app import make_app, make_runner
@@ -32,6 +34,8 @@ from controller.servicers.enrolment import EnrolmentServicer
 from controller.settings import Address, LimitSettings, RestSettings, Settings, SettingsError
 from controller.state import State
 
+GIVE_BACK_SECONDS = 15.0
+"""Between two times that freed memory is given back, transfers or not: a running one loses some milliseconds."""
 _log = structlog.get_logger(__name__)
 
 
@@ -99,6 +103,8 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
             )
 
         stack.push_async_callback(stop)
+        keeping_small = asyncio.create_task(_keep_small(), name="keep small")
+        stack.callback(keeping_small.cancel)
         addresses = Addresses(
             rest=await _start_rest(runner, settings.rest, settings.limits),
             grpc=str(await programs.start()),
@@ -108,6 +114,12 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
         stack.callback(state.addresses.unlink, missing_ok=True)
         _log.info("The controller serves.", action="start", **msgspec.structs.asdict(addresses))
         yield addresses
+
+
+async def _keep_small() -> NoReturn:
+    while True:
+        await asyncio.sleep(GIVE_BACK_SECONDS)
+        heap.give_back()
 
 
 async def _start_rest(runner: web.AppRunner, settings: RestSettings, limits: LimitSettings) -> str:

@@ -162,3 +162,21 @@ async def test_a_recipe_at_fault_while_recovering_does_not_end_the_agent(
         await setting.stage("t-2")
     assert "secret" not in caught.value.text
     assert (await setting.transfers.overview()).running is None
+
+
+async def test_what_a_transfer_needed_is_given_back_when_it_is_over(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[bool] = []
+    monkeypatch.setattr("common.heap.give_back", lambda: running.append("stage begun" in setting.recipe.at))
+
+    async def stay() -> None:
+        await setting.transfers.housekeeping.tidy()
+
+    setting.recipe.at["stage begun"] = stay
+    await setting.stage("t-1")
+    del setting.recipe.at["stage begun"]
+
+    await setting.transfers.housekeeping.tidy()
+
+    assert running == [False]
