@@ -53,7 +53,8 @@ class ExportPipe:
                         tracker.step(Step.TRANSFERRING)
                     for piece in _pieces(chunk):
                         await digest.add(piece)
-                        await self._pass_on(encoded_chunk(piece))
+                        await self._until_taken()
+                        self._frames.put_nowait(encoded_chunk(piece))
                     tracker.sent(len(chunk))
         # Only now: what the recipe still finds wrong while it closes has to come before the end frame.
         receipt = Receipt(
@@ -89,6 +90,7 @@ class ExportPipe:
                 return
             yield frame
             is_between_header_and_end = isinstance(frame, bytes) or not frame.HasField("end")
+            del frame  # a chunk, of which there would otherwise be two while the next is made
             self._frames.task_done()
 
     async def _pass_on(self, frame: OutgoingFrame) -> None:

@@ -97,6 +97,7 @@ def _many_answers(method: str, handle: Any) -> Callable[[Any, Context], Awaitabl
                         is_writing = True
                         await context.write(answer)
                         is_writing = False
+                        del answer  # a chunk, as in agent.exports
                 except Exception as failure:
                     if is_writing:
                         raise  # the call is gone; gRPC knows

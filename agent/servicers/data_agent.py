@@ -75,6 +75,7 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
         async with aclosing(frames):
             async for frame in frames:
                 yield cast("transfer_pb2.Frame", frame)  # or encoded already, which the interceptor lets through
+                del frame  # a chunk, as in agent.exports
 
     async def Fingerprint(self, request: messages.FingerprintRequest, context: Context) -> messages.FingerprintResponse:
         taken = await self._transfers.fingerprint()

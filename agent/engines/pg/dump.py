@@ -10,7 +10,7 @@ import asyncio
 import enum
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -30,6 +30,7 @@ BACKEND_END_SECONDS = 10.0
 TRAILER = b"\n-- PostgreSQL database dump complete\n--"
 TRAILER_WITHIN_BYTES = 600
 """After the trailer comes `\\unrestrict` with its key, since the releases of 2025-08."""
+ARCHIVE_START = b"PGDMP"
 ARCHIVE_END = bytes(5)
 """A custom archive ends with a block length or a large object's number of 0: a sign byte and four zeros."""
 
@@ -55,7 +56,7 @@ class Proof(Protocol):
 class _Encoder(Protocol):
     """Turns pg_dump's output into the archive. Called in a thread, one call at a time."""
 
-    def add(self, chunk: bytes) -> bytes: ...
+    def add(self, pieces: Sequence[bytes]) -> bytes: ...
     def finish(self, fingerprint: Fingerprint | None) -> bytes:
         """The archive's end; ToolFailedError unless all that was added looks whole."""
         ...
@@ -92,18 +93,18 @@ async def dump(
     async def chunks() -> AsyncGenerator[bytes, None]:
         nonlocal is_whole
         encoder = _CustomEncoder() if form is DumpForm.CUSTOM else _SqlEncoder(form, header)
-        ready = bytearray()
-        async for block in _blocks(child):
-            on_read(len(block))
-            ready += await asyncio.to_thread(encoder.add, block)
-            if len(ready) >= CHUNK_BYTES // 2:
-                yield bytes(ready)
+        ready: list[bytes] = []
+        async for pieces in _pieces(child):
+            on_read(sum(map(len, pieces)))
+            ready.append(await asyncio.to_thread(encoder.add, pieces))
+            if sum(map(len, ready)) >= CHUNK_BYTES // 2:
+                yield b"".join(ready)
                 ready.clear()
         await _check(child, login)
         fingerprint = await proof.fingerprint() if proof else None
-        ready += await asyncio.to_thread(encoder.finish, fingerprint)
+        ready.append(await asyncio.to_thread(encoder.finish, fingerprint))
         is_whole = True
-        yield bytes(ready)
+        yield b"".join(ready)
 
     try:
         async with start(command) as child, aclosing(chunks()) as archive:
@@ -144,18 +145,23 @@ def pg_dump_argv(client: Client, form: DumpForm, *, snapshot: str = "") -> list[
     return [*argv, "--format=custom", "--compress=gzip:1" if client.major >= 16 else "--compress=1"]
 
 
-async def _blocks(child: Child) -> AsyncGenerator[bytes, None]:
-    """pg_dump's output in pieces of 1 MiB; the first as soon as there is any, for the caller who waits for it."""
-    block = bytearray()
+async def _pieces(child: Child) -> AsyncGenerator[list[bytes], None]:
+    """pg_dump's output, about a mebibyte at a time; the first as soon as there is any, for the caller who waits for it.
+
+    As it was read, never joined: that would copy all of the text twice more and hold 2 MiB for it.
+    """
+    pieces: list[bytes] = []
+    size = 0
     is_first = True
-    while found := await child.read(CHUNK_BYTES - len(block)):
-        block += found
-        if is_first or len(block) == CHUNK_BYTES:
-            yield bytes(block)
-            block.clear()
+    while piece := await child.read():
+        pieces.append(piece)
+        size += len(piece)
+        if is_first or size >= CHUNK_BYTES:
+            yield pieces
+            pieces, size = [], 0
             is_first = False
-    if block:
-        yield bytes(block)
+    if pieces:
+        yield pieces
 
 
 async def _check(child: Child, login: Login) -> None:
@@ -177,14 +183,17 @@ class _SqlEncoder:
         self._opening: bytes | None = self._seal.opening(header)
         self._tail = b""
 
-    def add(self, chunk: bytes) -> bytes:
+    def add(self, pieces: Sequence[bytes]) -> bytes:
         opening, self._opening = self._opening, None
-        self._seal.add(chunk)
-        self._tail = chunk[-TRAILER_WITHIN_BYTES:] if len(chunk) >= TRAILER_WITHIN_BYTES else self._tail + chunk
-        return self._write(opening + chunk if opening else chunk)
+        written = [self._write(opening)] if opening else []
+        for piece in pieces:
+            self._seal.add(piece)
+            self._tail = (self._tail + piece[-TRAILER_WITHIN_BYTES:])[-TRAILER_WITHIN_BYTES:]
+            written.append(self._write(piece))
+        return b"".join(written)
 
     def finish(self, fingerprint: Fingerprint | None) -> bytes:
-        if TRAILER not in self._tail[-TRAILER_WITHIN_BYTES:]:
+        if TRAILER not in self._tail:
             raise ToolFailedError("pg_dump ended without the line that says that its dump is complete.")
         end = self._write(self._seal.closing(fingerprint))
         return end + self._compressor.flush() if self._compressor else end
@@ -200,14 +209,15 @@ class _CustomEncoder:
         self._head = b""
         self._tail = b""
 
-    def add(self, chunk: bytes) -> bytes:
-        self._head = self._head or chunk[:5]
-        self._tail = (self._tail + chunk[-len(ARCHIVE_END) :])[-len(ARCHIVE_END) :]
-        return chunk
+    def add(self, pieces: Sequence[bytes]) -> bytes:
+        for piece in pieces:
+            self._head = (self._head + piece[: len(ARCHIVE_START)])[: len(ARCHIVE_START)]
+            self._tail = (self._tail + piece[-len(ARCHIVE_END) :])[-len(ARCHIVE_END) :]
+        return b"".join(pieces)
 
     def finish(self, fingerprint: Fingerprint | None) -> bytes:
         # There is no room in it for a fingerprint.
-        if self._head != b"PGDMP" or self._tail != ARCHIVE_END:
+        if self._head != ARCHIVE_START or self._tail != ARCHIVE_END:
             raise ToolFailedError("pg_dump ended before the end of its archive.")
         return b""
 
