@@ -217,11 +217,16 @@ class Snapshots:
 
     def _clean_up(self) -> None:
         if self._is_on_volume:
-            with contextlib.suppress(OSError):
-                with _reserved(self._directory, create=False) as reserved:
-                    remove_tree(_SNAPSHOTS, parent=reserved)
-                # Not empty: an import has something in it.
-                os.rmdir(self._directory / RESERVED_DIRECTORY)
+            remove_snapshots(self._directory)
+
+
+def remove_snapshots(directory: Path) -> None:
+    """Remove from a volume what an export has there, or left there when its agent was killed."""
+    with contextlib.suppress(OSError):
+        with _reserved(directory, create=False) as reserved:
+            remove_tree(_SNAPSHOTS, parent=reserved)
+        # Not empty: an import has something in it.
+        os.rmdir(directory / RESERVED_DIRECTORY)
 
 
 async def ask_database(path: Path, questions: Questions) -> Answers:

@@ -33,7 +33,7 @@ from agent.engines.n8n.preparing import look_at_file
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.source import Opened, Source
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
-from agent.engines.sqlite import ask_database
+from agent.engines.sqlite import ask_database, remove_snapshots
 from agent.recipes.base import (
     Capability,
     Description,
@@ -236,6 +236,10 @@ class N8nRecipe(Recipe):
 
     async def recover(self, record: Record) -> Recovered:
         return await self._exchange.recover(record)
+
+    async def tidy(self) -> None:
+        if self._folder:
+            await asyncio.to_thread(remove_snapshots, self._folder)
 
     def _make_postgres(self) -> PostgresHome | None:
         if self._settings.postgresql is None:

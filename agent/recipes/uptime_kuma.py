@@ -29,6 +29,7 @@ from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
 from agent.engines.mariadb.exchange import Exchange as TableExchange
 from agent.engines.mariadb.settings import read_secret
+from agent.engines.sqlite import remove_snapshots
 from agent.engines.table_parts import compare_all
 from agent.recipes.base import (
     Capability,
@@ -183,6 +184,9 @@ class UptimeKumaRecipe(Recipe):
 
     async def recover(self, record: Record) -> Recovered:
         return await self._exchange.recover(record)
+
+    async def tidy(self) -> None:
+        await asyncio.to_thread(remove_snapshots, self._directory)
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         return await self._data().fingerprint()

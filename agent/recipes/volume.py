@@ -21,7 +21,7 @@ from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
-from agent.engines.sqlite import Snapshots
+from agent.engines.sqlite import Snapshots, remove_snapshots
 from agent.recipes.base import (
     Capability,
     Description,
@@ -183,6 +183,9 @@ class VolumeRecipe(Recipe):
 
     async def recover(self, record: Record) -> Recovered:
         return await self._exchange.recover(record)
+
+    async def tidy(self) -> None:
+        await asyncio.to_thread(remove_snapshots, self._directory)
 
     async def _verified(self, new: Path, report: Report, options: Mapping[str, str]) -> Preview:
         extracted = report.extracted
