@@ -100,12 +100,18 @@ class NoteFileRecipe(Recipe):
         return Preview(changes=(f"the note would have {lines} lines",), counts_after={"lines": lines})
 
     async def restore(self, record: Record, progress: Progress) -> None:
-        self._previous(record).unlink(missing_ok=True)
-        os.link(self._file, self._previous(record))
-        os.replace(self._staged(record), self._file)
+        try:
+            self._previous(record).unlink(missing_ok=True)
+            os.link(self._file, self._previous(record))
+            os.replace(self._staged(record), self._file)
+        except OSError as failure:
+            raise AppUnavailableError(f"The note cannot be replaced: {failure.strerror}.") from failure
 
     async def undo(self, record: Record, progress: Progress) -> None:
-        os.replace(self._previous(record), self._file)
+        try:
+            os.replace(self._previous(record), self._file)
+        except OSError as failure:
+            raise AppUnavailableError(f"The note cannot be put back: {failure.strerror}.") from failure
 
     async def discard(self, record: Record) -> None:
         self._staged(record).unlink(missing_ok=True)
