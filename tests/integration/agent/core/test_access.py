@@ -20,8 +20,9 @@ from common.status import error_from_call
 from controller.identity.ca import CertificateAuthority
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
+from tests.fixtures.agent_program import APP_ID
 from tests.fixtures.waiting import until
-from tests.integration.agent.core.conftest import APP_ID, AgentProcess
+from tests.integration.agent.core.conftest import AgentProcess
 
 Stub = agent_pb2_grpc.DataAgentStub
 MakeCredentials = Callable[[AgentProcess], grpc.ChannelCredentials]

@@ -19,8 +19,9 @@ from common.credentials import CONTROLLER_URI, Identity, IdentityFiles, JoinToke
 from controller.identity.ca import CertificateAuthority
 from mathison.data.v1 import enrolment_pb2 as messages
 from mathison.data.v1 import enrolment_pb2_grpc
+from tests.fixtures.agent_program import APP_ID
 from tests.fixtures.waiting import until
-from tests.integration.agent.core.conftest import APP_ID, AgentProcess
+from tests.integration.agent.core.conftest import AgentProcess
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -22,9 +22,10 @@ from common.errors import (
 from common.status import error_from_call
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
+from tests.fixtures.agent_program import stage_requests
 from tests.fixtures.uploads import frame_list
 from tests.fixtures.waiting import until
-from tests.integration.agent.core.conftest import AgentProcess, stage_requests
+from tests.integration.agent.core.conftest import AgentProcess
 
 MIB = 1 << 20
 Stub = agent_pb2_grpc.DataAgentStub

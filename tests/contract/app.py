@@ -1,0 +1,118 @@
+"""What the contract suite wants of an app, whatever its kind: to fill it, to look at it, to break it.
+
+A row of the suite is one subclass, beside the real app or server that it drives. To know when writing one: `contents`
+looks at the app by its own means (a client, a directory listing) where that is possible, not by the recipe's.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from agent.recipes.base import Recipe
+from agent.settings import AppSettings
+
+
+class Fill(enum.Enum):
+    """What an app is filled with; `OLD` and `NEW` have names in common with other content, and names of their own."""
+
+    EMPTY = "empty"
+    OLD = "old"
+    NEW = "new"
+    BIG = "big"
+
+
+@dataclass
+class Archive:
+    """An export, and what the app held when it was made."""
+
+    file: bytes
+    contents: object
+
+
+class AppUnderTest(abc.ABC):
+    """One app that stays for all tests of a module.
+
+    Attributes:
+        settings: of the recipe.
+        app: the commands that stop and start the app, for recipes that need it down.
+        archives: made so far; see `Agent.archive`.
+    """
+
+    recipe: ClassVar[type[Recipe]]
+    big_bytes: ClassVar[int] = 24 << 20
+    """Of incompressible content in `Fill.BIG`: more than any buffer on the way."""
+    export_options: ClassVar[Mapping[str, str]] = {}
+    parses_in_a_child: ClassVar[bool] = True
+    """Uploads are read by a child process while they arrive."""
+    wrong_files: ClassVar[Mapping[str, bytes]] = {}
+    """What the recipe has to refuse beside `suite.WRONG_FILES`, by what it is."""
+    right_files: ClassVar[frozenset[str]] = frozenset()
+    """Those of `suite.WRONG_FILES` that it takes."""
+
+    def __init__(self, settings: dict[str, object], app: AppSettings | None = None) -> None:
+        self.settings = settings
+        self.app = app
+        self.archives: dict[Fill, Archive] = {}
+
+    @abc.abstractmethod
+    async def fill(self, what: Fill) -> None:
+        """Have the app hold this and nothing else."""
+
+    @abc.abstractmethod
+    async def write_more(self) -> None:
+        """Write into the app what was not there before, and change what was."""
+
+    @abc.abstractmethod
+    async def contents(self) -> object:
+        """All that the app holds, comparable by `==`."""
+
+    @abc.abstractmethod
+    def leftovers(self) -> list[str]:
+        """What is of ours in the app, or near it, and whatever else an import must not leave, such as a stopped app."""
+
+    @abc.abstractmethod
+    @asynccontextmanager
+    async def unreadable(self) -> AsyncIterator[None]:
+        """Exports cannot be made in the block."""
+        yield
+
+    @abc.abstractmethod
+    @asynccontextmanager
+    async def unswappable(self) -> AsyncIterator[None]:
+        """What is staged cannot be swapped in, in the block."""
+        yield
+
+
+class AppSwitch:
+    """The commands of an app that is stopped for a swap: it runs as long as a file is there.
+
+    Real commands, so that an agent in another process stops the same app.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._running = directory / "app runs"
+        self._stuck = directory / "app cannot be stopped"
+        self._running.touch()
+
+    @property
+    def settings(self) -> AppSettings:
+        stop = f'test ! -e "{self._stuck}" && rm -f "{self._running}"'
+        return AppSettings(stop=("/bin/sh", "-c", stop), start=("/usr/bin/touch", str(self._running)))
+
+    @asynccontextmanager
+    async def stuck(self) -> AsyncIterator[None]:
+        """The app does not stop in the block."""
+        self._stuck.touch()
+        try:
+            yield
+        finally:
+            self._stuck.unlink()
+
+    def leftovers(self) -> list[str]:
+        return [] if self._running.exists() else ["the app is stopped"]

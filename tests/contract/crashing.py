@@ -1,0 +1,136 @@
+"""An agent that is killed at a moment: a process of its own, forked from one that has imported everything already.
+
+The moments are not chosen by hand. They are all steps by which an agent makes something durable in files: before each
+rename (the journal's lines, a swap's own journal, staged files that take their names), before a line is removed, and
+after a recipe has written something into its line. So what a recipe does between two of them is met with nothing of it
+done, and with all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agent import journal
+from tests.contract.agents import Agent, Launch
+from tests.fixtures.waiting import until
+
+SECONDS = 120.0
+PRELOADED = (
+    "agent.recipes.mariadb",
+    "agent.recipes.minio",
+    "agent.recipes.n8n",
+    "agent.recipes.postgresql",
+    "agent.recipes.redis",
+    "agent.recipes.uptime_kuma",
+    "agent.recipes.volume",
+    "tests.contract.crashing",
+)
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["__main__", *PRELOADED])
+
+
+@dataclass(frozen=True)
+class Death:
+    """When an agent was killed, and the processes that it had then."""
+
+    moment: str
+    children: list[tuple[int, float]]
+
+    async def children_ended(self) -> None:
+        """Returns once they have; TimeoutError when one lives on."""
+        await until(lambda: not any(_lives(pid, started_at) for pid, started_at in self.children), within_seconds=10)
+
+
+async def die(launch: Launch, work: str, *arguments: Any) -> Death | None:
+    """Start an agent that works until it is killed.
+
+    Args:
+        work: a function of this module, which gets an agent, what is called to die, and the arguments.
+    Returns:
+        None: it came to the end of its work.
+    """
+    process = _PROCESSES.Process(target=_main, args=(launch, work, arguments))
+    process.start()
+    await asyncio.to_thread(process.join, SECONDS)
+    status = process.exitcode
+    process.kill()
+    process.close()
+    if status == 0:
+        return None
+    assert status == -signal.SIGKILL, f"the agent ended with {status}; its standard error says why"
+    return Death(**json.loads(_note(launch).read_text()))
+
+
+async def import_and_undo(agent: Agent, kill: Callable[[str], None], transfer_id: str, file: str, number: int) -> None:
+    """Stage, restore, undo, and be killed at the moment of that number, counted from 1."""
+    moments = 0
+
+    def pass_moment(name: str) -> None:
+        nonlocal moments
+        moments += 1
+        if moments == number:
+            kill(f"moment {number}, {name}")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and not str(arguments[1]).endswith("history.json"):
+            pass_moment(f"before {Path(os.fsdecode(arguments[1])).name} gets its name")
+        elif event == "os.remove" and Path(os.fsdecode(arguments[0])).parent.name == "journal":
+            pass_moment("before the journal's line goes")
+
+    save = journal.Entry.save
+
+    def saved(entry: journal.Entry, **facts: Any) -> None:
+        save(entry, **facts)
+        pass_moment(f"the journal's line has {', '.join(facts)} while {entry.phase.value}")
+
+    setattr(journal.Entry, "save", saved)  # noqa: B010  # mypy takes no assignment to a method
+    upload = Path(file).read_bytes()
+    sys.addaudithook(hook)
+    await agent.import_(transfer_id, upload)
+    await agent.undo(transfer_id)
+
+
+async def export(agent: Agent, kill: Callable[[str], None], options: dict[str, str]) -> None:
+    """Be killed with the first chunk of an export in hand."""
+    async with aclosing(agent.frames("killed", options=options)) as flowing:
+        async for frame in flowing:
+            if frame.chunk:
+                kill("in an export")
+
+
+def _main(launch: Launch, work: str, arguments: tuple[Any, ...]) -> None:
+    def kill(moment: str) -> None:
+        children = [(child.pid, child.create_time()) for child in psutil.Process().children(recursive=True)]
+        _note(launch).write_text(json.dumps({"moment": moment, "children": children}))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def run() -> None:
+        agent = Agent(launch)
+        await agent.start()
+        await globals()[work](agent, kill, *arguments)
+
+    asyncio.run(run())
+
+
+def _note(launch: Launch) -> Path:
+    return launch.state_directory / "death.json"
+
+
+def _lives(pid: int, started_at: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == started_at and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,82 @@
+"""The contract over MariaDB."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+import pytest
+
+from agent.recipes.mariadb import MariadbRecipe
+from tests.contract.app import AppUnderTest, Fill
+from tests.contract.suite import ContractSuite
+from tests.fixtures.mariadb_apps import MariadbApp
+from tools.servers import MariadbServer
+
+_SCHEMA = """
+    CREATE TABLE `both` (id int PRIMARY KEY, text varchar(100) NOT NULL);
+    CREATE TABLE `only {what}` (id int AUTO_INCREMENT PRIMARY KEY, both_id int REFERENCES `both` (id));
+    INSERT INTO `both` SELECT seq, concat('{what} ', seq) FROM seq_1_to_200;
+    INSERT INTO `only {what}` (both_id) SELECT id FROM `both`;
+"""
+_BIG = """
+    CREATE TABLE big (id int PRIMARY KEY, bytes mediumblob);
+    INSERT INTO big SELECT seq, random_bytes(1024) FROM seq_1_to_{rows};
+"""
+
+
+class Mariadb(AppUnderTest):
+    """A database of its own."""
+
+    recipe = MariadbRecipe
+    wrong_files: ClassVar[Mapping[str, bytes]] = {"other SQL": b"--\n-- PostgreSQL database dump\n--\n"}
+
+    def __init__(self, shop: MariadbApp) -> None:
+        self._shop = shop
+        super().__init__(shop.settings)
+
+    async def fill(self, what: Fill) -> None:
+        name, server = self._shop.database, self._shop.server
+        server.sql(f"DROP DATABASE {name}; CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        if what is not Fill.EMPTY:
+            self._shop.sql(_SCHEMA.format(what=what.value))
+        if what is Fill.BIG:
+            self._shop.sql(_BIG.format(rows=self.big_bytes // 1024 + 1))
+
+    async def write_more(self) -> None:
+        self._shop.sql("UPDATE `both` SET text = 'more'; CREATE TABLE more (id int)")
+
+    async def contents(self) -> object:
+        tables = self._shop.sql("SHOW TABLES").split("\n")
+        rows = [self._shop.sql(f"CHECKSUM TABLE `{table}`") for table in tables if table]
+        return tables, rows
+
+    def leftovers(self) -> list[str]:
+        return self._shop.server.sql(
+            "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'mathison%';"
+            " SELECT User FROM mysql.global_priv WHERE User LIKE 'mathison%';"
+        ).splitlines()
+
+    @asynccontextmanager
+    async def unreadable(self) -> AsyncIterator[None]:
+        self._shop.server.kill()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._shop.server.start)
+
+    @asynccontextmanager
+    async def unswappable(self) -> AsyncIterator[None]:
+        async with self.unreadable():
+            yield
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, mariadb_server: MariadbServer) -> Mariadb:
+    return Mariadb(MariadbApp(mariadb_server, tmp_path_factory.mktemp("app") / "work"))
+
+
+class TestMariadb(ContractSuite):
+    """All of it."""
