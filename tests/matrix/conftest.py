@@ -22,6 +22,8 @@ PostgreSQL 13 has no words for two things of newer servers: range types made by 
 multirange type) and functions with a parsed body (`BEGIN ATOMIC`). A dump with either is refused as
 ARCHIVE_INCOMPATIBLE; its column here is for data without them.
 
+Uptime Kuma 2 migrates data of version 1 when it starts; *equal* is what it finds then.
+
 """
 
 
