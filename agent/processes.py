@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import signal
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from agent.jail import TOOL, Jail, argv_in_jail, argv_of_module
 from common.errors import ToolFailedError
@@ -31,6 +32,38 @@ T = TypeVar("T")
 _BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
 
 
+class Pipe:
+    """Bytes from one child to another, past us: a `Command.stdout` and a `Command.stdin`; used as a context.
+
+    Our own ends have to be closed once both are started: else the reader never meets the end, nor the writer that its
+    reader is gone.
+    """
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe2(os.O_CLOEXEC)
+        self._open = {self.reading, self.writing}
+        _enlarge(self.reading)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(*self._open)
+
+    def close(self, *ends: int) -> None:
+        """Close ends of it; those that are closed already are left alone."""
+        for end in self._open.intersection(ends):
+            self._open.discard(end)
+            os.close(end)
+
+
+def has_reader(pipe: int) -> bool:
+    """Whether what is written into a pipe can still be read by anyone."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return not any(state & select.POLLERR for _, state in poll.poll(0))
+
+
 @dataclass(frozen=True)
 class Command:
     """A program to start.
@@ -40,7 +73,8 @@ class Command:
         is_module: the first of `argv` is a Python module of ours that calls `agent.jail.enter_from_argv`.
         environment: added to a small base of PATH, LC_ALL and HOME; ours is not inherited.
         pass_fds: descriptors that the child inherits under their numbers.
-        stdin: a descriptor to read from instead of a pipe, for programs that seek.
+        stdin: a descriptor to read from instead of a pipe, for programs that seek or read what another writes.
+        stdout: a descriptor to write to instead of a pipe.
     """
 
     argv: Sequence[str]
@@ -48,6 +82,7 @@ class Command:
     jail: Jail = TOOL
     pass_fds: Sequence[int] = ()
     stdin: int | None = None
+    stdout: int | None = None
     is_module: bool = False
 
     @property
@@ -141,7 +176,7 @@ class Child:
         transport.close()
 
     async def _drain(self) -> None:
-        while await self.read():
+        while self.command.stdout is None and await self.read():
             pass
 
     def _signal(self, number: signal.Signals) -> None:
@@ -165,7 +200,7 @@ async def start(command: Command) -> AsyncIterator[Child]:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE if command.stdin is None else command.stdin,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE if command.stdout is None else command.stdout,
             stderr=asyncio.subprocess.PIPE,
             env={**_BASE_ENVIRONMENT, **command.environment},
             pass_fds=command.pass_fds,
@@ -229,8 +264,13 @@ def _enlarge_pipes(process: asyncio.subprocess.Process) -> None:
     for number in (0, 1):
         pipe = transport.get_pipe_transport(number)
         if pipe is not None:
-            with contextlib.suppress(OSError, ValueError):  # ValueError: the child has ended already
-                fcntl.fcntl(pipe.get_extra_info("pipe").fileno(), _F_SETPIPE_SZ, _PIPE_BYTES)
+            with contextlib.suppress(ValueError):  # the child has ended already
+                _enlarge(pipe.get_extra_info("pipe").fileno())
+
+
+def _enlarge(pipe: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _ending(status: int) -> str:

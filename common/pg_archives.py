@@ -24,8 +24,8 @@ from common.errors import (
 )
 
 MAGIC = b"PGDMP"
-FORMAT_AT = 10
-"""Where in the file the byte stands that says its format."""
+MINOR_VERSION_AT, FORMAT_AT = 6, 10
+"""Where in the file the bytes stand that say the minor version of the format, and which format it is."""
 CUSTOM, TAR, DIRECTORY = 1, 3, 5
 OLDEST_VERSION, NEWEST_VERSION = (1, 12), (1, 16)
 """Written by pg_dump 9.0 and 17; those between by versions between, 1.16 by 18 too."""

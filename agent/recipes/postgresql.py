@@ -122,6 +122,10 @@ class PostgresqlRecipe(Recipe):
             changes=found.changes,
             counts_now=found.counts_now,
             counts_after=found.counts_after,
+            items=found.items,
+            bridging=found.bridging,
+            room_bytes=found.room_bytes,
+            swap_seconds=found.swap_seconds,
             warnings=found.warnings,
             header=found.header,
         )

@@ -1,9 +1,9 @@
 """The jailed child that reads an uploaded archive's structure: the archive on stdin, reports as lines on stdout.
 
-Its argument is the kind of archive: `custom` and `tar` read a file that lies on stdin; `directory` takes a stream, a
-tar of a dump in directory format, and passes the dump's files on: a line with a name and size, then pieces, each behind
-a line with its size; whatever else is in the tar is passed over. `zip` does so with a zip that lies on stdin. The last
-line says `done` or `failed`.
+Its argument is the kind of archive. `custom` takes a stream and passes on to stdout what it has checked; its report
+goes to stderr. `tar` reads a file that lies on stdin; `directory` takes a stream, a tar of a dump in directory format,
+and passes the dump's files on: a line with a name and size, then pieces, each behind a line with its size; whatever
+else is in the tar is passed over. `zip` does so with a zip that lies on stdin. The last line says `done` or `failed`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,26 @@ class _Stdin:
         return os.read(0, size)
 
 
+class _Passed:
+    """Stdin, of which each piece goes to stdout once it was looked at and the next is wanted.
+
+    Who reads there may have had enough before the end; the rest is only looked at.
+    """
+
+    def __init__(self) -> None:
+        self._piece = b""
+        self._has_reader = True
+
+    def read(self, size: int, /) -> bytes:
+        if self._has_reader:
+            try:
+                _write(self._piece)
+            except BrokenPipeError:
+                self._has_reader = False
+        self._piece = os.read(0, size)
+        return self._piece
+
+
 class _Pieces:
     """Pieces of a member as a file."""
 
@@ -50,10 +70,12 @@ def main() -> None:
     # zipfile looks it up for names that are not UTF-8, when nothing can be imported any more.
     "".encode("cp437")
     kind, most_members, *more = enter_from_argv()
+    output = 2 if kind == "custom" else 1
     try:
         match kind:
             case "custom":
-                _say({"done": _facts(check_custom(_Stdin()))})
+                check_custom(_Passed())
+                _say({"done": {}}, output)
             case "tar":
                 _say({"done": _facts(check_tar(_Stdin(), most_members=int(most_members)))})
             case "contents":
@@ -67,10 +89,10 @@ def main() -> None:
                 pass_directory_on(archive, most_members=int(most_members), packing="zip")
                 _say({"done": {}})
     except ServiceError as error:
-        _say({"failed": {"reason": error.reason, "text": error.text, "next_step": error.next_step}})
+        _say({"failed": {"reason": error.reason, "text": error.text, "next_step": error.next_step}}, output)
     except MemoryError:
         text = "The archive needs more memory to read than an import may use."
-        _say({"failed": {"reason": LimitExceededError.reason, "text": text, "next_step": ""}})
+        _say({"failed": {"reason": LimitExceededError.reason, "text": text, "next_step": ""}}, output)
 
 
 def check_tar(file: Reader, *, most_members: int) -> Contents:
@@ -139,14 +161,14 @@ def _facts(contents: Contents) -> dict[str, object]:
     return {**asdict(contents), "data": sorted(set(contents.data.values()) - {""})}
 
 
-def _say(report: dict[str, object]) -> None:
-    _write(json.dumps(report).encode() + b"\n")
+def _say(report: dict[str, object], output: int = 1) -> None:
+    _write(json.dumps(report).encode() + b"\n", output)
 
 
-def _write(data: bytes) -> None:
+def _write(data: bytes, output: int = 1) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(1, view) :]
+        view = view[os.write(output, view) :]
 
 
 if __name__ == "__main__":

@@ -1,31 +1,37 @@
-"""Archives of pg_dump as SQL text: put on disk, their structure checked, turned to text by pg_restore; all in jails."""
+"""Archives of pg_dump as SQL text: their structure checked, turned to text by pg_restore; all in jails.
+
+The custom format is read as it arrives; the others have to lie on disk first. The text goes from pg_restore to its
+reader and not through here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.spool import Room, dump_directory, new_file, spooled, write_all
-from agent.engines.pg.uploads import UploadForm
+from agent.engines.pg.uploads import UploadForm, peek
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
-from agent.processes import Child, Command, feed, start
+from agent.processes import Child, Command, Pipe, feed, has_reader, start
 from common.errors import (
     ArchiveDamagedError,
     ArchiveIncompatibleError,
     ArchiveRefusedError,
+    ArchiveTruncatedError,
+    ServiceError,
     ToolFailedError,
     make_error,
 )
 from common.frames import CHUNK_BYTES
-from common.pg_archives import DUMP_FILE, require_files
+from common.pg_archives import DUMP_FILE, MINOR_VERSION_AT, require_files
 
 MODULE = "agent.engines.pg.archive_child"
 _JAIL = Jail(address_space_bytes=1 << 30)
@@ -38,25 +44,34 @@ _FORMATS = {
 }
 
 
-@asynccontextmanager
-async def sql_of(
+async def write_sql(
     chunks: AsyncIterable[bytes],
     form: UploadForm,
+    output: int,
     *,
     clients: Clients,
     server_version_num: int,
     spool_directory: Path,
     limits: Limits,
-) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-    """The SQL text of an archive; ends normally only when the archive was whole and pg_restore says so too.
+) -> None:
+    """Write the SQL text of an archive into a pipe; returns when the archive was whole and pg_restore says so too.
+
+    Returns as well when nobody reads the pipe any more; whoever did has the reason.
 
     Raises:
-        ArchiveError (its subclasses): on entering or from the chunks.
-        NoSpaceError, LimitExceededError, ToolFailedError: the same.
+        ArchiveError (its subclasses), NoSpaceError, LimitExceededError, ToolFailedError: what was written is not all.
     """
+    choose = _Chooser(clients, server_version_num, output)
+    if form is UploadForm.CUSTOM:
+        await _pass_on(chunks, choose, limits)
+        return
     room = Room(spool_directory, free_bytes=limits.free_bytes)
-    choose = _Chooser(clients, server_version_num)
-    if form in (UploadForm.DIRECTORY, UploadForm.ZIP):
+    if form is UploadForm.TAR:
+        async with spooled(chunks, room, spool_directory) as file:
+            contents = await _check(form.value, file, limits)
+            os.lseek(file, 0, os.SEEK_SET)
+            await _run(await choose.command(contents["version"][1], form, [], stdin=file), output)
+    else:
         with dump_directory(spool_directory) as directory:
             if form is UploadForm.ZIP:
                 async with spooled(chunks, room, spool_directory) as file:
@@ -64,22 +79,15 @@ async def sql_of(
             else:
                 await _unpack_tar(directory, chunks, room, limits)
             minor_version = await _check_directory(directory, limits)
-            restore = await choose.command(minor_version, form, [f"/proc/self/fd/{directory}"], pass_fds=[directory])
-            async with aclosing(_run(restore)) as text:
-                yield text
-        return
-    async with spooled(chunks, room, spool_directory) as file:
-        contents = await _check(form.value, file, limits)
-        restore = await choose.command(contents["version"][1], form, [], stdin=file)
-        os.lseek(file, 0, os.SEEK_SET)
-        async with aclosing(_run(restore)) as text:
-            yield text
+            operands = [f"/proc/self/fd/{directory}"]
+            await _run(await choose.command(minor_version, form, operands, pass_fds=[directory]), output)
 
 
 @dataclass(frozen=True)
 class _Chooser:
     clients: Clients
     server_version_num: int
+    output: int
 
     async def command(
         self,
@@ -92,18 +100,95 @@ class _Chooser:
     ) -> Command:
         """pg_restore, as old as can be: the newer it is, the more it may write that the server does not know."""
         client = await self.clients.for_archive(minor_version, server_version_num=self.server_version_num)
-        argv = [client.program("pg_restore"), f"--format={_FORMATS[form]}", *_OPTIONS, *operands]
-        return Command(argv, environment=client.environment(), jail=PARSER, stdin=stdin, pass_fds=pass_fds or ())
+        return Command(
+            [client.program("pg_restore"), f"--format={_FORMATS[form]}", *_OPTIONS, *operands],
+            environment=client.environment(),
+            jail=PARSER,
+            stdin=stdin,
+            stdout=self.output,
+            pass_fds=pass_fds or (),
+        )
 
 
-async def _run(restore: Command) -> AsyncGenerator[bytes, None]:
+async def _pass_on(chunks: AsyncIterable[bytes], choose: _Chooser, limits: Limits) -> None:
+    """An archive in custom format, while it arrives: through its reader to pg_restore."""
+    head, whole = await peek(chunks)
+    has_arrived = asyncio.Event()
+
+    async def noted() -> AsyncGenerator[bytes, None]:
+        async for chunk in whole:
+            yield chunk
+        has_arrived.set()
+
+    with Pipe() as between:
+        argv = [MODULE, UploadForm.CUSTOM.value, str(limits.entries)]
+        read = Command(argv, jail=_JAIL, stdout=between.writing, is_module=True)
+        # Of a version that is not known the reader passes nothing on.
+        minor_version = head[MINOR_VERSION_AT] if len(head) > MINOR_VERSION_AT else 0
+        restore = await choose.command(minor_version, UploadForm.CUSTOM, [], stdin=between.reading)
+        async with aclosing(whole), aclosing(noted()) as arriving, start(read) as reader, start(restore) as restorer:
+            between.close(between.reading, between.writing)
+            feeding = asyncio.create_task(feed(reader, arriving), name="feed an archive to its reader")
+            reading = asyncio.create_task(_verdict(reader), name="wait for an archive's reader")
+            restoring = asyncio.create_task(_ended(restorer), name="wait for pg_restore")
+            tasks = (feeding, reading, restoring)
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                # In this order, since what comes later may only follow from what comes first.
+                if feeding.done():
+                    await feeding
+                if restoring.done() and restoring.exception() is not None:
+                    if not has_reader(choose.output):
+                        return
+                    # The reader passes damage not on but ends, so perhaps it is what pg_restore has met.
+                    if has_arrived.is_set():
+                        await feeding
+                        await reading
+                    else:
+                        await _cut_short(reader, feeding, reading)
+                    await restoring
+                await reading
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _cut_short(reader: Child, feeding: asyncio.Task[None], reading: asyncio.Task[None]) -> None:
+    """End the reader of an archive that is still arriving; raises what it has found besides that end."""
+    feeding.cancel()
+    await asyncio.gather(feeding, return_exceptions=True)
+    reader.abort_stdin()
+    with suppress(ArchiveTruncatedError):
+        await reading
+
+
+async def _verdict(child: Child) -> None:
+    """What the reader of a stream found in it."""
+    status = await child.wait()
     try:
-        async with start(restore) as child:
-            if restore.stdin is None:
-                await child.close_stdin()
-            async for chunk in child.chunks():
-                yield chunk
-            await child.check()
+        _result(json.loads(child.stderr_tail.rpartition("\n")[2]))
+    except ValueError:
+        status = status or 1
+    if status:
+        await child.check()
+        raise ToolFailedError("The reader of the archive ended without saying what it found.")
+
+
+async def _run(restore: Command, output: int) -> None:
+    async with start(restore) as child:
+        if restore.stdin is None:
+            await child.close_stdin()
+        try:
+            await _ended(child)
+        except ServiceError:
+            if has_reader(output):
+                raise
+
+
+async def _ended(child: Child) -> None:
+    try:
+        await child.check()
     except ToolFailedError as failure:
         raise _meant(failure) from failure
 

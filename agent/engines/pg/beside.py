@@ -19,7 +19,14 @@ from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
 from agent.engines.pg.own_rights import look_outside, require_same_outside
-from agent.engines.pg.preview import Changes, changes_between, look_at_content
+from agent.engines.pg.preview import (
+    Changes,
+    changes_between,
+    items_between,
+    look_at_content,
+    look_at_tables,
+    size_of,
+)
 from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
@@ -73,6 +80,7 @@ class Beside:
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
             belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
             before = await look_at_content(connection)
+            held_before = await look_at_tables(connection)
             extensions = await green.untrusted_extensions(connection)
         created = await green.prepare(self.manager, server=self.plan.server, key=key, extensions=extensions)
         loading = self._load(chunks, login, progress, created)
@@ -80,6 +88,9 @@ class Beside:
             loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
             if rework is not None:
                 await rework(login)
+            # As the role that loaded them: what is called to read them runs with its rights.
+            async with connect(login) as connection:
+                held_after = await look_at_tables(connection)
         finally:
             if self.plan.has_own_rights:
                 await require_same_outside(outside, self.manager)
@@ -90,7 +101,16 @@ class Beside:
         )
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             after = await look_at_content(connection)
-        return changes_between(before, after, loaded, warnings=[*left, *warnings])
+            room_bytes = await size_of(connection)
+        return changes_between(
+            before,
+            after,
+            loaded,
+            items=items_between(held_before, held_after),
+            server_version=self.plan.server.version,
+            room_bytes=room_bytes,
+            warnings=[*left, *warnings],
+        )
 
     async def _make_database(self, connection: Connection, label: Label, sessions: int) -> Login:
         """Its loader's way into it."""
@@ -125,7 +145,7 @@ class Beside:
         progress.step(Step.VERIFYING, "gathering statistics for the planner")
         async with connect(self.manager) as connection:
             await green.open_again(connection, login.database, like=self.plan.database)
-        await green.analyze(login)
+        await green.analyze(login, sessions=surroundings.sessions)
         return loaded
 
     async def _drop_leftovers(self, connection: Connection, key: str) -> list[str]:

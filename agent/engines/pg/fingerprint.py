@@ -7,11 +7,13 @@ between databases of one encoding; the hash covers a row's text in a fixed sessi
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
+import psycopg
 from psycopg import sql
 
 import common.fingerprints
@@ -141,6 +143,46 @@ async def hold_tables(connection: Connection) -> None:
         tables = sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names[start : start + _LOCKED_AT_ONCE])
         await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(tables))
     await connection.execute("SET LOCAL lock_timeout = 0")
+
+
+async def read_small_tables(
+    connection: Connection, *, most_bytes: int, within_seconds: float
+) -> dict[str, tuple[int, str | None]]:
+    """Rows and their hash of every table of the connected database, the smallest first, as far as the limits reach.
+
+    Returns:
+        For each its number of rows and what a fingerprint says of it; beyond the limits, of those that the role may not
+        read whole and of those that are locked: what the server's statistics say, and None.
+    """
+    ends_at = time.monotonic() + within_seconds
+    found: dict[str, tuple[int, str | None]] = {}
+    async with one_moment(connection):
+        await connection.execute(_SESSION)
+        await connection.execute(_ONLY_TABLES)
+        cursor = await connection.execute(f"""
+            SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname, greatest(c.reltuples, 0)::bigint,
+                   c.relpages * current_setting('block_size')::bigint + coalesce(pg_relation_size(c.reltoastrelid), 0)
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'm') AND c.relispopulated AND {no_member("pg_class", "c.oid")}
+             ORDER BY 5
+        """)  # noqa: S608
+        for name, schema, table, rows, size_bytes in await cursor.fetchall():
+            most_bytes -= size_bytes
+            left_seconds = ends_at - time.monotonic()
+            read = None
+            if most_bytes >= 0 and left_seconds > 0:
+                read = await _table_within(connection, schema, table, left_seconds)
+            found[name] = (read.rows, _say(read)) if read else (rows, None)
+    return found
+
+
+async def _table_within(connection: Connection, schema: str, table: str, seconds: float) -> Table | None:
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000) + 1}")
+            return await _table(connection, schema, table, without=())
+    except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return None
 
 
 async def read_content(connection: Connection, scope: Scope = EVERYTHING) -> Fingerprint:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import psycopg
 from psycopg import sql
 
 from agent.engines.pg.carry_over import Belongings, give_belongings
-from agent.engines.pg.catalog import DatabaseFacts, ServerFacts
+from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, ServerFacts
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.names import Label, new_name, role_name, session_name
 from agent.engines.pg.privileges import require_no_kept_schema, require_owner, take_back_privileges
-from common.errors import AppBusyError, ToolFailedError
+from common.errors import AppBusyError, AppUnavailableError, ToolFailedError
 
 PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 SPARE_CONNECTIONS = 2
@@ -151,10 +151,30 @@ async def prepare(manager: Login, *, server: ServerFacts, key: str, extensions: 
     return frozenset(created)
 
 
-async def analyze(login: Login) -> None:
-    """Gather planner statistics, as the throw-away role: functions in indexes of the upload run with its rights."""
-    async with connect(login) as connection:
-        await connection.execute("ANALYZE")
+async def analyze(login: Login, *, sessions: int) -> None:
+    """Gather planner statistics, as the throw-away role: functions in indexes of the upload run with its rights.
+
+    Args:
+        sessions: how many do it at the same time, if the server lets so many in.
+    """
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connect(login))]
+        # Of a partitioned table with its partitions.
+        cursor = await connections[0].execute(f"""
+            SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
+             ORDER BY pg_table_size(c.oid)
+        """)  # noqa: S608
+        tables = await cursor.fetchall()
+        with suppress(AppUnavailableError):
+            while len(connections) < min(sessions, len(tables)):
+                connections.append(await stack.enter_async_context(connect(login)))
+        await asyncio.gather(*(_analyze_from(tables, connection) for connection in connections))
+
+
+async def _analyze_from(tables: list[tuple[str, str]], connection: Connection) -> None:
+    while tables:
+        await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(*tables.pop())))
 
 
 async def adopt(

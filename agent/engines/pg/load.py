@@ -10,26 +10,33 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from agent.engines.pg.archive_reading import sql_of
+from agent.engines.pg.archive_reading import write_sql
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Login
 from agent.engines.pg.load_terms import ORDINARY, Terms
-from agent.engines.pg.loader_process import load_sql
+from agent.engines.pg.loader_process import SqlWriter, load_sql
 from agent.engines.pg.spool import sweep
 from agent.engines.pg.uploads import UploadForm, form_of, is_zipped_directory, peek
 from agent.limits import Limits
 from agent.unpacking import unpacked
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import SealReader
+from common.seals import FingerprintFinder, SealReader
 
 _LEFT_OUT = {
     "owners": "{:,} statements about owners were left out: everything belongs to the app's role.",
     "grants": "{:,} statements about privileges were left out; those of the app's database are carried over.",
     "tablespaces": "{:,} statements about tablespaces were left out: everything lies in the database's own.",
     "security labels": "{:,} security labels were left out.",
+}
+_BRIDGED = {
+    "transaction_timeout": "the setting transaction_timeout, which it does not know, was left out",
+    "statistics": "the planner's statistics were gathered anew",
+    "column versions": "column versions, which only some builds of PostgreSQL keep, were left out",
 }
 
 
@@ -78,6 +85,12 @@ class Loaded:
     extensions: set[str] = field(default_factory=set)
     """All that the archive asks for, also those that were there already."""
     deferred: list[Deferred] = field(default_factory=list)
+    bridged: list[str] = field(default_factory=list)
+    """What was left out or rewritten since the server does not know it, for a person."""
+    fingerprint: Fingerprint | None = None
+    """Of the content, as an archive of ours says."""
+    text_bytes: int = 0
+    """Of the SQL text that all of it makes."""
 
 
 async def load(
@@ -109,7 +122,7 @@ async def load(
         LimitExceededError, NoSpaceError, AppUnavailableError, ToolFailedError: the surroundings.
     """
     sweep(spool_directory)
-    seal = SealReader()
+    seal, finder = SealReader(), FingerprintFinder()
     async with AsyncExitStack() as stack:
         head, whole = await peek(_counted(chunks, progress))
         await stack.enter_async_context(aclosing(whole))
@@ -118,22 +131,23 @@ async def load(
         head, text = await peek(content.chunks)
         await stack.enter_async_context(aclosing(text))
         form = UploadForm.ZIP if is_zip else form_of(head)
+        source: AsyncGenerator[bytes, None] | SqlWriter
         if form is UploadForm.SQL:
-            text = await stack.enter_async_context(aclosing(_sealed(text, seal)))
+            source = await stack.enter_async_context(aclosing(_sealed(text, seal, finder)))
         else:
-            progress.note("reading the archive")
-            text = await stack.enter_async_context(
-                sql_of(
-                    text,
-                    form,
-                    clients=clients,
-                    server_version_num=server_version_num,
-                    spool_directory=spool_directory,
-                    limits=limits,
-                )
+            if form is not UploadForm.CUSTOM:
+                progress.note("reading the archive")
+            source = partial(
+                write_sql,
+                text,
+                form,
+                clients=clients,
+                server_version_num=server_version_num,
+                spool_directory=spool_directory,
+                limits=limits,
             )
         report = await load_sql(
-            text,
+            source,
             login,
             server_version_num=server_version_num,
             pre_created_extensions=pre_created_extensions,
@@ -151,6 +165,9 @@ async def load(
             warnings=[_LEFT_OUT[what].format(number) for what, number in report.left_out.items() if what in _LEFT_OUT],
             extensions=report.extensions,
             deferred=[Deferred(**one) for one in report.deferred],
+            bridged=[sentence for what, sentence in _BRIDGED.items() if what in report.left_out],
+            fingerprint=finder.fingerprint() if seal.is_sealed else None,
+            text_bytes=report.text_bytes,
         )
 
 
@@ -160,8 +177,11 @@ async def _counted(chunks: AsyncIterator[bytes], progress: LoadProgress) -> Asyn
         yield chunk
 
 
-async def _sealed(chunks: AsyncIterator[bytes], seal: SealReader) -> AsyncGenerator[bytes, None]:
+async def _sealed(
+    chunks: AsyncIterator[bytes], seal: SealReader, finder: FingerprintFinder
+) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         await asyncio.to_thread(seal.add, chunk)
+        finder.add(chunk)
         yield chunk
     seal.finish()

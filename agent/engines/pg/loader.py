@@ -21,8 +21,10 @@ from agent.engines.pg.sqltext import EndOfRows, Event, Rows, Splitter, Statement
 from agent.engines.pg.statements import Decision, Judge, Way, copied_table
 from agent.engines.pg.text_errors import TextError
 
-IN_PARALLEL = ("CONSTRAINT", "INDEX", "FK CONSTRAINT")
-"""Entries of one of these kinds do not need each other; pg_dump writes all of one before the first of the next."""
+_KEYS = frozenset({"CONSTRAINT", "INDEX"})
+_FOREIGN_KEYS = frozenset({"FK CONSTRAINT"})
+IN_PARALLEL = {kind: kinds for kinds in (_KEYS, _FOREIGN_KEYS) for kind in kinds}
+"""Kinds of entries, and those that they do not need; pg_dump writes all keys before the first foreign key."""
 AFTER_ROWS = frozenset({*IN_PARALLEL, "INDEX ATTACH", "TRIGGER", "RULE", "POLICY", "ROW SECURITY"})
 """Once one of these was made, rows may depend on rows, so that their order counts."""
 NOTES = {
@@ -309,17 +311,18 @@ class Loader:
             await queue.put(_Piece(block, b""))
 
     async def _spread_jobs(self, statement: Statement, events: AsyncGenerator[Event, None]) -> Event | None:
-        """Entries of one kind; comments on what they make come afterwards."""
+        """Entries that do not need each other; comments on what they make come afterwards."""
         event: Event | None = statement
-        kind = statement.entry.kind if statement.entry else ""
+        kinds = IN_PARALLEL[statement.entry.kind] if statement.entry else ()
         later: list[Statement] = []
         async with self._workers() as queue:
             job: _Job | None = None
             while isinstance(event, Statement) and event.entry and len(later) < _MOST_LATER:
                 if self.judge.decide(event.text, event.line).way is not Way.RUN:
                     break
-                if event.entry.kind not in (kind, "COMMENT"):
+                if event.entry.kind != "COMMENT" and event.entry.kind not in kinds:
                     break
+                self._say(event.entry.kind)
                 self._count(event)
                 if event.entry.kind == "COMMENT":
                     later.append(event)

@@ -172,16 +172,29 @@ def _resolved(connection: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _stdin(reporter: _Reporter) -> AsyncGenerator[bytes, None]:
-    reader = asyncio.StreamReader(limit=_READ_BYTES)
+    """In pieces as large as can be; a StreamReader would copy all of it twice more."""
+    os.set_blocking(0, False)
+    while True:
+        try:
+            chunk = os.read(0, _READ_BYTES)
+        except BlockingIOError:
+            await _readable()
+            continue
+        if not chunk:
+            return
+        yield chunk
+        reporter.progress_sometimes()
+
+
+async def _readable() -> None:
+    """Wait for stdin. Watched only meanwhile: a reader would be called in each turn of the loop."""
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # else 256 KiB
+    is_readable = asyncio.Event()
+    loop.add_reader(0, is_readable.set)
     try:
-        while chunk := await reader.read(_READ_BYTES):
-            yield chunk
-            reporter.progress_sometimes()
+        await is_readable.wait()
     finally:
-        transport.close()
+        loop.remove_reader(0)
 
 
 def _report_done(loader: Loader, reporter: _Reporter) -> None:
@@ -200,6 +213,7 @@ def _report_done(loader: Loader, reporter: _Reporter) -> None:
                 "large_objects": outcome.large_objects,
                 "rows": loader.rows,
             },
+            "text_bytes": loader.splitter.size_bytes,
             "left_out": {what: number for what, number in outcome.left_out.items() if what},
             "source_version": facts.source_version,
             "dumper_version": facts.dumper_version,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import aclosing
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from agent.engines.pg.connection import Login
 from agent.engines.pg.load_errors import Failure, explain
 from agent.engines.pg.load_terms import Terms
 from agent.jail import Jail
-from agent.processes import Child, Command, feed, start
+from agent.processes import Child, Command, Pipe, feed, start
 from common.errors import ServiceError, ToolFailedError, make_error
 
 MODULE = "agent.engines.pg.loader_child"
@@ -35,10 +36,15 @@ class LoadReport:
     extensions: set[str] = field(default_factory=set)
     source_version: str = ""
     dumper_version: str = ""
+    text_bytes: int = 0
+
+
+SqlWriter: TypeAlias = Callable[[int], Awaitable[None]]
+"""Writes SQL text into a pipe; returns when that was all of it, or nobody reads it any more."""
 
 
 async def load_sql(
-    chunks: AsyncIterable[bytes],
+    text: AsyncIterable[bytes] | SqlWriter,
     login: Login,
     *,
     server_version_num: int,
@@ -50,7 +56,7 @@ async def load_sql(
     """Send SQL text to a database.
 
     Args:
-        chunks: when they raise, nothing counts as loaded and their error goes through.
+        text: when it raises, nothing counts as loaded and its error goes through.
         on_note: called with what is being done and the number of rows so far.
     Raises:
         ServiceError: what the text is, or what the server said against it.
@@ -76,9 +82,14 @@ async def load_sql(
             "after": list(terms.after),
         }
     ).encode()
-    text = _after(len(request).to_bytes(LENGTH_BYTES, "big") + request, chunks)
-    async with start(Command([MODULE], jail=_JAIL, is_module=True)) as child, aclosing(text):
-        feeding = asyncio.create_task(feed(child, text), name="feed SQL to its loader")
+    request = len(request).to_bytes(LENGTH_BYTES, "big") + request
+    async with AsyncExitStack() as stack:
+        pipe = stack.enter_context(Pipe())
+        command = Command([MODULE], jail=_JAIL, stdin=pipe.reading if callable(text) else None, is_module=True)
+        child = await stack.enter_async_context(start(command))
+        pipe.close(pipe.reading)
+        writing = _write(pipe, request, text) if callable(text) else _feed(child, request, text)
+        feeding = asyncio.create_task(writing, name="feed SQL to its loader")
         listening = asyncio.create_task(_listen(child, on_note, server_version_num), name="listen to the loader")
         try:
             await asyncio.wait({feeding, listening}, return_when=asyncio.FIRST_EXCEPTION)
@@ -94,10 +105,22 @@ async def load_sql(
             await asyncio.gather(feeding, listening, return_exceptions=True)
 
 
-async def _after(request: bytes, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    yield request
-    async for chunk in chunks:
-        yield chunk
+async def _write(pipe: Pipe, request: bytes, write: SqlWriter) -> None:
+    """The loader meets the end of the text only when all of it was written well."""
+    with suppress(BrokenPipeError):
+        await asyncio.to_thread(os.write, pipe.writing, request)
+    await write(pipe.writing)
+    pipe.close(pipe.writing)
+
+
+async def _feed(child: Child, request: bytes, chunks: AsyncIterable[bytes]) -> None:
+    async def text() -> AsyncGenerator[bytes, None]:
+        yield request
+        async for chunk in chunks:
+            yield chunk
+
+    async with aclosing(text()) as whole:
+        await feed(child, whole)
 
 
 async def _listen(child: Child, on_note: Callable[[str, int], None], server_version_num: int) -> LoadReport:
@@ -120,6 +143,7 @@ async def _listen(child: Child, on_note: Callable[[str, int], None], server_vers
         raise ToolFailedError("The loader ended without saying that it loaded everything.")
     report.counts = {name: int(number) for name, number in done["done"].items()}
     report.left_out = {what: int(number) for what, number in done["left_out"].items()}
+    report.text_bytes = int(done["text_bytes"])
     report.source_version, report.dumper_version = str(done["source_version"]), str(done["dumper_version"])
     return report
 

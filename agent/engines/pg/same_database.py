@@ -28,7 +28,7 @@ from agent.engines.pg.loader_process import SESSION_NAME
 from agent.engines.pg.moving import bring_back, extensions_of, kept_keys, kept_schemas
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import look_outside, require_same_outside
-from agent.engines.pg.preview import Changes, changes_by_file, look_at_content
+from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
 from agent.engines.pg.spool import Room, write_all
 from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.ways import Plan
@@ -57,6 +57,8 @@ class SameDatabase:
         self._remove_files()
         async with self._connect(key) as connection:
             before = await look_at_content(connection)
+            held = await look_at_tables(connection)
+            present_bytes = await size_of(connection)
             extensions = await extensions_of(connection)
             kept = await kept_keys(connection)
         room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
@@ -73,7 +75,15 @@ class SameDatabase:
         if len(kept) > 1:
             names = ", ".join(f"mathison_kept_{other}_*" for other in sorted(kept))
             warnings.append(f"Schemas of earlier imports are still there; drop those that are not needed: {names}.")
-        return changes_by_file(before, loaded, warnings=warnings)
+        return changes_by_file(
+            before,
+            loaded,
+            held=held,
+            server_version=self.plan.server.version,
+            present_bytes=present_bytes,
+            upload_bytes=self._upload_file(key).stat().st_size,
+            warnings=warnings,
+        )
 
     async def restore(self, key: str, progress: Progress) -> None:
         """Exchange the content; on failure it is as before.

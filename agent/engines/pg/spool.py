@@ -54,7 +54,7 @@ class Room:
         return NoSpaceError(
             f"There is no room in the agent's work directory for the upload: {self._free_bytes >> 20} MiB have to stay "
             "free.",
-            next_step="Make room, or upload the dump as SQL text, which needs none.",
+            next_step="Make room, or upload the dump as SQL text or in custom format, which need none.",
         )
 
 

@@ -81,6 +81,7 @@ class Splitter:
     Attributes:
         facts: what the comments said so far.
         line: the line that was reached.
+        size_bytes: how much text there was so far.
         has_standard_strings: backslashes in strings are ordinary; may be set to what the server says.
     """
 
@@ -91,6 +92,7 @@ class Splitter:
         """
         self.facts = DumpFacts()
         self.line = 1
+        self.size_bytes = 0
         self._limit_bytes = statement_limit_bytes
         self._joins_inserts = joins_inserts
         self.has_standard_strings = True
@@ -114,6 +116,7 @@ class Splitter:
         Raises:
             TextError: a client command, a statement over the limit, a zero byte.
         """
+        self.size_bytes += len(chunk)
         text = self._held + chunk if self._held else chunk
         at = 0
         while at < len(text) and not self._waits:

@@ -59,6 +59,8 @@ class Decision:
 
 RUN = Decision(Way.RUN)
 _SILENTLY = Decision(Way.SKIP)
+_PLANNERS = Decision(Way.SKIP, "statistics")
+_VERSIONS = Decision(Way.SKIP, "column versions")
 _OWNER = Decision(Way.SKIP, "owners")
 _GRANT = Decision(Way.SKIP, "grants")
 _SETTING = Decision(Way.SETTING)
@@ -156,7 +158,7 @@ class Judge:
             return _OWNER
         if b"pg_attver" in text and (found := _COLUMN_VERSION.match(text)):
             options = found[2] + found[3]
-            return Decision(Way.RUN, text=found[1] + b"SET (" + options.strip(b", ") + b")") if options else _SILENTLY
+            return Decision(Way.RUN, text=found[1] + b"SET (" + options.strip(b", ") + b")") if options else _VERSIONS
         if _TAKES_AWAY.match(text):
             return _REMOVE
         return _SILENTLY if self._is_there(text) else self._deferred(text) or RUN
@@ -203,7 +205,7 @@ class Judge:
         if _UNLINK.match(text):
             return _REMOVE
         # The planner's statistics are made anew after loading; older servers have no such functions.
-        return _SILENTLY if _STATISTICS.match(text) else RUN
+        return _PLANNERS if _STATISTICS.match(text) else RUN
 
     def _set(self, text: bytes, line: int) -> Decision:
         if _NOT_KEPT.match(text):
@@ -214,7 +216,7 @@ class Judge:
         name, value = (found[1] or b"client_encoding").lower(), found[2].strip(b" \t\r\n'\"")
         if name == b"transaction_timeout" and self._server_version_num < TRANSACTION_TIMEOUT_SINCE:
             # Every pg_dump and pg_restore from 17 on writes it, whatever the server.
-            return _SILENTLY
+            return Decision(Way.SKIP, "transaction_timeout")
         if name == b"default_tablespace" and value:
             return Decision(Way.SKIP, "tablespaces")
         if name == b"client_encoding" and re.sub(rb"[^A-Z0-9]", b"", value.upper()) in CLIENT_ONLY_ENCODINGS:

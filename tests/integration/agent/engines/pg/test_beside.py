@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.item_changes import ItemChanges
 from agent.recipes.base import Limits, Step, Upload
 from common.errors import (
     AppUnavailableError,
@@ -45,17 +47,36 @@ async def test_a_round_trip_brings_back_the_same(make_app: MakeApp, major: int, 
     assert app.left_over() == []
 
 
+async def test_a_preview_says_which_versions_are_bridged_and_how(make_app: MakeApp) -> None:
+    newer, older = make_app(18), make_app(15)
+    newer.run("CREATE TABLE t (a int)", as_app=True)
+
+    _, preview = await older.stage(await newer.export("sql"))
+
+    assert re.fullmatch(
+        r"Written by PostgreSQL 18\.\d+, goes into 15\.\d+: the setting transaction_timeout, which it does not know, "
+        r"was left out\.",
+        preview.bridging,
+    )
+
+
 async def test_staging_changes_nothing_and_says_what_an_import_would_change(app: PostgresApp) -> None:
     app.run("CREATE TABLE kept (a int); CREATE TABLE gone (a int); INSERT INTO kept VALUES (1), (2)", as_app=True)
+    app.run("CREATE TABLE changed AS SELECT 3 AS b, 'three' AS c", as_app=True)
     archive = await app.export()
-    app.run("DROP TABLE gone; CREATE TABLE added (a int); ANALYZE", as_app=True)
+    app.run("DROP TABLE gone; CREATE TABLE added (a int); UPDATE changed SET c = 'drei'; ANALYZE", as_app=True)
     before = await app.fingerprint()
 
     record, preview = await app.stage(archive)
 
     assert before.differences(await app.fingerprint()) == []
-    assert preview.counts_now["tables"] == preview.counts_after["tables"] == 2
-    assert preview.counts_after["rows"] == 2
+    assert preview.counts_now["tables"] == preview.counts_after["tables"] == 3
+    assert preview.counts_after["rows"] == 3
+    assert preview.items["tables"] == ItemChanges(added=1, removed=1, changed=1, same=1)
+    assert preview.items["rows"] == ItemChanges(same=2, not_compared=1)
+    assert preview.bridging == ""
+    assert preview.room_bytes > 1_000_000
+    assert 0 < preview.swap_seconds < 1
     assert "New tables: public.gone." in preview.changes
     assert "Tables that will be gone: public.added." in preview.changes
     assert preview.header is not None

@@ -13,6 +13,7 @@ from psycopg import sql
 from agent.engines.pg import load as loading
 from agent.engines.pg import same_database, transaction
 from agent.engines.pg.load import Loaded
+from agent.item_changes import ItemChanges
 from agent.recipes.base import Recovered
 from common.errors import (
     AppBusyError,
@@ -154,6 +155,10 @@ async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: Pos
 
     assert before.differences(await modest.fingerprint()) == []
     assert preview.counts_after["tables"] == preview.counts_now["tables"]
+    assert preview.items["tables"] == ItemChanges(same=len(before.tables))
+    assert preview.items["rows"] == ItemChanges(same=sum(table.rows for table in before.tables.values()))
+    assert preview.room_bytes == len(archive)
+    assert preview.swap_seconds > 1
     assert [path.name for path in modest.work_directory.iterdir()] == [f"import-{record.key}.upload"]
     await modest.recipe.discard(record)
     assert modest.left_over() == []

@@ -133,7 +133,9 @@ def test_what_reaches_beyond_its_database_is_refused(text: str, said: str) -> No
 
 
 def test_a_setting_of_newer_clients_is_left_out_on_older_servers() -> None:
-    assert judge(server=160014).decide(b"SET transaction_timeout = 0", 1) == Decision(Way.SKIP)
+    decision = judge(server=160014).decide(b"SET transaction_timeout = 0", 1)
+
+    assert decision == Decision(Way.SKIP, "transaction_timeout")
 
 
 def test_the_schema_that_every_database_has_is_not_made_twice() -> None:
