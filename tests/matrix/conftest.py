@@ -24,6 +24,8 @@ ARCHIVE_INCOMPATIBLE; its column here is for data without them.
 
 Uptime Kuma 2 migrates data of version 1 when it starts; *equal* is what it finds then.
 
+n8n's data is made by the tests in the forms that n8n 1 and 2 write; `make test-n8n` has a real n8n start on it.
+
 """
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import msgspec
-import psycopg
 
 from agent import rights
 from agent.engines.n8n.contents import contents_of, deactivate, require_known, waiting_executions
@@ -39,7 +38,7 @@ def main() -> None:
     """Exit status 0 whatever is wrong with the database: the answer says it."""
     jail, parent_pid, _ = parse_argv(sys.argv[1:])
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-    _warm_up()
+    _warm_up(request)
     if request.directory >= 0 and rights.lock_into(request.directory):
         path = f"/{request.file}"
     else:
@@ -120,16 +119,25 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
                 yield SqliteStore(connection)
                 connection.execute("COMMIT")
         else:
-            parameters = {name: value for name, value in request.connection.items() if value is not None}
-            with psycopg.connect(**parameters) as postgres:  # type: ignore[arg-type]  # a mapping of its parameters
-                yield PostgresStore(postgres, request.schema)
+            with _opened_in_server(request) as store:
+                yield store
     except sqlite3.Error as failure:
         raise ArchiveDamagedError(f"The database in the archive cannot be worked with: {failure}.") from failure
+    except UnicodeError as failure:
+        raise ArchiveDamagedError("The database in the archive has text that is none.") from failure
+
+
+@contextlib.contextmanager
+def _opened_in_server(request: Request) -> Iterator[Store]:
+    import psycopg
+
+    parameters = {name: value for name, value in request.connection.items() if value is not None}
+    try:
+        with psycopg.connect(**parameters) as postgres:  # type: ignore[arg-type]  # a mapping of its parameters
+            yield PostgresStore(postgres, request.schema)
     except psycopg.Error as failure:
         said = (failure.diag.message_primary or str(failure)).strip()
         raise ToolFailedError(f"PostgreSQL does not take the secrets encrypted again: {said}") from failure
-    except UnicodeError as failure:
-        raise ArchiveDamagedError("The database in the archive has text that is none.") from failure
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -139,8 +147,11 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _warm_up() -> None:
+def _warm_up(request: Request) -> None:
     """Have everything loaded that is loaded at first use: nothing can be once the jail is locked."""
+    if request.connection:
+        # Loading it takes longer than all that is done to a SQLite file.
+        import psycopg  # noqa: F401
     decrypt_gcm(encrypt_gcm("", bytes(32)), bytes(32))
     encrypt("", "")
     "".encode("utf-16-le")

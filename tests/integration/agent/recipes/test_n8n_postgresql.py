@@ -105,7 +105,7 @@ async def test_an_export_opens_with_tar_gunzip_and_psql(make_pair: MakePair) -> 
         assert dump is not None
         text = subprocess.run(["gunzip"], input=dump.read(), capture_output=True, check=True).stdout
     assert names[:2] == [".mathison-data/archive.json", "database.sql.gz"]
-    assert names[-2:] == ["encryption-key.txt", ".mathison-data/digest.json"]
+    assert names[-3:] == ["encryption-key.txt", ".mathison-data/fingerprint.json", ".mathison-data/digest.json"]
     assert b"PostgreSQL database dump complete" in text
     assert exported.header.details["database_type"] == "postgresql"
     assert exported.counts["workflows"] == 3
