@@ -50,7 +50,8 @@ def answer(content: Json) -> web.Response:
 def _field_to_json(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return dict(value)
+        kind = field.message_type.fields_by_name["value"]
+        return {name: _value_to_json(item, kind) for name, item in value.items()}
     if field.is_repeated:
         return [_value_to_json(item, field) for item in value]
     if field.message_type is not None and not message.HasField(field.name):

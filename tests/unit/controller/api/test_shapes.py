@@ -36,6 +36,16 @@ def test_numbers_are_numbers_enums_are_words_moments_are_rfc_3339() -> None:
     json.dumps(content)
 
 
+def test_a_map_of_messages_is_an_object_of_objects() -> None:
+    preview = wire.Preview(counts_now={"tables": 1}, items={"tables": wire.ItemChanges(added=2, not_compared=3)})
+
+    content = message_to_json(preview)
+
+    assert content["counts_now"] == {"tables": 1}
+    assert content["items"] == {"tables": {"added": 2, "removed": 0, "changed": 0, "same": 0, "not_compared": 3}}
+    json.dumps(content)
+
+
 def test_what_is_not_set_is_null_and_every_field_is_there() -> None:
     content = message_to_json(wire.TransferState())
 
