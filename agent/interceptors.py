@@ -18,7 +18,7 @@ import structlog
 
 from common.credentials import CLIENT_URI_PREFIX, CONTROLLER_URI
 from common.errors import InternalError, NotPermittedError, ServiceError, make_error
-from common.status import trailing_metadata
+from common.status import status_code, trailing_metadata
 
 Context = grpc.aio.ServicerContext[Any, Any]
 OPEN_SERVICE = "/grpc.health.v1.Health/"
@@ -153,12 +153,12 @@ async def _answer(call: _Call, failure: Exception) -> NoReturn:
 
 
 async def _abort(call: _Call, error: ServiceError) -> NoReturn:
-    call.code, call.error = error.code, error
+    call.code, call.error = status_code(error), error
     short = make_error(
         error.reason, shortened(error.text, _MOST_TEXT_BYTES), next_step=shortened(error.next_step, _MOST_DETAILS_BYTES)
     )
     details = shortened(error.text, _MOST_DETAILS_BYTES)
-    await call.context.abort(error.code, details, trailing_metadata(short))
+    await call.context.abort(call.code, details, trailing_metadata(short))
 
 
 def shortened(text: str, most_bytes: int) -> str:

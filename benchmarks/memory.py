@@ -1,13 +1,16 @@
-"""Most memory of each process over all that was measured, and how much that is above the process at rest."""
+"""Most memory of each process over all that was measured, how much that is above the process at rest, and what is its
+own at rest again."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
+from agent.housekeeping import INTERVAL_SECONDS
 from benchmarks.fake_agent import RelayedApp
 from benchmarks.rows import Row, less_than
 from tools.deployment import Deployment
-from tools.deployment.memory import MIB, peak_bytes, resident_bytes
+from tools.deployment.memory import MIB, own_bytes, peak_bytes, resident_bytes
 
 AGENT_MIB = 64
 CONTROLLER_MIB = 256
@@ -42,4 +45,10 @@ def memory_rows(deployment: Deployment, idle_bytes: Mapping[str, int], children_
         rows.append(Row(f"peak memory, {name}", peak / MIB, "MiB", less_than(limit)))
         above = (peak - idle_bytes[name]) / MIB
         rows.append(Row(f"peak memory above idle, {name}", above, "MiB", less_than(ABOVE_IDLE_MIB)))
-    return rows + [Row(f"peak memory, {name}", peak / MIB, "MiB", None) for name, peak in children_bytes.items()]
+    rows += [Row(f"peak memory, {name}", peak / MIB, "MiB", None) for name, peak in children_bytes.items()]
+    time.sleep(2 * INTERVAL_SECONDS)  # by then they have given back what a transfer needed
+    rows += [
+        Row(f"memory of its own at rest, {name}", own_bytes(pid) / MIB, "MiB", None)
+        for name, pid in pids(deployment).items()
+    ]
+    return rows

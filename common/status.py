@@ -21,9 +21,14 @@ _LOST_PEER = (
 )
 
 
+def status_code(error: ServiceError) -> grpc.StatusCode:
+    """The code of the status that the error becomes."""
+    return grpc.StatusCode[error.code.name]
+
+
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
     """The error's google.rpc.Status as trailing metadata, as grpc.aio's `context.abort` takes it."""
-    number: int = error.code.value[0]
+    number: int = status_code(error).value[0]
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
     if error.next_step:
         info.metadata["next_step"] = error.next_step

@@ -17,7 +17,7 @@ import structlog
 
 from common.credentials import AGENT_URI_PREFIX, CLIENT_URI_PREFIX
 from common.errors import InternalError, NotPermittedError, ServiceError
-from common.status import trailing_metadata
+from common.status import status_code, trailing_metadata
 
 _log = structlog.get_logger(__name__)
 
@@ -102,7 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as failure:
             error = failure if isinstance(failure, ServiceError) else _fault(failure, method)
             outcome = error.reason
-            await context.abort(error.code, error.text, trailing_metadata(error))
+            await context.abort(status_code(error), error.text, trailing_metadata(error))
         finally:
             if not method.startswith(_HEALTH):
                 _log.info(

@@ -18,7 +18,7 @@ import msgspec
 
 from common.credentials import CONTROLLER_URI, Identity
 from common.errors import InvalidRequestError, NothingToUndoError, ServiceError, TransferNotFoundError
-from common.status import trailing_metadata
+from common.status import status_code, trailing_metadata
 from mathison.data.v1 import agent_pb2 as wire
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 from mathison.data.v1.transfer_pb2 import TransferEvent, TransferState
@@ -330,7 +330,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
 
 
 async def _abort(context: Context, error: ServiceError) -> None:
-    await context.abort(error.code, error.text, trailing_metadata(error))
+    await context.abort(status_code(error), error.text, trailing_metadata(error))
 
 
 class Launch(msgspec.Struct):

@@ -25,6 +25,14 @@ def resident_bytes(pid: int) -> int:
     return _status(pid).get("VmRSS", 0)
 
 
+def own_bytes(pid: int) -> int:
+    """Resident memory that no other process shares: what one more such process costs. 0 when the process is gone."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+    return 0
+
+
 def forget_peak(pid: int) -> None:
     """Count its peak from now on; proc(5), clear_refs."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -7,13 +7,13 @@ import pytest
 from grpc.aio import AioRpcError, Metadata
 
 from common.errors import ERRORS_BY_REASON, AgentUnavailableError, InternalError
-from common.status import error_from_call, trailing_metadata
+from common.status import error_from_call, status_code, trailing_metadata
 
 
 @pytest.mark.parametrize("reason", sorted(ERRORS_BY_REASON))
 def test_an_error_comes_back_as_what_it_was(reason: str) -> None:
     error = ERRORS_BY_REASON[reason]("Ein Fehler: ü", next_step="Do this.")
-    failed = AioRpcError(error.code, Metadata(), Metadata(*trailing_metadata(error)), error.text)
+    failed = AioRpcError(status_code(error), Metadata(), Metadata(*trailing_metadata(error)), error.text)
 
     found = error_from_call(failed, peer="the agent of a.b")
 
