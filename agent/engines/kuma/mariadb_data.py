@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.archives import tarblocks
-from agent.archives.members import Kind, Member
+from agent.archives.members import SQLITE_MAGIC, Kind, Member
 from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.kuma import layout
@@ -40,6 +40,7 @@ SCHEME = "uptime-kuma-mariadb/1"
 DUMP = "kuma.sql"
 """The dump's name in an archive, beside the folders."""
 _ALONE = "The file holds the database alone: the app's other files stay as they are, whether they belong to it or not."
+_OTHER_ENGINE = "this Uptime Kuma keeps its data in MariaDB: one cannot be made of the other."
 _HEAD_BYTES = 64
 _SQL_BEGINNINGS = (b"/*", b"--", b"#", b"DROP", b"CREATE", b"SET")
 
@@ -152,6 +153,8 @@ class MariadbData:
         async with unpacked(upload, limits=limits, unpack_zip=False) as content:
             head, chunks = await peeked(content.chunks, least_bytes=_HEAD_BYTES)
             async with aclosing(chunks):
+                if head.startswith(SQLITE_MAGIC):
+                    raise ArchiveWrongKindError(f"The file is a SQLite database, and {_OTHER_ENGINE}")
                 if head.lstrip().startswith(_SQL_BEGINNINGS):
                     await self._load(area, chunks, key)
                     return Unpacked(self._tables_in, None, None, (_ALONE,))
@@ -226,8 +229,8 @@ def opened_dump(area: tree.StagingArea) -> BinaryIO:
         os.unlink(DUMP, dir_fd=new)
     except OSError as failure:
         raise ArchiveWrongKindError(
-            f"The archive holds no {DUMP}, so it is not of an Uptime Kuma on MariaDB, as this one is.",
-            next_step="SQLite data goes into an app on SQLite; one cannot be made of the other.",
+            f"The archive holds no {DUMP}, and {_OTHER_ENGINE}",
+            next_step="SQLite data goes into an app on SQLite.",
         ) from failure
     finally:
         os.close(new)

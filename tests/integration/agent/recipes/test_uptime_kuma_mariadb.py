@@ -19,7 +19,6 @@ from common.errors import (
     ArchiveIncompatibleError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
-    ServiceError,
     SourceUnreadableError,
     ToolFailedError,
 )
@@ -143,7 +142,7 @@ async def test_what_the_app_cannot_take_is_refused_and_changes_nothing(
     hostile = b"DROP DATABASE mysql;\n-- Dump completed\n"
     content, error, words = {
         "SQLite archive": (set_of(KUMA_2), ArchiveWrongKindError, r"no kuma\.sql"),
-        "SQLite database": (b"SQLite format 3\0" + bytes(4096), ServiceError, "."),
+        "SQLite database": (b"SQLite format 3\0" + bytes(4096), ArchiveWrongKindError, "a SQLite database"),
         "hostile dump": (tar_of(entry("kuma.sql", content=hostile)), ArchiveWrongKindError, "--databases"),
         "cut dump": (dump[:-2000], ArchiveTruncatedError, "."),
         "newer": (b"", ArchiveIncompatibleError, "newer than this app"),
