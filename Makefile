@@ -7,7 +7,7 @@ ARGS ?=
 CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint prefetch test test-n8n matrix demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch test test-n8n test-scale matrix demo bench stubs lock format servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +34,14 @@ prefetch: $(READY)
 
 test: $(READY) ## check, and every test against real servers
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/matrix --ignore tests/n8n tests $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/matrix --ignore tests/n8n --ignore tests/scale tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
 	@$(BIN)/python -m tools.servers get n8n
 	$(BIN)/pytest tests/n8n $(ARGS)
+
+test-scale: $(READY) ## a volume of a million small files, out and in; FILES=50000 for fewer
+	$(BIN)/pytest --capture=no tests/scale $(ARGS)
 
 matrix: $(READY) prefetch ## each version into each other, written to docs/matrix.md
 	$(BIN)/pytest --numprocesses 2 tests/matrix --write-matrix docs/matrix.md $(ARGS)

@@ -48,9 +48,10 @@ def unpacked(content: bytes) -> bytes:
     return b"".join(iter(lambda: opened.read(1 << 20), b""))
 
 
-@pytest.mark.parametrize("format_name", ["tar.zst", "tar.gz", "tar"])
 @pytest.mark.parametrize(
-    ("is_version_2", "is_rotating"), [(False, False), (True, False), (True, True)], ids=["1.x", "2.x", "2.x rotating"]
+    ("is_version_2", "is_rotating", "format_name"),
+    [(False, False, "tar"), (True, False, "tar.zst"), (True, True, "tar.gz")],
+    ids=["1.x", "2.x", "2.x rotating"],
 )
 async def test_secrets_are_readable_with_the_targets_key(
     is_version_2: bool, is_rotating: bool, format_name: str, tmp_path: Path, target: N8nApp

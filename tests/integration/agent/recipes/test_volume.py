@@ -9,7 +9,9 @@ import lzma
 import os
 import shutil
 import sqlite3
+import struct
 import subprocess
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -60,6 +62,12 @@ def wipe(directory: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def access_list(*, user: int) -> bytes:
+    """A POSIX access list as the kernel stores it, with an entry for a user: tag, permissions, id."""
+    entries = ((0x01, 7, -1), (0x02, 5, user), (0x04, 5, -1), (0x10, 5, -1), (0x20, 0, -1))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
 
 
 def unpacked(content: bytes) -> bytes:
@@ -533,6 +541,57 @@ async def test_a_database_that_came_with_its_wal_is_not_touched(volume: Volume, 
 
     assert "not checked" in preview.warnings[0]
     assert state_of(volume.directory / "app.db") == (TOTAL, "in the wal")
+
+
+async def test_access_lists_come_back(volume: Volume) -> None:
+    (volume.directory / "d").mkdir()
+    (volume.directory / "d" / "file").write_bytes(b"content")
+    os.setxattr(volume.directory / "d" / "file", "system.posix_acl_access", access_list(user=4321))
+    os.setxattr(volume.directory / "d", "system.posix_acl_default", access_list(user=1234))
+    before = described(volume.directory)
+    exported = await volume.export("tar.zst")
+    wipe(volume.directory)
+
+    await volume.import_(exported.content)
+
+    assert described(volume.directory, is_wanted=not_ours) == before
+    assert os.getxattr(volume.directory / "d" / "file", "system.posix_acl_access") == access_list(user=4321)
+
+
+async def test_a_file_of_a_hundred_gigabytes_of_holes_goes_out_and_in_for_some_kilobytes(volume: Volume) -> None:
+    file = volume.directory / "disk.img"
+    with file.open("wb") as opened:
+        opened.truncate(100 << 30)
+        os.pwrite(opened.fileno(), b"in the middle", 50 << 30)
+    before = described(volume.directory)
+
+    exported = await volume.export("tar")
+    wipe(volume.directory)
+    await volume.import_(exported.content)
+
+    assert len(exported.content) < 64 << 10
+    assert described(volume.directory, is_wanted=not_ours) == before
+    assert file.stat().st_blocks * 512 < 1 << 20
+
+
+async def test_what_changes_or_vanishes_while_it_is_read_is_told_at_the_end(volume: Volume) -> None:
+    (volume.directory / "a").write_bytes(os.urandom(16 << 20))
+    (volume.directory / "b").write_bytes(b"read after it")
+    options = ExportOptions(format=VolumeRecipe.export_formats[2], app_id="a", file_name="f")
+
+    async with volume.recipe.export_data(options, NotedProgress()) as export:
+        content = [await anext(export.chunks)]
+        # The archive's thread is a piece or two ahead, so in the middle of the first file.
+        os.truncate(volume.directory / "a", 12 << 20)
+        (volume.directory / "b").unlink()
+        content += [chunk async for chunk in export.chunks]
+
+    told = " ".join(export.warnings)
+    assert "'a'" in told
+    assert "'b'" in told
+    with tarfile.open(fileobj=io.BytesIO(b"".join(content))) as archive:
+        assert archive.getmember("a").size == 16 << 20
+        assert "b" not in archive.getnames()
 
 
 async def test_leaving_an_export_early_leaves_nothing(volume: Volume) -> None:
