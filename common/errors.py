@@ -12,8 +12,8 @@ from typing import ClassVar
 
 
 class Code(enum.Enum):
-    """gRPC's status codes by their names, as far as an error means one. Without gRPC itself: jailed children raise errors
-    too, and importing it would cost each of them 12 MiB or more."""
+    """gRPC's status codes by their names, as far as an error means one. Without gRPC itself: jailed children raise
+    errors too, and importing it would cost each of them 12 MiB or more."""
 
     ABORTED = enum.auto()
     CANCELLED = enum.auto()
