@@ -131,7 +131,9 @@ class Child:
 
     def abort_stdin(self) -> None:
         """End of its input at once, without what it has not taken yet: waiting for that could be for ever."""
-        _pipe(self._process.stdin).transport.abort()
+        with contextlib.suppress(AttributeError):
+            # So asyncio fails when the child has closed it already (seen with Python 3.11).
+            _pipe(self._process.stdin).transport.abort()
 
     async def read(self, most: int = CHUNK_BYTES) -> bytes:
         """Some of its output, empty at the end."""

@@ -1,8 +1,7 @@
 """MariaDB: one database dumped in one transaction, loaded beside the live one and swapped in by one RENAME TABLE.
 
 Export reads while the app goes on writing. Import changes nothing before the swap, which the server does entirely or
-not at all, and can be undone. Views, triggers, routines and events cannot be swapped so; a database that has some is
-exported with them and not imported into.
+not at all, and can be undone. Views, triggers, routines and events are made again around it, by the app's own account.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb import names
+from agent.engines.mariadb import names, programs
 from agent.engines.mariadb.catalog import look
-from agent.engines.mariadb.describing import compare, describe, obstacle_in, warnings_of
+from agent.engines.mariadb.comparing import bridging, compare
+from agent.engines.mariadb.describing import describe, obstacle_in_rights, obstacle_with_programs, warnings_of
 from agent.engines.mariadb.dumping import ContentHasher, dump, fingerprint_of
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
+from agent.engines.mariadb.switching import Switch, write_down_staged
 from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
@@ -25,6 +26,7 @@ from agent.recipes.base import (
     Export,
     ExportOptions,
     Format,
+    ItemChanges,
     Preview,
     Progress,
     Recipe,
@@ -62,7 +64,7 @@ class MariadbRecipe(Recipe):
     async def describe(self) -> Description:
         found = await describe(self._settings)
         return Description(
-            engine="mariadb",
+            engine="mariadb" if "mariadb" in found.version.lower() or not found.version else "mysql",
             engine_version=found.version,
             can_export=Capability(found.export_obstacle),
             can_import=Capability(found.import_obstacle),
@@ -105,28 +107,40 @@ class MariadbRecipe(Recipe):
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         _refuse_options(upload.options)
         progress.step(Step.PREPARING)
-        admin = self._admin()
-        schema = await look(admin, self._settings.database)
-        self._require_exchangeable(obstacle_in(schema))
+        admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
+        _require_none(await obstacle_with_programs(admin, app, database))
+        schema = await look(admin, database)
         record.save(is_staged=True)
         loader = await make_beside(admin, schema, record.key)
         progress.step(Step.TRANSFERRING, "loading beside the present tables")
-        loaded = await load(loader, upload.chunks, record.key, self._surroundings.limits)
+        loaded = await load(
+            loader, upload.chunks, record.key, self._surroundings.limits, takes_programs=schema.is_mariadb
+        )
         progress.step(Step.VERIFYING, "comparing with the present tables")
+        staged = await programs.take_out(loader, names.new_schema(record.key), put_into=database)
         await drop_loader(admin, record.key)
-        found = await compare(admin, self._settings.database, names.new_schema(record.key))
-        return Preview(found.changes, found.counts_now, found.counts_after, header=loaded.header)
+        _require_none(await obstacle_in_rights(app, database, {program.kind for program in staged}))
+        write_down_staged(record, staged)
+        present = await programs.read(app, database)
+        found = await compare(admin, database, names.new_schema(record.key), present, staged)
+        return Preview(
+            found.changes,
+            found.counts_now,
+            found.counts_after,
+            items={kind: ItemChanges.between(now, after) for kind, (now, after) in found.items.items()},
+            bridging=bridging(loaded.server, schema),
+            room_bytes=found.room_bytes,
+            swap_seconds=found.swap_seconds,
+            header=loaded.header,
+        )
 
     async def restore(self, record: Record, progress: Progress) -> None:
         progress.step(Step.RESTORING)
-        admin = self._admin()
-        self._require_exchangeable(obstacle_in(await look(admin, self._settings.database)))
-        await self._exchange(record).bring(Side.IMPORTED)
+        await self._bring(record, Side.IMPORTED)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         progress.step(Step.UNDOING)
-        self._require_exchangeable(obstacle_in(await look(self._admin(), self._settings.database)))
-        await self._exchange(record).bring(Side.PREVIOUS)
+        await self._bring(record, Side.PREVIOUS)
         await self.discard(record)
 
     async def discard(self, record: Record) -> None:
@@ -134,11 +148,19 @@ class MariadbRecipe(Recipe):
             await self._exchange(record).drop()
 
     async def recover(self, record: Record) -> Recovered:
-        return Recovered[(await self._exchange(record).recover()).name]
+        return Recovered[(await self._switch(record).recover()).name]
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         progress.step(Step.TRANSFERRING)
         return await fingerprint_of(self._settings.app_login(), self._settings.database, on_read=progress.read)
+
+    async def _bring(self, record: Record, side: Side) -> None:
+        app, database = self._settings.app_login(), self._settings.database
+        _require_none(await obstacle_with_programs(self._admin(), app, database))
+        await self._switch(record).bring(side)
+
+    def _switch(self, record: Record) -> Switch:
+        return Switch(self._settings.app_login(), self._settings.database, self._exchange(record), record)
 
     def _exchange(self, record: Record) -> Exchange:
         previous = record.facts.get("previous")
@@ -156,9 +178,10 @@ class MariadbRecipe(Recipe):
             )
         return admin
 
-    def _require_exchangeable(self, obstacle: str) -> None:
-        if obstacle:
-            raise AppUnavailableError(obstacle)
+
+def _require_none(obstacle: str) -> None:
+    if obstacle:
+        raise AppUnavailableError(obstacle)
 
 
 async def _fingerprinted(

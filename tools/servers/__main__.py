@@ -12,6 +12,7 @@ from pathlib import Path
 from tools.servers.cache import ServerUnavailableError, cache_directory
 from tools.servers.mariadb import MARIADB_NAMES, mariadb
 from tools.servers.minio import minio
+from tools.servers.mysql import MYSQL_NAMES, mysql
 from tools.servers.n8n import n8n
 from tools.servers.postgresql import MAJORS, postgres
 from tools.servers.redis import REDIS_NAMES, redis
@@ -26,17 +27,25 @@ def _redis_program(name: str) -> Callable[[], Path]:
     return lambda: redis(name).server
 
 
+def _mariadb_program(name: str) -> Callable[[], Path]:
+    return lambda: mariadb(name).server
+
+
 GETTERS: dict[str, Callable[[], Path]] = {
     **{f"postgresql-{major}": _postgres_bin(major) for major in MAJORS},
     **{name: _redis_program(name) for name in REDIS_NAMES},
-    **dict.fromkeys(MARIADB_NAMES, lambda: mariadb().server),
+    MARIADB_NAMES[0]: _mariadb_program(MARIADB_NAMES[0]),
     "grpcurl": grpcurl,
     "minio": minio,
     "go": lambda: go_toolchain().go,
     "npm": lambda: npm_command()[-1],
 }
-SEPARATE: dict[str, Callable[[], Path]] = {"n8n": lambda: n8n().program}
-"""Too large to be got unless they are named."""
+SEPARATE: dict[str, Callable[[], Path]] = {
+    "n8n": lambda: n8n().program,
+    **{name: _mariadb_program(name) for name in MARIADB_NAMES[1:]},
+    **dict.fromkeys(MYSQL_NAMES, lambda: mysql().server),
+}
+"""Too large to be got unless they are named, or needed by `make matrix` alone."""
 
 
 def _get(name: str) -> bool:

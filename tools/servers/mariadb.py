@@ -1,13 +1,11 @@
-"""MariaDB 10.11, server and clients, from Debian: the one release that a package registry has.
-
-MySQL 8 is on none of them: Debian and PyPI have its clients at most.
-"""
+"""MariaDB, server and clients, from Debian's releases: 10.11 for the machine's own, 11.8 with its own C library."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +13,9 @@ from tools.servers.cache import ServerUnavailableError, kept
 from tools.servers.postgresql import debian_release, make_starters
 from tools.servers.sources import unpack_debian
 
-MARIADB_NAMES = ("mariadb-10.11",)
 _PACKAGES = ("mariadb-server-core", "mariadb-client-core", "mariadb-client")
+_OF_OTHER_RELEASES = {"mariadb-11.8": "trixie"}
+MARIADB_NAMES = ("mariadb-10.11", *_OF_OTHER_RELEASES)
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,10 @@ class MariadbInstall:
     def server(self) -> Path:
         return self.bin_directory / "mariadbd"
 
+    @property
+    def client(self) -> Path:
+        return self.bin_directory / "mariadb"
+
 
 def mariadb(name: str = "mariadb-10.11") -> MariadbInstall:
     """A release by its name, got now when it is not in the cache (about 10 s).
@@ -46,8 +49,14 @@ def mariadb(name: str = "mariadb-10.11") -> MariadbInstall:
     """
     if name not in MARIADB_NAMES:
         raise ServerUnavailableError(name, f"known are {', '.join(MARIADB_NAMES)}")
-    root = kept("mariadb-debian", f"10.11-{debian_release()}", _make)
-    found = MariadbInstall("", root / "bin", root / "usr" / "share" / "mysql")
+    release = _OF_OTHER_RELEASES.get(name, "")
+
+    def make(making: Path) -> None:
+        make_debian(making, _PACKAGES, release=release)
+
+    root = kept("mariadb-debian", f"{name.partition('-')[2]}-{release or debian_release()}", make)
+    [share] = (root / "usr" / "share").glob("m*/charsets")
+    found = MariadbInstall("", root / "bin", share.parent)
     said = subprocess.run([found.server, "--version"], capture_output=True, text=True, check=False)
     version = re.search(r"\bVer (\d+\.\d+\.\d+)-MariaDB", said.stdout)
     if version is None:
@@ -57,10 +66,16 @@ def mariadb(name: str = "mariadb-10.11") -> MariadbInstall:
     return MariadbInstall(version[1], found.bin_directory, found.share_directory)
 
 
-def _make(making: Path) -> None:
-    unpack_debian(_PACKAGES, making)
-    libraries = Path("usr") / "lib" / f"{os.uname().machine}-linux-gnu"
+def make_debian(making: Path, packages: Sequence[str], *, release: str) -> None:
+    """Unpack packages of this machine's Debian release or another, with one folder of starters for all programs."""
+    unpack_debian(packages, making, release=release)
     programs = making / "usr" / "bin"
-    # One folder of starters for all programs.
-    (making / "usr" / "sbin" / "mariadbd").rename(programs / "mariadbd")
-    make_starters(programs, making / "bin", libraries=libraries)
+    for server in ("mariadbd", "mysqld"):
+        if (path := making / "usr" / "sbin" / server).is_file() and not path.is_symlink():
+            path.rename(programs / server)
+    make_starters(
+        programs,
+        making / "bin",
+        libraries=Path("usr") / "lib" / f"{os.uname().machine}-linux-gnu",
+        loader=Path("usr") / "lib64" / "ld-linux-x86-64.so.2" if release else None,
+    )

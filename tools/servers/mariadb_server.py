@@ -21,7 +21,7 @@ from tools.servers.processes import ServerProcess, ServerStartError, ServerUser,
 
 START_TIMEOUT_SECONDS = 60.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-_SYSTEM_SQL = ("mysql_system_tables.sql", "mysql_system_tables_data.sql", "fill_help_tables.sql")
+_SYSTEM_SQL = ("{kind}_system_tables.sql", "{kind}_system_tables_data.sql", "fill_help_tables.sql")
 
 
 class MariadbServer(LocalServer):
@@ -96,7 +96,7 @@ class MariadbServer(LocalServer):
         """
         login = [f"--user={user or self.superuser}", f"--host={self.host}", f"--port={self.port}", "--protocol=tcp"]
         ended = subprocess.run(
-            [self.install.bin_directory / "mariadb", "--no-defaults", *login, "--batch", "--skip-column-names",
+            [self.install.client, "--no-defaults", *login, "--batch", "--skip-column-names",
              "--default-character-set=utf8mb4", *([database] if database else [])],
             env={**_ENVIRONMENT, "MYSQL_PWD": password or self.password},
             input=text,
@@ -130,7 +130,9 @@ class MariadbServer(LocalServer):
         self.data_directory.mkdir()
         give(self.data_directory, user)
         share = self.install.share_directory
-        system = "\n".join((share / name).read_text() for name in _SYSTEM_SQL)
+        # The names changed after 10.11.
+        kind = "mariadb" if (share / _SYSTEM_SQL[0].format(kind="mariadb")).exists() else "mysql"
+        system = "\n".join((share / name.format(kind=kind)).read_text() for name in _SYSTEM_SQL)
         access = ["DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';", "FLUSH PRIVILEGES;", *self._accounts()]
         start = ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket=NULL;"]
         ended = subprocess.run(

@@ -117,26 +117,28 @@ def _debian(major: int) -> Getter:
     return get
 
 
-def make_starters(programs: Path, starters: Path, *, libraries: Path) -> None:
+def make_starters(programs: Path, starters: Path, *, libraries: Path, loader: Path | None = None) -> None:
     """One starter per program that lets it find libraries unpacked beside it instead of installed.
 
     Args:
         programs: the folder of the real programs.
         starters: the folder to make, beside the unpacked `usr`; it may be moved together with the programs.
         libraries: where the libraries are, seen from the folder that holds `starters`.
+        loader: of the C library that is among them, seen from there too; None: they go with the machine's.
     """
     starters.mkdir()
     for program in sorted(programs.iterdir()):
         starter = starters / program.name
         real = os.path.relpath(program, starters)
-        starter.write_text(
-            "#!/bin/sh\n"
-            # Nothing here forks: in a jail without new processes the shell may only become the program.
-            "here=${0%/*}\n"
-            f'LD_LIBRARY_PATH="$here/../{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"\n'
+        # Nothing here forks: in a jail without new processes the shell may only become the program.
+        way = (
+            f'exec "$here/../{loader}" --library-path "$here/../{libraries}" "$here/{real}" "$@"\n'
+            if loader
+            else f'LD_LIBRARY_PATH="$here/../{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"\n'
             "export LD_LIBRARY_PATH\n"
             f'exec "$here/{real}" "$@"\n'
         )
+        starter.write_text(f"#!/bin/sh\nhere=${{0%/*}}\n{way}")
         starter.chmod(0o755)
 
 

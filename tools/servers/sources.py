@@ -192,12 +192,22 @@ def build_go_program(program: GoProgram, destination: Path, *, go: Path) -> None
 _NOT_UNPACKED = re.compile(r"^(libc6|libc-bin|libc-l10n|locales|libllvm\d+\S*|libclang\S*|\S+-dev)$")
 
 
-def unpack_debian(packages: Sequence[str], destination: Path) -> list[str]:
+# Of another release all is taken but what a server does not load: its C library goes with its own loader.
+_NOT_UNPACKED_OF_OTHERS = re.compile(
+    r"^(perl\S*|libperl\S*|libdb5\S*|libgdbm\S*|gcc-\S+|tar|dpkg|debconf|debianutils|libc-bin|libc-gconv\S*|\S+-dev)$"
+)
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def unpack_debian(packages: Sequence[str], destination: Path, *, release: str = "") -> list[str]:
     """Get Debian packages, with what they need and the machine lacks, and unpack them without installing any.
 
     apt is given its own lists and cache, so an ordinary user can do this as well, and an old list on the machine does
     no harm. Debian keeps only the newest build of a release, so the version is not pinned; apt checks signatures.
 
+    Args:
+        release: the codename of another release than the machine's, to be got from the same place with all that it
+            needs, C library and loader included; programs of it have to be started by that loader.
     Returns:
         The names of the packages that were unpacked.
     """
@@ -217,6 +227,16 @@ def unpack_debian(packages: Sequence[str], destination: Path) -> list[str]:
         *(("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()),
     ]
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    if release:
+        (scratch / "none").touch()
+        (scratch / "sources.list").write_text(
+            f"deb [signed-by={_KEYRING}] {_debian_place(what, scratch)} {release} main\n"
+        )
+        apt += [
+            *("-o", f"Dir::State::status={scratch}/none"),
+            *("-o", f"Dir::Etc::sourcelist={scratch}/sources.list"),
+            *("-o", "Dir::Etc::sourceparts=-"),
+        ]
     run([*apt, "update"], what=what, cwd=scratch, environment=environment)
     simulated = run(
         [*apt, "install", "--simulate", "--reinstall", "--no-install-recommends", "--yes", *packages],
@@ -224,7 +244,7 @@ def unpack_debian(packages: Sequence[str], destination: Path) -> list[str]:
         cwd=scratch,
         environment=environment,
     )
-    names = packages_to_unpack(simulated)
+    names = packages_to_unpack(simulated, of_other_release=bool(release))
     run([*apt, "download", *names], what=what, cwd=scratch / "packages", environment=environment)
     for archive in sorted((scratch / "packages").glob("*.deb")):
         run(["dpkg", "-x", archive, destination], what=what, cwd=scratch)
@@ -232,7 +252,18 @@ def unpack_debian(packages: Sequence[str], destination: Path) -> list[str]:
     return names
 
 
-def packages_to_unpack(simulated: str) -> list[str]:
+def _debian_place(what: str, scratch: Path) -> str:
+    """Where this machine gets its own Debian packages from."""
+    form = ["--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages"]
+    targets = run(["apt-get", "indextargets", *form], what=what, cwd=scratch)
+    places = re.findall(r"^(\S+/debian/?) ", targets, flags=re.MULTILINE)
+    if not places:
+        raise ServerUnavailableError(what, "this machine's sources of packages name no Debian archive")
+    return str(places[0])
+
+
+def packages_to_unpack(simulated: str, *, of_other_release: bool = False) -> list[str]:
     """The packages that `apt-get install --simulate` would install, without those that are never unpacked."""
     named = re.findall(r"^Inst (\S+)", simulated, flags=re.MULTILINE)
-    return [name for name in named if not _NOT_UNPACKED.match(name)]
+    kept_out = _NOT_UNPACKED_OF_OTHERS if of_other_release else _NOT_UNPACKED
+    return [name for name in named if not kept_out.match(name)]

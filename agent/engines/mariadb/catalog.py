@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.engines.mariadb.client import literal, query, quoted
+from agent.engines.mariadb.client import WITHIN_SECONDS, literal, query, quoted
 from agent.engines.mariadb.settings import Login
 from common.errors import AppUnavailableError, ServiceError
 
@@ -100,16 +100,34 @@ async def look(login: Login, database: str) -> Schema:
     )
 
 
-async def count_rows(login: Login, database: str, schema: Schema) -> int:
-    """Rows of all tables, counted; as the statistics have them when that takes too long."""
+async def count_rows(login: Login, database: str, schema: Schema) -> dict[str, int]:
+    """Rows of each table, counted; as the statistics have them when that takes too long."""
     if not schema.tables:
-        return 0
-    counts = " + ".join(f"(SELECT COUNT(*) FROM {quoted(database)}.{quoted(table)})" for table in schema.tables)  # noqa: S608
+        return {}
+    counts = " UNION ALL ".join(
+        f"SELECT {literal(table)}, COUNT(*) FROM {quoted(database)}.{quoted(table)}"  # noqa: S608
+        for table in schema.tables
+    )
     try:
-        rows = await query(login, f"SET max_statement_time = {_COUNT_SECONDS}; SELECT {counts};")
+        rows = await query(login, f"{WITHIN_SECONDS.format(seconds=_COUNT_SECONDS)} {counts};")
     except ServiceError:
-        return sum(schema.tables.values())
-    return int(rows[0][0])
+        return dict(schema.tables)
+    return {row[0]: int(row[1]) for row in rows}
+
+
+async def columns_of(login: Login, database: str) -> dict[str, list[list[str]]]:
+    """The columns of each table: name, type, whether it may be NULL, what it is generated from, in their order."""
+    rows = await query(
+        login,
+        "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COALESCE(GENERATION_EXPRESSION, ''),"  # noqa: S608
+        " COALESCE(COLLATION_NAME, ''), COALESCE(COLUMN_DEFAULT, '')"
+        f" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {literal(database)}"
+        " ORDER BY TABLE_NAME, ORDINAL_POSITION;",
+    )
+    found: dict[str, list[list[str]]] = {}
+    for table, *column in rows:
+        found.setdefault(table, []).append(column)
+    return found
 
 
 async def table_names(login: Login, database: str) -> list[str] | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from agent.engines.mariadb.names import quoted as quoted
 from agent.engines.mariadb.settings import Login
-from agent.processes import Command, run
+from agent.processes import Command, run, start
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
@@ -17,6 +21,11 @@ from common.errors import (
     ToolFailedError,
 )
 
+WITHIN_SECONDS = (
+    "SET @mathison = 1 /*M!100000 , max_statement_time = {seconds} */ /*!80000 , max_execution_time = {seconds}000 */;"
+)
+"""Ends a statement that takes longer; on MySQL a SELECT alone. Each server takes what is for the other as a comment."""
+_HELD = "mathison holds"
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|Got error: (\d+): (.*)")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
 _ESCAPE = re.compile(r"\\[tn\\0]")
@@ -25,8 +34,8 @@ _UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 
 _LOCKED = frozenset({1205, 1213, 4178})
 _NO_SPACE = frozenset({3, 28, 1021, 1114})
 _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410, 1419})
-_UNKNOWN_HERE = frozenset({1115, 1128, 1193, 1273, 1286, 1289, 1911, 4052, 4161})
-"""Character sets, collations, engines, options and types that other servers or releases have."""
+_UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
+"""Character sets, collations, engines, options, defaults and types that other servers or releases have."""
 
 
 async def query(login: Login, sql: str, *, database: str = "") -> list[list[str]]:
@@ -37,26 +46,49 @@ async def query(login: Login, sql: str, *, database: str = "") -> list[list[str]
         AppBusyError: a lock could not be had in time.
         ToolFailedError: a statement failed; those before it were carried out.
     """
+    try:
+        output = await run(_command(login, database), input_bytes=sql.encode())
+    except ToolFailedError as failure:
+        raise error_of_query(failure.text, login) from failure
+    lines = output.decode(errors="replace").split("\n")[:-1]
+    return [[_plain(cell) for cell in line.split("\t")] for line in lines]
+
+
+@asynccontextmanager
+async def held(login: Login, sql: str, *, database: str = "") -> AsyncIterator[None]:
+    """Run statements, and keep the session with its locks for the time of the block; errors as `query`."""
+    async with start(_command(login, database, "--unbuffered")) as child:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await child.write(f"{sql} SELECT {literal(_HELD)};\n".encode())
+        said = b""
+        while _HELD.encode() not in said:
+            if not (piece := await child.read()):
+                try:
+                    await child.check()
+                except ToolFailedError as failure:
+                    raise error_of_query(failure.text, login) from failure
+                raise ToolFailedError(f"{login.place} ended a session.")
+            said = said[-len(_HELD) :] + piece
+        yield
+        # An orderly end: the server lets go of the locks at once.
+        await child.close_stdin()
+        async for _ in child.chunks():
+            pass
+
+
+def _command(login: Login, database: str, *options: str) -> Command:
     argv = [
-        str(login.programs / "mariadb"),
+        str(login.client),
         *login.options(),
         "--batch",
         "--skip-column-names",
         "--binary-mode",
         # Not even if the server asks for a file of ours.
         "--local-infile=0",
+        *options,
         *([f"--database={database}"] if database else []),
     ]
-    try:
-        output = await run(Command(argv, environment=login.environment()), input_bytes=sql.encode())
-    except ToolFailedError as failure:
-        raise error_of_query(failure.text, login) from failure
-    return [[_plain(cell) for cell in line.split("\t")] for line in output.decode(errors="replace").splitlines()]
-
-
-def quoted(name: str) -> str:
-    """A name as SQL needs it."""
-    return "`" + name.replace("`", "``") + "`"
+    return Command(argv, environment=login.environment())
 
 
 def literal(text: str) -> str:

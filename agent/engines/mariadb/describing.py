@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from agent.engines.mariadb.catalog import Schema, count_rows, look
+from agent.engines.mariadb import programs
+from agent.engines.mariadb.catalog import Schema, look
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ServiceError
 
 OLDEST = (10, 6)
+OLDEST_MYSQL = (8, 0)
 """Older servers do not carry out a RENAME of several tables as one."""
 _NAMED = 5
 
@@ -47,20 +49,54 @@ async def import_obstacle(settings: MariadbSettings) -> str:
         admin = settings.admin_login()
         if admin is None:
             return "An import needs the setting `admin_user`: an account that may make a schema and an account."
-        return obstacle_in(await look(admin, settings.database))
+        return await obstacle_with_programs(admin, settings.app_login(), settings.database)
     except ServiceError as error:
         return error.text
 
 
-def obstacle_in(schema: Schema) -> str:
+async def obstacle_with_programs(admin: Login, app: Login, database: str) -> str:
+    """What in a database stands against exchanging it, views, triggers, routines and events included."""
+    schema = await look(admin, database)
+    return obstacle_in(schema, takes_programs=True) or (
+        await _obstacle_in_programs(admin, app, database) if schema.programs else ""
+    )
+
+
+async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
+    owner = await programs.account_of(app)
+    listed = await programs.list_all(admin, database)
+    for found in listed:
+        what = f"The {found.kind} {found.name}"
+        if found.kind not in programs.KINDS:
+            return f"{what} cannot be exchanged: packages are not supported."
+        if found.definer != owner:
+            return (
+                f"{what} belongs to {found.definer}, not to the app's account {owner}, which could not put it back in "
+                "an undo. Make it again as the app's account, or drop it."
+            )
+    if broken := await programs.broken_view(app, database, listed):
+        return f"{broken} It could not be put back in an undo: drop or correct it."
+    return await obstacle_in_rights(app, database, {found.kind for found in listed})
+
+
+async def obstacle_in_rights(app: Login, database: str, kinds: Collection[str]) -> str:
+    """Why the app's account cannot make what is of these kinds; empty when it can."""
+    if missing := await programs.missing_rights(app, database, kinds):
+        return (
+            f"The app's account makes its {', '.join(f'{kind}s' for kind in sorted(kinds))} itself and lacks rights: "
+            f"GRANT {', '.join(missing)} ON `{database}`.* TO it."
+        )
+    return ""
+
+
+def obstacle_in(schema: Schema, *, takes_programs: bool = False) -> str:
     """What in a database stands against exchanging its tables; empty when nothing does."""
-    if not schema.is_mariadb:
-        return f"The server is MySQL ({schema.version}); imports are for MariaDB, exports work for both."
-    if schema.release < OLDEST:
-        return f"The server is MariaDB {schema.version}; an import needs {OLDEST[0]}.{OLDEST[1]} or later."
-    if schema.programs:
+    oldest = OLDEST if schema.is_mariadb else OLDEST_MYSQL
+    if schema.release < oldest:
+        return f"The server is {schema.version}; an import needs {oldest[0]}.{oldest[1]} or later."
+    if schema.programs and not (takes_programs and schema.is_mariadb):
         listed = ", ".join(f"{count} {kind}" for kind, count in schema.programs.items())
-        return f"The database has {listed}; MariaDB cannot exchange the tables below them."
+        return f"The database has {listed}; the tables below them cannot be exchanged."
     if schema.referrers:
         return (
             f"Tables outside of the database have foreign keys into it: {', '.join(schema.referrers[:_NAMED])}. They "
@@ -76,34 +112,3 @@ def warnings_of(schema: Schema) -> list[str]:
     listed = ", ".join(schema.untransactional[:_NAMED])
     more = ", …" if len(schema.untransactional) > _NAMED else ""
     return [f"{len(schema.untransactional)} tables are not InnoDB, so the app must not write to them: {listed}{more}."]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """For recipes.base.Preview."""
-
-    changes: tuple[str, ...]
-    counts_now: Mapping[str, int]
-    counts_after: Mapping[str, int]
-
-
-async def compare(admin: Login, database: str, new: str) -> Compared:
-    """What an import would change: the app's schema and the loaded one side by side."""
-    now, after = await look(admin, database), await look(admin, new)
-    rows_now, rows_after = await count_rows(admin, database, now), await count_rows(admin, new, after)
-    added, gone = after.tables.keys() - now.tables.keys(), now.tables.keys() - after.tables.keys()
-    return Compared(
-        changes=(
-            f"{len(after.tables)} tables with {rows_after} rows take the place of {len(now.tables)} with {rows_now}.",
-            f"Tables: {_named(added, 'new')}, {_named(gone, 'gone')}, {len(after.tables) - len(added)} in both.",
-        ),
-        counts_now={"tables": len(now.tables), "rows": rows_now},
-        counts_after={"tables": len(after.tables), "rows": rows_after},
-    )
-
-
-def _named(tables: set[str], what: str) -> str:
-    if not tables:
-        return f"0 {what}"
-    shown = ", ".join(sorted(tables)[:_NAMED])
-    return f"{len(tables)} {what} ({shown}{', …' if len(tables) > _NAMED else ''})"

@@ -26,13 +26,14 @@ SCHEME = "mariadb/1"
 _END = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
 _END_WITHIN_BYTES = 200
 _SANDBOX = b"/*M!999999\\- enable the sandbox mode */"
+_ROW = re.compile(rb"\((?:[^'()]|'[^'\\]*(?:\\.[^'\\]*)*')*\)", re.DOTALL)
 _SECTION = re.compile(rb"^-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
 
 
 def dump_argv(login: Login, database: str) -> list[str]:
     """What is left out, and why: tablespaces are places on a disk; names of databases, so that it fits any."""
     return [
-        str(login.programs / "mariadb-dump"),
+        str(login.dump_program),
         *login.options(),
         "--single-transaction",
         "--quick",
@@ -41,6 +42,8 @@ def dump_argv(login: Login, database: str) -> list[str]:
         "--triggers",
         "--hex-blob",
         "--no-tablespaces",
+        # MySQL's only, which would need rights of a replica for it.
+        "--loose-set-gtid-purged=OFF",
         # Rows in the same order each time, so that fingerprints can be compared.
         "--order-by-primary",
         database,
@@ -111,7 +114,7 @@ async def raw_dump(login: Login, database: str) -> AsyncGenerator[bytes, None]:
         except ToolFailedError as failure:
             raise error_of_query(failure.text, login) from failure
     if not _END.search(tail):
-        raise ToolFailedError("mariadb-dump ended without the line that says that its dump is complete.")
+        raise ToolFailedError(f"{login.dump_program.name} ended without the line that says that its dump is complete.")
 
 
 async def fingerprint_of(login: Login, database: str, *, on_read: Callable[[int], None]) -> Fingerprint:
@@ -127,8 +130,8 @@ async def fingerprint_of(login: Login, database: str, *, on_read: Callable[[int]
 class ContentHasher:
     """Row count and SHA-256 of the rows of each table, from a dump's text.
 
-    The one fact to know: rows are hashed as they are written, in the order of their keys, so only dumps of one kind
-    of client can be compared.
+    The one fact to know: rows are hashed as they are written, in the order of their keys, one to a line or many to
+    one, as clients differ.
     """
 
     def __init__(self) -> None:
@@ -170,9 +173,10 @@ class ContentHasher:
                 digest.update(line[:-1])
                 rows += 1
             elif line.startswith(b"INSERT INTO") and line.endswith(b";"):
-                # Clients before 10.11 and mysqldump write all rows into one line.
-                digest.update(line)
-                rows += line.count(b"),(") + 1
+                # Clients before 10.11 and MySQL's write many rows into one line.
+                for row in _ROW.finditer(line, line.index(b"(", line.index(b" VALUES "))):
+                    digest.update(row[0])
+                    rows += 1
         self._rows[self._table] = rows
 
 

@@ -20,8 +20,8 @@ from agent.engines.swapping import Side
 from common.errors import AppBusyError, InternalError, ToolFailedError
 
 LOCK_SECONDS = 10
-_ATTEMPTS = 3
-_PAUSE_SECONDS = 1.0
+ATTEMPTS = 3
+PAUSE_SECONDS = 1.0
 _PENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 
@@ -107,15 +107,19 @@ class Exchange:
         if not moves:
             return
         statement = f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}; RENAME TABLE {', '.join(moves)};"
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 await query(self._admin, statement)
             except AppBusyError:
-                if attempt == _ATTEMPTS:
+                if attempt == ATTEMPTS:
                     raise
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
             else:
                 return
+
+    async def is_waiting(self) -> bool:
+        """Whether a RENAME of ours waits in the server for others to let go of a table, or runs."""
+        return bool(await self._pending())
 
     async def drop(self) -> None:
         """Forget the tables that are not in place, and the account that loaded."""

@@ -1,5 +1,6 @@
 """The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
 
+Given the name of the schema that it is loaded into, it lets views, triggers, routines and events through as well.
 Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
 what was printed before may have been loaded, into a schema that is dropped then.
 """
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from io import BufferedReader
 from typing import BinaryIO
 
+from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
-from agent.engines.mariadb.statements import RefusedError, Way, decide
+from agent.engines.mariadb.statements import RefusedError, Way, decide_all
 from agent.jail import enter_from_argv
 from common.errors import (
     ArchiveIncompatibleError,
@@ -26,7 +29,9 @@ from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, SealReader
 
 _PIECE_BYTES = 1 << 20
+_ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S+)$", re.MULTILINE)
 _END = b"-- Dump completed"
+_SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
 _NO_DUMP = (
     "The file is no SQL dump of tables.",
     "Make one with mariadb-dump --single-transaction or mysqldump --single-transaction.",
@@ -35,11 +40,11 @@ _NO_DUMP = (
 
 def main() -> None:
     """Filter stdin."""
-    enter_from_argv()
+    arguments = enter_from_argv()
     report: dict[str, str | int] = {}
     try:
         with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
-            report = _filter(source, target)
+            report = _filter(source, target, new_schema=arguments[0] if arguments else "")
     except RefusedError as refused:
         report = {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
     except CutTextError as cut:
@@ -58,22 +63,28 @@ def main() -> None:
     print(json.dumps(report), file=sys.stderr, flush=True)
 
 
-def _filter(source: BufferedReader, target: BinaryIO) -> dict[str, str | int]:
+def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
     splitter, seal = Splitter(), SealReader()
+    schemas = Schemas("", new_schema) if new_schema else None
+    server = b""
     tables = statements = 0
 
     def pass_on(statement: Statement) -> None:
         nonlocal tables, statements
-        way, text = decide(statement)
-        if way is Way.RUN:
-            statements += 1
-            tables += text[:12].upper().startswith(b"CREATE TABLE")
-            target.write(text + b";\n")
+        for way, text in decide_all(statement, schemas):
+            if way is Way.RUN:
+                statements += 1
+                tables += text[:12].upper().startswith(b"CREATE TABLE")
+                target.write(text + b";\n")
 
     # What is there, so that the server works while the upload arrives.
     while piece := source.read1(_PIECE_BYTES):
         seal.add(piece)
         _require_ours(seal.header)
+        if not server and (version := _SERVER.search(piece)):
+            server = version[1]
+        if schemas and not schemas.source and (found := _ORIGIN.search(piece)):
+            schemas = Schemas(found[1].decode("utf-8", "replace"), schemas.target)
         for statement in splitter.add(piece):
             pass_on(statement)
         target.flush()
@@ -88,7 +99,8 @@ def _filter(source: BufferedReader, target: BinaryIO) -> dict[str, str | int]:
             next_step="Send the whole file; a dump has to be made without --skip-comments and --compact.",
         )
     header = seal.header.to_json().decode() if seal.header else ""
-    return {"tables": tables, "statements": statements, "header": header}
+    said = server.decode("utf-8", "replace")
+    return {"tables": tables, "statements": statements, "header": header, "server": said}
 
 
 def _require_ours(header: ArchiveHeader | None) -> None:

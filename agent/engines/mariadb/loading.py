@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.catalog import Schema
-from agent.engines.mariadb.client import error_of_load, literal, query, quoted
+from agent.engines.mariadb.client import WITHIN_SECONDS, error_of_load, literal, query, quoted
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
@@ -47,9 +47,14 @@ LOCK_SECONDS = 30
 
 @dataclass(frozen=True)
 class Loaded:
-    """What an upload turned out to be."""
+    """What an upload turned out to be.
+
+    Attributes:
+        server: version of the server that it comes from, as the dump says it; empty: it says none.
+    """
 
     tables: int
+    server: str
     header: ArchiveHeader | None
 
 
@@ -84,9 +89,13 @@ async def drop_loader(admin: Login, key: str) -> None:
     await query(admin, f"DROP USER IF EXISTS {user}@'%';")
 
 
-async def load(loader: Login, upload: AsyncIterator[bytes], key: str, limits: Limits) -> Loaded:
+async def load(
+    loader: Login, upload: AsyncIterator[bytes], key: str, limits: Limits, *, takes_programs: bool = False
+) -> Loaded:
     """Carry out what of an upload may be carried out.
 
+    Args:
+        takes_programs: whether views, triggers, routines and events are taken, or refused.
     Raises:
         ArchiveError: the file's fault, by class.
         AppUnavailableError, NoSpaceError: the server's.
@@ -97,8 +106,9 @@ async def load(loader: Login, upload: AsyncIterator[bytes], key: str, limits: Li
         for beginning, kind in _OTHERS.items():
             if head.startswith(beginning):
                 raise ArchiveWrongKindError(f"The file is {kind}, not a dump of MariaDB or MySQL.")
+        options = [names.new_schema(key)] if takes_programs else []
         argv = [
-            str(loader.programs / "mariadb"),
+            str(loader.client),
             *loader.options(),
             "--batch",
             "--binary-mode",
@@ -108,10 +118,12 @@ async def load(loader: Login, upload: AsyncIterator[bytes], key: str, limits: Li
         ]
         async with (
             aclosing(chunks),
-            start(Command(["agent.engines.mariadb.filter_child"], jail=_FILTER, is_module=True)) as judge,
+            start(Command(["agent.engines.mariadb.filter_child", *options], jail=_FILTER, is_module=True)) as judge,
             start(Command(argv, jail=PARSER, environment=loader.environment())) as client,
         ):
-            await client.write(b"SET SESSION sql_mode='', max_statement_time=%d;\n" % _STATEMENT_SECONDS)
+            await client.write(
+                f"SET SESSION sql_mode=''; {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode()
+            )
             return await _pass_through(chunks, judge, client, loader)
 
 
@@ -138,7 +150,11 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
             task.cancel()
         await asyncio.gather(feeding, draining, return_exceptions=True)
     header = str(report.get("header", ""))
-    return Loaded(int(report["tables"]), ArchiveHeader.from_json(header.encode()) if header else None)
+    return Loaded(
+        int(report["tables"]),
+        str(report.get("server", "")),
+        ArchiveHeader.from_json(header.encode()) if header else None,
+    )
 
 
 async def _forward(judge: Child, client: Child) -> bool:

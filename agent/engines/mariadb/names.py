@@ -1,4 +1,4 @@
-"""What an import is called in the server; `key` is 12 digits of hex, so no name needs quoting."""
+"""What an import is called in the server, and how names are written; `key` is 12 digits of hex."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def old_schema(key: str) -> str:
 def loader(key: str) -> str:
     """The throw-away account that loads; without a host name, from anywhere."""
     return f"mathison_load_{key}"
+
+
+def quoted(name: str) -> str:
+    """A name as SQL needs it."""
+    return "`" + name.replace("`", "``") + "`"

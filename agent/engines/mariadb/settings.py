@@ -11,6 +11,8 @@ import msgspec
 
 from common.errors import AppUnavailableError, InvalidRequestError
 
+_ON_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+
 
 @dataclass(frozen=True)
 class Login:
@@ -27,12 +29,28 @@ class Login:
         """For a person."""
         return f"MariaDB on {self.host}" if self.host.startswith("/") else f"MariaDB on {self.host}:{self.port}"
 
+    @property
+    def client(self) -> Path:
+        """MariaDB's or, where its clients are not, MySQL's."""
+        return self._first("mariadb", "mysql")
+
+    @property
+    def dump_program(self) -> Path:
+        return self._first("mariadb-dump", "mysqldump")
+
+    def _first(self, *names: str) -> Path:
+        paths = [self.programs / name for name in names]
+        return next((path for path in paths if path.exists()), paths[0])
+
     def options(self) -> list[str]:
         """For any of the client programs; no option file of the machine has a say."""
         if self.host.startswith("/"):
             place = ["--protocol=socket", f"--socket={self.host}"]
         else:
             place = ["--protocol=tcp", f"--host={self.host}", f"--port={self.port}"]
+        if self.host.startswith("/") or self.host in _ON_THIS_MACHINE:
+            # Clients since 11.4 would not talk to a server that has no TLS, even here.
+            place.append("--loose-skip-ssl-verify-server-cert")
         return ["--no-defaults", *place, f"--user={self.user}", "--default-character-set=utf8mb4"]
 
     def environment(self) -> dict[str, str]:
@@ -55,7 +73,7 @@ class MariadbSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """An account that may make schemas and accounts (docs/recipes/mariadb.md has its grants); empty: exports only."""
     admin_password_file: str = ""
     client_directory: str = "/usr/bin"
-    """Where `mariadb` and `mariadb-dump` are; not older than the server."""
+    """Where `mariadb` and `mariadb-dump` are, or MySQL's `mysql` and `mysqldump`; not older than the server."""
 
     def app_login(self) -> Login:
         """The app's own account; AppUnavailableError when the password file cannot be read."""

@@ -2,6 +2,8 @@
 
 Comments are left out, so client and server never see one. The one fact to know: text in /*!12345 … */ is code for
 servers of that version and a comment for others, so it is let through only where both see the same end of it.
+
+What stands between DELIMITER lines (bodies of triggers and the like) is not looked into here: see `definitions`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ _MAX_INSIDE_BYTES = 1 << 16
 _MASKED = re.compile(STRINGS, re.DOTALL)
 _MARKERS = re.compile(rb"/\*M?!\d*|\*/")
 _SANDBOX = re.compile(rb"/\*M?!999999\\- enable the sandbox mode \*/")
+_BLANKS = re.compile(rb"[ \t\r\n]+")
+_DELIMITER = re.compile(rb"DELIMITER[ \t]+([^\s\\'\"`]{1,16})[ \t]*\r?\n", re.IGNORECASE)
+_MAX_RAW_BYTES = 4 << 20
 _LOOK_AHEAD_BYTES = 3
 """To tell `--` and `/*` from what looks like them, a piece is read so far before its end."""
 
@@ -43,10 +48,12 @@ class Statement:
     Attributes:
         text: to be sent, comments left out.
         line: where it begins in the file, for a person.
+        is_raw: written between DELIMITER lines and not looked into: it may be several, and holds its comments.
     """
 
     text: bytes
     line: int
+    is_raw: bool = False
 
     @property
     def code(self) -> bytes:
@@ -71,6 +78,8 @@ class Splitter:
         self._parts: list[bytes] = []
         self._size = 0
         self._line = 1
+        self._delimiter = b";"
+        self._is_blank = True
 
     def add(self, piece: bytes) -> Iterator[Statement]:
         """The statements that are complete by now.
@@ -95,6 +104,17 @@ class Splitter:
         buffer = self._buffer
         end = len(buffer) if is_last else len(buffer) - _LOOK_AHEAD_BYTES
         while self._at < end:
+            if self._is_blank and self._is_before_delimiter(is_last=is_last):
+                if not self._take_delimiter():
+                    return
+                continue
+            if self._delimiter != b";":
+                raw = self._raw(is_last=is_last)
+                if raw is None:
+                    return
+                if raw.text:
+                    yield raw
+                continue
             if found := _RUN.match(buffer, self._at, end):
                 stop = found.end()
                 if stop == end and not is_last and buffer[stop - 1] in b"-/":
@@ -107,7 +127,7 @@ class Splitter:
                 case b";":
                     statement = Statement(b"".join(self._parts).strip(), self._line_of_first())
                     self._line += sum(part.count(b"\n") for part in self._parts)
-                    self._parts, self._size = [], 0
+                    self._parts, self._size, self._is_blank = [], 0, True
                     self._at += 1
                     if statement.text:
                         yield statement
@@ -124,12 +144,50 @@ class Splitter:
                     # A string whose end has not come yet.
                     return
 
+    def _is_before_delimiter(self, *, is_last: bool) -> bool:
+        """Whether the next word is DELIMITER, or may become it."""
+        if blanks := _BLANKS.match(self._buffer, self._at):
+            self._parts.append(b"\n" * bytes(blanks[0]).count(b"\n"))
+            self._at = blanks.end()
+        word = bytes(self._buffer[self._at : self._at + len(b"DELIMITER")]).upper()
+        return word == b"DELIMITER" or (not is_last and word != b"" and b"DELIMITER".startswith(word))
+
+    def _take_delimiter(self) -> bool:
+        """Go over a line that says what ends statements from here on; False: its end has not come yet."""
+        found = _DELIMITER.match(self._buffer, self._at)
+        if found is None:
+            if self._buffer.find(b"\n", self._at) >= 0:
+                raise SqlTextError(f"line {self._line}: DELIMITER with something else than a delimiter")
+            return False
+        self._line += sum(part.count(b"\n") for part in self._parts) + 1
+        self._parts = []
+        self._delimiter = bytes(found[1])
+        self._at = found.end()
+        return True
+
+    def _raw(self, *, is_last: bool) -> Statement | None:
+        """What stands before the next delimiter at the end of a line; None: that has not come yet."""
+        end = re.compile(re.escape(self._delimiter) + rb"[ \t]*\r?\n")
+        found = end.search(self._buffer, self._at)
+        if found is None:
+            if len(self._buffer) - self._at > _MAX_RAW_BYTES:
+                raise SqlTextError(f"line {self._line}: a definition is longer than {_MAX_RAW_BYTES >> 20} MiB")
+            return None
+        text = bytes(self._buffer[self._at : found.start()])
+        self._line += sum(part.count(b"\n") for part in self._parts)
+        statement = Statement(text.strip(), self._line, is_raw=True)
+        self._line += text.count(b"\n") + 1
+        self._parts = []
+        self._at = found.end()
+        self.is_after_comment = False
+        return statement
+
     def _take(self, part: bytes, stop: int) -> None:
         self._parts.append(part)
         self._size += len(part)
         self._at = stop
         if not part.isspace():
-            self.is_after_comment = False
+            self.is_after_comment = self._is_blank = False
 
     def _skip_line(self, *, is_last: bool) -> bool:
         found = _LINE_COMMENT.match(self._buffer, self._at)

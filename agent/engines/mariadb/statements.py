@@ -1,7 +1,8 @@
 """What an import does with each statement of a dump: a closed list, everything else is refused by name.
 
-The list is what mariadb-dump and mysqldump write for tables, rows and sequences. That a listed statement stays within
-its schema is the server's part: the user that loads it may do nothing elsewhere.
+The list is what mariadb-dump and mysqldump write for tables, rows and sequences and, where the caller takes them, for
+views, triggers, routines and events. That a listed statement stays within its schema is the server's part: the user
+that loads it may do nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import enum
 import re
 
-from agent.engines.mariadb.sqltext import Statement
+from agent.engines.mariadb import definitions
+from agent.engines.mariadb.definitions import Schemas
+from agent.engines.mariadb.sqltext import Splitter, Statement
 
 
 class Way(enum.Enum):
@@ -52,7 +55,11 @@ _ASSIGNMENT = re.compile(
     _I,
 )
 _NAMES = re.compile(rb"NAMES\s+'?(?P<charset>\w+)'?(?:\s+COLLATE\s+'?\w+'?)?", _I)
-_SKIPPED_SET = re.compile(rb"SET\s+(?:@@(?:GLOBAL|SESSION)\.)?(?:GTID_PURGED|SQL_LOG_BIN)\b|SET\s+AUTOCOMMIT\b", _I)
+_SKIPPED_SET = re.compile(
+    rb"SET\s+(?:@@(?:GLOBAL|SESSION)\.)?(?:GTID_PURGED|SQL_LOG_BIN)\b|SET\s+AUTOCOMMIT\b"
+    rb"|SET\s+@OLD_AUTOCOMMIT\s*=\s*@@AUTOCOMMIT\s*,\s*@@AUTOCOMMIT\s*=\s*0\Z",
+    _I,
+)
 _TABLE_OPTION = re.compile(rb"\b(?:(?:DATA|INDEX)\s+DIRECTORY|CONNECTION|UNION|TABLESPACE)\b\s*=?", _I)
 _QUERY = re.compile(rb"\b(?:SELECT|WITH\s+RECURSIVE|VALUES\s*\(|HANDLER)\b", _I)
 _ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
@@ -74,8 +81,34 @@ _ODD_MODES = (b"NO_BACKSLASH_ESCAPES", b"ANSI", b"ORACLE", b"MSSQL", b"DB2", b"P
 _ENGINES = frozenset(b"innodb myisam aria memory heap".split())
 
 
+def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way, bytes]]:
+    """How a statement is treated, and what is to be sent of it; several where DELIMITER lines keep them together.
+
+    Args:
+        schemas: None: views, triggers, routines and events are refused.
+    Raises:
+        RefusedError: it is on no list.
+        SqlTextError: what it consists of cannot be told.
+    """
+    if schemas is not None:
+        try:
+            program = definitions.to_run(statement.text, schemas)
+        except definitions.UnreadableEventError:
+            raise _refused(statement.line, "it makes an event in other words than a server writes") from None
+        if program is not None:
+            return [(Way.RUN, program)]
+        if definitions.is_charset_of_database(statement.text):
+            return [(Way.SKIP, b"")]
+    if not statement.is_raw:
+        return [decide(statement)]
+    _refuse_program(statement)
+    splitter = Splitter()
+    parts = [*splitter.add(statement.text + b"\n;\n"), *splitter.finish()]
+    return [decide(Statement(part.text, statement.line + part.line - 1)) for part in parts]
+
+
 def decide(statement: Statement) -> tuple[Way, bytes]:
-    """How a statement is treated, and what is to be sent of it.
+    """How a statement is treated that is one of tables, rows or sequences.
 
     Raises:
         RefusedError: it is on no list.
@@ -196,12 +229,12 @@ def _check_definition(statement: Statement) -> None:
 
 
 def _refuse_program(statement: Statement) -> None:
-    """Views, triggers and routines run with somebody's rights, and cannot be moved from schema to schema."""
+    """Views, triggers and routines, where the caller does not take them, or in other words than a server's."""
     if found := _PROGRAM.match(statement.code[:2000]):
         kind = (found[1] or b"trigger or routine").lower().decode()
         raise RefusedError(
             "ARCHIVE_INCOMPATIBLE",
-            f"Line {statement.line}: the dump holds a {kind}; an import takes tables, rows and sequences only.",
+            f"Line {statement.line}: the dump holds a {kind} that this import does not take.",
             next_step="Dump with --skip-triggers and without --routines and --events, leave views out with "
             "--ignore-table, and make them by hand afterwards.",
         )

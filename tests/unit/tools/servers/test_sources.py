@@ -136,3 +136,21 @@ def test_the_command_line_lists_what_there_is() -> None:
     )
 
     assert {"postgresql-13", "postgresql-18", "grpcurl"} <= set(said.stdout.split())
+
+
+def test_of_another_debian_release_its_c_library_comes_along() -> None:
+    simulated = "Inst libc6 (2.41 [amd64])\nInst perl (5.40 [amd64])\nInst mariadb-server-core (11.8 [amd64])\n"
+
+    assert packages_to_unpack(simulated, of_other_release=True) == ["libc6", "mariadb-server-core"]
+
+
+def test_a_starter_with_a_loader_starts_its_program_through_it(tmp_path: Path) -> None:
+    (tmp_path / "usr" / "bin").mkdir(parents=True)
+    (tmp_path / "usr" / "bin" / "mysqld").touch()
+    (tmp_path / "loader").write_text('#!/bin/sh\nshift; shift; echo "${1##*/}|$2"\n')
+    (tmp_path / "loader").chmod(0o755)
+    make_starters(tmp_path / "usr" / "bin", tmp_path / "bin", libraries=Path("usr/lib/x"), loader=Path("loader"))
+
+    said = subprocess.run([tmp_path / "bin" / "mysqld", "a b"], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "mysqld|a b\n"

@@ -102,3 +102,36 @@ def test_it_says_which_comment_came_last(text: bytes, comment: bytes, is_last: b
     list(splitter.finish())
 
     assert (splitter.last_comment, splitter.is_after_comment) == (comment, is_last)
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 3, 1000])
+def test_what_stands_between_delimiter_lines_is_one_statement_with_its_comments(piece_bytes: int) -> None:
+    text = b"a;\n\nDELIMITER ;;\nbegin; /* x; */ -- y;\n 'z;;'; end ;;\n SET b ;;\ndelimiter ;\nc;\n-- end\n"
+    splitter = Splitter()
+
+    found = []
+    for start in range(0, len(text), piece_bytes):
+        found += list(splitter.add(text[start : start + piece_bytes]))
+    found += splitter.finish()
+
+    assert [(statement.text, statement.line, statement.is_raw) for statement in found] == [
+        (b"a", 1, False),
+        (b"begin; /* x; */ -- y;\n 'z;;'; end", 4, True),
+        (b"SET b", 6, True),
+        (b"c", 8, False),
+    ]
+    assert splitter.is_after_comment
+
+
+def test_a_definition_without_an_end_is_cut() -> None:
+    with pytest.raises(CutTextError):
+        split(b"DELIMITER ;;\nCREATE TRIGGER x ;\n")
+
+
+def test_a_delimiter_is_nothing_but_a_delimiter() -> None:
+    with pytest.raises(SqlTextError):
+        split(b"DELIMITER a b\nx a")
+
+
+def test_delimiter_within_a_statement_is_a_word_like_others() -> None:
+    assert split(b"a delimiter b;") == [b"a delimiter b"]

@@ -1,0 +1,94 @@
+"""How a dump writes views, triggers, routines and events, and what of that an import runs.
+
+The one fact to know: none of it is sent as text. The statement goes to the server as a string of hex digits for EXECUTE
+IMMEDIATE, so it is one statement whatever is written in it, and who loads becomes its definer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agent.engines.mariadb.names import quoted
+
+_I = re.IGNORECASE | re.DOTALL
+_NAME = rb"(?:`(?:[^`]|``)*`|[\w$%.-]+|'[^']*')"
+_DEFINER = rb"DEFINER\s*=\s*%b(?:\(\))?(?:\s*@\s*%b)?\s*" % (_NAME, _NAME)
+_KINDS = rb"(?:AGGREGATE\s+)?FUNCTION|PROCEDURE|TRIGGER|EVENT|VIEW"
+_CREATE = re.compile(
+    rb"CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<algorithm>ALGORITHM\s*=\s*\w+\s+)?(?:%b)?"
+    rb"(?P<security>SQL\s+SECURITY\s+\w+\s+)?(?P<kind>%b)\b(?P<rest>.*)" % (_DEFINER, _KINDS),
+    _I,
+)
+_IN_COMMENTS = re.compile(
+    rb"/\*!\d{5,6}\s+CREATE\b(?P<options>[^*]*)\*/\s*(?:/\*!\d{5,6}\s+(?P<rights>(?:[^*`]|`(?:[^`]|``)*`)*)\*/\s*)?"
+    rb"/\*!\d{5,6}\s+(?P<rest>(?:%b)\b.*?)\s*\*/" % _KINDS,
+    _I,
+)
+_IN_ONE_COMMENT = re.compile(rb"/\*!\d{5,6}\s+(CREATE\b.*?)\s*\*/", _I)
+_SCHEDULE = re.compile(
+    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+ON\s+SCHEDULE\s.*?\bON\s+COMPLETION\s+(?:NOT\s+)?PRESERVE\s+)"
+    rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b" % _NAME,
+    _I,
+)
+_DROP = re.compile(
+    rb"(?:/\*!\d{5,6}\s+)?DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+%b\s*(?:\*/)?" % _NAME, _I
+)
+_CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
+
+
+class UnreadableEventError(Exception):
+    """An event that is not written as the server writes it."""
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """Where views come from and where they are made: a server names their schema in full when they read another too.
+
+    Attributes:
+        source: as the dump says; empty: it says nothing.
+    """
+
+    source: str
+    target: str
+
+    def moved(self, view: bytes) -> bytes:
+        if not self.source:
+            return view
+        return view.replace(quoted(self.source).encode() + b".", quoted(self.target).encode() + b".")
+
+
+def to_run(text: bytes, schemas: Schemas) -> bytes | None:
+    """What to send for a statement that makes or drops something of these kinds; None: it is no such statement.
+
+    Events are made so that they do not run: enabled ones disabled, and disabled ones as on a replica, which tells them
+    apart later (programs.read).
+
+    Raises:
+        UnreadableEventError
+    """
+    if _DROP.fullmatch(text):
+        return text
+    if found := _IN_COMMENTS.fullmatch(text):
+        text = b" ".join((b"CREATE", found["options"].strip(), (found["rights"] or b"").strip(), found["rest"]))
+    elif found := _IN_ONE_COMMENT.fullmatch(text):
+        text = found[1]
+    created = _CREATE.fullmatch(text)
+    if created is None:
+        return None
+    kind, rest = created["kind"].upper(), created["rest"]
+    if kind == b"EVENT":
+        scheduled = _SCHEDULE.match(rest)
+        if scheduled is None:
+            raise UnreadableEventError
+        status = b"DISABLE" if scheduled["status"].upper() == b"ENABLE" else b"DISABLE ON SLAVE"
+        rest = scheduled["schedule"] + status + rest[scheduled.end() :]
+    if kind == b"VIEW":
+        rest = schemas.moved(rest)
+    options = b"".join(created[part] or b"" for part in ("replace", "algorithm", "security"))
+    return b"EXECUTE IMMEDIATE 0x" + (b"CREATE " + options + kind + rest).hex().encode()
+
+
+def is_charset_of_database(text: bytes) -> bool:
+    """Whether it is what a dump sets around a routine that is older than its database's character set."""
+    return _CHARSET_OF_DATABASE.fullmatch(text) is not None

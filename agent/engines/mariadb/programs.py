@@ -1,0 +1,246 @@
+"""Views, triggers, routines and events of a schema: read, dropped, and made again word for word.
+
+The server does not move them between schemas, so they travel as text: what SHOW CREATE says, with the settings that
+they were made under. The one fact to know: all of it is done by the account that they belong to, so whatever a
+definition says, it is made and runs with that account's rights. So the text is kept without its definer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+import msgspec
+
+from agent.engines.mariadb.client import literal, query, quoted
+from agent.engines.mariadb.settings import Login
+from common.errors import ArchiveIncompatibleError, ToolFailedError
+
+MAX_BYTES = 8 << 20
+"""Most text of all definitions of a schema; they are written into the import's journal."""
+KINDS = ("function", "procedure", "view", "trigger", "event")
+"""In the order in which they are made."""
+_RIGHTS = {
+    "function": ("CREATE ROUTINE", "ALTER ROUTINE"),
+    "procedure": ("CREATE ROUTINE", "ALTER ROUTINE"),
+    "view": ("CREATE VIEW", "SHOW VIEW", "DROP"),
+    "trigger": ("TRIGGER", "LOCK TABLES", "SELECT"),
+    "event": ("EVENT",),
+}
+_CODECS = {"utf8mb4": "utf-8", "utf8mb3": "utf-8", "utf8": "utf-8", "latin1": "cp1252", "ascii": "ascii"}
+_NAME = r"`(?:[^`]|``)*`"
+_DEFINER = re.compile(rf"(?P<create>CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
+_STATUS = re.compile(r"( ON COMPLETION (?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b")
+_MARK = "mathison"
+_SHOWN = {"view": "VIEW", "trigger": "TRIGGER", "function": "FUNCTION", "procedure": "PROCEDURE", "event": "EVENT"}
+
+
+class Program(msgspec.Struct, frozen=True):
+    """One of them.
+
+    Attributes:
+        kind: one of KINDS.
+        text: the statement that makes it, for its own schema as the current one, without a definer.
+        time_zone: of an event's schedule.
+    """
+
+    kind: str
+    name: str
+    text: str
+    charset: str
+    collation: str
+    sql_mode: str = ""
+    time_zone: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+    def statements(self) -> str:
+        """What makes it; the session's settings are others afterwards."""
+        zone = f", time_zone = {literal(self.time_zone)}" if self.time_zone else ""
+        return (
+            f"SET sql_mode = {literal(self.sql_mode)}, character_set_client = {self.charset},"
+            f" collation_connection = {self.collation}{zone};"
+            f" EXECUTE IMMEDIATE 0x{self.text.encode(_CODECS[self.charset]).hex()};"
+        )
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What the catalogs say of one.
+
+    Attributes:
+        kind: one of KINDS, or "package", "package body".
+        about: a trigger's table, an event's status.
+    """
+
+    kind: str
+    name: str
+    definer: str
+    about: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+
+async def list_all(login: Login, database: str) -> list[Listed]:
+    """All that an account may see; triggers in the order in which they fire."""
+    name = literal(database)
+    rows = await query(
+        login,
+        f"""
+        SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, DEFINER, '' FROM information_schema.ROUTINES
+         WHERE ROUTINE_SCHEMA = {name};
+        SELECT 'view', TABLE_NAME, DEFINER, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name};
+        SELECT 'trigger', TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
+         WHERE TRIGGER_SCHEMA = {name}
+         ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER;
+        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name};
+        """,  # noqa: S608  # a literal
+    )
+    return [Listed(*row) for row in rows]
+
+
+async def read(login: Login, database: str, *, staged: bool = False) -> list[Program]:
+    """All of them, by the account that they belong to, in an order in which they can be made.
+
+    Args:
+        staged: they were made by `definitions`, so the status of an event has to be told from what it became there.
+    Raises:
+        ToolFailedError: one cannot be read, or they are more than can be kept; the text names what.
+    """
+    listed = [found for found in await list_all(login, database) if found.kind in KINDS]
+    if not listed:
+        return []
+    batch = "".join(
+        f"SELECT {literal(_MARK)}, {number}; SHOW CREATE {_SHOWN[found.kind]} {quoted(found.name)};"
+        for number, found in enumerate(listed)
+    )
+    programs: list[Program] = []
+    current: Listed | None = None
+    for row in await query(login, batch, database=database):
+        if current is None:
+            current = listed[int(row[1])]
+        else:
+            programs.append(_program(current, row, staged=staged))
+            current = None
+    if sum(len(program.text) for program in programs) > MAX_BYTES:
+        raise ToolFailedError(
+            f"The definitions of views, triggers, routines and events are above {MAX_BYTES >> 20} MiB."
+        )
+    return ordered(programs)
+
+
+async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program]:
+    """What a dump brought along: read, taken out of the schema that it was loaded into, and meant for another.
+
+    Raises:
+        ArchiveIncompatibleError: it holds what could not be made again; the text names it.
+    """
+    try:
+        if broken := await broken_view(loader, staged, await list_all(loader, staged)):
+            raise ToolFailedError(broken)
+        found = await read(loader, staged, staged=True)
+    except ToolFailedError as failure:
+        raise ArchiveIncompatibleError(
+            f"The file holds what cannot be made again: {failure.text}",
+            next_step="Drop or correct it at its source, then dump again.",
+        ) from failure
+    await drop(loader, staged, {program.key for program in found})
+    # Where a view reads more than its own schema, the server writes its names in full.
+    return [
+        msgspec.structs.replace(program, text=program.text.replace(quoted(staged), quoted(put_into)))
+        for program in found
+    ]
+
+
+def _program(listed: Listed, row: Sequence[str], *, staged: bool) -> Program:
+    match listed.kind:
+        case "view":
+            _, text, charset, collation = row[:4]
+            mode = zone = ""
+        case "event":
+            _, mode, zone, text, charset, collation = row[:6]
+        case _:
+            _, mode, text, charset, collation = row[:5]
+            zone = ""
+    found = _DEFINER.match(text)
+    if found is None or charset not in _CODECS:
+        raise ToolFailedError(
+            f"The {listed.kind} {listed.name} cannot be read by {listed.definer}, or is in the character set {charset}."
+        )
+    text = found["create"] + text[found.end() :]
+    if listed.kind == "event" and staged:
+        status = "ENABLE" if listed.about == "DISABLED" else "DISABLE"
+        text = _STATUS.sub(lambda matched: matched[1] + status, text, count=1)
+    return Program(listed.kind, listed.name, text, charset, collation, mode, zone)
+
+
+def ordered(programs: Iterable[Program]) -> list[Program]:
+    """So that each comes after those that it needs when it is made: only views need others."""
+    by_kind = {kind: [program for program in programs if program.kind == kind] for kind in KINDS}
+    views = {program.name: program for program in by_kind["view"]}
+    needs = {
+        name: {other for other in views if other != name and quoted(other) in program.text}
+        for name, program in views.items()
+    }
+    try:
+        by_kind["view"] = [views[name] for name in TopologicalSorter(needs).static_order()]
+    except CycleError as cycle:
+        raise ToolFailedError(f"The views {', '.join(sorted(set(cycle.args[1])))} name each other.") from cycle
+    return [program for kind in KINDS for program in by_kind[kind]]
+
+
+async def make(
+    login: Login, database: str, programs: Sequence[Program], *, dropping: Collection[tuple[str, str]]
+) -> None:
+    """Drop some, then make some, for the account of the login."""
+    if programs or dropping:
+        made = "".join(program.statements() for program in programs)
+        await query(login, drops(dropping) + made, database=database)
+
+
+async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:
+    """Drop those; what is not there is fine."""
+    if keys:
+        await query(login, drops(keys), database=database)
+
+
+def drops(keys: Collection[tuple[str, str]]) -> str:
+    """The statements that do."""
+    return "".join(f"DROP {_SHOWN[kind]} IF EXISTS {quoted(name)};" for kind, name in sorted(keys))
+
+
+async def broken_view(login: Login, database: str, listed: Iterable[Listed]) -> str:
+    """A sentence about a view that does not work, so could not be made again; empty when all do."""
+    views = [quoted(found.name) for found in listed if found.kind == "view"]
+    if not views:
+        return ""
+    rows = await query(login, f"CHECK TABLE {', '.join(views)};", database=database)
+    wrong = next((row for row in rows if row[2] == "Error"), None)
+    return f"The view {wrong[0].partition('.')[2]} does not work: {wrong[3]}." if wrong else ""
+
+
+async def account_of(login: Login) -> str:
+    """As whom the server sees a login, in the way the catalogs write definers."""
+    return (await query(login, "SELECT CURRENT_USER();"))[0][0]
+
+
+async def missing_rights(login: Login, database: str, kinds: Collection[str]) -> list[str]:
+    """Of what an account needs to make these kinds, what nobody has granted it; none when it has roles, which are not
+    looked into."""
+    if not kinds:
+        return []
+    name = literal(database)
+    rows = await query(
+        login,
+        "SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;"  # noqa: S608  # a literal
+        f" SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES WHERE {name} LIKE TABLE_SCHEMA;"
+        " SELECT 'a role' FROM information_schema.ENABLED_ROLES WHERE ROLE_NAME IS NOT NULL;",
+    )
+    granted = {row[0] for row in rows}
+    if "a role" in granted:
+        return []
+    return sorted({right for kind in kinds for right in _RIGHTS[kind]} - granted)

@@ -1,0 +1,154 @@
+"""The exchange of a whole schema: its tables by one RENAME, and around it its views, triggers, routines and events.
+
+The RENAME decides: whose tables are in place says which side the schema is on, and what else there is follows them.
+Both sides' definitions are written down before anything is dropped, so `recover` finishes it whatever ended us.
+
+    written down -> events and triggers dropped -> RENAME -> the rest dropped -> the other side's made, read again
+
+Triggers are dropped under a lock on all tables behind which the RENAME waits already, so the app never writes to the
+previous tables without them. To the new ones it can, between the RENAME and their triggers: some milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import msgspec
+
+from agent.engines.mariadb import exchange, programs
+from agent.engines.mariadb.catalog import table_names
+from agent.engines.mariadb.client import held, quoted
+from agent.engines.mariadb.programs import Program
+from agent.engines.mariadb.settings import Login
+from agent.engines.swapping import Side
+from common.errors import AppBusyError, ServiceError, ToolFailedError
+
+_LOOK_SECONDS = 0.01
+_IS_SWITCHING = "is_switching"
+
+
+class Record(Protocol):
+    """What of recipes.base.Record is used here."""
+
+    @property
+    def facts(self) -> Mapping[str, object]: ...
+
+    def save(self, **facts: bool | list[str]) -> None:
+        """Merge into `facts` and make durable before returning."""
+
+
+class Switch:
+    """The exchange of one import, programs included."""
+
+    def __init__(self, app: Login, database: str, tables: exchange.Exchange, record: Record) -> None:
+        """
+        Args:
+            app: the account that owns the definitions of both sides.
+        """
+        self._app = app
+        self._database = database
+        self._tables = tables
+        self._record = record
+
+    async def bring(self, target: Side) -> None:
+        """Put a side in place and keep the other. Repeating it changes nothing.
+
+        Raises:
+            AppBusyError: a table was locked all the time; all is as it was.
+            AppUnavailableError, ToolFailedError: the server refused; all is as it was, as long as it lives.
+        """
+        if await self.recover() is target:
+            return
+        present = await programs.read(self._app, self._database)
+        if not present and not self._written(target):
+            await self._tables.bring(target)
+            return
+        self._record.save(**{_fact(target.other): _to_fact(present)}, **{_IS_SWITCHING: True})
+        try:
+            await self._exchange(target, present)
+            await self._settle(target)
+        except ServiceError:
+            # What was refused here is the cause to tell; what the way back meets, `recover` meets again.
+            with contextlib.suppress(ServiceError):
+                triggers = {program.key for program in self._written(target) if program.kind == "trigger"}
+                await programs.drop(self._app, self._database, triggers)
+                await self._tables.bring(target.other)
+                await self._settle(target.other)
+            raise
+
+    async def recover(self) -> Side:
+        """Finish what was interrupted and say which side is in place. Repeating it changes nothing."""
+        side = await self._tables.recover()
+        if self._record.facts.get(_IS_SWITCHING):
+            await self._settle(side)
+        return side
+
+    async def _exchange(self, target: Side, present: Sequence[Program]) -> None:
+        await programs.drop(self._app, self._database, {found.key for found in present if found.kind == "event"})
+        triggers = {found.key for found in present if found.kind == "trigger"}
+        tables = await table_names(self._app, self._database)
+        if not triggers or not tables:
+            await self._tables.bring(target)
+            return
+        locks = ", ".join(f"{quoted(table)} WRITE" for table in tables)
+        sql = (
+            f"SET SESSION lock_wait_timeout = {exchange.LOCK_SECONDS}; LOCK TABLES {locks}; {programs.drops(triggers)}"
+        )
+        moving: asyncio.Task[None] | None = None
+        try:
+            async with self._locked(sql):
+                moving = asyncio.create_task(self._tables.bring(target), name="exchange tables")
+                while not moving.done() and not await self._tables.is_waiting():  # noqa: ASYNC110  # the server's
+                    await asyncio.sleep(_LOOK_SECONDS)
+            await moving
+        finally:
+            if moving is not None:
+                moving.cancel()
+                await asyncio.gather(moving, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _locked(self, sql: str) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for attempt in range(1, exchange.ATTEMPTS + 1):
+                try:
+                    await stack.enter_async_context(held(self._app, sql, database=self._database))
+                except AppBusyError:
+                    if attempt == exchange.ATTEMPTS:
+                        raise
+                    await asyncio.sleep(exchange.PAUSE_SECONDS)
+                else:
+                    break
+            yield
+
+    async def _settle(self, side: Side) -> None:
+        """Make what belongs to a side be there, and nothing of the other's."""
+        wanted = self._written(side)
+        known = {program.key for program in (*wanted, *self._written(side.other))}
+        # In one go: until its triggers are there, the app writes without them.
+        await programs.make(self._app, self._database, wanted, dropping=known)
+        there = {program.key: program for program in await programs.read(self._app, self._database)}
+        for program in wanted:
+            if there.get(program.key) != program:
+                raise ToolFailedError(f"The {program.kind} {program.name} was not made as it was written down.")
+        self._record.save(**{_IS_SWITCHING: False})
+
+    def _written(self, side: Side) -> list[Program]:
+        written = self._record.facts.get(_fact(side))
+        return [msgspec.json.decode(line, type=Program) for line in written] if isinstance(written, list) else []
+
+
+def write_down_staged(record: Record, staged: Sequence[Program]) -> None:
+    """Keep what an import brings along; returns when that is durable."""
+    record.save(**{_fact(Side.IMPORTED): _to_fact(staged)})
+
+
+def _fact(side: Side) -> str:
+    return f"programs_{side.name.lower()}"
+
+
+def _to_fact(found: Sequence[Program]) -> list[str]:
+    return [msgspec.json.encode(program).decode() for program in found]

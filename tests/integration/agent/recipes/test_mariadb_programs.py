@@ -1,0 +1,256 @@
+"""Views, triggers, routines and events of a MariaDB database: out, in, undone, and harmless whatever they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import pytest
+
+from agent.engines.mariadb import programs, switching
+from agent.engines.mariadb.exchange import Exchange
+from agent.engines.mariadb.settings import Login
+from agent.recipes.base import ItemChanges, Recovered
+from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp
+
+Keys = Collection[tuple[str, str]]
+CHANGES = """
+DROP VIEW a, calls; DROP TRIGGER audit; CREATE VIEW since AS SELECT 1; DROP EVENT daily; DROP FUNCTION plus;
+CREATE FUNCTION plus() RETURNS INT RETURN 7; INSERT INTO orders VALUES (5, 5);
+CREATE TRIGGER other AFTER INSERT ON orders FOR EACH ROW SET @a = 1; DROP TABLE log; CREATE TABLE log (t text);
+"""
+
+
+async def programs_of(shop: MariadbApp) -> list[programs.Program]:
+    return await programs.read(shop.recipe._settings.app_login(), shop.database)
+
+
+async def test_programs_are_the_same_after_export_and_import_and_as_before_after_the_undo(shop: MariadbApp) -> None:
+    shop.sql(PROGRAMS)
+    exported, original = await shop.export("sql"), await programs_of(shop)
+    shop.sql(CHANGES)
+    before, rows = await programs_of(shop), await shop.fingerprint()
+    record = MemoryRecord()
+
+    preview = await shop.stage(exported.content, record)
+    staged = await programs_of(shop)
+    await shop.recipe.restore(record, NotedProgress())
+    imported = await programs_of(shop)
+    shop.sql("INSERT INTO orders VALUES (9, 9); CREATE VIEW later AS SELECT 3")
+    written = shop.sql("SELECT * FROM log; SELECT x FROM calls; SELECT old(), (SELECT COUNT(*) FROM wide)")
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert len(original) == 10
+    assert preview.items == {
+        "tables": ItemChanges(changed=1, same=1),
+        "views": ItemChanges(added=2, removed=1, same=2),
+        "triggers": ItemChanges(added=1, removed=1),
+        "functions": ItemChanges(changed=1, same=1),
+        "procedures": ItemChanges(same=1),
+        "events": ItemChanges(added=1, same=1),
+    }
+    assert preview.room_bytes > 0
+    assert preview.bridging == ""
+    assert staged == before
+    assert imported == original
+    assert written == "it's \\\\\n2\n10\nÃ©\t14"
+    assert await programs_of(shop) == before
+    assert (await shop.fingerprint()).differences(rows) == []
+    assert shop.leftovers(record) == []
+
+
+class KilledError(BaseException):
+    """The agent is gone: nothing of it runs any more."""
+
+
+def killed_at(moment: str, patch: pytest.MonkeyPatch) -> None:
+    """Make the agent end at a point of its next exchange."""
+
+    def after(target: object, name: str) -> None:
+        real = getattr(target, name)
+
+        async def ending(*arguments: object, **options: object) -> None:
+            await real(*arguments, **options)
+            raise KilledError
+
+        patch.setattr(target, name, ending)
+
+    async def at_once(*_: object, **__: object) -> None:
+        raise KilledError
+
+    match moment:
+        case "written down":
+            patch.setattr(switching.Switch, "_exchange", at_once)
+        case "triggers dropped":
+            patch.setattr(Exchange, "bring", at_once)
+        case "renamed":
+            after(Exchange, "bring")
+        case "half made":
+            real = programs.make
+
+            async def half(login: Login, database: str, found: list[programs.Program], *, dropping: Keys) -> None:
+                await real(login, database, found[: len(found) // 2], dropping=dropping)
+                raise KilledError
+
+            patch.setattr(programs, "make", half)
+        case "made":
+            after(programs, "make")
+
+
+@pytest.mark.parametrize("moment", ["written down", "triggers dropped", "renamed", "half made", "made"])
+async def test_an_exchange_that_was_killed_is_recovered_to_entirely_one_side_both_ways(
+    moment: str, shop: MariadbApp
+) -> None:
+    shop.sql(PROGRAMS)
+    exported, original = (await shop.export("sql")).content, await programs_of(shop)
+    shop.sql(CHANGES)
+    before = await programs_of(shop)
+    record = MemoryRecord()
+    await shop.stage(exported, record)
+    goes_on = moment in ("renamed", "half made", "made")
+
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(moment, patch)
+        with pytest.raises(KilledError):
+            await shop.recipe.restore(record, NotedProgress())
+    side = await shop.recipe.recover(record)
+    recovered = await programs_of(shop)
+    if side is Recovered.PREVIOUS:
+        await shop.recipe.restore(record, NotedProgress())
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(moment, patch)
+        with pytest.raises(KilledError):
+            await shop.recipe.undo(record, NotedProgress())
+    side_of_undo = await shop.recipe.recover(record)
+    undone = await programs_of(shop)
+
+    assert (side is Recovered.IMPORTED) == goes_on
+    assert recovered == (original if goes_on else before)
+    assert (side_of_undo is Recovered.PREVIOUS) == goes_on
+    assert undone == (before if goes_on else original)
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_what_the_server_does_not_make_again_takes_the_whole_exchange_back(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql(PROGRAMS)
+    exported = (await shop.export("sql")).content
+    shop.sql(CHANGES)
+    before, rows, record = await programs_of(shop), await shop.fingerprint(), MemoryRecord()
+    await shop.stage(exported, record)
+    real, calls = programs.make, []
+
+    async def refused_once(login: Login, database: str, found: list[programs.Program], *, dropping: Keys) -> None:
+        calls.append(found)
+        await real(login, database, found[:-1] if len(calls) == 1 else found, dropping=dropping)
+        if len(calls) == 1:
+            raise ToolFailedError("The server refused a statement.")
+
+    monkeypatch.setattr(programs, "make", refused_once)
+
+    with pytest.raises(ToolFailedError, match="refused a statement"):
+        await shop.recipe.restore(record, NotedProgress())
+
+    assert record.facts["is_switching"] is False
+    assert await programs_of(shop) == before
+    assert (await shop.fingerprint()).differences(rows) == []
+    await shop.recipe.discard(record)
+
+
+async def test_a_locked_table_keeps_triggers_in_place(shop: MariadbApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.engines.mariadb.exchange.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.exchange.ATTEMPTS", 1)
+    shop.sql("CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1;")
+    exported, before, record = (await shop.export("sql")).content, await programs_of(shop), MemoryRecord()
+    await shop.stage(exported, record)
+
+    async with shop.lock_held():
+        with pytest.raises(AppBusyError):
+            await shop.recipe.restore(record, NotedProgress())
+        locked = await programs_of(shop)
+
+    assert locked == before
+    await shop.recipe.discard(record)
+
+
+def dump_of(*definitions: str) -> bytes:
+    """A dump's beginning and end around definitions."""
+    text = "".join(f"DELIMITER ;;\n{definition} ;;\nDELIMITER ;\n" for definition in definitions)
+    return f"-- MariaDB dump 10.19\n\nCREATE TABLE `t` (`a` text);\n{text}\n-- Dump completed on 2026-11-23\n".encode()
+
+
+HOSTILE: dict[str, str] = {
+    "a view of another database": "CREATE DEFINER=`root`@`%` VIEW v AS SELECT * FROM mysql.global_priv",
+    "a trigger on another database": "CREATE TRIGGER {shop}.x AFTER INSERT ON {shop}.own FOR EACH ROW SET @a = 1",
+    "a function from a library": "CREATE FUNCTION sys_exec RETURNS int SONAME 'lib_mysqludf_sys.so'",
+    "a function in another database": "CREATE FUNCTION mysql.f() RETURNS int RETURN 1",
+    "a grant": "GRANT ALL ON *.* TO CURRENT_USER",
+    "two statements": "CREATE VIEW v AS SELECT 1; GRANT ALL ON *.* TO x",
+    "code beside a definition": "SET sql_mode = ''; DROP USER root",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_definition_that_reaches_out_of_its_database_is_refused(name: str, shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE own (a int)")
+    before, record = await shop.fingerprint(), MemoryRecord()
+
+    with pytest.raises(ServiceError) as refusal:
+        await shop.stage(dump_of(HOSTILE[name].format(shop=shop.database)), record)
+    await shop.recipe.discard(record)
+
+    assert refusal.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_DAMAGED")
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+
+
+async def test_what_a_file_brings_along_runs_with_the_rights_of_the_apps_account(shop: MariadbApp) -> None:
+    shop.server.sql("CREATE DATABASE IF NOT EXISTS others; CREATE OR REPLACE TABLE others.secret (s text)")
+    content = dump_of(
+        "/*!50003 CREATE*/ /*!50017 DEFINER=`root`@`%`*/ /*!50003 TRIGGER spy BEFORE INSERT ON t FOR EACH ROW"
+        " SET NEW.a = (SELECT s FROM others.secret LIMIT 1) */",
+        "CREATE DEFINER=`root`@`%` PROCEDURE late() BEGIN"
+        " PREPARE s FROM 'GRANT ALL ON *.* TO CURRENT_USER'; EXECUTE s; END",
+        "CREATE DEFINER=`root`@`%` PROCEDURE peek() SQL SECURITY DEFINER SELECT * FROM mysql.global_priv",
+    )
+
+    record = await shop.import_(content)
+
+    definers = {found.definer for found in await programs.list_all(shop.recipe._admin(), shop.database)}
+    assert definers == {f"{shop.user}@%"}
+    for attempt in ("INSERT INTO t VALUES ('x')", "CALL late()", "CALL peek()"):
+        with pytest.raises(Exception, match="returned non-zero"):
+            shop.sql(attempt)
+        with pytest.raises(Exception, match="returned non-zero"):
+            shop.server.sql(attempt, database=shop.database)
+    await shop.recipe.discard(record)
+
+
+OBSTACLES: dict[str, Callable[[MariadbApp], None]] = {
+    "belongs to root@%": lambda shop: void(shop.server.sql("CREATE VIEW v AS SELECT 1", database=shop.database)),
+    "does not work": lambda shop: void(
+        shop.sql("CREATE TABLE x (a int); CREATE VIEW v AS SELECT a FROM x; DROP TABLE x")
+    ),
+    "lacks rights: GRANT TRIGGER ON": lambda shop: void(
+        shop.sql("CREATE TABLE x (a int); CREATE TRIGGER y BEFORE INSERT ON x FOR EACH ROW SET @a = 1"),
+        shop.server.sql(f"REVOKE TRIGGER ON {shop.database}.* FROM {shop.user}"),
+    ),
+}
+
+
+def void(*_: object) -> None:
+    """Nothing of it."""
+
+
+@pytest.mark.parametrize("words", OBSTACLES)
+async def test_what_could_not_be_put_back_is_an_obstacle_with_its_reason(words: str, shop: MariadbApp) -> None:
+    OBSTACLES[words](shop)
+
+    described = await shop.recipe.describe()
+
+    assert words in described.can_import.obstacle
+    with pytest.raises(AppUnavailableError, match=words.partition(":")[0]):
+        await shop.stage(dump_of(), MemoryRecord())

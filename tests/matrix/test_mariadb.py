@@ -1,0 +1,122 @@
+"""MariaDB releases, each into each: what the older has no words for is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from agent.engines.mariadb import programs
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
+from tests.matrix.cells import Cell, Note
+from tools.servers import MARIADB_NAMES, MariadbServer, mariadb
+from tools.servers.mysql import MYSQL_NAMES, MysqlServer, mysql
+
+TITLE = "MariaDB and MySQL"
+PLAIN = """
+CREATE TABLE parent (id int PRIMARY KEY, n decimal(40,20), d datetime(6), e enum('a','it''s'), f double, x text,
+  b longblob, j json);
+INSERT INTO parent (id, n, d, e, f, x, b, j) VALUES (1, 1.5, '2026-11-23 08:30:46.366001', 'it''s', -0.5,
+  'grün (東京), ''🐻'' \\\\ \n', x'00FF27225C0A0D1A', '[]'), (2, NULL, NULL, NULL, NULL, '', NULL, NULL);
+CREATE TABLE child (id int PRIMARY KEY, p int, FOREIGN KEY (p) REFERENCES parent(id)); INSERT INTO child VALUES (1, 2);
+"""
+"""What both have words for. Values of generated columns are in MariaDB's dumps, and MySQL does not take them."""
+REFUSED = {("mysql-9.7", "mariadb-10.11"), ("mariadb-11.8", "mysql-9.7")}
+"""From, into: the target has not the collation that is the other's default."""
+
+
+def started(name: str) -> MariadbServer:
+    """A server that is to be started."""
+    return MysqlServer(mysql(name)) if name in MYSQL_NAMES else MariadbServer(mariadb(name))
+
+
+def of_others(mine: str) -> list[tuple[str, str]]:
+    """Out of each other and into each."""
+    return [pair for other in MARIADB_NAMES for pair in ((mine, other), (other, mine))]
+
+
+StartMariadb = Callable[[str], MariadbServer]
+
+
+@pytest.fixture(scope="module")
+def start_mariadb() -> Iterator[StartMariadb]:
+    """Servers by name, each started once."""
+    with ExitStack() as stack:
+        running: dict[str, MariadbServer] = {}
+
+        def start(name: str) -> MariadbServer:
+            if name not in running:
+                running[name] = stack.enter_context(started(name))
+            return running[name]
+
+        yield start
+
+
+@pytest.mark.parametrize("target_name", MARIADB_NAMES)
+@pytest.mark.parametrize("source_name", MARIADB_NAMES)
+async def test_content_is_equal_in_every_other_version(
+    source_name: str, target_name: str, start_mariadb: StartMariadb, tmp_path: Path, note: Note
+) -> None:
+    source = MariadbApp(start_mariadb(source_name), tmp_path / "source")
+    target = MariadbApp(start_mariadb(target_name), tmp_path / "target")
+    source.sql(RICH + PROGRAMS)
+
+    record = await target.import_((await source.export()).content)
+
+    assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+    made = [await programs.read(app.recipe._settings.app_login(), app.database) for app in (source, target)]
+    assert {program.key for program in made[0]} == {program.key for program in made[1]}
+    assert target.sql("SELECT x FROM calls") == "2"
+    await target.recipe.discard(record)
+    assert target.leftovers(record) == []
+    note(Cell(TITLE, source_name, target_name, "equal"))
+
+
+@pytest.mark.parametrize(
+    ("source_name", "target_name"),
+    [(name, other) for mine in MYSQL_NAMES for name, other in ((mine, mine), *of_others(mine))],
+)
+async def test_plain_data_goes_between_mysql_and_mariadb_where_collations_permit(
+    source_name: str, target_name: str, start_mariadb: StartMariadb, tmp_path: Path, note: Note
+) -> None:
+    source = MariadbApp(start_mariadb(source_name), tmp_path / "source")
+    target = MariadbApp(start_mariadb(target_name), tmp_path / "target")
+    source.sql(PLAIN)
+    target.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1)")
+    before, exported, record = await target.fingerprint(), await source.export(), MemoryRecord()
+    outcome = "equal"
+
+    if (source_name, target_name) in REFUSED:
+        with pytest.raises(ArchiveIncompatibleError, match="collation") as refusal:
+            await target.stage(exported.content, record)
+        outcome = refusal.value.reason
+    else:
+        await target.stage(exported.content, record)
+        await target.recipe.restore(record, NotedProgress())
+        assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+        await target.recipe.undo(record, NotedProgress())
+
+    await target.recipe.discard(record)
+    assert before.differences(await target.fingerprint()) == []
+    note(Cell(TITLE, source_name, target_name, outcome))
+
+
+async def test_what_only_the_newer_knows_is_refused_by_the_older_before_anything_changed(
+    start_mariadb: StartMariadb, tmp_path: Path
+) -> None:
+    source = MariadbApp(start_mariadb("mariadb-11.8"), tmp_path / "source")
+    target = MariadbApp(start_mariadb("mariadb-10.11"), tmp_path / "target")
+    source.sql("CREATE TABLE x (v VECTOR(3) NOT NULL)")
+    target.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1)")
+    before, record = await target.fingerprint(), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="vector"):
+        await target.stage((await source.export()).content, record)
+    await target.recipe.discard(record)
+
+    assert before.differences(await target.fingerprint()) == []
+    assert target.leftovers(record) == []

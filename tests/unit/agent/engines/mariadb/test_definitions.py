@@ -1,0 +1,99 @@
+"""What of a dump's views, triggers, routines and events is sent, and that nothing else is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.engines.mariadb.definitions import Schemas, UnreadableEventError, to_run
+from agent.engines.mariadb.sqltext import Statement
+from agent.engines.mariadb.statements import RefusedError, Way, decide_all
+
+SCHEMAS = Schemas("shop", "mathison_new_0")
+
+
+def sent(text: bytes) -> bytes:
+    """The statement that the server would carry out."""
+    found = to_run(text, SCHEMAS)
+    assert found is not None
+    assert found.startswith(b"EXECUTE IMMEDIATE 0x")
+    return bytes.fromhex(found.removeprefix(b"EXECUTE IMMEDIATE 0x").decode())
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        (
+            b"/*!50003 CREATE*/ /*!50017 DEFINER=`ro``ot`@`%`*/ /*!50003 TRIGGER t BEFORE INSERT ON x FOR EACH ROW "
+            b"BEGIN /* it's */ SET @a = '*/'; END \n*/",
+            b"CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN /* it's */ SET @a = '*/'; END",
+        ),
+        (
+            b"CREATE DEFINER=`root`@`localhost` FUNCTION `f`() RETURNS int RETURN 1",
+            b"CREATE FUNCTION `f`() RETURNS int RETURN 1",
+        ),
+        (b"create definer = CURRENT_USER() procedure p() SELECT 1", b"CREATE PROCEDURE p() SELECT 1"),
+        (b"CREATE DEFINER='a'@'b' AGGREGATE FUNCTION f() RETURN 1", b"CREATE AGGREGATE FUNCTION f() RETURN 1"),
+        (b"/*!50001 CREATE VIEW `v` AS SELECT\n NULL AS `id` */", b"CREATE VIEW `v` AS SELECT\n NULL AS `id`"),
+        (
+            b"/*!50001 CREATE ALGORITHM=MERGE */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY INVOKER */\n"
+            b"/*!50001 VIEW `v` AS select `shop`.`f`(1) AS `x` from `shop`.`t` */",
+            b"CREATE ALGORITHM=MERGE SQL SECURITY INVOKER VIEW `v` AS "
+            b"select `mathison_new_0`.`f`(1) AS `x` from `mathison_new_0`.`t`",
+        ),
+        (
+            b"/*!50106 CREATE*/ /*!50117 DEFINER=`a`@`%`*/ /*!50106 EVENT `e` ON SCHEDULE AT '2037-01-01 00:00:00' "
+            b"ON COMPLETION NOT PRESERVE ENABLE DO SET @enable = 1 */",
+            b"CREATE EVENT `e` ON SCHEDULE AT '2037-01-01 00:00:00' ON COMPLETION NOT PRESERVE DISABLE "
+            b"DO SET @enable = 1",
+        ),
+        (
+            b"CREATE EVENT e ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE DISABLE DO SET @a = 1",
+            b"CREATE EVENT e ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE DISABLE ON SLAVE DO SET @a = 1",
+        ),
+    ],
+)
+def test_a_definition_is_sent_without_its_definer_and_its_comments_of_versions(text: bytes, made: bytes) -> None:
+    assert sent(text) == made
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"GRANT ALL ON *.* TO x",
+        b"CREATE USER x",
+        b"CREATE DATABASE x",
+        b"CREATE TABLE t (a int)",
+        b"CREATE DEFINER=`a`@`b` USER x",
+        b"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`b`*/ /*!50003 USER x */",
+        b"ALTER EVENT e ENABLE",
+        b"DROP VIEW v; DROP USER root",
+        b"SELECT 1 /*!50001 CREATE VIEW v AS SELECT 1 */",
+    ],
+)
+def test_nothing_else_is_taken_for_a_definition(text: bytes) -> None:
+    assert to_run(text, SCHEMAS) is None
+
+
+def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_staged() -> None:
+    text = b"CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @a = 1"
+
+    with pytest.raises(UnreadableEventError):
+        to_run(text, SCHEMAS)
+    with pytest.raises(RefusedError, match="event"):
+        decide_all(Statement(text, 1), SCHEMAS)
+
+
+def test_what_stands_between_definitions_is_judged_statement_by_statement() -> None:
+    both = Statement(b"/*!50003 SET sql_mode = '' */ ;\n SET time_zone = 'SYSTEM'", 7, is_raw=True)
+    hostile = Statement(b"SET sql_mode = '';\nDROP USER root", 7, is_raw=True)
+
+    assert [way for way, _ in decide_all(both, SCHEMAS)] == [Way.RUN, Way.RUN]
+    with pytest.raises(RefusedError, match="Line 8"):
+        decide_all(hostile, SCHEMAS)
+
+
+def test_definitions_are_refused_where_the_caller_does_not_take_them() -> None:
+    for text in (b"CREATE VIEW v AS SELECT 1", b"/*!50003 CREATE*/ /*!50003 TRIGGER t AFTER INSERT ON x SET @a = 1 */"):
+        with pytest.raises(RefusedError) as refusal:
+            decide_all(Statement(text, 1, is_raw=True), None)
+        assert refusal.value.reason == "ARCHIVE_INCOMPATIBLE"
