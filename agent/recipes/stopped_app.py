@@ -197,6 +197,8 @@ class VolumeExchange:
         await asyncio.to_thread(self._swap.bring, target)
 
     async def recover(self) -> Side:
+        if self._until_released and self._swap.is_unfinished():
+            await self._until_released()
         return await asyncio.to_thread(self._swap.recover)
 
     async def drop(self) -> None:

@@ -104,7 +104,8 @@ class EmbeddedData(MariadbData):
             await find_server(self._clients),
             area.new / layout.SERVER_DATA,
             uid=self._data.stat().st_uid,
-            work_directory=self._place.work_directory,
+            # Goes with the area, even if the agent is killed.
+            folder=area.new.parent,
         )
 
     async def _watched(self, chunks: AsyncIterator[bytes], area: tree.StagingArea) -> AsyncIterator[bytes]:

@@ -83,13 +83,14 @@ class OwnServer:
     Args:
         data: the directory; `make` makes it, below one that its user may pass through.
         uid: who owns it and whom the server runs as, when we are root; None: we ourselves.
+        folder: for the socket's, passed through as well; when its path is too long, the system's temporary one.
     """
 
-    def __init__(self, programs: ServerPrograms, data: Path, *, uid: int | None, work_directory: Path) -> None:
+    def __init__(self, programs: ServerPrograms, data: Path, *, uid: int | None, folder: Path) -> None:
         self._programs = programs
         self._data = data
         self._uid = uid if os.geteuid() == 0 else None
-        self._work_directory = work_directory
+        self._folder = folder if len(str(folder)) <= _LONGEST_FOLDER else None
         self._jail = Jail(file_size_bytes=None, may_fork=True, uid=self._uid)
 
     async def make(self, *, socket_user: str = "root") -> None:
@@ -114,7 +115,7 @@ class OwnServer:
         Raises:
             ToolFailedError: it did not start, or did not end as it should; the data directory is of no use then.
         """
-        with tempfile.TemporaryDirectory(prefix="mathison-", dir=self._socket_place()) as name:
+        with tempfile.TemporaryDirectory(prefix="mathison-", dir=self._folder) as name:
             folder = Path(name)
             folder.chmod(0o711)
             login = Login(str(folder / "socket"), 0, _ADMIN, secrets.token_hex(24), self._programs.clients)
@@ -160,11 +161,6 @@ class OwnServer:
     def _give(self, path: Path) -> None:
         if self._uid is not None:
             os.chown(path, self._uid, self._uid)
-
-    def _socket_place(self) -> Path | None:
-        """None: the system's folder for temporary files. The agent's own is closed to a server of another user."""
-        is_fit = self._uid is None and len(str(self._work_directory)) <= _LONGEST_FOLDER
-        return self._work_directory if is_fit else None
 
 
 async def _until_ready(login: Login, server: Child) -> None:

@@ -54,7 +54,7 @@ async def loaded(chunks: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Lo
     if os.geteuid() == 0:
         # Passed through by the server's user, not listed.
         folder.chmod(0o711)
-    server = OwnServer(programs, folder / "data", uid=NOBODY, work_directory=folder)
+    server = OwnServer(programs, folder / "data", uid=NOBODY, folder=folder)
     await server.make()
     async with server.running() as admin:
         loader = await loading.make_beside(admin, _EMPTY, _KEY)

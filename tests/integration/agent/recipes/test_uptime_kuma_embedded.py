@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.engines.kuma import embedded_data
@@ -24,6 +28,7 @@ from tests.fixtures.archives import SYMLINK, entry, tar_of
 from tests.fixtures.kuma_apps import KUMA_2, set_of
 from tests.fixtures.kuma_embedded import KumaWithServer
 from tests.fixtures.mariadb_apps import KUMA_DUMP
+from tests.fixtures.waiting import until
 from tools.servers import short_directory
 
 
@@ -99,6 +104,34 @@ async def test_an_exchange_that_fails_leaves_the_app_running_on_its_own_data(
     assert await kuma.recipe.recover(record) is Recovered.PREVIOUS
     assert kuma.noted.calls == ["stop", "start", "stop", "start", "stop", "start"]
     await kuma.recipe.discard(record)
+
+
+def servers_on(directory: Path) -> list[psutil.Process]:
+    """Processes of ours that were told of a directory."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(f"={directory}/" in part for part in child.cmdline()):
+                found.append(child)
+    return found
+
+
+async def test_an_import_that_is_cancelled_leaves_no_server_and_no_files(kuma: KumaWithServer) -> None:
+    before, record = await kuma.fingerprint(), MemoryRecord()
+    reserved = kuma.directory / ".mathison-data"
+    staging = asyncio.create_task(kuma.stage(KUMA_DUMP.read_bytes(), record))
+    await until(lambda: bool(list(reserved.rglob("socket"))) or staging.done())
+    assert servers_on(reserved) != []
+
+    staging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await staging
+
+    assert servers_on(reserved) == []
+    assert list(reserved.rglob("opening.sql")) == []
+    await kuma.recipe.discard(record)
+    assert not reserved.exists()
+    assert (await kuma.fingerprint()).differences(before) == []
 
 
 BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
