@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from benchmarks.programs import curl, shell
 from benchmarks.rows import Row, less_than, medians, ratio_at_most, seconds_of
@@ -44,7 +46,8 @@ class _Client:
     errors: list[str] = field(default_factory=list)
 
     def run(self, stop: threading.Event) -> None:
-        with Redis.from_url(self.url) as client:
+        # A client that gives up, or tries again by itself, would hide what is measured.
+        with Redis.from_url(self.url, socket_timeout=None, retry=Retry(NoBackoff(), 0)) as client:
             client.ping()
             before = time.perf_counter()
             while not stop.is_set():
@@ -113,10 +116,12 @@ class RedisBenchmark:
                 self._import()
             pauses.append(writer.longest_seconds)
             gaps.append(reader.longest_seconds)
-            errors += len(writer.errors) + len(reader.errors)
+            told = [*writer.errors, *reader.errors]
+            errors += len(told)
             say(
                 f"round {number + 1} of {rounds}: writers waited {pauses[-1]:.2f} s, readers {gaps[-1] * 1000:.0f} ms; "
                 f"the server's own load took {loads[-1]:.2f} s"
+                f"{'; an error: ' + told[0] if told else ''}"
             )
         pause, load = statistics.median(pauses), statistics.median(loads)
         return [

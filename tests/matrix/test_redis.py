@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import ArchiveIncompatibleError
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_servers import client_of
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tests.matrix.cells import Cell, Note
 from tools.servers import REDIS_NAMES, RedisServer
@@ -35,16 +36,19 @@ REFUSED = {
 async def test_content_is_equal_or_refused_before_anything_changed(
     source_name: str,
     target_name: str,
-    start_redis: Callable[..., RedisServer],
+    redis_servers: Callable[[str], RedisServer],
     tmp_path: Path,
     note: Note,
 ) -> None:
-    source = RedisApp(start_redis(source_name), tmp_path / "source")
-    target = RedisApp(start_redis(target_name), tmp_path / "target")
+    source = RedisApp(redis_servers(source_name), tmp_path / "source")
+    target = RedisApp(redis_servers(target_name), tmp_path / "target")
+    with client_of(source.server) as client:
+        client.flushall()
     fill(source.server)
+    content = await content_of(source.server)
+    exported = await source.export()
     fill_otherwise(target.server)
     before = await content_of(target.server)
-    exported = await source.export()
 
     if (source_name, target_name) in REFUSED:
         with pytest.raises(ArchiveIncompatibleError) as refusal:
@@ -55,6 +59,8 @@ async def test_content_is_equal_or_refused_before_anything_changed(
     else:
         await target.import_file(exported.file)
 
-        assert (await content_of(source.server)).differences(await content_of(target.server)) == []
+        assert content.differences(await content_of(target.server)) == []
+        assert exported.fingerprint is not None
+        assert exported.fingerprint.differences(await target.recipe.fingerprint(target.progress)) == []
         outcome = "equal"
     note(Cell(TITLE, source_name, target_name, outcome))

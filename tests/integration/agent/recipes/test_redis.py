@@ -36,8 +36,11 @@ def drop_marker(server: RedisServer) -> None:
         client.flushdb()
 
 
-@pytest.mark.parametrize("name", REDIS_NAMES)
-@pytest.mark.parametrize("keeping", KEEPING)
+@pytest.mark.parametrize(
+    ("name", "keeping"),
+    [*((name, "snapshots") for name in REDIS_NAMES)]
+    + [(name, keeping) for name in ("redis-7.0", "valkey-9.1") for keeping in ("nothing", "append-only file")],
+)
 async def test_what_was_exported_comes_back_and_so_does_what_it_replaced(
     name: str, keeping: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

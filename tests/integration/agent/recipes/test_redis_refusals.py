@@ -44,7 +44,7 @@ from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tools.demo.cache_fingerprint import Fingerprint
-from tools.servers import REDIS_NAMES, RedisServer
+from tools.servers import RedisServer
 
 
 @pytest.fixture
@@ -235,14 +235,16 @@ async def test_data_beyond_maxmemory_is_refused_where_the_server_would_refuse_wr
     assert any("evict a part of it (allkeys-lru)" in warning for warning in preview.warnings)
 
 
-VERSIONS = {
-    "redis-6.2": {"redis-6.2"},
-    "redis-7.0": {"redis-6.2", "redis-7.0"},
-    "redis-8.2": {"redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1"},
-    "valkey-8.1": {"redis-6.2", "redis-7.0", "valkey-8.1"},
-    "valkey-9.1": {"redis-6.2", "redis-7.0", "valkey-8.1", "valkey-9.1"},
+CROSSINGS = {
+    ("redis-6.2", "redis-7.0"): True,
+    ("redis-6.2", "valkey-9.1"): True,
+    ("redis-7.0", "redis-8.2"): True,
+    ("valkey-8.1", "redis-8.2"): True,
+    ("valkey-8.1", "valkey-9.1"): True,
+    ("redis-8.2", "valkey-9.1"): False,
+    ("valkey-9.1", "redis-8.2"): False,
 }
-"""What each server reads."""
+"""Whether the target reads what the source writes, where that is least sure; tests/matrix has every pair."""
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +268,8 @@ async def _export_once(
     return exports[name]
 
 
-@pytest.mark.parametrize("target", REDIS_NAMES)
-@pytest.mark.parametrize("source", REDIS_NAMES)
-async def test_the_version_matrix_is_equal_content_or_a_refusal_up_front(
+@pytest.mark.parametrize(("source", "target"), CROSSINGS)
+async def test_between_versions_content_is_equal_or_refused_up_front(
     source: str,
     target: str,
     redis_servers: Callable[[str], RedisServer],
@@ -280,14 +281,12 @@ async def test_the_version_matrix_is_equal_content_or_a_refusal_up_front(
     fill_otherwise(server)
     app = RedisApp(server, tmp_path / "work")
 
-    if source not in VERSIONS[target]:
+    if not CROSSINGS[source, target]:
         await refuse(app, file, ArchiveIncompatibleError, r"needs|does not read|no Redis reads")
         return
     await app.import_file(file)
 
     found = await content_of(server)
-    if target == "redis-6.2":
-        assert found.functions == {}
     assert found.differences(content) == []
 
 

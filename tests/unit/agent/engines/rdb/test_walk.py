@@ -486,7 +486,7 @@ def test_no_changed_byte_does_more_than_be_refused() -> None:
     good = rdb(aux("redis-ver", "7"), database(0), size_hint(len(parts)), *parts)
     generator = random.Random(11)
     refused = 0
-    for _ in range(2000):
+    for _ in range(800):
         file = bytearray(good[:-8])
         for _ in range(generator.randint(1, 3)):
             file[generator.randrange(9, len(file))] = generator.randrange(256)
@@ -495,4 +495,4 @@ def test_no_changed_byte_does_more_than_be_refused() -> None:
         except (ArchiveError, LimitExceededError):
             refused += 1
 
-    assert refused > 500
+    assert refused > 200
