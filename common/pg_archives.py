@@ -22,6 +22,7 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from common.seals import DUMP_CLOSING_START, is_dump_closing
 
 MAGIC = b"PGDMP"
 MINOR_VERSION_AT, FORMAT_AT = 6, 10
@@ -33,6 +34,7 @@ COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 """By the byte that archives since 1.15 have."""
 MOST_ENTRIES = 5_000_000
 _MOST_TEXT_BYTES = 512 << 20
+_MOST_CLOSING_BYTES = 1 << 20
 _KEPT_TEXT_BYTES = 1024
 _PIECE_BYTES = 1 << 18
 _DATA, _LARGE_OBJECTS = 1, 3
@@ -88,7 +90,7 @@ def check_custom(
     on_contents(contents)
     inflates = unpacks and contents.compression == "gzip"
     missing = set(contents.data)
-    while kind := source.byte_or_end():
+    while (kind := source.byte_or_end()) and kind != DUMP_CLOSING_START[0]:
         start = source.position - 1
         number = source.number()
         if kind == _DATA:
@@ -101,7 +103,9 @@ def check_custom(
         if number not in contents.data:
             raise source.damaged(f"the block belongs to no entry ({number})", at=start)
         missing.discard(number)
-    if kind is not None:
+    if kind:
+        _require_closing(source)
+    elif kind is not None:
         _require_same_contents(source, contents)
     if missing:
         raise ArchiveTruncatedError(
@@ -169,6 +173,21 @@ def _contents(source: _Source) -> Contents:
     for _ in range(contents.entries):
         _entry(source, contents)
     return contents
+
+
+def _require_closing(source: _Source) -> None:
+    """What we add to an export, whose first byte was read, and then the end. What it says is the seal's to check."""
+    start = source.position - 1
+    text = DUMP_CLOSING_START[:1]
+    while len(text) <= _MOST_CLOSING_BYTES and (byte := source.byte_or_end()) is not None:
+        text += bytes([byte]) + source.held()
+    if text[: len(DUMP_CLOSING_START)] != DUMP_CLOSING_START[: len(text)]:
+        raise source.damaged(f"there is no block of the kind {text[0]}", at=start)
+    if not is_dump_closing(text):
+        raise ArchiveTruncatedError(
+            f"The archive is cut off at byte {source.position} or was added to.",
+            next_step="Send the whole file, as it was exported.",
+        )
 
 
 def _require_same_contents(source: _Source, contents: Contents) -> None:
@@ -251,6 +270,10 @@ class _Source:
 
     def byte(self) -> int:
         return self.take(1)[0]
+
+    def held(self) -> bytes:
+        """What was read already and not taken; it is taken by this."""
+        return self.take(len(self._held) - self._start)
 
     def byte_or_end(self) -> int | None:
         """A byte, or None where the file ends."""

@@ -1,8 +1,9 @@
 """What this project adds to an archive so that it names itself and proves its own wholeness, years later, offline.
 
 An SQL text begins with a comment holding the archive's header and ends with a comment holding size and SHA-256 of all
-before it. A tar begins and ends with a member that does the same. Neither disturbs psql, pg_restore or tar. The closing
-part has a fixed length, so a reader that keeps that much back can check a stream of any size.
+before it. A tar begins and ends with a member that does the same. A pg_dump archive in custom format has room only
+behind its end, where such comments follow; pg_restore never reads so far. None of it disturbs psql, pg_restore or tar.
+The last part has a fixed length, so a reader that keeps that much back can check a stream of any size.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ SQL_FINGERPRINT = b"-- mathison-data fingerprint: "
 """Begins the line before the last, likewise."""
 
 _SQL_OPENING = b"-- mathison-data archive: "
+_DUMP_START = b"PGDMP"
+DUMP_CLOSING_START = b"\n" + _SQL_OPENING
+"""Behind the end of a pg_dump archive in custom format: what we have added, up to the end of the file."""
 _SQL_CLOSING_LINE = b"-- mathison-data digest: sha256 %s of %20d bytes\n"
 _SQL_CLOSING = re.compile(rb"^-- mathison-data digest: sha256 ([0-9a-f]{64}) of ([ 0-9]{20}) bytes\n$")
 _SQL_CLOSING_BYTES = len(_SQL_CLOSING_LINE % (bytes(64), 0))
@@ -66,6 +70,17 @@ class SqlSealWriter(SealWriter):
         return line + _SQL_CLOSING_LINE % (self._hash.hexdigest().encode(), self._size_bytes)
 
 
+class DumpSealWriter(SealWriter):
+    """Lines behind the end of a pg_dump archive in custom format; nothing goes before it."""
+
+    def closing(self, header: ArchiveHeader, fingerprint: Fingerprint | None = None) -> bytes:
+        """All of them, to be written right after everything that was added."""
+        lines = DUMP_CLOSING_START + header.to_json() + b"\n"
+        lines += SQL_FINGERPRINT + fingerprint.to_json() + b"\n" if fingerprint else b""
+        self.add(lines)
+        return lines + _SQL_CLOSING_LINE % (self._hash.hexdigest().encode(), self._size_bytes)
+
+
 class TarSealWriter(SealWriter):
     """The first and last member of a tar."""
 
@@ -87,7 +102,8 @@ class SealReader:
     """Checks the seal of an archive, if it has one, while it passes by.
 
     Attributes:
-        header: what the archive says of itself; None until its opening was seen, and for archives of others.
+        header: what the archive says of itself; None until its opening was seen, and for archives of others. Of a
+            pg_dump archive in custom format it is known only when all of it was seen.
     """
 
     def __init__(self) -> None:
@@ -98,11 +114,15 @@ class SealReader:
         self._opening: bytearray | None = bytearray()
         self._closing_bytes = 0
         self._is_sql = False
+        self._dump_tail: bytes | None = None
 
     @property
     def is_sealed(self) -> bool:
-        """The archive has our opening, so it has to have our closing; certain once more than 1 MiB was added."""
-        return self._closing_bytes > 0
+        """The archive has our opening, so it has to have our closing; certain once more than 1 MiB was added.
+
+        A pg_dump archive in custom format has only a closing, so of that it is certain when `finish` has returned.
+        """
+        return self._closing_bytes > 0 and (self._dump_tail is None or self.header is not None)
 
     def add(self, chunk: bytes) -> None:
         """The next bytes of the archive, uncompressed. Cheap for archives without a seal.
@@ -115,6 +135,8 @@ class SealReader:
             if not self._look(self._opening):
                 return
             chunk, self._opening = bytes(self._opening), None
+        if self._dump_tail is not None:
+            self._dump_tail = (self._dump_tail + chunk[-_MAX_CLOSING_BYTES:])[-_MAX_CLOSING_BYTES:]
         if self._closing_bytes:
             self._size_bytes += len(chunk)
             together = self._held + chunk if len(chunk) < self._closing_bytes else chunk
@@ -138,6 +160,12 @@ class SealReader:
         if not self._closing_bytes:
             return
         closing = _SQL_CLOSING.match(self._held) if self._is_sql else _tar_closing(self._held)
+        if self._dump_tail is not None:
+            start = self._dump_tail.rfind(DUMP_CLOSING_START)
+            if closing is None or start < 0:
+                return
+            line = self._dump_tail[start + len(DUMP_CLOSING_START) :].partition(b"\n")[0]
+            self._found(line, is_sql=True)
         if closing is None:
             raise ArchiveTruncatedError(
                 "The file is cut off or was added to: it begins as an archive of ours and does not end as one.",
@@ -152,6 +180,9 @@ class SealReader:
 
     def _look(self, opening: bytearray) -> bool:
         """Whether enough was seen to know; sets what was found."""
+        if opening.startswith(_DUMP_START):
+            self._dump_tail, self._is_sql, self._closing_bytes = b"", True, _SQL_CLOSING_BYTES
+            return True
         if opening.startswith(_SQL_OPENING[: len(opening)]):
             end = opening.find(b"\n")
             if end >= 0:
@@ -177,6 +208,12 @@ class SealReader:
             raise ArchiveDamagedError("The file is damaged: its header cannot be read.") from failure
         self._is_sql = is_sql
         self._closing_bytes = _SQL_CLOSING_BYTES if is_sql else _TAR_CLOSING_BYTES
+
+
+def is_dump_closing(text: bytes) -> bool:
+    """Whether what stands behind the end of a pg_dump archive in custom format is what we add there, whole."""
+    last = text[-_SQL_CLOSING_BYTES:]
+    return text.startswith(DUMP_CLOSING_START) and _SQL_CLOSING.match(last) is not None
 
 
 class FingerprintFinder:

@@ -82,7 +82,7 @@ class PostgresqlRecipe(Recipe):
         known = ArchiveHeader(
             recipe=self.name,
             format=options.format.name,
-            format_version=0 if options.format is CUSTOM else FORMAT_VERSION,
+            format_version=FORMAT_VERSION,
             made_by=self._surroundings.made_by,
             app_id=options.app_id,
             media_type=options.format.media_type,

@@ -22,7 +22,7 @@ from common.errors import ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
-from common.seals import SqlSealWriter
+from common.seals import DumpSealWriter, SqlSealWriter
 
 LOCK_WAIT_SECONDS = 120
 """pg_dump waits at most so long for a table that is locked exclusively (VACUUM FULL, a migration that hangs)."""
@@ -92,7 +92,7 @@ async def dump(
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         nonlocal is_whole
-        encoder = _CustomEncoder() if form is DumpForm.CUSTOM else _SqlEncoder(form, header)
+        encoder = _CustomEncoder(header) if form is DumpForm.CUSTOM else _SqlEncoder(form, header)
         ready: list[bytes] = []
         async for pieces in _pieces(child):
             on_read(sum(map(len, pieces)))
@@ -203,23 +203,25 @@ class _SqlEncoder:
 
 
 class _CustomEncoder:
-    """pg_dump's own archive, passed through."""
+    """pg_dump's own archive, passed through, with our seal behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, header: ArchiveHeader) -> None:
+        self._header = header
+        self._seal = DumpSealWriter()
         self._head = b""
         self._tail = b""
 
     def add(self, pieces: Sequence[bytes]) -> bytes:
         for piece in pieces:
+            self._seal.add(piece)
             self._head = (self._head + piece[: len(ARCHIVE_START)])[: len(ARCHIVE_START)]
             self._tail = (self._tail + piece[-len(ARCHIVE_END) :])[-len(ARCHIVE_END) :]
         return b"".join(pieces)
 
     def finish(self, fingerprint: Fingerprint | None) -> bytes:
-        # There is no room in it for a fingerprint.
         if self._head != ARCHIVE_START or self._tail != ARCHIVE_END:
             raise ToolFailedError("pg_dump ended before the end of its archive.")
-        return b""
+        return self._seal.closing(self._header, fingerprint)
 
 
 async def _end_sessions_quietly(login: Login, session: str) -> None:

@@ -132,8 +132,10 @@ async def load(
         await stack.enter_async_context(aclosing(text))
         form = UploadForm.ZIP if is_zip else form_of(head)
         source: AsyncGenerator[bytes, None] | SqlWriter
+        if form in (UploadForm.SQL, UploadForm.CUSTOM):
+            text = await stack.enter_async_context(aclosing(_sealed(text, seal, finder)))
         if form is UploadForm.SQL:
-            source = await stack.enter_async_context(aclosing(_sealed(text, seal, finder)))
+            source = text
         else:
             if form is not UploadForm.CUSTOM:
                 progress.note("reading the archive")

@@ -82,14 +82,17 @@ async def test_a_database_export_is_proven_by_replaying_it(app: PostgresApp, tmp
     programs = postgres(17).bin_directory
     text = await app.export("sql")
     files = {"good.sql.gz": gzip.compress(text), "cut.sql": text[:-2000], "forged.sql": forged(text)}
+    files["good.dump"] = await app.export("custom")
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
 
     proven = verify(tmp_path / "good.sql.gz", programs=programs)
+    custom = verify(tmp_path / "good.dump", programs=programs)
     cut = verify(tmp_path / "cut.sql", programs=programs)
     different = verify(tmp_path / "forged.sql", programs=programs)
 
     assert (proven[0], proven[1].get("differences")) == (0, []), proven
+    assert (custom[0], custom[1].get("differences")) == (0, []), custom
     assert (cut[0], cut[1]["error"]["reason"]) == (6, "ARCHIVE_TRUNCATED")  # type: ignore[index]
     assert different[0] == 10
     assert different[1]["differences"] == ["table public.gone: 1 rows, 7 here, nothing there"]

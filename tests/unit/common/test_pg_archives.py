@@ -18,6 +18,7 @@ from common.errors import (
     LimitExceededError,
     ServiceError,
 )
+from common.headers import ArchiveHeader
 from common.pg_archives import (
     CUSTOM,
     DIRECTORY,
@@ -26,6 +27,7 @@ from common.pg_archives import (
     read_contents,
     require_files,
 )
+from common.seals import DumpSealWriter
 
 
 @dataclass
@@ -193,6 +195,19 @@ def test_the_table_of_contents_may_stand_once_more_behind_the_last_block(minor: 
     found = check_custom(io.BytesIO(custom(minor, has_contents_again=True)))
 
     assert found == check_custom(io.BytesIO(custom(minor)))
+
+
+def test_our_seal_may_stand_behind_the_last_block_and_is_whole_or_cut_off() -> None:
+    seal, dump = DumpSealWriter(), custom()
+    seal.add(dump)
+    archive = dump + seal.closing(ArchiveHeader(recipe="postgresql"))
+
+    assert check_custom(io.BytesIO(archive)) == check_custom(io.BytesIO(dump))
+    for end in range(len(dump) + 1, len(archive)):
+        with pytest.raises(ArchiveTruncatedError, match=rf"cut off at byte {end}\b"):
+            check_custom(io.BytesIO(archive[:end]))
+    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(dump)}: there is no block of the kind 10"):
+        check_custom(io.BytesIO(dump + b"\nSELECT 1"))
 
 
 def test_what_only_begins_like_the_table_of_contents_is_damage_or_cut_off() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import io
 import tarfile
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import FingerprintFinder, SealReader, SqlSealWriter, TarSealWriter
+from common.seals import DumpSealWriter, FingerprintFinder, SealReader, SqlSealWriter, TarSealWriter
 
 Make = Callable[[bytes], bytes]
 HEADER = ArchiveHeader(recipe="postgresql", format="sql", created_at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
@@ -37,6 +38,13 @@ def tar_archive(content: bytes) -> bytes:
     return opening + body + seal.closing()
 
 
+def dump_archive(content: bytes) -> bytes:
+    seal = DumpSealWriter()
+    dump = b"PGDMP" + content
+    seal.add(dump)
+    return dump + seal.closing(HEADER)
+
+
 def read(archive: bytes, piece_bytes: int = 1 << 16) -> SealReader:
     reader = SealReader()
     for start in range(0, len(archive), piece_bytes):
@@ -45,7 +53,7 @@ def read(archive: bytes, piece_bytes: int = 1 << 16) -> SealReader:
     return reader
 
 
-@pytest.mark.parametrize("make", [sql_archive, tar_archive])
+@pytest.mark.parametrize("make", [sql_archive, tar_archive, dump_archive])
 @given(content=st.binary(max_size=3000), piece_bytes=st.integers(1, 4000))
 def test_an_archive_of_ours_checks_out_however_it_is_cut_into_pieces(
     make: Make, content: bytes, piece_bytes: int
@@ -127,3 +135,22 @@ def test_an_archive_without_a_fingerprint_has_none(make: Make) -> None:
     finder.add(make(b"-- mathison-data fingerprint: {}\nselect 1;\n"))
 
     assert finder.fingerprint() is None
+
+
+def test_a_dump_in_custom_format_has_its_seal_behind_it() -> None:
+    seal, dump = DumpSealWriter(), b"PGDMP" + bytes(range(256)) * 40
+    seal.add(dump)
+    expected = Fingerprint(scheme="postgresql/1", parts={"table t": "3 rows, 77"})
+    archive = dump + seal.closing(HEADER, expected)
+    finder = FingerprintFinder()
+    finder.add(archive)
+
+    assert archive.startswith(dump)
+    assert read(archive).is_sealed
+    assert finder.fingerprint() == expected
+    assert not read(dump).is_sealed
+    for place in range(0, len(archive), 97):
+        damaged = bytearray(archive)
+        damaged[place] ^= 4
+        with contextlib.suppress(ArchiveDamagedError):
+            assert not read(bytes(damaged)).is_sealed

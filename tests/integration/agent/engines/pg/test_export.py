@@ -73,15 +73,22 @@ async def test_exported_text_names_itself_and_proves_its_wholeness(app: Postgres
     assert seal.header.details["database"] == app.database
 
 
-async def test_exported_custom_archive_is_listed_by_pg_restore(app: PostgresApp) -> None:
+async def test_exported_custom_archive_is_listed_and_read_by_pg_restore(app: PostgresApp, tmp_path: Path) -> None:
     app.fill()
+    pg_restore = postgres(17).program("pg_restore")
 
-    archive = await app.export("custom")
+    (tmp_path / "shop.dump").write_bytes(await app.export("custom"))
 
-    listed = subprocess.run(
-        [postgres(17).program("pg_restore"), "--list"], input=archive, check=True, capture_output=True
-    )
+    listed = subprocess.run([pg_restore, "--list", tmp_path / "shop.dump"], check=True, capture_output=True)
     assert b"TABLE DATA shop customers" in listed.stdout
+    with (tmp_path / "shop.dump").open("rb") as file:
+        read = [
+            subprocess.run([pg_restore, "--file=-", *named], stdin=file, check=True, capture_output=True)
+            for named in ([tmp_path / "shop.dump"], [])
+        ]
+    for one in read:
+        assert b"PostgreSQL database dump complete" in one.stdout
+        assert one.stderr == b""
 
 
 async def test_what_a_dump_leaves_out_is_left_out(app: PostgresApp) -> None:

@@ -13,7 +13,7 @@ from agent.engines.pg.connection import Login
 from agent.engines.pg.dump import DumpForm, dump, pg_dump_argv
 from common.errors import AppUnavailableError, ToolFailedError
 from common.headers import ArchiveHeader
-from common.seals import SealReader
+from common.seals import DUMP_CLOSING_START, SealReader, is_dump_closing
 
 NOWHERE = Login("127.0.0.1", 1, "app", "app", "secret-password")
 TEXT = "SELECT 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict key\n\n"
@@ -65,10 +65,13 @@ async def test_an_archive_without_its_beginning_or_end_is_an_error(tmp_path: Pat
         await run(client, DumpForm.CUSTOM)
 
 
-async def test_a_whole_archive_is_passed_on_as_it_is(tmp_path: Path) -> None:
+async def test_a_whole_archive_is_passed_on_as_it_is_with_our_seal_behind_it(tmp_path: Path) -> None:
     client = program(tmp_path, "printf 'PGDMPxxx\\000\\000\\000\\000\\000'")
 
-    assert await run(client, DumpForm.CUSTOM) == b"PGDMPxxx" + bytes(5)
+    archive = await run(client, DumpForm.CUSTOM)
+
+    assert archive.startswith(b"PGDMPxxx" + bytes(5) + DUMP_CLOSING_START)
+    assert is_dump_closing(archive[13:])
 
 
 async def test_a_program_that_fails_while_the_server_is_gone_means_that(tmp_path: Path) -> None:
