@@ -16,14 +16,23 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from agent.archives.extractor_child import Report
 from agent.engines import tree
-from agent.engines.minio import accounts, canary, importing, portable, portable_way, swap
+from agent.engines.minio import accounts, canary, importing, portable, portable_way, previewing, swap
 from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.exchange import Exchange, HalfWayError
 from agent.engines.minio.exporting import Dump, dumping
-from agent.engines.minio.facts import PORTABLE_HINT, Facts, drive_obstacle, look
+from agent.engines.minio.facts import (
+    BY_HAND,
+    ONLY_PORTABLE,
+    OTHER_SERVER,
+    PORTABLE_HINT,
+    Facts,
+    drive_obstacle,
+    look_if_minio,
+)
 from agent.engines.minio.freezing import thaw, thaw_if_there
 from agent.engines.minio.options import of_export, of_import
 from agent.engines.minio.settings import read_settings
@@ -35,6 +44,7 @@ from agent.recipes.base import (
     Export,
     ExportOptions,
     Format,
+    ItemChanges,
     Preview,
     Progress,
     Recipe,
@@ -46,7 +56,7 @@ from agent.recipes.base import (
 )
 from agent.unpacking import unpacked
 from common.codecs import zstd_compressor
-from common.errors import AppUnavailableError, ServiceError, ToolFailedError, make_error
+from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -81,9 +91,11 @@ class MinioRecipe(Recipe):
     async def describe(self) -> Description:
         try:
             async with self._connected() as client:
-                facts = await look(client)
+                facts = await look_if_minio(client)
         except ServiceError as error:
             return Description("minio", can_export=Capability(error.text), can_import=Capability(error.text))
+        if facts is None:
+            return Description("s3", can_import=Capability(OTHER_SERVER), warnings=(ONLY_PORTABLE,))
         obstacle = self._obstacle(facts)
         warnings: tuple[str, ...] = (f"{obstacle} The portable format works all the same.",) if obstacle else ()
         stored = 0
@@ -107,41 +119,55 @@ class MinioRecipe(Recipe):
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
         chosen = of_export(options.options)
         progress.step(Step.PREPARING)
-        async with self._connected() as client:
-            if options.format is S3:
-                facts = await look(client)
+        async with (
+            self._connected() as client,
+            self._dumping(client, options, chosen["secrets"], progress) as dump,
+        ):
+            export = Export(dump.header, dump.chunks, dump.counts, dump.warnings)
+            export.chunks = _noting(export, dump)
+            async with aclosing(export.chunks):
+                yield export
+
+    @asynccontextmanager
+    async def _dumping(
+        self, client: Client, options: ExportOptions, secrets_go: str, progress: Progress
+    ) -> AsyncIterator[Dump]:
+        work_directory = self._surroundings.work_directory
+        if options.format is S3:
+            facts = await look_if_minio(client)
+            if facts is not None:
                 await thaw(client)
-                header = msgspec.structs.replace(self._header(options), engine_version=facts.version)
-                drive = None if self._obstacle(facts) else self._drive
-                work_directory = self._surroundings.work_directory
-                async with portable_way.exporting(client, header, drive, progress, work_directory=work_directory) as (
-                    header,
-                    chunks,
-                    found,
-                ):
-                    yield Export(header, chunks, found.counts, found.warnings)
-                return
-            facts = await self._look(client)
-            async with dumping(
-                client,
-                self._settings,
-                facts,
-                progress,
-                secrets_go=chosen["secrets"],
-                header=self._header(options),
-                compressor=zstd_compressor() if options.format is TAR_ZST else None,
-                work_directory=self._surroundings.work_directory,
-                free_bytes=self._surroundings.limits.free_bytes,
+            drive = None if self._obstacle(facts) else self._drive
+            async with portable_way.exporting(
+                client, self._header(options), facts, drive, progress, work_directory=work_directory
             ) as dump:
-                export = Export(dump.header, dump.chunks, dump.counts, dump.warnings)
-                export.chunks = _noting(export, dump)
-                async with aclosing(export.chunks):
-                    yield export
+                yield dump
+            return
+        async with dumping(
+            client,
+            self._settings,
+            await self._look(client),
+            progress,
+            secrets_go=secrets_go,
+            header=self._header(options),
+            compressor=zstd_compressor() if options.format is TAR_ZST else None,
+            work_directory=work_directory,
+            free_bytes=self._surroundings.limits.free_bytes,
+        ) as dump:
+            yield dump
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
-        progress.step(Step.PREPARING, "looking through the drive")
         async with self._connected() as client:
-            await self._look(client)
+            facts = await look_if_minio(client)
+            if self._obstacle(facts):
+                progress.step(Step.TRANSFERRING, "reading all objects")
+                return await portable_way.fingerprint(
+                    client,
+                    progress,
+                    is_minio=facts is not None,
+                    work_directory=self._surroundings.work_directory,
+                )
+        progress.step(Step.PREPARING, "looking through the drive")
         return (await count_in_jail(self._drive)).fingerprint()
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
@@ -149,7 +175,9 @@ class MinioRecipe(Recipe):
         progress.step(Step.PREPARING)
         limits = self._surroundings.limits
         async with self._connected() as client:
-            facts = await look(client)
+            facts = await look_if_minio(client)
+            if facts is None:
+                raise AppUnavailableError(OTHER_SERVER, next_step=BY_HAND)
             await thaw(client)
             async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
                 header, chunks = await portable_way.peek(content.chunks)
@@ -166,12 +194,13 @@ class MinioRecipe(Recipe):
                 progress.step(Step.TRANSFERRING, "unpacking beside the present data")
                 async with aclosing(chunks):
                     if is_portable:
-                        return await self._stage_portable(client, area, chunks, record, options)
+                        return await self._stage_portable(client, facts, area, chunks, record, options)
                     return await self._stage_drive(client, facts, area, chunks, record, options, progress)
 
     async def _stage_portable(
         self,
         client: Client,
+        facts: Facts,
         area: tree.StagingArea,
         chunks: AsyncIterator[bytes],
         record: Record,
@@ -183,10 +212,24 @@ class MinioRecipe(Recipe):
             limits=self._surroundings.limits,
             work_directory=self._surroundings.work_directory,
             drops_locks=options["locks"] == "drop",
+            has_kms=bool(facts.kms),
         )
-        changes, names = await portable_way.changes(client, area, only=options["bucket"])
+        changes, names, stay = await portable_way.changes(client, area, only=options["bucket"])
         record.save(buckets=names)
-        return Preview(changes=changes, counts_after=counts, header=report.header)
+        if options["bucket"]:
+            counts = await asyncio.to_thread(portable_way.counts_of, area, names)
+        return Preview(
+            changes=changes,
+            counts_after=counts,
+            items={
+                "buckets": ItemChanges(added=len(names), same=stay),
+                **{kind: ItemChanges(added=counts[kind]) for kind in ("objects", "versions")},
+            },
+            bridging=portable_way.bridging(report.header, facts),
+            room_bytes=report.extracted.bytes + counts["bytes"],
+            swap_seconds=portable_way.swap_seconds(counts),
+            header=report.header,
+        )
 
     async def _stage_drive(
         self,
@@ -219,7 +262,7 @@ class MinioRecipe(Recipe):
             keeps_users=keeps_users,
             only=options["bucket"],
         )
-        return await self._preview(report.header, tally, keeps_users=keeps_users, only=options["bucket"])
+        return await self._preview(report, tally, facts, area.new, keeps_users=keeps_users, only=options["bucket"])
 
     async def restore(self, record: Record, progress: Progress) -> None:
         if (area := _portable_area(record)) is not None:
@@ -236,18 +279,7 @@ class MinioRecipe(Recipe):
             progress.step(Step.RESTORING, "making the new data durable")
             await asyncio.to_thread(exchange.prepare)
             progress.step(Step.RESTORING, "exchanging the data")
-            record.save(is_settled=False)
-            await swap.bring(client, self._settings, exchange, Side.IMPORTED)
-            progress.step(Step.RESTORING, "restarting MinIO")
-            try:
-                await self._settle_imported(client, record)
-            except ServiceError as failure:
-                await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
-                record.save(is_settled=True)
-                raise make_error(
-                    failure.reason, f"The previous data is back in place: {failure.text}", next_step=failure.next_step
-                ) from failure
-            record.save(is_settled=True)
+            await self._carry_out(client, exchange, Side.IMPORTED, record)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         if _portable_area(record) is not None:
@@ -259,18 +291,7 @@ class MinioRecipe(Recipe):
         async with self._connected() as client:
             await self._look(client)
             progress.step(Step.UNDOING, "exchanging the data")
-            record.save(is_settled=False)
-            await swap.bring(client, self._settings, exchange, Side.PREVIOUS)
-            progress.step(Step.UNDOING, "restarting MinIO")
-            try:
-                await swap.settle(client, [], [])
-            except ServiceError as failure:
-                await swap.put_back(client, self._settings, exchange, Side.IMPORTED)
-                record.save(is_settled=True)
-                raise make_error(
-                    failure.reason, f"The imported data is in place: {failure.text}", next_step=failure.next_step
-                ) from failure
-            record.save(is_settled=True)
+            await self._carry_out(client, exchange, Side.PREVIOUS, record)
         await self._drop(record)
 
     async def discard(self, record: Record) -> None:
@@ -331,34 +352,63 @@ class MinioRecipe(Recipe):
     def _exchange(self, record: Record) -> Exchange:
         return Exchange(self._drive, record.key, only=str(record.facts.get("only", "")))
 
-    async def _settle_imported(self, client: Client, record: Record) -> None:
+    async def _carry_out(self, client: Client, exchange: Exchange, target: Side, record: Record) -> None:
+        async def settle(needs_restart: bool) -> None:
+            if target is Side.IMPORTED:
+                await self._settle_imported(client, record, needs_restart=needs_restart)
+            else:
+                await swap.settle(client, [], [], needs_restart=needs_restart)
+
+        record.save(is_settled=False)
+        failure = await swap.carry_out(client, self._settings, exchange, target, settle)
+        record.save(is_settled=True)
+        if failure is not None:
+            raise failure
+
+    async def _settle_imported(self, client: Client, record: Record, *, needs_restart: bool = True) -> None:
         samples = [msgspec.json.decode(sample, type=Sample) for sample in _names(record, "samples")]
-        await swap.settle(client, samples, _names(record, "buckets"))
+        await swap.settle(client, samples, _names(record, "buckets"), needs_restart=needs_restart)
         previous_root = "" if record.facts.get("keeps_users") else record.facts.get("previous_root")
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
             await accounts.adopt(client, previous_root=previous_root)
 
-    async def _preview(self, header: ArchiveHeader | None, tally: Tally, *, keeps_users: bool, only: str) -> Preview:
-        now = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS)
-        root_user = self._settings.account().user
+    async def _preview(
+        self, report: Report, tally: Tally, facts: Facts, staged: Path, *, keeps_users: bool, only: str
+    ) -> Preview:
+        header = report.header
+        now = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS, only=only, beside=staged)
+        found = previewing.items(now, tally, keeps_users=keeps_users, has_kms=bool(facts.kms))
         return Preview(
-            changes=importing.changes(now, tally, keeps_users=keeps_users, only=only),
+            changes=previewing.changes(now, tally, keeps_users=keeps_users),
             counts_now=now.counts() if now.is_complete else {},
             counts_after=tally.counts(),
-            warnings=importing.warnings(header, tally, root_user=root_user, keeps_users=keeps_users),
+            items={kind: ItemChanges(**msgspec.structs.asdict(changes)) for kind, changes in found.items()},
+            bridging=previewing.bridging(
+                header,
+                facts,
+                archive_version=tally.header_version,
+                server_version=await asyncio.to_thread(importing.written_header_version, self._drive),
+            ),
+            room_bytes=report.extracted.bytes,
+            swap_seconds=previewing.swap_seconds(now, tally, only=only),
+            warnings=previewing.warnings(
+                header, tally, root_user=self._settings.account().user, keeps_users=keeps_users, only=only
+            ),
             header=header,
         )
 
     async def _look(self, client: Client) -> Facts:
         """The server, which has to be there, to serve, and to have the drive for its own."""
-        facts = await look(client)
-        if obstacle := self._obstacle(facts):
-            raise AppUnavailableError(obstacle, next_step=PORTABLE_HINT)
+        facts = await look_if_minio(client)
+        if facts is None or (obstacle := self._obstacle(facts)):
+            raise AppUnavailableError(ONLY_PORTABLE if facts is None else obstacle, next_step=PORTABLE_HINT)
         await thaw(client)
         return facts
 
-    def _obstacle(self, facts: Facts) -> str:
+    def _obstacle(self, facts: Facts | None) -> str:
         """What stands against reading and exchanging the drive; empty when nothing does."""
+        if facts is None:
+            return ONLY_PORTABLE
         if not self._settings.directory:
             return "The agent does not see the server's drive: its settings have no `directory`."
         return drive_obstacle(facts, self._drive)

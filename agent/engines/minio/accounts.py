@@ -16,13 +16,16 @@ _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20
 
 
-async def buckets_with_remote_targets(client: Client) -> list[str]:
+async def buckets_with_remote_targets(client: Client, *, only: str = "") -> list[str]:
     """Those whose settings hold the keys of another server, for replication.
 
     From the settings themselves: the list of targets that MinIO gives lacks those that it has not reached since it
     started.
+
+    Args:
+        only: the one bucket to look at; empty: all.
     """
-    exported = await client.admin("GET", "export-bucket-metadata")
+    exported = await client.admin("GET", "export-bucket-metadata", query={"bucket": only} if only else {})
     try:
         with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
             files = [name for name in archive.namelist() if name.endswith(f"/{TARGETS_FILE}")]

@@ -6,27 +6,26 @@ milliseconds, size, ETag and metadata. The ETag stands for the content: MinIO co
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
+from agent.engines.filesystem import DIRECTORY
 from agent.engines.minio import xlmeta
-from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, is_data_directory_name, system_roots
+from agent.engines.minio.comparing import Changes, Comparison, read_file
+from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, is_data_directory_name, key_of, system_roots
+from agent.engines.minio.sums import BucketSum, fingerprint_of, number_of
 from common.fingerprints import Fingerprint
 
 SCHEME = "minio/1"
-_DIRECTORY_MARK = "__XLDIR__"
-_MAX_META_BYTES = 256 << 20
 _NAMED = 5
 _SAMPLES = 4
 _SAMPLE_BYTES = 8 << 20
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Bucket(msgspec.Struct):
@@ -72,6 +71,7 @@ class Tally(msgspec.Struct):
         strange: what is no part of a drive's data, a few by name.
         expiring: buckets with rules that delete objects by their age.
         samples: a few small objects, each of another kind.
+        changes: by kind, what becomes of this tree's things in that of a `Comparison`.
         is_complete: False when the time was up.
     """
 
@@ -85,6 +85,7 @@ class Tally(msgspec.Struct):
     samples: list[Sample] = []
     expiring: list[str] = []
     has_config: bool = False
+    changes: dict[str, Changes] = {}
     is_complete: bool = True
 
     def total(self, name: str) -> int:
@@ -100,10 +101,10 @@ class Tally(msgspec.Struct):
 
     def fingerprint(self) -> Fingerprint:
         """Of all buckets; their settings, and users, are not in it."""
-        return Fingerprint(
-            scheme=SCHEME,
-            parts={
-                f"bucket {name}": f"{found.versions} versions, {found.bytes} bytes, {found.fingerprint}"
+        return fingerprint_of(
+            SCHEME,
+            {
+                name: BucketSum(found.versions, found.bytes, int(found.fingerprint or "0", 16)).text()
                 for name, found in self.buckets.items()
             },
         )
@@ -116,13 +117,15 @@ class Census:
         tally: so far; the buckets' fingerprints are in it after `finish`.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, comparison: Comparison | None = None) -> None:
         """
         Args:
             root: descriptor of the tree.
+            comparison: with another; None: there is none.
         """
         self.tally = Tally()
         self._root = root
+        self._comparison = comparison
         self._sums: dict[str, int] = {}
         self._above: list[tuple[str, bool]] = []
         self._kinds: set[tuple[bool, bool, bool]] = set()
@@ -157,7 +160,7 @@ class Census:
             self._settings(rest, content)
             return
         path = rest.removesuffix(f"/{META}")
-        key = f"{path.removesuffix(_DIRECTORY_MARK)}/" if path.endswith(_DIRECTORY_MARK) else path
+        key = key_of(path)
         counted = self.tally.buckets.setdefault(bucket, Bucket())
         counted.objects += bool(meta.versions)
         counted.nested += self._is_nested(bucket, path)
@@ -167,7 +170,12 @@ class Census:
             counted.bytes += version.size
             self.tally.encrypted += version.encryption == "server"
             self.tally.customer_encrypted += version.encryption == "customer"
-            self._sums[bucket] = self._sums.get(bucket, 0) + _number(bucket, key, version)
+        numbers = numbers_of(bucket, key, meta.versions)
+        self._sums[bucket] = self._sums.get(bucket, 0) + sum(numbers)
+        if self._comparison is not None:
+            self._comparison.meet(
+                found.path, dict(zip((version.id for version in meta.versions), numbers, strict=True))
+            )
         missing = sum(not _has_parts(version, found.parent) for version in meta.versions)
         for _ in range(missing):
             self._damaged(found.path)
@@ -178,6 +186,8 @@ class Census:
         """All was met."""
         for name, bucket in self.tally.buckets.items():
             bucket.fingerprint = f"{self._sums.get(name, 0) % (1 << 256):064x}"
+        if self._comparison is not None:
+            self.tally.changes = self._comparison.changes
         return self.tally
 
     def _settings(self, path: str, content: bytes) -> None:
@@ -217,15 +227,35 @@ class Census:
             names.append(printable(path))
 
 
-def count(root: int, *, seconds: float | None = None) -> Tally:
+def count(root: int, *, seconds: float | None = None, only: str = "", beside: str = "") -> Tally:
     """Go through a tree.
 
     Args:
         seconds: most time to take; None: as long as it takes.
+        only: the one bucket to look at; empty: everything.
+        beside: path below the root of another tree to compare it with; empty: none.
     """
-    census = Census(root)
+    if not beside:
+        return _count(root, Census(root), seconds=seconds, only=only)
+    other = os.open(beside, DIRECTORY, dir_fd=root)
+    try:
+        comparison = Comparison(other, lambda path, meta: _numbers_by_id(path, meta.versions))
+        tally = _count(root, Census(root, comparison), seconds=seconds, only=only)
+        if not only:
+            comparison.meet_accounts(root)
+        return tally
+    finally:
+        os.close(other)
+
+
+def _count(root: int, census: Census, *, seconds: float | None, only: str) -> Tally:
     ends_at = None if seconds is None else time.monotonic() + seconds
-    for found in data_of(root):
+    # All of them, also where the time is up before their turn.
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if is_bucket_name(entry.name) and only in ("", entry.name) and entry.is_dir(follow_symlinks=False):
+                census.tally.buckets.setdefault(entry.name, Bucket())
+    for found in data_of(root, only=only):
         if not is_meta(found):
             census.meet(found)
             continue
@@ -239,11 +269,13 @@ def count(root: int, *, seconds: float | None = None) -> Tally:
     return census.finish()
 
 
-def data_of(root: int) -> Iterator[Found]:
-    """The entries of a tree, without those of `.minio.sys` that are not data."""
+def data_of(root: int, *, only: str = "") -> Iterator[Found]:
+    """The entries of a tree, without those of `.minio.sys` that are not data; of one bucket alone where it is named."""
     inside = tuple(system_roots())
 
     def is_left_out(path: str, name: str) -> bool:
+        if only and "/" not in path:
+            return path != only
         return path.startswith(f"{SYSTEM}/") and path.count("/") == 1 and path not in inside
 
     return walk(root, is_left_out=is_left_out)
@@ -256,30 +288,34 @@ def is_meta(found: Found) -> bool:
 
 def read_meta(found: Found) -> bytes:
     """The content of an xl.meta; one that is absurdly long is cut, and so damaged."""
-    descriptor = os.open(found.name, _FILE, dir_fd=found.parent)
-    with open(descriptor, "rb", buffering=0) as file:
-        content = file.read(found.status.st_size + 1 if found.status.st_size < _MAX_META_BYTES else 1)
-        while found.status.st_size < _MAX_META_BYTES and (more := file.read(1 << 20)):
-            content += more
-        return content
+    return read_file(found.name, found.parent)
+
+
+def numbers_of(bucket: str, key: str, versions: Sequence[xlmeta.Version]) -> list[int]:
+    """What each version adds to its bucket's fingerprint."""
+    return [_number(bucket, key, version) for version in versions]
+
+
+def _numbers_by_id(path: str, versions: Sequence[xlmeta.Version]) -> dict[str, int]:
+    bucket, _, rest = path.partition("/")
+    key = key_of(rest.removesuffix(f"/{META}"))
+    return dict(zip((version.id for version in versions), numbers_of(bucket, key, versions), strict=True))
 
 
 def _number(bucket: str, key: str, version: xlmeta.Version) -> int:
     metadata = sorted((name.lower(), value) for name, value in version.metadata.items())
-    fields = [
-        bucket,
-        key,
-        version.id,
-        "marker" if version.is_marker else "object",
-        str(version.modified_ns // 1_000_000),
-        str(version.size),
-        version.etag,
-        *(part for pair in metadata for part in pair),
-    ]
-    raw = b"".join(
-        b"%d:%b" % (len(field), field) for field in (text.encode(errors="surrogateescape") for text in fields)
+    return number_of(
+        (
+            bucket,
+            key,
+            version.id,
+            "marker" if version.is_marker else "object",
+            str(version.modified_ns // 1_000_000),
+            str(version.size),
+            version.etag,
+            *(part for pair in metadata for part in pair),
+        )
     )
-    return int.from_bytes(hashlib.sha256(raw).digest(), "big")
 
 
 def _has_parts(version: xlmeta.Version, parent: int) -> bool:

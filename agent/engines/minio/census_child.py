@@ -20,22 +20,33 @@ _MAX_TALLY_BYTES = 64 << 20
 
 
 class Assignment(msgspec.Struct, kw_only=True):
-    """What to count: a descriptor of a directory, and for how long at most."""
+    """What to count: a descriptor of a directory, and the rest as `census.count` takes it."""
 
     root: int
     seconds: float | None
+    only: str
+    beside: str
 
 
-async def count_in_jail(directory: Path, *, seconds: float | None = None) -> Tally:
+async def count_in_jail(
+    directory: Path, *, seconds: float | None = None, only: str = "", beside: Path | None = None
+) -> Tally:
     """Go through a tree, as `census.count`.
 
+    Args:
+        beside: another tree below the directory, to compare it with.
     Raises:
         ServiceError: what the tree's walk raises.
         ToolFailedError: the child was killed.
     """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        assignment = Assignment(root=root, seconds=seconds)
+        assignment = Assignment(
+            root=root,
+            seconds=seconds,
+            only=only,
+            beside=str(beside.relative_to(directory)) if beside else "",
+        )
         command = Command(
             ["agent.engines.minio.census_child", msgspec.json.encode(assignment).decode()],
             jail=Jail(address_space_bytes=_MEMORY_BYTES, uid=NOBODY if rights.may_become_nobody() else None),
@@ -65,7 +76,9 @@ def main() -> None:
     rights.keep(rights.DAC_OVERRIDE)
     answer: object
     try:
-        answer = msgspec.to_builtins(count(assignment.root, seconds=assignment.seconds))
+        answer = msgspec.to_builtins(
+            count(assignment.root, seconds=assignment.seconds, only=assignment.only, beside=assignment.beside)
+        )
     except ServiceError as error:
         answer = {"reason": error.reason, "text": error.text, "next_step": error.next_step}
     # The standard library's JSON: names may hold bytes that are no text.

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from common.errors import InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL = "exchange.json"
+_STRAYS = "strays"
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,7 +60,7 @@ class Exchange:
         Args:
             only: the one bucket that is exchanged, with its settings; empty: everything.
         """
-        self._only = only
+        self.only = only
         self._drive = drive
         self._area = drive / RESERVED_DIRECTORY / key
         self._other = self._area / Side.IMPORTED.value
@@ -67,6 +69,10 @@ class Exchange:
     def other(self) -> Path:
         """The data that is not in place."""
         return self._other
+
+    def has_bucket(self) -> bool:
+        """Whether the one bucket is in place."""
+        return (self._drive / self.only).is_dir()
 
     def is_prepared(self) -> bool:
         """Whether there is anything to exchange; False when it was never staged, or dropped."""
@@ -134,30 +140,33 @@ class Exchange:
         return Side(journal.target)
 
     def sweep(self) -> None:
-        """Remove empty directories of buckets that only the other side has.
+        """Remove empty directories of buckets that only the other side has, and the settings of the one.
 
         A server that starts while the drive is half exchanged makes the directory of a bucket anew whose settings it
-        finds. To be called once the server has been restarted on what is in place.
+        finds; one that is made to forget a bucket (`reloading`) makes both for a moment. To be called once the server
+        has been restarted on what is in place.
         """
         journal = self._read()
         for entry in journal.entries if journal.is_done else ():
             if entry.after is None:
                 with contextlib.suppress(OSError):
                     (self._drive / entry.path).rmdir()
+        if self.only and journal.is_done and not self.has_bucket():
+            shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
 
     def _make_system(self) -> None:
         """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
-        (self._other / (BUCKETS if self._only else SYSTEM)).mkdir(parents=True, exist_ok=True)
+        (self._other / (BUCKETS if self.only else SYSTEM)).mkdir(parents=True, exist_ok=True)
         settings = self._drive / BUCKETS
-        if self._only and not settings.is_dir():
+        if self.only and not settings.is_dir():
             settings.mkdir()
             if os.geteuid() == 0:
                 owner = (self._drive / SYSTEM).stat()
                 os.chown(settings, owner.st_uid, owner.st_gid)
 
     def _plan(self) -> list[_Entry]:
-        if self._only:
-            return [self._entry(path) for path in (self._only, f"{BUCKETS}/{self._only}")]
+        if self.only:
+            return [self._entry(path) for path in (self.only, f"{BUCKETS}/{self.only}")]
         paths = dict.fromkeys([*data_roots(self._drive), *data_roots(self._other)])
         if not (self._other / CONFIG).is_dir():
             # The import keeps the server's users and configuration.
@@ -170,6 +179,8 @@ class Exchange:
     def _apply(self, journal: _Journal) -> None:
         for entry in journal.entries:
             live, other = self._drive / entry.path, self._other / entry.path
+            if _inode(live) not in (entry.before, entry.after, None):
+                self._clear(live)
             if _aside(other).exists():
                 _finish_by_three(live, other, wanted=entry.after)
             if _inode(live) == entry.after:
@@ -186,6 +197,15 @@ class Exchange:
                 os.fsync(opened)
         journal.is_done = True
         self._write(journal)
+
+    def _clear(self, live: Path) -> None:
+        """What a server made that started on a half exchanged drive; with what clients put into it, it is kept."""
+        try:
+            live.rmdir()
+        except OSError:
+            strays = self._area / _STRAYS
+            strays.mkdir(exist_ok=True)
+            live.rename(strays / f"{_inode(live)}")
 
     def _take_back(self, journal: _Journal) -> None:
         back = _Journal(

@@ -89,7 +89,7 @@ async def dumping(
         )
         header = _completed(header, facts, settings, snapshot, frozen_seconds=freeze.seconds, taken_at=taken_at)
         header = _with_details(header, secrets=secrets_go, root_user=client.account.user)
-        blocks = tree.sealed(writer.blocks(), header)
+        blocks = tree.sealed(writer.blocks(), header, lambda: writer.tally.fingerprint())
         if compressor is not None:
             blocks = tree.compressed(blocks, compressor)
         dump = Dump(

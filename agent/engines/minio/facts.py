@@ -12,6 +12,12 @@ from agent.engines.minio.client import Client, RefusedError
 from common.errors import AppUnavailableError, ToolFailedError
 
 SINGLE_DRIVE = "xl-single"
+ONLY_PORTABLE = "This is another S3 server than MinIO; it is exported in the portable format only."
+OTHER_SERVER = (
+    "This is another S3 server than MinIO: it has no way to store versions, delete markers and dates as they were, so "
+    "nothing is imported into it."
+)
+BY_HAND = "The latest versions lie as files below `buckets/` in a portable archive; any S3 client uploads them."
 PORTABLE_HINT = "Use the portable format, `?format=s3`."
 
 
@@ -71,6 +77,21 @@ async def look(client: Client, *, seconds: float = 10.0) -> Facts:
         drives=sum(len(server.drives) for server in info.servers),
         kms=await _kms(client, seconds=seconds),
     )
+
+
+async def look_if_minio(client: Client) -> Facts | None:
+    """The same of any S3 server; None for another than MinIO, which has no admin API.
+
+    Raises:
+        AppUnavailableError: it does not answer, or not to the agent's credentials.
+    """
+    try:
+        return await look(client)
+    except (AppUnavailableError, ToolFailedError):
+        answer = await client.call("GET", path="/")
+        if answer.headers.get("Server") == "MinIO":
+            raise
+        return None
 
 
 def drive_obstacle(facts: Facts, drive: Path) -> str:

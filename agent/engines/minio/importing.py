@@ -1,4 +1,4 @@
-"""An upload unpacked beside a drive's data, looked through, and compared with what is there."""
+"""An upload unpacked beside a drive's data and looked through: it has to be a drive's that this server can read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-
-import msgspec
 
 from agent.archives.extractor_child import Report
 from agent.archives.members import printable
@@ -157,54 +155,6 @@ def written_header_version(drive: Path) -> int:
 def needed_bytes(stored_bytes: int) -> int:
     """Room that an archive takes beside what is there."""
     return int(stored_bytes * (1 + SPARE_ROOM))
-
-
-def changes(now: Tally, after: Tally, *, keeps_users: bool, only: str) -> tuple[str, ...]:
-    """Sentences about what an import would change."""
-    found = []
-    if only:
-        now = msgspec.structs.replace(now, buckets={name: now.buckets[name] for name in {only} & now.buckets.keys()})
-    both = sorted(now.buckets.keys() & after.buckets.keys())
-    for text, names in (
-        ("comes", sorted(after.buckets.keys() - now.buckets.keys())),
-        ("goes", sorted(now.buckets.keys() - after.buckets.keys())),
-    ):
-        side = after if text == "comes" else now
-        found += [f"Bucket {name} {text}, with {side.buckets[name].versions} versions." for name in names]
-    for name in both:
-        old, new = now.buckets[name], after.buckets[name]
-        if old.fingerprint == new.fingerprint and now.is_complete:
-            continue
-        found.append(f"Bucket {name} changes: {old.versions} versions become {new.versions}.")
-    if not found:
-        found.append("All buckets hold the same versions as now.")
-    found.append(
-        "Users, policies and the server's configuration stay as they are."
-        if keeps_users
-        else "Users, policies, service accounts and the server's configuration become the archive's."
-    )
-    return tuple(found)
-
-
-def warnings(header: ArchiveHeader | None, tally: Tally, *, root_user: str, keeps_users: bool) -> tuple[str, ...]:
-    """What a person should know before an import."""
-    found = ["MinIO restarts itself: calls fail for about a second, and uploads on their way are cut off."]
-    if tally.expiring:
-        names = ", ".join(tally.expiring[:5])
-        found.append(
-            f"The buckets {names} delete objects by their age, which is that of the originals: MinIO's scanner may "
-            "delete what was just imported."
-        )
-    if tally.damaged:
-        found.append(
-            f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
-        )
-    if nested := tally.total("nested"):
-        found.append(f"{nested} objects lie below other objects; they are imported, and no listing shows them.")
-    previous = header.details.get("root_user", "") if header else ""
-    if previous and previous != root_user and not keeps_users:
-        found.append("The service accounts of the other server's root become this root's.")
-    return tuple(found)
 
 
 def _require_drive(report: Report, tally: Tally) -> None:

@@ -32,6 +32,7 @@ TRANSIENT = frozenset(
     }
 )
 """Names that MinIO makes again by itself, anywhere below `.minio.sys`."""
+_DIRECTORY_MARK = "__XLDIR__"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _RESERVED = ("minio",)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -45,6 +46,11 @@ def is_bucket_name(name: str) -> bool:
 def is_data_directory_name(name: str) -> bool:
     """Whether it may hold an object's parts: a UUID."""
     return bool(_UUID.fullmatch(name))
+
+
+def key_of(path: str) -> str:
+    """An object's key, from its directory below its bucket's."""
+    return f"{path.removesuffix(_DIRECTORY_MARK)}/" if path.endswith(_DIRECTORY_MARK) else path
 
 
 def data_roots(drive: Path) -> list[str]:

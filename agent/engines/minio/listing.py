@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import urllib.parse
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from agent.engines.minio.client import Client, parse_xml, text_of
+from common.errors import ToolFailedError
 
 
 @dataclass
@@ -57,7 +59,7 @@ async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]
                     version=text_of(element, "VersionId") or "null",
                     is_marker=kind == "DeleteMarker",
                     is_latest=text_of(element, "IsLatest") == "true",
-                    modified=text_of(element, "LastModified"),
+                    modified=_in_milliseconds(text_of(element, "LastModified")),
                     etag=text_of(element, "ETag").strip('"'),
                     size=int(text_of(element, "Size") or 0),
                 )
@@ -68,6 +70,15 @@ async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]
             query["version-id-marker"] = marker
         else:
             query.pop("version-id-marker", None)
+
+
+def _in_milliseconds(moment: str) -> str:
+    """As MinIO writes it; other servers write more digits, or none."""
+    try:
+        parsed = dt.datetime.fromisoformat(moment).astimezone(dt.UTC)
+    except ValueError as failure:
+        raise ToolFailedError(f"The server lists an object with a time that is none: {moment[:40]!r}.") from failure
+    return f"{parsed:%Y-%m-%dT%H:%M:%S}.{parsed.microsecond // 1000:03d}Z"
 
 
 def _ordered(versions: list[Listed]) -> list[Listed]:

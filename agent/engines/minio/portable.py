@@ -6,16 +6,23 @@
     settings/<bucket>/<file>        the bucket's settings, as MinIO's admin API gives them
 
 Not in it: users and keys, remote targets and replication, and the instant: objects are read one after the other.
+
+The fingerprint is of what is in there, so it can be compared with another such archive's, and with that of a server
+which is read through S3 as an export reads it.
 """
 
 from __future__ import annotations
+
+import uuid
 
 import msgspec
 
 from agent.archives.members import MAX_DEPTH, MAX_NAME_BYTES
 from agent.engines.minio.accounts import TARGETS_FILE
+from agent.engines.minio.sums import number_of
 
 FORMAT = "s3"
+SCHEME = "minio-s3/1"
 BUCKETS, VERSIONS, METADATA, SETTINGS = "buckets", "versions", "metadata", "settings"
 LEFT_OUT_SETTINGS = (TARGETS_FILE, "replication.xml")
 """They hold another server's keys, or mean nothing without them."""
@@ -34,6 +41,8 @@ KEPT_HEADERS = (
     "x-amz-server-side-encryption",
 )
 METADATA_PREFIX = "x-amz-meta-"
+NO_VERSION = "null"
+_FOREIGN_VERSIONS = uuid.UUID("b0d7d0f4-3f0c-5f6b-9b57-6d1a3a0c6f2e")
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -48,7 +57,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     """
 
     key: str
-    version: str = "null"
+    version: str = NO_VERSION
     is_latest: bool = False
     is_marker: bool = False
     modified: str = ""
@@ -68,3 +77,34 @@ def is_file_name(key: str) -> bool:
         and key.isprintable()
         and "\\" not in key
     )
+
+
+def version_id(version: str) -> str:
+    """What a version is called in MinIO, which takes UUIDs only; the same every time for another server's id."""
+    if version == NO_VERSION:
+        return version
+    try:
+        return str(uuid.UUID(version))
+    except ValueError:
+        return str(uuid.uuid5(_FOREIGN_VERSIONS, version))
+
+
+def number_of_line(bucket: str, line: Line) -> int:
+    """What a version adds to its bucket's fingerprint."""
+    return number_of(
+        (
+            bucket,
+            line.key,
+            version_id(line.version),
+            "marker" if line.is_marker else "object",
+            line.modified,
+            str(line.size),
+            line.sha256,
+            *(part for pair in sorted(line.headers.items()) for part in pair),
+        )
+    )
+
+
+def number_of_content(path: str, size: int, sha256: str) -> int:
+    """What a file adds to the sum that has to be the lines'."""
+    return number_of((path, str(size), sha256))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.header
 import hashlib
 import io
 import os
 import tempfile
+import urllib.parse
 import zipfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,7 +22,7 @@ import msgspec
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
 from agent.engines.minio.accounts import TARGETS_FILE, holds_targets
-from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.client import Client, RefusedError, parse_xml, text_of
 from agent.engines.minio.listing import Listed, buckets_of, keys_of
 from agent.engines.minio.portable import (
     BUCKETS,
@@ -28,11 +30,15 @@ from agent.engines.minio.portable import (
     LEFT_OUT_SETTINGS,
     METADATA,
     METADATA_PREFIX,
+    NO_VERSION,
+    SCHEME,
     SETTINGS,
     VERSIONS,
     Line,
     is_file_name,
+    number_of_line,
 )
+from agent.engines.minio.sums import Sums
 from agent.steps import Progress
 from common.errors import AppBusyError, SourceUnreadableError
 from common.frames import CHUNK_BYTES
@@ -45,6 +51,14 @@ _MAX_SETTINGS_BYTES = 32 << 20
 _FILE_MODE = 0o644
 
 
+WITHOUT_ADMIN_API = (
+    "The server is another than MinIO, or lets the agent's user not administer it. Of the settings of buckets only "
+    "versioning, object lock and tags are in the archive: not policies, rules, quotas, encryption and notifications."
+)
+_S3_SETTINGS = {"versioning": "versioning.xml", "object-lock": "object-lock.xml", "tagging": "tagging.xml"}
+"""What S3 itself tells of a bucket, by the names of MinIO's files."""
+
+
 @dataclass
 class Found:
     """What an export met; complete when its chunks have ended."""
@@ -53,13 +67,16 @@ class Found:
         default_factory=lambda: dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
     )
     warnings: list[str] = field(default_factory=list)
+    sums: Sums = field(default_factory=lambda: Sums(SCHEME))
 
 
 async def chunks_of(
-    client: Client, header: ArchiveHeader, found: Found, progress: Progress, *, work_directory: Path
+    client: Client, header: ArchiveHeader, found: Found, progress: Progress, *, work_directory: Path, is_minio: bool
 ) -> AsyncGenerator[bytes, None]:
     """The archive in pieces of about a mebibyte.
 
+    Args:
+        is_minio: False: of another S3 server, which has no admin API.
     Raises:
         SourceUnreadableError: an object cannot be read.
         AppBusyError: one was replaced while it was read.
@@ -68,7 +85,7 @@ async def chunks_of(
     seal = TarSealWriter()
     held = [seal.opening(header)]
     size = 0
-    async with aclosing(_parts(client, found, progress, work_directory)) as parts:
+    async with aclosing(_parts(client, found, progress, work_directory, is_minio=is_minio)) as parts:
         async for part in parts:
             seal.add(part)
             held.append(part)
@@ -76,14 +93,19 @@ async def chunks_of(
             if size >= CHUNK_BYTES - _SMALL_BYTES:
                 yield b"".join(held)
                 held, size = [], 0
-    held.append(seal.closing())
+    held.append(seal.closing(found.sums.fingerprint()))
     yield b"".join(held)
 
 
-async def _parts(client: Client, found: Found, progress: Progress, work_directory: Path) -> AsyncGenerator[bytes, None]:
-    settings = await _settings(client, found)
+async def _parts(
+    client: Client, found: Found, progress: Progress, work_directory: Path, *, is_minio: bool
+) -> AsyncGenerator[bytes, None]:
+    settings = await _settings(client, found) if is_minio else {}
     for bucket in await buckets_of(client):
+        if not is_minio:
+            settings = {bucket: await _settings_of(client, bucket)}
         found.counts["buckets"] += 1
+        found.sums.bucket(bucket)
         yield _directory(f"{BUCKETS}/{bucket}")
         for name, content in settings.get(bucket, {}).items():
             yield _file(f"{SETTINGS}/{bucket}/{name}", content)
@@ -172,6 +194,7 @@ class _Reader:
                     async for part in self._large(listed, line):
                         yield part
                 self._found.counts["bytes"] += line.size
+                self._found.sums.add(self._bucket, number_of_line(self._bucket, line), line.size)
                 lines.write(msgspec.json.encode(line) + b"\n")
         finally:
             for task in tasks.values():
@@ -194,10 +217,12 @@ class _Reader:
                 "GET",
                 self._bucket,
                 listed.key,
-                query={"versionId": listed.version},
+                # Other servers than MinIO know no version of that name.
+                query={} if listed.version == NO_VERSION and listed.is_latest else {"versionId": listed.version},
                 headers={"x-amz-tagging-directive": "ACCESS"},
             ) as response:
                 line.headers = _kept(response.headers.items())
+                is_tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
                 async for piece in response.content.iter_chunked(_SMALL_BYTES):
                     digest.update(piece)
                     line.size += len(piece)
@@ -216,17 +241,20 @@ class _Reader:
         if line.size != listed.size:
             raise AppBusyError(f"{self._bucket}/{listed.key} has changed while it was read.", next_step="Try again.")
         line.sha256 = digest.hexdigest()
+        if is_tagged and "x-amz-tagging" not in line.headers:
+            line.headers["x-amz-tagging"] = await self._tags(listed)
+
+    async def _tags(self, listed: Listed) -> str:
+        """As a header has them; for servers that do not give them with the object."""
+        query = {"tagging": ""} | ({} if listed.version == NO_VERSION else {"versionId": listed.version})
+        answer = parse_xml((await self._client.call("GET", self._bucket, listed.key, query=query)).body)
+        tags = [element for element in answer.iter() if element.tag.rpartition("}")[2] == "Tag"]
+        return urllib.parse.urlencode([(text_of(tag, "Key"), text_of(tag, "Value")) for tag in tags])
 
 
 async def _settings(client: Client, found: Found) -> dict[str, dict[str, bytes]]:
-    """By bucket and file; empty where there is no admin API."""
-    try:
-        exported = await client.admin("GET", "export-bucket-metadata")
-    except RefusedError:
-        found.warnings.append(
-            "The server has no admin API of MinIO: the settings of its buckets are not in the archive."
-        )
-        return {}
+    """By bucket and file."""
+    exported = await client.admin("GET", "export-bucket-metadata")
     settings: dict[str, dict[str, bytes]] = {}
     left_out: set[str] = set()
     with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
@@ -241,6 +269,18 @@ async def _settings(client: Client, found: Found) -> dict[str, dict[str, bytes]]
         names = ", ".join(sorted(left_out))
         found.warnings.append(f"Replication of {names} is not in the archive: it needs the keys of other servers.")
     return settings
+
+
+async def _settings_of(client: Client, bucket: str) -> dict[str, bytes]:
+    """By file, of another server than MinIO."""
+    found = {}
+    for name, file in _S3_SETTINGS.items():
+        # Not set, or not known there.
+        with contextlib.suppress(RefusedError):
+            answer = await client.call("GET", bucket, query={name: ""})
+            if name != "versioning" or b"<Status>" in answer.body:
+                found[file] = answer.body
+    return found
 
 
 def _kept(headers: object) -> dict[str, str]:

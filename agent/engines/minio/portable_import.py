@@ -11,7 +11,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,7 @@ from agent.engines.minio.portable import (
     SETTINGS,
     VERSIONS,
     Line,
+    version_id,
 )
 from common.errors import (
     ArchiveDamagedError,
@@ -43,6 +44,7 @@ _TOGETHER = 8
 _MAX_LINE_BYTES = 1 << 20
 _MAX_SETTINGS_BYTES = 32 << 20
 _PIECE_BYTES = 256 << 10
+_ENCRYPTED = "x-amz-server-side-encryption"
 _LOCK_FILE = "object-lock.xml"
 _GIVEN_HEADERS = frozenset(name for name in KEPT_HEADERS if not name.startswith("x-amz-object-lock-"))
 """Locks are left out: what is locked cannot be deleted, and so not be taken back."""
@@ -59,8 +61,13 @@ def check(tree: Path, report: Report) -> dict[str, int]:
     """
     if report.extracted.symlinks or report.extracted.hard_links:
         raise ArchiveRefusedError("The archive holds links; an export of objects has none.")
+    return counts(tree, buckets_in(tree))
+
+
+def counts(tree: Path, buckets: Iterable[str]) -> dict[str, int]:
+    """Of some buckets of an unpacked archive; raises as `check`."""
     counts = dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
-    for bucket in buckets_in(tree):
+    for bucket in buckets:
         counts["buckets"] += 1
         last = ""
         for line in lines_of(tree, bucket):
@@ -104,6 +111,11 @@ def lines_of(tree: Path, bucket: str) -> Iterator[Line]:
 def locked_buckets(tree: Path) -> list[str]:
     """Those with object lock."""
     return [name for name in buckets_in(tree) if (tree / SETTINGS / name / _LOCK_FILE).is_file()]
+
+
+def encrypted_buckets(tree: Path) -> list[str]:
+    """Those with objects that a KMS encrypted on the server that they are of."""
+    return [name for name in buckets_in(tree) if any(_ENCRYPTED in line.headers for line in lines_of(tree, name))]
 
 
 async def require_absent(client: Client, names: Sequence[str]) -> None:
@@ -199,7 +211,7 @@ def _require_content(tree: Path, bucket: str, line: Line) -> None:
 
 async def _put(client: Client, tree: Path, bucket: str, line: Line, *, is_versioned: bool) -> None:
     source = {"x-minio-source-mtime": line.modified}
-    query = {"versionId": line.version} if is_versioned else {}
+    query = {"versionId": version_id(line.version)} if is_versioned else {}
     try:
         if line.is_marker:
             marks = {"x-minio-source-deletemarker": "true", "x-minio-source-replication-request": "true"}
@@ -210,7 +222,7 @@ async def _put(client: Client, tree: Path, bucket: str, line: Line, *, is_versio
             for name, value in line.headers.items()
             if name.lower() in _GIVEN_HEADERS or name.lower().startswith(METADATA_PREFIX)
         }
-        if "x-amz-server-side-encryption" not in headers:
+        if _ENCRYPTED not in headers:
             headers["x-minio-source-etag"] = line.etag
         path = tree.joinpath(*path_of(line.file))
         async with client.open(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -21,14 +21,20 @@ from agent.engines import tree
 from agent.engines.minio import portable_export, portable_import
 from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client
+from agent.engines.minio.exporting import Dump
+from agent.engines.minio.facts import Facts
 from agent.engines.minio.listing import buckets_of
 from agent.limits import Limits
 from agent.steps import Progress, Step
 from common.errors import ArchiveError, ArchiveIncompatibleError, ArchiveWrongKindError, ServiceError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import SealReader
 
 _PEEKED_BYTES = 2 << 20
+_VERSIONS_A_SECOND = 500
+_BYTES_A_SECOND = 50_000_000
+"""As slow as two busy cores were."""
 
 
 async def peek(chunks: AsyncGenerator[bytes, None]) -> tuple[ArchiveHeader | None, AsyncGenerator[bytes, None]]:
@@ -56,7 +62,13 @@ async def peek(chunks: AsyncGenerator[bytes, None]) -> tuple[ArchiveHeader | Non
 
 
 async def unpack(
-    chunks: AsyncIterator[bytes], area: tree.StagingArea, *, limits: Limits, work_directory: Path, drops_locks: bool
+    chunks: AsyncIterator[bytes],
+    area: tree.StagingArea,
+    *,
+    limits: Limits,
+    work_directory: Path,
+    drops_locks: bool,
+    has_kms: bool,
 ) -> tuple[Report, dict[str, int]]:
     """Unpack and check; the report and counts.
 
@@ -82,11 +94,36 @@ async def unpack(
             "taken back.",
             next_step="Import it with `locks=drop`, which leaves locks out, or an archive in the default format.",
         )
+    if not has_kms and (encrypted := await asyncio.to_thread(portable_import.encrypted_buckets, area.new)):
+        raise ArchiveIncompatibleError(
+            f"The bucket {encrypted[0]} has objects that are to be encrypted by the server, and this one has no KMS; "
+            "nothing was changed.",
+            next_step="Start this server with a MINIO_KMS_SECRET_KEY; it may be another than the archive's server had.",
+        )
     return report, counts
 
 
-async def changes(client: Client, area: tree.StagingArea, *, only: str) -> tuple[tuple[str, ...], list[str]]:
-    """What an import would change, and the buckets that come.
+def counts_of(area: tree.StagingArea, buckets: Sequence[str]) -> dict[str, int]:
+    """Of some buckets of what was unpacked."""
+    return portable_import.counts(area.new, buckets)
+
+
+def bridging(header: ArchiveHeader | None, facts: Facts) -> str:
+    """One sentence when the archive is of another server or release."""
+    if header is not None and header.engine == "s3":
+        return f"Written by another S3 server, goes into MinIO {facts.version}: versions get ids of MinIO's kind."
+    if header is not None and header.engine_version not in ("", facts.version):
+        return f"Written by MinIO {header.engine_version}, goes into {facts.version}: through S3, as every release can."
+    return ""
+
+
+def swap_seconds(counts: Mapping[str, int]) -> float:
+    """How long the new buckets take to fill; nobody waits for it."""
+    return counts["versions"] / _VERSIONS_A_SECOND + counts["bytes"] / _BYTES_A_SECOND
+
+
+async def changes(client: Client, area: tree.StagingArea, *, only: str) -> tuple[tuple[str, ...], list[str], int]:
+    """What an import would change, the buckets that come, and how many stay.
 
     Args:
         only: the one that is wanted; empty: all.
@@ -100,7 +137,8 @@ async def changes(client: Client, area: tree.StagingArea, *, only: str) -> tuple
     names = [only] if only else names
     await portable_import.require_absent(client, names)
     stay = len(await buckets_of(client))
-    return (*(f"Bucket {name} comes." for name in names), f"The {stay} buckets that are there stay as they are."), names
+    sentences = [f"Bucket {name} comes." for name in names]
+    return (*sentences, f"The {stay} buckets that are there stay as they are."), names, stay
 
 
 async def restore(
@@ -135,23 +173,67 @@ async def take_back(client: Client, made: list[str]) -> None:
 
 @asynccontextmanager
 async def exporting(
-    client: Client, header: ArchiveHeader, drive: Path | None, progress: Progress, *, work_directory: Path
-) -> AsyncIterator[tuple[ArchiveHeader, AsyncGenerator[bytes, None], portable_export.Found]]:
-    """A portable archive that is about to flow: its header, its chunks, and what they meet.
+    client: Client,
+    header: ArchiveHeader,
+    facts: Facts | None,
+    drive: Path | None,
+    progress: Progress,
+    *,
+    work_directory: Path,
+) -> AsyncIterator[Dump]:
+    """A portable archive that is about to flow.
 
     Args:
+        facts: None: of another S3 server than MinIO.
         drive: the server's, to look for what a listing hides; None: it cannot be seen.
     """
     found = portable_export.Found()
-    if drive is None:
+    if facts is None:
+        found.warnings.append(portable_export.WITHOUT_ADMIN_API)
+    elif drive is None:
         found.warnings.append("A listing hides objects below other objects; whether there are any cannot be seen.")
     elif nested := (await count_in_jail(drive)).total("nested"):
         found.warnings.append(
             f"{nested} objects lie below other objects: a listing hides them, so they are not in this archive. "
             "They are in one of the default format."
         )
-    header = msgspec.structs.replace(header, created_at=dt.datetime.now(dt.UTC), details={"secrets": "left-out"})
-    chunks = portable_export.chunks_of(client, header, found, progress, work_directory=work_directory)
+    header = msgspec.structs.replace(
+        header,
+        engine="s3" if facts is None else header.engine,
+        engine_version="" if facts is None else facts.version,
+        created_at=dt.datetime.now(dt.UTC),
+        details={"secrets": "left-out"},
+    )
+    dump = Dump(
+        header,
+        portable_export.chunks_of(
+            client, header, found, progress, work_directory=work_directory, is_minio=facts is not None
+        ),
+        found.counts,
+        found.warnings,
+    )
+    dump.chunks = _told(dump.chunks, dump, found)
     progress.step(Step.TRANSFERRING)
+    async with aclosing(dump.chunks):
+        yield dump
+
+
+async def fingerprint(client: Client, progress: Progress, *, is_minio: bool, work_directory: Path) -> Fingerprint:
+    """Of what a portable export would hold: everything is read once."""
+    found = portable_export.Found()
+    chunks = portable_export.chunks_of(
+        client, ArchiveHeader(), found, progress, work_directory=work_directory, is_minio=is_minio
+    )
     async with aclosing(chunks):
-        yield header, chunks, found
+        async for _ in chunks:
+            pass
+    return found.sums.fingerprint()
+
+
+async def _told(
+    chunks: AsyncGenerator[bytes, None], dump: Dump, found: portable_export.Found
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield chunk
+    dump.fingerprint = found.sums.fingerprint()

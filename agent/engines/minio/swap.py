@@ -1,13 +1,14 @@
 """One side's data brought in place under a running server: exchanged while frozen, restarted, checked, or put back.
 
-In this order, whatever fails: unfreeze before the restart, or the server answers calls that wait with a false 200.
+In this order, whatever fails: unfreeze before the restart, or the server answers calls that wait with a false 200. One
+bucket alone needs no restart as a rule: the server reads its settings anew while it is frozen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -15,10 +16,11 @@ from agent.engines.minio.census import Sample
 from agent.engines.minio.client import BYPASS, Client, RefusedError
 from agent.engines.minio.exchange import Exchange, HalfWayError
 from agent.engines.minio.freezing import frozen, thaw_if_there
+from agent.engines.minio.reloading import has_remote_targets, reload
 from agent.engines.minio.restarting import restart
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.swapping import Side
-from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError
+from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError, make_error
 
 MOST_FROZEN_SECONDS = 30.0
 _LISTED_BUCKETS = 200
@@ -29,31 +31,44 @@ _POLL_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
 
 
-async def bring(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> None:
+async def bring(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> bool:
     """Exchange, with the server frozen meanwhile; clients wait and get no error.
 
+    Returns:
+        Whether the server has to be restarted to take notice of all that was exchanged.
     Raises:
         AppUnavailableError: it cannot be frozen; nothing was changed.
         ToolFailedError, HalfWayError: as `Exchange.bring`.
     """
+    bucket = exchange.only
+    needs_restart = not bucket or (exchange.has_bucket() and await has_remote_targets(client, bucket))
     try:
         async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             await asyncio.to_thread(exchange.bring, target)
+            if not needs_restart:
+                needs_restart = not await reload(client, bucket, is_there=exchange.has_bucket())
     except AppBusyError:
         # What was exchanged stays so; the restart follows at once.
         if exchange.side() is not target:
             raise
+        needs_restart = True
     _log.info("The data on the drive was exchanged.", action="exchange", frozen_seconds=round(freeze.seconds, 4))
+    return needs_restart
 
 
-async def settle(client: Client, samples: Sequence[Sample], buckets: Sequence[str]) -> None:
+async def settle(
+    client: Client, samples: Sequence[Sample], buckets: Sequence[str], *, needs_restart: bool = True
+) -> None:
     """Have the server take notice of what is in place, and see that it can read it.
 
+    Args:
+        needs_restart: as `bring` said.
     Raises:
         ArchiveIncompatibleError: it cannot.
         AppUnavailableError, ToolFailedError: it does not come back.
     """
-    await restart(client)
+    if needs_restart:
+        await restart(client)
     try:
         # Users and policies are loaded: with another KMS key they never are.
         await _patiently(client)
@@ -68,6 +83,34 @@ async def settle(client: Client, samples: Sequence[Sample], buckets: Sequence[st
         ) from failure
 
 
+async def carry_out(
+    client: Client,
+    settings: MinioSettings,
+    exchange: Exchange,
+    target: Side,
+    settle: Callable[[bool], Awaitable[None]],
+) -> ServiceError | None:
+    """Bring a side in place for good; or, where the server cannot use it, the other back.
+
+    Args:
+        settle: as the function, with what `bring` said.
+    Returns:
+        Why it was put back; None: it was not.
+    Raises:
+        As `bring`; HalfWayError: it could not be put back now.
+    """
+    needs_restart = await bring(client, settings, exchange, target)
+    try:
+        await settle(needs_restart)
+    except ServiceError as failure:
+        await put_back(client, settings, exchange, target.other)
+        which = "previous data is back" if target is Side.IMPORTED else "imported data is"
+        found = make_error(failure.reason, f"The {which} in place: {failure.text}", next_step=failure.next_step)
+        found.__cause__ = failure
+        return found
+    return None
+
+
 async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> None:
     """After a failure: the side that was in place before, and the server on it.
 
@@ -76,11 +119,13 @@ async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, 
     """
     try:
         try:
-            await bring(client, settings, exchange, target)
+            needs_restart = await bring(client, settings, exchange, target)
         except AppUnavailableError:
             # With another's KMS key it answers no admin calls, so it cannot be frozen, and serves nobody.
             await asyncio.to_thread(exchange.bring, target)
-        await restart(client)
+            needs_restart = True
+        if needs_restart:
+            await restart(client)
     except ServiceError as failure:
         raise HalfWayError from failure
 

@@ -12,12 +12,14 @@ import sys
 
 import msgspec
 
-from agent.engines.replay import n8n, postgresql, redis, uptime_kuma, volume
+from agent.engines.replay import minio, n8n, postgresql, redis, uptime_kuma, volume
 from agent.engines.replay.request import Replayed, Request
 from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
 
 _REPLAYS = {
+    "minio-s3/1": minio.replay,
+    "minio/1": minio.replay,
     "n8n/1": n8n.replay,
     "postgresql/1": postgresql.replay,
     "redis/2": redis.replay,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio import swap
 from agent.engines.minio.accounts import buckets_with_remote_targets
-from agent.recipes.base import ExportOptions
+from agent.recipes.base import ExportOptions, ItemChanges
 from agent.recipes.minio import TAR
 from common.errors import ArchiveWrongKindError
 from tests.fakes.imports import MemoryRecord
@@ -18,109 +19,107 @@ from tests.fixtures.minio_data import (
     PASSWORDS,
     access,
     add_remote_target,
-    fill,
     fill_otherwise,
-    fill_users,
+    md5_of,
+    put,
     users,
     view,
 )
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
+from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
 from tools.servers import MinioServer
 
+__all__ = ["shared_target", "source", "target"]
+
 CHECKOUT = Path(__file__).parents[4]
+_ENABLED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+_EXPIRY = (
+    b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix>x</Prefix></Filter>"
+    b"<Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>"
+)
 
 
 async def test_everything_arrives_at_a_server_with_another_root_and_an_undo_takes_it_back(
-    start_minio: StartMinio, tmp_path: Path
+    source: Source, target: Target
 ) -> None:
-    source = start_minio()
-    target = start_minio(user="otheradmin", password="otherpass456")
-    await fill(source)
-    await fill_users(source)
-    await fill_otherwise(target)
-    wanted, before = await view(source), await view(target)
-    rights = await access(source)
-    app = MinioApp(target, tmp_path / "b", {"open_files": [str(_file(tmp_path / "theirs", source.password))]})
+    app = target.app
 
-    exported = await MinioApp(source, tmp_path / "a").export()
-    record = await app.import_file(exported.file)
+    record, preview = await app.stage(source.drive.file)
+    await app.recipe.restore(record, app.progress)
 
-    assert await view(target) == wanted
-    assert await access(target) == rights
-    assert await users(target) == ["alice", "bob", "off"]
+    assert await view(target.server) == source.seen
+    assert await access(target.server) == source.rights
+    assert await users(target.server) == ["alice", "bob", "off"]
+    fingerprint = await app.recipe.fingerprint(app.progress)
+    assert fingerprint == source.drive.fingerprint == await source.app.recipe.fingerprint(app.progress)
     await app.recipe.undo(record, app.progress)
-    assert await view(target) == before
-    assert await users(target) == ["local"]
-    assert app.leftovers() == []
-
-
-def _file(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-async def test_an_archive_and_the_server_that_it_was_imported_into_have_one_fingerprint(
-    start_minio: StartMinio, tmp_path: Path
-) -> None:
-    source, target = start_minio(), start_minio()
-    await fill(source)
-    await fill_otherwise(target)
-    one, other = MinioApp(source, tmp_path / "a"), MinioApp(target, tmp_path / "b")
-    different = await other.recipe.fingerprint(other.progress)
-
-    exported = await one.export("tar.zst")
-    record, preview = await other.stage(exported.file)
-    await other.recipe.restore(record, other.progress)
-
-    assert exported.fingerprint is not None
-    assert exported.fingerprint == await one.recipe.fingerprint(one.progress)
-    assert exported.fingerprint == await other.recipe.fingerprint(other.progress)
-    assert different.differences(exported.fingerprint)
+    assert (await app.recipe.fingerprint(app.progress)).differences(fingerprint)
     # Two objects are below others, which a listing hides; markers are versions too.
-    listed = [found for bucket in (await view(source)).values() if isinstance(bucket, dict) for found in bucket]
+    listed = [found for bucket in source.seen.values() if isinstance(bucket, dict) for found in bucket]
     versions = sum(isinstance(found, tuple) for found in listed)
-    assert exported.counts["versions"] == preview.counts_after["versions"] == versions + 2
-    assert exported.counts["buckets"] == 5
+    assert source.drive.counts["versions"] == preview.counts_after["versions"] == versions + 2
+    assert source.drive.counts["buckets"] == 5
     assert preview.counts_now == {"buckets": 2, "objects": 2, "versions": 2, "markers": 0, "bytes": 32}
     assert "Bucket own goes, with 1 versions." in preview.changes
-    assert any("below other objects" in warning for warning in exported.warnings)
+    assert any("below other objects" in warning for warning in source.drive.warnings)
+    assert preview.items["buckets"] == ItemChanges(added=4, removed=1, changed=1)
+    assert preview.items["objects"] == ItemChanges(added=source.drive.counts["objects"], removed=2)
+    assert preview.items["users"] == ItemChanges(added=3, removed=1)
+    assert preview.items["service accounts"] == ItemChanges(added=3)
+    assert preview.bridging == ""
+    assert preview.room_bytes > source.drive.counts["bytes"]
+    assert preview.swap_seconds > 1
 
 
-async def test_an_empty_server_goes_out_and_in(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill_otherwise(target)
-    app = MinioApp(target, tmp_path / "b")
+async def test_a_preview_tells_objects_that_change_from_those_that_stay(source: Source, target: Target) -> None:
+    app = target.app
+    own = await app.export(secrets="clear")
+    async with client_of(target.server) as client:
+        await put(client, "own", "new", b"new")
+        await put(client, "plain", "old", b"changed")
+    changed = await view(target.server)
 
-    record = await app.import_file((await MinioApp(source, tmp_path / "a").export()).file)
+    record, preview = await app.stage(own.file)
+    await app.recipe.restore(record, app.progress)
 
-    assert await view(target) == {}
-    assert await users(target) == []
+    # "plain/old" has no versions, so another content is the same version changed.
+    assert preview.items["buckets"] == ItemChanges(changed=2)
+    assert preview.items["objects"] == ItemChanges(removed=1, changed=1, same=1)
+    assert preview.items["versions"] == ItemChanges(removed=1, changed=1, same=1)
+    assert preview.items["users"] == ItemChanges(same=1)
+    assert await view(target.server) == target.before != changed
+    await app.recipe.discard(record)
+
+
+async def test_an_empty_server_goes_out_and_in(start_minio: StartMinio, target: Target, tmp_path: Path) -> None:
+    app = target.app
+
+    record = await app.import_file((await MinioApp(start_minio(), tmp_path).export(secrets="clear")).file)
+
+    assert await view(target.server) == {}
+    assert await users(target.server) == []
     await app.recipe.undo(record, app.progress)
-    assert await users(target) == ["local"]
+    assert await users(target.server) == ["local"]
 
 
-async def test_secrets_go_sealed_or_in_clear_or_not_at_all(start_minio: StartMinio, tmp_path: Path) -> None:
-    source = start_minio()
-    await fill_users(source)
-    app = MinioApp(source, tmp_path)
+async def test_secrets_go_sealed_or_in_clear_or_not_at_all(source: Source, target: Target) -> None:
+    app = source.app
 
-    found = {way: await app.export(secrets=way) for way in ("sealed", "clear", "left-out")}
+    found = {way: await app.export(secrets=way) for way in ("sealed", "left-out")} | {"clear": source.drive}
+    record = await target.app.import_file(found["left-out"].file)
 
     shown = {way: PASSWORDS["alice"].encode() in exported.file for way, exported in found.items()}
     assert shown == {"sealed": False, "clear": True, "left-out": False}
     assert {way: exported.header.details["secrets"] for way, exported in found.items()} == {way: way for way in found}
     assert "in clear" in found["clear"].warnings[0]
     assert "not in the archive" in found["left-out"].warnings[0]
-    record = await app.import_file(found["left-out"].file)
-    assert await users(source) == ["alice", "bob", "off"]
-    await app.recipe.undo(record, app.progress)
+    assert await users(target.server) == ["local"]
+    await target.app.recipe.undo(record, app.progress)
 
 
-async def test_an_export_that_is_left_early_leaves_nothing(start_minio: StartMinio, tmp_path: Path) -> None:
-    source = start_minio()
-    await fill(source)
-    app = MinioApp(source, tmp_path)
+async def test_an_export_that_is_left_early_leaves_nothing(source: Source) -> None:
+    app = source.app
     options = ExportOptions(format=TAR, app_id="shop.files", file_name="files.tar")
 
     async with app.recipe.export_data(options, app.progress) as export:
@@ -129,38 +128,27 @@ async def test_an_export_that_is_left_early_leaves_nothing(start_minio: StartMin
     assert app.leftovers() == []
 
 
-async def test_a_staged_import_that_is_dropped_leaves_nothing(start_minio: StartMinio, tmp_path: Path) -> None:
-    source = start_minio()
-    await fill(source)
-    app = MinioApp(source, tmp_path)
-    before = await view(source)
-    record, _ = await app.stage((await app.export()).file)
+async def test_a_staged_import_that_is_dropped_leaves_nothing(source: Source, target: Target) -> None:
+    record, _ = await target.app.stage(source.drive.file)
 
-    await app.recipe.discard(record)
-    await app.recipe.discard(record)
+    await target.app.recipe.discard(record)
+    await target.app.recipe.discard(record)
 
-    assert await view(source) == before
-    assert app.leftovers() == []
+    assert await view(target.server) == target.before
 
 
-async def test_locked_objects_hinder_neither_an_import_nor_its_undo(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill(target)
-    before = await view(target)
-    app = MinioApp(target, tmp_path / "b")
+async def test_locked_objects_hinder_neither_an_import_nor_its_undo(target: Target, source: Source) -> None:
+    app = source.app
 
-    record = await app.import_file((await MinioApp(source, tmp_path / "a").export()).file)
+    record = await app.import_file((await target.app.export(secrets="left-out")).file)
 
-    assert await view(target) == {}
+    assert await view(source.server) == target.before
     await app.recipe.undo(record, app.progress)
-    assert await view(target) == before
+    assert await view(source.server) == source.seen
 
 
-async def test_a_server_is_described(start_minio: StartMinio, tmp_path: Path) -> None:
-    source = start_minio()
-    await fill(source)
-
-    found = await MinioApp(source, tmp_path).recipe.describe()
+async def test_a_server_is_described(source: Source) -> None:
+    found = await source.app.recipe.describe()
 
     assert found.engine == "minio"
     assert found.engine_version
@@ -170,74 +158,86 @@ async def test_a_server_is_described(start_minio: StartMinio, tmp_path: Path) ->
     assert found.estimated_bytes > 8 << 20
 
 
-async def test_one_bucket_alone_is_imported_and_everything_else_stays(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill(source)
-    await fill_otherwise(target)
-    before, wanted = await view(target), await view(source)
-    app = MinioApp(target, tmp_path / "b")
-    file = (await MinioApp(source, tmp_path / "a").export()).file
+async def _must_not_be(*_: object) -> None:
+    raise AssertionError("the server is restarted")
 
-    record, preview = await app.stage(file, None, bucket="plain")
-    await app.recipe.restore(record, app.progress)
 
-    found = await view(target)
-    assert found["plain"] == wanted["plain"]
-    assert found["own"] == before["own"]
-    assert found.keys() == before.keys()
-    assert await users(target) == ["local"]
-    assert [change.split(" ")[1] for change in preview.changes[:-1]] == ["plain"]
-    await app.recipe.undo(record, app.progress)
-    assert await view(target) == before
+async def test_one_bucket_alone_is_imported_without_a_restart_and_everything_else_stays(
+    source: Source, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "restart", _must_not_be)
+    server = start_minio()
+    await fill_otherwise(server)
+    async with client_of(server) as client:
+        await client.call("PUT", "plain", query={"versioning": ""}, body=_ENABLED)
+        await client.call(
+            "PUT", "plain", query={"lifecycle": ""}, headers={"content-md5": md5_of(_EXPIRY)}, body=_EXPIRY
+        )
+        before = await view(server)
+        app = MinioApp(server, tmp_path)
+
+        record, preview = await app.stage(source.drive.file, None, bucket="plain")
+        await app.recipe.restore(record, app.progress)
+
+        found = await view(server)
+        assert found["plain"] == source.seen["plain"]
+        assert found["own"] == before["own"]
+        assert found.keys() == before.keys() | {"hidden"}
+        assert await users(server) == ["local"]
+        assert [change.split(" ")[1] for change in preview.changes[:-1]] == ["plain"]
+        assert preview.items.keys() == {"buckets", "objects", "versions"}
+        assert preview.swap_seconds < 1
+        await put(client, "plain", "written since", b"since")
+        await app.recipe.undo(record, app.progress)
+        assert await view(server) == before
     assert app.leftovers() == []
+    # What it told is what is on the drive.
+    server.stop()
+    server.start()
+    assert await view(server) == before
 
 
-async def test_one_bucket_that_was_not_there_comes_and_goes(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill(source)
-    app = MinioApp(target, tmp_path / "b")
-    file = (await MinioApp(source, tmp_path / "a").export()).file
+@pytest.mark.parametrize("bucket", ["versions", "suspended", "locked"])
+async def test_one_bucket_that_was_not_there_comes_and_goes_without_a_restart(
+    bucket: str, source: Source, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "restart", _must_not_be)
+    app = target.app
 
-    record = await app.import_file(file, bucket="versions")
+    record = await app.import_file(source.drive.file, bucket=bucket)
 
-    assert (await view(target))["versions"] == (await view(source))["versions"]
+    assert (await view(target.server))[bucket] == source.seen[bucket]
     await app.recipe.undo(record, app.progress)
-    assert await view(target) == {}
 
 
 @pytest.mark.parametrize("format_name", ["tar", "s3"])
 async def test_a_bucket_that_the_archive_does_not_hold_is_refused(
-    format_name: str, start_minio: StartMinio, tmp_path: Path
+    format_name: str, source: Source, target: Target
 ) -> None:
-    source = start_minio()
-    await fill_otherwise(source)
-    app, record = MinioApp(source, tmp_path), MemoryRecord()
-    file = (await app.export(format_name)).file
+    record = MemoryRecord()
+    file = (source.drive if format_name == "tar" else source.objects).file
 
     with pytest.raises(ArchiveWrongKindError, match="no bucket 'other'"):
-        await app.stage(file, record, bucket="other")
+        await target.app.stage(file, record, bucket="other", locks="drop")
 
-    await app.recipe.discard(record)
-    assert app.leftovers() == []
+    await target.app.recipe.discard(record)
 
 
-async def test_an_archive_opens_by_hand_as_its_page_says(start_minio: StartMinio, tmp_path: Path) -> None:
-    source = start_minio()
-    await fill(source)
-    await fill_users(source)
-    exported = await MinioApp(source, tmp_path).export()
-    by_hand = MinioServer(source.program, directory=Path(), user=source.user, password=source.password)
+async def test_an_archive_opens_by_hand_as_its_page_says(source: Source) -> None:
+    exported = await source.app.export()
+    server = source.server
+    by_hand = MinioServer(server.program, directory=Path(), user=server.user, password=server.password)
     by_hand.prepare()
     try:
         subprocess.run(["tar", "-xf", "-", "-C", by_hand.drive], input=exported.file, check=True)
         shutil.rmtree(by_hand.drive / ".mathison-data")
         page = (CHECKOUT / "docs/recipes/minio.md").read_text()
         lines = page.partition("```python\n")[2].partition("```")[0]
-        subprocess.run([sys.executable, "-c", lines, by_hand.drive, source.password], check=True)
+        subprocess.run([sys.executable, "-c", lines, by_hand.drive, server.password], check=True)
 
         by_hand.start()
 
-        assert await view(by_hand) == await view(source)
+        assert await view(by_hand) == source.seen
         assert await users(by_hand) == ["alice", "bob", "off"]
     finally:
         by_hand.close()

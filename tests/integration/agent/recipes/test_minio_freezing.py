@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,23 @@ from agent.engines.minio.settings import MinioSettings
 from agent.recipes.base import Limits
 from common.errors import AppBusyError, AppUnavailableError, NoSpaceError
 from tests.fixtures.children import agent_children
-from tests.fixtures.minio_data import fill, put, view
-from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.minio_data import put, view
+from tests.fixtures.minio_servers import client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
-from tools.servers import MinioServer
+from tools.servers import MinioServer, minio
 
 SETTINGS = MinioSettings(user="rootuser", password_file="unused")
 
 
-async def _bucket(server: MinioServer) -> None:
+@pytest.fixture(scope="module")
+def server() -> Iterator[MinioServer]:
+    """One for all: every test leaves it serving."""
+    with MinioServer(minio()) as server:
+        asyncio.run(_fill(server))
+        yield server
+
+
+async def _fill(server: MinioServer) -> None:
     async with client_of(server) as client:
         await client.call("PUT", "bucket")
         await put(client, "bucket", "key", b"content")
@@ -40,9 +49,7 @@ async def _is_held(client: Client) -> bool:
     return False
 
 
-async def test_clients_wait_for_the_end_of_a_freeze_and_get_no_error(start_minio: StartMinio) -> None:
-    server = start_minio()
-    await _bucket(server)
+async def test_clients_wait_for_the_end_of_a_freeze_and_get_no_error(server: MinioServer) -> None:
     async with client_of(server) as client:
         async with frozen(client, SETTINGS, most_seconds=30) as freeze:
             waiting = asyncio.create_task(put(client, "bucket", "during", b"x"))
@@ -58,9 +65,7 @@ async def test_clients_wait_for_the_end_of_a_freeze_and_get_no_error(start_minio
         assert 0.5 < freeze.seconds < 30
 
 
-async def test_a_freeze_that_takes_too_long_is_ended_and_that_is_said(start_minio: StartMinio) -> None:
-    server = start_minio()
-    await _bucket(server)
+async def test_a_freeze_that_takes_too_long_is_ended_and_that_is_said(server: MinioServer) -> None:
     async with client_of(server) as client:
         with pytest.raises(AppBusyError, match="not held still"):
             async with frozen(client, SETTINGS, most_seconds=0.2):
@@ -70,9 +75,7 @@ async def test_a_freeze_that_takes_too_long_is_ended_and_that_is_said(start_mini
         assert not await _is_held(client)
 
 
-async def test_an_error_within_a_freeze_ends_it(start_minio: StartMinio) -> None:
-    server = start_minio()
-    await _bucket(server)
+async def test_an_error_within_a_freeze_ends_it(server: MinioServer) -> None:
     async with client_of(server) as client:
         with pytest.raises(ZeroDivisionError):
             async with frozen(client, SETTINGS, most_seconds=30):
@@ -81,9 +84,7 @@ async def test_an_error_within_a_freeze_ends_it(start_minio: StartMinio) -> None
         assert not await _is_held(client)
 
 
-async def test_a_watchdog_that_is_killed_is_noticed_and_the_freeze_ended(start_minio: StartMinio) -> None:
-    server = start_minio()
-    await _bucket(server)
+async def test_a_watchdog_that_is_killed_is_noticed_and_the_freeze_ended(server: MinioServer) -> None:
     async with client_of(server) as client:
         freeze = frozen(client, SETTINGS, most_seconds=30)
         await freeze.__aenter__()
@@ -97,8 +98,7 @@ async def test_a_watchdog_that_is_killed_is_noticed_and_the_freeze_ended(start_m
         assert not await _is_held(client)
 
 
-async def test_a_server_that_cannot_be_frozen_is_not(start_minio: StartMinio) -> None:
-    server = start_minio()
+async def test_a_server_that_cannot_be_frozen_is_not(server: MinioServer) -> None:
     async with client_of(server, password="not the password") as client:
         with pytest.raises(AppUnavailableError, match="could not be frozen"):
             async with frozen(client, SETTINGS, most_seconds=30):
@@ -106,10 +106,8 @@ async def test_a_server_that_cannot_be_frozen_is_not(start_minio: StartMinio) ->
 
 
 async def test_an_export_that_fails_in_the_freeze_leaves_the_server_serving(
-    start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = start_minio()
-    await fill(server)
     before = await view(server)
     monkeypatch.setattr("agent.engines.minio.snapshot._ROOM_CHECKED_EVERY", 1)
     app = MinioApp(server, tmp_path, limits=Limits(free_bytes=1 << 60))
@@ -122,10 +120,8 @@ async def test_an_export_that_fails_in_the_freeze_leaves_the_server_serving(
 
 
 async def test_an_export_that_is_cancelled_in_the_freeze_leaves_the_server_serving(
-    start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = start_minio()
-    await fill(server)
     before = await view(server)
     app = MinioApp(server, tmp_path)
     is_frozen = asyncio.Event()
@@ -150,12 +146,10 @@ async def test_an_export_that_is_cancelled_in_the_freeze_leaves_the_server_servi
     assert agent_children() == []
 
 
-async def test_a_restart_is_over_when_the_new_process_serves(start_minio: StartMinio) -> None:
-    server = start_minio()
-    await _bucket(server)
+async def test_a_restart_is_over_when_the_new_process_serves(server: MinioServer) -> None:
     pid = server.pid
     async with client_of(server) as client:
-        for _ in range(3):
+        for _ in range(2):
             await restart(client)
 
             assert (await client.call("GET", "bucket", "key")).body == b"content"

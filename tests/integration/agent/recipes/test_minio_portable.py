@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.engines.minio import portable_import
-from agent.recipes.base import Recovered
+from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,
@@ -21,9 +21,12 @@ from common.errors import (
 )
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_archives import Change, resealed
-from tests.fixtures.minio_data import HIDDEN, fill, fill_otherwise, put, view
+from tests.fixtures.minio_data import HIDDEN, put, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
+from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
+
+__all__ = ["shared_target", "source", "target"]
 
 LOCKED = "locked"
 
@@ -34,38 +37,40 @@ def _without_date(found: dict[str, Any]) -> dict[str, Any]:
     return {name: {key: value for key, value in bucket.items() if key != "created"} for name, bucket in kept.items()}
 
 
-@pytest.mark.parametrize("drives", [1, 4])
-async def test_all_versions_arrive_at_a_server_of_another_kind_and_an_undo_takes_them_away(
-    drives: int, start_minio: StartMinio, tmp_path: Path
+async def test_all_versions_arrive_at_a_server_with_several_drives_and_an_undo_takes_them_away(
+    source: Source, start_minio: StartMinio, tmp_path: Path
 ) -> None:
-    source = start_minio()
-    target = start_minio(user="otheradmin", password="otherpass456", drives=drives)
-    await fill(source)
-    async with client_of(target) as client:
+    several = start_minio(user="otheradmin", password="otherpass456", drives=4)
+    async with client_of(several) as client:
         await client.call("PUT", "own")
         await put(client, "own", "old", b"old data")
-    before = await view(target)
-    app = MinioApp(target, tmp_path / "b")
+    before = await view(several)
+    app = MinioApp(several, tmp_path)
+    exported = source.objects
 
-    exported = await MinioApp(source, tmp_path / "a").export("s3")
     record, preview = await app.stage(exported.file, None, locks="drop")
     await app.recipe.restore(record, app.progress)
 
-    found = await view(target)
+    found = await view(several)
     assert found.pop("own") == before["own"]
-    assert _without_date(found) == _without_date(await view(source))
+    assert _without_date(found) == _without_date(source.seen)
     assert "Bucket plain comes." in preview.changes
     assert preview.counts_after == exported.counts
+    assert preview.items["buckets"] == ItemChanges(added=5, same=1)
+    assert preview.items["versions"] == ItemChanges(added=exported.counts["versions"])
+    assert preview.room_bytes > 2 * exported.counts["bytes"]
+    # Read through S3, since no single drive has it: what came, and what was there.
+    here = (await app.recipe.fingerprint(app.progress)).parts
+    assert exported.fingerprint is not None
+    differing = {name for name, part in here.items() if exported.fingerprint.parts.get(name) != part}
+    assert differing == {"bucket own", "bucket locked"}
     await app.recipe.undo(record, app.progress)
-    assert await view(target) == before
+    assert await view(several) == before
     assert app.leftovers() == []
 
 
-async def test_a_person_finds_objects_by_their_names(start_minio: StartMinio, tmp_path: Path) -> None:
-    source = start_minio()
-    await fill(source)
-
-    exported = await MinioApp(source, tmp_path).export("s3")
+async def test_a_person_finds_objects_by_their_names(source: Source) -> None:
+    exported = source.objects
 
     with tarfile.open(fileobj=io.BytesIO(exported.file)) as archive:
         names = archive.getnames()
@@ -103,50 +108,53 @@ async def test_encrypted_objects_go_out_in_clear_and_are_encrypted_again(
     assert {name.lower(): value for name, value in answer.headers.items()}["x-amz-server-side-encryption"] == "AES256"
 
 
-async def test_an_agent_that_does_not_see_the_drive_exports_in_the_portable_format_only(
-    start_minio: StartMinio, tmp_path: Path
+async def test_encrypted_objects_are_refused_where_there_is_no_kms(
+    start_minio: StartMinio, target: Target, tmp_path: Path
 ) -> None:
-    source = start_minio()
-    await fill(source)
-    app = MinioApp(source, tmp_path, {"directory": ""})
+    encrypted = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
+    async with client_of(encrypted) as client:
+        await client.call("PUT", "sse")
+        await put(client, "sse", "key", b"secret", x_amz_server_side_encryption="AES256")
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="has no KMS"):
+        await target.app.stage((await MinioApp(encrypted, tmp_path).export("s3")).file, record)
+
+    await target.app.recipe.discard(record)
+
+
+async def test_an_agent_that_does_not_see_the_drive_exports_in_the_portable_format_only(
+    source: Source, tmp_path: Path
+) -> None:
+    app = MinioApp(source.server, tmp_path, {"directory": ""})
 
     exported = await app.export("s3")
     with pytest.raises(AppUnavailableError, match="does not see") as refusal:
         await app.export("tar")
 
-    assert exported.counts["buckets"] == 5
+    assert exported.fingerprint == source.objects.fingerprint == await app.recipe.fingerprint(app.progress)
     assert "?format=s3" in refusal.value.next_step
     assert any("cannot be seen" in warning for warning in exported.warnings)
     assert any("portable" in warning for warning in (await app.recipe.describe()).warnings)
 
 
-async def test_a_bucket_that_is_there_already_is_not_touched(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill_otherwise(source)
-    await fill_otherwise(target)
-    before = await view(target)
-    app, record = MinioApp(target, tmp_path / "b"), MemoryRecord()
-    file = (await MinioApp(source, tmp_path / "a").export("s3")).file
+async def test_a_bucket_that_is_there_already_is_not_touched(source: Source, target: Target) -> None:
+    record = MemoryRecord()
 
-    with pytest.raises(ArchiveIncompatibleError, match="bucket own is there already"):
-        await app.stage(file, record)
+    with pytest.raises(ArchiveIncompatibleError, match="bucket plain is there already"):
+        await target.app.stage(source.objects.file, record, locks="drop")
 
-    await app.recipe.discard(record)
-    assert await view(target) == before
-    assert app.leftovers() == []
+    await target.app.recipe.discard(record)
 
 
-async def test_object_lock_is_refused_unless_locks_are_left_out(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill(source)
-    app = MinioApp(target, tmp_path / "b")
-    file = (await MinioApp(source, tmp_path / "a").export("s3")).file
+async def test_object_lock_is_refused_unless_locks_are_left_out(source: Source, target: Target) -> None:
+    record = MemoryRecord()
 
     with pytest.raises(ArchiveIncompatibleError, match="object lock") as refusal:
-        await app.stage(file)
+        await target.app.stage(source.objects.file, record)
 
     assert "locks=drop" in refusal.value.next_step
-    assert await view(target) == {}
+    await target.app.recipe.discard(record)
 
 
 def _without_a_file(name: str, content: bytes) -> bytes | None:
@@ -179,63 +187,51 @@ def _with_a_file_elsewhere(name: str, content: bytes) -> bytes:
         (_with_a_file_elsewhere, "does not say where"),
     ],
 )
-async def test_an_archive_that_does_not_hold_together_is_refused(
-    change: Change, words: str, start_minio: StartMinio, tmp_path: Path
-) -> None:
-    server = start_minio()
-    await fill_otherwise(server)
-    app, record = MinioApp(server, tmp_path), MemoryRecord()
-    before = await view(server)
+async def test_an_archive_that_does_not_hold_together_is_refused(change: Change, words: str, target: Target) -> None:
+    app, record = target.app, MemoryRecord()
     file = resealed((await app.export("s3")).file, change)
 
     with pytest.raises(ArchiveDamagedError, match=words):
         await app.stage(file, record)
 
     await app.recipe.discard(record)
-    assert await view(server) == before
-    assert app.leftovers() == []
 
 
 def _with_other_content(name: str, content: bytes) -> bytes:
-    return content[::-1] if name == "buckets/own/old" else content
+    return content[::-1] if name == "buckets/versions/from before" else content
 
 
-async def test_what_the_server_refuses_half_way_leaves_nothing(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill_otherwise(source)
-    app = MinioApp(target, tmp_path / "b")
-    file = resealed((await MinioApp(source, tmp_path / "a").export("s3")).file, _with_other_content)
-    record, _ = await app.stage(file)
+async def test_what_the_server_refuses_half_way_leaves_nothing(source: Source, target: Target) -> None:
+    app = target.app
+    file = resealed(source.objects.file, _with_other_content)
+    record, _ = await app.stage(file, None, bucket="versions", locks="drop")
 
-    with pytest.raises(ToolFailedError, match="own/old could not be stored"):
+    with pytest.raises(ToolFailedError, match="versions/from before could not be stored"):
         await app.recipe.restore(record, app.progress)
 
-    assert await view(target) == {}
+    await app.recipe.discard(record)
 
 
-async def test_a_bucket_that_a_client_makes_in_between_is_the_clients(start_minio: StartMinio, tmp_path: Path) -> None:
-    source, target = start_minio(), start_minio()
-    await fill_otherwise(source)
-    app = MinioApp(target, tmp_path / "b")
-    record, _ = await app.stage((await MinioApp(source, tmp_path / "a").export("s3")).file)
-    async with client_of(target) as client:
-        await client.call("PUT", "plain")
-        await put(client, "plain", "a client's", b"x")
-    before = await view(target)
+async def test_a_bucket_that_a_client_makes_in_between_is_the_clients(source: Source, target: Target) -> None:
+    app = target.app
+    record, _ = await app.stage(source.objects.file, None, bucket="versions", locks="drop")
+    async with client_of(target.server) as client:
+        await client.call("PUT", "versions")
+        await put(client, "versions", "a client's", b"x")
 
-    with pytest.raises(ServiceError, match="plain is there already"):
-        await app.recipe.restore(record, app.progress)
+        with pytest.raises(ServiceError, match="versions is there already"):
+            await app.recipe.restore(record, app.progress)
 
-    assert await view(target) == before
+        assert (await client.call("GET", "versions", "a client's")).body == b"x"
+        await client.call("DELETE", "versions", headers={"x-minio-force-delete": "true"})
+    await app.recipe.discard(record)
 
 
 async def test_what_a_killed_agent_made_is_deleted_by_the_next(
-    start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Source, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = start_minio(), start_minio()
-    await fill_otherwise(source)
-    app = MinioApp(target, tmp_path / "b")
-    record, _ = await app.stage((await MinioApp(source, tmp_path / "a").export("s3")).file)
+    app = target.app
+    record, _ = await app.stage(source.objects.file, None, bucket="versions", locks="drop")
 
     class KilledError(BaseException):
         """The process is gone."""
@@ -247,10 +243,7 @@ async def test_what_a_killed_agent_made_is_deleted_by_the_next(
         patches.setattr(portable_import, "apply_settings", killed)
         with pytest.raises(KilledError):
             await app.recipe.restore(record, app.progress)
-    assert await view(target) != {}
+    assert "versions" in await view(target.server)
 
     assert await app.recover(record) is Recovered.PREVIOUS
     await app.recipe.discard(record)
-
-    assert await view(target) == {}
-    assert app.leftovers() == []

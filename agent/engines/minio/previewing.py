@@ -1,0 +1,128 @@
+"""What an import of a drive would change, from the count of what is staged and a bounded look at what is there."""
+
+from __future__ import annotations
+
+from agent.engines.minio.census import Tally
+from agent.engines.minio.comparing import ACCOUNTS, Changes
+from agent.engines.minio.facts import Facts
+from common.headers import ArchiveHeader
+
+_FREEZE_SECONDS = 0.2
+"""Held from a watchdog's start to its end; what is renamed meanwhile does not grow with objects."""
+_BUCKETS_A_SECOND = 500
+"""Exchanged and listed again: a rename or two and a call each."""
+_RESTART_SECONDS = 1.5
+_ACCOUNTS_A_SECOND = 2000
+"""Read by MinIO before it serves."""
+
+
+def items(now: Tally, after: Tally, *, keeps_users: bool, has_kms: bool) -> dict[str, Changes]:
+    """By kind; without those that were not looked through to the end, but for buckets.
+
+    Args:
+        now: compared with the other; where one bucket alone is imported, of that.
+        has_kms: users' files are encrypted then: other bytes on each server for the same content.
+    """
+    found = {"buckets": _of_buckets(now, after)}
+    if not now.is_complete:
+        return found
+    for kind in ("objects", "versions"):
+        met = now.changes[kind]
+        only_after = max(after.total(kind) - met.same - met.changed, 0)
+        found[kind] = Changes(added=only_after, removed=met.removed, changed=met.changed, same=met.same)
+    for kind in () if keeps_users else ACCOUNTS:
+        met = now.changes.get(kind, Changes())
+        if has_kms:
+            met = Changes(added=met.added, removed=met.removed, not_compared=met.changed + met.same)
+        found[kind] = met
+    return found
+
+
+def _of_buckets(now: Tally, after: Tally) -> Changes:
+    found = Changes()
+    for name in now.buckets.keys() | after.buckets.keys():
+        if name in now.buckets and name in after.buckets and not now.is_complete:
+            found.not_compared += 1
+        else:
+            old, new = (side.buckets[name].fingerprint if name in side.buckets else None for side in (now, after))
+            found.note(old, new)
+    return found
+
+
+def bridging(header: ArchiveHeader | None, facts: Facts, *, archive_version: int, server_version: int) -> str:
+    """One sentence when archive and server are of different releases; empty otherwise.
+
+    Args:
+        archive_version, server_version: of the xl.meta in each; 0: there is none, or it is not looked at.
+    """
+    written_by = header.engine_version if header else ""
+    if archive_version and server_version > archive_version:
+        return (
+            f"Written by MinIO {written_by or 'of an older release'}, goes into {facts.version}: its objects are of "
+            f"version {archive_version}, which this server reads and writes anew as {server_version} when they change."
+        )
+    if written_by and written_by != facts.version:
+        return f"Written by MinIO {written_by}, goes into {facts.version}: both keep objects in the same way."
+    return ""
+
+
+def swap_seconds(now: Tally, after: Tally, *, only: str) -> float:
+    """How long clients wait or are refused: the freeze, and MinIO's restart where there is one.
+
+    Directories of buckets are renamed, so it grows with buckets and accounts, and not with objects.
+    """
+    if only:
+        return _FREEZE_SECONDS
+    buckets = len(now.buckets.keys() | after.buckets.keys())
+    accounts = sum(met.added + met.changed + met.same for kind, met in now.changes.items() if kind in ACCOUNTS)
+    return _FREEZE_SECONDS + buckets / _BUCKETS_A_SECOND + _RESTART_SECONDS + accounts / _ACCOUNTS_A_SECOND
+
+
+def changes(now: Tally, after: Tally, *, keeps_users: bool) -> tuple[str, ...]:
+    """Sentences about what an import would change."""
+    found = []
+    both = sorted(now.buckets.keys() & after.buckets.keys())
+    for text, names in (
+        ("comes", sorted(after.buckets.keys() - now.buckets.keys())),
+        ("goes", sorted(now.buckets.keys() - after.buckets.keys())),
+    ):
+        side = after if text == "comes" else now
+        found += [f"Bucket {name} {text}, with {side.buckets[name].versions} versions." for name in names]
+    for name in both:
+        old, new = now.buckets[name], after.buckets[name]
+        if old.fingerprint == new.fingerprint and now.is_complete:
+            continue
+        found.append(f"Bucket {name} changes: {old.versions} versions become {new.versions}.")
+    if not found:
+        found.append("All buckets hold the same versions as now.")
+    found.append(
+        "Users, policies and the server's configuration stay as they are."
+        if keeps_users
+        else "Users, policies, service accounts and the server's configuration become the archive's."
+    )
+    return tuple(found)
+
+
+def warnings(
+    header: ArchiveHeader | None, tally: Tally, *, root_user: str, keeps_users: bool, only: str
+) -> tuple[str, ...]:
+    """What a person should know before an import."""
+    found = []
+    if not only:
+        found.append("MinIO restarts itself: calls fail for about a second, and uploads on their way are cut off.")
+    if tally.expiring:
+        names = ", ".join(tally.expiring[:5])
+        found.append(
+            f"The buckets {names} delete objects by their age, which is that of the originals: MinIO's scanner may "
+            "delete what was just imported."
+        )
+    if tally.damaged:
+        found.append(
+            f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
+        )
+    if nested := tally.total("nested"):
+        found.append(f"{nested} objects lie below other objects; they are imported, and no listing shows them.")
+    previous = header.details.get("root_user", "") if header else ""
+    if previous and previous != root_user and not keeps_users:
+        found.append("The service accounts of the other server's root become this root's.")
+    return tuple(found)

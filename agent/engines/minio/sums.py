@@ -1,0 +1,60 @@
+"""Fingerprints of buckets: of each a sum over its versions, so that nobody has to see them in one order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from common.fingerprints import Fingerprint
+
+_MODULUS = 1 << 256
+
+
+def number_of(fields: Iterable[str]) -> int:
+    """What a version adds to its bucket's sum: the SHA-256 of all that tells it from others."""
+    raw = b"".join(
+        b"%d:%b" % (len(field), field) for field in (text.encode(errors="surrogateescape") for text in fields)
+    )
+    return int.from_bytes(hashlib.sha256(raw).digest(), "big")
+
+
+class BucketSum(msgspec.Struct):
+    """So far."""
+
+    versions: int = 0
+    bytes: int = 0
+    number: int = 0
+
+    def text(self) -> str:
+        """As a part of a fingerprint."""
+        return f"{self.versions} versions, {self.bytes} bytes, {self.number % _MODULUS:064x}"
+
+
+class Sums:
+    """Adds up versions as they come."""
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+        self._buckets: dict[str, BucketSum] = {}
+
+    def bucket(self, name: str) -> BucketSum:
+        """One that is there, with or without versions."""
+        return self._buckets.setdefault(name, BucketSum())
+
+    def add(self, bucket: str, number: int, size: int) -> None:
+        """One version."""
+        found = self.bucket(bucket)
+        found.versions += 1
+        found.bytes += size
+        found.number += number
+
+    def fingerprint(self) -> Fingerprint:
+        """Of all that was added."""
+        return fingerprint_of(self._scheme, {name: found.text() for name, found in self._buckets.items()})
+
+
+def fingerprint_of(scheme: str, buckets: dict[str, str]) -> Fingerprint:
+    """From the text of each bucket."""
+    return Fingerprint.of(scheme, {f"bucket {name}": text for name, text in buckets.items()})

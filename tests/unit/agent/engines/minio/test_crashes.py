@@ -1,0 +1,263 @@
+"""Agent and server die at any step of an exchange: the app is on one side then, wholly, and the server knows it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.engines.minio import exchange, swap
+from agent.engines.minio.exchange import Exchange
+from agent.engines.tree import StagingArea
+from agent.recipes import minio as recipe_module
+from agent.recipes.base import Recovered
+from agent.recipes.minio import MinioRecipe
+from common.errors import ToolFailedError
+from tests.fakes.fake_minio import DEPLOYMENT, FakeMinio
+from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings
+
+MOST_STEPS = 60
+
+
+class CrashError(BaseException):
+    """The process is gone."""
+
+
+class World:
+    """A drive with old data, a server on it, and new data that was staged; each change of either is a step."""
+
+    def __init__(self, directory: Path, *, only: str = "") -> None:
+        self.drive = directory / "drive"
+        self.directory = directory
+        for name in ("both1", "both2", "only-old"):
+            _mark(self.drive, name, "old")
+        _mark(self.drive / ".minio.sys", "config", "old", has_settings=False)
+        (self.drive / ".minio.sys" / "format.json").write_text(f'{{"format": "xl-single", "id": "{DEPLOYMENT}"}}')
+        self.server = FakeMinio(self.drive)
+        self.server.before_change = self.step
+        self.record = MemoryRecord(
+            facts={"directory": str(self.drive), "is_portable": False, "buckets": [], "samples": [], "only": only}
+        )
+        area = StagingArea(self.drive, self.record.key)
+        area.create()
+        for name in [only] if only else ["both1", "both2", "only-new"]:
+            _mark(area.new, name, "new")
+        if not only:
+            _mark(area.new / ".minio.sys", "config", "new", has_settings=False)
+        self.progress = NotedProgress()
+        self._done = self._crash_at = self._fail_at = 0
+        self.previous = self.server.seen()
+        self.imported = {"both1": "new, new", "both2": "new, new", "only-new": "new, new", "users": "new"}
+        if only:
+            self.imported = {**self.previous, only: "new, new"}
+
+    def recipe(self) -> MinioRecipe:
+        """Of an agent that knows nothing but the record."""
+        password_file = self.directory / "password"
+        password_file.write_text("password")
+        settings = {"user": "root", "password_file": str(password_file), "directory": str(self.drive)}
+        return MinioRecipe(surroundings(self.directory, settings))
+
+    def step(self) -> None:
+        self._done += 1
+        if self._done == self._crash_at:
+            raise CrashError
+        if self._done == self._fail_at:
+            raise OSError(errno.EIO, "Input/output error", "disk")
+
+    def begin(self, *, crash_at: int = 0, fail_at: int = 0) -> None:
+        """Count steps from here on."""
+        self._done, self._crash_at, self._fail_at = 0, crash_at, fail_at
+
+    def require_whole(self, side: Recovered) -> None:
+        """What clients meet is that side's, and nobody waits."""
+        assert self.server.seen() == (self.imported if side is Recovered.IMPORTED else self.previous)
+        assert self.server.freezes == 0
+
+    async def take_back(self, side: Recovered) -> None:
+        """To the previous data, with nothing left over."""
+        self.begin()
+        if side is Recovered.IMPORTED:
+            await self.recipe().undo(self.record, self.progress)
+        else:
+            await self.recipe().discard(self.record)
+        self.require_whole(Recovered.PREVIOUS)
+        assert not (self.drive / ".mathison-data").exists() or not os.listdir(self.drive / ".mathison-data")
+
+
+def _mark(directory: Path, name: str, text: str, *, has_settings: bool = True) -> None:
+    paths = [directory / name, *([directory / ".minio.sys" / "buckets" / name] if has_settings else [])]
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "of").write_text(text)
+
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
+    """Worlds, one at a time, that the code under test meets in place of a server."""
+    current: list[World] = []
+    number = 0
+
+    def counted(original: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            current[-1].step()
+            return original(*arguments, **options)
+
+        return call
+
+    @asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[FakeMinio]:
+        yield current[-1].server
+
+    def make(**options: str) -> World:
+        nonlocal number
+        number += 1
+        current.append(World(tmp_path / str(number), **options))
+        return current[-1]
+
+    monkeypatch.setattr(recipe_module, "connected", connected)
+    monkeypatch.setattr(swap, "frozen", lambda *arguments, **options: current[-1].server.frozen())
+    monkeypatch.setattr(exchange, "_rename", counted(exchange._rename))
+    monkeypatch.setattr(Exchange, "_write", counted(Exchange._write))
+    # A made-up crash loses nothing that is not durable.
+    monkeypatch.setattr(exchange, "sync_filesystem", lambda descriptor: None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    return make
+
+
+@pytest.mark.parametrize("server_dies", [False, True], ids=["the agent alone", "the server too"])
+@pytest.mark.parametrize("only", ["", "both1", "only-new"], ids=["everything", "one bucket", "a bucket that comes"])
+async def test_whatever_dies_at_any_step_of_a_restore_one_side_is_there_wholly(
+    only: str, server_dies: bool, make_world: MakeWorld
+) -> None:
+    sides = []
+    for crash_at in range(1, MOST_STEPS):
+        world = make_world(only=only)
+        world.begin(crash_at=crash_at)
+        try:
+            await world.recipe().restore(world.record, world.progress)
+            break
+        except CrashError:
+            pass
+        world.begin()
+        if server_dies:
+            world.server.start()
+
+        side = await world.recipe().recover(world.record)
+
+        world.require_whole(side)
+        assert await world.recipe().recover(world.record) is side
+        sides.append(side)
+        await world.take_back(side)
+    world.require_whole(Recovered.IMPORTED)
+    assert len(sides) >= 5
+    # Only before the journal is there can it be the previous one.
+    assert sides == [Recovered.PREVIOUS] + [Recovered.IMPORTED] * (len(sides) - 1)
+
+
+@pytest.mark.parametrize("server_dies", [False, True], ids=["the agent alone", "the server too"])
+@pytest.mark.parametrize("only", ["", "both1", "only-new"], ids=["everything", "one bucket", "a bucket that comes"])
+async def test_whatever_dies_at_any_step_of_an_undo_one_side_is_there_wholly(
+    only: str, server_dies: bool, make_world: MakeWorld
+) -> None:
+    crashes = 0
+    for crash_at in range(1, MOST_STEPS):
+        world = make_world(only=only)
+        await world.recipe().restore(world.record, world.progress)
+        world.begin(crash_at=crash_at)
+        try:
+            await world.recipe().undo(world.record, world.progress)
+            break
+        except CrashError:
+            pass
+        world.begin()
+        if server_dies:
+            world.server.start()
+
+        side = await world.recipe().recover(world.record)
+
+        world.require_whole(side)
+        crashes += 1
+        await world.take_back(side)
+    world.require_whole(Recovered.PREVIOUS)
+    assert crashes >= 5
+
+
+@pytest.mark.parametrize("only", ["", "both1"], ids=["everything", "one bucket"])
+async def test_an_agent_that_dies_again_while_it_recovers_is_recovered_from(only: str, make_world: MakeWorld) -> None:
+    crashes = 0
+    for second_crash_at in range(1, MOST_STEPS):
+        world = make_world(only=only)
+        world.begin(crash_at=3)
+        with pytest.raises(CrashError):
+            await world.recipe().restore(world.record, world.progress)
+        world.begin(crash_at=second_crash_at)
+        try:
+            await world.recipe().recover(world.record)
+            break
+        except CrashError:
+            crashes += 1
+        world.begin()
+
+        side = await world.recipe().recover(world.record)
+
+        world.require_whole(side)
+        assert side is Recovered.IMPORTED
+    assert crashes >= 3
+
+
+@pytest.mark.parametrize("only", ["", "both1"], ids=["everything", "one bucket"])
+async def test_a_disk_that_fails_at_any_step_leaves_the_previous_data(only: str, make_world: MakeWorld) -> None:
+    failures = 0
+    for fail_at in range(1, MOST_STEPS):
+        world = make_world(only=only)
+        world.begin(fail_at=fail_at)
+        try:
+            await world.recipe().restore(world.record, world.progress)
+            break
+        except ToolFailedError:
+            failures += 1
+        except OSError:
+            # Of a made-up server's own call.
+            break
+
+        world.require_whole(Recovered.PREVIOUS)
+    assert failures >= 3
+
+
+@pytest.mark.parametrize("only", ["both1", "only-new"])
+async def test_one_bucket_comes_and_goes_without_a_restart(only: str, make_world: MakeWorld) -> None:
+    world = make_world(only=only)
+
+    await world.recipe().restore(world.record, world.progress)
+    world.require_whole(Recovered.IMPORTED)
+    await world.recipe().undo(world.record, world.progress)
+
+    world.require_whole(Recovered.PREVIOUS)
+    assert world.server.restarts == 0
+
+
+async def test_a_server_that_does_not_reload_a_bucket_is_restarted(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(only="both1")
+    admin = world.server.admin
+
+    async def refusing(method: str, name: str, **options: object) -> object:
+        if name == "import-bucket-metadata":
+            raise ToolFailedError("no such call")
+        return await admin(method, name, **options)  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(world.server, "admin", refusing)
+
+    await world.recipe().restore(world.record, world.progress)
+
+    world.require_whole(Recovered.IMPORTED)
+    assert world.server.restarts == 1
