@@ -2,8 +2,8 @@
 
 The moments are not chosen by hand. They are all steps by which an agent makes something durable in files: before each
 rename (the journal's lines, a swap's own journal, staged files that take their names), before a line is removed, and
-after a recipe has written something into its line. So what a recipe does between two of them is met with nothing of it
-done, and with all of it.
+after a recipe has written something into its line; and before the app is started again. So what a recipe does between
+two of them is met with nothing of it done, and with all of it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def die(launch: Launch, work: str, *arguments: Any) -> Death | None:
 
 async def import_and_undo(agent: Agent, kill: Callable[[str], None], transfer_id: str, file: str, number: int) -> None:
     """Stage, restore, undo, and be killed at the moment of that number, counted from 1."""
-    moments = 0
+    moments, app = 0, agent.launch.app
 
     def pass_moment(name: str) -> None:
         nonlocal moments
@@ -88,6 +88,8 @@ async def import_and_undo(agent: Agent, kill: Callable[[str], None], transfer_id
             pass_moment(f"before {Path(os.fsdecode(arguments[1])).name} gets its name")
         elif event == "os.remove" and Path(os.fsdecode(arguments[0])).parent.name == "journal":
             pass_moment("before the journal's line goes")
+        elif event == "subprocess.Popen" and app is not None and tuple(arguments[1][-len(app.start) :]) == app.start:
+            pass_moment("before the app is started")
 
     save = journal.Entry.save
 

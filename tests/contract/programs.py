@@ -37,9 +37,9 @@ async def serving(app: AppUnderTest, directory: Path) -> AsyncIterator[tuple[Age
         program.close()
 
 
-async def export(stub: DataAgentStub, options: Mapping[str, str]) -> bytes:
-    """A whole archive in the recipe's first format, checked against its end frame."""
-    call = stub.Export(messages.ExportRequest(transfer_id="out", options=options))
+async def export(stub: DataAgentStub, transfer_id: str, format: str, options: Mapping[str, str]) -> bytes:
+    """A whole archive, checked against its end frame."""
+    call = stub.Export(messages.ExportRequest(transfer_id=transfer_id, format=format, options=options))
     receiver = FrameReceiver(aiter(call), limit_bytes=LIMIT_BYTES)
     await receiver.open()
     return b"".join([chunk async for chunk in receiver.chunks()])

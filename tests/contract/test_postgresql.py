@@ -34,6 +34,8 @@ class Postgresql(AppUnderTest):
     """A database of its own, in a server that others use too."""
 
     recipe = PostgresqlRecipe
+    big_bytes = 16 << 20
+    """In a dump it is twice as much, in hex."""
     wrong_files: ClassVar[Mapping[str, bytes]] = {
         "a text": b"something to read\n" * 100,
         "other SQL": b"-- MySQL dump 10.13\nCREATE TABLE `a` (b int);",
