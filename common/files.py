@@ -10,7 +10,8 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file under a temporary name, fsync it, rename it, fsync its directory.
 
-    On failure the file is what it was before. A kill can leave `.<name>.<random>` behind, which nobody reads.
+    On failure the file is what it was before. A kill can leave `.<name>.<random>` behind, which nobody reads and
+    `remove_unfinished` removes.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -25,6 +26,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what writers of this file left that were killed; nobody may be writing it now."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

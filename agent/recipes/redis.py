@@ -16,7 +16,7 @@ from agent.engines.redis.comparing import KeyDigests, compare_keys
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe
 from agent.engines.redis.durable import Keeping, find_keeping
-from agent.engines.redis.exporting import Dump, dumping, fingerprint, put_back_leftovers
+from agent.engines.redis.exporting import Dump, dumping, fingerprint, has_leftovers, put_back_leftovers
 from agent.engines.redis.facts import ServerFacts, read_setting
 from agent.engines.redis.facts import look as look_at
 from agent.engines.redis.marker import Marker, last_database
@@ -159,6 +159,13 @@ class RedisRecipe(Recipe):
 
     async def recover(self, record: Record) -> Recovered:
         return _RECOVERED[await self._swap(record, Unwatched()).recover()]
+
+    async def tidy(self) -> None:
+        if not has_leftovers(self._surroundings.work_directory):
+            return
+        async with connect(self._settings.login()) as connection:
+            server = await look_at(connection)
+            await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
 
     def _swap(self, record: Record, progress: Progress) -> Swap:
         free_bytes = self._surroundings.limits.free_bytes

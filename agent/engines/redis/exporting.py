@@ -55,12 +55,21 @@ def ledger_of(work_directory: Path) -> FileLedger:
     return FileLedger(work_directory / _LENT_FILE)
 
 
+def has_leftovers(work_directory: Path) -> bool:
+    """Whether an export of an agent that was killed has left the server's settings changed."""
+    ledger = ledger_of(work_directory)
+    if ledger.read() is not None:
+        return True
+    ledger.write(None)
+    return False
+
+
 async def put_back_leftovers(connection: Connection, work_directory: Path, *, run_id: str) -> None:
     """Put back what an export of an agent that was killed has changed."""
     ledger = ledger_of(work_directory)
     if (note := ledger.read()) is not None:
         await put_back(connection, note, run_id=run_id)
-        ledger.write(None)
+    ledger.write(None)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import msgspec
 from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
 from agent.engines.redis.facts import read_setting
 from common.errors import ToolFailedError
-from common.files import write_atomically
+from common.files import remove_unfinished, write_atomically
 
 _CONFIG = ("CONFIG", "SET")
 
@@ -49,6 +49,7 @@ class FileLedger:
     def write(self, note: Note | None) -> None:
         if note is None:
             self._path.unlink(missing_ok=True)
+            remove_unfinished(self._path)
         else:
             write_atomically(self._path, msgspec.json.encode(note))
 
