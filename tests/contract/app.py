@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,11 @@ class AppUnderTest(abc.ABC):
         self.settings = settings
         self.app = app
         self.archives: dict[Fill, Archive] = {}
+
+    @property
+    def formats(self) -> Sequence[str]:
+        """Those of the recipe's exports whose import replaces all that the app holds."""
+        return [found.name for found in self.recipe.export_formats]
 
     @abc.abstractmethod
     async def fill(self, what: Fill) -> None:

@@ -59,27 +59,26 @@ class ContractSuite:
         await agent.close()
 
     async def test_what_comes_out_of_a_real_agent_goes_in_again_in_every_format(
-        self, app: AppUnderTest, agent: Agent, tmp_path: Path
+        self, app: AppUnderTest, tmp_path: Path
     ) -> None:
-        await agent.close()
+        await app.fill(Fill.NEW)
         async with programs.serving(app, tmp_path / "program") as (program, stub):
             described = await stub.Describe(messages.DescribeRequest())
             assert (described.recipe, described.can_export, described.can_import) == (app.recipe.name, True, True)
-            for number, format in enumerate(app.recipe.export_formats):
+            for number, format in enumerate(app.formats):
                 await app.fill(Fill.NEW)
                 new = await app.contents()
-                file = await programs.export(stub, f"out-{number}", format.name, app.export_options)
+                file = await programs.export(stub, f"out-{number}", format, app.export_options)
                 await app.fill(Fill.OLD)
                 old = await app.contents()
 
                 await programs.import_(stub, f"in-{number}", file)
 
-                assert await app.contents() == new != old, format.name
+                assert await app.contents() == new != old, format
                 await programs.undo(stub)
-                assert await app.contents() == old, format.name
+                assert await app.contents() == old, format
                 assert [*(program.state / "work").rglob("*"), *(program.state / "journal").iterdir()] == []
                 assert app.leftovers() == []
-        await agent.start()
 
     async def test_an_empty_app_comes_out_and_goes_in_over_a_full_one(self, app: AppUnderTest, agent: Agent) -> None:
         empty = await agent.archive(app, Fill.EMPTY)

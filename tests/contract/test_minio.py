@@ -1,0 +1,100 @@
+"""The contract over MinIO."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.recipes.minio import MinioRecipe
+from tests.contract.app import AppUnderTest, Fill
+from tests.contract.suite import ContractSuite
+from tests.fixtures.minio_data import put, versions, view
+from tests.fixtures.minio_servers import client_of
+from tools.servers import MinioServer, minio
+
+_RESERVED = ".mathison-data"
+_VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+
+
+class Minio(AppUnderTest):
+    """A server with one drive, which the agent sees."""
+
+    recipe = MinioRecipe
+
+    def __init__(self, server: MinioServer, directory: Path) -> None:
+        self._server = server
+        (directory / "password").write_text(server.password + "\n")
+        super().__init__(
+            {
+                "url": server.url,
+                "user": server.user,
+                "password_file": str(directory / "password"),
+                "directory": str(server.drive),
+            }
+        )
+
+    @property
+    def formats(self) -> Sequence[str]:
+        # A portable archive comes into new buckets only.
+        return [found for found in super().formats if not found.startswith("s3")]
+
+    async def fill(self, what: Fill) -> None:
+        async with client_of(self._server) as client:
+            for bucket in await self._buckets():
+                for key, version, _, _ in await versions(client, bucket):
+                    await client.call("DELETE", bucket, key, query={"versionId": version})
+                await client.call("DELETE", bucket)
+            if what is Fill.EMPTY:
+                return
+            for bucket in ("both", f"only-{what.value}"):
+                await client.call("PUT", bucket)
+                await client.call("PUT", bucket, query={"versioning": ""}, body=_VERSIONED)
+                await put(client, bucket, "key", what.value.encode(), x_amz_meta_of=what.value)
+                await put(client, bucket, "key", what.value.encode() * 2)
+            if what is Fill.BIG:
+                await put(client, "both", "big", random.Random(1).randbytes(self.big_bytes))
+
+    async def write_more(self) -> None:
+        async with client_of(self._server) as client:
+            await put(client, "both", "key", b"more")
+            await client.call("PUT", "more")
+
+    async def contents(self) -> object:
+        return await view(self._server)
+
+    def leftovers(self) -> list[str]:
+        drive = self._server.drive
+        reserved = sorted(os.listdir(drive / _RESERVED)) if (drive / _RESERVED).exists() else []
+        return [*reserved, *(name for name in os.listdir(drive) if name.startswith("mathison-"))]
+
+    @asynccontextmanager
+    async def unreadable(self) -> AsyncIterator[None]:
+        self._server.kill()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._server.start)
+
+    @asynccontextmanager
+    async def unswappable(self) -> AsyncIterator[None]:
+        async with self.unreadable():
+            yield
+
+    async def _buckets(self) -> list[str]:
+        return [str(name) for name in await view(self._server) if name != "hidden"]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
+    with MinioServer(minio()) as server:
+        yield Minio(server, tmp_path_factory.mktemp("app"))
+
+
+class TestMinio(ContractSuite):
+    """All of it."""
