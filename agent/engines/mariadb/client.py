@@ -33,7 +33,8 @@ _ESCAPE = re.compile(r"\\[tn\\0]")
 _UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 2006, 2013, 2026, 4151})
 _LOCKED = frozenset({1205, 1213, 4178})
 _NO_SPACE = frozenset({3, 28, 1021, 1114})
-_NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410, 1419})
+_NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
+_BINARY_LOG = frozenset({1418, 1419})
 _UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
 """Character sets, collations, engines, options, defaults and types that other servers or releases have."""
 
@@ -117,6 +118,12 @@ def error_of_load(text: str, login: Login) -> ServiceError:
     number, said = _parsed(text)
     if number in _NOT_ALLOWED:
         return ArchiveRefusedError(f"The file tries what an import may not do: {said}.")
+    if number in _BINARY_LOG:
+        return ArchiveIncompatibleError(
+            f"The file has functions or triggers, which this server takes from nobody but a superuser: {said}.",
+            next_step="Set log_bin_trust_function_creators=1 on the server, which writes a binary log, or dump without "
+            "--routines and --triggers.",
+        )
     if number in _UNKNOWN_HERE:
         return ArchiveIncompatibleError(
             f"The file needs what this server does not have: {said}.",

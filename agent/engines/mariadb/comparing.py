@@ -92,7 +92,7 @@ async def _contents(
         {
             table: (columns[side].get(table), checksum)
             for table in tables
-            # A sequence has none.
+            # None where the server cannot read it.
             if (checksum := checksums.get(f"{database}.{table}", "NULL")) != "NULL"
         }
         for side, database in enumerate((now[0], after[0]))

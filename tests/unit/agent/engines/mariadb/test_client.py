@@ -1,0 +1,32 @@
+"""What an error of the client programs means for an upload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.engines.mariadb.client import error_of_load
+from agent.engines.mariadb.settings import Login
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError, NoSpaceError, ServiceError
+
+LOGIN = Login("127.0.0.1", 3306, "loader", "", Path("/usr/bin"))
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (1142, ArchiveRefusedError),
+        (1273, ArchiveIncompatibleError),
+        (1418, ArchiveIncompatibleError),
+        (1419, ArchiveIncompatibleError),
+        (3105, ArchiveIncompatibleError),
+        (1062, ArchiveDamagedError),
+        (1021, NoSpaceError),
+    ],
+)
+def test_the_servers_error_number_decides_whose_fault_it_is(number: int, error: type[ServiceError]) -> None:
+    found = error_of_load(f"mariadb ended with status 1: ERROR {number} (HY000) at line 4: said so", LOGIN)
+
+    assert type(found) is error
+    assert "said so" in found.text
