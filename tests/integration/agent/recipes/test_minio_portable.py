@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.engines.minio import portable_import
+from agent.engines.minio.client import Client
 from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppUnavailableError,
@@ -247,3 +248,27 @@ async def test_what_a_killed_agent_made_is_deleted_by_the_next(
 
     assert await app.recover(record) is Recovered.PREVIOUS
     await app.recipe.discard(record)
+
+
+async def test_a_server_without_the_admin_api_is_exported_with_what_s3_tells_and_nothing_is_imported_into_it(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_none(client: Client) -> None:
+        return None
+
+    monkeypatch.setattr("agent.recipes.minio.look_if_minio", is_none)
+
+    exported = await source.app.export("s3")
+    described = await source.app.recipe.describe()
+    with pytest.raises(AppUnavailableError, match="another S3 server"):
+        await source.app.stage(exported.file)
+
+    assert exported.fingerprint == source.objects.fingerprint
+    assert exported.header.engine == described.engine == "s3"
+    assert any("versioning, object lock and tags" in warning for warning in exported.warnings)
+    assert described.can_export.is_possible
+    assert "another S3 server" in described.can_import.obstacle
+    with tarfile.open(fileobj=io.BytesIO(exported.file)) as archive:
+        settings = {name for name in archive.getnames() if name.startswith("settings/")}
+    assert "settings/versions/versioning.xml" in settings
+    assert "settings/plain/policy.json" not in settings
