@@ -120,6 +120,8 @@ class MariadbServer(LocalServer):
             self.install.server,
             "--no-defaults",
             f"--datadir={self.data_directory}",
+            # In a shared one, a server that starts deletes the temporary tables of those that run.
+            f"--tmpdir={self.data_directory}",
             f"--lc-messages-dir={share}",
             f"--character-sets-dir={share / 'charsets'}",
             *(f"--{name}={value}" for name, value in options.items()),

@@ -141,6 +141,8 @@ class OwnServer:
             str(self._programs.server),
             "--no-defaults",
             f"--datadir={self._data}",
+            # In a shared folder, a server that starts deletes the temporary tables of those that run: the app's, too.
+            f"--tmpdir={self._data}",
             f"--lc-messages-dir={share}",
             f"--character-sets-dir={share / 'charsets'}",
             "--skip-networking",
