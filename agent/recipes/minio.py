@@ -18,7 +18,7 @@ import structlog
 
 from agent.archives.extractor_child import Report
 from agent.engines import tree
-from agent.engines.minio import accounts, canary, importing, portable, portable_way, previewing, swap
+from agent.engines.minio import accounts, canary, importing, portable_way, previewing, swap
 from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client, connected
@@ -54,6 +54,7 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
+from agent.recipes.minio_portable import S3, PortableImport, names_in
 from agent.unpacking import unpacked
 from common.codecs import zstd_compressor
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
@@ -63,9 +64,6 @@ from common.seals import FORMAT_VERSION
 
 TAR = Format("tar", "application/x-tar", ".tar", "the drive at one moment, as tar; an empty MinIO starts on it")
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the same, compressed with zstd")
-S3 = Format(
-    portable.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users"
-)
 _GLANCE_SECONDS = 1.0
 _SURVEY_SECONDS = 20.0
 _log = structlog.get_logger(__name__)
@@ -181,7 +179,7 @@ class MinioRecipe(Recipe):
             await thaw(client)
             async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
                 header, chunks = await portable_way.peek(content.chunks)
-                is_portable = header is not None and header.format == portable.FORMAT
+                is_portable = header is not None and header.format == S3.name
                 obstacle = self._obstacle(facts)
                 if obstacle and not is_portable:
                     raise AppUnavailableError(obstacle, next_step=PORTABLE_HINT)
@@ -193,43 +191,9 @@ class MinioRecipe(Recipe):
                 await asyncio.to_thread(area.create)
                 progress.step(Step.TRANSFERRING, "unpacking beside the present data")
                 async with aclosing(chunks):
-                    if is_portable:
-                        return await self._stage_portable(client, facts, area, chunks, record, options)
+                    if (portable := PortableImport.of(record)) is not None:
+                        return await portable.stage(client, facts, chunks, options, self._surroundings)
                     return await self._stage_drive(client, facts, area, chunks, record, options, progress)
-
-    async def _stage_portable(
-        self,
-        client: Client,
-        facts: Facts,
-        area: tree.StagingArea,
-        chunks: AsyncIterator[bytes],
-        record: Record,
-        options: Mapping[str, str],
-    ) -> Preview:
-        report, counts = await portable_way.unpack(
-            chunks,
-            area,
-            limits=self._surroundings.limits,
-            work_directory=self._surroundings.work_directory,
-            drops_locks=options["locks"] == "drop",
-            has_kms=bool(facts.kms),
-        )
-        changes, names, stay = await portable_way.changes(client, area, only=options["bucket"])
-        record.save(buckets=names)
-        if options["bucket"]:
-            counts = await asyncio.to_thread(portable_way.counts_of, area, names)
-        return Preview(
-            changes=changes,
-            counts_after=counts,
-            items={
-                "buckets": ItemChanges(added=len(names), same=stay),
-                **{kind: ItemChanges(added=counts[kind]) for kind in ("objects", "versions")},
-            },
-            bridging=portable_way.bridging(report.header, facts),
-            room_bytes=report.extracted.bytes + counts["bytes"],
-            swap_seconds=portable_way.swap_seconds(counts),
-            header=report.header,
-        )
 
     async def _stage_drive(
         self,
@@ -265,11 +229,9 @@ class MinioRecipe(Recipe):
         return await self._preview(report, tally, facts, area.new, keeps_users=keeps_users, only=options["bucket"])
 
     async def restore(self, record: Record, progress: Progress) -> None:
-        if (area := _portable_area(record)) is not None:
+        if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
-                await portable_way.restore(
-                    client, area, _names(record, "buckets"), progress, note=lambda made: record.save(made=made)
-                )
+                await portable.restore(client, progress)
             return
         exchange = self._exchange(record)
         if not exchange.is_prepared():
@@ -282,9 +244,9 @@ class MinioRecipe(Recipe):
             await self._carry_out(client, exchange, Side.IMPORTED, record)
 
     async def undo(self, record: Record, progress: Progress) -> None:
-        if _portable_area(record) is not None:
+        if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
-                await portable_way.take_back(client, _names(record, "made"))
+                await portable.take_back(client)
             await self._drop(record)
             return
         exchange = self._exchange(record)
@@ -297,8 +259,8 @@ class MinioRecipe(Recipe):
     async def discard(self, record: Record) -> None:
         if "directory" not in record.facts:
             return
-        if (area := _portable_area(record)) is not None:
-            await asyncio.to_thread(area.remove)
+        if (portable := PortableImport.of(record)) is not None:
+            await portable.discard()
             return
         exchange = self._exchange(record)
         if exchange.is_unfinished():
@@ -310,9 +272,9 @@ class MinioRecipe(Recipe):
         await asyncio.to_thread(tree.StagingArea(self._drive, record.key).remove)
 
     async def recover(self, record: Record) -> Recovered:
-        if _portable_area(record) is not None:
+        if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
-                await portable_way.take_back(client, _names(record, "made"))
+                await portable.take_back(client)
             return Recovered.PREVIOUS
         exchange = self._exchange(record)
         if "directory" not in record.facts or not exchange.is_prepared():
@@ -366,8 +328,8 @@ class MinioRecipe(Recipe):
             raise failure
 
     async def _settle_imported(self, client: Client, record: Record, *, needs_restart: bool = True) -> None:
-        samples = [msgspec.json.decode(sample, type=Sample) for sample in _names(record, "samples")]
-        await swap.settle(client, samples, _names(record, "buckets"), needs_restart=needs_restart)
+        samples = [msgspec.json.decode(sample, type=Sample) for sample in names_in(record, "samples")]
+        await swap.settle(client, samples, names_in(record, "buckets"), needs_restart=needs_restart)
         previous_root = "" if record.facts.get("keeps_users") else record.facts.get("previous_root")
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
             await accounts.adopt(client, previous_root=previous_root)
@@ -435,16 +397,3 @@ async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:
     async for chunk in dump.chunks:
         yield chunk
     export.fingerprint = dump.fingerprint
-
-
-def _portable_area(record: Record) -> tree.StagingArea | None:
-    """Where a portable archive was unpacked; None: the import is of another kind, or has not come so far."""
-    directory = record.facts.get("directory")
-    if not record.facts.get("is_portable") or not isinstance(directory, str):
-        return None
-    return tree.StagingArea(Path(directory), record.key)
-
-
-def _names(record: Record, fact: str) -> list[str]:
-    names = record.facts.get(fact)
-    return names if isinstance(names, list) else []

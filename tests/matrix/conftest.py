@@ -24,6 +24,9 @@ ARCHIVE_INCOMPATIBLE; its column here is for data without them.
 
 Uptime Kuma 2 migrates data of version 1 when it starts; *equal* is what it finds then.
 
+MinIO's table crosses its archives, `tar` of a drive and portable `s3`, with servers of one release: with one drive or
+four, and with a KMS; the archives of one with a KMS hold encrypted objects.
+
 n8n's data is made by the tests in the forms that n8n 1 and 2 write; `make test-n8n` has a real n8n start on it.
 
 """

@@ -19,7 +19,7 @@ MAX_META_BYTES = 256 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 ACCOUNTS = {
     "users": ("users", "identity.json"),
-    "service accounts": ("service-accounts", "identity.json"),
+    "service_accounts": ("service-accounts", "identity.json"),
     "groups": ("groups", "members.json"),
     "policies": ("policies", "policy.json"),
 }

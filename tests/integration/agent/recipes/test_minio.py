@@ -16,6 +16,7 @@ from agent.recipes.minio import TAR
 from common.errors import ArchiveWrongKindError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import (
+    ENABLED,
     PASSWORDS,
     access,
     add_remote_target,
@@ -33,7 +34,6 @@ from tools.servers import MinioServer
 __all__ = ["shared_target", "source", "target"]
 
 CHECKOUT = Path(__file__).parents[4]
-_ENABLED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 _EXPIRY = (
     b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix>x</Prefix></Filter>"
     b"<Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>"
@@ -66,7 +66,7 @@ async def test_everything_arrives_at_a_server_with_another_root_and_an_undo_take
     assert preview.items["buckets"] == ItemChanges(added=4, removed=1, changed=1)
     assert preview.items["objects"] == ItemChanges(added=source.drive.counts["objects"], removed=2)
     assert preview.items["users"] == ItemChanges(added=3, removed=1)
-    assert preview.items["service accounts"] == ItemChanges(added=3)
+    assert preview.items["service_accounts"] == ItemChanges(added=3)
     assert preview.bridging == ""
     assert preview.room_bytes > source.drive.counts["bytes"]
     assert preview.swap_seconds > 1
@@ -169,7 +169,7 @@ async def test_one_bucket_alone_is_imported_without_a_restart_and_everything_els
     server = start_minio()
     await fill_otherwise(server)
     async with client_of(server) as client:
-        await client.call("PUT", "plain", query={"versioning": ""}, body=_ENABLED)
+        await client.call("PUT", "plain", query={"versioning": ""}, body=ENABLED)
         await client.call(
             "PUT", "plain", query={"lifecycle": ""}, headers={"content-md5": md5_of(_EXPIRY)}, body=_EXPIRY
         )

@@ -14,7 +14,7 @@ import pytest
 
 from agent.engines.minio.client import Client, RefusedError
 from common.errors import AppUnavailableError, ServiceError
-from tests.fixtures.minio_data import md5_of, put, versions
+from tests.fixtures.minio_data import ENABLED, md5_of, put, versions
 from tests.fixtures.minio_moments import MOMENTS
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -22,7 +22,6 @@ from tools.servers import MinioServer
 
 CLIENTS = 8
 PAIRS = 24
-_ENABLED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
 @dataclass
@@ -127,7 +126,7 @@ async def test_an_export_is_of_one_moment_while_clients_write(start_minio: Start
     async with client_of(source) as client:
         for bucket in ("plain", "versioned"):
             await client.call("PUT", bucket)
-        await client.call("PUT", "versioned", query={"versioning": ""}, body=_ENABLED)
+        await client.call("PUT", "versioned", query={"versioning": ""}, body=ENABLED)
 
     async def write_pairs(client: Client, turn: int) -> None:
         # Each pair has one writer, which writes the first half first: so the second is never the newer one.

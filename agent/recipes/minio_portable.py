@@ -1,0 +1,91 @@
+"""The portable half of the recipe `minio`: an import that comes into new buckets, and goes by deleting them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.engines import tree
+from agent.engines.minio import portable, portable_way
+from agent.engines.minio.client import Client
+from agent.engines.minio.facts import Facts
+from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings
+
+S3 = Format(
+    portable.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users"
+)
+
+
+@dataclass(frozen=True)
+class PortableImport:
+    """One whose archive is a portable one.
+
+    Attributes:
+        area: where it is unpacked.
+    """
+
+    record: Record
+    area: tree.StagingArea
+
+    @classmethod
+    def of(cls, record: Record) -> PortableImport | None:
+        """None: the import is of another kind, or has not come so far."""
+        directory = record.facts.get("directory")
+        if not record.facts.get("is_portable") or not isinstance(directory, str):
+            return None
+        return cls(record, tree.StagingArea(Path(directory), record.key))
+
+    async def stage(
+        self,
+        client: Client,
+        facts: Facts,
+        chunks: AsyncIterator[bytes],
+        options: Mapping[str, str],
+        surroundings: Surroundings,
+    ) -> Preview:
+        """Unpack and check; refused are buckets that are there already."""
+        report, counts = await portable_way.unpack(
+            chunks,
+            self.area,
+            limits=surroundings.limits,
+            work_directory=surroundings.work_directory,
+            drops_locks=options["locks"] == "drop",
+            has_kms=bool(facts.kms),
+        )
+        changes, names, stay = await portable_way.changes(client, self.area, only=options["bucket"])
+        self.record.save(buckets=names)
+        if options["bucket"]:
+            counts = await asyncio.to_thread(portable_way.counts_of, self.area, names)
+        return Preview(
+            changes=changes,
+            counts_after=counts,
+            items={
+                "buckets": ItemChanges(added=len(names), same=stay),
+                **{kind: ItemChanges(added=counts[kind]) for kind in ("objects", "versions")},
+            },
+            bridging=portable_way.bridging(report.header, facts),
+            room_bytes=report.extracted.bytes + counts["bytes"],
+            swap_seconds=portable_way.swap_seconds(counts),
+            header=report.header,
+        )
+
+    async def restore(self, client: Client, progress: Progress) -> None:
+        """Make and fill the buckets; on failure they are gone again."""
+        names = names_in(self.record, "buckets")
+        await portable_way.restore(client, self.area, names, progress, note=lambda made: self.record.save(made=made))
+
+    async def take_back(self, client: Client) -> None:
+        """Delete the buckets that were made, also by an agent that was killed."""
+        await portable_way.take_back(client, names_in(self.record, "made"))
+
+    async def discard(self) -> None:
+        """Drop what was unpacked."""
+        await asyncio.to_thread(self.area.remove)
+
+
+def names_in(record: Record, fact: str) -> list[str]:
+    """A fact that is a list; empty when it was not noted."""
+    names = record.facts.get(fact)
+    return names if isinstance(names, list) else []
