@@ -22,7 +22,8 @@ _CREATE = re.compile(
 )
 _IN_COMMENTS = re.compile(
     rb"/\*!\d{5,6}\s+CREATE\b(?P<options>[^*]*)\*/\s*(?:/\*!\d{5,6}\s+(?P<rights>(?:[^*`]|`(?:[^`]|``)*`)*)\*/\s*)?"
-    rb"/\*!\d{5,6}\s+(?P<rest>(?:%b)\b.*?)\s*\*/" % _KINDS,
+    rb"/\*!\d{5,6}\s+(?P<rest>(?:%b)\b.*?)\s*\*/"
+    rb"(?:\s*/\*!\d{5,6}\s+(?P<check>WITH\s+(?:CASCADED|LOCAL)\s+CHECK\s+OPTION)\s*\*/)?" % _KINDS,
     _I,
 )
 _IN_ONE_COMMENT = re.compile(rb"/\*!\d{5,6}\s+(CREATE\b.*?)\s*\*/", _I)
@@ -70,7 +71,8 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
     if _DROP.fullmatch(text):
         return text
     if found := _IN_COMMENTS.fullmatch(text):
-        text = b" ".join((b"CREATE", found["options"].strip(), (found["rights"] or b"").strip(), found["rest"]))
+        between = (found["options"].strip(), (found["rights"] or b"").strip())
+        text = b" ".join((b"CREATE", *between, found["rest"], found["check"] or b"")).rstrip()
     elif found := _IN_ONE_COMMENT.fullmatch(text):
         text = found[1]
     created = _CREATE.fullmatch(text)

@@ -41,6 +41,13 @@ def sent(text: bytes) -> bytes:
             b"select `mathison_new_0`.`f`(1) AS `x` from `mathison_new_0`.`t`",
         ),
         (
+            b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n"
+            b"/*!50001 VIEW `v` AS select `t`.`id` AS `id` from `t` where `t`.`id` > 2 */\n"
+            b"/*!50002 WITH CASCADED CHECK OPTION */",
+            b"CREATE ALGORITHM=UNDEFINED SQL SECURITY DEFINER VIEW `v` AS select `t`.`id` AS `id` from `t` "
+            b"where `t`.`id` > 2 WITH CASCADED CHECK OPTION",
+        ),
+        (
             b"/*!50106 CREATE*/ /*!50117 DEFINER=`a`@`%`*/ /*!50106 EVENT `e` ON SCHEDULE AT '2037-01-01 00:00:00' "
             b"ON COMPLETION NOT PRESERVE ENABLE DO SET @enable = 1 */",
             b"CREATE EVENT `e` ON SCHEDULE AT '2037-01-01 00:00:00' ON COMPLETION NOT PRESERVE DISABLE "
