@@ -13,8 +13,9 @@ from contextlib import aclosing, asynccontextmanager
 from agent.engines.mariadb import names, programs
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.comparing import bridging, compare
+from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.describing import describe, obstacle_in_rights, obstacle_with_programs, warnings_of
-from agent.engines.mariadb.dumping import ContentHasher, dump, fingerprint_of
+from agent.engines.mariadb.dumping import dump, fingerprint_of
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
@@ -76,9 +77,9 @@ class MariadbRecipe(Recipe):
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
         _refuse_options(options.options, known={"fingerprint"})
-        content = ContentHasher() if wants_fingerprint(options.options) else None
         progress.step(Step.PREPARING)
         login, database = self._settings.app_login(), self._settings.database
+        content = Content(login, database) if wants_fingerprint(options.options) else None
         schema = await look(login, database)
         progress.expect(schema.size_bytes)
         header = ArchiveHeader(
@@ -185,13 +186,20 @@ def _require_none(obstacle: str) -> None:
 
 
 async def _fingerprinted(
-    export: Export, chunks: AsyncGenerator[bytes, None], content: ContentHasher | None
+    export: Export, chunks: AsyncGenerator[bytes, None], content: Content | None
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; at their end the fingerprint of what was in them."""
     async with aclosing(chunks):
         async for chunk in chunks:
             yield chunk
-    export.fingerprint = content.fingerprint() if content else None
+    if content is None:
+        return
+    export.fingerprint = content.fingerprint
+    if content.fingerprint is None:
+        export.warnings.append(
+            "Views, triggers, routines or events were altered during the export, so it has no fingerprint, and which "
+            "of both it holds is not known."
+        )
 
 
 def _refuse_options(options: Mapping[str, str], known: Set[str] = frozenset()) -> None:

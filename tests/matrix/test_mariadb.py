@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import programs
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
@@ -68,8 +67,7 @@ async def test_content_is_equal_in_every_other_version(
     record = await target.import_((await source.export()).content)
 
     assert (await source.fingerprint()).differences(await target.fingerprint()) == []
-    made = [await programs.read(app.recipe._settings.app_login(), app.database) for app in (source, target)]
-    assert {program.key for program in made[0]} == {program.key for program in made[1]}
+    assert {"view a", "trigger audit", "function old", "event daily"} <= (await target.fingerprint()).parts.keys()
     assert target.sql("SELECT x FROM calls") == "2"
     await target.recipe.discard(record)
     assert target.leftovers(record) == []

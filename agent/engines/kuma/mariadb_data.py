@@ -24,8 +24,9 @@ from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, fa
 from agent.engines.mariadb import loading, names
 from agent.engines.mariadb.catalog import Schema, look, table_names
 from agent.engines.mariadb.client import literal, query
+from agent.engines.mariadb.content import TableHasher
 from agent.engines.mariadb.describing import obstacle_in
-from agent.engines.mariadb.dumping import ContentHasher, raw_dump
+from agent.engines.mariadb.dumping import raw_dump
 from agent.engines.mariadb.parts import parts_of
 from agent.engines.mariadb.settings import Login
 from agent.engines.table_parts import Parts
@@ -119,7 +120,7 @@ class MariadbData:
         return obstacle_in(await look(self._at.require_admin(), self._at.name))
 
     async def fingerprint(self) -> Fingerprint:
-        content = ContentHasher()
+        content = TableHasher()
         async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
             async for piece in pieces:
                 await asyncio.to_thread(content.add, piece)
@@ -127,7 +128,7 @@ class MariadbData:
 
     @asynccontextmanager
     async def archived(self, *, takes_fingerprint: bool) -> AsyncIterator[Archived]:
-        place, content = self._place, ContentHasher() if takes_fingerprint else None
+        place, content = self._place, TableHasher() if takes_fingerprint else None
         with tempfile.TemporaryFile(dir=place.work_directory) as dump:
             await self._look_settled()
             async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
@@ -186,8 +187,8 @@ class MariadbData:
         facts.require_settled()
         return facts
 
-    async def _fingerprint(self, content: ContentHasher) -> Fingerprint:
-        parts = {**content.fingerprint().parts, **await files_fingerprint(self._place.directory)}
+    async def _fingerprint(self, content: TableHasher) -> Fingerprint:
+        parts = {**content.parts, **await files_fingerprint(self._place.directory)}
         return Fingerprint(scheme=SCHEME, parts=parts)
 
 

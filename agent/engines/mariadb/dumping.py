@@ -7,27 +7,24 @@ last line has to be there too.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from agent.engines.mariadb.client import error_of_query
+from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.settings import Login
 from agent.processes import Command, start
 from common.codecs import Compressor, gzip_compressor
-from common.errors import ToolFailedError
+from common.errors import AppBusyError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import SqlSealWriter
 
-SCHEME = "mariadb/1"
 _END = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
 _END_WITHIN_BYTES = 200
 _SANDBOX = b"/*M!999999\\- enable the sandbox mode */"
-_ROW = re.compile(rb"\((?:[^'()]|'[^'\\]*(?:\\.[^'\\]*)*')*\)", re.DOTALL)
-_SECTION = re.compile(rb"^-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
 
 
 def dump_argv(login: Login, database: str) -> list[str]:
@@ -57,7 +54,7 @@ async def dump(
     *,
     header: ArchiveHeader,
     is_compressed: bool,
-    content: ContentHasher | None,
+    content: Content | None,
     on_read: Callable[[int], None],
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
     """The archive of a database in pieces of about 1 MiB; ends normally only when it is whole.
@@ -72,6 +69,8 @@ async def dump(
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         ready = bytearray()
+        if content:
+            await content.begin()
         async with aclosing(raw_dump(login, database)) as pieces:
             async for piece in pieces:
                 on_read(len(piece))
@@ -79,6 +78,8 @@ async def dump(
                 if len(ready) >= CHUNK_BYTES // 2:
                     yield bytes(ready)
                     ready.clear()
+        if content:
+            await content.finish()
         ready += await asyncio.to_thread(encoder.finish)
         yield bytes(ready)
 
@@ -117,73 +118,35 @@ async def raw_dump(login: Login, database: str) -> AsyncGenerator[bytes, None]:
         raise ToolFailedError(f"{login.dump_program.name} ended without the line that says that its dump is complete.")
 
 
-async def fingerprint_of(login: Login, database: str, *, on_read: Callable[[int], None]) -> Fingerprint:
-    """The content of a database as it is now; reads all of it."""
-    content = ContentHasher()
+async def fingerprint_of(
+    login: Login, database: str, *, on_read: Callable[[int], None] = lambda _: None, is_staged: bool = False
+) -> Fingerprint:
+    """The content of a database as it is now; reads all of it.
+
+    Args:
+        is_staged: it was loaded by `loading.load` and is not in its place.
+    Raises:
+        AppBusyError: its definitions were altered meanwhile.
+    """
+    content = Content(login, database, is_staged=is_staged)
+    await content.begin()
     async with aclosing(raw_dump(login, database)) as pieces:
         async for piece in pieces:
             on_read(len(piece))
             await asyncio.to_thread(content.add, piece)
-    return content.fingerprint()
-
-
-class ContentHasher:
-    """Row count and SHA-256 of the rows of each table, from a dump's text.
-
-    The one fact to know: rows are hashed as they are written, in the order of their keys, one to a line or many to
-    one, as clients differ.
-    """
-
-    def __init__(self) -> None:
-        self._table = b""
-        self._rest = b""
-        self._digests: dict[bytes, hashlib._Hash] = {}
-        self._rows: dict[bytes, int] = {}
-
-    def add(self, piece: bytes) -> None:
-        """The next piece of the dump."""
-        text = self._rest + piece
-        whole = text.rfind(b"\n") + 1
-        self._rest = text[whole:]
-        at = 0
-        for found in _SECTION.finditer(text, 0, whole):
-            self._hash(text[at : found.start()])
-            self._table = found[1]
-            at = found.end()
-        self._hash(text[at:whole])
-
-    def fingerprint(self) -> Fingerprint:
-        """Of all that was added."""
-        return Fingerprint.of(
-            SCHEME,
-            {
-                f"table {name[1:-1].decode(errors='replace')}": f"{self._rows[name]} rows, {digest.hexdigest()}"
-                for name, digest in self._digests.items()
-            },
+    await content.finish()
+    if content.fingerprint is None:
+        raise AppBusyError(
+            f"Views, triggers, routines or events of {database} were altered while it was read.",
+            next_step="Try again.",
         )
-
-    def _hash(self, text: bytes) -> None:
-        if not self._table:
-            return
-        digest = self._digests.setdefault(self._table, hashlib.sha256())
-        rows = self._rows.setdefault(self._table, 0)
-        for line in text.split(b"\n"):
-            if line.startswith(b"("):
-                # What follows the row only says where the statement ends.
-                digest.update(line[:-1])
-                rows += 1
-            elif line.startswith(b"INSERT INTO") and line.endswith(b";"):
-                # Clients before 10.11 and MySQL's write many rows into one line.
-                for row in _ROW.finditer(line, line.index(b"(", line.index(b" VALUES "))):
-                    digest.update(row[0])
-                    rows += 1
-        self._rows[self._table] = rows
+    return content.fingerprint
 
 
 class _Encoder:
     """SQL text with our seal, compressed or not. Called in a thread, one call at a time."""
 
-    def __init__(self, header: ArchiveHeader, content: ContentHasher | None, *, is_compressed: bool) -> None:
+    def __init__(self, header: ArchiveHeader, content: Content | None, *, is_compressed: bool) -> None:
         self._seal = SqlSealWriter()
         self._content = content
         self._compressor: Compressor | None = gzip_compressor() if is_compressed else None
@@ -197,7 +160,7 @@ class _Encoder:
         return self._write(opening + piece if opening else piece)
 
     def finish(self) -> bytes:
-        end = self._write(self._seal.closing(self._content.fingerprint() if self._content else None))
+        end = self._write(self._seal.closing(self._content.fingerprint if self._content else None))
         return end + self._compressor.flush() if self._compressor else end
 
     def _write(self, text: bytes) -> bytes:

@@ -31,9 +31,12 @@ _RIGHTS = {
 _CODECS = {"utf8mb4": "utf-8", "utf8mb3": "utf-8", "utf8": "utf-8", "latin1": "cp1252", "ascii": "ascii"}
 _NAME = r"`(?:[^`]|``)*`"
 _DEFINER = re.compile(rf"(?P<create>CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
+_ANY_NAME = rf'(?:{_NAME}|"(?:[^"]|"")*")'
+_ANY_DEFINER = re.compile(
+    rf"(?P<create>CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)DEFINER={_ANY_NAME}(?:@{_ANY_NAME})? "
+)
 _STATUS = re.compile(r"( ON COMPLETION (?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b")
 _MARK = "mathison"
-_SHOWN = {"view": "VIEW", "trigger": "TRIGGER", "function": "FUNCTION", "procedure": "PROCEDURE", "event": "EVENT"}
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -85,6 +88,23 @@ class Listed(msgspec.Struct, frozen=True):
         return self.kind, self.name
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """One as the server says it; what it says nothing of is empty."""
+
+    listed: Listed
+    text: str
+    charset: str
+    collation: str
+    sql_mode: str = ""
+    time_zone: str = ""
+
+    @property
+    def without_definer(self) -> str:
+        """The text, of whatever sql_mode."""
+        found = _ANY_DEFINER.match(self.text)
+        return found["create"] + self.text[found.end() :] if found else self.text
+
+
 async def list_all(login: Login, database: str) -> list[Listed]:
     """All that an account may see; triggers in the order in which they fire."""
     name = literal(database)
@@ -111,26 +131,35 @@ async def read(login: Login, database: str, *, staged: bool = False) -> list[Pro
     Raises:
         ToolFailedError: one cannot be read, or they are more than can be kept; the text names what.
     """
-    listed = [found for found in await list_all(login, database) if found.kind in KINDS]
-    if not listed:
-        return []
-    batch = "".join(
-        f"SELECT {literal(_MARK)}, {number}; SHOW CREATE {_SHOWN[found.kind]} {quoted(found.name)};"
-        for number, found in enumerate(listed)
-    )
-    programs: list[Program] = []
-    current: Listed | None = None
-    for row in await query(login, batch, database=database):
-        if current is None:
-            current = listed[int(row[1])]
-        else:
-            programs.append(_program(current, row, staged=staged))
-            current = None
+    shown = await show(login, database)
+    programs = [_program(found, staged=staged) for found in shown if found.listed.kind in KINDS]
     if sum(len(program.text) for program in programs) > MAX_BYTES:
         raise ToolFailedError(
             f"The definitions of views, triggers, routines and events are above {MAX_BYTES >> 20} MiB."
         )
     return ordered(programs)
+
+
+async def show(login: Login, database: str) -> list[Shown]:
+    """What the server says of all that an account may see.
+
+    Raises:
+        ToolFailedError: it may see one without being told how it is made.
+    """
+    listed = await list_all(login, database)
+    batch = "".join(
+        f"SELECT {literal(_MARK)}, {number}; SHOW CREATE {found.kind.upper()} {quoted(found.name)};"
+        for number, found in enumerate(listed)
+    )
+    shown: list[Shown] = []
+    current: Listed | None = None
+    for row in await query(login, batch, database=database) if batch else ():
+        if current is None:
+            current = listed[int(row[1])]
+        else:
+            shown.append(_shown(current, row))
+            current = None
+    return shown
 
 
 async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program]:
@@ -156,7 +185,7 @@ async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program
     ]
 
 
-def _program(listed: Listed, row: Sequence[str], *, staged: bool) -> Program:
+def _shown(listed: Listed, row: Sequence[str]) -> Shown:
     match listed.kind:
         case "view":
             _, text, charset, collation = row[:4]
@@ -166,16 +195,32 @@ def _program(listed: Listed, row: Sequence[str], *, staged: bool) -> Program:
         case _:
             _, mode, text, charset, collation = row[:5]
             zone = ""
-    found = _DEFINER.match(text)
-    if found is None or charset not in _CODECS:
+    if text == "NULL":
         raise ToolFailedError(
-            f"The {listed.kind} {listed.name} cannot be read by {listed.definer}, or is in the character set {charset}."
+            f"How the {listed.kind} {listed.name} is made is not told to the app's account; it belongs to "
+            f"{listed.definer}."
+        )
+    return Shown(listed, text, charset, collation, mode, zone)
+
+
+def _program(shown: Shown, *, staged: bool) -> Program:
+    listed, text = shown.listed, shown.text
+    found = _DEFINER.match(text)
+    if found is None or shown.charset not in _CODECS:
+        raise ToolFailedError(
+            f"The {listed.kind} {listed.name} cannot be read by {listed.definer}, or is in the character set "
+            f"{shown.charset}."
         )
     text = found["create"] + text[found.end() :]
     if listed.kind == "event" and staged:
-        status = "ENABLE" if listed.about == "DISABLED" else "DISABLE"
-        text = _STATUS.sub(lambda matched: matched[1] + status, text, count=1)
-    return Program(listed.kind, listed.name, text, charset, collation, mode, zone)
+        text = with_status(text, is_enabled=listed.about == "DISABLED")
+    return Program(listed.kind, listed.name, text, shown.charset, shown.collation, shown.sql_mode, shown.time_zone)
+
+
+def with_status(event: str, *, is_enabled: bool) -> str:
+    """The text of an event, as of one that is enabled or disabled."""
+    status = "ENABLE" if is_enabled else "DISABLE"
+    return _STATUS.sub(lambda matched: matched[1] + status, event, count=1)
 
 
 def ordered(programs: Iterable[Program]) -> list[Program]:
@@ -210,7 +255,7 @@ async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -
 
 def drops(keys: Collection[tuple[str, str]]) -> str:
     """The statements that do."""
-    return "".join(f"DROP {_SHOWN[kind]} IF EXISTS {quoted(name)};" for kind, name in sorted(keys))
+    return "".join(f"DROP {kind.upper()} IF EXISTS {quoted(name)};" for kind, name in sorted(keys))
 
 
 async def broken_view(login: Login, database: str, listed: Iterable[Listed]) -> str:

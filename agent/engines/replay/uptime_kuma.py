@@ -13,7 +13,8 @@ from agent.engines import tree
 from agent.engines.kuma.data import Place, files_fingerprint
 from agent.engines.kuma.mariadb_data import SCHEME, chunks_of_dump, opened_dump
 from agent.engines.kuma.sqlite_data import SqliteData, fingerprint_of_staged
-from agent.engines.mariadb.dumping import ContentHasher, raw_dump
+from agent.engines.mariadb.content import TableHasher
+from agent.engines.mariadb.dumping import raw_dump
 from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.limits import Limits
@@ -35,7 +36,7 @@ async def replay_sqlite(request: Request) -> Replayed:
 
 async def replay_mariadb(request: Request) -> Replayed:
     """The same of one whose app is on MariaDB."""
-    content = ContentHasher()
+    content = TableHasher()
     with _staging(request) as (place, area):
         async with unpacked(chunks_of(request.file), limits=place.limits, unpack_zip=False) as archive:
             await tree.unpack(area, archive.chunks, place.orders(), is_zip=False)
@@ -48,7 +49,7 @@ async def replay_mariadb(request: Request) -> Replayed:
             ):
                 async for piece in pieces:
                     await asyncio.to_thread(content.add, piece)
-        parts = {**content.fingerprint().parts, **await files_fingerprint(area.new)}
+        parts = {**content.parts, **await files_fingerprint(area.new)}
         return Replayed(Fingerprint(scheme=SCHEME, parts=parts), found.engine)
 
 

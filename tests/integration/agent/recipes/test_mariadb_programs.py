@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from agent.engines.mariadb import programs, switching
+from agent.engines.mariadb import dumping, programs, switching
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.settings import Login
+from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
+from tools.servers import MariadbServer
 
 Keys = Collection[tuple[str, str]]
 CHANGES = """
@@ -98,16 +102,43 @@ def killed_at(moment: str, patch: pytest.MonkeyPatch) -> None:
             after(programs, "make")
 
 
+@dataclass(frozen=True)
+class Staged:
+    """An import that can be exchanged and taken back any number of times, and what each side has of programs."""
+
+    shop: MariadbApp
+    record: MemoryRecord
+    previous: list[programs.Program]
+    imported: list[programs.Program]
+
+
+@pytest.fixture(scope="module")
+def staged(mariadb_server: MariadbServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staged]:
+    """One for all moments: each test leaves it with the previous side in place."""
+
+    async def stage() -> Staged:
+        shop = MariadbApp(mariadb_server, tmp_path_factory.mktemp("staged") / "work")
+        shop.sql(PROGRAMS)
+        exported, original = (await shop.export("sql")).content, await programs_of(shop)
+        shop.sql(CHANGES)
+        record = MemoryRecord()
+        await shop.stage(exported, record)
+        return Staged(shop, record, await programs_of(shop), original)
+
+    async def discard(made: Staged) -> None:
+        await made.shop.recipe.discard(made.record)
+        assert made.shop.leftovers(made.record) == []
+
+    made = asyncio.run(stage())
+    yield made
+    asyncio.run(discard(made))
+
+
 @pytest.mark.parametrize("moment", ["written down", "triggers dropped", "renamed", "half made", "made"])
 async def test_an_exchange_that_was_killed_is_recovered_to_entirely_one_side_both_ways(
-    moment: str, shop: MariadbApp
+    moment: str, staged: Staged
 ) -> None:
-    shop.sql(PROGRAMS)
-    exported, original = (await shop.export("sql")).content, await programs_of(shop)
-    shop.sql(CHANGES)
-    before = await programs_of(shop)
-    record = MemoryRecord()
-    await shop.stage(exported, record)
+    shop, record = staged.shop, staged.record
     goes_on = moment in ("renamed", "half made", "made")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +146,7 @@ async def test_an_exchange_that_was_killed_is_recovered_to_entirely_one_side_bot
         with pytest.raises(KilledError):
             await shop.recipe.restore(record, NotedProgress())
     side = await shop.recipe.recover(record)
-    recovered = await programs_of(shop)
+    recovered, rows = await programs_of(shop), shop.sql("SELECT COUNT(*) FROM orders")
     if side is Recovered.PREVIOUS:
         await shop.recipe.restore(record, NotedProgress())
     with pytest.MonkeyPatch.context() as patch:
@@ -123,14 +154,70 @@ async def test_an_exchange_that_was_killed_is_recovered_to_entirely_one_side_bot
         with pytest.raises(KilledError):
             await shop.recipe.undo(record, NotedProgress())
     side_of_undo = await shop.recipe.recover(record)
-    undone = await programs_of(shop)
+    undone, rows_of_undo = await programs_of(shop), shop.sql("SELECT COUNT(*) FROM orders")
+    # As an undo does, without what it drops after it.
+    await shop.recipe._switch(record).bring(Side.PREVIOUS)
 
     assert (side is Recovered.IMPORTED) == goes_on
-    assert recovered == (original if goes_on else before)
+    assert recovered == (staged.imported if goes_on else staged.previous)
+    assert rows == ("1" if goes_on else "2")
     assert (side_of_undo is Recovered.PREVIOUS) == goes_on
-    assert undone == (before if goes_on else original)
-    await shop.recipe.discard(record)
-    assert shop.leftovers(record) == []
+    assert undone == (staged.previous if goes_on else staged.imported)
+    assert rows_of_undo == ("2" if goes_on else "1")
+    assert await programs_of(shop) == staged.previous
+
+
+LOST = [
+    "DROP VIEW calls",
+    "DROP VIEW a",
+    "DROP TRIGGER audit",
+    "DROP FUNCTION plus",
+    "DROP PROCEDURE note",
+    "DROP EVENT daily",
+    "ALTER EVENT never ENABLE",
+    "CREATE OR REPLACE VIEW b AS SELECT id FROM orders",
+    "CREATE OR REPLACE FUNCTION old() RETURNS varchar(9) CHARSET latin1 RETURN 'e'",
+]
+
+
+async def test_a_fingerprint_tells_of_each_view_trigger_routine_and_event_that_is_gone_or_other(
+    shop: MariadbApp,
+) -> None:
+    shop.sql(PROGRAMS)
+    last, told = await shop.fingerprint(), []
+
+    for change in LOST:
+        shop.sql(change)
+        now = await shop.fingerprint()
+        told += [difference.partition(":")[0] for difference in last.differences(now)]
+        last = now
+
+    assert told == [
+        *("view calls", "view a", "trigger audit", "function plus", "procedure note", "event daily"),
+        *("event never", "view b", "function old"),
+    ]
+
+
+async def test_an_export_during_which_a_trigger_was_lost_has_no_fingerprint_and_says_so(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql(PROGRAMS)
+    real = dumping.raw_dump
+
+    async def losing(login: Login, database: str) -> AsyncGenerator[bytes, None]:
+        async for piece in real(login, database):
+            yield piece
+        shop.sql("DROP TRIGGER IF EXISTS audit")
+
+    monkeypatch.setattr(dumping, "raw_dump", losing)
+
+    exported = await shop.export("sql")
+
+    assert exported.fingerprint is None
+    assert "altered during the export" in exported.warnings[-1]
+    shop.sql("CREATE TRIGGER audit AFTER INSERT ON orders FOR EACH ROW SET @a = 1")
+    with pytest.raises(AppBusyError, match="altered while it was read"):
+        await shop.fingerprint()
 
 
 async def test_what_the_server_does_not_make_again_takes_the_whole_exchange_back(

@@ -1,0 +1,132 @@
+"""What is in a database, as the parts of a fingerprint: rows of tables, and how all else in it is made.
+
+Rows are hashed from the dump's text while it passes by. Views, triggers, routines and events are asked of the server,
+not taken from the dump, so that a dump that lacks one is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import msgspec
+
+from agent.engines.mariadb import programs
+from agent.engines.mariadb.names import quoted
+from agent.engines.mariadb.programs import Shown
+from agent.engines.mariadb.settings import Login
+from common.fingerprints import Fingerprint
+
+SCHEME = "mariadb/2"
+_ROW = re.compile(rb"\((?:[^'()]|'[^'\\]*(?:\\.[^'\\]*)*')*\)", re.DOTALL)
+_SECTION = re.compile(rb"^-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
+_END_OF_ROWS = b"UNLOCK TABLES;"
+
+
+class Content:
+    """The fingerprint of a database whose dump is shown to it, from `begin` to `finish`.
+
+    Attributes:
+        fingerprint: after `finish`; None: definitions were altered meanwhile, so nobody can say which the dump holds.
+    """
+
+    fingerprint: Fingerprint | None = None
+
+    def __init__(self, login: Login, database: str, *, is_staged: bool = False) -> None:
+        """
+        Args:
+            is_staged: it was loaded by `loading.load` and is not in its place.
+        """
+        self._login = login
+        self._database = database
+        self._is_staged = is_staged
+        self._tables = TableHasher()
+        self._before: dict[str, str] = {}
+
+    async def begin(self) -> None:
+        """Before the dump."""
+        self._before = await self._definitions()
+
+    def add(self, piece: bytes) -> None:
+        """The next piece of the dump."""
+        self._tables.add(piece)
+
+    async def finish(self) -> None:
+        """After the dump."""
+        if await self._definitions() == self._before:
+            self.fingerprint = Fingerprint.of(SCHEME, {**self._tables.parts, **self._before})
+
+    async def _definitions(self) -> dict[str, str]:
+        found = await programs.show(self._login, self._database)
+        return {
+            f"{shown.listed.kind} {shown.listed.name}": digest_of(shown, self._database, is_staged=self._is_staged)
+            for shown in found
+        }
+
+
+def digest_of(shown: Shown, database: str, *, is_staged: bool = False) -> str:
+    """SHA-256 of how one is made, the same in another database, for another account, and of another release."""
+    text = shown.without_definer
+    if shown.listed.kind == "view":
+        # In full where the view reads another database, too.
+        text = text.replace(quoted(database) + ".", "")
+    if shown.listed.kind == "event":
+        enabled = "DISABLED" if is_staged else "ENABLED"
+        text = programs.with_status(text, is_enabled=shown.listed.about == enabled)
+    made_under = [shown.charset, shown.collation, shown.sql_mode, shown.time_zone]
+    return hashlib.sha256(msgspec.json.encode([text, *made_under])).hexdigest()
+
+
+class TableHasher:
+    """Row count and SHA-256 of the rows of each table, from a dump's text.
+
+    The one fact to know: rows are hashed as they are written, in the order of their keys, one to a line or many to
+    one, as clients differ.
+    """
+
+    def __init__(self) -> None:
+        self._table = b""
+        self._rest = b""
+        self._digests: dict[bytes, hashlib._Hash] = {}
+        self._rows: dict[bytes, int] = {}
+
+    def add(self, piece: bytes) -> None:
+        """The next piece of the dump."""
+        text = self._rest + piece
+        whole = text.rfind(b"\n") + 1
+        self._rest = text[whole:]
+        at = 0
+        for found in _SECTION.finditer(text, 0, whole):
+            self._hash(text[at : found.start()])
+            self._table = found[1]
+            at = found.end()
+        self._hash(text[at:whole])
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Of all that was added, for a fingerprint."""
+        return {
+            f"table {name[1:-1].decode(errors='replace')}": f"{self._rows[name]} rows, {digest.hexdigest()}"
+            for name, digest in self._digests.items()
+        }
+
+    def _hash(self, text: bytes) -> None:
+        if not (table := self._table):
+            return
+        digest = self._digests.setdefault(table, hashlib.sha256())
+        rows = self._rows.setdefault(table, 0)
+        for line in text.split(b"\n"):
+            if line.startswith(b"("):
+                # What follows the row only says where the statement ends.
+                digest.update(line[:-1])
+                rows += 1
+            elif line.startswith(b"INSERT INTO") and line.endswith(b";"):
+                # Clients before 10.11 and MySQL's write many rows into one line.
+                for row in _ROW.finditer(line, line.index(b"(", line.index(b" VALUES "))):
+                    digest.update(row[0])
+                    rows += 1
+            elif line == _END_OF_ROWS:
+                # What looks like a row from here on is in the body of a trigger or routine.
+                self._table = b""
+                break
+        self._rows[table] = rows

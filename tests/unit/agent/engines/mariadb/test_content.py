@@ -1,0 +1,75 @@
+"""What of a database goes into its fingerprint, and what does not matter there."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from agent.engines.mariadb.content import TableHasher, digest_of
+from agent.engines.mariadb.programs import Listed, Shown
+
+VIEW = Shown(
+    Listed("view", "v", "shop@%", ""),
+    "CREATE ALGORITHM=UNDEFINED DEFINER=`shop`@`%` SQL SECURITY DEFINER VIEW `v` AS select 1 from `shop`.`t`",
+    charset="utf8mb4",
+    collation="utf8mb4_general_ci",
+)
+EVENT = Shown(
+    Listed("event", "e", "shop@%", "ENABLED"),
+    "CREATE DEFINER=`shop`@`%` EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION NOT PRESERVE ENABLE DO SET @a = 1",
+    charset="utf8mb4",
+    collation="utf8mb4_general_ci",
+    time_zone="SYSTEM",
+)
+
+
+def other(shown: Shown, old: str, new: str) -> Shown:
+    """With another text."""
+    assert old in shown.text
+    return msgspec.structs.replace(shown, text=shown.text.replace(old, new))
+
+
+def test_the_account_and_the_database_of_a_definition_do_not_matter() -> None:
+    moved = other(VIEW, "`shop`.`t`", "`other`.`t`")
+
+    assert digest_of(other(VIEW, "DEFINER=`shop`@`%`", "DEFINER=`a``b`@`localhost`"), "shop") == digest_of(VIEW, "shop")
+    assert digest_of(other(VIEW, "DEFINER=`shop`@`%`", 'DEFINER="a"@"%"'), "shop") == digest_of(VIEW, "shop")
+    assert digest_of(moved, "other") == digest_of(VIEW, "shop") != digest_of(moved, "shop")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        other(VIEW, "select 1", "select 2"),
+        other(VIEW, "SECURITY DEFINER", "SECURITY INVOKER"),
+        msgspec.structs.replace(VIEW, collation="utf8mb4_bin"),
+        msgspec.structs.replace(VIEW, sql_mode="ANSI_QUOTES"),
+    ],
+)
+def test_how_a_definition_is_made_matters(changed: Shown) -> None:
+    assert digest_of(changed, "shop") != digest_of(VIEW, "shop")
+
+
+def test_an_event_that_is_staged_counts_as_it_was_at_its_source() -> None:
+    staged = [
+        msgspec.structs.replace(other(EVENT, "ENABLE DO", f"{words} DO"), listed=Listed("event", "e", "x@%", status))
+        for words, status in (("DISABLE", "DISABLED"), ("DISABLE ON REPLICA", "SLAVESIDE_DISABLED"))
+    ]
+    disabled = msgspec.structs.replace(other(EVENT, "ENABLE", "DISABLE"), listed=Listed("event", "e", "", "DISABLED"))
+
+    assert digest_of(staged[0], "shop", is_staged=True) == digest_of(EVENT, "shop")
+    assert digest_of(staged[1], "shop", is_staged=True) == digest_of(disabled, "shop") != digest_of(EVENT, "shop")
+
+
+def test_what_looks_like_rows_in_the_body_of_a_trigger_is_not_counted() -> None:
+    rows = b"-- Dumping data for table `t`\n--\n\nINSERT INTO `t` VALUES\n(1),\n(2);\nUNLOCK TABLES;\n"
+    body = b"/*!50003 CREATE*/ /*!50003 TRIGGER x AFTER INSERT ON t FOR EACH ROW\nINSERT INTO log VALUES\n(3) */;;\n"
+    found = []
+    for pieces in ([rows], [rows + body], [(rows + body)[at : at + 7] for at in range(0, len(rows + body), 7)]):
+        hasher = TableHasher()
+        for piece in pieces:
+            hasher.add(piece)
+        found.append(hasher.parts)
+
+    assert found[0] == found[1] == found[2]
+    assert found[0]["table t"].startswith("2 rows, ")
