@@ -72,8 +72,8 @@ async def verify_file(file: str, session: Session, *, told: str = "") -> Verific
     if expected is None:
         raise UnverifiableError(
             f"{file} carries no fingerprint to be compared with.",
-            next_step="Exports of PostgreSQL, volumes, MinIO, n8n and Uptime Kuma carry one, unless told "
-            "not to. For others, name a file with what `mathison export --json` said, by --fingerprint. "
+            next_step="Exports of PostgreSQL, MariaDB, volumes, MinIO, n8n and Uptime Kuma carry one, unless "
+            "told not to. For others, name a file with what `mathison export --json` said, by --fingerprint. "
             "`mathison inspect` says whether the file is whole.",
         )
     with session.gauge() as gauge:

@@ -12,12 +12,13 @@ import sys
 
 import msgspec
 
-from agent.engines.replay import minio, n8n, postgresql, redis, uptime_kuma, volume
+from agent.engines.replay import mariadb, minio, n8n, postgresql, redis, uptime_kuma, volume
 from agent.engines.replay.request import Replayed, Request
 from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
 
 _REPLAYS = {
+    "mariadb/2": mariadb.replay,
     "minio-s3/1": minio.replay,
     "minio/1": minio.replay,
     "n8n/1": n8n.replay,

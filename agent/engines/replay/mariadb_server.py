@@ -40,12 +40,15 @@ class LoadedDump:
 
 
 @asynccontextmanager
-async def loaded(chunks: AsyncIterator[bytes], folder: Path) -> AsyncIterator[LoadedDump]:
+async def loaded(
+    chunks: AsyncIterator[bytes], folder: Path, *, takes_programs: bool = False
+) -> AsyncIterator[LoadedDump]:
     """A dump in a server that is there for the time of the block.
 
     Args:
         chunks: the dump; may be compressed.
         folder: empty, for the server's data; the caller deletes it.
+        takes_programs: whether views, triggers, routines and events are taken, or refused.
     Raises:
         ArchiveIncompatibleError: there is no MariaDB here.
         ServiceError: it cannot be loaded.
@@ -58,7 +61,7 @@ async def loaded(chunks: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Lo
     await server.make()
     async with server.running() as admin:
         loader = await loading.make_beside(admin, _EMPTY, _KEY)
-        await loading.load(loader, chunks, _KEY, Limits())
+        await loading.load(loader, chunks, _KEY, Limits(), takes_programs=takes_programs)
         yield LoadedDump(admin, names.new_schema(_KEY), f"MariaDB {'.'.join(map(str, programs.release))}")
 
 
@@ -70,6 +73,8 @@ async def _find_programs() -> ServerPrograms:
         return await find_server(Path(clients or "/usr/bin"), (*named, *on_path, *USUAL_DIRECTORIES))
     except AppUnavailableError as failure:
         raise ArchiveIncompatibleError(
-            "To replay this archive, the programs of a MariaDB server are needed, and there are none here.",
-            next_step=f"Install them, or name their directory in {PROGRAMS_VARIABLE}.",
+            "To replay this archive, the programs of a MariaDB server are needed (mariadbd with the SQL of its system "
+            "tables, mariadb, mariadb-dump), and they are not all here.",
+            next_step="Install the packages mariadb-server-core and mariadb-client-core, or name the programs' "
+            f"directories in {PROGRAMS_VARIABLE}.",
         ) from failure

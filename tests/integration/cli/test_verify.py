@@ -30,6 +30,7 @@ from tools.servers import PostgresServer, postgres
 
 PROGRAMS = "MATHISON_POSTGRESQL_BIN"
 REDIS_PROGRAMS = "MATHISON_REDIS_BIN"
+MARIADB_PROGRAMS = "MATHISON_MARIADB_BIN"
 
 
 @pytest.fixture
@@ -45,16 +46,18 @@ async def app(postgres_servers: Callable[[int], PostgresServer], tmp_path: Path)
 
 
 def verify(
-    file: Path, *, programs: Path | None = None, redis_programs: Path | None = None, told: Path | None = None
+    file: Path,
+    *,
+    programs: Path | None = None,
+    redis_programs: Path | None = None,
+    mariadb_programs: Path | None = None,
+    told: Path | None = None,
 ) -> tuple[int, dict[str, object]]:
     """Exit code and document."""
-    own = (PROGRAMS, REDIS_PROGRAMS, "PATH")
-    environment = {name: value for name, value in os.environ.items() if name not in own}
+    named = {PROGRAMS: programs, REDIS_PROGRAMS: redis_programs, MARIADB_PROGRAMS: mariadb_programs}
+    environment = {name: value for name, value in os.environ.items() if name not in named}
     environment["PATH"] = "/bin"
-    if programs is not None:
-        environment[PROGRAMS] = str(programs)
-    if redis_programs is not None:
-        environment[REDIS_PROGRAMS] = str(redis_programs)
+    environment.update({name: str(directory) for name, directory in named.items() if directory})
     command = [sys.executable, "-m", "cli", "verify", str(file), "--json"]
     command += ["--fingerprint", str(told)] if told else []
     ended = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
