@@ -51,21 +51,29 @@ async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]
     query = {"versions": "", "encoding-type": "url"}
     while True:
         page = parse_xml((await client.call("GET", bucket, query=query)).body)
-        for element in page:
-            kind = element.tag.rpartition("}")[2]
-            if kind in ("Version", "DeleteMarker"):
-                yield Listed(
-                    key=urllib.parse.unquote_plus(text_of(element, "Key")),
-                    version=text_of(element, "VersionId") or "null",
-                    is_marker=kind == "DeleteMarker",
-                    is_latest=text_of(element, "IsLatest") == "true",
-                    modified=_in_milliseconds(text_of(element, "LastModified")),
-                    etag=text_of(element, "ETag").strip('"'),
-                    size=int(text_of(element, "Size") or 0),
-                )
+        # Other servers than MinIO may leave keys as they are; then the page does not say this.
+        decoded = urllib.parse.unquote_plus if text_of(page, "EncodingType") == "url" else str
+        found = [
+            Listed(
+                key=decoded(text_of(element, "Key")),
+                version=text_of(element, "VersionId") or "null",
+                is_marker=kind == "DeleteMarker",
+                is_latest=text_of(element, "IsLatest") == "true",
+                modified=_in_milliseconds(text_of(element, "LastModified")),
+                etag=text_of(element, "ETag").strip('"'),
+                size=int(text_of(element, "Size") or 0),
+            )
+            for element in page
+            if (kind := element.tag.rpartition("}")[2]) in ("Version", "DeleteMarker")
+        ]
+        # So MinIO lists them; others list delete markers after all versions, and times in whole seconds.
+        found.sort(key=lambda version: version.modified, reverse=True)
+        found.sort(key=lambda version: (version.key.encode(), not version.is_latest))
+        for version in found:
+            yield version
         if text_of(page, "IsTruncated") != "true":
             return
-        query["key-marker"] = urllib.parse.unquote_plus(text_of(page, "NextKeyMarker"))
+        query["key-marker"] = decoded(text_of(page, "NextKeyMarker"))
         if marker := text_of(page, "NextVersionIdMarker"):
             query["version-id-marker"] = marker
         else:

@@ -10,6 +10,7 @@ import io
 import os
 import tempfile
 import urllib.parse
+import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -55,8 +56,12 @@ WITHOUT_ADMIN_API = (
     "The server is another than MinIO, or lets the agent's user not administer it. Of the settings of buckets only "
     "versioning, object lock and tags are in the archive: not policies, rules, quotas, encryption and notifications."
 )
-_S3_SETTINGS = {"versioning": "versioning.xml", "object-lock": "object-lock.xml", "tagging": "tagging.xml"}
-"""What S3 itself tells of a bucket, by the names of MinIO's files."""
+_S3_SETTINGS = {
+    "versioning": ("versioning.xml", "VersioningConfiguration"),
+    "object-lock": ("object-lock.xml", "ObjectLockConfiguration"),
+    "tagging": ("tagging.xml", "Tagging"),
+}
+"""What S3 itself tells of a bucket: MinIO's file for it, and the name of its root element."""
 
 
 @dataclass
@@ -274,13 +279,24 @@ async def _settings(client: Client, found: Found) -> dict[str, dict[str, bytes]]
 async def _settings_of(client: Client, bucket: str) -> dict[str, bytes]:
     """By file, of another server than MinIO."""
     found = {}
-    for name, file in _S3_SETTINGS.items():
+    for name, (file, root) in _S3_SETTINGS.items():
         # Not set, or not known there.
         with contextlib.suppress(RefusedError):
             answer = await client.call("GET", bucket, query={name: ""})
             if name != "versioning" or b"<Status>" in answer.body:
-                found[file] = answer.body
+                found[file] = _rooted(answer.body, root)
     return found
+
+
+def _rooted(answer: bytes, name: str) -> bytes:
+    """Some servers call the root after the request; MinIO takes it by S3's name only."""
+    element = parse_xml(answer)
+    if element.tag.rpartition("}")[2] == name:
+        return answer
+    for found in element.iter():
+        found.tag = found.tag.rpartition("}")[2]
+    element.tag = name
+    return ET.tostring(element)
 
 
 def _kept(headers: object) -> dict[str, str]:
