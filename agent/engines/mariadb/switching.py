@@ -3,7 +3,7 @@
 The RENAME decides: whose tables are in place says which side the schema is on, and what else there is follows them.
 Both sides' definitions are written down before anything is dropped, so `recover` finishes it whatever ended us.
 
-    written down -> events and triggers dropped -> RENAME -> the rest dropped -> the other side's made, read again
+    written down -> triggers and events dropped -> RENAME -> the rest dropped -> the other side's made, read again
 
 Triggers are dropped under a lock on all tables behind which the RENAME waits already, so the app never writes to the
 previous tables without them. To the new ones it can, between the RENAME and their triggers: some milliseconds.
@@ -74,11 +74,20 @@ class Switch:
         except ServiceError:
             # What was refused here is the cause to tell; what the way back meets, `recover` meets again.
             with contextlib.suppress(ServiceError):
-                triggers = {program.key for program in self._written(target) if program.kind == "trigger"}
-                await programs.drop(self._app, self._database, triggers)
-                await self._tables.bring(target.other)
-                await self._settle(target.other)
+                await self._take_back(target, present)
             raise
+
+    async def _take_back(self, target: Side, present: Sequence[Program]) -> None:
+        """Put everything back as it was before `bring`."""
+        is_there = await self._tables.recover() is target.other
+        if is_there and await programs.read(self._app, self._database) == present:
+            # To make it again would wait, without a bound, for the locks that kept us from dropping it.
+            self._record.save(**{_IS_SWITCHING: False})
+            return
+        triggers = {program.key for program in self._written(target) if program.kind == "trigger"}
+        await programs.drop(self._app, self._database, triggers)
+        await self._tables.bring(target.other)
+        await self._settle(target.other)
 
     async def recover(self) -> Side:
         """Finish what was interrupted and say which side is in place. Repeating it changes nothing."""
@@ -88,10 +97,11 @@ class Switch:
         return side
 
     async def _exchange(self, target: Side, present: Sequence[Program]) -> None:
-        await programs.drop(self._app, self._database, {found.key for found in present if found.kind == "event"})
+        events = {found.key for found in present if found.kind == "event"}
         triggers = {found.key for found in present if found.kind == "trigger"}
         tables = await table_names(self._app, self._database)
         if not triggers or not tables:
+            await programs.drop(self._app, self._database, events)
             await self._tables.bring(target)
             return
         locks = ", ".join(f"{quoted(table)} WRITE" for table in tables)
@@ -101,6 +111,8 @@ class Switch:
         moving: asyncio.Task[None] | None = None
         try:
             async with self._locked(sql):
+                # Not before, so that nothing is dropped when there is no lock to be had.
+                await programs.drop(self._app, self._database, events)
                 moving = asyncio.create_task(self._tables.bring(target), name="exchange tables")
                 while not moving.done() and not await self._tables.is_waiting():  # noqa: ASYNC110  # the server's
                     await asyncio.sleep(_LOOK_SECONDS)

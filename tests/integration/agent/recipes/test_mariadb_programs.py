@@ -247,10 +247,15 @@ async def test_what_the_server_does_not_make_again_takes_the_whole_exchange_back
     await shop.recipe.discard(record)
 
 
-async def test_a_locked_table_keeps_triggers_in_place(shop: MariadbApp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_table_makes_a_swap_fail_in_time_with_triggers_and_events_in_place(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("agent.engines.mariadb.exchange.LOCK_SECONDS", 1)
     monkeypatch.setattr("agent.engines.mariadb.exchange.ATTEMPTS", 1)
-    shop.sql("CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1;")
+    shop.sql(
+        "CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1;"
+        " CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @a = 1; CREATE VIEW v AS SELECT id FROM tag;"
+    )
     exported, before, record = (await shop.export("sql")).content, await programs_of(shop), MemoryRecord()
     await shop.stage(exported, record)
 
@@ -258,8 +263,13 @@ async def test_a_locked_table_keeps_triggers_in_place(shop: MariadbApp, monkeypa
         with pytest.raises(AppBusyError):
             await shop.recipe.restore(record, NotedProgress())
         locked = await programs_of(shop)
+        still = shop.server.sql("SELECT INFO FROM information_schema.PROCESSLIST")
 
     assert locked == before
+    assert "SLEEP(100)" in still, "it waited for the end of the lock"
+    assert record.facts["is_switching"] is False
+    await shop.recipe.restore(record, NotedProgress())
+    assert await programs_of(shop) == before
     await shop.recipe.discard(record)
 
 
