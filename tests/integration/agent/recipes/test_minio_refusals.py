@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -311,52 +311,77 @@ async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest
         assert (await client.call("GET", "files", "small")).body == b"small"
 
 
-async def _encrypted(server: MinioServer) -> None:
-    async with client_of(server) as client:
-        await client.call("PUT", "sse")
-        for key in ("small", "large"):
-            await put(client, "sse", key, key.encode() * 100_000, x_amz_server_side_encryption="AES256")
+@dataclass
+class Encrypted:
+    """What a server with a KMS holds, and archives of it: with a fingerprint of its key, and without."""
+
+    wanted: Any
+    file: bytes
+    unsaid: bytes
+
+
+def _with_key(server: MinioServer, directory: Path, key: str) -> MinioApp:
+    """An app whose agent knows the server's key."""
+    (directory / "key").write_text(key + "\n")
+    return MinioApp(server, directory, {"kms_key_file": str(directory / "key")})
+
+
+@pytest.fixture(scope="module")
+def encrypted() -> Iterator[Encrypted]:
+    with (
+        short_directory("minio-encrypted") as folder,
+        MinioServer(minio(), environment={"MINIO_KMS_SECRET_KEY": KMS_KEY}) as server,
+    ):
+
+        async def make() -> Encrypted:
+            async with client_of(server) as client:
+                await client.call("PUT", "sse")
+                for key in ("small", "large"):
+                    await put(client, "sse", key, key.encode() * 100_000, x_amz_server_side_encryption="AES256")
+            file = (await _with_key(server, folder, KMS_KEY).export()).file
+            return Encrypted(await view(server), file, (await MinioApp(server, folder).export()).file)
+
+        yield asyncio.run(make())
+
+
+@pytest.fixture(scope="module")
+def other_key() -> Iterator[MinioServer]:
+    """A server with data and another key, which a test has to leave as it was."""
+    with MinioServer(minio(), environment={"MINIO_KMS_SECRET_KEY": OTHER_KMS_KEY}) as server:
+        asyncio.run(_fill(server))
+        yield server
 
 
 async def test_encrypted_objects_go_to_a_server_with_the_same_key_and_to_no_other(
-    start_minio: StartMinio, tmp_path: Path
+    encrypted: Encrypted, other_key: MinioServer, target: Target, start_minio: StartMinio, tmp_path: Path
 ) -> None:
-    source = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
     same = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
-    none = start_minio()
-    other = start_minio(environment={"MINIO_KMS_SECRET_KEY": OTHER_KMS_KEY})
-    await _encrypted(source)
-    await _fill(other)
-    wanted, before = await view(source), await view(other)
-    key_file, other_key_file = tmp_path / "key", tmp_path / "other key"
-    key_file.write_text(KMS_KEY)
-    other_key_file.write_text(OTHER_KMS_KEY + "\n")
-    file = (await MinioApp(source, tmp_path / "source", {"kms_key_file": str(key_file)}).export()).file
+    before = await view(other_key)
+    without, with_other = MemoryRecord(), MemoryRecord()
+    other = _with_key(other_key, tmp_path, OTHER_KMS_KEY)
 
-    await MinioApp(same, tmp_path / "same").import_file(file)
+    await MinioApp(same, tmp_path / "same").import_file(encrypted.file)
     with pytest.raises(ArchiveIncompatibleError, match="no KMS"):
-        await MinioApp(none, tmp_path / "none").stage(file)
+        await target.app.stage(encrypted.file, without)
     with pytest.raises(ArchiveIncompatibleError, match="another KMS key"):
-        await MinioApp(other, tmp_path / "other", {"kms_key_file": str(other_key_file)}).stage(file)
+        await other.stage(encrypted.file, with_other)
 
-    assert await view(same) == wanted
-    assert await view(other) == before
+    assert await view(same) == encrypted.wanted
+    await target.require_unchanged(target.app, without)
+    await other.recipe.discard(with_other)
+    assert await view(other_key) == before
 
 
 async def test_another_kms_key_that_nobody_knew_of_is_noticed_after_the_exchange_which_is_taken_back(
-    start_minio: StartMinio, tmp_path: Path
+    encrypted: Encrypted, other_key: MinioServer, tmp_path: Path
 ) -> None:
-    source = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
-    other = start_minio(environment={"MINIO_KMS_SECRET_KEY": OTHER_KMS_KEY})
-    await _encrypted(source)
-    await _fill(other)
-    before = await view(other)
-    app = MinioApp(other, tmp_path / "other")
-    record, _ = await app.stage((await MinioApp(source, tmp_path / "source").export()).file)
+    before = await view(other_key)
+    app = MinioApp(other_key, tmp_path)
+    record, _ = await app.stage(encrypted.unsaid)
 
     with pytest.raises(ServiceError, match="previous data is back"):
         await app.recipe.restore(record, app.progress)
 
-    assert await view(other) == before
+    assert await view(other_key) == before
     await app.recipe.discard(record)
     assert app.leftovers() == []
