@@ -42,7 +42,8 @@ class Fingerprint(msgspec.Struct, frozen=True):
     @property
     def sha256(self) -> str:
         """Of all of it, in lower-case hex."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        content = [sorted(self._flat().items()), sorted(self.functions.items())]
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
     def differences(self, other: Fingerprint) -> list[str]:
         """One sentence for each thing that differs; empty when both are the same, as far as both tell."""
