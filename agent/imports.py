@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 
+import msgspec
 import structlog
 
 from agent.clock import Clock
@@ -32,6 +33,7 @@ from common.errors import (
     say_unchanged,
 )
 from common.frames import FrameReceiver
+from common.headers import Receipt
 from mathison.data.v1 import transfer_pb2 as wire
 
 TIDY_SECONDS = 30.0
@@ -132,13 +134,17 @@ class Imports:
         if receiver.receipt is None:
             raise RuntimeError("the upload ended without its end frame, and nothing raised")
         description = await describe(self._recipe)
-        tracker.update(
-            preview=preview,
-            receipt=receiver.receipt,
-            header=preview.header or receiver.header,
-            needs_app_stop=description.import_needs_app_stop,
-            stage_seconds=self._clock.monotonic() - began,
-        )
+        staged: dict[str, object] = {
+            "preview": preview,
+            # The rest of its end frame is the sender's word, which nobody has checked.
+            "receipt": Receipt(size_bytes=receiver.receipt.size_bytes, sha256=receiver.receipt.sha256),
+            "header": (preview.header or receiver.header).abridged(),
+            "needs_app_stop": description.import_needs_app_stop,
+            "stage_seconds": self._clock.monotonic() - began,
+        }
+        # What cannot be told to a caller must not stay: it would stand in the way of every later list of transfers.
+        msgspec.structs.replace(tracker.state, **staged).to_proto()
+        tracker.update(**staged)
         return preview
 
     async def restore(self, transfer: Transfer) -> None:

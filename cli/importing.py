@@ -125,11 +125,11 @@ class Importing:
         except ConnectionLostError as failure:
             if self._unreadable is not None:
                 raise self._unreadable from failure
-            return await self._settle(app_id, failure)
+            return await self._settle(app_id, failure, is_dry_run=is_dry_run)
         except (AgentUnavailableError, InternalError) as failure:
             if not self._sent_bytes:
                 raise
-            return await self._settle(app_id, failure)
+            return await self._settle(app_id, failure, is_dry_run=is_dry_run)
 
     async def _body(self, source: Source) -> AsyncGenerator[bytes, None]:
         try:
@@ -154,11 +154,13 @@ class Importing:
     def _show(self, state: TransferState) -> None:
         self._gauge.follow(state, "loading" if self._is_sent else "uploading")
 
-    async def _settle(self, app_id: str, failure: ConnectionLostError | ServiceError) -> TransferState:
+    async def _settle(
+        self, app_id: str, failure: ConnectionLostError | ServiceError, *, is_dry_run: bool
+    ) -> TransferState:
         """After a lost connection, here or to the agent: a cut upload changes nothing, a whole one may go on."""
         self._gauge.enter("asking", "the connection broke; asking what became of the import")
         try:
-            return await final_state(self._controller, self._transfer_id, unreachable_seconds=self._patience_seconds)
+            state = await final_state(self._controller, self._transfer_id, unreachable_seconds=self._patience_seconds)
         except TransferNotFoundError:
             raise TransferBrokenError(
                 f"{failure.text} The import had not begun. Nothing was changed.", next_step="Run the command again."
@@ -167,13 +169,21 @@ class Importing:
             raise TransferBrokenError(
                 f"{failure.text} Now nobody can be asked what became of the import. "
                 + (
-                    "The archive was sent in full, so it may have been put in place: either all of it or nothing."
+                    "It was a dry run: nothing was changed."
+                    if is_dry_run
+                    else "The archive was sent in full, so it may have been put in place: either all of it or nothing."
                     if self._is_sent
                     else "The archive was not sent in full, so nothing was changed."
                 ),
                 next_step=f"Once the app's agent answers again, `mathison transfers {app_id}` tells; "
                 f"this import is {self._transfer_id}.",
             ) from unknown
+        if state.result == "cancelled":
+            raise TransferBrokenError(
+                f"{failure.text} The import ended with the connection. Nothing was changed.",
+                next_step="Run the command again.",
+            ) from failure
+        return state
 
     async def _stopped(self, app_id: str) -> CommandError:
         """After Ctrl-C. A swap that has begun is finished by the agent, so a person must not read "cancelled" then."""

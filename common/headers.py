@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from common.fingerprints import Fingerprint
 from mathison.data.v1 import transfer_pb2 as wire
+
+_MOST_TOLD_ENTRIES = 64
+_MOST_TOLD_NAME_CHARACTERS = 256
+_MOST_TOLD_CHARACTERS = 1024
+
+MOST_COUNTED = 2**63 - 1
+"""The wire carries twice as much, which msgspec cannot check."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNTED)]
+FormatVersion = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+T = TypeVar("T")
 
 
 class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -20,17 +32,24 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     recipe: str = ""
     format: str = ""
-    format_version: int = 0
+    format_version: FormatVersion = 0
     engine: str = ""
     engine_version: str = ""
     made_by: str = ""
     created_at: dt.datetime | None = None
     app_id: str = ""
-    counts: Mapping[str, int] = {}
+    counts: Mapping[str, Count] = {}
     details: Mapping[str, str] = {}
     media_type: str = ""
     file_name: str = ""
-    size_bytes: int = 0
+    size_bytes: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.created_at is not None:
+            try:
+                self.created_at.astimezone(dt.UTC)
+            except OverflowError as failure:
+                raise ValueError("created_at is no moment between the years 1 and 9999") from failure
 
     def to_json(self) -> bytes:
         """One line of JSON without what is unknown."""
@@ -38,8 +57,18 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     @classmethod
     def from_json(cls, text: bytes) -> ArchiveHeader:
-        """The reverse of to_json; ValueError (msgspec.ValidationError) for anything else."""
+        """The reverse of to_json.
+
+        Raises:
+            ValueError: it is anything else (msgspec.ValidationError), or holds a number or moment that no wire carries.
+        """
         return msgspec.json.decode(text, type=cls)
+
+    def abridged(self) -> ArchiveHeader:
+        """What is kept of the header of somebody's file: what is longer than ours ever are is cut."""
+        texts = {name: getattr(self, name)[:_MOST_TOLD_CHARACTERS] for name in _TEXTS}
+        details = {name: value[:_MOST_TOLD_CHARACTERS] for name, value in self.details.items()}
+        return msgspec.structs.replace(self, counts=_few(self.counts), details=_few(details), **texts)
 
     def to_proto(self) -> wire.ArchiveHeader:
         message = wire.ArchiveHeader(
@@ -78,6 +107,13 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             file_name=message.file_name,
             size_bytes=message.size_bytes,
         )
+
+
+_TEXTS = [field.name for field in msgspec.structs.fields(ArchiveHeader) if field.type is str]
+
+
+def _few(entries: Mapping[str, T]) -> dict[str, T]:
+    return {name[:_MOST_TOLD_NAME_CHARACTERS]: value for name, value in list(entries.items())[:_MOST_TOLD_ENTRIES]}
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

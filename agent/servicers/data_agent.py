@@ -13,6 +13,7 @@ import structlog
 from agent.recipes.base import Recipe
 from agent.transfers import Transfers
 from common.errors import InvalidRequestError
+from common.headers import MOST_COUNTED
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 
@@ -146,6 +147,8 @@ def _check_header(header: transfer_pb2.ArchiveHeader) -> None:
     _check_texts("header", texts)
     _check_texts("header.details", header.details)
     _check_texts("header.counts", dict.fromkeys(header.counts, ""))
+    if any(count > MOST_COUNTED for count in (*header.counts.values(), header.size_bytes)):
+        raise InvalidRequestError(f"header: a count is at most {MOST_COUNTED}.")
     try:
         header.created_at.ToDatetime(dt.UTC)
     except (ValueError, OverflowError) as failure:

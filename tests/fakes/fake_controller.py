@@ -47,7 +47,8 @@ class FakeController:
         refusals: problems by route ("export", "import", ...), sent instead of an answer.
         broken_import: "upload" drops the connection at the first piece; "answer" reads everything, drops it, and has
             the import done a moment later; "answer, forever" never answers again; "agent" reads everything and loses
-            the agent, which comes back a moment later; "hold" reads everything and waits.
+            the agent, which comes back a moment later; "caller" reads everything and ends the import as the agent does
+            when its caller goes away; "hold" reads everything and waits.
     """
 
     archive: bytes = b"archive " * 40_000
@@ -170,7 +171,8 @@ class FakeController:
         if self.import_error is not None:
             fail(state, *self.import_error)
             return problem(422, *self.import_error)
-        finish_import(state, is_dry_run=request.query.get("dry_run") == "true")
+        if state["result"] is None:
+            finish_import(state, is_dry_run=request.query.get("dry_run") == "true")
         return web.json_response(state)
 
     async def _break(self, request: web.Request, state: State) -> None:
@@ -186,6 +188,9 @@ class FakeController:
                 failed = partial(fail, state, "AGENT_UNAVAILABLE", "The agent was restarted; the data is as it was.")
                 asyncio.get_running_loop().call_later(0.3, failed)
                 raise AgentLostError
+            case "caller":
+                state |= {"result": "cancelled", "error": {"reason": "CANCELLED", "message": "The caller went away."}}
+                _drop(request)
             case "hold":
                 await asyncio.Event().wait()
 

@@ -60,6 +60,7 @@ class FakeRecipe(Recipe):
         self._fault = str(surroundings.settings.get("fault", ""))
         self.chunk_bytes = CHUNK_BYTES
         self.at: dict[str, Callable[[], Any]] = {}
+        self.counts_after = {"files": 1}
         self.running_exports = 0
         self.is_closed = False
 
@@ -147,7 +148,7 @@ class FakeRecipe(Recipe):
         return Preview(
             changes=(f"{size_bytes} bytes",),
             counts_now={"files": 1},
-            counts_after={"files": 1},
+            counts_after=self.counts_after,
             items={"files": ItemChanges.between({"live": self.live}, {"live": b""})},
             room_bytes=size_bytes,
             swap_seconds=2.5,

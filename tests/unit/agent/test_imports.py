@@ -71,6 +71,30 @@ async def test_a_staged_import_changes_nothing_and_shows_what_it_would_change(se
     assert setting.recipe.beside == {"staged"}
 
 
+async def test_a_preview_that_cannot_be_told_leaves_nothing_and_does_not_spoil_the_list(setting: Setting) -> None:
+    setting.recipe.counts_after = {"files": -1}
+
+    with pytest.raises(InternalError):
+        await setting.stage("t-1")
+
+    assert is_untouched(setting)
+    assert [state.to_proto().transfer_id for state in setting.transfers.list()] == ["t-1"]
+
+
+async def test_of_an_uploaders_end_frame_only_what_was_checked_is_kept(setting: Setting) -> None:
+    content = list(frame_list(b"new data"))
+    content[-1].end.warnings.append("x" * 5000)
+
+    async def upload() -> AsyncIterator[wire.Frame]:
+        for frame in content:
+            yield frame
+
+    [*_, state] = [state async for state in setting.transfers.stage("t-1", upload(), {}, dry_run=False)]
+
+    assert state.receipt is not None
+    assert (state.receipt.size_bytes, state.receipt.warnings) == (8, ())
+
+
 async def test_a_dry_run_shows_the_same_and_leaves_nothing(setting: Setting) -> None:
     state = await setting.stage("t-1", dry_run=True)
 

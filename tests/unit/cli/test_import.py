@@ -175,6 +175,30 @@ async def test_an_agent_lost_in_the_middle_is_asked_once_it_is_back(
     assert "The agent was restarted; the data is as it was." in ended.stderr
 
 
+async def test_an_import_that_ended_with_its_connection_is_told_from_the_callers_side(
+    mathison: Mathison, controller: FakeController, archive: Path
+) -> None:
+    controller.broken_import = "caller"
+
+    ended = await mathison("import", "shop.db", "shop.sql", "--yes")
+
+    assert ended.exit_code == 8
+    assert "The import ended with the connection. Nothing was changed." in ended.stderr
+    assert "Run the command again." in ended.stderr
+
+
+async def test_a_dry_run_of_which_nobody_can_tell_changed_nothing(controller: FakeController, archive: Path) -> None:
+    controller.broken_import = "answer, forever"
+
+    async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
+        with archive.open("rb") as file:
+            importing = Importing(client, NoGauge(), patience_seconds=0.2)
+            with pytest.raises(TransferBrokenError) as caught:
+                await importing.run("shop.db", Source(file, "shop.sql"), options={}, is_dry_run=True)
+
+    assert "It was a dry run: nothing was changed." in caught.value.text
+
+
 async def test_an_import_of_which_nobody_can_tell_is_not_called_a_failure(
     controller: FakeController, archive: Path
 ) -> None:
