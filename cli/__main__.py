@@ -14,6 +14,7 @@ import typer
 
 from cli.exit_codes import EXIT_CODE_MEANINGS
 from cli.settings import Settings
+from common.version import VERSION
 
 if TYPE_CHECKING:
     from cli.session import Session
@@ -122,11 +123,27 @@ def _command(body: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[.
     return command
 
 
-def _start(*, context: typer.Context, **shared: Any) -> None:
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"mathison {VERSION}")
+        raise typer.Exit
+
+
+_VERSION_OPTION = introspection.Parameter(
+    "version",
+    introspection.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version it is, and end.")
+    ],
+)
+
+
+def _start(*, context: typer.Context, version: bool, **shared: Any) -> None:
     context.obj = _shared(**shared)
 
 
-_take(_start, [])
+_take(_start, [_VERSION_OPTION])
 app.callback()(_start)
 
 

@@ -18,6 +18,7 @@ import controller.footprint  # noqa: F401  # first of ours: before gRPC and any 
 from common.errors import ServiceError
 from common.files import private_directory, write_atomically
 from common.logs import set_up_logs
+from common.version import VERSION
 from controller.callers import Scope
 from controller.identity.ca import AuthorityError, CertificateAuthority
 from controller.identity.tokens import TokenError
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", metavar="FILE", help=f"the settings; or {CONFIG_VARIABLE}")
     parser = argparse.ArgumentParser(prog="mathison-controller", description="Takes apps' data out and puts it back.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", parents=[config], help="serve until SIGTERM; SIGHUP reads the apps again")

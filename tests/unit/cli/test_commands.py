@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cli.exit_codes import EXIT_CODE_MEANINGS, ExitCode
 from cli.failures import EXIT_CODES_BY_REASON
 from common.errors import ERRORS_BY_REASON
+from common.version import VERSION
 from tests.fakes.fake_controller import TOKEN, FakeController, app, running
 from tests.unit.cli.archives import sealed_sql
 from tests.unit.cli.conftest import ROOT, Mathison, until
@@ -340,3 +341,9 @@ async def test_ctrl_c_at_the_question_ends_the_command(
     assert controller.requests == []
     os.close(ours)
     os.close(theirs)
+
+
+async def test_the_command_tells_its_version_without_a_controller(mathison: Mathison) -> None:
+    ended = await mathison("--version")
+
+    assert (ended.exit_code, ended.text.strip()) == (0, f"mathison {VERSION}")
