@@ -1,6 +1,7 @@
 """The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
 
-Given the name of the schema that it is loaded into, it lets views, triggers, routines and events through as well.
+Given the name of the schema that it is loaded into, it lets views, triggers, routines and events through as well, after
+all else: a trigger of the file's would run with each row, without an end if it says so.
 Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
 what was printed before may have been loaded, into a schema that is dropped then.
 """
@@ -29,6 +30,8 @@ from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, SealReader
 
 _PIECE_BYTES = 1 << 20
+_MAX_LATER_BYTES = 64 << 20
+"""Most text that is held back: of definitions, written as digits, and the settings between them."""
 _ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S+)$", re.MULTILINE)
 _END = b"-- Dump completed"
 _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
@@ -68,14 +71,26 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
     schemas = Schemas("", new_schema) if new_schema else None
     server = b""
     tables = statements = 0
+    later, whole = bytearray(), 0
 
     def pass_on(statement: Statement) -> None:
-        nonlocal tables, statements
+        nonlocal tables, statements, whole
         for way, text in decide_all(statement, schemas):
-            if way is Way.RUN:
-                statements += 1
-                tables += text[:12].upper().startswith(b"CREATE TABLE")
+            if way is Way.SKIP:
+                continue
+            statements += 1
+            tables += text[:12].upper().startswith(b"CREATE TABLE")
+            if way is not Way.LATER:
                 target.write(text + b";\n")
+            if way is not Way.RUN and schemas:
+                later.extend(text + b";\n")
+                # Settings after the last of them are for nothing.
+                whole = len(later) if way is Way.LATER else whole
+            if len(later) > _MAX_LATER_BYTES:
+                raise ArchiveIncompatibleError(
+                    f"The file has definitions and settings of more than {_MAX_LATER_BYTES >> 20} MiB.",
+                    next_step="Leave out views, triggers, routines or events at its source, then dump again.",
+                )
 
     # What is there, so that the server works while the upload arrives.
     while piece := source.read1(_PIECE_BYTES):
@@ -98,6 +113,8 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
             "The file is cut off: its last line 'Dump completed' is missing.",
             next_step="Send the whole file; a dump has to be made without --skip-comments and --compact.",
         )
+    target.write(later[:whole])
+    target.flush()
     header = seal.header.to_json().decode() if seal.header else ""
     said = server.decode("utf-8", "replace")
     return {"tables": tables, "statements": statements, "header": header, "server": said}

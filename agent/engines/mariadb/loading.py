@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.catalog import Schema
@@ -21,10 +22,13 @@ from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, feed, start
-from agent.unpacking import peeked, unpacked
+from agent.unpacking import RATIO_COUNTS_FROM_BYTES, Content, peeked, unpacked
 from common.errors import (
+    AppBusyError,
     ArchiveWrongKindError,
     InternalError,
+    LimitExceededError,
+    ServiceError,
     ToolFailedError,
     make_error,
 )
@@ -43,6 +47,9 @@ _OTHERS = {
 _HEAD_BYTES = 64
 LOCK_SECONDS = 30
 """Most time that a drop waits for a session that is still at work."""
+_LOOK_SECONDS = 0.1
+_SIZE_SECONDS = 5.0
+"""How often the new schema's size is asked for."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,42 @@ async def drop_beside(admin: Login, key: str) -> None:
 
 
 async def drop_loader(admin: Login, key: str) -> None:
-    """End the account that loaded, and its sessions where the admin may; what is not there is fine."""
-    user = literal(names.loader(key))
-    with contextlib.suppress(ToolFailedError):
-        # There are none as a rule: they end with the client, but for a statement that takes long.
-        await query(admin, f"KILL USER {user};")
+    """End the account that loaded, and its sessions; what is not there is fine.
+
+    A session whose client is gone goes on with its statement. The admin may not end those of another account, each
+    account may end its own; so the admin makes itself that account, with a new password, whoever had the last.
+
+    Raises:
+        AppBusyError: a session does not end.
+    """
+    user, password = literal(names.loader(key)), secrets.token_hex(24)
+    await query(
+        admin,
+        f"CREATE USER IF NOT EXISTS {user}@'%'; ALTER USER {user}@'%' IDENTIFIED BY {literal(password)};",
+    )
+    await _end_sessions(replace(admin, user=names.loader(key), password=password))
     await query(admin, f"DROP USER IF EXISTS {user}@'%';")
+
+
+async def _end_sessions(loader: Login) -> None:
+    """All of an account but the one that asks; they may take a while, to take back what they did."""
+    others = (
+        "SELECT ID FROM information_schema.PROCESSLIST"  # noqa: S608  # a name of ours
+        f" WHERE ID <> CONNECTION_ID() AND USER = {literal(loader.user)};"
+    )
+    try:
+        async with asyncio.timeout(LOCK_SECONDS):
+            while sessions := await query(loader, others):
+                for (session,) in sessions:
+                    with contextlib.suppress(ToolFailedError):
+                        # It may have ended by itself.
+                        await query(loader, f"KILL {int(session)};")
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        raise AppBusyError(
+            "The server is still at work on a statement of the file that was loaded.",
+            next_step="Try again in a while.",
+        ) from None
 
 
 async def load(
@@ -124,7 +161,35 @@ async def load(
             await client.write(
                 f"SET SESSION sql_mode=''; {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode()
             )
-            return await _pass_through(chunks, judge, client, loader)
+            bound = asyncio.create_task(_bound_growth(loader, names.new_schema(key), content, limits), name="bound")
+            loading = asyncio.create_task(_pass_through(chunks, judge, client, loader), name="load a dump")
+            try:
+                await asyncio.wait({bound, loading}, return_when=asyncio.FIRST_COMPLETED)
+                return await (bound if bound.done() else loading)
+            finally:
+                for task in (bound, loading):
+                    task.cancel()
+                await asyncio.gather(bound, loading, return_exceptions=True)
+
+
+async def _bound_growth(loader: Login, schema: str, content: Content, limits: Limits) -> NoReturn:
+    """Raise LimitExceededError once the new schema grows out of proportion: short rows with long defaults do that."""
+    size = (
+        "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) FROM information_schema.TABLES"  # noqa: S608  # a literal
+        f" WHERE TABLE_SCHEMA = {literal(schema)};"
+    )
+    while True:
+        await asyncio.sleep(_SIZE_SECONDS)
+        try:
+            [[grown]] = await query(loader, size)
+        except ServiceError:
+            # Whatever it is, the load meets it too and says it better.
+            continue
+        if int(grown) > RATIO_COUNTS_FROM_BYTES and int(grown) > content.received_bytes * limits.expansion_ratio:
+            raise LimitExceededError(
+                f"What the file makes in the database is more than {limits.expansion_ratio} times its size.",
+                next_step="If the file is right, raise `expansion_ratio` in the agent's [limits].",
+            )
 
 
 async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Child, loader: Login) -> Loaded:

@@ -19,6 +19,10 @@ class Way(enum.Enum):
     """How a statement is treated."""
 
     RUN = enum.auto()
+    SET = enum.auto()
+    """Run at once, and once more among what is run later: definitions depend on it."""
+    LATER = enum.auto()
+    """Run when all rows are in, so that nothing of what the file brings along runs meanwhile."""
     SKIP = enum.auto()
 
 
@@ -96,7 +100,7 @@ def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way,
         except definitions.UnreadableEventError:
             raise _refused(statement.line, "it makes an event in other words than a server writes") from None
         if program is not None:
-            return [(Way.RUN, program)]
+            return [(Way.LATER, program)]
         if definitions.is_charset_of_database(statement.text):
             return [(Way.SKIP, b"")]
     if not statement.is_raw:
@@ -167,7 +171,7 @@ def _decide_set(statement: Statement) -> Way:
     rest = text[3:].strip()
     if names := _NAMES.fullmatch(rest):
         _check_charset(names["charset"], line)
-        return Way.RUN
+        return Way.SET
     for part in _parts(rest):
         found = _ASSIGNMENT.fullmatch(part.strip())
         if found is None:
@@ -184,7 +188,7 @@ def _decide_set(statement: Statement) -> Way:
             _check_charset(value.partition(b"_")[0], line)
         if name == b"sql_mode" and any(mode in value.upper() for mode in _ODD_MODES):
             raise _refused(line, "it sets a sql_mode in which strings are written differently")
-    return Way.RUN
+    return Way.SET
 
 
 def _parts(text: bytes) -> list[bytes]:

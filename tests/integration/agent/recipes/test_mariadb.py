@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.swapping import Side
-from agent.recipes.base import Recovered
+from agent.recipes.base import Recovered, Upload
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
@@ -24,9 +25,11 @@ from common.errors import (
     ArchiveRefusedError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
+    LimitExceededError,
     ServiceError,
     ToolFailedError,
 )
+from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.children import agent_children
 from tests.fixtures.mariadb_apps import KUMA_DUMP, RICH, MariadbApp
@@ -248,6 +251,51 @@ async def test_who_loads_may_do_nothing_elsewhere_whatever_gets_past_the_filter(
 
     assert carried_out == []
     assert shop.sql("SELECT COUNT(*) FROM heartbeat") == "121"
+
+
+ENDLESS = "DELIMITER ;;\nBEGIN NOT ATOMIC WHILE TRUE DO SET @a = 1; END WHILE; END ;;\n"
+
+
+async def test_a_statement_that_goes_on_without_its_client_is_ended_with_the_account_that_loads(
+    shop: MariadbApp,
+) -> None:
+    admin, key = shop.recipe._admin(), MemoryRecord().key
+    loader = await loading.make_beside(admin, await look(admin, shop.database), key)
+    sessions = f"SELECT COMMAND FROM information_schema.PROCESSLIST WHERE USER = '{loader.user}'"
+    working = asyncio.create_task(query(loader, ENDLESS, database=names.new_schema(key)), name="work without an end")
+    await until(lambda: shop.server.sql(sessions) == "Query")
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    gone_on = shop.server.sql(sessions)
+
+    await loading.drop_beside(admin, key)
+
+    assert gone_on == "Query"
+    assert shop.server.sql(sessions) == ""
+
+
+async def test_a_file_whose_short_rows_become_long_ones_is_refused_before_the_disk_is_full(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "RATIO_COUNTS_FROM_BYTES", 4 << 20)
+    monkeypatch.setattr(loading, "_SIZE_SECONDS", 0.05)
+    sent = 0
+
+    async def upload() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b"-- MariaDB dump 10.19\n\nCREATE TABLE t (a longtext DEFAULT (REPEAT('x', 1000000)));\n"
+        while sent < 1000:
+            sent += 1
+            yield b"INSERT INTO t VALUES ();\n"
+            await asyncio.sleep(0.01)
+
+    record = MemoryRecord()
+    with pytest.raises(LimitExceededError, match="200 times its size"):
+        await shop.recipe.stage(Upload(header=ArchiveHeader(), chunks=upload(), options={}), record, NotedProgress())
+    await shop.recipe.discard(record)
+
+    assert sent < 1000
+    assert shop.leftovers(record) == []
 
 
 PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"

@@ -94,7 +94,7 @@ def test_what_stands_between_definitions_is_judged_statement_by_statement() -> N
     both = Statement(b"/*!50003 SET sql_mode = '' */ ;\n SET time_zone = 'SYSTEM'", 7, is_raw=True)
     hostile = Statement(b"SET sql_mode = '';\nDROP USER root", 7, is_raw=True)
 
-    assert [way for way, _ in decide_all(both, SCHEMAS)] == [Way.RUN, Way.RUN]
+    assert [way for way, _ in decide_all(both, SCHEMAS)] == [Way.SET, Way.SET]
     with pytest.raises(RefusedError, match="Line 8"):
         decide_all(hostile, SCHEMAS)
 
