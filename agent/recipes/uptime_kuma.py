@@ -173,7 +173,11 @@ class UptimeKumaRecipe(Recipe):
 
     async def restore(self, record: Record, progress: Progress) -> None:
         # Stopped in the middle of a migration, the previous data would be of no use to an undo.
-        await self._look_settled(self._data())
+        data = self._data()
+        await self._look_settled(data)
+        # What somebody has put beside the app's data since staging would go with the swap.
+        if obstacle := await data.obstacle():
+            raise AppUnavailableError(f"{obstacle} Nothing was changed.")
         await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:

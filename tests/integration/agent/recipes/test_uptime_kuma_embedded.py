@@ -204,6 +204,24 @@ async def test_databases_that_are_not_the_apps_are_not_lost(kuma: KumaWithServer
     assert "database wiki" in described.can_import.obstacle
 
 
+async def test_a_database_or_account_made_after_staging_is_not_lost(kuma: KumaWithServer) -> None:
+    record = MemoryRecord()
+    await kuma.stage(KUMA_DUMP.read_bytes(), record)
+    before = await kuma.fingerprint()
+
+    kuma.server.ask("CREATE DATABASE wiki; CREATE USER monitoring@localhost IDENTIFIED BY 'secret'")
+    with pytest.raises(AppUnavailableError, match=r"database wiki, account monitoring.*Nothing was changed"):
+        await kuma.recipe.restore(record, NotedProgress())
+
+    assert kuma.noted.calls == []
+    assert "wiki" in kuma.server.ask("SHOW DATABASES")
+    assert (await kuma.fingerprint()).differences(before) == []
+    kuma.server.ask("DROP DATABASE wiki; DROP USER monitoring@localhost")
+    await kuma.recipe.restore(record, NotedProgress())
+    await kuma.recipe.undo(record, NotedProgress())
+    await kuma.recipe.discard(record)
+
+
 async def test_an_app_that_does_not_run_is_an_obstacle(kuma: KumaWithServer) -> None:
     await kuma.noted.stop()
 
