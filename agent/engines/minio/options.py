@@ -18,9 +18,14 @@ def of_export(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_import(options: Mapping[str, str]) -> dict[str, str]:
-    """The same; `bucket` is the one that is wanted, or empty."""
+    """The same; `bucket` is the one that is wanted, or empty where it was not given."""
     given = dict(options)
     only = given.pop("bucket", "")
+    if "bucket" in options and not only:
+        raise InvalidRequestError(
+            "The option bucket is empty, so it names no bucket; nothing was changed.",
+            next_step="Name the bucket, or leave the option out to import all of them.",
+        )
     return {**_checked(given, _IMPORT, "import into"), "bucket": only}
 
 
