@@ -51,6 +51,7 @@ class PortableImport:
             self.area,
             limits=surroundings.limits,
             work_directory=surroundings.work_directory,
+            only=options["bucket"],
             drops_locks=options["locks"] == "drop",
             has_kms=bool(facts.kms),
         )

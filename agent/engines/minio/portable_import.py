@@ -108,14 +108,14 @@ def lines_of(tree: Path, bucket: str) -> Iterator[Line]:
                 ) from failure
 
 
-def locked_buckets(tree: Path) -> list[str]:
-    """Those with object lock."""
-    return [name for name in buckets_in(tree) if (tree / SETTINGS / name / _LOCK_FILE).is_file()]
+def locked_buckets(tree: Path, names: Iterable[str]) -> list[str]:
+    """Those of them with object lock."""
+    return [name for name in names if (tree / SETTINGS / name / _LOCK_FILE).is_file()]
 
 
-def encrypted_buckets(tree: Path) -> list[str]:
-    """Those with objects that a KMS encrypted on the server that they are of."""
-    return [name for name in buckets_in(tree) if any(_ENCRYPTED in line.headers for line in lines_of(tree, name))]
+def encrypted_buckets(tree: Path, names: Iterable[str]) -> list[str]:
+    """Those of them with objects that a KMS encrypted on the server that they are of."""
+    return [name for name in names if any(_ENCRYPTED in line.headers for line in lines_of(tree, name))]
 
 
 async def require_absent(client: Client, names: Sequence[str]) -> None:

@@ -67,11 +67,14 @@ async def unpack(
     *,
     limits: Limits,
     work_directory: Path,
+    only: str,
     drops_locks: bool,
     has_kms: bool,
 ) -> tuple[Report, dict[str, int]]:
-    """Unpack and check; the report and counts.
+    """Unpack and check; the report and counts of all that is in it.
 
+    Args:
+        only: the bucket that is wanted, so that what others need does not count; empty: all.
     Raises:
         ArchiveError: the archive's fault, by class.
         LimitExceededError, NoSpaceError, ToolFailedError: as `tree.unpack`.
@@ -87,14 +90,15 @@ async def unpack(
     )
     report = await tree.unpack(area, chunks, orders, is_zip=False)
     counts = await asyncio.to_thread(portable_import.check, area.new, report)
-    locked = await asyncio.to_thread(portable_import.locked_buckets, area.new)
+    wanted = [name for name in portable_import.buckets_in(area.new) if only in ("", name)]
+    locked = await asyncio.to_thread(portable_import.locked_buckets, area.new, wanted)
     if locked and not drops_locks:
         raise ArchiveIncompatibleError(
             f"The bucket {locked[0]} has object lock: what is locked could not be deleted, so the import could not be "
             "taken back.",
             next_step="Import it with `locks=drop`, which leaves locks out, or an archive in the default format.",
         )
-    if not has_kms and (encrypted := await asyncio.to_thread(portable_import.encrypted_buckets, area.new)):
+    if not has_kms and (encrypted := await asyncio.to_thread(portable_import.encrypted_buckets, area.new, wanted)):
         raise ArchiveIncompatibleError(
             f"The bucket {encrypted[0]} has objects that are to be encrypted by the server, and this one has no KMS; "
             "nothing was changed.",

@@ -158,6 +158,25 @@ async def test_object_lock_is_refused_unless_locks_are_left_out(source: Source, 
     await target.app.recipe.discard(record)
 
 
+async def test_a_bucket_of_its_own_is_not_refused_for_what_others_have(
+    source: Source, start_minio: StartMinio, target: Target, tmp_path: Path
+) -> None:
+    record, preview = await target.app.stage(source.objects.file, None, bucket="versions")
+    await target.app.recipe.discard(record)
+    encrypted = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
+    async with client_of(encrypted) as client:
+        await client.call("PUT", "sse")
+        await put(client, "sse", "key", b"secret", x_amz_server_side_encryption="AES256")
+        await client.call("PUT", "clear")
+    file = (await MinioApp(encrypted, tmp_path).export("s3")).file
+
+    other_record, other = await target.app.stage(file, None, bucket="clear")
+    await target.app.recipe.discard(other_record)
+
+    assert preview.changes[0] == "Bucket versions comes."
+    assert other.changes[0] == "Bucket clear comes."
+
+
 def _without_a_file(name: str, content: bytes) -> bytes | None:
     return None if name == "buckets/own/old" else content
 
