@@ -175,3 +175,5 @@ async def _told(found: DatabaseExport, export: Export) -> AsyncGenerator[bytes, 
 def _check_options(options: Mapping[str, str], *known: str) -> None:
     if unknown := sorted(options.keys() - set(known)):
         raise InvalidRequestError(f"Recipe postgresql has no option {unknown[0]!r} here.")
+    if empty := sorted(name for name, value in options.items() if not value):
+        raise InvalidRequestError(f"The option {empty[0]} is empty; give it a value, or leave it out.")

@@ -89,10 +89,13 @@ def read_import_wishes(options: Mapping[str, str], settings: N8nSettings) -> Imp
 
 
 def _check_names(options: Mapping[str, str], known: Mapping[str, str], what: str) -> None:
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             listed = "; ".join(f"{one}: {meaning}" for one, meaning in known.items())
             raise InvalidRequestError(f"{what} n8n has no option {name!r}. There are {listed}.")
+        if not value:
+            # A variable of a shell that was not set, perhaps: the key would not be sealed, without a word.
+            raise InvalidRequestError(f"The option {name} is empty. It is {known[name]}; or leave it out.")
 
 
 def _flag(options: Mapping[str, str], name: str) -> bool:

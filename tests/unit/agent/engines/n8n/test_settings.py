@@ -56,3 +56,15 @@ def test_the_callers_wish_goes_before_the_settings(tmp_path: Path) -> None:
     assert not read_export_wishes({"key": "omit"}, settings).is_sealed
     assert read_import_wishes({}, settings).passphrase == "of the settings"
     assert read_import_wishes({"passphrase": "mine"}, settings).passphrase == "mine"
+
+
+@pytest.mark.parametrize("option", ["key", "passphrase", "recipient"])
+def test_an_empty_option_of_an_export_does_not_leave_the_key_out_without_a_word(option: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"option {option} is empty"):
+        read_export_wishes({option: ""}, read_settings(FOLDER))
+
+
+@pytest.mark.parametrize("option", ["identity", "passphrase", "encryption_key"])
+def test_an_empty_option_of_an_import_is_refused(option: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"option {option} is empty"):
+        read_import_wishes({option: ""}, read_settings(FOLDER))

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.engines.pg.settings import read_settings
+from agent.recipes.base import ExportOptions
+from agent.recipes.postgresql import PostgresqlRecipe
 from common.errors import AppUnavailableError, InvalidRequestError
+from tests.fakes.imports import NotedProgress, surroundings
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,12 @@ def test_the_app_in_the_maintenance_database_is_renamed_from_another_one() -> No
     admin = same.admin_login()
     assert admin is not None
     assert (admin.user, admin.database, admin.password) == ("root", "template1", None)
+
+
+async def test_an_empty_option_is_not_taken_for_the_database_of_the_settings(tmp_path: Path) -> None:
+    recipe = PostgresqlRecipe(surroundings(tmp_path, {"database": "app", "user": "app"}))
+    options = ExportOptions(recipe.export_formats[0], "shop.db", "app.sql.gz", {"database": ""})
+
+    with pytest.raises(InvalidRequestError, match="option database is empty"):
+        async with recipe.export_data(options, NotedProgress()):
+            pass
