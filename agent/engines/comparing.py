@@ -1,7 +1,8 @@
 """What becomes of each file when a staged tree takes the place of an app's, for a preview.
 
-Told by name, size and time of change, as rsync does; content is read only of what is small and differs in its time.
-Databases are compared by what is in their tables: a snapshot never has the bytes of the file that an app has open.
+Told by name, size, time of change, permissions and owner, as rsync does; content is read only of what is small and
+differs in its time. Databases are compared by what is in their tables: a snapshot never has the bytes of the file that an
+app has open.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class _Comparison:
     def _is_same(self, found: Found, there: os.stat_result) -> bool | None:
         """None: that would take too long to find out."""
         size = found.status.st_size
-        if size != there.st_size:
+        if size != there.st_size or _rights(found.status) != _rights(there):
             return False
         if _is_same_time(there.st_mtime_ns, found.status.st_mtime_ns) or not size:
             return True
@@ -188,6 +189,11 @@ def _status(tree: OpenedPath, path: str) -> os.stat_result | None:
         parent = tree.directory(tuple(directories), create=False)
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     return None
+
+
+def _rights(status: os.stat_result) -> tuple[int, int, int]:
+    """Staged files have those that the import gives them."""
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
 
 
 def _kind_of(status: os.stat_result | None) -> str:

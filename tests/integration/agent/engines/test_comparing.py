@@ -19,9 +19,10 @@ AT_NS = 1_700_000_000_123_456_789
 LARGE = bytes(70_000)
 
 
-def write(path: Path, content: bytes, *, at_ns: int = AT_NS) -> None:
+def write(path: Path, content: bytes, *, at_ns: int = AT_NS, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+    path.chmod(mode)
     os.utime(path, ns=(at_ns, at_ns))
 
 
@@ -65,6 +66,11 @@ WAYS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], ItemChange
         lambda after: write(after / "a", LARGE + b"."),
         ItemChanges(changed=1),
     ),
+    "other permissions": (
+        lambda now: write(now / "a", LARGE, mode=0o600),
+        lambda after: write(after / "a", LARGE, mode=0o644),
+        ItemChanges(changed=1),
+    ),
     "small, another time, the same content": (
         lambda now: write(now / "a", b"abc"),
         lambda after: write(after / "a", b"abc", at_ns=5),
@@ -93,6 +99,16 @@ async def test_a_file_is_told_by_name_size_time_and_cheap_content(name: str, tre
     compared = await compare_trees(now, after)
 
     assert compared.items == {"files": expected}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_a_file_that_gets_another_owner_is_changed(trees: tuple[Path, Path]) -> None:
+    now, after = trees
+    for tree in trees:
+        write(tree / "a", LARGE)
+    os.chown(after / "a", 4242, -1)
+
+    assert (await compare_trees(now, after)).items == {"files": ItemChanges(changed=1)}
 
 
 async def test_a_link_is_told_by_its_target_and_a_file_that_becomes_one_is_both(trees: tuple[Path, Path]) -> None:
