@@ -1,8 +1,8 @@
 """What becomes of each file when a staged tree takes the place of an app's, for a preview.
 
 Told by name, size, time of change, permissions and owner, as rsync does; content is read only of what is small and
-differs in its time. Databases are compared by what is in their tables: a snapshot never has the bytes of the file that an
-app has open.
+differs in its time. Databases are compared by what is in their tables: a snapshot never has the bytes of the file
+that an app has open.
 """
 
 from __future__ import annotations
