@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from agent.engines.mariadb import programs
-from agent.engines.mariadb.names import quoted
+from agent.engines.mariadb.names import moved
 from agent.engines.mariadb.programs import Shown
 from agent.engines.mariadb.settings import Login
 from common.fingerprints import Fingerprint
@@ -68,8 +68,7 @@ def digest_of(shown: Shown, database: str, *, is_staged: bool = False) -> str:
     """SHA-256 of how one is made, the same in another database, for another account, and of another release."""
     text = shown.without_definer
     if shown.listed.kind == "view":
-        # In full where the view reads another database, too.
-        text = text.replace(quoted(database) + ".", "")
+        text = moved(text, database, "")
     if shown.listed.kind == "event":
         enabled = "DISABLED" if is_staged else "ENABLED"
         text = programs.with_status(text, is_enabled=shown.listed.about == enabled)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agent.engines.mariadb.names import quoted
+from agent.engines.mariadb.names import moved
 
 _I = re.IGNORECASE | re.DOTALL
 _NAME = rb"(?:`(?:[^`]|``)*`|[\w$%.-]+|'[^']*')"
@@ -28,13 +28,13 @@ _IN_COMMENTS = re.compile(
 )
 _IN_ONE_COMMENT = re.compile(rb"/\*!\d{5,6}\s+(CREATE\b.*?)\s*\*/", _I)
 _SCHEDULE = re.compile(
-    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+ON\s+SCHEDULE\s.*?\bON\s+COMPLETION\s+(?:NOT\s+)?PRESERVE\s+)"
+    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+ON\s+SCHEDULE(?:\s+(?:\w+|'[\d:. -]+'))+?"
+    rb"\s+ON\s+COMPLETION\s+(?:NOT\s+)?PRESERVE\s+)"
     rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b" % _NAME,
     _I,
 )
-_DROP = re.compile(
-    rb"(?:/\*!\d{5,6}\s+)?DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+%b\s*(?:\*/)?" % _NAME, _I
-)
+_DROPS = rb"DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+%b\s*" % _NAME
+_DROP = re.compile(rb"%b|/\*!\d{5,6}\s+%b\*/" % (_DROPS, _DROPS), _I)
 _CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
 
 
@@ -56,7 +56,8 @@ class Schemas:
     def moved(self, view: bytes) -> bytes:
         if not self.source:
             return view
-        return view.replace(quoted(self.source).encode() + b".", quoted(self.target).encode() + b".")
+        text = view.decode("utf-8", "surrogateescape")
+        return moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
 
 
 def to_run(text: bytes, schemas: Schemas) -> bytes | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.catalog import table_names
@@ -116,6 +116,11 @@ class Exchange:
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 return
+
+    async def coming(self, target: Side) -> Collection[str]:
+        """The tables that `bring` would put in place."""
+        source = self._new if target is Side.IMPORTED else self._old
+        return await table_names(self._admin, source) or []
 
     async def is_waiting(self) -> bool:
         """Whether a RENAME of ours waits in the server for others to let go of a table, or runs."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`\.?""", re.DOTALL)
+"""A string, or a name with the point after it."""
+
 
 def new_schema(key: str) -> str:
     """Where the upload is loaded, and where imported tables go back to in an undo."""
@@ -21,3 +26,15 @@ def loader(key: str) -> str:
 def quoted(name: str) -> str:
     """A name as SQL needs it."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def moved(view: str, source: str, target: str) -> str:
+    """A view's text for another schema; empty: for the current one. Where a view reads more than its own schema, the
+    server writes its names in full."""
+    before, after = f"{quoted(source)}.", f"{quoted(target)}." if target else ""
+    return _QUOTED.sub(lambda found: after if found[0] == before else found[0], view)
+
+
+def without_strings(text: str) -> str:
+    """SQL as the server writes it, with its strings emptied."""
+    return _QUOTED.sub(lambda found: found[0] if found[0].startswith("`") else "''", text)

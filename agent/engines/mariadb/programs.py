@@ -14,11 +14,14 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 
 from agent.engines.mariadb.client import literal, query, quoted
+from agent.engines.mariadb.names import moved, without_strings
 from agent.engines.mariadb.settings import Login
 from common.errors import ArchiveIncompatibleError, ToolFailedError
 
 MAX_BYTES = 8 << 20
 """Most text of all definitions of a schema; they are written into the import's journal."""
+LOCK_SECONDS = 10
+"""Most time that a drop waits for who reads a view, or writes to a trigger's table."""
 KINDS = ("function", "procedure", "view", "trigger", "event")
 """In the order in which they are made."""
 _RIGHTS = {
@@ -35,7 +38,12 @@ _ANY_NAME = rf'(?:{_NAME}|"(?:[^"]|"")*")'
 _ANY_DEFINER = re.compile(
     rf"(?P<create>CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)DEFINER={_ANY_NAME}(?:@{_ANY_NAME})? "
 )
-_STATUS = re.compile(r"( ON COMPLETION (?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b")
+_EVENT = re.compile(
+    rf"(?P<begin>CREATE EVENT {_ANY_NAME} ON SCHEDULE (?P<schedule>.*?) ON COMPLETION (?:NOT )?PRESERVE )"
+    r"(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b"
+)
+_LAST_TIME = re.compile(r"(?:^AT|\bENDS) ('[\d:. -]+')$")
+_NEEDED = re.compile(rf"\b(?:from|join) \(*(?:{_NAME}\.)?(?P<name>{_NAME})", re.IGNORECASE)
 _MARK = "mathison"
 
 
@@ -178,9 +186,10 @@ async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program
             next_step="Drop or correct it at its source, then dump again.",
         ) from failure
     await drop(loader, staged, {program.key for program in found})
-    # Where a view reads more than its own schema, the server writes its names in full.
     return [
-        msgspec.structs.replace(program, text=program.text.replace(quoted(staged), quoted(put_into)))
+        msgspec.structs.replace(program, text=moved(program.text, staged, put_into))
+        if program.kind == "view"
+        else program
         for program in found
     ]
 
@@ -219,16 +228,30 @@ def _program(shown: Shown, *, staged: bool) -> Program:
 
 def with_status(event: str, *, is_enabled: bool) -> str:
     """The text of an event, as of one that is enabled or disabled."""
-    status = "ENABLE" if is_enabled else "DISABLE"
-    return _STATUS.sub(lambda matched: matched[1] + status, event, count=1)
+    found = _EVENT.match(event)
+    return found["begin"] + ("ENABLE" if is_enabled else "DISABLE") + event[found.end() :] if found else event
+
+
+async def is_over(login: Login, event: Program, there: Program | None) -> bool:
+    """Whether one differs from what is there only because its last time is in the past: the server drops such an event,
+    or never makes it, or disables it."""
+    found = _EVENT.match(event.text) if event.kind == "event" else None
+    last = _LAST_TIME.search(found["schedule"]) if found else None
+    disabled = msgspec.structs.replace(event, text=with_status(event.text, is_enabled=False))
+    if last is None or there not in (None, disabled):
+        return False
+    # The zone is one that the server itself told.
+    rows = await query(login, f"SET time_zone = {literal(event.time_zone)}; SELECT {last[1]} <= NOW();")
+    return rows[0][0] == "1"
 
 
 def ordered(programs: Iterable[Program]) -> list[Program]:
     """So that each comes after those that it needs when it is made: only views need others."""
     by_kind = {kind: [program for program in programs if program.kind == kind] for kind in KINDS}
     views = {program.name: program for program in by_kind["view"]}
+    # By what stands in a FROM: columns may be called as views are.
     needs = {
-        name: {other for other in views if other != name and quoted(other) in program.text}
+        name: {other for other in views if other != name and quoted(other) in _read_by(program.text)}
         for name, program in views.items()
     }
     try:
@@ -236,6 +259,11 @@ def ordered(programs: Iterable[Program]) -> list[Program]:
     except CycleError as cycle:
         raise ToolFailedError(f"The views {', '.join(sorted(set(cycle.args[1])))} name each other.") from cycle
     return [program for kind in KINDS for program in by_kind[kind]]
+
+
+def _read_by(view: str) -> set[str]:
+    """What stands where a view names tables, as the server writes it."""
+    return {found["name"] for found in _NEEDED.finditer(without_strings(view))}
 
 
 async def make(
@@ -250,7 +278,7 @@ async def make(
 async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:
     """Drop those; what is not there is fine."""
     if keys:
-        await query(login, drops(keys), database=database)
+        await query(login, f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}; {drops(keys)}", database=database)
 
 
 def drops(keys: Collection[tuple[str, str]]) -> str:

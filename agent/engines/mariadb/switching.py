@@ -84,9 +84,13 @@ class Switch:
             # To make it again would wait, without a bound, for the locks that kept us from dropping it.
             self._record.save(**{_IS_SWITCHING: False})
             return
-        triggers = {program.key for program in self._written(target) if program.kind == "trigger"}
-        await programs.drop(self._app, self._database, triggers)
-        await self._tables.bring(target.other)
+        if not is_there:
+            # What stands in the way of the tables, and whatever else was made.
+            kept = {program.key for program in present}
+            there = await programs.list_all(self._app, self._database)
+            made = {found.key for found in there if found.kind == "trigger" or found.key not in kept}
+            await programs.drop(self._app, self._database, made)
+            await self._tables.bring(target.other)
         await self._settle(target.other)
 
     async def recover(self) -> Side:
@@ -97,11 +101,15 @@ class Switch:
         return side
 
     async def _exchange(self, target: Side, present: Sequence[Program]) -> None:
-        events = {found.key for found in present if found.kind == "event"}
+        coming = await self._tables.coming(target)
+        # A view stands in the way of a table of its name; others stay, for those who read, until the tables are there.
+        first = {
+            found.key for found in present if found.kind == "event" or (found.kind == "view" and found.name in coming)
+        }
         triggers = {found.key for found in present if found.kind == "trigger"}
         tables = await table_names(self._app, self._database)
         if not triggers or not tables:
-            await programs.drop(self._app, self._database, events)
+            await programs.drop(self._app, self._database, first)
             await self._tables.bring(target)
             return
         locks = ", ".join(f"{quoted(table)} WRITE" for table in tables)
@@ -112,7 +120,7 @@ class Switch:
         try:
             async with self._locked(sql):
                 # Not before, so that nothing is dropped when there is no lock to be had.
-                await programs.drop(self._app, self._database, events)
+                await programs.drop(self._app, self._database, first)
                 moving = asyncio.create_task(self._tables.bring(target), name="exchange tables")
                 while not moving.done() and not await self._tables.is_waiting():  # noqa: ASYNC110  # the server's
                     await asyncio.sleep(_LOOK_SECONDS)
@@ -140,11 +148,13 @@ class Switch:
         """Make what belongs to a side be there, and nothing of the other's."""
         wanted = self._written(side)
         known = {program.key for program in (*wanted, *self._written(side.other))}
+        # Not all that is known: a table may be called as a view of the other side.
+        listed = {found.key for found in await programs.list_all(self._app, self._database)}
         # In one go: until its triggers are there, the app writes without them.
-        await programs.make(self._app, self._database, wanted, dropping=known)
+        await programs.make(self._app, self._database, wanted, dropping=known & listed)
         there = {program.key: program for program in await programs.read(self._app, self._database)}
         for program in wanted:
-            if there.get(program.key) != program:
+            if (found := there.get(program.key)) != program and not await programs.is_over(self._app, program, found):
                 raise ToolFailedError(f"The {program.kind} {program.name} was not made as it was written down.")
         self._record.save(**{_IS_SWITCHING: False})
 

@@ -273,6 +273,74 @@ async def test_a_locked_table_makes_a_swap_fail_in_time_with_triggers_and_events
     await shop.recipe.discard(record)
 
 
+async def test_a_table_and_a_view_of_one_name_take_each_others_place_both_ways(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE y (id int); CREATE VIEW x AS SELECT * FROM y; CREATE TABLE z (id int)")
+    exported = (await shop.export("sql")).content
+    shop.sql("DROP VIEW x; DROP TABLE y, z; CREATE TABLE x (id int); CREATE VIEW y AS SELECT id FROM x; ")
+    shop.sql("CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW SET @a = 1; CREATE VIEW z AS SELECT id FROM y")
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(exported, record)
+
+    await shop.recipe.restore(record, NotedProgress())
+    imported = shop.sql("SHOW FULL TABLES")
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert imported == "x\tVIEW\ny\tBASE TABLE\nz\tBASE TABLE"
+    assert (await shop.fingerprint()).differences(before) == []
+
+
+async def test_what_is_refused_after_a_view_took_a_tables_name_is_taken_back(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql("CREATE TABLE y (id int); CREATE VIEW x AS SELECT * FROM y")
+    exported = (await shop.export("sql")).content
+    shop.sql("DROP VIEW x; DROP TABLE y; CREATE TABLE x (id int); CREATE VIEW y AS SELECT id FROM x")
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(exported, record)
+    real, calls = programs.make, []
+
+    async def refused_once(login: Login, database: str, found: list[programs.Program], *, dropping: Keys) -> None:
+        calls.append(found)
+        await real(login, database, found, dropping=dropping)
+        if len(calls) == 1:
+            shop.sql("CREATE EVENT other ON SCHEDULE EVERY 1 DAY DO SET @a = 1")
+            raise ToolFailedError("The server refused a statement.")
+
+    monkeypatch.setattr(programs, "make", refused_once)
+
+    with pytest.raises(ToolFailedError, match="refused a statement"):
+        await shop.recipe.restore(record, NotedProgress())
+
+    assert (await shop.fingerprint()).differences(before) == []
+    await shop.recipe.discard(record)
+
+
+@pytest.mark.parametrize("completion", ["NOT PRESERVE", "PRESERVE"])
+@pytest.mark.parametrize(
+    "schedule", ["AT '{}-01-01 00:00:00'", "EVERY 1 HOUR STARTS '1999-01-01 00:00:00' ENDS '{}-01-01 00:00:00'"]
+)
+async def test_an_event_whose_time_passed_meanwhile_keeps_from_neither_import_nor_undo(
+    completion: str, schedule: str, shop: MariadbApp
+) -> None:
+    event = f"CREATE EVENT once ON SCHEDULE {schedule.format('2037')} ON COMPLETION {completion} DO SET @a = 1"
+    shop.sql(f"CREATE TABLE x (id int); {event}; CREATE VIEW v AS SELECT id FROM x")
+    record = MemoryRecord()
+    await shop.stage((await shop.export("sql")).content, record)
+
+    for fact, move in (("programs_imported", shop.recipe.restore), ("programs_previous", shop.recipe.undo)):
+        if fact == "programs_previous":
+            assert shop.sql("SHOW EVENTS").count("ENABLED") == 0
+        written = record.facts[fact]
+        assert isinstance(written, list)
+        # As if years had gone by.
+        record.save(**{fact: [line.replace("2037", "2001") for line in written]})
+        await move(record, NotedProgress())
+
+    assert shop.sql("SHOW EVENTS").count("DISABLED") == (completion == "PRESERVE")
+    assert shop.sql("SELECT COUNT(*) FROM v") == "0"
+    assert shop.leftovers(record) == []
+
+
 def dump_of(*definitions: str) -> bytes:
     """A dump's beginning and end around definitions."""
     text = "".join(f"DELIMITER ;;\n{definition} ;;\nDELIMITER ;\n" for definition in definitions)

@@ -41,6 +41,12 @@ def sent(text: bytes) -> bytes:
             b"select `mathison_new_0`.`f`(1) AS `x` from `mathison_new_0`.`t`",
         ),
         (
+            b"/*!50001 CREATE VIEW `v` AS select 'in \\'`shop`.`t`' AS `a``\xfc`,`shop`.`t`.`b` AS `b` "
+            b"from `shop`.`t` */",
+            b"CREATE VIEW `v` AS select 'in \\'`shop`.`t`' AS `a``\xfc`,`mathison_new_0`.`t`.`b` AS `b` "
+            b"from `mathison_new_0`.`t`",
+        ),
+        (
             b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n"
             b"/*!50001 VIEW `v` AS select `t`.`id` AS `id` from `t` where `t`.`id` > 2 */\n"
             b"/*!50002 WITH CASCADED CHECK OPTION */",
@@ -74,6 +80,8 @@ def test_a_definition_is_sent_without_its_definer_and_its_comments_of_versions(t
         b"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`b`*/ /*!50003 USER x */",
         b"ALTER EVENT e ENABLE",
         b"DROP VIEW v; DROP USER root",
+        b"/*!50001 DROP VIEW IF EXISTS v",
+        b"DROP VIEW IF EXISTS v */",
         b"SELECT 1 /*!50001 CREATE VIEW v AS SELECT 1 */",
     ],
 )
@@ -81,8 +89,12 @@ def test_nothing_else_is_taken_for_a_definition(text: bytes) -> None:
     assert to_run(text, SCHEMAS) is None
 
 
-def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_staged() -> None:
-    text = b"CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @a = 1"
+@pytest.mark.parametrize(
+    "schedule",
+    ["EVERY 1 DAY", "EVERY 1 DAY STARTS (SELECT ' ON COMPLETION PRESERVE ENABLE ') ON COMPLETION PRESERVE ENABLE"],
+)
+def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_staged(schedule: str) -> None:
+    text = f"CREATE EVENT e ON SCHEDULE {schedule} DO SET @a = 1".encode()
 
     with pytest.raises(UnreadableEventError):
         to_run(text, SCHEMAS)
