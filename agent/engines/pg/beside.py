@@ -106,6 +106,7 @@ class Beside:
             before,
             after,
             loaded,
+            held=held_before,
             items=items_between(held_before, held_after),
             server_version=self.plan.server.version,
             room_bytes=room_bytes,

@@ -17,6 +17,7 @@ from common.headers import ArchiveHeader
 _MOST_NAMES = 10
 _COMPARED_BYTES = 32 << 20
 _COMPARED_SECONDS = 0.5
+_MOST_ROWS = 2**63 - 1
 RENAMES_SECONDS = 0.2
 """What clients meet when two databases are exchanged: 0.1 s was measured."""
 DUMPED_BYTES_A_SECOND, LOADED_BYTES_A_SECOND = 50e6, 30e6
@@ -64,9 +65,12 @@ def tables_of(fingerprint: Fingerprint | None) -> Held | None:
         return None
     parts = {name[6:]: text for name, text in fingerprint.parts.items() if name.startswith("table ")}
     try:
-        return {name: (int(text.partition(" rows, ")[0]), text) for name, text in parts.items()} or None
+        held = {name: (int(text.partition(" rows, ")[0]), text) for name, text in parts.items()}
     except ValueError:
         return None
+    numbers = [rows for rows, _ in held.values()]
+    # The archive's word, which may be a lie: more rows than there can be are none that can be told.
+    return held if held and min(numbers) >= 0 and sum(numbers) <= _MOST_ROWS else None
 
 
 async def size_of(connection: Connection) -> int:
@@ -92,7 +96,9 @@ class Changes:
 
 
 def items_between(now: Held, after: Held) -> Mapping[str, ItemChanges]:
-    """Tables by their content. Of rows it is known only that they came, went or stayed with a whole table."""
+    """Tables by their content. Of rows it is known that they come, go or stay with a whole table; of a table that
+    differs, what it has more or less counts as added or removed, and the rest is not compared.
+    """
     tables = ItemChanges.between(
         {name: content for name, (_, content) in now.items()}, {name: content for name, (_, content) in after.items()}
     )
@@ -102,10 +108,22 @@ def items_between(now: Held, after: Held) -> Mapping[str, ItemChanges]:
             rows["removed"] += now[name][0]
         elif name not in now:
             rows["added"] += after[name][0]
+        elif after[name][1] is not None and now[name] == after[name]:
+            rows["same"] += after[name][0]
+        elif not (_is_counted(now[name]) and _is_counted(after[name])):
+            rows["not_compared"] += max(now[name][0], after[name][0])
         else:
-            is_same = after[name][1] is not None and now[name] == after[name]
-            rows["same" if is_same else "not_compared"] += after[name][0]
+            both = min(now[name][0], after[name][0])
+            rows["not_compared"] += both
+            rows["removed"] += now[name][0] - both
+            rows["added"] += after[name][0] - both
     return {"tables": tables, "rows": ItemChanges(**rows)}
+
+
+def _is_counted(table: tuple[int, str | None]) -> bool:
+    """A table that was not read and has no rows by the statistics may be one that they know nothing of yet."""
+    rows, content = table
+    return content is not None or rows > 0
 
 
 def bridging_of(loaded: Loaded, server_version: str) -> str:
@@ -122,15 +140,20 @@ def changes_between(
     after: Content,
     loaded: Loaded,
     *,
+    held: Held,
     items: Mapping[str, ItemChanges],
     server_version: str,
     room_bytes: int,
     warnings: Iterable[str],
 ) -> Changes:
-    """What to tell about an import that is ready."""
+    """What to tell about an import that is ready.
+
+    Args:
+        held: by the app's database now.
+    """
     rows = loaded.counts.get("rows", after.rows)
     changes = [
-        f"Now {_tables(before)} with about {before.rows:,} rows; after the import {_tables(after)} with {rows:,} rows.",
+        f"{_now(before, held)}; after the import {_tables(after)} with {rows:,} rows.",
         *_named("New tables", after.tables - before.tables),
         *_named("Tables that will be gone", before.tables - after.tables),
     ]
@@ -168,7 +191,7 @@ def changes_by_file(
     tables = loaded.counts.get("tables", 0)
     return Changes(
         changes=(
-            f"Now {_tables(before)} with about {before.rows:,} rows; the file has {tables:,} tables and "
+            f"{_now(before, held)}; the file has {tables:,} tables and "
             f"{loaded.counts.get('large_objects', 0):,} large objects.",
         ),
         counts_now=before.counts,
@@ -205,6 +228,16 @@ def _major(version: str) -> str:
 def _tables(content: Content) -> str:
     number = len(content.tables)
     return f"{number:,} table{'' if number == 1 else 's'}"
+
+
+def _now(content: Content, held: Held) -> str:
+    """With the number of rows where it is known, by the statistics at least."""
+    tables = [held[name] for name in content.tables if name in held]
+    rows = sum(rows for rows, _ in tables)
+    if not all(_is_counted(table) for table in tables):
+        return f"Now {_tables(content)} with {f'more than {rows:,}' if rows else 'an unknown number of'} rows"
+    about = "" if all(content is not None for _, content in tables) else "about "
+    return f"Now {_tables(content)} with {about}{rows:,} rows"
 
 
 def _named(what: str, names: Iterable[str]) -> Sequence[str]:
