@@ -26,6 +26,7 @@ class Schema:
         programs: how many views, triggers, routines and events, by kind; only kinds that there are.
         referrers: tables of other schemas with foreign keys to this one's.
         untransactional: tables of which a dump beside a writer is of no one moment.
+        versioned: tables that keep their earlier rows, which a dump leaves out.
     """
 
     version: str
@@ -35,6 +36,7 @@ class Schema:
     programs: Mapping[str, int] = field(default_factory=dict)
     referrers: tuple[str, ...] = ()
     untransactional: tuple[str, ...] = ()
+    versioned: tuple[str, ...] = ()
     size_bytes: int = 0
 
     @property
@@ -96,6 +98,7 @@ async def look(login: Login, database: str) -> Schema:
         programs={kind: count for kind, count in {"views": views, **programs}.items() if count},
         referrers=tuple(row[1] for row in rows if row[0] == "referrer"),
         untransactional=tuple(row[0] for row in tables if row[1] == "BASE TABLE" and row[3] != _TRANSACTIONAL),
+        versioned=tuple(row[0] for row in tables if row[1] == "SYSTEM VERSIONED"),
         size_bytes=sum(int(row[4]) for row in tables),
     )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.engines.mariadb import programs
 from agent.engines.mariadb.catalog import Schema, look
 from agent.engines.mariadb.settings import Login, MariadbSettings
-from common.errors import ServiceError
+from common.errors import ServiceError, ToolFailedError
 
 OLDEST = (10, 6)
 OLDEST_MYSQL = (8, 0)
@@ -76,7 +76,13 @@ async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
             )
     if broken := await programs.broken_view(app, database, listed):
         return f"{broken} It could not be put back in an undo: drop or correct it."
-    return await obstacle_in_rights(app, database, {found.kind for found in listed})
+    if lacking := await obstacle_in_rights(app, database, {found.kind for found in listed}):
+        return lacking
+    try:
+        await programs.read(app, database)
+    except ToolFailedError as failure:
+        return f"{failure.text} It could not be put back in an undo."
+    return ""
 
 
 async def obstacle_in_rights(app: Login, database: str, kinds: Collection[str]) -> str:
@@ -107,8 +113,16 @@ def obstacle_in(schema: Schema, *, takes_programs: bool = False) -> str:
 
 def warnings_of(schema: Schema) -> list[str]:
     """What to know of an export."""
-    if not schema.untransactional:
-        return []
-    listed = ", ".join(schema.untransactional[:_NAMED])
-    more = ", …" if len(schema.untransactional) > _NAMED else ""
-    return [f"{len(schema.untransactional)} tables are not InnoDB, so the app must not write to them: {listed}{more}."]
+    warnings = []
+    if tables := schema.untransactional:
+        warnings.append(f"{len(tables)} tables are not InnoDB, so the app must not write to them: {_named(tables)}.")
+    if tables := schema.versioned:
+        warnings.append(
+            f"{len(tables)} tables are system-versioned; the export holds their present rows without their history: "
+            f"{_named(tables)}."
+        )
+    return warnings
+
+
+def _named(tables: Sequence[str]) -> str:
+    return ", ".join(tables[:_NAMED]) + (", …" if len(tables) > _NAMED else "")

@@ -214,12 +214,19 @@ def _shown(listed: Listed, row: Sequence[str]) -> Shown:
 
 def _program(shown: Shown, *, staged: bool) -> Program:
     listed, text = shown.listed, shown.text
-    found = _DEFINER.match(text)
-    if found is None or shown.charset not in _CODECS:
+    what = f"The {listed.kind} {listed.name}"
+    if "ANSI_QUOTES" in shown.sql_mode:
         raise ToolFailedError(
-            f"The {listed.kind} {listed.name} cannot be read by {listed.definer}, or is in the character set "
-            f"{shown.charset}."
+            f"{what} was made under the sql_mode ANSI_QUOTES, in which names are written as strings are elsewhere; "
+            "make it again under another."
         )
+    if shown.charset not in _CODECS:
+        raise ToolFailedError(
+            f"{what} was made under the character set {shown.charset}; make it again after SET NAMES utf8mb4."
+        )
+    found = _DEFINER.match(text)
+    if found is None:
+        raise ToolFailedError(f"{what} is in words that no server writes.")
     text = found["create"] + text[found.end() :]
     if listed.kind == "event" and staged:
         text = with_status(text, is_enabled=listed.about == "DISABLED")

@@ -428,3 +428,13 @@ async def test_settings_that_do_not_work_are_obstacles_with_reasons(shop: Mariad
     without = await shop.recipe_with(admin_user="").describe()
     assert without.can_export.is_possible
     assert "admin_user" in without.can_import.obstacle
+
+
+async def test_an_export_says_which_tables_have_a_history_that_it_does_not_hold(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE v (x int) WITH SYSTEM VERSIONING; INSERT INTO v VALUES (1); UPDATE v SET x = 2")
+
+    exported = await shop.export("sql")
+
+    assert (
+        [warning for warning in exported.warnings if "without their history: v." in warning] == exported.warnings != []
+    )

@@ -411,6 +411,12 @@ async def test_nothing_of_a_file_runs_while_it_is_loaded(shop: MariadbApp) -> No
 
 
 OBSTACLES: dict[str, Callable[[MariadbApp], None]] = {
+    "character set latin2; make it again after SET NAMES utf8mb4": lambda shop: void(
+        shop.sql("SET NAMES latin2; CREATE VIEW v AS SELECT 'x' AS c")
+    ),
+    "The procedure p was made under the sql_mode ANSI_QUOTES": lambda shop: void(
+        shop.sql("SET sql_mode = 'ANSI_QUOTES'; CREATE PROCEDURE p() SELECT 1")
+    ),
     "belongs to root@%": lambda shop: void(shop.server.sql("CREATE VIEW v AS SELECT 1", database=shop.database)),
     "does not work": lambda shop: void(
         shop.sql("CREATE TABLE x (a int); CREATE VIEW v AS SELECT a FROM x; DROP TABLE x")
