@@ -116,6 +116,8 @@ def error_of_query(text: str, login: Login) -> ServiceError:
 def error_of_load(text: str, login: Login) -> ServiceError:
     """The error for what a client program said while it loaded an upload."""
     number, said = _parsed(text)
+    # It is gone when somebody reads this.
+    said = re.sub(rf"user '{re.escape(login.user)}'@'[^']*'", "the account that loads", said)
     if number in _NOT_ALLOWED:
         return ArchiveRefusedError(f"The file tries what an import may not do: {said}.")
     if number in _BINARY_LOG:
