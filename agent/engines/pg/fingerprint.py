@@ -7,6 +7,7 @@ between databases of one encoding; the hash covers a row's text in a fixed sessi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -181,7 +182,10 @@ async def _table_within(connection: Connection, schema: str, table: str, seconds
         async with connection.transaction():
             await connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000) + 1}")
             return await _table(connection, schema, table, without=())
-    except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+    except psycopg.errors.DatabaseError:
+        # Too slow, not permitted, gone meanwhile, or content that cannot be read: a preview does without.
+        if connection.broken:
+            raise
         return None
 
 
@@ -212,18 +216,29 @@ async def _tables(connection: Connection, *, kinds: str = "'r', 'm'") -> list[tu
 
 
 async def _table(connection: Connection, schema: str, table: str, *, without: Collection[str]) -> Table:
-    # The alias is one that no column has: "t::text" would mean a column t. And not by a cast to text, which whoever
-    # made the table may have defined: its function would run with our rights.
-    row_of = await _row_of(connection, schema, table, without) if without else sql.SQL('"the whole row"')
-    query = sql.SQL('SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS "the whole row"').format(
+    # By the alias: "t::text" would mean a column t. And not by a cast to text, which whoever made the table may have
+    # defined: its function would run with our rights.
+    columns = await _columns(connection, schema, table)
+    alias = sql.Identifier(alias_beside(columns))
+    row_of: sql.Composable = alias
+    if without:
+        kept = [sql.SQL("{}.{}").format(alias, sql.Identifier(name)) for name in columns if name not in without]
+        row_of = sql.SQL("ROW({})").format(sql.SQL(", ").join(kept))
+    query = sql.SQL("SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS {alias}").format(
         hash=sql.SQL('hashtextextended(textin(record_out({row})) COLLATE "C", 0)').format(row=row_of),
         table=sql.Identifier(schema, table),
+        alias=alias,
     )
     row = await (await connection.execute(query)).fetchone()
     return Table(*(row or (0, "0")))
 
 
-async def _row_of(connection: Connection, schema: str, table: str, without: Collection[str]) -> sql.Composable:
+def alias_beside(columns: Collection[str]) -> str:
+    """A name for a whole row that none of its columns has."""
+    return next(name for number in itertools.count() if (name := f"row {number}") not in columns)
+
+
+async def _columns(connection: Connection, schema: str, table: str) -> list[str]:
     cursor = await connection.execute(
         """
         SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -232,8 +247,7 @@ async def _row_of(connection: Connection, schema: str, table: str, without: Coll
         """,
         [schema, table],
     )
-    names = [name for (name,) in await cursor.fetchall() if name not in without]
-    return sql.SQL("ROW({})").format(sql.SQL(", ").join(sql.Identifier("the whole row", name) for name in names))
+    return [name for (name,) in await cursor.fetchall()]
 
 
 async def _sequences(connection: Connection) -> dict[str, tuple[int, bool]]:
