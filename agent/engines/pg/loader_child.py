@@ -25,7 +25,7 @@ from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.text_errors import TextError, refused_by_check
 from agent.jail import enter_from_argv
 
 LENGTH_BYTES = 4
@@ -138,8 +138,9 @@ async def _run_ours(session: Session, statements: list[str]) -> None:
         except SqlFailure as failure:
             if failure.sqlstate in ("55P03", "40P01"):
                 raise TextError("APP_BUSY", f"The app holds its tables: {failure.message}.") from failure
-            reason = "ARCHIVE_REFUSED" if failure.sqlstate == "P0001" else "TOOL_FAILED"
-            raise TextError(reason, f"PostgreSQL: {failure.message}.") from failure
+            if failure.sqlstate == "P0001":
+                raise refused_by_check(failure.message) from failure
+            raise TextError("TOOL_FAILED", f"PostgreSQL: {failure.message}.") from failure
 
 
 async def _connect(request: dict[str, Any]) -> list[Session]:

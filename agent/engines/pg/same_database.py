@@ -33,7 +33,14 @@ from agent.engines.pg.spool import Room, write_all
 from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.ways import Plan
 from agent.steps import Progress, Step
-from common.errors import AppBusyError, NothingToUndoError, ServiceError, ToolFailedError, TransferNotFoundError
+from common.errors import (
+    AppBusyError,
+    NothingToUndoError,
+    ServiceError,
+    ToolFailedError,
+    TransferNotFoundError,
+    say_unchanged,
+)
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 
@@ -109,6 +116,7 @@ class SameDatabase:
             await require_same_outside(outside, self.plan.login)
         except ServiceError as failure:
             await self._take_back(key, before, failure)
+            say_unchanged(failure)
             raise
         self._remove_files()
         await self._analyze(key)

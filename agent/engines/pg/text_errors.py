@@ -33,3 +33,12 @@ def client_command(line: int) -> TextError:
         f"Line {line}: the file tries to run a client command.",
         next_step="A dump made by pg_dump has no such line; make a new one.",
     )
+
+
+def refused_by_check(said: str) -> TextError:
+    """The refusal of a file of which a function did harm while it was loaded, as our own check found."""
+    return TextError(
+        "ARCHIVE_REFUSED",
+        f"PostgreSQL: {said}.",
+        next_step="A function in the file did that while rows were loaded; do not import this file, make a new dump.",
+    )
