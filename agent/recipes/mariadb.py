@@ -124,6 +124,7 @@ class MariadbRecipe(Recipe):
         write_down_staged(record, staged)
         present = await programs.read(app, database)
         found = await compare(admin, database, names.new_schema(record.key), present, staged)
+        over = loaded.events - sum(program.kind == "event" for program in staged)
         return Preview(
             found.changes,
             found.counts_now,
@@ -132,6 +133,7 @@ class MariadbRecipe(Recipe):
             bridging=bridging(loaded.server, schema),
             room_bytes=found.room_bytes,
             swap_seconds=found.swap_seconds,
+            warnings=(f"{over} events are left out: their time has passed.",) if over > 0 else (),
             header=loaded.header,
         )
 

@@ -30,6 +30,7 @@ from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, SealReader
 
 _PIECE_BYTES = 1 << 20
+_EVENT = b"EXECUTE IMMEDIATE 0x" + b"CREATE EVENT ".hex().encode()
 _MAX_LATER_BYTES = 64 << 20
 """Most text that is held back: of definitions, written as digits, and the settings between them."""
 _ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S+)$", re.MULTILINE)
@@ -70,16 +71,17 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
     splitter, seal = Splitter(), SealReader()
     schemas = Schemas("", new_schema) if new_schema else None
     server = b""
-    tables = statements = 0
+    tables = statements = events = 0
     later, whole = bytearray(), 0
 
     def pass_on(statement: Statement) -> None:
-        nonlocal tables, statements, whole
+        nonlocal tables, statements, events, whole
         for way, text in decide_all(statement, schemas):
             if way is Way.SKIP:
                 continue
             statements += 1
             tables += text[:12].upper().startswith(b"CREATE TABLE")
+            events += text.startswith(_EVENT)
             if way is not Way.LATER:
                 target.write(text + b";\n")
             if way is not Way.RUN and schemas:
@@ -117,7 +119,7 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
     target.flush()
     header = seal.header.to_json().decode() if seal.header else ""
     said = server.decode("utf-8", "replace")
-    return {"tables": tables, "statements": statements, "header": header, "server": said}
+    return {"tables": tables, "statements": statements, "events": events, "header": header, "server": said}
 
 
 def _require_ours(header: ArchiveHeader | None) -> None:

@@ -57,10 +57,12 @@ class Loaded:
     """What an upload turned out to be.
 
     Attributes:
+        events: how many it has; the server does not make those whose time has passed.
         server: version of the server that it comes from, as the dump says it; empty: it says none.
     """
 
     tables: int
+    events: int
     server: str
     header: ArchiveHeader | None
 
@@ -217,6 +219,7 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
     header = str(report.get("header", ""))
     return Loaded(
         int(report["tables"]),
+        int(report["events"]),
         str(report.get("server", "")),
         ArchiveHeader.from_json(header.encode()) if header else None,
     )

@@ -411,6 +411,17 @@ async def test_nothing_of_a_file_runs_while_it_is_loaded(shop: MariadbApp) -> No
     await shop.recipe.discard(record)
 
 
+async def test_an_event_whose_time_has_passed_when_it_arrives_is_left_out_with_a_warning(shop: MariadbApp) -> None:
+    event = "CREATE EVENT {} ON SCHEDULE AT '{}-01-01 00:00:00' ON COMPLETION NOT PRESERVE ENABLE DO SET @a = 1"
+    record = MemoryRecord()
+
+    preview = await shop.stage(dump_of(event.format("past", 2001), event.format("ahead", 2037)), record)
+
+    assert preview.warnings == ("1 events are left out: their time has passed.",)
+    assert preview.items["events"] == ItemChanges(added=1)
+    await shop.recipe.discard(record)
+
+
 OBSTACLES: dict[str, Callable[[MariadbApp], None]] = {
     "character set latin2; make it again after SET NAMES utf8mb4": lambda shop: void(
         shop.sql("SET NAMES latin2; CREATE VIEW v AS SELECT 'x' AS c")
