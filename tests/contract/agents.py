@@ -16,6 +16,7 @@ from agent.settings import AppSettings
 from agent.states import TransferState
 from agent.transfers import TransferRules, Transfers
 from common.frames import FrameReceiver
+from common.headers import Receipt
 from mathison.data.v1 import transfer_pb2 as wire
 from tests.contract.app import AppUnderTest, Archive, Fill
 from tests.fixtures.uploads import frames
@@ -98,12 +99,16 @@ class Agent:
             async for frame in outgoing:
                 yield wire.Frame.FromString(frame) if isinstance(frame, bytes) else frame
 
-    async def export(self, transfer_id: str, format: str = "", options: Mapping[str, str] = {}) -> bytes:
+    async def export(
+        self, transfer_id: str, format: str = "", options: Mapping[str, str] = {}
+    ) -> tuple[bytes, Receipt]:
         """A whole archive, checked against its end frame."""
         async with aclosing(self.frames(transfer_id, format, options)) as flowing:
             receiver = FrameReceiver(flowing, limit_bytes=LIMIT_BYTES)
             await receiver.open()
-            return b"".join([chunk async for chunk in receiver.chunks()])
+            file = b"".join([chunk async for chunk in receiver.chunks()])
+            assert receiver.receipt is not None
+            return file, receiver.receipt
 
     async def stage(
         self, transfer_id: str, upload: bytes | AsyncIterator[wire.Frame], *, dry_run: bool = False
@@ -133,8 +138,8 @@ class Agent:
         if what not in app.archives:
             await app.fill(what)
             contents = await app.contents()
-            file = await self.export(f"archive-{what.value}", options=app.export_options)
-            app.archives[what] = Archive(file, contents)
+            file, receipt = await self.export(f"archive-{what.value}", options=app.export_options)
+            app.archives[what] = Archive(file, contents, receipt)
             await app.fill(Fill.OLD)
         return app.archives[what]
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from agent.recipes.base import Recipe
 from agent.settings import AppSettings
+from common.headers import Receipt
 
 
 class Fill(enum.Enum):
@@ -29,10 +30,11 @@ class Fill(enum.Enum):
 
 @dataclass
 class Archive:
-    """An export, and what the app held when it was made."""
+    """An export with its end frame, and what the app held when it was made."""
 
     file: bytes
     contents: object
+    receipt: Receipt
 
 
 class AppUnderTest(abc.ABC):
@@ -47,7 +49,11 @@ class AppUnderTest(abc.ABC):
     recipe: ClassVar[type[Recipe]]
     big_bytes: ClassVar[int] = 24 << 20
     """Of incompressible content in `Fill.BIG`: more than any buffer on the way."""
+    new_counts: ClassVar[Mapping[str, int]]
+    """What a preview has to count in `Fill.NEW`; it may count more."""
     export_options: ClassVar[Mapping[str, str]] = {}
+    takes_fingerprints: ClassVar[bool] = True
+    """Exports have one with `export_options`, and the recipe takes one of the app."""
     parses_in_a_child: ClassVar[bool] = True
     """Uploads are read by a child process while they arrive."""
     wrong_files: ClassVar[Mapping[str, bytes]] = {}
@@ -80,6 +86,9 @@ class AppUnderTest(abc.ABC):
     @abc.abstractmethod
     def leftovers(self) -> list[str]:
         """What is of ours in the app, or near it, and whatever else an import must not leave, such as a stopped app."""
+
+    async def crash(self) -> None:  # noqa: B027  # an app of files alone has no server
+        """Kill the app's server with SIGKILL, and start it again."""
 
     @abc.abstractmethod
     @asynccontextmanager

@@ -23,6 +23,7 @@ class N8nOnSqlite(AppUnderTest):
     """n8n's folder with its database in it, while n8n is at rest."""
 
     recipe = N8nRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"workflows": 3, "active_workflows": 2, "credentials": 3}
     export_options: ClassVar[Mapping[str, str]] = {"key": "clear"}
 
     def __init__(self, directory: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.states import Phase, Result
+from agent.steps import Unwatched
 from common.errors import (
     ArchiveError,
     CancelledError,
@@ -110,7 +111,25 @@ class ContractSuite:
 
         assert state.is_done_dry_run
         assert state.preview is not None
-        assert state.preview.changes or state.preview.items or state.preview.counts_after
+        assert state.preview.changes
+        assert {**state.preview.counts_after, **app.new_counts} == state.preview.counts_after
+        assert await app.contents() == old
+        require_nothing_left(app, agent)
+
+    async def test_what_an_import_brought_is_there_also_when_the_app_is_killed_right_after(
+        self, app: AppUnderTest, agent: Agent
+    ) -> None:
+        big = await agent.archive(app, Fill.BIG)
+        old = await app.contents()
+
+        await agent.import_("t-1", big.file)
+        await app.crash()
+
+        assert await app.contents() == big.contents
+        if app.takes_fingerprints:
+            assert big.receipt.fingerprint is not None
+            assert (await agent.recipe.fingerprint(Unwatched())).differences(big.receipt.fingerprint) == []
+        await agent.undo("t-1")
         assert await app.contents() == old
         require_nothing_left(app, agent)
 

@@ -31,6 +31,7 @@ class Mariadb(AppUnderTest):
     """A database of its own."""
 
     recipe = MariadbRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"tables": 2, "rows": 400}
     wrong_files: ClassVar[Mapping[str, bytes]] = {"other SQL": b"--\n-- PostgreSQL database dump\n--\n"}
 
     def __init__(self, shop: MariadbApp) -> None:
@@ -58,6 +59,10 @@ class Mariadb(AppUnderTest):
             "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'mathison%';"
             " SELECT User FROM mysql.global_priv WHERE User LIKE 'mathison%';"
         ).splitlines()
+
+    async def crash(self) -> None:
+        self._shop.server.kill()
+        await asyncio.to_thread(self._shop.server.start)
 
     @asynccontextmanager
     async def unreadable(self) -> AsyncIterator[None]:

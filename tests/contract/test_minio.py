@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -26,6 +27,7 @@ class Minio(AppUnderTest):
     """A server with one drive, which the agent sees."""
 
     recipe = MinioRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"buckets": 2, "objects": 2, "versions": 4}
 
     def __init__(self, server: MinioServer, directory: Path) -> None:
         self._server = server
@@ -72,6 +74,10 @@ class Minio(AppUnderTest):
         drive = self._server.drive
         reserved = sorted(os.listdir(drive / _RESERVED)) if (drive / _RESERVED).exists() else []
         return [*reserved, *(name for name in os.listdir(drive) if name.startswith("mathison-"))]
+
+    async def crash(self) -> None:
+        self._server.kill()
+        await asyncio.to_thread(self._server.start)
 
     @asynccontextmanager
     async def unreadable(self) -> AsyncIterator[None]:

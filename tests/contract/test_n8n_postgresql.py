@@ -41,6 +41,10 @@ class N8nOnPostgresql(N8nOnSqlite):
     def leftovers(self) -> list[str]:
         return super().leftovers() + self._database.left_over()
 
+    async def crash(self) -> None:
+        self._database.server.kill()
+        await asyncio.to_thread(self._database.server.start)
+
     @asynccontextmanager
     async def unreadable(self) -> AsyncIterator[None]:
         await asyncio.to_thread(self._database.server.stop)

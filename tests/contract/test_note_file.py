@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -24,8 +25,10 @@ class NoteFile(AppUnderTest):
     """A note in a directory of its own."""
 
     recipe = NoteFileRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"lines": 2}
     big_bytes = 500_000
     """It takes a megabyte at most."""
+    takes_fingerprints = False
     parses_in_a_child = False
     right_files = frozenset({"nothing", "a text"})
 

@@ -34,6 +34,7 @@ class Postgresql(AppUnderTest):
     """A database of its own, in a server that others use too."""
 
     recipe = PostgresqlRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"tables": 2, "views": 1, "rows": 400}
     big_bytes = 16 << 20
     """In a dump it is twice as much, in hex."""
     wrong_files: ClassVar[Mapping[str, bytes]] = {
@@ -52,6 +53,8 @@ class Postgresql(AppUnderTest):
         if what is Fill.BIG:
             statements += _BIG.format(rows=self.big_bytes // _ROW_BYTES + 1)
         self._database.run(statements, as_app=True)
+        # After a crash, sequences skip what their log had in advance.
+        self._database.run("CHECKPOINT", on="postgres")
 
     async def write_more(self) -> None:
         self._database.run("UPDATE shared SET text = 'more'; CREATE TABLE more ()", as_app=True)
@@ -61,6 +64,10 @@ class Postgresql(AppUnderTest):
 
     def leftovers(self) -> list[str]:
         return self._database.left_over()
+
+    async def crash(self) -> None:
+        self._database.server.kill()
+        await asyncio.to_thread(self._database.server.start)
 
     @asynccontextmanager
     async def unreadable(self) -> AsyncIterator[None]:

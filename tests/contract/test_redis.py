@@ -26,6 +26,8 @@ class Redis(AppUnderTest):
     """A whole server; the row of Valkey is another one of these."""
 
     recipe = RedisRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"keys": 203, "strings": 201, "lists": 1, "hashes": 1}
+    export_options: ClassVar[Mapping[str, str]] = {"fingerprint": "yes"}
     wrong_files: ClassVar[Mapping[str, bytes]] = {"an append-only file": b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n"}
 
     def __init__(self, server: RedisServer) -> None:
@@ -59,6 +61,10 @@ class Redis(AppUnderTest):
     def leftovers(self) -> list[str]:
         now = self._state_now()
         return [f"{name} is {now[name]}, not {kept}" for name, kept in self._state.items() if now[name] != kept]
+
+    async def crash(self) -> None:
+        self._server.kill()
+        await asyncio.to_thread(self._server.start)
 
     @asynccontextmanager
     async def unreadable(self) -> AsyncIterator[None]:

@@ -6,9 +6,10 @@ import os
 import random
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -30,6 +31,7 @@ class UptimeKuma(AppUnderTest):
     """Its data directory, while the app is at rest."""
 
     recipe = UptimeKumaRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"monitors": 12, "heartbeats": 143, "files": 5}
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "data"

@@ -6,9 +6,10 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -22,6 +23,7 @@ class Volume(AppUnderTest):
     """A directory with files and a SQLite database in it, of an app that is stopped by a command."""
 
     recipe = VolumeRecipe
+    new_counts: ClassVar[Mapping[str, int]] = {"files": 2, "databases": 1}
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "volume"
