@@ -146,6 +146,8 @@ class Beside:
         progress.step(Step.VERIFYING, "gathering statistics for the planner")
         async with connect(self.manager) as connection:
             await green.open_again(connection, login.database, like=self.plan.database)
+            if not self.plan.has_own_rights:
+                await green.let_in_again(connection, login)
         await green.analyze(login, sessions=surroundings.sessions)
         return loaded
 

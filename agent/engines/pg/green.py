@@ -69,11 +69,7 @@ async def create_database(
 async def _create_role(
     connection: Connection, login: Login, *, server: ServerFacts, label: Label, connections: int
 ) -> None:
-    # As a verifier, so that a server that logs statements does not log the password; SCRAM whatever the server's
-    # default is, since a login by "md5" in pg_hba.conf takes it too.
-    verifier = connection.pgconn.encrypt_password(
-        (login.password or "").encode(), login.user.encode(), b"scram-sha-256"
-    ).decode()
+    verifier = _verifier_of(connection, login)
     role = sql.Identifier(login.user)
     async with connection.transaction():
         await connection.execute(
@@ -87,6 +83,31 @@ async def _create_role(
             # Who is no superuser may give a database only to a role whose member it is.
             options = " WITH INHERIT TRUE, SET TRUE" if server.major >= 16 else ""
             await connection.execute(sql.SQL("GRANT {} TO CURRENT_USER" + options).format(role))
+
+
+def _verifier_of(connection: Connection, login: Login) -> str:
+    """So that a server that logs statements does not log the password. SCRAM whatever the server's default is, since a
+    login by "md5" in pg_hba.conf takes it too.
+    """
+    password = (login.password or "").encode()
+    return connection.pgconn.encrypt_password(password, login.user.encode(), b"scram-sha-256").decode()
+
+
+async def let_in_again(connection: Connection, login: Login) -> None:
+    """Undo what the role that loaded could do to itself, its password and its settings, so that it can go on.
+
+    Args:
+        connection: of the manager.
+        login: the role's way, from `create_role`.
+    """
+    role = sql.Identifier(login.user)
+    verifier = sql.Literal(_verifier_of(connection, login))
+    for change in (
+        sql.SQL("RESET ALL"),
+        sql.SQL("IN DATABASE {} RESET ALL").format(sql.Identifier(login.database)),
+        sql.SQL("PASSWORD {}").format(verifier),
+    ):
+        await connection.execute(sql.SQL("ALTER ROLE {} {}").format(role, change))
 
 
 def create_statement(name: str, *, owner: str, like: DatabaseFacts, major: int) -> sql.Composed:

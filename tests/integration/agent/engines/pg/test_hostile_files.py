@@ -51,6 +51,8 @@ ATTRIBUTES = [
     "ALTER ROLE ALL IN DATABASE %I SET default_transaction_read_only TO on",
     "COMMENT ON DATABASE %I IS ''mine''".replace("''", "'"),
     "ALTER ROLE CURRENT_USER IN DATABASE %I SET default_transaction_read_only TO on",
+    "ALTER ROLE CURRENT_USER SET statement_timeout TO 1",
+    "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
 ]
 
 
