@@ -23,10 +23,12 @@ from agent.engines.pg.spool import sweep
 from agent.engines.pg.uploads import UploadForm, form_of, is_zipped_directory, peek
 from agent.limits import Limits
 from agent.unpacking import unpacked
+from common.errors import ArchiveWrongKindError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder, SealReader
 
+_RECIPE = "postgresql"
 _LEFT_OUT = {
     "owners": "{:,} statements about owners were left out: everything belongs to the app's role.",
     "grants": "{:,} statements about privileges were left out; those of the app's database are carried over.",
@@ -184,6 +186,18 @@ async def _sealed(
 ) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         await asyncio.to_thread(seal.add, chunk)
+        require_own(seal.header)
         finder.add(chunk)
         yield chunk
     seal.finish()
+    # Of an archive in custom format it stands at the end.
+    require_own(seal.header)
+
+
+def require_own(header: ArchiveHeader | None) -> None:
+    """ArchiveWrongKindError: the archive says that another recipe exported it."""
+    if header is not None and header.recipe not in ("", _RECIPE):
+        raise ArchiveWrongKindError(
+            f"The file is an export of recipe {header.recipe!r}; this app takes those of {_RECIPE!r}.",
+            next_step="Import it into an app of that recipe.",
+        )
