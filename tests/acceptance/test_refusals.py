@@ -48,7 +48,8 @@ def test_transfers_of_two_apps_run_at_once(world: World) -> None:
 def test_an_id_stands_for_one_import_and_is_refused_for_any_other(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     other = archive.with_name(f"{archive.name}-other")
-    other.write_bytes(archive.read_bytes()[:-1] + b"!")
+    content_of_archive = archive.read_bytes()
+    other.write_bytes(content_of_archive[:-1] + bytes([content_of_archive[-1] ^ 1]))
     transfer_id = f"fixed-{app_id.replace('.', '-')}"
     done = world.import_(app_id, archive, transfer_id=transfer_id)
     content = world.content(app_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,11 @@ _ATOMIC = re.compile(r"[*+?}]\+|\(\?>")
 
 def atomic_parts(source: str) -> Iterator[str]:
     """Lines of a module with a possessive repetition or an atomic group in a raw string, and what it is."""
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str | bytes):
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.STRING or not re.match(r"[bB]?[rR]", token.string):
             continue
-        written = ast.get_source_segment(source, node) or ""
-        if re.match(r"[bB]?[rR]", written) and (found := _ATOMIC.search(_ONE_CHARACTER.sub("a", written))):
-            yield f"line {node.lineno}: {found[0]}"
+        if found := _ATOMIC.search(_ONE_CHARACTER.sub("a", token.string)):
+            yield f"line {token.start[0]}: {found[0]}"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from agent.engines.pg import exporting, proving
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.dump import session_prefix
-from agent.engines.pg.fingerprint import Fingerprint, read_content
+from agent.engines.pg.fingerprint import Fingerprint, Scope, read_content
 from agent.recipes.base import ExportOptions
 from agent.recipes.postgresql import CUSTOM, SQL, SQL_GZIP
 from common.errors import AppUnavailableError, InvalidRequestError, SourceUnreadableError, ToolFailedError
@@ -345,7 +345,7 @@ async def test_an_export_can_go_without_a_fingerprint(app: PostgresApp) -> None:
 async def test_a_fingerprint_that_cannot_be_taken_is_a_warning(
     app: PostgresApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(connection: Connection) -> Fingerprint:
+    async def fail(connection: Connection, scope: Scope) -> Fingerprint:
         raise ToolFailedError("The server reports something odd.")
 
     app.fill()
@@ -392,9 +392,9 @@ async def test_what_is_emptied_right_after_the_dump_is_in_its_fingerprint(
     before = await app.recipe.fingerprint(app.progress)
     is_dumped = asyncio.Event()
 
-    async def read_late(connection: Connection) -> Fingerprint:
+    async def read_late(connection: Connection, scope: Scope) -> Fingerprint:
         await is_dumped.wait()
-        return await read_content(connection)
+        return await read_content(connection, scope)
 
     monkeypatch.setattr(proving, "read_content", read_late)
 
