@@ -20,6 +20,15 @@ _SCHEMA = """
     CREATE TABLE `only {what}` (id int AUTO_INCREMENT PRIMARY KEY, both_id int REFERENCES `both` (id));
     INSERT INTO `both` SELECT seq, concat('{what} ', seq) FROM seq_1_to_200;
     INSERT INTO `only {what}` (both_id) SELECT id FROM `both`;
+    CREATE VIEW seen AS SELECT text FROM `both` WHERE text <> '{what}';
+    CREATE TRIGGER noted BEFORE INSERT ON `both` FOR EACH ROW SET NEW.text = concat(NEW.text, ' {what}');
+    CREATE EVENT yearly ON SCHEDULE EVERY 1 YEAR STARTS '2037-01-01' DO DELETE FROM `both` WHERE text = '{what}';
+"""
+_PROGRAMS = """
+    SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE TABLE_SCHEMA = database();
+    SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS
+        WHERE TRIGGER_SCHEMA = database();
+    SELECT EVENT_NAME, STATUS, EVENT_DEFINITION FROM information_schema.EVENTS WHERE EVENT_SCHEMA = database();
 """
 _BIG = """
     CREATE TABLE big (id int PRIMARY KEY, bytes mediumblob);
@@ -52,7 +61,7 @@ class Mariadb(AppUnderTest):
     async def contents(self) -> object:
         tables = self._shop.sql("SHOW TABLES").split("\n")
         rows = [self._shop.sql(f"CHECKSUM TABLE `{table}`") for table in tables if table]
-        return tables, rows
+        return tables, rows, self._shop.sql(_PROGRAMS)
 
     def leftovers(self) -> list[str]:
         return self._shop.server.sql(

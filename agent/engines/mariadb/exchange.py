@@ -162,7 +162,8 @@ class Exchange:
         rows = await query(
             self._admin,
             "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()"  # noqa: S608  # a name of ours
-            f" AND INFO LIKE 'RENAME TABLE %' AND INFO LIKE '%{self._new}%';",
+            # Where a side has no tables, only the other's schema is named.
+            f" AND INFO LIKE 'RENAME TABLE %' AND (INFO LIKE '%{self._new}%' OR INFO LIKE '%{self._old}%');",
         )
         return [row[0] for row in rows]
 
