@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL = "exchange.json"
 _STRAYS = "strays"
+_LOOKS = 5
+_LOOK_SECONDS = 0.3
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -145,12 +148,16 @@ class Exchange:
         A server that starts while the drive is half exchanged makes the directory of a bucket anew whose settings it
         finds; one that is made to forget a bucket (`reloading`) makes both for a moment. To be called once the server
         has been restarted on what is in place.
+
+        A running one does so too for a while after its start, since it heals all buckets that it has listed; and what
+        it made is listed by the next. So where there was such a directory, it is looked for until it stays away.
         """
         journal = self._read()
-        for entry in journal.entries if journal.is_done else ():
-            if entry.after is None:
-                with contextlib.suppress(OSError):
-                    (self._drive / entry.path).rmdir()
+        foreign = [self._drive / entry.path for entry in journal.entries if entry.after is None and journal.is_done]
+        looks_left = _LOOKS if _remove_empty(foreign) else 0
+        while looks_left:
+            time.sleep(_LOOK_SECONDS)
+            looks_left = _LOOKS if _remove_empty(foreign) else looks_left - 1
         if self.only and journal.is_done and not self.has_bucket():
             shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
 
@@ -290,3 +297,13 @@ def _opened(directory: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _remove_empty(directories: list[Path]) -> bool:
+    """Whether any of them was there and empty."""
+    removed = False
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+            removed = True
+    return removed

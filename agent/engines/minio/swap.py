@@ -102,6 +102,7 @@ async def carry_out(
     needs_restart = await bring(client, settings, exchange, target)
     try:
         await settle(needs_restart)
+        await asyncio.to_thread(exchange.sweep)
     except ServiceError as failure:
         await put_back(client, settings, exchange, target.other)
         which = "previous data is back" if target is Side.IMPORTED else "imported data is"
