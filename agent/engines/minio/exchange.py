@@ -31,7 +31,7 @@ from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL = "exchange.json"
 _STRAYS = "strays"
-_LOOKS = 5
+_LOOKS = 10
 _LOOK_SECONDS = 0.3
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -150,15 +150,17 @@ class Exchange:
         has been restarted on what is in place.
 
         A running one does so too for a while after its start, since it heals all buckets that it has listed; and what
-        it made is listed by the next. So where there was such a directory, it is looked for until it stays away.
+        it made is listed by the next. So where there was such a directory, it is looked for some seconds more.
         """
         journal = self._read()
-        foreign = [self._drive / entry.path for entry in journal.entries if entry.after is None and journal.is_done]
-        looks_left = _LOOKS if _remove_empty(foreign) else 0
-        while looks_left:
-            time.sleep(_LOOK_SECONDS)
-            looks_left = _LOOKS if _remove_empty(foreign) else looks_left - 1
-        if self.only and journal.is_done and not self.has_bucket():
+        if not journal.is_done:
+            return
+        foreign = [self._drive / entry.path for entry in journal.entries if entry.after is None]
+        if _remove_empty(foreign):
+            for _ in range(_LOOKS):
+                time.sleep(_LOOK_SECONDS)
+                _remove_empty(foreign)
+        if self.only and not self.has_bucket():
             shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
 
     def _make_system(self) -> None:
