@@ -285,16 +285,15 @@ class MinioRecipe(Recipe):
                 await self._look(client)
                 try:
                     if side is Side.IMPORTED:
-                        await self._settle_imported(client, record)
+                        await self._settle_imported(client, exchange, record)
                     else:
-                        await swap.settle(client, [], [])
+                        await swap.settle(client, exchange, [], [])
                 except ServiceError as failure:
                     if side is Side.PREVIOUS:
                         raise
                     _log.warning("The server cannot use the imported data.", action="recover", error=failure.text)
                     await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
                     side = Side.PREVIOUS
-                await asyncio.to_thread(exchange.sweep)
                 record.save(is_settled=True)
         return Recovered[side.name]
 
@@ -317,9 +316,9 @@ class MinioRecipe(Recipe):
     async def _carry_out(self, client: Client, exchange: Exchange, target: Side, record: Record) -> None:
         async def settle(needs_restart: bool) -> None:
             if target is Side.IMPORTED:
-                await self._settle_imported(client, record, needs_restart=needs_restart)
+                await self._settle_imported(client, exchange, record, needs_restart=needs_restart)
             else:
-                await swap.settle(client, [], [], needs_restart=needs_restart)
+                await swap.settle(client, exchange, [], [], needs_restart=needs_restart)
 
         record.save(is_settled=False)
         failure = await swap.carry_out(client, self._settings, exchange, target, settle)
@@ -327,9 +326,11 @@ class MinioRecipe(Recipe):
         if failure is not None:
             raise failure
 
-    async def _settle_imported(self, client: Client, record: Record, *, needs_restart: bool = True) -> None:
+    async def _settle_imported(
+        self, client: Client, exchange: Exchange, record: Record, *, needs_restart: bool = True
+    ) -> None:
         samples = [msgspec.json.decode(sample, type=Sample) for sample in names_in(record, "samples")]
-        await swap.settle(client, samples, names_in(record, "buckets"), needs_restart=needs_restart)
+        await swap.settle(client, exchange, samples, names_in(record, "buckets"), needs_restart=needs_restart)
         previous_root = "" if record.facts.get("keeps_users") else record.facts.get("previous_root")
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
             await accounts.adopt(client, previous_root=previous_root)

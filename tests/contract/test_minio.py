@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from agent.engines.minio.client import Client, RefusedError
 from agent.recipes.minio import MinioRecipe
 from tests.contract.app import AppUnderTest, Fill
 from tests.contract.suite import ContractSuite
@@ -50,17 +49,17 @@ class Minio(AppUnderTest):
     async def fill(self, what: Fill) -> None:
         wanted = set() if what is Fill.EMPTY else {"both", f"only-{what.value}"}
         async with client_of(self._server) as client:
-            await self._remove(client, await self._buckets())
+            for bucket in [name for name in await view(self._server) if name != "hidden"]:
+                for key, version, _, _ in await versions(client, bucket):
+                    await client.call("DELETE", bucket, key, query={"versionId": version})
+                await client.call("DELETE", bucket)
             for bucket in sorted(wanted):
-                await _make(client, bucket)
+                await client.call("PUT", bucket)
                 await client.call("PUT", bucket, query={"versioning": ""}, body=_VERSIONED)
                 await put(client, bucket, "key", what.value.encode(), x_amz_meta_of=what.value)
                 await put(client, bucket, "key", what.value.encode() * 2)
             if what is Fill.BIG:
                 await put(client, "both", "big", random.Random(1).randbytes(self.big_bytes))
-            # A server that has just been started heals what it has listed, also what was deleted meanwhile.
-            while healed := set(await self._buckets()) - wanted:
-                await self._remove(client, healed)
 
     async def write_more(self) -> None:
         async with client_of(self._server) as client:
@@ -91,24 +90,6 @@ class Minio(AppUnderTest):
     async def unswappable(self) -> AsyncIterator[None]:
         async with self.unreadable():
             yield
-
-    async def _remove(self, client: Client, buckets: Iterable[str]) -> None:
-        for bucket in buckets:
-            for key, version, _, _ in await versions(client, bucket):
-                await client.call("DELETE", bucket, key, query={"versionId": version})
-            await client.call("DELETE", bucket)
-
-    async def _buckets(self) -> list[str]:
-        return [str(name) for name in await view(self._server) if name != "hidden"]
-
-
-async def _make(client: Client, bucket: str) -> None:
-    try:
-        await client.call("PUT", bucket)
-    except RefusedError as refusal:
-        # Healed since it was deleted; see `Minio.fill`.
-        if refusal.s3_code != "BucketAlreadyOwnedByYou":
-            raise
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.engines.minio.client import Answer, RefusedError
+from agent.engines.minio.client import Answer, NotReadyError, RefusedError
 from agent.engines.minio.layout import BUCKETS, CONFIG, is_bucket_name
 from agent.engines.minio.signing import Account
 from common.errors import AppUnavailableError
@@ -29,6 +29,7 @@ class FakeMinio:
         freezes: more than none: S3 calls are held.
         restarts: so far.
         before_change: called before each call that changes the server or the drive.
+        while_loading: called once a start, when it is first asked whether it has loaded its buckets; then it has not.
     """
 
     def __init__(self, drive: Path) -> None:
@@ -36,6 +37,7 @@ class FakeMinio:
         self.freezes = 0
         self.restarts = 0
         self.before_change: Callable[[], None] = lambda: None
+        self.while_loading: Callable[[], None] | None = None
         self._drive = drive
         self._settings: dict[str, str] = {}
         self._users = ""
@@ -45,6 +47,7 @@ class FakeMinio:
     def start(self) -> None:
         """Read everything; a bucket whose settings are there gets its directory."""
         self.freezes = 0
+        self._is_loaded = False
         self._users = _text(self._drive / CONFIG)
         self._settings = {}
         for path in (self._drive / BUCKETS).glob("*"):
@@ -107,6 +110,10 @@ class FakeMinio:
     ) -> Answer:
         if self.freezes and not headers:
             raise AppUnavailableError("held") from TimeoutError()
+        if path == "/minio/health/cluster/read" and self.while_loading and not self._is_loaded:
+            self._is_loaded = True
+            self.while_loading()
+            raise NotReadyError("a call", lacks="bucket-metadata-offline", said="")
         if bucket and method == "PUT" and not query:
             self.before_change()
             for directory in (self._drive / bucket, self._drive / BUCKETS / bucket):

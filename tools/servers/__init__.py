@@ -16,6 +16,7 @@ from tools.servers.minio_server import MinioServer
 from tools.servers.postgresql import MAJORS, PostgresInstall, postgres
 from tools.servers.postgresql_server import PostgresServer
 from tools.servers.processes import ServerStartError
+from tools.servers.rclone import RcloneServer, rclone
 from tools.servers.redis import REDIS_NAMES, RedisInstall, redis
 from tools.servers.redis_server import RedisServer
 from tools.servers.toolchains import GoToolchain, go_toolchain, grpcurl, npm_command
@@ -30,6 +31,7 @@ __all__ = [
     "MinioServer",
     "PostgresInstall",
     "PostgresServer",
+    "RcloneServer",
     "RedisInstall",
     "RedisServer",
     "ServerStartError",
@@ -41,6 +43,7 @@ __all__ = [
     "minio",
     "npm_command",
     "postgres",
+    "rclone",
     "redis",
     "short_directory",
 ]

@@ -15,6 +15,7 @@ from tools.servers.minio import minio
 from tools.servers.mysql import MYSQL_NAMES, mysql
 from tools.servers.n8n import n8n
 from tools.servers.postgresql import MAJORS, postgres
+from tools.servers.rclone import rclone
 from tools.servers.redis import REDIS_NAMES, redis
 from tools.servers.toolchains import go_toolchain, grpcurl, npm_command
 
@@ -37,6 +38,7 @@ GETTERS: dict[str, Callable[[], Path]] = {
     MARIADB_NAMES[0]: _mariadb_program(MARIADB_NAMES[0]),
     "grpcurl": grpcurl,
     "minio": minio,
+    "rclone": rclone,
     "go": lambda: go_toolchain().go,
     "npm": lambda: npm_command()[-1],
 }

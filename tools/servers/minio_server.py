@@ -20,7 +20,7 @@ from tools.servers.processes import ServerProcess, ServerStartError, give, requi
 START_TIMEOUT_SECONDS = 60.0
 START_ATTEMPTS = 5
 _UNFIT_PORT = "already in use"
-_NOT_INITIALIZED = 503
+_NOT_LOADED = ("offline", "bucket-metadata-offline")
 
 
 class MinioServer(LocalServer):
@@ -136,12 +136,12 @@ class MinioServer(LocalServer):
         self._process = process
 
     def _is_ready(self) -> bool:
-        """Whether S3 answers: health calls say yes some time before that."""
+        """Whether S3 answers and all buckets are loaded; users follow, where there is a KMS only if it has the key."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
             try:
-                connection.request("GET", "/probe-of-a-test/x")
-                return connection.getresponse().status != _NOT_INITIALIZED
+                connection.request("GET", "/minio/health/cluster/read")
+                return connection.getresponse().getheader("x-minio-server-status") not in _NOT_LOADED
             finally:
                 connection.close()
         return False

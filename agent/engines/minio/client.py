@@ -28,6 +28,7 @@ ANSWER_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 << 20
 _UNREADABLE = ("SlowDownRead", "SlowDownWrite")
 """MinIO's way to say that an object is damaged, for ever, and that a drive takes nothing."""
+_SERVER_STATUS = "x-minio-server-status"
 _REFUSED_CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "XMinioAdminInvalidAccessKey")
 
 
@@ -44,6 +45,19 @@ class RefusedError(ToolFailedError):
         super().__init__(f"MinIO refused {what} with status {status}: {said}")
         self.status = status
         self.s3_code = s3_code
+
+
+class NotReadyError(AppUnavailableError):
+    """The server answers, and cannot serve this call now.
+
+    Attributes:
+        lacks: what it says of itself, for example "bucket-metadata-offline"; empty: nothing.
+    """
+
+    def __init__(self, what: str, *, lacks: str, said: str) -> None:
+        reason = " ".join(part for part in (lacks, said) if part) or "no reason"
+        super().__init__(f"MinIO is not ready to answer {what}: {reason}")
+        self.lacks = lacks
 
 
 def parse_xml(text: bytes) -> ET.Element:
@@ -178,7 +192,7 @@ class Client:
             ) from failure
         async with request as response:
             if response.status >= 300:
-                raise _refused(f"{method} {path}", response.status, await response.content.read(1 << 20))
+                raise _refused(f"{method} {path}", response, await response.content.read(1 << 20))
             yield response
 
 
@@ -191,16 +205,16 @@ async def connected(account: Account, tls: ssl.SSLContext | None) -> AsyncIterat
         yield Client(account, session)
 
 
-def _refused(what: str, status: int, body: bytes) -> ToolFailedError | AppUnavailableError:
+def _refused(what: str, response: aiohttp.ClientResponse, body: bytes) -> ToolFailedError | AppUnavailableError:
     code, message = _said(body)
     if code in _REFUSED_CREDENTIALS:
         return AppUnavailableError(
             f"MinIO does not accept the agent's root credentials ({code}).",
             next_step="See that `user` and `password_file` in the agent's settings are those of the server's root.",
         )
-    if status == 503 and code not in _UNREADABLE:
-        return AppUnavailableError(f"MinIO is not ready to answer {what}: {code} {message}")
-    return RefusedError(what, status=status, s3_code=code, message=message)
+    if response.status == 503 and code not in _UNREADABLE:
+        return NotReadyError(what, lacks=response.headers.get(_SERVER_STATUS, ""), said=f"{code} {message}".strip())
+    return RefusedError(what, status=response.status, s3_code=code, message=message)
 
 
 def _said(body: bytes) -> tuple[str, str]:

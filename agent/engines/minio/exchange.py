@@ -16,7 +16,6 @@ import errno
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +30,6 @@ from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL = "exchange.json"
 _STRAYS = "strays"
-_LOOKS = 10
-_LOOK_SECONDS = 0.3
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -145,21 +142,20 @@ class Exchange:
     def sweep(self) -> None:
         """Remove empty directories of buckets that only the other side has, and the settings of the one.
 
-        A server that starts while the drive is half exchanged makes the directory of a bucket anew whose settings it
-        finds; one that is made to forget a bucket (`reloading`) makes both for a moment. To be called once the server
-        has been restarted on what is in place.
+        A server that starts makes the directory of a bucket anew that it has listed, or whose settings it finds on a
+        drive that is half exchanged; what it made is listed by the next. One that is made to forget a bucket
+        (`reloading`) makes both for a moment. To be called once the server has been restarted on what is in place,
+        and has loaded that.
 
-        A running one does so too for a while after its start, since it heals all buckets that it has listed; and what
-        it made is listed by the next. So where there was such a directory, it is looked for some seconds more.
+        A bucket that a client has made since has settings, so it stays.
         """
         journal = self._read()
         if not journal.is_done:
             return
-        foreign = [self._drive / entry.path for entry in journal.entries if entry.after is None]
-        if _remove_empty(foreign):
-            for _ in range(_LOOKS):
-                time.sleep(_LOOK_SECONDS)
-                _remove_empty(foreign)
+        for entry in journal.entries:
+            if entry.after is None and (self.only or not (self._drive / BUCKETS / entry.path).exists()):
+                with contextlib.suppress(OSError):
+                    (self._drive / entry.path).rmdir()
         if self.only and not self.has_bucket():
             shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
 
@@ -299,13 +295,3 @@ def _opened(directory: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _remove_empty(directories: list[Path]) -> bool:
-    """Whether any of them was there and empty."""
-    removed = False
-    for directory in directories:
-        with contextlib.suppress(OSError):
-            directory.rmdir()
-            removed = True
-    return removed

@@ -8,8 +8,17 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from agent.engines.minio.client import Client, parse_xml, text_of
+from agent.engines.minio.client import Client, RefusedError, parse_xml, text_of
+from agent.engines.minio.portable import NO_VERSION
 from common.errors import ToolFailedError
+
+_NOT_IMPLEMENTED = 501
+_MARKERS = {
+    "key-marker": "NextKeyMarker",
+    "version-id-marker": "NextVersionIdMarker",
+    "continuation-token": "NextContinuationToken",
+}
+"""Where the next page begins, by what it is called in the query and in the page before."""
 
 
 @dataclass
@@ -49,35 +58,40 @@ async def keys_of(client: Client, bucket: str) -> AsyncGenerator[list[Listed], N
 async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]:
     # Without the encoding, keys with control characters make a page that is no XML.
     query = {"versions": "", "encoding-type": "url"}
-    while True:
-        page = parse_xml((await client.call("GET", bucket, query=query)).body)
+    while query:
+        try:
+            page = parse_xml((await client.call("GET", bucket, query=query)).body)
+        except RefusedError as refusal:
+            if refusal.status != _NOT_IMPLEMENTED or "versions" not in query:
+                raise
+            # The server keeps no versions.
+            query = {"list-type": "2", "encoding-type": "url"}
+            continue
         # Other servers than MinIO may leave keys as they are; then the page does not say this.
         decoded = urllib.parse.unquote_plus if text_of(page, "EncodingType") == "url" else str
         found = [
             Listed(
                 key=decoded(text_of(element, "Key")),
-                version=text_of(element, "VersionId") or "null",
+                version=text_of(element, "VersionId") or NO_VERSION,
                 is_marker=kind == "DeleteMarker",
-                is_latest=text_of(element, "IsLatest") == "true",
+                is_latest=kind == "Contents" or text_of(element, "IsLatest") == "true",
                 modified=_in_milliseconds(text_of(element, "LastModified")),
                 etag=text_of(element, "ETag").strip('"'),
                 size=int(text_of(element, "Size") or 0),
             )
             for element in page
-            if (kind := element.tag.rpartition("}")[2]) in ("Version", "DeleteMarker")
+            if (kind := element.tag.rpartition("}")[2]) in ("Version", "DeleteMarker", "Contents")
         ]
         # So MinIO lists them; others list delete markers after all versions, and times in whole seconds.
         found.sort(key=lambda version: version.modified, reverse=True)
         found.sort(key=lambda version: (version.key.encode(), not version.is_latest))
         for version in found:
             yield version
-        if text_of(page, "IsTruncated") != "true":
-            return
-        query["key-marker"] = decoded(text_of(page, "NextKeyMarker"))
-        if marker := text_of(page, "NextVersionIdMarker"):
-            query["version-id-marker"] = marker
-        else:
-            query.pop("version-id-marker", None)
+        is_more = text_of(page, "IsTruncated") == "true"
+        query = {name: value for name, value in query.items() if name not in _MARKERS} if is_more else {}
+        for name, element_name in _MARKERS.items():
+            if is_more and (marker := text_of(page, element_name)):
+                query[name] = decoded(marker) if name == "key-marker" else marker
 
 
 def _in_milliseconds(moment: str) -> str:

@@ -283,16 +283,20 @@ async def _settings_of(client: Client, bucket: str) -> dict[str, bytes]:
         # Not set, or not known there.
         with contextlib.suppress(RefusedError):
             answer = await client.call("GET", bucket, query={name: ""})
-            if name != "versioning" or b"<Status>" in answer.body:
-                found[file] = _rooted(answer.body, root)
+            if (name != "versioning" or b"<Status>" in answer.body) and (content := _rooted(answer.body, root)):
+                found[file] = content
     return found
 
 
 def _rooted(answer: bytes, name: str) -> bytes:
-    """Some servers call the root after the request; MinIO takes it by S3's name only."""
+    """Some servers call the root after the request, MinIO takes it by S3's name only. Empty: an answer to another."""
     element = parse_xml(answer)
-    if element.tag.rpartition("}")[2] == name:
+    called = element.tag.rpartition("}")[2]
+    if called == name:
         return answer
+    if not called.endswith("Response"):
+        # Servers that do not know a question may take it for a listing.
+        return b""
     for found in element.iter():
         found.tag = found.tag.rpartition("}")[2]
     element.tag = name

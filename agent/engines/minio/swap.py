@@ -7,6 +7,7 @@ bucket alone needs no restart as a rule: the server reads its settings anew whil
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,7 +18,7 @@ from agent.engines.minio.client import BYPASS, Client, RefusedError
 from agent.engines.minio.exchange import Exchange, HalfWayError
 from agent.engines.minio.freezing import frozen, thaw_if_there
 from agent.engines.minio.reloading import has_remote_targets, reload
-from agent.engines.minio.restarting import restart
+from agent.engines.minio.restarting import restart, wait_until_loaded
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.swapping import Side
 from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError, make_error
@@ -25,7 +26,7 @@ from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatible
 MOST_FROZEN_SECONDS = 30.0
 _LISTED_BUCKETS = 200
 _CHECK_SECONDS = 30.0
-_LOADED_SECONDS = 15.0
+_USERS_SECONDS = 15.0
 """Many thousand users take some seconds; a server that cannot load them serves nobody for so long."""
 _POLL_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
@@ -42,6 +43,9 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
     """
     bucket = exchange.only
     needs_restart = not bucket or (exchange.has_bucket() and await has_remote_targets(client, bucket))
+    if not needs_restart:
+        # Or it may read the settings that were there before last.
+        await wait_until_loaded(client)
     try:
         async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             await asyncio.to_thread(exchange.bring, target)
@@ -57,7 +61,12 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
 
 
 async def settle(
-    client: Client, samples: Sequence[Sample], buckets: Sequence[str], *, needs_restart: bool = True
+    client: Client,
+    exchange: Exchange,
+    samples: Sequence[Sample],
+    buckets: Sequence[str],
+    *,
+    needs_restart: bool = True,
 ) -> None:
     """Have the server take notice of what is in place, and see that it can read it.
 
@@ -68,10 +77,10 @@ async def settle(
         AppUnavailableError, ToolFailedError: it does not come back.
     """
     if needs_restart:
-        await restart(client)
+        await _restart_on(client, exchange)
     try:
-        # Users and policies are loaded: with another KMS key they never are.
-        await _patiently(client)
+        # With another KMS key they never are.
+        await _wait_for_users(client)
         for name in buckets[:_LISTED_BUCKETS]:
             await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
         for sample in samples:
@@ -102,7 +111,6 @@ async def carry_out(
     needs_restart = await bring(client, settings, exchange, target)
     try:
         await settle(needs_restart)
-        await asyncio.to_thread(exchange.sweep)
     except ServiceError as failure:
         await put_back(client, settings, exchange, target.other)
         which = "previous data is back" if target is Side.IMPORTED else "imported data is"
@@ -126,7 +134,9 @@ async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, 
             await asyncio.to_thread(exchange.bring, target)
             needs_restart = True
         if needs_restart:
-            await restart(client)
+            await _restart_on(client, exchange)
+            with contextlib.suppress(AppUnavailableError):
+                await _wait_for_users(client)
     except ServiceError as failure:
         raise HalfWayError from failure
 
@@ -143,12 +153,19 @@ async def finish(client: Client, settings: MinioSettings, exchange: Exchange) ->
     return exchange.side()
 
 
-async def _patiently(client: Client) -> None:
+async def _restart_on(client: Client, exchange: Exchange) -> None:
+    """Restart the server on what is in place, and on nothing else."""
+    await restart(client)
+    await wait_until_loaded(client)
+    await asyncio.to_thread(exchange.sweep)
+
+
+async def _wait_for_users(client: Client) -> None:
     """Until users and policies are loaded, which comes some moments after the first answer to S3."""
-    ends_at = time.monotonic() + _LOADED_SECONDS
+    ends_at = time.monotonic() + _USERS_SECONDS
     while True:
         try:
-            await client.admin("GET", "list-canned-policies", seconds=_LOADED_SECONDS)
+            await client.admin("GET", "list-canned-policies", seconds=_USERS_SECONDS)
         except AppUnavailableError:
             if time.monotonic() > ends_at:
                 raise

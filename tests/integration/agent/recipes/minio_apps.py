@@ -12,7 +12,7 @@ from agent.recipes.minio import MinioRecipe
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings, upload_of
-from tools.servers import MinioServer
+from tools.servers import MinioServer, RcloneServer
 
 RESERVED = ".mathison-data"
 
@@ -36,7 +36,7 @@ class MinioApp:
         directory: of the agent.
     """
 
-    server: MinioServer
+    server: MinioServer | RcloneServer
     directory: Path
     settings: dict[str, object] = field(default_factory=dict)
     limits: Limits = field(default_factory=lambda: Limits(free_bytes=1))

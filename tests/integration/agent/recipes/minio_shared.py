@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import ServiceError
 from tests.fixtures.minio_data import access, fill, fill_otherwise, fill_users, users, view
 from tests.integration.agent.recipes.minio_apps import Exported, MinioApp
 from tools.servers import MinioServer, minio, short_directory
-
-_LOADED_SECONDS = 20.0
 
 
 @dataclass
@@ -85,18 +81,6 @@ def shared_target() -> Iterator[Target]:
 async def target(shared_target: Target) -> AsyncIterator[Target]:
     """The shared one, which a test has to leave as it was."""
     yield shared_target
-    # A MinIO that has restarted reads users and settings from its drive while it serves already.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LOADED_SECONDS):
-            while not await _is_as_before(shared_target):  # noqa: ASYNC110  # it is not ours to tell
-                await asyncio.sleep(0.1)
     assert await view(shared_target.server) == shared_target.before
     assert await users(shared_target.server) == ["local"]
     assert shared_target.app.leftovers() == []
-
-
-async def _is_as_before(target: Target) -> bool:
-    try:
-        return await view(target.server) == target.before and await users(target.server) == ["local"]
-    except ServiceError:
-        return False

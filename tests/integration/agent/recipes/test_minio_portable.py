@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.fixtures.minio_data import HIDDEN, put, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
+from tools.servers import RcloneServer, rclone
 
 __all__ = ["shared_target", "source", "target"]
 
@@ -291,3 +293,38 @@ async def test_a_server_without_the_admin_api_is_exported_with_what_s3_tells_and
         settings = {name for name in archive.getnames() if name.startswith("settings/")}
     assert "settings/versions/versioning.xml" in settings
     assert "settings/plain/policy.json" not in settings
+
+
+async def test_another_server_that_keeps_no_versions_goes_into_a_minio(target: Target, tmp_path: Path) -> None:
+    bodies = {"a/b": b"1", "keys/a + b%20c & 日本語": b"content", "<&>'\"": b"", "large": os.urandom(3 << 20)}
+    with RcloneServer(rclone()) as server:
+        async with client_of(server) as client:
+            for bucket in ("many", "things"):
+                await client.call("PUT", bucket)
+            for key, body in bodies.items():
+                await put(client, "things", key, body, x_amz_meta_colour="green", content_type="text/odd")
+            # More than a page of a listing has.
+            for number in range(1001):
+                (server.drive / "many" / f"{number}").touch()
+        other = MinioApp(server, tmp_path / "other", {"directory": ""})
+
+        exported = await other.export("s3")
+        described = await other.recipe.describe()
+
+    app = MinioApp(target.server, tmp_path / "target", {"directory": ""})
+    record, preview = await app.stage(exported.file, None, bucket="things")
+    await app.recipe.restore(record, app.progress)
+
+    assert any("versioning, object lock and tags" in warning for warning in exported.warnings)
+    assert described.can_export.is_possible
+    assert "another S3 server" in described.can_import.obstacle
+    assert exported.counts["objects"] == exported.counts["versions"] == 1001 + len(bodies)
+    assert preview.bridging.startswith("Written by another S3 server")
+    here = await app.recipe.fingerprint(app.progress)
+    assert exported.fingerprint is not None
+    assert here.parts["bucket things"] == exported.fingerprint.parts["bucket things"]
+    async with client_of(target.server) as client:
+        answers = {key: await client.call("GET", "things", key) for key in bodies}
+    assert {key: answer.body for key, answer in answers.items()} == bodies
+    assert {answer.headers["x-amz-meta-colour"] for answer in answers.values()} == {"green"}
+    await app.recipe.undo(record, app.progress)

@@ -12,6 +12,7 @@ import pytest
 
 from agent.engines.minio import exchange, swap
 from agent.engines.minio.exchange import Exchange
+from agent.engines.minio.layout import BUCKETS
 from agent.engines.tree import StagingArea
 from agent.recipes import minio as recipe_module
 from agent.recipes.base import Recovered
@@ -94,6 +95,11 @@ def _mark(directory: Path, name: str, text: str, *, has_settings: bool = True) -
     for path in paths:
         path.mkdir(parents=True)
         (path / "of").write_text(text)
+
+
+def _make_empty(*directories: Path) -> None:
+    for directory in directories:
+        directory.mkdir(exist_ok=True)
 
 
 MakeWorld = Callable[..., World]
@@ -230,6 +236,36 @@ async def test_a_disk_that_fails_at_any_step_leaves_the_previous_data(only: str,
 
         world.require_whole(Recovered.PREVIOUS)
     assert failures >= 3
+
+
+async def test_what_a_starting_server_makes_anew_is_gone_and_what_a_client_makes_stays(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.server.while_loading = lambda: _make_empty(world.drive / "only-old")
+
+    await world.recipe().restore(world.record, world.progress)
+    world.require_whole(Recovered.IMPORTED)
+
+    world.server.while_loading = lambda: _make_empty(world.drive / "only-new", world.drive / BUCKETS / "only-new")
+    await world.recipe().undo(world.record, world.progress)
+
+    assert world.server.seen() == world.previous | {"only-new": "empty, not known"}
+
+
+async def test_a_bucket_made_anew_is_gone_also_when_the_import_was_put_back(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable(*_: object, **__: object) -> None:
+        raise ToolFailedError("it cannot be read")
+
+    world = make_world()
+    world.record.save(buckets=["both1"])
+    monkeypatch.setattr(swap, "_tolerating_absence", unreadable)
+    world.server.while_loading = lambda: _make_empty(world.drive / "only-old", world.drive / "only-new")
+
+    with pytest.raises(ToolFailedError, match="The previous data is back"):
+        await world.recipe().restore(world.record, world.progress)
+
+    world.require_whole(Recovered.PREVIOUS)
 
 
 @pytest.mark.parametrize("only", ["both1", "only-new"])
