@@ -6,14 +6,13 @@ bytes however far the input expands. Truncation and wrong checksums raise; they 
 
 from __future__ import annotations
 
-import io
 import lzma
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from isal import igzip, isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError
 
@@ -26,8 +25,12 @@ HEAD_BYTES = 6
 """What `codec_of` needs to see."""
 MAX_LAYERS = 2
 """People gzip what is compressed already; a third layer is no accident."""
-_IgzipError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # typed as an instance
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
+_IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # typed as an instance
+_GZIP, _ZSTD, _XZ, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"PK\x03\x04"
+_MAGIC = {_GZIP: "gzip", _ZSTD: "zstd", _XZ: "xz", _ZIP: "zip"}
+_ZSTD_SKIPPABLE = tuple(bytes([nibble, 0x2A, 0x4D, 0x18]) for nibble in range(0x50, 0x60))
+"""Frames without content, as pzstd and zstd's seekable format write them between the others (RFC 8878, 3.1.2)."""
+_PIECE_BYTES = 1 << 18
 
 
 class Compressor(Protocol):
@@ -41,6 +44,18 @@ class Reader(Protocol):
     """The reading half of a file."""
 
     def read(self, size: int, /) -> bytes: ...
+
+
+class _Decompressor(Protocol):
+    """What the libraries' decompressors have in common; it reads one member."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 def gzip_compressor() -> Compressor:
@@ -109,9 +124,22 @@ class UnpackedFile:
 
         Raises:
             ArchiveTruncatedError: the compressed data stops before its end mark.
-            ArchiveDamagedError: a checksum or the structure of the compressed data does not hold.
+            ArchiveDamagedError: a checksum or the structure of the compressed data does not hold, or something other
+                than zero bytes stands behind its end.
         """
         return self._content.read(size)
+
+
+class _GoesOnError(Exception):
+    """Behind the end of compressed data there is something else.
+
+    Attributes:
+        end: the byte at which it begins.
+    """
+
+    def __init__(self, end: int) -> None:
+        super().__init__(end)
+        self.end = end
 
 
 class _Checked:
@@ -128,17 +156,31 @@ class _Checked:
             raise ArchiveTruncatedError(
                 f"The file is cut off: its {self._codec} data stops before its end.", next_step="Send the whole file."
             ) from failure
-        except (OSError, zlib.error, lzma.LZMAError, zstd.ZstdError, _IgzipError) as failure:
+        except _GoesOnError as found:
+            raise ArchiveDamagedError(
+                f"The file goes on behind the end of its {self._codec} data, at byte {found.end}.",
+                next_step="Send it as it was made, or without what was added to it.",
+            ) from found
+        except (OSError, zlib.error, lzma.LZMAError, zstd.ZstdError, _IsalError) as failure:
             raise ArchiveDamagedError(f"The file is damaged: its {self._codec} data does not check out.") from failure
 
 
 class _ZipMember:
     """The one member of a zip that comes as a stream. Raises as a compressed file does: EOFError and OSError."""
 
-    _LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"
+    _LOCAL, _DESCRIPTOR, _CENTRAL, _END = _ZIP, b"PK\x07\x08", b"PK\x01\x02", b"PK\x05\x06"
+    _BEFORE_END: ClassVar = {
+        _CENTRAL: (42, ((24, 2), (26, 2), (28, 2))),
+        b"PK\x06\x06": (8, ((0, 8),)),
+        b"PK\x06\x07": (16, ()),
+        b"PK\x05\x05": (2, ((0, 2),)),
+    }
+    """What stands before the end: by its mark the bytes that follow, and where among them the lengths of what is
+    behind them stand (APPNOTE.TXT 4.3.12 to 4.3.15)."""
 
     def __init__(self, source: Reader) -> None:
         self._source = source
+        self._position = 0
         self._pending = bytearray()
         header = self._exactly(30)
         flags, method = int.from_bytes(header[6:8], "little"), int.from_bytes(header[8:10], "little")
@@ -183,9 +225,10 @@ class _ZipMember:
         # Whether the end shows with the last bytes or only after them differs between releases of zlib.
         if inflate.eof:
             self._pending[:0] = inflate.unused_data
+            self._position -= len(inflate.unused_data)
             self._finish()
             return b""
-        return inflate.decompress(inflate.unconsumed_tail or self._some(1 << 18), size)
+        return inflate.decompress(inflate.unconsumed_tail or self._some(_PIECE_BYTES), size)
 
     def _finish(self) -> None:
         self._is_done = True
@@ -209,22 +252,27 @@ class _ZipMember:
             )
         if mark != self._CENTRAL:
             raise OSError("no central directory")
-        tail = b""
-        while more := self._source.read(1 << 16) if not self._pending else bytes(self._pending):
-            self._pending.clear()
-            tail = (tail + more)[-(1 << 17) :]
-        end = tail[tail.rfind(b"PK\x05\x06") :]
-        if len(end) < 22 or not end.startswith(b"PK\x05\x06") or len(end) < 22 + int.from_bytes(end[20:22], "little"):
-            raise EOFError
+        while mark != self._END:
+            if mark not in self._BEFORE_END:
+                raise OSError("a part of the central directory that is not known")
+            fixed, lengths = self._BEFORE_END[mark]
+            header = self._exactly(fixed)
+            self._pass_over(sum(int.from_bytes(header[at : at + size], "little") for at, size in lengths))
+            mark = self._exactly(4)
+        self._pass_over(int.from_bytes(self._exactly(18)[16:], "little"))
+        _require_padding(bytes(self._pending), self._source, end=self._position)
+
+    def _pass_over(self, size: int) -> None:
+        while size > 0:
+            size -= len(self._some(min(size, _PIECE_BYTES)))
 
     def _some(self, size: int) -> bytes:
-        if self._pending:
-            found = bytes(self._pending[:size])
-            del self._pending[:size]
-            return found
-        found = self._source.read(size)
+        found = bytes(self._pending[:size])
+        del self._pending[:size]
+        found = found or self._source.read(size)
         if not found:
             raise EOFError
+        self._position += len(found)
         return found
 
     def _exactly(self, size: int) -> bytes:
@@ -243,32 +291,72 @@ def _zip64_size(extra: bytes) -> int:
     raise OSError("no zip64 size")
 
 
-class _AsFile(io.RawIOBase):
-    """What the libraries' file classes ask of the file below them."""
+class _Members:
+    """Compressed data, as often as it stands one behind the other: as of `cat a.gz b.gz`, bgzip, pzstd, pixz."""
 
-    def __init__(self, source: Reader) -> None:
+    def __init__(self, source: Reader, make: Callable[[], _Decompressor], beginnings: tuple[bytes, ...]) -> None:
         self._source = source
+        self._make = make
+        self._beginnings = beginnings
+        self._current: _Decompressor | None = make()
+        self._position = 0
+        self._pending = b""
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # what callers pass
-        found = self._source.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+    def read(self, size: int, /) -> bytes:
+        while self._current is not None:
+            if self._current.eof:
+                self._pending = self._current.unused_data
+                self._current = self._make() if self._begins_again() else None
+                continue
+            piece = b""
+            if self._current.needs_input and not (piece := self._pending or self._some()):
+                raise EOFError
+            self._pending = b""
+            if found := self._current.decompress(piece, size):
+                return found
+        return b""
 
-    def readable(self) -> bool:
-        return True
+    def _begins_again(self) -> bool:
+        end = self._position - len(self._pending)
+        longest = max(map(len, self._beginnings))
+        while len(self._pending) < longest and (more := self._some()):
+            self._pending += more
+        if self._pending.startswith(self._beginnings):
+            return True
+        if self._pending and any(beginning.startswith(self._pending) for beginning in self._beginnings):
+            raise EOFError
+        _require_padding(self._pending, self._source, end=end)
+        return False
+
+    def _some(self) -> bytes:
+        found = self._source.read(_PIECE_BYTES)
+        self._position += len(found)
+        return found
+
+
+def _require_padding(beginning: bytes, rest: Reader, *, end: int) -> None:
+    """Behind the end there may be zero bytes, as `dd` and tapes leave them; gzip takes them for nothing, too.
+
+    Args:
+        end: the byte at which the data has ended.
+    """
+    piece = beginning
+    while piece or (piece := rest.read(_PIECE_BYTES)):
+        if any(piece):
+            raise _GoesOnError(end)
+        piece = b""
 
 
 def _gzip(source: Reader) -> Reader:
-    opened: Reader = igzip.IGzipFile(fileobj=_AsFile(source), mode="rb")  # type: ignore[no-untyped-call]
-    return opened
+    return _Members(source, lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), (_GZIP,))
 
 
 def _zstd(source: Reader) -> Reader:
-    return zstd.ZstdFile(_AsFile(source), mode="rb")
+    return _Members(source, zstd.ZstdDecompressor, (_ZSTD, *_ZSTD_SKIPPABLE))
 
 
 def _xz(source: Reader) -> Reader:
-    return lzma.LZMAFile(io.BufferedReader(_AsFile(source)), mode="rb", format=lzma.FORMAT_XZ)
+    return _Members(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), (_XZ,))
 
 
 _OPENERS: dict[str, Callable[[Reader], Reader]] = {"gzip": _gzip, "zstd": _zstd, "xz": _xz, "zip": _ZipMember}

@@ -79,7 +79,7 @@ def check_custom(
         on_contents: called before the data is read, which may be found damaged.
     Raises:
         ArchiveTruncatedError: it ends before its end, or blocks of its tables are missing.
-        ArchiveDamagedError: something stands where it cannot stand.
+        ArchiveDamagedError: something stands where it cannot stand, or behind its end.
         ArchiveWrongKindError: it is not of the custom format.
         ArchiveIncompatibleError: its version is not known.
     """
@@ -90,29 +90,27 @@ def check_custom(
     on_contents(contents)
     inflates = unpacks and contents.compression == "gzip"
     missing = set(contents.data)
-    while (kind := source.byte_or_end()) and kind != DUMP_CLOSING_START[0]:
-        start = source.position - 1
+    while (kind := source.ahead(1)) and kind[0] in (_DATA, _LARGE_OBJECTS):
+        start = source.position
+        source.byte()
         number = source.number()
-        if kind == _DATA:
+        if kind[0] == _DATA:
             source.skip_chunks(inflates=inflates)
-        elif kind == _LARGE_OBJECTS:
+        else:
             while source.number():
                 source.skip_chunks(inflates=inflates)
-        else:
-            raise source.damaged(f"there is no block of the kind {kind}", at=start)
         if number not in contents.data:
             raise source.damaged(f"the block belongs to no entry ({number})", at=start)
         missing.discard(number)
-    if kind:
-        _require_closing(source)
-    elif kind is not None:
-        _require_same_contents(source, contents)
+    if missing and kind:
+        raise source.damaged(f"there is no block of the kind {kind[0]}", at=source.position)
     if missing:
         raise ArchiveTruncatedError(
             f"The archive is cut off at byte {source.position}: the data of {len(missing)} of {len(contents.data)} "
             "tables and large objects is missing.",
             next_step="Send the whole file, or make the dump again.",
         )
+    _look_behind(source, contents)
     return contents
 
 
@@ -126,8 +124,8 @@ def read_contents(file: Reader) -> Contents:
     contents = _contents(source)
     if contents.format == CUSTOM:
         raise ArchiveWrongKindError("The file toc.dat is a whole archive in custom format.")
-    if source.byte_or_end() is not None:
-        raise source.damaged("the table of contents goes on behind its end", at=source.position - 1)
+    if source.ahead(1):
+        raise source.damaged("the table of contents goes on behind its end", at=source.position)
     return contents
 
 
@@ -175,36 +173,42 @@ def _contents(source: _Source) -> Contents:
     return contents
 
 
-def _require_closing(source: _Source) -> None:
-    """What we add to an export, whose first byte was read, and then the end. What it says is the seal's to check."""
-    start = source.position - 1
-    text = DUMP_CLOSING_START[:1]
-    while len(text) <= _MOST_CLOSING_BYTES and (byte := source.byte_or_end()) is not None:
-        text += bytes([byte]) + source.held()
-    if text[: len(DUMP_CLOSING_START)] != DUMP_CLOSING_START[: len(text)]:
-        raise source.damaged(f"there is no block of the kind {text[0]}", at=start)
-    if not is_dump_closing(text):
-        raise ArchiveTruncatedError(
-            f"The archive is cut off at byte {source.position} or was added to.",
-            next_step="Send the whole file, as it was exported.",
-        )
+def _look_behind(source: _Source, contents: Contents) -> None:
+    """See that nothing stands behind the last block but what is known there; pg_restore reads none of it.
 
-
-def _require_same_contents(source: _Source, contents: Contents) -> None:
-    """The table of contents once more, of whose number of entries the first byte was read, and then the end.
-
-    `pg_dump -Fc > FILE` leaves one there since PostgreSQL 16: it goes back to note in the first one where the data is,
-    but has opened its output for appending (_allocAH in pg_backup_archiver.c; seen with 18.6). pg_restore never gets
-    there.
+    That is the lines that we add to an export, whose word the seal checks, or the table of contents once more. The
+    latter is there when PostgreSQL 16 and later wrote into `> FILE`: it goes back to note in the first one where the
+    data is, but has opened its output for appending (_allocAH in pg_backup_archiver.c; seen with 18.6). Then there may
+    be zero bytes, as `dd` and tapes leave them.
     """
-    start = source.position - 1
-    again = Contents(contents.version, contents.format, contents.compression, entries=source.magnitude())
-    if again.entries != contents.entries:
-        raise source.damaged("there is no block of the kind 0", at=start)
-    for _ in range(again.entries):
-        _entry(source, again)
-    if again.data != contents.data or source.byte_or_end() is not None:
-        raise source.damaged("what follows the last block is not the table of contents", at=start)
+    end = source.position
+    text = source.ahead(_MOST_CLOSING_BYTES)
+    if text and text[: len(DUMP_CLOSING_START)] == DUMP_CLOSING_START[: len(text)]:
+        if len(text) == _MOST_CLOSING_BYTES or not is_dump_closing(text):
+            raise ArchiveTruncatedError(
+                f"The archive is cut off at byte {end + len(text)} or was added to: its data ends at byte {end}, and "
+                "behind it there is not all that an export ends with.",
+                next_step="Send the whole file, as it was exported, or a dump without what was added to it.",
+            )
+        return
+    goes_on = ArchiveDamagedError(
+        f"The archive ends at byte {end}, and the file goes on behind it.",
+        next_step="Send the dump without what was added to it, or make it again.",
+    )
+    entries = b"\0" + contents.entries.to_bytes(source.integer_bytes, "little")
+    if any(text) and entries.startswith(text[: len(entries)]):
+        again = Contents(contents.version, contents.format, contents.compression, entries=source.number())
+        try:
+            for _ in range(again.entries):
+                _entry(source, again)
+        except ArchiveDamagedError as failure:
+            raise goes_on from failure
+        if again.data != contents.data:
+            raise goes_on
+    while text := source.ahead(_PIECE_BYTES):
+        if any(text):
+            raise goes_on
+        source.skip(len(text))
 
 
 def _compression(source: _Source, version: tuple[int, int]) -> str:
@@ -271,16 +275,13 @@ class _Source:
     def byte(self) -> int:
         return self.take(1)[0]
 
-    def held(self) -> bytes:
-        """What was read already and not taken; it is taken by this."""
-        return self.take(len(self._held) - self._start)
-
-    def byte_or_end(self) -> int | None:
-        """A byte, or None where the file ends."""
-        try:
-            return self.byte()
-        except ArchiveTruncatedError:
-            return None
+    def ahead(self, most: int) -> bytes:
+        """What comes next, without taking it; less than asked for where the file ends."""
+        if self._start + most > len(self._held):
+            self._held, self._start = self._held[self._start :], 0
+            while len(self._held) < most and (more := self._file.read(_PIECE_BYTES)):
+                self._held += more
+        return self._held[self._start : self._start + most]
 
     def number(self) -> int:
         """WriteInt: a byte that is 1 for negative numbers, then the number, its lowest byte first."""
@@ -289,10 +290,6 @@ class _Source:
             raise self.damaged("a number has no sign", at=self.position - len(found))
         number = int.from_bytes(found[1:], "little")
         return -number if found[0] else number
-
-    def magnitude(self) -> int:
-        """A number whose sign was read already."""
-        return int.from_bytes(self.take(self.integer_bytes), "little")
 
     def text(self) -> str | None:
         """WriteStr: its length, -1 for none at all, then its bytes; only the first of a long one."""

@@ -100,6 +100,52 @@ def test_a_flipped_bit_is_an_error(name: str) -> None:
         unpack(bytes(archive))
 
 
+@pytest.mark.parametrize("name", CODECS)
+def test_what_stands_behind_the_end_is_named_with_its_byte_and_not_called_cut_off(name: str) -> None:
+    archive = CODECS[name](CONTENT)
+
+    for behind in (b"\n", b"GARBAGE", bytes(70_000) + b"x", b"PK"):
+        with pytest.raises(
+            ArchiveDamagedError, match=rf"goes on behind the end of its \w+ data, at byte {len(archive)}\."
+        ):
+            unpack(archive + behind)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_zero_bytes_behind_the_end_are_padding(name: str) -> None:
+    archive = CODECS[name](CONTENT)
+
+    for size in (1, 4, 512, 600_000):
+        assert unpack(archive + bytes(size)) == CONTENT
+
+
+@pytest.mark.parametrize("name", sorted(set(CODECS) - {"zip", "zip-streamed", "zip-stored"}))
+def test_what_was_compressed_in_parts_is_one_content_and_cut_off_in_any_of_them(name: str) -> None:
+    first, second = CODECS[name](CONTENT[:1000]), CODECS[name](CONTENT[1000:])
+
+    assert unpack(first + second) == CONTENT
+    for end in (1, 3, len(second) // 2, len(second) - 1):
+        with pytest.raises(ArchiveTruncatedError):
+            unpack(first + second[:end])
+
+
+def test_frames_without_content_between_those_of_zstd_are_passed_over() -> None:
+    empty_frame = b"\x5a\x2a\x4d\x18\x04\x00\x00\x00abcd"
+
+    assert unpack(zstd.compress(CONTENT[:1000]) + empty_frame + zstd.compress(CONTENT[1000:]) + empty_frame) == CONTENT
+
+
+def test_a_zip_ends_behind_its_comment_whatever_records_and_marks_stand_before() -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("dump.sql", CONTENT)
+        archive.comment = b"PK\x05\x06 is how its end begins"
+    at = sink.getvalue().rindex(b"PK\x05\x06", 0, -30)
+    records = b"PK\x06\x06" + (44).to_bytes(8, "little") + bytes(44) + b"PK\x06\x07" + bytes(16)
+
+    assert unpack(sink.getvalue()[:at] + records + sink.getvalue()[at:]) == CONTENT
+
+
 def test_two_layers_come_off_and_a_third_is_refused() -> None:
     twice = gzip.compress(lzma.compress(CONTENT))
     content = UnpackedFile(io.BytesIO(twice))

@@ -183,11 +183,46 @@ def test_a_head_that_cannot_be_is_refused(place: int, value: int, error: type[Se
         check_custom(io.BytesIO(bytes(damaged)))
 
 
-def test_what_stands_behind_the_last_block_is_damage_with_its_byte() -> None:
+@pytest.mark.parametrize(
+    "behind",
+    [b"\x07\x00\x00\x00\x00\x00", b"GARBAGE", custom(), bytes(600) + b"x", b"\nSELECT 1", b"\x00\x05" + b"x" * 90],
+)
+def test_an_archive_that_goes_on_behind_its_end_is_said_to_and_not_to_be_cut_off(behind: bytes) -> None:
     whole = custom()
 
-    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(whole)}: there is no block of the kind 7"):
-        check_custom(io.BytesIO(whole + b"\x07\x00\x00\x00\x00\x00"))
+    with pytest.raises(ArchiveDamagedError, match=f"ends at byte {len(whole)}, and the file goes on") as refused:
+        check_custom(io.BytesIO(whole + behind))
+
+    assert "without what was added" in refused.value.next_step
+
+
+def test_a_block_of_an_unknown_kind_among_the_others_is_damage_with_its_byte() -> None:
+    damaged = bytearray(custom())
+    place = damaged.index(b"\x01\x00\x04\x00\x00\x00" + bytes(5), 3000)
+    damaged[place] = 7
+
+    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {place}: there is no block of the kind 7"):
+        check_custom(io.BytesIO(bytes(damaged)))
+
+
+@pytest.mark.parametrize("has_contents_again", [False, True])
+@pytest.mark.parametrize("size", [1, 4, 512, 300_000])
+def test_zero_bytes_behind_the_end_are_padding(size: int, has_contents_again: bool) -> None:
+    whole = custom(has_contents_again=has_contents_again)
+
+    assert check_custom(io.BytesIO(whole + bytes(size))) == check_custom(io.BytesIO(whole))
+
+
+def test_what_its_reader_says_at_the_end_of_an_archive_is_not_taken_for_the_end() -> None:
+    class CutBehindTheEnd(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            found = super().read(size)
+            if not found:
+                raise ArchiveTruncatedError("The file is cut off: its gzip data stops before its end.")
+            return found
+
+    with pytest.raises(ArchiveTruncatedError, match="its gzip data stops"):
+        check_custom(CutBehindTheEnd(custom()))
 
 
 @pytest.mark.parametrize("minor", [12, 16])
@@ -206,19 +241,18 @@ def test_our_seal_may_stand_behind_the_last_block_and_is_whole_or_cut_off() -> N
     for end in range(len(dump) + 1, len(archive)):
         with pytest.raises(ArchiveTruncatedError, match=rf"cut off at byte {end}\b"):
             check_custom(io.BytesIO(archive[:end]))
-    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(dump)}: there is no block of the kind 10"):
-        check_custom(io.BytesIO(dump + b"\nSELECT 1"))
 
 
-def test_what_only_begins_like_the_table_of_contents_is_damage_or_cut_off() -> None:
+def test_what_only_begins_like_the_table_of_contents_is_more_than_the_archive_or_cut_off() -> None:
     once, twice = custom(), custom(has_contents_again=True)
+    last_entry = twice.rindex(b"\x00\x05\x00\x00\x00\x00\x01\x00\x00\x00")
+    other = twice[: last_entry + 1] + b"\x06" + twice[last_entry + 2 :]
 
     with pytest.raises(ArchiveTruncatedError, match=f"byte {len(twice) - 1}"):
         check_custom(io.BytesIO(twice[:-1]))
-    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(once)}: there is no block of the kind 0"):
-        check_custom(io.BytesIO(once + bytes(200)))
-    with pytest.raises(ArchiveDamagedError, match=f"damaged at byte {len(once)}: what follows"):
-        check_custom(io.BytesIO(twice + b"\x00"))
+    for added_to in (other, twice + b"\x01"):
+        with pytest.raises(ArchiveDamagedError, match=f"ends at byte {len(once)}, and the file goes on"):
+            check_custom(io.BytesIO(added_to))
 
 
 def test_more_entries_than_can_be_are_refused_at_once() -> None:
