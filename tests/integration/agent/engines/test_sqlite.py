@@ -20,6 +20,7 @@ from agent.archives.writing import Substitute
 from agent.engines import sqlite as engine
 from agent.engines import sqlite_child
 from agent.engines.sqlite import Snapshots, check_database, import_live
+from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
 from common.errors import (
     AppBusyError,
@@ -407,7 +408,7 @@ async def test_an_import_into_a_locked_database_changes_nothing(
 
 def test_answers_are_lines_of_json(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "agent.engines.sqlite_child", f"--parent={os.getpid()}", "--", "import"],
+        argv_of_module(TOOL, "agent.engines.sqlite_child", ["import"]),
         input=json.dumps({"live": str(tmp_path / "none.db"), "busy_seconds": 1}).encode() + b"\n",
         capture_output=True,
         check=True,
