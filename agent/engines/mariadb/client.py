@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from agent.engines.mariadb.names import quoted as quoted
 from agent.engines.mariadb.settings import Login
@@ -25,6 +27,10 @@ WITHIN_SECONDS = (
     "SET @mathison = 1 /*M!100000 , max_statement_time = {seconds} */ /*!80000 , max_execution_time = {seconds}000 */;"
 )
 """Ends a statement that takes longer; on MySQL a SELECT alone. Each server takes what is for the other as a comment."""
+LOCK_SECONDS = 10
+"""Most time that a statement of ours waits for who uses a table; the server's own limit is a day."""
+ATTEMPTS = 3
+PAUSE_SECONDS = 1.0
 _HELD = "mathison holds"
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|Got error: (\d+): (.*)")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
@@ -37,6 +43,18 @@ _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
 _BINARY_LOG = frozenset({1418, 1419})
 _UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
 """Character sets, collations, engines, options, defaults and types that other servers or releases have."""
+
+
+_T = TypeVar("_T")
+
+
+async def patiently(act: Callable[[], Awaitable[_T]]) -> _T:
+    """Do what may wait for a lock, again when it could not have it; AppBusyError when it never could."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(AppBusyError):
+            return await act()
+        await asyncio.sleep(PAUSE_SECONDS)
+    return await act()
 
 
 async def query(login: Login, sql: str, *, database: str = "") -> list[list[str]]:
@@ -86,6 +104,7 @@ def _command(login: Login, database: str, *options: str) -> Command:
         "--binary-mode",
         # Not even if the server asks for a file of ours.
         "--local-infile=0",
+        f"--init-command=SET SESSION lock_wait_timeout = {LOCK_SECONDS}",
         *options,
         *([f"--database={database}"] if database else []),
     ]

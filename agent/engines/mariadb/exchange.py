@@ -13,15 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.catalog import table_names
-from agent.engines.mariadb.client import query, quoted
+from agent.engines.mariadb.client import patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from common.errors import AppBusyError, InternalError, ToolFailedError
 
-LOCK_SECONDS = 10
-ATTEMPTS = 3
-PAUSE_SECONDS = 1.0
 _PENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 
@@ -106,16 +103,7 @@ class Exchange:
             moves = self._moves(leaving, self._database, self._new) + self._moves(kept, self._old, self._database)
         if not moves:
             return
-        statement = f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}; RENAME TABLE {', '.join(moves)};"
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                await query(self._admin, statement)
-            except AppBusyError:
-                if attempt == ATTEMPTS:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-            else:
-                return
+        await patiently(lambda: query(self._admin, f"RENAME TABLE {', '.join(moves)};"))
 
     async def coming(self, target: Side) -> Collection[str]:
         """The tables that `bring` would put in place."""
@@ -132,7 +120,7 @@ class Exchange:
         await drop_loader(self._admin, self._key)
         await query(
             self._admin,
-            f"SET SESSION foreign_key_checks = 0, lock_wait_timeout = {LOCK_SECONDS};"
+            f"SET SESSION foreign_key_checks = 0;"
             f" DROP DATABASE IF EXISTS {quoted(self._new)}; DROP DATABASE IF EXISTS {quoted(self._old)};",
         )
 

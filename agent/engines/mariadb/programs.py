@@ -20,8 +20,6 @@ from common.errors import ArchiveIncompatibleError, ToolFailedError
 
 MAX_BYTES = 8 << 20
 """Most text of all definitions of a schema; they are written into the import's journal."""
-LOCK_SECONDS = 10
-"""Most time that a drop waits for who reads a view, or writes to a trigger's table."""
 KINDS = ("function", "procedure", "view", "trigger", "event")
 """In the order in which they are made."""
 _RIGHTS = {
@@ -285,7 +283,7 @@ async def make(
 async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:
     """Drop those; what is not there is fine."""
     if keys:
-        await query(login, f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}; {drops(keys)}", database=database)
+        await query(login, drops(keys), database=database)
 
 
 def drops(keys: Collection[tuple[str, str]]) -> str:

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from agent.engines.mariadb import exchange, programs
 from agent.engines.mariadb.catalog import table_names
-from agent.engines.mariadb.client import held, quoted
+from agent.engines.mariadb.client import held, patiently, quoted
 from agent.engines.mariadb.programs import Program
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
-from common.errors import AppBusyError, ServiceError, ToolFailedError
+from common.errors import ServiceError, ToolFailedError
 
 _LOOK_SECONDS = 0.01
 _IS_SWITCHING = "is_switching"
@@ -39,6 +38,10 @@ class Record(Protocol):
 
     def save(self, **facts: bool | list[str]) -> None:
         """Merge into `facts` and make durable before returning."""
+
+
+class HalfWayError(Exception):
+    """An exchange failed and could not be taken back; `recover` finishes it, now or later. Never an answer."""
 
 
 class Switch:
@@ -59,7 +62,8 @@ class Switch:
 
         Raises:
             AppBusyError: a table was locked all the time; all is as it was.
-            AppUnavailableError, ToolFailedError: the server refused; all is as it was, as long as it lives.
+            AppUnavailableError, ToolFailedError: the server refused; all is as it was.
+            HalfWayError: and now it does not let us take back what was done.
         """
         if await self.recover() is target:
             return
@@ -71,10 +75,11 @@ class Switch:
         try:
             await self._exchange(target, present)
             await self._settle(target)
-        except ServiceError:
-            # What was refused here is the cause to tell; what the way back meets, `recover` meets again.
-            with contextlib.suppress(ServiceError):
+        except ServiceError as cause:
+            try:
                 await self._take_back(target, present)
+            except ServiceError as obstacle:
+                raise HalfWayError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
             raise
 
     async def _take_back(self, target: Side, present: Sequence[Program]) -> None:
@@ -113,12 +118,11 @@ class Switch:
             await self._tables.bring(target)
             return
         locks = ", ".join(f"{quoted(table)} WRITE" for table in tables)
-        sql = (
-            f"SET SESSION lock_wait_timeout = {exchange.LOCK_SECONDS}; LOCK TABLES {locks}; {programs.drops(triggers)}"
-        )
+        sql = f"LOCK TABLES {locks}; {programs.drops(triggers)}"
         moving: asyncio.Task[None] | None = None
         try:
-            async with self._locked(sql):
+            async with contextlib.AsyncExitStack() as stack:
+                await patiently(lambda: stack.enter_async_context(held(self._app, sql, database=self._database)))
                 # Not before, so that nothing is dropped when there is no lock to be had.
                 await programs.drop(self._app, self._database, first)
                 moving = asyncio.create_task(self._tables.bring(target), name="exchange tables")
@@ -130,33 +134,23 @@ class Switch:
                 moving.cancel()
                 await asyncio.gather(moving, return_exceptions=True)
 
-    @asynccontextmanager
-    async def _locked(self, sql: str) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            for attempt in range(1, exchange.ATTEMPTS + 1):
-                try:
-                    await stack.enter_async_context(held(self._app, sql, database=self._database))
-                except AppBusyError:
-                    if attempt == exchange.ATTEMPTS:
-                        raise
-                    await asyncio.sleep(exchange.PAUSE_SECONDS)
-                else:
-                    break
-            yield
-
     async def _settle(self, side: Side) -> None:
         """Make what belongs to a side be there, and nothing of the other's."""
+        wanted = self._written(side)
+        await patiently(lambda: self._make(side))
+        there = {program.key: program for program in await programs.read(self._app, self._database)}
+        for program in wanted:
+            if (found := there.get(program.key)) != program and not await programs.is_over(self._app, program, found):
+                raise ToolFailedError(f"The {program.kind} {program.name} was not made as it was written down.")
+        self._record.save(**{_IS_SWITCHING: False})
+
+    async def _make(self, side: Side) -> None:
         wanted = self._written(side)
         known = {program.key for program in (*wanted, *self._written(side.other))}
         # Not all that is known: a table may be called as a view of the other side.
         listed = {found.key for found in await programs.list_all(self._app, self._database)}
         # In one go: until its triggers are there, the app writes without them.
         await programs.make(self._app, self._database, wanted, dropping=known & listed)
-        there = {program.key: program for program in await programs.read(self._app, self._database)}
-        for program in wanted:
-            if (found := there.get(program.key)) != program and not await programs.is_over(self._app, program, found):
-                raise ToolFailedError(f"The {program.kind} {program.name} was not made as it was written down.")
-        self._record.save(**{_IS_SWITCHING: False})
 
     def _written(self, side: Side) -> list[Program]:
         written = self._record.facts.get(_fact(side))

@@ -304,8 +304,8 @@ PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"
 async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in_place(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.exchange.LOCK_SECONDS", 1)
-    monkeypatch.setattr("agent.engines.mariadb.exchange.ATTEMPTS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 1)
     shop.fill()
     before, record = await shop.fingerprint(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -250,8 +251,8 @@ async def test_what_the_server_does_not_make_again_takes_the_whole_exchange_back
 async def test_a_locked_table_makes_a_swap_fail_in_time_with_triggers_and_events_in_place(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.exchange.LOCK_SECONDS", 1)
-    monkeypatch.setattr("agent.engines.mariadb.exchange.ATTEMPTS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 1)
     shop.sql(
         "CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1;"
         " CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @a = 1; CREATE VIEW v AS SELECT id FROM tag;"
@@ -271,6 +272,50 @@ async def test_a_locked_table_makes_a_swap_fail_in_time_with_triggers_and_events
     await shop.recipe.restore(record, NotedProgress())
     assert await programs_of(shop) == before
     await shop.recipe.discard(record)
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+async def test_a_table_that_is_locked_right_after_the_rename_is_waited_for_and_not_for_ever(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch, *, lets_go: bool
+) -> None:
+    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 2 if lets_go else 1)
+    monkeypatch.setattr("agent.engines.mariadb.client.PAUSE_SECONDS", 0)
+    shop.sql("CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1")
+    exported, imported, record = (await shop.export("sql")).content, await programs_of(shop), MemoryRecord()
+    shop.sql("DROP TRIGGER t")
+    await shop.stage(exported, record)
+    bring, make = Exchange.bring, programs.make
+
+    async with AsyncExitStack() as busy:
+
+        async def locking(exchange: Exchange, target: Side) -> None:
+            await bring(exchange, target)
+            if target is Side.IMPORTED:
+                await busy.enter_async_context(shop.lock_held())
+
+        async def refused(login: Login, database: str, found: list[programs.Program], *, dropping: Keys) -> None:
+            try:
+                await make(login, database, found, dropping=dropping)
+            except AppBusyError:
+                if lets_go:
+                    await busy.aclose()
+                raise
+
+        monkeypatch.setattr(Exchange, "bring", locking)
+        monkeypatch.setattr(programs, "make", refused)
+        if lets_go:
+            await shop.recipe.restore(record, NotedProgress())
+        else:
+            with pytest.raises(switching.HalfWayError, match=r"in time.*could not be taken back"):
+                await shop.recipe.restore(record, NotedProgress())
+
+    # As the agent does it by itself.
+    assert await shop.recipe.recover(record) is Recovered.IMPORTED
+    assert await programs_of(shop) == imported
+    await shop.recipe.undo(record, NotedProgress())
+    assert await programs_of(shop) == []
+    assert shop.leftovers(record) == []
 
 
 async def test_a_table_and_a_view_of_one_name_take_each_others_place_both_ways(shop: MariadbApp) -> None:
