@@ -37,8 +37,8 @@ _ANY_DEFINER = re.compile(
     rf"(?P<create>CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)DEFINER={_ANY_NAME}(?:@{_ANY_NAME})? "
 )
 _EVENT = re.compile(
-    rf"(?P<begin>CREATE EVENT {_ANY_NAME} ON SCHEDULE (?P<schedule>.*?) ON COMPLETION (?:NOT )?PRESERVE )"
-    r"(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b"
+    rf"(?P<begin>CREATE EVENT {_ANY_NAME} ON SCHEDULE (?P<schedule>.*?) ON COMPLETION )"
+    r"(?P<completion>(?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b"
 )
 _LAST_TIME = re.compile(r"(?:^AT|\bENDS) ('[\d:. -]+')$")
 _NEEDED = re.compile(rf"\b(?:from|join) \(*(?:{_NAME}\.)?(?P<name>{_NAME})", re.IGNORECASE)
@@ -234,7 +234,16 @@ def _program(shown: Shown, *, staged: bool) -> Program:
 def with_status(event: str, *, is_enabled: bool) -> str:
     """The text of an event, as of one that is enabled or disabled."""
     found = _EVENT.match(event)
-    return found["begin"] + ("ENABLE" if is_enabled else "DISABLE") + event[found.end() :] if found else event
+    if found is None:
+        return event
+    return found["begin"] + found["completion"] + ("ENABLE" if is_enabled else "DISABLE") + event[found.end() :]
+
+
+def kept_when_over(event: Program) -> Program:
+    """An event whose last time is in the past, in words in which the server keeps it: disabled, and it stays."""
+    found = _EVENT.match(event.text)
+    text = found["begin"] + "PRESERVE DISABLE" + event.text[found.end() :] if found else event.text
+    return msgspec.structs.replace(event, text=text)
 
 
 async def is_over(login: Login, event: Program, there: Program | None) -> bool:
@@ -243,7 +252,7 @@ async def is_over(login: Login, event: Program, there: Program | None) -> bool:
     found = _EVENT.match(event.text) if event.kind == "event" else None
     last = _LAST_TIME.search(found["schedule"]) if found else None
     disabled = msgspec.structs.replace(event, text=with_status(event.text, is_enabled=False))
-    if last is None or there not in (None, disabled):
+    if last is None or there not in (None, disabled, kept_when_over(event)):
         return False
     # The zone is one that the server itself told.
     rows = await query(login, f"SET time_zone = {literal(event.time_zone)}; SELECT {last[1]} <= NOW();")

@@ -139,9 +139,15 @@ class Switch:
         wanted = self._written(side)
         await patiently(lambda: self._make(side))
         there = {program.key: program for program in await programs.read(self._app, self._database)}
+        gone = []
         for program in wanted:
-            if (found := there.get(program.key)) != program and not await programs.is_over(self._app, program, found):
+            if (found := there.get(program.key)) == program:
+                continue
+            if not await programs.is_over(self._app, program, found):
                 raise ToolFailedError(f"The {program.kind} {program.name} was not made as it was written down.")
+            if found is None:
+                gone.append(programs.kept_when_over(program))
+        await programs.make(self._app, self._database, gone, dropping=())
         self._record.save(**{_IS_SWITCHING: False})
 
     async def _make(self, side: Side) -> None:
