@@ -41,6 +41,8 @@ LENT = {
     "replica-serve-stale-data": "yes",
     # Old data is freed beside the clients, not before them (Redis 6.2; newer ones always do).
     "replica-lazy-flush": "yes",
+    # So much is loaded between two answers to readers; 2 MiB as a rule: 40,000 short strings. Redis 8 has this itself.
+    "loading-process-events-interval-bytes": "524288",
 }
 IN_BETWEEN = "previous, but for its last commands"
 """The marker's value when the snapshot was loaded and what follows it was not executed yet."""
