@@ -41,7 +41,7 @@ test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB th
 	$(BIN)/pytest tests/n8n $(ARGS)
 
 test-scale: $(READY) ## a volume of a million small files, out and in; FILES=50000 for fewer
-	$(BIN)/pytest --capture=no tests/scale $(ARGS)
+	TMPDIR=$${TMPDIR:-/tmp} $(BIN)/pytest --capture=no tests/scale $(ARGS)
 
 matrix: $(READY) prefetch ## each version into each other, written to docs/matrix.md
 	$(BIN)/pytest --numprocesses 2 tests/matrix --write-matrix docs/matrix.md $(ARGS)

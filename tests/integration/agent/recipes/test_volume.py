@@ -716,12 +716,14 @@ async def test_a_mount_inside_the_volume_stands_against_an_import(volume: Volume
 
 @contextmanager
 def little_room(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A directory with room for 32 MB, and what has to stay free: on a small disk of root's own, or on all memory."""
+    """A directory with room for 32 MB, and what has to stay free: on a small disk of root's own, or on the one of disk
+    and memory that the other tests do not write to."""
     if IS_ROOT:
         with tmpfs(tmp_path / "small", "-o", "size=64m"):
             yield tmp_path / "small", 32 << 20
     else:
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        is_in_memory = tmp_path.is_relative_to("/dev/shm")
+        with tempfile.TemporaryDirectory(dir="/tmp" if is_in_memory else "/dev/shm") as directory:
             yield Path(directory), shutil.disk_usage(directory).free - (32 << 20)
 
 
