@@ -1,7 +1,8 @@
 """A dump's text as single statements, told apart as the server does.
 
 Comments are left out, so client and server never see one. The one fact to know: text in /*!12345 … */ is code for
-servers of that version and a comment for others, so it is let through only where both see the same end of it.
+servers of that version and a comment for others, so it is let through only where both see the same end of it, or where
+no server takes it for a comment. There its end may stand in a string or name before.
 
 What stands between DELIMITER lines (bodies of triggers and the like) is not looked into here: see `definitions`.
 """
@@ -21,9 +22,15 @@ _LINE_COMMENT = re.compile(rb"(?:--(?=[\x00-\x20])|#)[^\n]*\n")
 _LAST_LINE_COMMENT = re.compile(rb"(?:--(?=[\x00-\x20]|\Z)|#)[^\n]*\Z")
 _COMMENT = re.compile(rb"/\*(?!M?!).*?\*/", re.DOTALL)
 _CODE_COMMENT = re.compile(rb"/\*M?!(\d*)(.*?)\*/", re.DOTALL)
+_EVERYWHERE_CODE = rb"/\*!(?:[0-4]\d{4}|50[0-6]\d\d)(?!\d)"
+"""Of versions that all servers have passed; those from 50700 on are MySQL's, which MariaDB passes over."""
+_EVERYWHERE = re.compile(
+    rb"%b((?:[^'\"`;\\/#*\-]|%b|-(?!-)|/(?!\*)|\*(?!/))*)(\*/)?" % (_EVERYWHERE_CODE, STRINGS), re.DOTALL
+)
 _INSIDE = re.compile(rb"(?:[^'\"`;\\/#\-]|%b|-(?!-)|/)*" % STRINGS, re.DOTALL)
 _MAX_INSIDE_BYTES = 1 << 16
 _MASKED = re.compile(STRINGS, re.DOTALL)
+_OPENING = re.compile(rb"/\*M?!\d*")
 _MARKERS = re.compile(rb"/\*M?!\d*|\*/")
 _SANDBOX = re.compile(rb"/\*M?!999999\\- enable the sandbox mode \*/")
 _BLANKS = re.compile(rb"[ \t\r\n]+")
@@ -60,6 +67,15 @@ class Statement:
         """The words alone, for judging: strings and names emptied, code in comments laid open, blanks made one."""
         masked = _MASKED.sub(lambda found: found[0][:1] * 2, _MARKERS.sub(b" ", self.text))
         return b" ".join(masked.split())
+
+
+def code_within(text: bytes) -> bytes | None:
+    """What is in a comment with code that a statement consists of; None: it is not one such comment."""
+    found = _EVERYWHERE.fullmatch(text)
+    if found and found[2]:
+        return bytes(found[1]).strip()
+    opening = _OPENING.match(text)
+    return text[opening.end() : -2].strip() if opening and text.find(b"*/") == len(text) - 2 else None
 
 
 class Splitter:
@@ -212,7 +228,14 @@ class Splitter:
             self._parts.append(b" " + b"\n" * bytes(found[0]).count(b"\n"))
             self._at = found.end()
             return True
-        if found := _CODE_COMMENT.match(self._buffer, self._at):
+        if found := _EVERYWHERE.match(self._buffer, self._at):
+            if found[2]:
+                self._take(bytes(found[0]), found.end())
+                return True
+            # Before a string whose end has not come yet, or at the end of what has come.
+            if len(found[0]) > _MAX_INSIDE_BYTES or self._buffer[found.end() : found.end() + 1] not in b"'\"`":
+                raise SqlTextError(f"line {self._line}: a comment with code in it is none that a dump has")
+        elif found := _CODE_COMMENT.match(self._buffer, self._at):
             inside = bytes(found[2])
             if len(inside) > _MAX_INSIDE_BYTES or b"/*" in inside or not _INSIDE.fullmatch(inside):
                 raise SqlTextError(f"line {self._line}: a comment with code in it is none that a dump has")

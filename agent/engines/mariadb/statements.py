@@ -12,7 +12,7 @@ import re
 
 from agent.engines.mariadb import definitions
 from agent.engines.mariadb.definitions import Schemas
-from agent.engines.mariadb.sqltext import Splitter, Statement
+from agent.engines.mariadb.sqltext import Splitter, Statement, code_within
 
 
 class Way(enum.Enum):
@@ -43,7 +43,6 @@ class RefusedError(Exception):
 _I = re.IGNORECASE | re.DOTALL
 _NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
 _FIRST_WORD = re.compile(rb"[A-Za-z]+")
-_CODE_COMMENT_OPENING = re.compile(rb"/\*M?!\d*")
 _STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
 _LITERAL = rb"(?:[-+]?[0-9.][\w.+-]*|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|[A-Za-z]+(?![\w('\"]))" % (_STRING, _STRING)
 """A value as dumps write it: no function, no variable, nothing that the server would have to work out."""
@@ -118,10 +117,9 @@ def decide(statement: Statement) -> tuple[Way, bytes]:
         RefusedError: it is on no list.
     """
     text, line = statement.text, statement.line
-    opening = _CODE_COMMENT_OPENING.match(text)
-    if opening and text.find(b"*/") == len(text) - 2:
+    if (code := code_within(text)) is not None:
         # Judged by what is in it, sent as it is: the server knows whether it is of its version.
-        way, _ = _decide(Statement(text[opening.end() : -2].strip(), line))
+        way, _ = _decide(Statement(code, line))
         return way, text
     if text.startswith(b"/*"):
         # The server may see another first word than we do.

@@ -33,6 +33,7 @@ def sent(text: bytes) -> bytes:
         ),
         (b"create definer = CURRENT_USER() procedure p() SELECT 1", b"CREATE PROCEDURE p() SELECT 1"),
         (b"CREATE DEFINER='a'@'b' AGGREGATE FUNCTION f() RETURN 1", b"CREATE AGGREGATE FUNCTION f() RETURN 1"),
+        (b"/*!50001 CREATE VIEW `*/ v` AS SELECT '*/' */", b"CREATE VIEW `*/ v` AS SELECT '*/'"),
         (b"/*!50001 CREATE VIEW `v` AS SELECT\n NULL AS `id` */", b"CREATE VIEW `v` AS SELECT\n NULL AS `id`"),
         (
             b"/*!50001 CREATE ALGORITHM=MERGE */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY INVOKER */\n"
@@ -109,6 +110,15 @@ def test_what_stands_between_definitions_is_judged_statement_by_statement() -> N
     assert [way for way, _ in decide_all(both, SCHEMAS)] == [Way.SET, Way.SET]
     with pytest.raises(RefusedError, match="Line 8"):
         decide_all(hostile, SCHEMAS)
+
+
+def test_a_drop_and_a_change_of_what_is_called_like_the_end_of_a_comment_are_told_from_others() -> None:
+    drop, keys = b"/*!50106 DROP EVENT IF EXISTS `a */ b` */", b"/*!40000 ALTER TABLE `a */ b` DISABLE KEYS */"
+
+    assert decide_all(Statement(drop, 1), SCHEMAS) == [(Way.LATER, drop)]
+    assert decide_all(Statement(keys, 1), SCHEMAS) == [(Way.RUN, keys)]
+    with pytest.raises(RefusedError):
+        decide_all(Statement(b"/*!50106 DROP EVENT IF EXISTS `a` */ DROP USER `*/`", 1), SCHEMAS)
 
 
 def test_definitions_are_refused_where_the_caller_does_not_take_them() -> None:
