@@ -14,8 +14,9 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 
 from agent.engines.mariadb.client import literal, query, quoted
-from agent.engines.mariadb.names import moved, without_strings
+from agent.engines.mariadb.names import moved
 from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.view_reads import tables_read
 from common.errors import ArchiveIncompatibleError, ToolFailedError
 
 MAX_BYTES = 8 << 20
@@ -41,7 +42,6 @@ _EVENT = re.compile(
     r"(?P<completion>(?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b"
 )
 _LAST_TIME = re.compile(r"(?:^AT|\bENDS) ('[\d:. -]+')$")
-_NEEDED = re.compile(rf"\b(?:from|join) \(*(?:{_NAME}\.)?(?P<name>{_NAME})", re.IGNORECASE)
 _MARK = "mathison"
 
 
@@ -263,21 +263,15 @@ def ordered(programs: Iterable[Program]) -> list[Program]:
     """So that each comes after those that it needs when it is made: only views need others."""
     by_kind = {kind: [program for program in programs if program.kind == kind] for kind in KINDS}
     views = {program.name: program for program in by_kind["view"]}
-    # By what stands in a FROM: columns may be called as views are.
-    needs = {
-        name: {other for other in views if other != name and quoted(other) in _read_by(program.text)}
-        for name, program in views.items()
-    }
+    needs = {}
+    for name, program in views.items():
+        read = tables_read(program.text)
+        needs[name] = {other for other in views if other != name and quoted(other) in read}
     try:
         by_kind["view"] = [views[name] for name in TopologicalSorter(needs).static_order()]
     except CycleError as cycle:
         raise ToolFailedError(f"The views {', '.join(sorted(set(cycle.args[1])))} name each other.") from cycle
     return [program for kind in KINDS for program in by_kind[kind]]
-
-
-def _read_by(view: str) -> set[str]:
-    """What stands where a view names tables, as the server writes it."""
-    return {found["name"] for found in _NEEDED.finditer(without_strings(view))}
 
 
 async def make(
