@@ -7,16 +7,21 @@ looks at the app by its own means (a client, a directory listing) where that is 
 from __future__ import annotations
 
 import abc
+import asyncio
 import enum
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from agent.recipes.base import Recipe
 from agent.settings import AppSettings
 from common.headers import Receipt
+from tools.servers.local_server import LocalServer
+
+Server = TypeVar("Server", bound=LocalServer)
 
 
 class Fill(enum.Enum):
@@ -56,6 +61,9 @@ class AppUnderTest(abc.ABC):
     """Exports have one with `export_options`, and the recipe takes one of the app."""
     parses_in_a_child: ClassVar[bool] = True
     """Uploads are read by a child process while they arrive."""
+    kills_apart: ClassVar[int] = 1
+    """An agent is killed at every so many-th moment; more than 1 where each takes a second or two and the mechanism is
+    killed elsewhere too. Not 2: moments come in pairs, before and after a line of the journal."""
     wrong_files: ClassVar[Mapping[str, bytes]] = {}
     """What the recipe has to refuse beside `suite.WRONG_FILES`, by what it is."""
     right_files: ClassVar[frozenset[str]] = frozenset()
@@ -130,3 +138,57 @@ class AppSwitch:
 
     def leftovers(self) -> list[str]:
         return [] if self._running.exists() else ["the app is stopped"]
+
+
+class FolderApp(AppUnderTest):
+    """An app of a folder, that is stopped for a swap.
+
+    Attributes:
+        folder: its data; filled by the subclass.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._switch = AppSwitch(folder.parent)
+        super().__init__({"directory": str(folder)}, self._switch.settings)
+
+    def leftovers(self) -> list[str]:
+        return [".mathison-data"] * os.path.lexists(self.folder / ".mathison-data") + self._switch.leftovers()
+
+    @asynccontextmanager
+    async def unreadable(self) -> AsyncIterator[None]:
+        away = self.folder.rename(self.folder.with_name("away"))
+        try:
+            yield
+        finally:
+            away.rename(self.folder)
+
+    @asynccontextmanager
+    async def unswappable(self) -> AsyncIterator[None]:
+        async with self._switch.stuck():
+            yield
+
+
+class ServerApp(AppUnderTest, Generic[Server]):
+    """An app whose data is in a server of ours, which can neither be read nor changed while it is down."""
+
+    def __init__(self, server: Server, settings: dict[str, object]) -> None:
+        self.server = server
+        super().__init__(settings)
+
+    async def crash(self) -> None:
+        async with self.unreadable():
+            pass
+
+    @asynccontextmanager
+    async def unreadable(self) -> AsyncIterator[None]:
+        self.server.kill()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.server.start)
+
+    @asynccontextmanager
+    async def unswappable(self) -> AsyncIterator[None]:
+        async with self.unreadable():
+            yield

@@ -63,16 +63,17 @@ class ContractSuite:
         self, app: AppUnderTest, tmp_path: Path
     ) -> None:
         await app.fill(Fill.NEW)
+        new = await app.contents()
         async with programs.serving(app, tmp_path / "program") as (program, stub):
             described = await stub.Describe(messages.DescribeRequest())
             assert (described.recipe, described.can_export, described.can_import) == (app.recipe.name, True, True)
-            for number, format in enumerate(app.formats):
-                await app.fill(Fill.NEW)
-                new = await app.contents()
-                file = await programs.export(stub, f"out-{number}", format, app.export_options)
-                await app.fill(Fill.OLD)
-                old = await app.contents()
-
+            files = [
+                (format, await programs.export(stub, f"out-{number}", format, app.export_options))
+                for number, format in enumerate(app.formats)
+            ]
+            await app.fill(Fill.OLD)
+            old = await app.contents()
+            for number, (format, file) in enumerate(files):
                 await programs.import_(stub, f"in-{number}", file)
 
                 assert await app.contents() == new != old, format
@@ -341,7 +342,7 @@ class ContractSuite:
         file.write_bytes(new.file)
         sides = set()
 
-        for number in range(1, 1000):
+        for number in range(app.kills_apart, 1000, app.kills_apart):
             transfer_id = f"t-{number}"
             await agent.close()
             death = await crashing.die(agent.launch, "import_and_undo", transfer_id, str(file), number)

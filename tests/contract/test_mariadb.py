@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pytest
 
 from agent.recipes.mariadb import MariadbRecipe
-from tests.contract.app import AppUnderTest, Fill
+from tests.contract.app import Fill, ServerApp
 from tests.contract.suite import ContractSuite
 from tests.fixtures.mariadb_apps import MariadbApp
 from tools.servers import MariadbServer
@@ -36,20 +34,21 @@ _BIG = """
 """
 
 
-class Mariadb(AppUnderTest):
+class Mariadb(ServerApp[MariadbServer]):
     """A database of its own."""
 
     recipe = MariadbRecipe
+    kills_apart = 3
     new_counts: ClassVar[Mapping[str, int]] = {"tables": 2, "rows": 400}
     wrong_files: ClassVar[Mapping[str, bytes]] = {"other SQL": b"--\n-- PostgreSQL database dump\n--\n"}
 
     def __init__(self, shop: MariadbApp) -> None:
         self._shop = shop
-        super().__init__(shop.settings)
+        super().__init__(shop.server, shop.settings)
 
     async def fill(self, what: Fill) -> None:
-        name, server = self._shop.database, self._shop.server
-        server.sql(f"DROP DATABASE {name}; CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        name = self._shop.database
+        self.server.sql(f"DROP DATABASE {name}; CREATE DATABASE {name} CHARACTER SET utf8mb4")
         if what is not Fill.EMPTY:
             self._shop.sql(_SCHEMA.format(what=what.value))
         if what is Fill.BIG:
@@ -64,27 +63,10 @@ class Mariadb(AppUnderTest):
         return tables, rows, self._shop.sql(_PROGRAMS)
 
     def leftovers(self) -> list[str]:
-        return self._shop.server.sql(
+        return self.server.sql(
             "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'mathison%';"
             " SELECT User FROM mysql.global_priv WHERE User LIKE 'mathison%';"
         ).splitlines()
-
-    async def crash(self) -> None:
-        self._shop.server.kill()
-        await asyncio.to_thread(self._shop.server.start)
-
-    @asynccontextmanager
-    async def unreadable(self) -> AsyncIterator[None]:
-        self._shop.server.kill()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._shop.server.start)
-
-    @asynccontextmanager
-    async def unswappable(self) -> AsyncIterator[None]:
-        async with self.unreadable():
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from agent.recipes.minio import MinioRecipe
-from tests.contract.app import AppUnderTest, Fill
+from tests.contract.app import Fill, ServerApp
 from tests.contract.suite import ContractSuite
 from tests.fixtures.minio_data import put, versions, view
 from tests.fixtures.minio_servers import client_of
@@ -23,22 +21,23 @@ _RESERVED = ".mathison-data"
 _VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
-class Minio(AppUnderTest):
+class Minio(ServerApp[MinioServer]):
     """A server with one drive, which the agent sees."""
 
     recipe = MinioRecipe
+    kills_apart = 3
     new_counts: ClassVar[Mapping[str, int]] = {"buckets": 2, "objects": 2, "versions": 4}
 
     def __init__(self, server: MinioServer, directory: Path) -> None:
-        self._server = server
         (directory / "password").write_text(server.password + "\n")
         super().__init__(
+            server,
             {
                 "url": server.url,
                 "user": server.user,
                 "password_file": str(directory / "password"),
                 "directory": str(server.drive),
-            }
+            },
         )
 
     @property
@@ -48,8 +47,8 @@ class Minio(AppUnderTest):
 
     async def fill(self, what: Fill) -> None:
         wanted = set() if what is Fill.EMPTY else {"both", f"only-{what.value}"}
-        async with client_of(self._server) as client:
-            for bucket in [name for name in await view(self._server) if name != "hidden"]:
+        async with client_of(self.server) as client:
+            for bucket in [name for name in await view(self.server) if name != "hidden"]:
                 for key, version, _, _ in await versions(client, bucket):
                     await client.call("DELETE", bucket, key, query={"versionId": version})
                 await client.call("DELETE", bucket)
@@ -62,34 +61,17 @@ class Minio(AppUnderTest):
                 await put(client, "both", "big", random.Random(1).randbytes(self.big_bytes))
 
     async def write_more(self) -> None:
-        async with client_of(self._server) as client:
+        async with client_of(self.server) as client:
             await put(client, "both", "key", b"more")
             await client.call("PUT", "more")
 
     async def contents(self) -> object:
-        return await view(self._server)
+        return await view(self.server)
 
     def leftovers(self) -> list[str]:
-        drive = self._server.drive
+        drive = self.server.drive
         reserved = sorted(os.listdir(drive / _RESERVED)) if (drive / _RESERVED).exists() else []
         return [*reserved, *(name for name in os.listdir(drive) if name.startswith("mathison-"))]
-
-    async def crash(self) -> None:
-        self._server.kill()
-        await asyncio.to_thread(self._server.start)
-
-    @asynccontextmanager
-    async def unreadable(self) -> AsyncIterator[None]:
-        self._server.kill()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._server.start)
-
-    @asynccontextmanager
-    async def unswappable(self) -> AsyncIterator[None]:
-        async with self.unreadable():
-            yield
 
 
 @pytest.fixture(scope="module")

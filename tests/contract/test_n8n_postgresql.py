@@ -21,6 +21,8 @@ from tools.servers import PostgresServer
 class N8nOnPostgresql(N8nOnSqlite):
     """A folder, and a database in a server."""
 
+    kills_apart = 3
+
     def __init__(self, directory: Path, database: PostgresApp) -> None:
         super().__init__(directory)
         self._database = database
@@ -31,7 +33,7 @@ class N8nOnPostgresql(N8nOnSqlite):
         self._database.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public", as_app=True)
         with closing(self._connected()) as connection:
             copy_to_postgres(n8n, connection)
-        for path in self._folder.glob("database.sqlite*"):
+        for path in self.folder.glob("database.sqlite*"):
             path.unlink()
         return n8n
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import pytest
 
 from agent.recipes.postgresql import PostgresqlRecipe
-from tests.contract.app import AppUnderTest, Fill
+from tests.contract.app import Fill, ServerApp
 from tests.contract.suite import ContractSuite
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tools.servers import PostgresServer
@@ -30,7 +29,7 @@ _BIG = """
 _ROW_BYTES = 32 * 250
 
 
-class Postgresql(AppUnderTest):
+class Postgresql(ServerApp[PostgresServer]):
     """A database of its own, in a server that others use too."""
 
     recipe = PostgresqlRecipe
@@ -44,7 +43,7 @@ class Postgresql(AppUnderTest):
 
     def __init__(self, database: PostgresApp) -> None:
         self._database = database
-        super().__init__(database.settings)
+        super().__init__(database.server, database.settings)
 
     async def fill(self, what: Fill) -> None:
         statements = "DROP SCHEMA public CASCADE; CREATE SCHEMA public;"
@@ -64,23 +63,6 @@ class Postgresql(AppUnderTest):
 
     def leftovers(self) -> list[str]:
         return self._database.left_over()
-
-    async def crash(self) -> None:
-        self._database.server.kill()
-        await asyncio.to_thread(self._database.server.start)
-
-    @asynccontextmanager
-    async def unreadable(self) -> AsyncIterator[None]:
-        await asyncio.to_thread(self._database.server.stop)
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._database.server.start)
-
-    @asynccontextmanager
-    async def unswappable(self) -> AsyncIterator[None]:
-        async with self.unreadable():
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import pytest
 
 from agent.recipes.redis import RedisRecipe
-from tests.contract.app import AppUnderTest, Fill
+from tests.contract.app import Fill, ServerApp
 from tests.contract.suite import ContractSuite
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_servers import client_of
@@ -22,21 +20,21 @@ KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
 _SETTINGS = ("repl-diskless-load", "repl-diskless-sync", "repl-diskless-sync-delay", "save", "appendonly")
 
 
-class Redis(AppUnderTest):
+class Redis(ServerApp[RedisServer]):
     """A whole server; the row of Valkey is another one of these."""
 
     recipe = RedisRecipe
+    kills_apart = 3
     new_counts: ClassVar[Mapping[str, int]] = {"keys": 203, "strings": 201, "lists": 1, "hashes": 1}
     export_options: ClassVar[Mapping[str, str]] = {"fingerprint": "yes"}
     wrong_files: ClassVar[Mapping[str, bytes]] = {"an append-only file": b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n"}
 
     def __init__(self, server: RedisServer) -> None:
-        self._server = server
-        super().__init__({"port": server.port})
+        super().__init__(server, {"port": server.port})
         self._state = self._state_now()
 
     async def fill(self, what: Fill) -> None:
-        with client_of(self._server) as client:
+        with client_of(self.server) as client:
             client.flushall()
             if what is not Fill.EMPTY:
                 client.mset({f"both:{number}": f"{what.value} {number}" for number in range(200)})
@@ -47,41 +45,24 @@ class Redis(AppUnderTest):
                 for number in range((self.big_bytes >> 18) + 1):
                     client.set(f"big:{number}", generator.randbytes(1 << 18))
         if what is not Fill.EMPTY:
-            with client_of(self._server, database=3) as client:
+            with client_of(self.server, database=3) as client:
                 client.set("in database 3", what.value)
 
     async def write_more(self) -> None:
-        with client_of(self._server) as client:
+        with client_of(self.server) as client:
             client.set("both:1", "more")
             client.set("more", "more")
 
     async def contents(self) -> object:
-        return await content_of(self._server)
+        return await content_of(self.server)
 
     def leftovers(self) -> list[str]:
         now = self._state_now()
         return [f"{name} is {now[name]}, not {kept}" for name, kept in self._state.items() if now[name] != kept]
 
-    async def crash(self) -> None:
-        self._server.kill()
-        await asyncio.to_thread(self._server.start)
-
-    @asynccontextmanager
-    async def unreadable(self) -> AsyncIterator[None]:
-        self._server.kill()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._server.start)
-
-    @asynccontextmanager
-    async def unswappable(self) -> AsyncIterator[None]:
-        async with self.unreadable():
-            yield
-
     def _state_now(self) -> dict[str, object]:
         """What an import changes in a server for a while."""
-        with client_of(self._server, database=15) as client:
+        with client_of(self.server, database=15) as client:
             found: dict[str, object] = {name: client.config_get(name) for name in _SETTINGS}
             found["role"] = client.info("replication")["role"]
             found["markers"] = client.keys("mathison-data:*")
