@@ -109,8 +109,8 @@ class MariadbRecipe(Recipe):
         _refuse_options(upload.options)
         progress.step(Step.PREPARING)
         admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
-        _require_none(await obstacle_with_programs(admin, app, database))
         schema = await look(admin, database)
+        _require_none(await obstacle_with_programs(admin, app, database, schema))
         record.save(is_staged=True)
         loader = await make_beside(admin, schema, record.key)
         progress.step(Step.TRANSFERRING, "loading beside the present tables")
@@ -158,8 +158,8 @@ class MariadbRecipe(Recipe):
         return await fingerprint_of(self._settings.app_login(), self._settings.database, on_read=progress.read)
 
     async def _bring(self, record: Record, side: Side) -> None:
-        app, database = self._settings.app_login(), self._settings.database
-        _require_none(await obstacle_with_programs(self._admin(), app, database))
+        admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
+        _require_none(await obstacle_with_programs(admin, app, database, await look(admin, database)))
         await self._switch(record).bring(side)
 
     def _switch(self, record: Record) -> Switch:

@@ -135,11 +135,24 @@ async def columns_of(login: Login, database: str) -> dict[str, list[list[str]]]:
 
 async def table_names(login: Login, database: str) -> list[str] | None:
     """Base tables and sequences; None when there is no such database."""
+    [names] = await tables_of(login, database)
+    return names
+
+
+async def tables_of(login: Login, *databases: str) -> list[list[str] | None]:
+    """`table_names` of several."""
     rows = await query(
         login,
-        "SELECT 's', SCHEMA_NAME FROM information_schema.SCHEMATA"  # noqa: S608  # a literal
-        f" WHERE SCHEMA_NAME = {literal(database)};"
-        " SELECT 't', TABLE_NAME FROM information_schema.TABLES"
-        f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW' ORDER BY TABLE_NAME;",
+        "".join(
+            f"SELECT 's{number}', SCHEMA_NAME FROM information_schema.SCHEMATA"  # noqa: S608  # a literal
+            f" WHERE SCHEMA_NAME = {literal(database)};"
+            f" SELECT 't{number}', TABLE_NAME FROM information_schema.TABLES"
+            f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW' ORDER BY TABLE_NAME;"
+            for number, database in enumerate(databases)
+        ),
     )
-    return [row[1] for row in rows if row[0] == "t"] if rows else None
+    there = {row[0] for row in rows}
+    return [
+        [row[1] for row in rows if row[0] == f"t{number}"] if f"s{number}" in there else None
+        for number in range(len(databases))
+    ]

@@ -49,34 +49,38 @@ async def import_obstacle(settings: MariadbSettings) -> str:
         admin = settings.admin_login()
         if admin is None:
             return "An import needs the setting `admin_user`: an account that may make a schema and an account."
-        return await obstacle_with_programs(admin, settings.app_login(), settings.database)
+        schema = await look(admin, settings.database)
+        return await obstacle_with_programs(admin, settings.app_login(), settings.database, schema)
     except ServiceError as error:
         return error.text
 
 
-async def obstacle_with_programs(admin: Login, app: Login, database: str) -> str:
-    """What in a database stands against exchanging it, views, triggers, routines and events included."""
-    schema = await look(admin, database)
+async def obstacle_with_programs(admin: Login, app: Login, database: str, schema: Schema) -> str:
+    """What in a database stands against exchanging it, views, triggers, routines and events included.
+
+    Args:
+        schema: the database as the admin sees it.
+    """
     return obstacle_in(schema, takes_programs=True) or (
         await _obstacle_in_programs(admin, app, database) if schema.programs else ""
     )
 
 
 async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
-    owner = await programs.account_of(app)
+    account = await programs.account_of(app, database)
     listed = await programs.list_all(admin, database)
     for found in listed:
         what = f"The {found.kind} {found.name}"
         if found.kind not in programs.KINDS:
             return f"{what} cannot be exchanged: packages are not supported."
-        if found.definer != owner:
+        if found.definer != account.name:
             return (
-                f"{what} belongs to {found.definer}, not to the app's account {owner}, which could not put it back in "
-                "an undo. Make it again as the app's account, or drop it."
+                f"{what} belongs to {found.definer}, not to the app's account {account.name}, which could not put it "
+                "back in an undo. Make it again as the app's account, or drop it."
             )
     if broken := await programs.broken_view(app, database, listed):
         return f"{broken} It could not be put back in an undo: drop or correct it."
-    if lacking := await obstacle_in_rights(app, database, {found.kind for found in listed}):
+    if lacking := _lacking(account, database, {found.kind for found in listed}):
         return lacking
     try:
         await programs.read(app, database)
@@ -87,7 +91,11 @@ async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
 
 async def obstacle_in_rights(app: Login, database: str, kinds: Collection[str]) -> str:
     """Why the app's account cannot make what is of these kinds; empty when it can."""
-    if missing := await programs.missing_rights(app, database, kinds):
+    return _lacking(await programs.account_of(app, database), database, kinds) if kinds else ""
+
+
+def _lacking(account: programs.Account, database: str, kinds: Collection[str]) -> str:
+    if missing := account.lacks(kinds):
         return (
             f"The app's account makes its {', '.join(f'{kind}s' for kind in sorted(kinds))} itself and lacks rights: "
             f"GRANT {', '.join(missing)} ON `{database}`.* TO it."

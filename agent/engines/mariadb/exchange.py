@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 
 from agent.engines.mariadb import names
-from agent.engines.mariadb.catalog import table_names
+from agent.engines.mariadb.catalog import table_names, tables_of
 from agent.engines.mariadb.client import patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
 from agent.engines.mariadb.settings import Login
@@ -68,8 +68,10 @@ class Exchange:
         """Whose tables are in place; None: some of both."""
         if not self._is_begun:
             return Side.PREVIOUS
-        kept = await table_names(self._admin, self._old)
-        waiting = await table_names(self._admin, self._new)
+        return self._side_of(*await tables_of(self._admin, self._old, self._new))
+
+    def _side_of(self, kept: list[str] | None, waiting: list[str] | None) -> Side | None:
+        """The same, by the tables in the schemas for the previous ones and for the new ones."""
         if not kept and kept is not None and not self._previous:
             # Nothing was there before, so only the new ones can tell.
             return Side.PREVIOUS if waiting else Side.IMPORTED
@@ -84,23 +86,29 @@ class Exchange:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was, as long as it lives.
         """
-        present = await table_names(self._admin, self._database)
-        if present is not None and await self._side() is Side.PREVIOUS:
+        await self.rename(await self.prepare(target))
+
+    async def prepare(self, target: Side) -> list[str]:
+        """Write down what is to be known after a crash; what `rename` has to move."""
+        present, kept, waiting = await tables_of(self._admin, self._database, self._old, self._new)
+        if present is not None and (not self._is_begun or self._side_of(kept, waiting) is Side.PREVIOUS):
             if target is Side.PREVIOUS:
-                return
+                return []
             self._write_down(present)
             self._previous, self._is_begun = frozenset(present), True
-        await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
-        kept = await table_names(self._admin, self._old)
-        waiting = await table_names(self._admin, self._new)
-        if present is None or kept is None or waiting is None:
+        if kept is None:
+            await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
+            kept = []
+        if present is None or waiting is None:
             raise InternalError(f"What import of {self._database} keeps in the server is not there any more.")
         if target is Side.IMPORTED:
             leaving = [table for table in present if table in self._previous and table not in kept]
-            moves = self._moves(leaving, self._database, self._old) + self._moves(waiting, self._new, self._database)
-        else:
-            leaving = [table for table in present if table not in self._previous or table in kept]
-            moves = self._moves(leaving, self._database, self._new) + self._moves(kept, self._old, self._database)
+            return self._moves(leaving, self._database, self._old) + self._moves(waiting, self._new, self._database)
+        leaving = [table for table in present if table not in self._previous or table in kept]
+        return self._moves(leaving, self._database, self._new) + self._moves(kept, self._old, self._database)
+
+    async def rename(self, moves: Sequence[str]) -> None:
+        """Move tables, all or none; errors as `bring`."""
         if not moves:
             return
         await patiently(lambda: query(self._admin, f"RENAME TABLE {', '.join(moves)};"))

@@ -70,13 +70,17 @@ class Loaded:
 async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
     """Make the new schema and the account that fills it; what is there of an earlier try is dropped first."""
     new, user, password = names.new_schema(key), names.loader(key), secrets.token_hex(24)
-    await drop_beside(admin, key)
-    await query(
-        admin,
+    made = (
         f"CREATE DATABASE {quoted(new)} CHARACTER SET {schema.charset} COLLATE {schema.collation};"
         f"CREATE USER {literal(user)}@'%' IDENTIFIED BY {literal(password)};"
-        f"GRANT ALL PRIVILEGES ON {_grantable(new)}.* TO {literal(user)}@'%';",
+        f"GRANT ALL PRIVILEGES ON {_grantable(new)}.* TO {literal(user)}@'%';"
     )
+    try:
+        await query(admin, made)
+    except ToolFailedError:
+        # There is an earlier try. Whatever else it is, it fails again.
+        await drop_beside(admin, key)
+        await query(admin, made)
     return replace(admin, user=user, password=password)
 
 

@@ -304,24 +304,32 @@ async def broken_view(login: Login, database: str, listed: Iterable[Listed]) -> 
     return f"The view {wrong[0].partition('.')[2]} does not work: {wrong[3]}." if wrong else ""
 
 
-async def account_of(login: Login) -> str:
-    """As whom the server sees a login, in the way the catalogs write definers."""
-    return (await query(login, "SELECT CURRENT_USER();"))[0][0]
+class Account(msgspec.Struct, frozen=True):
+    """Who a login is.
+
+    Attributes:
+        name: in the way the catalogs write definers.
+        granted: its rights in a database; one that has roles, which are not looked into, has "a role".
+    """
+
+    name: str
+    granted: frozenset[str]
+
+    def lacks(self, kinds: Collection[str]) -> list[str]:
+        """Of what it needs to make these kinds, what nobody has granted it."""
+        if "a role" in self.granted:
+            return []
+        return sorted({right for kind in kinds for right in _RIGHTS[kind]} - self.granted)
 
 
-async def missing_rights(login: Login, database: str, kinds: Collection[str]) -> list[str]:
-    """Of what an account needs to make these kinds, what nobody has granted it; none when it has roles, which are not
-    looked into."""
-    if not kinds:
-        return []
+async def account_of(login: Login, database: str) -> Account:
+    """As whom the server sees a login, and what it may do in a database."""
     name = literal(database)
-    rows = await query(
+    [[account], *rows] = await query(
         login,
-        "SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;"  # noqa: S608  # a literal
+        "SELECT CURRENT_USER();"  # noqa: S608  # a literal
+        " SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;"
         f" SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES WHERE {name} LIKE TABLE_SCHEMA;"
         " SELECT 'a role' FROM information_schema.ENABLED_ROLES WHERE ROLE_NAME IS NOT NULL;",
     )
-    granted = {row[0] for row in rows}
-    if "a role" in granted:
-        return []
-    return sorted({right for kind in kinds for right in _RIGHTS[kind]} - granted)
+    return Account(account, frozenset(row[0] for row in rows))

@@ -125,7 +125,8 @@ class Switch:
                 await patiently(lambda: stack.enter_async_context(held(self._app, sql, database=self._database)))
                 # Not before, so that nothing is dropped when there is no lock to be had.
                 await programs.drop(self._app, self._database, first)
-                moving = asyncio.create_task(self._tables.bring(target), name="exchange tables")
+                moves = await self._tables.prepare(target)
+                moving = asyncio.create_task(self._tables.rename(moves), name="exchange tables")
                 while not moving.done() and not await self._tables.is_waiting():  # noqa: ASYNC110  # the server's
                     await asyncio.sleep(_LOOK_SECONDS)
             await moving

@@ -88,9 +88,9 @@ def killed_at(moment: str, patch: pytest.MonkeyPatch) -> None:
         case "written down":
             patch.setattr(switching.Switch, "_exchange", at_once)
         case "triggers dropped":
-            patch.setattr(Exchange, "bring", at_once)
+            patch.setattr(Exchange, "rename", at_once)
         case "renamed":
-            after(Exchange, "bring")
+            after(Exchange, "rename")
         case "half made":
             real = programs.make
 
