@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -24,21 +23,8 @@ import psutil
 
 from agent import journal
 from tests.contract.agents import Agent, Launch
+from tests.fixtures import forked
 from tests.fixtures.waiting import until
-
-SECONDS = 120.0
-PRELOADED = (
-    "agent.recipes.mariadb",
-    "agent.recipes.minio",
-    "agent.recipes.n8n",
-    "agent.recipes.postgresql",
-    "agent.recipes.redis",
-    "agent.recipes.uptime_kuma",
-    "agent.recipes.volume",
-    "tests.contract.crashing",
-)
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["__main__", *PRELOADED])
 
 
 @dataclass(frozen=True)
@@ -61,12 +47,7 @@ async def die(launch: Launch, work: str, *arguments: Any) -> Death | None:
     Returns:
         None: it came to the end of its work.
     """
-    process = _PROCESSES.Process(target=_main, args=(launch, work, arguments))
-    process.start()
-    await asyncio.to_thread(process.join, SECONDS)
-    status = process.exitcode
-    process.kill()
-    process.close()
+    status = await asyncio.to_thread(forked.run, _main, launch, work, arguments)
     if status == 0:
         return None
     assert status == -signal.SIGKILL, f"the agent ended with {status}; its standard error says why"

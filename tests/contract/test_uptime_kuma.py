@@ -29,6 +29,7 @@ class UptimeKuma(FolderApp):
     """Its data directory, while the app is at rest."""
 
     recipe = UptimeKumaRecipe
+    kills_apart = 3
     new_counts: ClassVar[Mapping[str, int]] = {"monitors": 12, "heartbeats": 143, "files": 5}
 
     def __init__(self, directory: Path) -> None:

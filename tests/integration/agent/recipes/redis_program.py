@@ -1,16 +1,10 @@
-"""A swap in a process that kills itself at a moment.
-
-    python -m tests.integration.agent.recipes.redis_program ACTION MOMENT PORT WORK_DIRECTORY JOURNAL_DIRECTORY
-
-ACTION is restore or undo, of the only import in the journal.
-"""
+"""A swap in a process that kills itself at a moment; for `forked.require_killed`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 from agent.journal import Journal
@@ -19,13 +13,13 @@ from tests.fakes.imports import NotedProgress, surroundings
 from tests.fixtures.redis_moments import MOMENTS
 
 
-async def main() -> None:
-    action, moment, port, work_directory, journal_directory = sys.argv[1:]
+def die_at(moment: str, action: str, port: int, work_directory: Path, journal_directory: Path) -> None:
+    """Go on with the only import in the journal.
+
+    Args:
+        action: restore or undo.
+    """
     MOMENTS[moment].hook(lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
-    [entry] = Journal(Path(journal_directory), app_id="shop.cache", recipe="redis").read()
-    recipe = RedisRecipe(surroundings(Path(work_directory), {"port": int(port)}, app_id="shop.cache"))
-    await (recipe.restore if action == "restore" else recipe.undo)(entry, NotedProgress())
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    [entry] = Journal(journal_directory, app_id="shop.cache", recipe="redis").read()
+    recipe = RedisRecipe(surroundings(work_directory, {"port": port}, app_id="shop.cache"))
+    asyncio.run((recipe.restore if action == "restore" else recipe.undo)(entry, NotedProgress()))

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +18,13 @@ import pytest
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
+from tests.fixtures import forked
 from tests.fixtures.minio_data import add_user, put, users, view
 from tests.fixtures.minio_servers import client_of
+from tests.integration.agent.recipes import minio_program
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer, minio, short_directory
 
-CHECKOUT = Path(__file__).parents[4]
 OLD, NEW = ["both1", "both2", "only-old"], ["both1", "both2", "only-new"]
 
 
@@ -64,16 +62,7 @@ class Case:
             "password_file": str(self.directory / "password"),
             "directory": str(self.server.drive),
         }
-        arguments = [action, moment, json.dumps(settings), str(app.work_directory), str(self.journal)]
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.integration.agent.recipes.minio_program", *arguments],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ended.returncode == -9, ended.stderr
+        forked.require_killed(minio_program.die_at, moment, action, settings, app.work_directory, self.journal)
 
     def read(self) -> Entry:
         """What the journal says of it."""

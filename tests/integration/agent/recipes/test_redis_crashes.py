@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +14,15 @@ from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
 from common.errors import ToolFailedError
+from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.integration.agent.recipes import redis_program
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tools.demo.cache_fingerprint import Fingerprint
 from tools.servers import RedisServer
 
-CHECKOUT = Path(__file__).parents[4]
 NOTHING, SNAPSHOTS, LOG = (
     {"save": '""'},
     {"save": "3600 1"},
@@ -52,16 +51,9 @@ class Import:
 
     def die_at(self, moment: str, action: str = "restore") -> None:
         """Have a process go on with it, that kills itself then."""
-        arguments = [action, moment, str(self.server.port), str(self.app.work_directory), str(self.journal)]
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.integration.agent.recipes.redis_program", *arguments],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        forked.require_killed(
+            redis_program.die_at, moment, action, self.server.port, self.app.work_directory, self.journal
         )
-        assert ended.returncode == -9, ended.stderr
 
     async def recover(self) -> Recovered:
         """As the next agent does, twice; and see that all of it is on the side that it says."""
