@@ -112,18 +112,20 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 async def list_all(login: Login, database: str) -> list[Listed]:
-    """All that an account may see; triggers in the order in which they fire."""
+    """All that an account may see, by name; triggers in the order in which they fire."""
     name = literal(database)
     rows = await query(
         login,
         f"""
         SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, DEFINER, '' FROM information_schema.ROUTINES
-         WHERE ROUTINE_SCHEMA = {name};
-        SELECT 'view', TABLE_NAME, DEFINER, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name};
+         WHERE ROUTINE_SCHEMA = {name} ORDER BY ROUTINE_TYPE, ROUTINE_NAME;
+        SELECT 'view', TABLE_NAME, DEFINER, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name}
+         ORDER BY TABLE_NAME;
         SELECT 'trigger', TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
          WHERE TRIGGER_SCHEMA = {name}
          ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER;
-        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name};
+        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name}
+         ORDER BY EVENT_NAME;
         """,  # noqa: S608  # a literal
     )
     return [Listed(*row) for row in rows]
@@ -266,7 +268,7 @@ def ordered(programs: Iterable[Program]) -> list[Program]:
     needs = {}
     for name, program in views.items():
         read = tables_read(program.text)
-        needs[name] = {other for other in views if other != name and quoted(other) in read}
+        needs[name] = [other for other in views if other != name and quoted(other) in read]
     try:
         by_kind["view"] = [views[name] for name in TopologicalSorter(needs).static_order()]
     except CycleError as cycle:
