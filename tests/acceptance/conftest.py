@@ -11,8 +11,8 @@ from tools.demo import database_content, volume_content
 from tools.deployment import DatabaseApp, Deployment, VolumeApp
 from tools.servers import short_directory
 
-DATABASE_MEGABYTES = 30
-"""More than all buffers between pg_dump and a client that does not read."""
+DATABASE_MEGABYTES = 20
+"""Twice what all buffers between pg_dump and a client that does not read hold, and a little more."""
 VOLUME_MEGABYTES = 30
 SERVER_SETTINGS = {"log_statement": "all"}
 """So that a secret in a statement shows in the server's log."""

@@ -9,13 +9,13 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.world import BROKEN, DATABASE_ID, VOLUME_ID, Content, World, wait_until
+from tests.fixtures.archives import entry, tar_of
 from tools.demo import database_content, volume_content
 
 
@@ -37,10 +37,19 @@ def archives(deployed_world: World) -> dict[str, Path]:
     }
 
 
-def assert_next_transfers_work(world: World, app_id: str, archive: Path) -> None:
+SMALL_ARCHIVES = {
+    DATABASE_ID: b"--\n-- PostgreSQL database dump\n--\nCREATE TABLE t (a int);\n"
+    b"--\n-- PostgreSQL database dump complete\n--\n",
+    VOLUME_ID: tar_of(entry("note.txt", b"small")),
+}
+
+
+def assert_next_transfers_work(world: World, app_id: str) -> None:
     """Out, and in as far as can be without changing anything."""
     world.export(app_id).unlink()
-    answer = world.import_(app_id, archive, is_dry_run=True)
+    small = world.folder / "small"
+    small.write_bytes(SMALL_ARCHIVES[app_id])
+    answer = world.import_(app_id, small, is_dry_run=True)
     assert answer.status == 200, answer.body
 
 
@@ -75,13 +84,11 @@ def test_an_export_breaks_visibly_when_something_is_killed(
     world.repair(app_id)
     world.wait_until_as_before(app_id, traces)
     assert world.content(app_id) == content
-    assert_next_transfers_work(world, app_id, archives[name])
+    assert_next_transfers_work(world, app_id)
 
 
 @pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
-def test_an_export_ends_when_its_client_is_killed(
-    world: World, archives: dict[str, Path], choice: random.Random, app_id: str
-) -> None:
+def test_an_export_ends_when_its_client_is_killed(world: World, choice: random.Random, app_id: str) -> None:
     traces = world.traces(app_id)
     format = "?format=sql" if app_id == DATABASE_ID else ""
     target = world.folder / "cut"
@@ -99,7 +106,7 @@ def test_an_export_ends_when_its_client_is_killed(
     wait_until(lambda: world.transfer("killed-client")["result"] is not None, "the transfer is over")
     assert world.transfer("killed-client")["result"] == "cancelled"
     world.wait_until_as_before(app_id, traces)
-    assert_next_transfers_work(world, app_id, archives[app_id])
+    assert_next_transfers_work(world, app_id)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +143,7 @@ def test_an_import_changes_nothing_when_something_is_killed_before_its_swap(
     world.repair(app_id)
     world.wait_until_as_before(app_id, traces)
     assert world.content(app_id) == content
-    assert_next_transfers_work(world, app_id, archives[app_id])
+    assert_next_transfers_work(world, app_id)
 
 
 @pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
@@ -153,56 +160,55 @@ def test_an_import_changes_nothing_when_its_client_is_killed_before_its_swap(
     assert world.transfer(upload.transfer_id)["result"] in ("failed", "cancelled")
     world.wait_until_as_before(app_id, traces)
     assert world.content(app_id) == content
-    assert_next_transfers_work(world, app_id, archives[app_id])
+    assert_next_transfers_work(world, app_id)
+
+
+@pytest.fixture(scope="module")
+def sides(deployed_world: World, archives: dict[str, Path]) -> dict[str, tuple[Content, Content]]:
+    """Of each app, which from now on holds other content than its archive: what it holds and what the archive holds."""
+    world, archived = deployed_world, {}
+    for app_id in (DATABASE_ID, VOLUME_ID):
+        world.repair(app_id)
+        archived[app_id] = world.content(app_id)
+    database_content.write_more(world.database.dsn)
+    volume_content.write_more(world.volume.directory)
+    return {app_id: (world.content(app_id), content) for app_id, content in archived.items()}
 
 
 @pytest.mark.parametrize("victim", ["agent", "controller", "client"])
 @pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
 def test_a_swap_ends_on_one_side_when_something_is_killed(
-    world: World, archives: dict[str, Path], choice: random.Random, app_id: str, victim: str
+    world: World,
+    archives: dict[str, Path],
+    sides: dict[str, tuple[Content, Content]],
+    choice: random.Random,
+    app_id: str,
+    victim: str,
 ) -> None:
-    with changed(world, app_id, archives[app_id]) as (old, new):
-        traces = world.traces(app_id)
-        with world.uploading(app_id, archives[app_id]) as upload:
-            upload.send_rest()
-            wait_until(lambda: is_swapping(world, upload.transfer_id), "the swap has begun", seconds=60)
-            time.sleep(choice.uniform(0, 0.2))
+    old, new = sides[app_id]
+    traces = world.traces(app_id)
+    with world.uploading(app_id, archives[app_id]) as upload:
+        upload.send_rest()
+        wait_until(lambda: is_swapping(world, upload.transfer_id), "the swap has begun", seconds=60)
+        time.sleep(choice.uniform(0, 0.2))
 
-            if victim == "client":
-                upload.abandon()
-                wait_until(lambda: world.transfer(upload.transfer_id)["result"] is not None, "the import is over")
-            else:
-                world.kill(app_id, victim)
-                with suppress(*BROKEN):
-                    # The answer may have been on its way.
-                    assert upload.answer().status in (200, 503)
+        if victim == "client":
+            upload.abandon()
+            wait_until(lambda: world.transfer(upload.transfer_id)["result"] is not None, "the import is over")
+        else:
+            world.kill(app_id, victim)
+            with suppress(*BROKEN):
+                # The answer may have been on its way.
+                assert upload.answer().status in (200, 503)
 
-        world.repair(app_id)
-        found = world.content(app_id)
-        assert found in (old, new)
-        if found == new:
-            assert world.ask("POST", f"/api/deployments/{app_id}/undo-import").status == 200
-        world.wait_until_as_before(app_id, traces)
-        assert world.content(app_id) == old
-        assert_next_transfers_work(world, app_id, archives[app_id])
-
-
-@contextmanager
-def changed(world: World, app_id: str, archive: Path) -> Iterator[tuple[Content, Content]]:
-    """The app with other content than its archive: yields what it holds now and what the archive holds.
-
-    Afterwards it holds the archive's content again.
-    """
-    archived = world.content(app_id)
-    if app_id == DATABASE_ID:
-        database_content.write_more(world.database.dsn)
-    else:
-        volume_content.write_more(world.volume.directory)
-    try:
-        yield world.content(app_id), archived
-    finally:
-        world.replace(app_id, archive)
-        assert world.content(app_id) == archived
+    world.repair(app_id)
+    found = world.content(app_id)
+    assert found in (old, new)
+    if found == new:
+        assert world.ask("POST", f"/api/deployments/{app_id}/undo-import").status == 200
+    world.wait_until_as_before(app_id, traces)
+    assert world.content(app_id) == old
+    assert_next_transfers_work(world, app_id)
 
 
 def is_swapping(world: World, transfer_id: str) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ CLEAR_PASSWORD = re.compile(rb"PASSWORD\s+E?'(?!SCRAM-SHA-256\$)", re.IGNORECASE
 
 
 class CommandLines:
-    """All that any process of this machine had on its argv while this looked."""
+    """All that any process of this machine had on its argv while this looked; those that were there before, once."""
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
@@ -25,11 +25,18 @@ class CommandLines:
         self._thread = threading.Thread(target=self._look, name="look at command lines")
 
     def _look(self) -> None:
+        running_before = self._read(os.listdir("/proc"))
         while not self._over.wait(0.002):
-            for entry in os.listdir("/proc"):
-                if entry.isdigit():
-                    with contextlib.suppress(OSError):
-                        self.seen.add(Path(f"/proc/{entry}/cmdline").read_bytes())
+            self._read(entry for entry in os.listdir("/proc") if entry not in running_before)
+
+    def _read(self, entries: Iterable[str]) -> set[str]:
+        read = set()
+        for entry in entries:
+            if entry.isdigit():
+                with contextlib.suppress(OSError):
+                    self.seen.add(Path(f"/proc/{entry}/cmdline").read_bytes())
+                    read.add(entry)
+        return read
 
     @contextmanager
     def watched(self) -> Iterator[None]:

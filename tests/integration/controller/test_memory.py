@@ -1,4 +1,7 @@
-"""Flat memory at any size: archives of 2 GiB both ways, and callers who take their time."""
+"""Flat memory at any size: archives of ten times what may be held, both ways, and callers who take their time.
+
+`make bench` measures the same at full size.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tests.fixtures.controller import ControllerProcess
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXPORT = "/api/deployments/shop.db/export-data"
 IMPORT = "/api/deployments/shop.db/import-data"
-BLOCKS = 2048
+BLOCKS = 512
 LIMIT_ABOVE_IDLE = 48 << 20
 LIMIT = 256 << 20
 
@@ -28,7 +31,7 @@ def assert_is_flat(controller: ControllerProcess, idle_bytes: int) -> None:
     assert peak - idle_bytes < LIMIT_ABOVE_IDLE
 
 
-async def test_an_export_of_2_gib_over_rest(
+async def test_memory_is_flat_for_an_export_over_rest(
     own_client: aiohttp.ClientSession, own_controller: ControllerProcess, own_agent: FakeAgent
 ) -> None:
     own_agent.export_plan.chunks = BLOCKS
@@ -43,7 +46,7 @@ async def test_an_export_of_2_gib_over_rest(
     assert_is_flat(own_controller, idle_bytes)
 
 
-async def test_an_import_of_2_gib_over_rest(
+async def test_memory_is_flat_for_an_import_over_rest(
     own_client: aiohttp.ClientSession, own_controller: ControllerProcess, own_agent: FakeAgent
 ) -> None:
     idle_bytes = own_controller.resident_bytes()
@@ -59,10 +62,10 @@ async def test_an_import_of_2_gib_over_rest(
     assert_is_flat(own_controller, idle_bytes)
 
 
-async def test_an_export_and_an_import_of_1_gib_over_grpc(
+async def test_memory_is_flat_for_an_export_and_an_import_over_grpc(
     own_controller: ControllerProcess, own_agent: FakeAgent
 ) -> None:
-    own_agent.export_plan.chunks = BLOCKS // 2
+    own_agent.export_plan.chunks = BLOCKS
     await own_controller.start()
     idle_bytes = own_controller.resident_bytes()
     bearer = (("authorization", f"Bearer {own_controller.token()}"),)
@@ -76,9 +79,9 @@ async def test_an_export_and_an_import_of_1_gib_over_grpc(
         async def requests() -> AsyncIterator[wire.ImportAppRequest]:
             yield wire.ImportAppRequest(start=wire.ImportStart(app_id="shop.db"))
             yield wire.ImportAppRequest(frame=transfer_pb2.Frame(header=transfer_pb2.ArchiveHeader()))
-            for _ in range(BLOCKS // 2):
+            for _ in range(BLOCKS):
                 yield wire.ImportAppRequest(frame=transfer_pb2.Frame(chunk=BLOCK))
-            end = transfer_pb2.End(size_bytes=BLOCKS // 2 * len(BLOCK), sha256=digest.hexdigest())
+            end = transfer_pb2.End(size_bytes=BLOCKS * len(BLOCK), sha256=digest.hexdigest())
             yield wire.ImportAppRequest(frame=transfer_pb2.Frame(end=end))
 
         events = [event async for event in stub.ImportApp(requests(), metadata=bearer)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc
 from tests.fixtures.agent_program import AgentProgram
 
@@ -35,6 +36,22 @@ class AgentProcess(AgentProgram):
     def live(self) -> bytes:
         return (self.app / "live").read_bytes()
 
+    async def as_at_first(self) -> None:
+        """Serving, with the first data and nothing that a test held up, staged or kept."""
+        for path in [*self.app.glob("pause *"), *self.app.glob("reached *")]:
+            path.unlink()
+        if self.process is None or self.process.poll() is not None:
+            self.log_path.unlink(missing_ok=True)
+            self.start()
+        async with self.channel() as channel:
+            stub = agent_pb2_grpc.DataAgentStub(channel)
+            for state in (await stub.ListTransfers(messages.ListTransfersRequest())).transfers:
+                async for _ in stub.WatchTransfer(messages.WatchTransferRequest(transfer_id=state.transfer_id)):
+                    pass
+            while self.journal_lines:
+                await stub.Discard(messages.DiscardRequest())
+        (self.app / "live").write_bytes(b"old data")
+
     @property
     def beside(self) -> set[str]:
         return {path.name.split("-")[0] for path in self.app.iterdir() if "-" in path.name}
@@ -49,11 +66,20 @@ def stopped_agent(tmp_path: Path) -> Iterator[AgentProcess]:
     agent.close()
 
 
+@pytest.fixture(scope="module")
+def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    """The one behind `agent`."""
+    agent = AgentProcess(tmp_path_factory.mktemp("agent"))
+    agent.give_identity()
+    yield agent
+    agent.close()
+
+
 @pytest.fixture
-def agent(stopped_agent: AgentProcess) -> AgentProcess:
-    """An agent that serves."""
-    stopped_agent.start()
-    return stopped_agent
+async def agent(shared_agent: AgentProcess) -> AgentProcess:
+    """An agent that serves, the same for all tests of a module: it remembers the ids of what was done before."""
+    await shared_agent.as_at_first()
+    return shared_agent
 
 
 @pytest.fixture

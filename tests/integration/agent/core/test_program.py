@@ -34,14 +34,14 @@ def test_settings_can_be_checked_without_serving(stopped_agent: AgentProcess) ->
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "named"),
+    ("old", "new", "named", "check"),
     [
-        pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, ", id="unknown recipe"),
-        pytest.param("app_id =", "apps =", "there is no setting apps;", id="unknown key"),
-        pytest.param('"shop.db"', "7", "app_id", id="wrong type"),
+        pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, ", True, id="unknown recipe, checked"),
+        pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, ", False, id="unknown recipe, served"),
+        pytest.param("app_id =", "apps =", "there is no setting apps;", True, id="unknown key"),
+        pytest.param('"shop.db"', "7", "app_id", False, id="wrong type"),
     ],
 )
-@pytest.mark.parametrize("check", [True, False], ids=["checked", "served"])
 def test_wrong_settings_end_with_status_2_and_name_what_is_wrong(
     stopped_agent: AgentProcess, old: str, new: str, named: str, check: bool
 ) -> None:

@@ -80,9 +80,9 @@ async def test_an_app_that_is_gone_is_described_as_such(agent: AgentProcess, stu
 
 
 async def test_an_import_goes_in_and_back_out(agent: AgentProcess, stub: Stub) -> None:
-    staged = await stage(stub, "t-1")
+    staged = await stage(stub, "out-and-back")
     untouched = agent.live
-    restored = await restore(stub, "t-1")
+    restored = await restore(stub, "out-and-back")
     imported = agent.live
     undone = await undo(stub)
 
@@ -97,15 +97,15 @@ async def test_an_import_goes_in_and_back_out(agent: AgentProcess, stub: Stub) -
 
 
 async def test_an_import_asked_for_again_is_answered_only_for_the_same_file(agent: AgentProcess, stub: Stub) -> None:
-    await stage(stub, "t-1")
+    await stage(stub, "asked-again")
 
-    staged = await stage(stub, "t-1")
+    staged = await stage(stub, "asked-again")
     with pytest.raises(grpc.aio.AioRpcError) as another:
-        await stage(stub, "t-1", b"something else")
-    await restore(stub, "t-1")
-    done = await stage(stub, "t-1")
+        await stage(stub, "asked-again", b"something else")
+    await restore(stub, "asked-again")
+    done = await stage(stub, "asked-again")
     with pytest.raises(grpc.aio.AioRpcError) as yet_another:
-        await stage(stub, "t-1", b"something else")
+        await stage(stub, "asked-again", b"something else")
 
     assert staged.progress.phase == transfer_pb2.PHASE_STAGED
     assert done.progress.phase == transfer_pb2.PHASE_DONE
@@ -116,23 +116,23 @@ async def test_an_import_asked_for_again_is_answered_only_for_the_same_file(agen
 
 async def test_a_caller_that_cancels_ends_the_export(agent: AgentProcess, stub: Stub) -> None:
     agent.pause("export chunk")
-    call = stub.Export(messages.ExportRequest(transfer_id="t-1"))
+    call = stub.Export(messages.ExportRequest(transfer_id="caller-cancels"))
     await anext(aiter(call))
 
     call.cancel()
 
-    assert (await ended(stub, "t-1")).result == transfer_pb2.TRANSFER_RESULT_CANCELLED
+    assert (await ended(stub, "caller-cancels")).result == transfer_pb2.TRANSFER_RESULT_CANCELLED
     agent.go_on("export chunk")
-    frames = [frame async for frame in stub.Export(messages.ExportRequest(transfer_id="t-2"))]
+    frames = [frame async for frame in stub.Export(messages.ExportRequest(transfer_id="caller-cancels-then"))]
     assert frames[-1].end.size_bytes == 8
 
 
 async def test_cancel_ends_an_export_and_its_caller_hears_why(agent: AgentProcess, stub: Stub) -> None:
     agent.pause("export chunk")
-    call = aiter(stub.Export(messages.ExportRequest(transfer_id="t-1")))
+    call = aiter(stub.Export(messages.ExportRequest(transfer_id="cancelled")))
     await anext(call)
 
-    answer = await stub.Cancel(messages.CancelRequest(transfer_id="t-1"))
+    answer = await stub.Cancel(messages.CancelRequest(transfer_id="cancelled"))
 
     assert answer.state.result == transfer_pb2.TRANSFER_RESULT_CANCELLED
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -166,7 +166,7 @@ async def test_an_upload_that_its_sender_closes_without_an_end_frame_keeps_nothi
     agent: AgentProcess, stub: Stub
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in stub.Stage(stage_requests("t-1", frame_list(b"new data", end=False))):
+        async for _ in stub.Stage(stage_requests("closed", frame_list(b"new data", end=False))):
             pass
 
     assert isinstance(error_of(caught.value), UploadIncompleteError)
@@ -177,7 +177,7 @@ async def test_an_upload_that_its_sender_closes_without_an_end_frame_keeps_nothi
 async def test_an_upload_that_is_cut_keeps_nothing(agent: AgentProcess, cut: str) -> None:
     async with agent.channel() as channel:
         call = Stub(channel).Stage()
-        for request in stage_requests("t-1", frame_list(b"new data", end=False)):
+        for request in stage_requests("cut", frame_list(b"new data", end=False)):
             await call.write(request)
         await until(lambda: agent.has_reached("stage chunk"))
         before = agent.beside
@@ -190,15 +190,15 @@ async def test_an_upload_that_is_cut_keeps_nothing(agent: AgentProcess, cut: str
 
 
 async def test_a_restore_goes_on_when_its_caller_is_gone(agent: AgentProcess, stub: Stub) -> None:
-    await stage(stub, "t-1")
+    await stage(stub, "goes-on")
     agent.pause("restore halfway")
-    call = stub.Restore(messages.RestoreRequest(transfer_id="t-1"))
+    call = stub.Restore(messages.RestoreRequest(transfer_id="goes-on"))
     await until(lambda: agent.has_reached("restore halfway"))
     call.cancel()
 
     agent.go_on("restore halfway")
 
-    assert (await ended(stub, "t-1")).result == transfer_pb2.TRANSFER_RESULT_SUCCEEDED
+    assert (await ended(stub, "goes-on")).result == transfer_pb2.TRANSFER_RESULT_SUCCEEDED
     assert agent.live == b"new data"
 
 
@@ -218,19 +218,20 @@ async def test_a_restore_goes_on_when_its_caller_is_gone(agent: AgentProcess, st
     ],
 )
 async def test_a_killed_agent_finds_its_way_at_the_next_start(agent: AgentProcess, step: str, content: bytes) -> None:
+    first, second = f"killed-at-{step.replace(' ', '-')}", f"after-{step.replace(' ', '-')}"
     async with agent.channel() as channel:
         stub = Stub(channel)
         if not step.startswith(("export", "stage")):
-            await stage(stub, "t-1")
+            await stage(stub, first)
         if step.startswith(("undo", "discard")):
-            await restore(stub, "t-1")
+            await restore(stub, first)
         agent.pause(step)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
-            "export": lambda: drain(aiter(stub.Export(messages.ExportRequest(transfer_id="t-1")))),
-            "stage": lambda: stage(stub, "t-1"),
-            "restore": lambda: restore(stub, "t-1"),
-            "undo": lambda: undo(stub, "t-1"),
-            "discard": lambda: stub.Discard(messages.DiscardRequest(transfer_id="t-1")),
+            "export": lambda: drain(aiter(stub.Export(messages.ExportRequest(transfer_id=first)))),
+            "stage": lambda: stage(stub, first),
+            "restore": lambda: restore(stub, first),
+            "undo": lambda: undo(stub, first),
+            "discard": lambda: stub.Discard(messages.DiscardRequest(transfer_id=first)),
         }
         call = asyncio.ensure_future(calls[step.split()[0]]())
         await until(lambda: agent.has_reached(step))
@@ -249,8 +250,8 @@ async def test_a_killed_agent_finds_its_way_at_the_next_start(agent: AgentProces
     async with agent.channel() as channel:
         stub = Stub(channel)
         assert (await stub.Describe(messages.DescribeRequest())).HasField("kept") is is_kept
-        await stage(stub, "t-2", b"newest")
-        await restore(stub, "t-2")
+        await stage(stub, second, b"newest")
+        await restore(stub, second)
         assert agent.live == b"newest"
         await undo(stub)
         assert agent.live == content
@@ -258,7 +259,7 @@ async def test_a_killed_agent_finds_its_way_at_the_next_start(agent: AgentProces
 
 async def test_a_stop_ends_an_export_with_a_reason(agent: AgentProcess, stub: Stub) -> None:
     agent.pause("export chunk")
-    call = aiter(stub.Export(messages.ExportRequest(transfer_id="t-1")))
+    call = aiter(stub.Export(messages.ExportRequest(transfer_id="stopped-export")))
     await anext(call)
 
     agent.send(signal.SIGTERM)
@@ -273,9 +274,9 @@ async def test_a_stop_ends_an_export_with_a_reason(agent: AgentProcess, stub: St
 
 
 async def test_a_stop_lets_a_restore_finish_and_its_caller_see_it(agent: AgentProcess, stub: Stub) -> None:
-    await stage(stub, "t-1")
+    await stage(stub, "stopped-restore")
     agent.pause("restore halfway")
-    call = aiter(stub.Restore(messages.RestoreRequest(transfer_id="t-1")))
+    call = aiter(stub.Restore(messages.RestoreRequest(transfer_id="stopped-restore")))
     await until(lambda: agent.has_reached("restore halfway"))
     agent.send(signal.SIGTERM)
     await until(lambda: any(line["action"] == "stop" for line in agent.log))
@@ -353,8 +354,9 @@ def big_upload(size_mib: int) -> Iterator[transfer_pb2.Frame]:
     yield transfer_pb2.Frame(end=transfer_pb2.End(size_bytes=size_mib * MIB, sha256=digest.hexdigest()))
 
 
-async def test_memory_is_flat_for_a_gigabyte_out_and_in(stopped_agent: AgentProcess) -> None:
-    agent, size_mib = stopped_agent, 1024
+async def test_memory_is_flat_out_and_in(stopped_agent: AgentProcess) -> None:
+    # Far more than the 24 MiB that may be held; `make bench` measures the same with gigabytes.
+    agent, size_mib = stopped_agent, 384
     agent.recipe_settings["stream_bytes"] = size_mib * MIB
     agent.start()
     async with agent.channel() as channel:
