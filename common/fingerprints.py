@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mathison.data.v1 import transfer_pb2 as wire
+if TYPE_CHECKING:
+    # What a jailed child reads is JSON, and a third of its start would go into this.
+    from mathison.data.v1 import transfer_pb2 as wire
 
 MOST_PARTS = 200
 """More of them are told in groups: a fingerprint travels in one message and is kept with the last transfers."""
@@ -68,6 +71,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(text, type=cls)
 
     def to_proto(self) -> wire.Fingerprint:
+        from mathison.data.v1 import transfer_pb2 as wire
+
         return wire.Fingerprint(scheme=self.scheme, sha256=self.sha256, parts=self.parts)
 
     @classmethod

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
 from common.fingerprints import Fingerprint
-from mathison.data.v1 import transfer_pb2 as wire
+
+if TYPE_CHECKING:
+    # What a jailed child reads is JSON, and a third of its start would go into this.
+    from mathison.data.v1 import transfer_pb2 as wire
 
 _MOST_TOLD_ENTRIES = 64
 _MOST_TOLD_NAME_CHARACTERS = 256
@@ -71,6 +74,8 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return msgspec.structs.replace(self, counts=_few(self.counts), details=_few(details), **texts)
 
     def to_proto(self) -> wire.ArchiveHeader:
+        from mathison.data.v1 import transfer_pb2 as wire
+
         message = wire.ArchiveHeader(
             recipe=self.recipe,
             format=self.format,
@@ -126,6 +131,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint | None = None
 
     def to_proto(self) -> wire.End:
+        from mathison.data.v1 import transfer_pb2 as wire
+
         return wire.End(
             size_bytes=self.size_bytes,
             sha256=self.sha256,
