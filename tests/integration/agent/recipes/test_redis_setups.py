@@ -158,7 +158,8 @@ async def test_a_server_with_tls_alone_is_exported_and_imported(
 
 
 async def test_a_server_that_copies_over_tls_needs_our_certificate(start_redis: StartRedis, tmp_path: Path) -> None:
-    server = start_redis("redis-7.0", tls=True, lines=['rename-command CONFIG ""'])
+    hasty = {"repl-diskless-sync-delay": "0"}
+    server = start_redis("redis-7.0", tls=True, settings=hasty, lines=['rename-command CONFIG ""'])
     assert server.tls is not None
     app = RedisApp(server, tmp_path / "work", {"tls": True, "tls_ca_file": str(server.tls.authority)})
 
