@@ -158,6 +158,7 @@ class Imports:
             entry.move(ImportPhase.RESTORING, tracker.state)
             await self._recipe.restore(entry, tracker)
         except ServiceError as error:
+            say_unchanged(error)
             tracker.update(phase=Phase.STAGED, note=f"The last attempt failed: {error.text}")
             self._move(transfer, entry, ImportPhase.STAGED, expires_at=self._clock.now() + self._keep_staged)
             raise
@@ -203,7 +204,8 @@ class Imports:
         try:
             entry.move(ImportPhase.UNDOING, tracker.state, expires_at=entry.expires_at)
             await self._recipe.undo(entry, tracker)
-        except ServiceError:
+        except ServiceError as error:
+            say_unchanged(error)
             tracker.update(phase=before.phase, note="", result=before.result, ended_at=before.ended_at)
             self._move(transfer, entry, ImportPhase.KEPT, expires_at=entry.expires_at)
             raise

@@ -34,20 +34,22 @@ class ServiceError(Exception):
 
     code: ClassVar[Code] = Code.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
+    usual_next_step: ClassVar[str] = ""
+    """What to do where whoever raises it knows nothing better."""
     says_what_changed = False
-    """Of an error from before a swap: the text says itself what was changed."""
+    """The text says itself what was changed."""
 
     def __init__(self, text: str, *, next_step: str = "") -> None:
         super().__init__(text)
         self.text = text
-        self.next_step = next_step
+        self.next_step = next_step or self.usual_next_step
 
 
 NOTHING_CHANGED = "Nothing was changed."
 
 
 def say_unchanged(error: ServiceError) -> None:
-    """End the text of an error from before a swap with what a person wants to know first."""
+    """End the text of an error that left everything as it was with what a person wants to know first."""
     if error.says_what_changed or NOTHING_CHANGED in error.text:
         return
     text = error.text.rstrip()
@@ -120,6 +122,7 @@ class UploadIncompleteError(ServiceError):
 
     code = Code.ABORTED
     reason = "UPLOAD_INCOMPLETE"
+    usual_next_step = "Send it again."
 
 
 class DigestMismatchError(ServiceError):
@@ -127,6 +130,7 @@ class DigestMismatchError(ServiceError):
 
     code = Code.DATA_LOSS
     reason = "DIGEST_MISMATCH"
+    usual_next_step = "Send it again."
 
 
 class ArchiveError(ServiceError):
@@ -134,18 +138,21 @@ class ArchiveError(ServiceError):
 
     code = Code.INVALID_ARGUMENT
     reason = "ARCHIVE_DAMAGED"
+    usual_next_step = "Take another copy of the file, or make it again."
 
 
 class ArchiveWrongKindError(ArchiveError):
     """The file is whole as far as one can tell, but is not what this app takes."""
 
     reason = "ARCHIVE_WRONG_KIND"
+    usual_next_step = "Choose another file."
 
 
 class ArchiveTruncatedError(ArchiveError):
     """The file's own format says that its end is missing."""
 
     reason = "ARCHIVE_TRUNCATED"
+    usual_next_step = "Send the whole file, or make it again."
 
 
 class ArchiveDamagedError(ArchiveError):
@@ -158,6 +165,7 @@ class ArchiveRefusedError(ArchiveError):
     """The file tries something that no honest archive does, or something that an import may not do."""
 
     reason = "ARCHIVE_REFUSED"
+    usual_next_step = "Make the file again where it comes from; if you do not know that, do not trust it."
 
 
 class ArchiveIncompatibleError(ArchiveError):
@@ -165,6 +173,7 @@ class ArchiveIncompatibleError(ArchiveError):
 
     code = Code.FAILED_PRECONDITION
     reason = "ARCHIVE_INCOMPATIBLE"
+    usual_next_step = "Import it into an app like the one that it comes from, or change that one and make it again."
 
 
 class LimitExceededError(ServiceError):
@@ -172,6 +181,7 @@ class LimitExceededError(ServiceError):
 
     code = Code.OUT_OF_RANGE
     reason = "LIMIT_EXCEEDED"
+    usual_next_step = "Raise the limit in the agent's settings, or do not import it."
 
 
 class NoSpaceError(ServiceError):
@@ -179,6 +189,7 @@ class NoSpaceError(ServiceError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "NO_SPACE"
+    usual_next_step = "Free some, then try again."
 
 
 class AppUnavailableError(ServiceError):
@@ -186,6 +197,7 @@ class AppUnavailableError(ServiceError):
 
     code = Code.UNAVAILABLE
     reason = "APP_UNAVAILABLE"
+    usual_next_step = "See that the app runs and lets the agent in, then try again."
 
 
 class AppBusyError(ServiceError):
@@ -193,6 +205,7 @@ class AppBusyError(ServiceError):
 
     code = Code.UNAVAILABLE
     reason = "APP_BUSY"
+    usual_next_step = "Try again when the app is less busy."
 
 
 class AppMustStopError(ServiceError):
@@ -207,6 +220,7 @@ class SourceUnreadableError(ServiceError):
 
     code = Code.FAILED_PRECONDITION
     reason = "SOURCE_UNREADABLE"
+    usual_next_step = "Give the agent the right to read it."
 
 
 class ToolFailedError(ServiceError):
@@ -214,6 +228,7 @@ class ToolFailedError(ServiceError):
 
     code = Code.INTERNAL
     reason = "TOOL_FAILED"
+    usual_next_step = "See the app's log and the agent's, then try again."
 
 
 class NothingToUndoError(ServiceError):

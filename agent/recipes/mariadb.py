@@ -19,7 +19,7 @@ from agent.engines.mariadb.dumping import dump, fingerprint_of
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
-from agent.engines.mariadb.switching import Switch, write_down_staged
+from agent.engines.mariadb.switching import HalfWayError, Switch, write_down_staged
 from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
@@ -38,7 +38,7 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from common.errors import AppUnavailableError, InvalidRequestError
+from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -144,7 +144,10 @@ class MariadbRecipe(Recipe):
     async def undo(self, record: Record, progress: Progress) -> None:
         progress.step(Step.UNDOING)
         await self._bring(record, Side.PREVIOUS)
-        await self.discard(record)
+        try:
+            await self.discard(record)
+        except ServiceError as obstacle:
+            raise HalfWayError("What was imported could not be dropped yet.") from obstacle
 
     async def discard(self, record: Record) -> None:
         if record.facts.get("is_staged"):

@@ -149,10 +149,12 @@ class StoppedExchange:
                 raise UnsettledError from second_failure
             ended = await self._start_again(record)
             data = "imported" if target is Side.IMPORTED else "previous"
-            raise ToolFailedError(
+            error = ToolFailedError(
                 f"The app did not start with the {data} data, so the other is back in place{ended}: {failure.text}",
                 next_step="See the app's own log for what it has against the data.",
-            ) from failure
+            )
+            error.says_what_changed = True
+            raise error from failure
         record.save(app_is_stopped=False)
 
     async def _start_again(self, record: Record) -> str:

@@ -60,7 +60,9 @@ async def look(login: Login, database: str) -> Schema:
         AppUnavailableError: no server, no such database, or it is one of the server's own.
     """
     if database.lower() in SYSTEM_SCHEMAS:
-        raise AppUnavailableError(f"{database} is a database of the server itself.")
+        raise AppUnavailableError(
+            f"{database} is a database of the server itself.", next_step="Name the app's in the setting `database`."
+        )
     name = literal(database)
     rows = await query(
         login,

@@ -175,7 +175,9 @@ class Beside:
         async with self._connect(key) as connection:
             there = await _databases(connection, [new_name(key), self.database])
         if new_name(key) not in there:
-            raise TransferNotFoundError(f"The database {new_name(key)} that was staged is gone.")
+            raise TransferNotFoundError(
+                f"The database {new_name(key)} that was staged is gone.", next_step="Import it again."
+            )
         comment = there.get(self.database)
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=comment)
         renames = [

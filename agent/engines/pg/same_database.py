@@ -101,7 +101,7 @@ class SameDatabase:
             SwapOutcomeUnknownError: the server went away in the middle.
         """
         if not self._upload_file(key).exists():
-            raise TransferNotFoundError("The file that was staged is gone.")
+            raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
         progress.step(Step.RESTORING, "copying the previous data first")
         await self._copy_previous(key)
         async with self._connect(key) as connection:
@@ -220,11 +220,13 @@ class SameDatabase:
             raise SwapOutcomeUnknownError(obstacle.text) from failure
         if missing:
             saved = self._previous_file(key).rename(self.surroundings.spool_directory / f"previous-{key}.dump")
-            raise ToolFailedError(
+            error = ToolFailedError(
                 f"The import failed and {len(missing)} tables of before are gone. A dump of them is in {saved} beside "
                 "the agent.",
                 next_step="Restore that dump with pg_restore, then find out what dropped the tables.",
-            ) from failure
+            )
+            error.says_what_changed = True
+            raise error from failure
         self._previous_file(key).unlink()
 
     async def _analyze(self, key: str) -> None:
@@ -243,7 +245,7 @@ async def _bring_back(connection: Connection, key: str) -> None:
                 await connection.execute(statement)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as failure:
         raise AppBusyError(
-            f"The app holds its tables: {failure.diag.message_primary}. Nothing was changed.",
+            f"The app holds its tables: {failure.diag.message_primary}.",
             next_step="Stop the app or end its transactions, then repeat the step.",
         ) from failure
 
@@ -259,7 +261,10 @@ async def _end_loaders(connection: Connection) -> None:
         if await cursor.fetchone() is None:
             return
         await asyncio.sleep(0.05)
-    raise AppBusyError("A session of an earlier import does not end.", next_step="See pg_stat_activity.")
+    raise AppBusyError(
+        "A session of an earlier import does not end.",
+        next_step=f"End it, it is called {SESSION_NAME} in pg_stat_activity, then try again.",
+    )
 
 
 async def _copied(chunks: AsyncIterator[bytes], file: int, room: Room) -> AsyncGenerator[bytes, None]:

@@ -92,7 +92,9 @@ async def _plan_of(connection: Connection, role: Login, settings: PostgresSettin
     server = await look_at_server(connection)
     database = await look_at_database(connection, settings.database)
     if database is None:
-        raise AppUnavailableError(f"{login.place} has no database {settings.database}.")
+        raise AppUnavailableError(
+            f"{login.place} has no database {settings.database}.", next_step="Correct the setting `database`."
+        )
     if server.is_replica:
         obstacle = f"{login.place} is a read-only replica; import into its primary."
         return Plan(Way.BESIDE, login, server, database, app_role, obstacle=obstacle)

@@ -297,7 +297,7 @@ async def test_what_is_not_staged_cannot_be_restored(setting: Setting, transfer_
 async def test_a_restore_that_fails_can_be_repeated(setting: Setting) -> None:
     await setting.stage("t-1")
     setting.recipe.at["restore begun"] = raiser(AppBusyError("Still busy."))
-    with pytest.raises(AppBusyError):
+    with pytest.raises(AppBusyError, match=r"^Still busy\. Nothing was changed\.$"):
         await setting.restore("t-1")
     waiting_state = setting.state("t-1")
     del setting.recipe.at["restore begun"]
@@ -422,7 +422,7 @@ async def test_there_is_nothing_to_undo_after_confirming(setting: Setting, trans
 async def test_an_undo_that_fails_can_be_repeated(setting: Setting) -> None:
     await setting.run_import("t-1")
     setting.recipe.at["undo begun"] = raiser(AppBusyError("Still busy."))
-    with pytest.raises(AppBusyError):
+    with pytest.raises(AppBusyError, match=r"^Still busy\. Nothing was changed\.$"):
         await setting.undo()
     waiting_state = setting.state("t-1")
     del setting.recipe.at["undo begun"]

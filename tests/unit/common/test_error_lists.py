@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ERRORS_BY_REASON
+from common.errors import ERRORS_BY_REASON, make_error
 from controller.api.problems import STATUS_BY_ERROR, EncodingNotSupportedError, HttpVersionTooOldError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -44,6 +44,15 @@ def test_each_reason_has_one_row_with_the_codes_that_it_has() -> None:
     assert listed == {
         reason: (error.code.name, str(STATUS_BY_ERROR[error])) for reason, error in ERRORS_BY_REASON.items()
     }
+
+
+@pytest.mark.parametrize(
+    "reason",
+    sorted(reason for reason in ERRORS_BY_REASON if re.match("ARCHIVE_|APP_UNAV|APP_BUSY|NO_SPACE|TOOL|LIMIT", reason)),
+)
+def test_an_error_of_an_import_says_what_to_do_next_even_where_nothing_better_is_known(reason: str) -> None:
+    assert make_error(reason, "It failed.").next_step.endswith(".")
+    assert make_error(reason, "It failed.", next_step="Wait.").next_step == "Wait."
 
 
 @pytest.mark.parametrize("error", [EncodingNotSupportedError, HttpVersionTooOldError])

@@ -14,6 +14,7 @@ from agent.engines.mariadb import loading, names
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
+from agent.engines.mariadb.switching import HalfWayError
 from agent.engines.swapping import Side
 from agent.recipes.base import Recovered, Upload
 from common.errors import (
@@ -318,6 +319,26 @@ async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in
     await shop.recipe.restore(record, NotedProgress())
     assert await shop.recipe.recover(record) is Recovered.IMPORTED
     await shop.recipe.discard(record)
+
+
+async def test_an_undo_whose_leavings_cannot_be_dropped_yet_is_settled_as_undone(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql("CREATE TABLE own (id int)")
+    before, record = await shop.fingerprint(), await shop.import_(KUMA_DUMP.read_bytes())
+
+    async def busy(_: Exchange) -> None:
+        raise AppBusyError("In use.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "drop", busy)
+        with pytest.raises(HalfWayError):
+            await shop.recipe.undo(record, NotedProgress())
+
+    assert await shop.recipe.recover(record) is Recovered.PREVIOUS
+    assert (await shop.fingerprint()).differences(before) == []
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
 
 
 async def test_a_rename_that_waits_when_its_agent_is_gone_does_not_come_true_later(shop: MariadbApp) -> None:
