@@ -20,8 +20,8 @@ from agent.archives.extractor_child import Report
 from agent.engines import tree
 from agent.engines.minio import accounts, canary, importing, portable_way, previewing, swap
 from agent.engines.minio.census import Sample, Tally
-from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client, connected
+from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exchange import Exchange, HalfWayError
 from agent.engines.minio.exporting import Dump, dumping
 from agent.engines.minio.facts import (

@@ -20,7 +20,7 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.freezing import frozen
 from agent.engines.minio.layout import BUCKETS, CONFIG
-from agent.engines.minio.sealing_child import seal_below
+from agent.engines.minio.sealing_below import seal_below
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
 from agent.engines.minio.writing import DriveWriter, warnings_of

@@ -16,12 +16,12 @@ from agent.engines.filesystem import usual_owner
 from agent.engines.minio import xlmeta
 from agent.engines.minio.canary import try_reading
 from agent.engines.minio.census import Tally
-from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client
+from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import kms_fingerprint
 from agent.engines.minio.facts import PORTABLE_HINT, Facts
 from agent.engines.minio.layout import BUCKETS, CONFIG, META, SYSTEM, is_bucket_name
-from agent.engines.minio.sealing_child import open_below
+from agent.engines.minio.sealing_below import open_below
 from agent.engines.minio.settings import MinioSettings
 from agent.limits import Limits
 from common.errors import (

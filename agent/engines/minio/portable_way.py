@@ -19,8 +19,8 @@ from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.minio import portable_export, portable_import
-from agent.engines.minio.census_child import count_in_jail
 from agent.engines.minio.client import Client
+from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.listing import buckets_of

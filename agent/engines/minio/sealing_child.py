@@ -1,22 +1,18 @@
-"""The child that seals and opens files of a tree; what it opens is an upload's, so that is done in a jail."""
+"""The child that seals and opens files of a tree; what it opens is an upload's, so that is done in a jail.
+
+It is started by sealing_below.py, whose imports a child has no use for.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
 from agent import rights
-from agent.jail import NOBODY, TOOL, Jail, enter, parse_argv
-from agent.processes import Command, run
-from common.errors import InternalError, ServiceError, make_error
-
-_MOST_BYTES = 32 << 20
-_MEMORY_BYTES = 1 << 30
+from agent.jail import enter, parse_argv
+from common.errors import ServiceError
 
 
 class Assignment(msgspec.Struct, kw_only=True):
@@ -31,35 +27,6 @@ class Assignment(msgspec.Struct, kw_only=True):
     root: int
     starts: list[str]
     passphrases: list[str]
-
-
-async def seal_below(tree: Path, starts: Sequence[str], passphrase: str) -> int:
-    """As `sealing.seal_files`."""
-    return await _run(tree, starts, [passphrase], TOOL)
-
-
-async def open_below(tree: Path, passphrases: Sequence[str]) -> int:
-    """As `sealing.open_sealed`."""
-    uid = NOBODY if rights.may_become_nobody() else None
-    jail = Jail(file_size_bytes=_MOST_BYTES, address_space_bytes=_MEMORY_BYTES, uid=uid)
-    return await _run(tree, [], passphrases, jail)
-
-
-async def _run(tree: Path, starts: Sequence[str], passphrases: Sequence[str], jail: Jail) -> int:
-    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        assignment = Assignment(root=root, starts=list(starts), passphrases=list(passphrases))
-        command = Command(["agent.engines.minio.sealing_child"], jail=jail, pass_fds=(root,), is_module=True)
-        output = await run(command, input_bytes=msgspec.json.encode(assignment))
-    finally:
-        os.close(root)
-    try:
-        answer = json.loads(output)
-    except ValueError as failure:
-        raise InternalError("The child that seals files said nothing.") from failure
-    if "reason" in answer:
-        raise make_error(answer["reason"], answer["text"], next_step=answer["next_step"])
-    return int(answer["files"])
 
 
 def main() -> None:
