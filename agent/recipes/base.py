@@ -262,13 +262,18 @@ def wants_fingerprint(options: Mapping[str, str], *, otherwise: bool = True) -> 
     Raises:
         InvalidRequestError: it is something else.
     """
-    match options.get("fingerprint", ""):
+    return is_wanted(options, "fingerprint", otherwise=otherwise)
+
+
+def is_wanted(options: Mapping[str, str], name: str, *, otherwise: bool) -> bool:
+    """What an option says that is yes or no; InvalidRequestError when it says something else."""
+    match options.get(name, ""):
         case "":
             return otherwise
         case "yes" | "no" as said:
             return said == "yes"
         case other:
-            raise InvalidRequestError(f"The option fingerprint is yes or no, not {other!r}.")
+            raise InvalidRequestError(f"The option {name} is yes or no, not {other!r}.")
 
 
 RecipeFactory = Callable[[Surroundings], Recipe]

@@ -14,7 +14,15 @@ from agent.engines.mariadb import names, programs
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.comparing import bridging, compare
 from agent.engines.mariadb.content import Content
-from agent.engines.mariadb.describing import describe, obstacle_in_rights, obstacle_with_programs, warnings_of
+from agent.engines.mariadb.describing import (
+    describe,
+    history_obstacle,
+    obstacle_in_rights,
+    obstacle_with_programs,
+    require_fitting_history,
+    warnings_of,
+    without_history,
+)
 from agent.engines.mariadb.dumping import dump, fingerprint_of
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
@@ -36,6 +44,7 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    is_wanted,
     wants_fingerprint,
 )
 from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
@@ -76,11 +85,16 @@ class MariadbRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _refuse_options(options.options, known={"fingerprint"})
+        _refuse_options(options.options, known={"fingerprint", "history"})
         progress.step(Step.PREPARING)
         login, database = self._settings.app_login(), self._settings.database
-        content = Content(login, database) if wants_fingerprint(options.options) else None
         schema = await look(login, database)
+        has_history = is_wanted(options.options, "history", otherwise=False)
+        if has_history and (obstacle := history_obstacle(schema)):
+            raise InvalidRequestError(obstacle, next_step="Leave out the option history.")
+        # It is of present rows, as they are in any server.
+        takes_fingerprint = wants_fingerprint(options.options) and not has_history
+        content = Content(login, database) if takes_fingerprint else None
         progress.expect(schema.size_bytes)
         header = ArchiveHeader(
             recipe=self.name,
@@ -92,16 +106,27 @@ class MariadbRecipe(Recipe):
             created_at=dt.datetime.now(dt.UTC),
             app_id=options.app_id,
             counts=schema.counts,
-            details={"database": database, "charset": schema.charset, "collation": schema.collation},
+            details={
+                "database": database,
+                "charset": schema.charset,
+                "collation": schema.collation,
+                **({"history": "included" if has_history else "left out"} if schema.versioned else {}),
+            },
             media_type=options.format.media_type,
             file_name=options.file_name,
         )
         is_compressed = options.format.name == SQL_GZIP.name
         async with dump(
-            login, database, header=header, is_compressed=is_compressed, content=content, on_read=progress.read
+            login,
+            database,
+            header=header,
+            is_compressed=is_compressed,
+            has_history=has_history,
+            content=content,
+            on_read=progress.read,
         ) as chunks:
             progress.step(Step.TRANSFERRING)
-            export = Export(header, chunks, dict(header.counts), warnings_of(schema))
+            export = Export(header, chunks, dict(header.counts), warnings_of(schema, has_history=has_history))
             export.chunks = _fingerprinted(export, chunks, content)
             yield export
 
@@ -117,6 +142,8 @@ class MariadbRecipe(Recipe):
         loaded = await load(
             loader, upload.chunks, record.key, self._surroundings.limits, takes_programs=schema.is_mariadb
         )
+        if loaded.has_history:
+            require_fitting_history(loaded.server, schema)
         progress.step(Step.VERIFYING, "comparing with the present tables")
         staged = await programs.take_out(loader, names.new_schema(record.key), put_into=database)
         await drop_loader(admin, record.key)
@@ -124,7 +151,12 @@ class MariadbRecipe(Recipe):
         write_down_staged(record, staged)
         present = await programs.read(app, database)
         found = await compare(admin, database, names.new_schema(record.key), present, staged)
-        over = loaded.events - sum(program.kind == "event" for program in staged)
+        warnings = []
+        if (over := loaded.events - sum(program.kind == "event" for program in staged)) > 0:
+            warnings.append(f"{over} events are left out: their time has passed.")
+        staged_schema = await look(admin, names.new_schema(record.key))
+        if staged_schema.versioned and not loaded.has_history:
+            warnings.append(without_history(staged_schema, "file"))
         return Preview(
             found.changes,
             found.counts_now,
@@ -133,7 +165,7 @@ class MariadbRecipe(Recipe):
             bridging=bridging(loaded.server, schema),
             room_bytes=found.room_bytes,
             swap_seconds=found.swap_seconds,
-            warnings=(f"{over} events are left out: their time has passed.",) if over > 0 else (),
+            warnings=tuple(warnings),
             header=loaded.header,
         )
 

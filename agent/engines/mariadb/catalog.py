@@ -72,7 +72,7 @@ async def look(login: Login, database: str) -> Schema:
          WHERE SCHEMA_NAME = {name};
         SELECT 'table', TABLE_NAME, TABLE_TYPE, COALESCE(TABLE_ROWS, 0), COALESCE(ENGINE, ''),
                COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)
-          FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name};
+          FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name} ORDER BY TABLE_NAME;
         SELECT 'triggers', COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {name};
         SELECT 'routines', COUNT(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {name};
         SELECT 'events', COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name};

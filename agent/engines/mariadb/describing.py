@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.engines.mariadb import programs
 from agent.engines.mariadb.catalog import Schema, look
 from agent.engines.mariadb.settings import Login, MariadbSettings
-from common.errors import ServiceError, ToolFailedError
+from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 OLDEST = (10, 6)
 OLDEST_MYSQL = (8, 0)
 """Older servers do not carry out a RENAME of several tables as one."""
+FIRST_WITH_HISTORY = (10, 11)
+END_OF_TIME_MOVED = (11, 5)
+"""From 2038 to 2106; see --update-history of mariadb-dump."""
 _NAMED = 5
 
 
@@ -119,17 +122,49 @@ def obstacle_in(schema: Schema, *, takes_programs: bool = False) -> str:
     return ""
 
 
-def warnings_of(schema: Schema) -> list[str]:
+def warnings_of(schema: Schema, *, has_history: bool = False) -> list[str]:
     """What to know of an export."""
     warnings = []
     if tables := schema.untransactional:
         warnings.append(f"{len(tables)} tables are not InnoDB, so the app must not write to them: {_named(tables)}.")
-    if tables := schema.versioned:
-        warnings.append(
-            f"{len(tables)} tables are system-versioned; the export holds their present rows without their history: "
-            f"{_named(tables)}."
-        )
+    if schema.versioned and not has_history:
+        warnings.append(without_history(schema, "export"))
     return warnings
+
+
+def without_history(schema: Schema, what: str) -> str:
+    """What to know of an export or a file without the history that the schema's tables would have."""
+    tables = schema.versioned
+    return (
+        f"{len(tables)} tables are system-versioned; the {what} holds their present rows without their history: "
+        f"{_named(tables)}."
+    )
+
+
+def history_obstacle(schema: Schema) -> str:
+    """Why an export cannot hold the history of the schema's tables; empty when it can."""
+    if schema.is_mariadb and schema.release >= FIRST_WITH_HISTORY:
+        return ""
+    major, minor = FIRST_WITH_HISTORY
+    return f"The server is {schema.version}; dumps with history need MariaDB {major}.{minor} or later."
+
+
+def require_fitting_history(server: str, schema: Schema) -> None:
+    """See that rows of a history have their end where the target's server has the end of time: what is present is told
+    by it, so rows from the other side of 11.5 would be there as if they were deleted.
+
+    Args:
+        server: the version of the dump's server as the dump says it.
+    Raises:
+        ArchiveIncompatibleError
+    """
+    source = replace(schema, version=server)
+    if (source.release >= END_OF_TIME_MOVED) != (schema.release >= END_OF_TIME_MOVED):
+        raise ArchiveIncompatibleError(
+            f"The file holds the history of system-versioned tables as {server or 'an unknown server'} writes it, in "
+            f"which time ends on another day than in {schema.version}: their present rows would be taken for deleted.",
+            next_step="Export without history, or import into a server of the same side of MariaDB 11.5.",
+        )
 
 
 def _named(tables: Sequence[str]) -> str:

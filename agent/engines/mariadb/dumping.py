@@ -27,8 +27,12 @@ _END_WITHIN_BYTES = 200
 _SANDBOX = b"/*M!999999\\- enable the sandbox mode */"
 
 
-def dump_argv(login: Login, database: str) -> list[str]:
-    """What is left out, and why: tablespaces are places on a disk; names of databases, so that it fits any."""
+def dump_argv(login: Login, database: str, *, has_history: bool = False) -> list[str]:
+    """What is left out, and why: tablespaces are places on a disk; names of databases, so that it fits any.
+
+    Args:
+        has_history: with the earlier rows of system-versioned tables; programs before 10.11 do not know how.
+    """
     return [
         str(login.dump_program),
         *login.options(),
@@ -43,6 +47,7 @@ def dump_argv(login: Login, database: str) -> list[str]:
         "--loose-set-gtid-purged=OFF",
         # Rows in the same order each time, so that fingerprints can be compared.
         "--order-by-primary",
+        *(["--dump-history"] if has_history else []),
         database,
     ]
 
@@ -54,6 +59,7 @@ async def dump(
     *,
     header: ArchiveHeader,
     is_compressed: bool,
+    has_history: bool,
     content: Content | None,
     on_read: Callable[[int], None],
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
@@ -71,7 +77,7 @@ async def dump(
         ready = bytearray()
         if content:
             await content.begin()
-        async with aclosing(raw_dump(login, database)) as pieces:
+        async with aclosing(raw_dump(login, database, has_history=has_history)) as pieces:
             async for piece in pieces:
                 on_read(len(piece))
                 ready += await asyncio.to_thread(encoder.add, piece)
@@ -87,9 +93,9 @@ async def dump(
         yield archive
 
 
-async def raw_dump(login: Login, database: str) -> AsyncGenerator[bytes, None]:
+async def raw_dump(login: Login, database: str, *, has_history: bool = False) -> AsyncGenerator[bytes, None]:
     """What mariadb-dump prints, without the line that only newer clients read; ends normally only when it is whole."""
-    command = Command(dump_argv(login, database), environment=login.environment())
+    command = Command(dump_argv(login, database, has_history=has_history), environment=login.environment())
     tail = b""
     is_first = True
     async with start(command) as child:

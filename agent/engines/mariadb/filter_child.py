@@ -35,6 +35,7 @@ _MAX_LATER_BYTES = 64 << 20
 """Most text that is held back: of definitions, written as digits, and the settings between them."""
 _ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S+)$", re.MULTILINE)
 _END = b"-- Dump completed"
+_HISTORY = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
 _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
 _NO_DUMP = (
     "The file is no SQL dump of tables.",
@@ -72,16 +73,18 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
     schemas = Schemas("", new_schema) if new_schema else None
     server = b""
     tables = statements = events = 0
+    has_history = False
     later, whole = bytearray(), 0
 
     def pass_on(statement: Statement) -> None:
-        nonlocal tables, statements, events, whole
+        nonlocal tables, statements, events, has_history, whole
         for way, text in decide_all(statement, schemas):
             if way is Way.SKIP:
                 continue
             statements += 1
             tables += text[:12].upper().startswith(b"CREATE TABLE")
             events += text.startswith(_EVENT)
+            has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is not Way.LATER:
                 target.write(text + b";\n")
             if way is not Way.RUN and schemas:
@@ -119,7 +122,14 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
     target.flush()
     header = seal.header.to_json().decode() if seal.header else ""
     said = server.decode("utf-8", "replace")
-    return {"tables": tables, "statements": statements, "events": events, "header": header, "server": said}
+    return {
+        "tables": tables,
+        "statements": statements,
+        "events": events,
+        "has_history": has_history,
+        "header": header,
+        "server": said,
+    }
 
 
 def _require_ours(header: ArchiveHeader | None) -> None:

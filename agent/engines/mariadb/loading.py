@@ -58,11 +58,13 @@ class Loaded:
 
     Attributes:
         events: how many it has; the server does not make those whose time has passed.
+        has_history: it holds the earlier rows of system-versioned tables.
         server: version of the server that it comes from, as the dump says it; empty: it says none.
     """
 
     tables: int
     events: int
+    has_history: bool
     server: str
     header: ArchiveHeader | None
 
@@ -224,6 +226,7 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
     return Loaded(
         int(report["tables"]),
         int(report["events"]),
+        bool(report["has_history"]),
         str(report.get("server", "")),
         ArchiveHeader.from_json(header.encode()) if header else None,
     )

@@ -451,11 +451,57 @@ async def test_settings_that_do_not_work_are_obstacles_with_reasons(shop: Mariad
     assert "admin_user" in without.can_import.obstacle
 
 
-async def test_an_export_says_which_tables_have_a_history_that_it_does_not_hold(shop: MariadbApp) -> None:
-    shop.sql("CREATE TABLE v (x int) WITH SYSTEM VERSIONING; INSERT INTO v VALUES (1); UPDATE v SET x = 2")
+VERSIONED = """
+CREATE TABLE v (x int PRIMARY KEY, w int) WITH SYSTEM VERSIONING; INSERT INTO v VALUES (1, 1), (2, 2);
+UPDATE v SET w = 3; DELETE FROM v WHERE x = 2;
+CREATE TABLE own (x int, a timestamp(6) GENERATED ALWAYS AS ROW START, b timestamp(6) GENERATED ALWAYS AS ROW END,
+  PERIOD FOR SYSTEM_TIME (a, b)) WITH SYSTEM VERSIONING; INSERT INTO own (x) VALUES (1); UPDATE own SET x = 2;
+"""
+HISTORY = "SELECT *, row_start, row_end FROM v FOR SYSTEM_TIME ALL; SELECT * FROM own FOR SYSTEM_TIME ALL"
+
+
+async def test_export_and_preview_say_which_tables_have_a_history_that_they_do_not_hold(shop: MariadbApp) -> None:
+    shop.sql(VERSIONED)
+    record = MemoryRecord()
 
     exported = await shop.export("sql")
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.discard(record)
 
-    assert (
-        [warning for warning in exported.warnings if "without their history: v." in warning] == exported.warnings != []
+    assert exported.header.details["history"] == "left out"
+    assert exported.warnings == [
+        "2 tables are system-versioned; the export holds their present rows without their history: own, v."
+    ]
+    assert preview.warnings == (
+        "2 tables are system-versioned; the file holds their present rows without their history: own, v.",
     )
+
+
+async def test_an_export_that_is_asked_for_it_takes_the_history_of_tables_along(shop: MariadbApp) -> None:
+    shop.sql(VERSIONED)
+    before, record = shop.sql(HISTORY), MemoryRecord()
+
+    exported = await shop.export("sql", history="yes")
+    shop.sql("DROP TABLE v")
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.restore(record, NotedProgress())
+
+    assert shop.sql(HISTORY) == before
+    assert before.count("\n") == 5
+    assert shop.sql("SELECT * FROM v; SELECT x FROM own") == "1\t3\n2"
+    assert exported.header.details["history"] == "included"
+    assert (exported.warnings, preview.warnings, exported.fingerprint) == ([], (), None)
+    await shop.recipe.discard(record)
+
+
+async def test_a_history_in_which_time_ends_on_another_day_is_refused(shop: MariadbApp) -> None:
+    shop.sql(VERSIONED)
+    sealed = (await shop.export("sql", history="yes")).content
+    exported = sealed[sealed.index(b"\n") + 1 : sealed.index(b"-- mathison-data digest")]
+    newer, record = exported.replace(b"-- Server version\t10.11.", b"-- Server version\t11.8."), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"11\.8\..* time ends on another day than in 10\.11"):
+        await shop.stage(newer, record)
+    await shop.recipe.discard(record)
+
+    assert shop.leftovers(record) == []
