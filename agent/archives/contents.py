@@ -7,6 +7,7 @@ count: an import may have to change them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class _Group:
 
 
 class ContentSum:
-    """Calls for each entry: `begin`, `add` for a file's content in ascending order, `end`."""
+    """Calls for each entry: `begin`, `add` for a file's content in ascending order, `end`; or `add_member`."""
 
     def __init__(self, scheme: str, *, may_thread: bool = True) -> None:
         """
@@ -93,6 +94,13 @@ class ContentSum:
         group.entries += 1
         group.bytes += size
         group.sum += int.from_bytes(hashlib.sha256(text + b"\0" + self._hash.digest()).digest()[:16])
+
+    def add_member(self, member: Member, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """An entry of an archive that is read, with its content."""
+        self.begin(member)
+        for offset, piece in pieces:
+            self.add(offset, piece)
+        self.end()
 
     def fingerprint(self) -> Fingerprint:
         """Of all entries. Groups are the directories at the top, as long as there are not too many of them."""

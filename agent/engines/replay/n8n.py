@@ -14,16 +14,12 @@ import msgspec
 from agent.engines.n8n.facts import PROVEN, SCHEME, tables_of
 from agent.engines.n8n.postgres import scope_of
 from agent.engines.replay.postgresql import replay_dump
+from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
 from agent.engines.sqlite import check_database
-from agent.jail import NOBODY, Jail
 from agent.limits import Limits
-from agent.processes import Command, run
-from agent.rights import may_become_nobody
 from common.errors import ArchiveIncompatibleError
 from common.fingerprints import Fingerprint
-
-_MEMORY_BYTES = 1 << 30
 
 
 async def replay(request: Request) -> Replayed:
@@ -55,18 +51,10 @@ async def replay(request: Request) -> Replayed:
 
 async def _hashed(file: str, name: str, database: Path) -> Fingerprint:
     """Of the archive's files; its database is written to a file of its own."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     target = os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        jail = Jail(
-            file_size_bytes=Limits().content_bytes,
-            address_space_bytes=_MEMORY_BYTES,
-            uid=NOBODY if may_become_nobody() else None,
-        )
-        arguments = ["agent.engines.replay.n8n_child", SCHEME, name, str(target)]
-        command = Command(arguments, jail=jail, stdin=descriptor, pass_fds=(target,), is_module=True)
-        answer = await run(command)
+        child, most = "agent.engines.replay.n8n_child", Limits().content_bytes
+        answer = await read_through(file, child, SCHEME, name, str(target), pass_fds=(target,), file_size_bytes=most)
     finally:
         os.close(target)
-        os.close(descriptor)
     return msgspec.json.decode(answer, type=Fingerprint)

@@ -29,10 +29,7 @@ def main() -> None:
             for offset, piece in archive.pieces(member):
                 _write(int(target), piece, offset)
             continue
-        content.begin(member)
-        for offset, piece in archive.pieces(member):
-            content.add(offset, piece)
-        content.end()
+        content.add_member(member, archive.pieces(member))
     sys.stdout.buffer.write(content.fingerprint().to_json())
 
 

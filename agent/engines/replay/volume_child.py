@@ -19,10 +19,7 @@ def main() -> None:
     for member in archive.members():
         if member.name.partition("/")[0] == RESERVED_DIRECTORY:
             continue
-        content.begin(member)
-        for offset, piece in archive.pieces(member):
-            content.add(offset, piece)
-        content.end()
+        content.add_member(member, archive.pieces(member))
     sys.stdout.buffer.write(content.fingerprint().to_json())
 
 
