@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from agent.engines.pg import green
-from agent.engines.pg.carry_over import read_belongings
+from agent.engines.pg.belongings import read_belongings
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms

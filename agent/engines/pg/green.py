@@ -17,7 +17,8 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from agent.engines.pg.carry_over import Belongings, give_belongings
+from agent.engines.pg.belongings import Belongings
+from agent.engines.pg.carry_over import give_belongings
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, ServerFacts
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.names import Label, new_name, role_name, session_name

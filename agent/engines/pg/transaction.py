@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from agent.engines.pg.carry_over import gifts_of_things, read_belongings, special_things
+from agent.engines.pg.belongings import read_belongings
+from agent.engines.pg.carry_over import gifts_of_things, special_things
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, no_member
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.load_terms import Terms
