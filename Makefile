@@ -5,6 +5,8 @@ READY := .venv/.ready
 ARGS ?=
 # Those of the program's folders that are there and hold Python.
 CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
+# Where the shell forbids to keep compiled modules, each of the thousand processes of a test run would compile its own.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check lint prefetch test test-n8n test-scale matrix demo bench stubs lock format servers

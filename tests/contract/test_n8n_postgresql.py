@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -27,6 +27,11 @@ class N8nOnPostgresql(N8nOnSqlite):
         super().__init__(directory)
         self._database = database
         self.settings["postgresql"] = database.settings
+
+    @property
+    def formats(self) -> Sequence[str]:
+        # The others differ in what is around the same files, and are those of the row on SQLite.
+        return super().formats[:1]
 
     def make(self, what: Fill) -> N8n:
         n8n = super().make(what)

@@ -18,8 +18,10 @@ import pytest
 
 from agent.engines.swapping import Side, Swap
 from agent.engines.tree import StagingArea
+from tests.fixtures import forked
 from tests.fixtures.archives import entry, tar_of
 from tests.fixtures.ledgers import make_ledger
+from tests.integration.agent.recipes import volume_program
 
 USER = 1500 if os.geteuid() == 0 else os.geteuid()
 KEY = "0123456789ab"
@@ -118,15 +120,15 @@ def test_a_killed_swap_is_always_entirely_on_one_side(users_directory: Path) -> 
     choice = random.Random(3)
 
     for _ in range(8):
-        process = subprocess.Popen(
-            argv("swap-for-ever", volume, KEY), cwd=Path(__file__).parents[4], stdout=subprocess.PIPE
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"swapping\n"
+        began = users_directory / "began"
+        process = forked.start(volume_program.swap_for_ever, USER, volume, KEY, began)
+        while not began.exists():
+            assert process.is_alive()
+        began.unlink()
         # Any moment will do.
         time.sleep(choice.random() * 0.2)
         process.kill()
-        process.communicate()
+        process.join()
 
         side = Swap(volume, KEY).recover()
 

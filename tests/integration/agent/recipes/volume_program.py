@@ -76,10 +76,11 @@ async def export(volume: Volume) -> dict[str, object]:
     return {"reason": ""}
 
 
-async def swap_for_ever(volume: Volume, key: str) -> dict[str, object]:
-    """Exchange the sides until killed."""
-    print("swapping", flush=True)
-    swap = Swap(volume.directory, key)
+def swap_for_ever(user: int, directory: Path, key: str, began: Path) -> None:
+    """As a user, make a file and then exchange the sides until killed; for `forked.start`."""
+    become(user, keeps_reading=True)
+    swap = Swap(directory, key)
+    began.touch()
     while True:
         for side in (Side.IMPORTED, Side.PREVIOUS):
             swap.bring(side)
@@ -90,7 +91,6 @@ ACTIONS = {
     "foreign": foreign,
     "unreadable": export,
     "export": export,
-    "swap-for-ever": swap_for_ever,
 }
 
 
