@@ -205,8 +205,8 @@ async def test_an_export_during_which_a_trigger_was_lost_has_no_fingerprint_and_
     shop.sql(PROGRAMS)
     real = dumping.raw_dump
 
-    async def losing(login: Login, database: str) -> AsyncGenerator[bytes, None]:
-        async for piece in real(login, database):
+    async def losing(login: Login, database: str, **options: bool) -> AsyncGenerator[bytes, None]:
+        async for piece in real(login, database, **options):
             yield piece
         shop.sql("DROP TRIGGER IF EXISTS audit")
 
