@@ -27,7 +27,7 @@ from tests.integration.agent.engines.pg.apps import PostgresApp, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import PostgresServer, postgres
 
-MANY_ROWS = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 200000) AS n"
+MANY_ROWS = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 60000) AS n"
 
 
 async def drain(chunks: AsyncIterator[bytes]) -> None:

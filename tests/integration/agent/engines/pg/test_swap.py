@@ -276,7 +276,7 @@ async def test_an_agent_killed_while_staging_finds_all_that_it_left(
     assert before.differences(await app.fingerprint()) == []
 
 
-@pytest.mark.parametrize("step", STEPS_OF_STAGE[1::3])
+@pytest.mark.parametrize("step", [STEPS_OF_STAGE[1], STEPS_OF_STAGE[4]])
 async def test_what_a_killed_agent_left_is_found_without_its_journal(
     app: PostgresApp, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

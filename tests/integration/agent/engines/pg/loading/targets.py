@@ -71,9 +71,10 @@ class Target:
         self.spool_directory = folder / self.name
         self.spool_directory.mkdir(mode=0o700)
         self.progress = NotedProgress()
-        self.version_num = int(server.psql("SHOW server_version_num"))
-        self._admin(f"CREATE ROLE {self.name} LOGIN PASSWORD '{self.login.password}'")
-        self._admin(f"CREATE DATABASE {self.name} TEMPLATE template0 OWNER {self.name} {options}")
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            self.version_num = connection.info.server_version
+            connection.execute(f"CREATE ROLE {self.name} LOGIN PASSWORD '{self.login.password}'".encode())
+            connection.execute(f"CREATE DATABASE {self.name} TEMPLATE template0 OWNER {self.name} {options}".encode())
         if server.install.major < 15:
             self.run(f"ALTER SCHEMA public OWNER TO {self.name}")
 
@@ -134,12 +135,9 @@ class Target:
         return found
 
     def close(self) -> None:
-        self._admin(f"DROP DATABASE {self.name} WITH (FORCE)")
-        self._admin(f"DROP ROLE {self.name}")
-
-    def _admin(self, statement: str) -> None:
         with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            connection.execute(statement.encode())
+            connection.execute(f"DROP DATABASE {self.name} WITH (FORCE)".encode())
+            connection.execute(f"DROP ROLE {self.name}".encode())
 
 
 def children_of_load() -> list[psutil.Process]:

@@ -36,7 +36,7 @@ from tests.integration.agent.engines.pg.loading.targets import (
     until,
 )
 
-CUTS = [0.001, 0.05, 0.4, 0.8, 0.99]
+CUTS = [0.001, 0.4, 0.9]
 
 
 @pytest.fixture
