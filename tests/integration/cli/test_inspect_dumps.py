@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -19,11 +21,11 @@ def look_at(path: Path) -> Inspection:
         return inspect(file, path, lambda done, total: None)
 
 
-@pytest.fixture(params=[15, 16, 18])
-def dump(
-    request: pytest.FixtureRequest, postgres_servers: Callable[[int], PostgresServer], tmp_path: Path
-) -> Callable[..., Path]:
-    """Run pg_dump on a database with two tables, one of them empty, and a large object. Archives 1.14, 1.15, 1.16."""
+@pytest.fixture(scope="module", params=[15, 16, 18])
+def pg_dump(
+    request: pytest.FixtureRequest, postgres_servers: Callable[[int], PostgresServer]
+) -> Iterator[Callable[..., bytes]]:
+    """A dump of a database with two tables, one of them empty, and a large object. Archives 1.14, 1.15, 1.16."""
     server = postgres_servers(request.param)
     database = f"inspect_{os.urandom(4).hex()}"
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -33,13 +35,28 @@ def dump(
         connection.execute("CREATE TABLE empty (n int)")
         connection.execute("SELECT lo_from_bytea(0, decode(repeat('ab', 100000), 'hex'))")
 
-    def run(*arguments: str) -> Path:
-        path = tmp_path / "dump"
+    @cache
+    def run(*arguments: str) -> bytes:
         program = server.install.program("pg_dump")
-        subprocess.run([program, *arguments, "-f", path], env=server.environment(database), check=True)
+        with tempfile.NamedTemporaryFile() as file:
+            subprocess.run([program, *arguments, "-f", file.name], env=server.environment(database), check=True)
+            return Path(file.name).read_bytes()
+
+    yield run
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {database}")
+
+
+@pytest.fixture
+def dump(pg_dump: Callable[..., bytes], tmp_path: Path) -> Callable[..., Path]:
+    """It in a file of the test's own, by pg_dump's arguments."""
+
+    def write(*arguments: str) -> Path:
+        path = tmp_path / "dump"
+        path.write_bytes(pg_dump(*arguments))
         return path
 
-    return run
+    return write
 
 
 @pytest.mark.parametrize("arguments", [["-Fc"], ["-Fc", "-Z0"], ["-Fc", "-Z9"]], ids=" ".join)
