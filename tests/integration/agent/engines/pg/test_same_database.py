@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import psutil
 import psycopg
@@ -297,8 +298,9 @@ async def test_a_loader_killed_in_the_transaction_leaves_everything_as_it_was(mo
     await until(lambda: bool(modest.run(loading, on="postgres")))
 
     for child in psutil.Process().children(recursive=True):
-        if "loader_child" in " ".join(child.cmdline()):
-            child.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            if "loader_child" in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGKILL)
     with pytest.raises(ToolFailedError):
         await restoring
 
