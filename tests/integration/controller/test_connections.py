@@ -13,10 +13,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.fakes.fake_agent import BLOCK, FakeAgent
-from tests.fixtures.controller import ControllerProcess
+from tests.fixtures.controller import ControllerProcess, start_agent
 from tests.fixtures.waiting import until
+from tests.integration.controller.conftest import APP
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -52,34 +54,39 @@ async def is_healthy(controller: ControllerProcess) -> bool:
     return False
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[ControllerProcess, FakeAgent]]:
+    """A controller that closes idle connections soon, and its agent."""
+    controller = ControllerProcess(tmp_path_factory.mktemp("impatient"))
+    controller.limits["idle_connection_seconds"] = IDLE_SECONDS
+    agent = await start_agent(controller, APP)
+    await controller.start()
+    yield controller, agent
+    await controller.stop()
+    await agent.stop()
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /h", HEALTH[:-2], HEALTH], ids=["nothing", "line", "header", "whole"])
 async def test_a_connection_that_sends_no_whole_request_is_closed(
-    own_controller: ControllerProcess, sent: bytes
+    impatient: tuple[ControllerProcess, FakeAgent], sent: bytes
 ) -> None:
-    own_controller.limits["idle_connection_seconds"] = IDLE_SECONDS
-    await own_controller.start()
-
-    answer = await answer_to(own_controller, sent)
+    answer = await answer_to(impatient[0], sent)
 
     assert answer.startswith(b"HTTP/1.1 200" if sent == HEALTH else b"")
     assert bool(answer) == (sent == HEALTH)
 
 
-async def test_a_transfer_may_take_longer_than_a_header(
-    own_controller: ControllerProcess, own_agent: FakeAgent, own_client: aiohttp.ClientSession
-) -> None:
-    await own_controller.stop()
-    own_controller.limits["idle_connection_seconds"] = IDLE_SECONDS
-    await own_controller.start()
-    own_agent.export_plan.pause_seconds = IDLE_SECONDS
-    url = f"{own_controller.rest}/api/deployments/shop.db"
+async def test_a_transfer_may_take_longer_than_a_header(impatient: tuple[ControllerProcess, FakeAgent]) -> None:
+    controller, agent = impatient
+    agent.export_plan.pause_seconds = IDLE_SECONDS
+    url = f"{controller.rest}/api/deployments/{APP}"
 
     async def slowly() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield BLOCK
             await asyncio.sleep(IDLE_SECONDS)
 
-    async with aiohttp.ClientSession(headers=own_client.headers) as session:
+    async with aiohttp.ClientSession(headers=controller.bearer(controller.token())) as session:
         async with session.post(f"{url}/export-data") as export:
             content = await export.read()
         async with session.post(f"{url}/import-data", data=slowly()) as imported:
