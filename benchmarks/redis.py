@@ -131,7 +131,7 @@ class RedisBenchmark:
         return [
             Row("redis writers wait in an import against own load", pause, "s", ratio_at_most(1.3), load),
             Row(
-                "redis readers wait in an import, and in as long without",
+                "redis readers wait in an import against at rest",
                 statistics.median(gaps) * 1000,
                 "ms",
                 less_than(100),

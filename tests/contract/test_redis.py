@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from agent.engines.redis.exchange import LENT
 from agent.recipes.redis import RedisRecipe
 from tests.contract.app import Fill, ServerApp
 from tests.contract.suite import ContractSuite
@@ -17,7 +18,7 @@ from tools.servers import RedisServer, redis
 
 KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
 """So that a server that was killed comes back with what it had."""
-_SETTINGS = ("repl-diskless-load", "repl-diskless-sync", "repl-diskless-sync-delay", "save", "appendonly")
+_SETTINGS = (*LENT, "masterauth", "repl-diskless-sync", "repl-diskless-sync-delay", "save", "appendonly")
 
 
 class Redis(ServerApp[RedisServer]):
