@@ -73,6 +73,7 @@ async def dumping(
     try:
         progress.step(Step.PREPARING, "looking through the drive")
         await _in_thread(snapshot, snapshot.first_pass)
+        await _in_thread(snapshot, snapshot.catch_up)
         progress.step(Step.PREPARING, "holding the server still for a moment")
         async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             taken_at = dt.datetime.now(dt.UTC)

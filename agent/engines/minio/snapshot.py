@@ -2,7 +2,8 @@
 
 Two passes. The first goes through the drive while clients write, and may see anything. The second runs while the server
 is frozen and looks only at what has changed since the first began, which two calls of stat tell for each object. So a
-freeze lasts some microseconds for each object, whatever its size.
+freeze lasts some microseconds for each object, whatever its size. On a busy server the first takes long and much has
+changed by its end, so that is caught up with before the freeze.
 
 What may be linked: `part.N` is never changed, only replaced. `xl.meta` is rewritten in place by deletes of many
 objects. Uploads that had begun go on during the freeze, so a directory is looked at until it holds still, its `xl.meta`
@@ -28,6 +29,7 @@ PREFIX = "export-"
 _MARGIN_NS = 2_000_000_000
 """File systems note times in ticks; what changed shortly before the first pass counts as changed since."""
 _ATTEMPTS = 100
+_PIECE_BYTES = 1 << 20
 _ROOM_CHECKED_EVERY = 4096
 _COPIED = META.encode()
 _SYSTEM = f"{SYSTEM}/".encode()
@@ -35,7 +37,7 @@ _TRANSIENT = frozenset(name.encode() for name in TRANSIENT)
 
 
 class Snapshot:
-    """Calls in order: `first_pass`, `second_pass`, any reading of `directory`, `remove`. All block.
+    """Calls in order: `first_pass`, `catch_up`, `second_pass`, any reading of `directory`, `remove`. All block.
 
     Attributes:
         directory: holds the tree, laid out as a drive.
@@ -81,6 +83,13 @@ class Snapshot:
             for root in data_roots(self._drive):
                 self._take_all(root.encode())
 
+    def catch_up(self) -> None:
+        """What has changed since, while it changes; so that little is left for the second pass. Raises as that."""
+        os.utime(self._area)
+        since_ns = self._area.stat().st_mtime_ns - _MARGIN_NS
+        self.second_pass()
+        self._since_ns = since_ns
+
     def second_pass(self) -> None:
         """What has changed since, while the server is frozen; raises as `first_pass`."""
         if self._listed is None:
@@ -103,21 +112,18 @@ class Snapshot:
         remove_snapshots(self._drive, name=self._area.name)
 
     def _paths(self) -> Iterator[bytes]:
-        """The directories of the first pass; what the second adds is up to date."""
+        """The directories of earlier passes; what this one adds is up to date."""
         listed = self._listed
         if listed is None:
             return
         listed.flush()
-        ends_at = listed.tell()
-        listed.seek(0)
-        with open(os.dup(listed.fileno()), "rb", buffering=1 << 20) as reader:
-            held = b""
-            left = ends_at
-            while left and (piece := reader.read(min(1 << 20, left))):
-                left -= len(piece)
-                *whole, held = (held + piece).split(b"\0")
-                yield from whole
-        listed.seek(0, os.SEEK_END)
+        held = b""
+        at, ends_at = 0, listed.tell()
+        # By position: this pass writes to the end of it meanwhile.
+        while at < ends_at and (piece := os.pread(listed.fileno(), min(_PIECE_BYTES, ends_at - at), at)):
+            at += len(piece)
+            *whole, held = (held + piece).split(b"\0")
+            yield from whole
 
     def _look_again(self, path: bytes) -> None:
         live = os.path.join(os.fsencode(self._drive), path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio import snapshot as snapshot_module
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
 from common.errors import NoSpaceError, ToolFailedError
 
@@ -116,6 +117,23 @@ def test_what_changed_between_the_passes_is_as_it_became(drive: Path, snapshot: 
     assert snapshot.seen > 0
 
 
+def test_changes_of_many_objects_are_all_followed_where_the_list_of_them_is_long(
+    drive: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_module, "_PIECE_BYTES", 256)
+    objects = [drive / "one" / f"a-long-name-of-an-object-{number}" for number in range(600)]
+    for path in objects:
+        _put(path, "first")
+    _age(drive)
+    snapshot.first_pass()
+    for path in objects:
+        _rewrite(path, "rewritten")
+
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+
+
 def test_a_bucket_that_goes_between_the_passes_is_not_in_it(drive: Path, snapshot: Snapshot) -> None:
     snapshot.first_pass()
     shutil.rmtree(drive / "two")
@@ -126,24 +144,71 @@ def test_a_bucket_that_goes_between_the_passes_is_not_in_it(drive: Path, snapsho
     assert _content(snapshot.directory) == _content(drive)
 
 
+def _change(drive: Path, dice: random.Random) -> None:
+    names = [f"prefix{dice.randrange(3)}" for _ in range(dice.randrange(3))]
+    place = drive / dice.choice(("one", "two")) / "/".join(names) / f"object{dice.randrange(6)}"
+    match dice.randrange(4):
+        case 0 | 1:
+            _put(place, f"{dice.random()}")
+        case 2 if (place / "xl.meta").exists():
+            _rewrite(place, f"{dice.random()}")
+        case _:
+            shutil.rmtree(place, ignore_errors=True)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_any_changes_between_the_passes_are_followed(seed: int, drive: Path, snapshot: Snapshot) -> None:
     dice = random.Random(seed)
     snapshot.first_pass()
     for _ in range(30):
-        names = ["one", "two", *(f"prefix{dice.randrange(3)}" for _ in range(dice.randrange(3)))]
-        place = drive / dice.choice(("one", "two")) / "/".join(names[2:]) / f"object{dice.randrange(6)}"
-        match dice.randrange(4):
-            case 0 | 1:
-                _put(place, f"{dice.random()}")
-            case 2 if (place / "xl.meta").exists():
-                _rewrite(place, f"{dice.random()}")
-            case _:
-                shutil.rmtree(place, ignore_errors=True)
+        _change(drive, dice)
 
     snapshot.second_pass()
 
     assert _content(snapshot.directory) == _content(drive)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_changes_while_it_catches_up_are_followed(
+    seed: int, drive: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that only what is later than the beginning counts as changed since.
+    monkeypatch.setattr(snapshot_module, "_MARGIN_NS", 0)
+    dice = random.Random(seed)
+    look_again = Snapshot._look_again
+
+    def changing(self: Snapshot, path: bytes) -> None:
+        look_again(self, path)
+        _change(drive, dice)
+
+    snapshot.first_pass()
+    for _ in range(15):
+        _change(drive, dice)
+    with monkeypatch.context() as patches:
+        patches.setattr(Snapshot, "_look_again", changing)
+        snapshot.catch_up()
+    for _ in range(5):
+        _change(drive, dice)
+
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+
+
+def test_what_was_caught_up_with_is_not_looked_at_again(
+    drive: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long that all of it counts as changed since the first pass began.
+    monkeypatch.setattr(snapshot_module, "_MARGIN_NS", 2 * 3600 * 1_000_000_000)
+    snapshot.first_pass()
+    monkeypatch.setattr(snapshot_module, "_MARGIN_NS", 0)
+    snapshot.catch_up()
+    before = snapshot.seen
+
+    snapshot.second_pass()
+
+    assert before > 0
+    assert snapshot.seen == before
 
 
 def test_a_snapshot_that_is_stopped_ends(snapshot: Snapshot, drive: Path) -> None:
