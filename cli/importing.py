@@ -254,7 +254,9 @@ def _require_importable(app: App) -> None:
     if app.description is None:
         raise AgentUnavailableError(app.obstacle or f"The agent of {app.id} does not answer. Nothing was changed.")
     if not app.description.can_import:
-        raise AppUnavailableError(f"Nothing can be imported into {app.id} now: {app.description.import_obstacle}")
+        raise AppUnavailableError(
+            f"Nothing can be imported into {app.id} now: {app.description.import_obstacle} Nothing was changed."
+        )
 
 
 def _opened(name: str) -> BinaryIO:

@@ -66,6 +66,7 @@ class InvalidRequestError(ServiceError):
 
     code = Code.INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
+    usual_next_step = "Correct the request."
 
 
 class NotAuthenticatedError(ServiceError):

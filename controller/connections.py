@@ -86,7 +86,7 @@ class _Connection(web.RequestHandler):
         error: ServiceError
         if status < 500:
             what = "A line of the request's header is too long." if isinstance(exc, LineTooLong) else "This is no HTTP."
-            error = InvalidRequestError(what, next_step="Correct the request.")
+            error = InvalidRequestError(what)
             # Without the error's text, which quotes the request.
             _log.info(
                 "What came is no HTTP request.",
