@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import sqlite3
 import time
@@ -20,7 +21,9 @@ from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
 
 MAX_ANSWER_BYTES = 1 << 20
 _MAX_ROWS = 2000
-_ROWS_AT_ONCE = 1000
+_ROWS_TOGETHER = 1000
+"""In one array of what is digested: part of every fingerprint, so it stays as it is."""
+_BYTES_AT_ONCE = 1 << 20
 PARTS_SECONDS = 5.0
 """For all kinds together."""
 
@@ -59,6 +62,8 @@ class Answers:
 
 _STEPS_BETWEEN_LOOKS = 10_000
 """Of SQLite's virtual machine: a few milliseconds."""
+_TOO_LONG = "what it says of itself is too long"
+_ENCODER = msgspec.msgpack.Encoder()
 _MISSING = ("no such table", "no such column")
 
 
@@ -76,14 +81,22 @@ def asked(connection: sqlite3.Connection, request: Mapping[str, Any]) -> dict[st
     if kinds := request.get("kinds"):
         found["parts"] = _parts_of_kinds(connection, kinds)
     if len(json.dumps(found)) > MAX_ANSWER_BYTES:
-        raise sqlite3.DataError("what it says of itself is too long")
+        raise sqlite3.DataError(_TOO_LONG)
     return found
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[list[Any]] | None:
     """The first rows; None when a table or column of the query is not there."""
+    rows: list[list[Any]] = []
+    length = 0
     try:
-        return [list(row) for row in connection.execute(query).fetchmany(_MAX_ROWS)]
+        for row in itertools.islice(connection.execute(query), _MAX_ROWS):
+            # Any column may hold bytes, and an answer is text.
+            rows.append([value.decode(errors="replace") if isinstance(value, bytes) else value for value in row])
+            length += sum(len(value) for value in rows[-1] if isinstance(value, str))
+            if length > MAX_ANSWER_BYTES:
+                raise sqlite3.DataError(_TOO_LONG)
+        return rows
     except sqlite3.OperationalError as failure:
         if str(failure).startswith(_MISSING):
             return None
@@ -112,15 +125,13 @@ def _parts(connection: sqlite3.Connection, table: str, names: Sequence[str], end
     if len(told_by) < len(names or ("id",)):
         return None
     parts: dict[str, tuple[int, int]] = {}
-    cursor = connection.execute(f"SELECT * FROM {_quoted(table)} NOT INDEXED")  # noqa: S608  # quoted
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        for row in rows:
-            identity = [row[column] for column in told_by]
-            if width and not isinstance(identity[0], int):
-                return None
-            name = str(identity[0] // width) if width else f"{_hash(identity):x}"
-            count, digest = parts.get(name, (0, 0))
-            parts[name] = count + 1, digest ^ _hash(row)
+    for row in connection.execute(f"SELECT * FROM {_quoted(table)} NOT INDEXED"):  # noqa: S608  # quoted
+        identity = [row[column] for column in told_by]
+        if width and not isinstance(identity[0], int):
+            return None
+        name = str(identity[0] // width) if width else f"{_hash(identity):x}"
+        count, digest = parts.get(name, (0, 0))
+        parts[name] = count + 1, digest ^ _hash(row)
         if len(parts) > MOST_PARTS or time.monotonic() > ends_at:
             return None
     return {"columns": columns, "width": width, "parts": parts}
@@ -132,7 +143,9 @@ def _highest(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _hash(values: Sequence[object]) -> int:
-    return int.from_bytes(hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=8).digest(), "big")
+    # Not `encode`: where memory ends it ends the process (msgspec 0.22), this raises MemoryError.
+    _ENCODER.encode_into(values, encoded := bytearray())
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
 
 
 def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -146,19 +159,32 @@ def _digest(connection: sqlite3.Connection, table: str, without: Sequence[str]) 
     quoted = _quoted(table)
     columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
     wanted = ", ".join(_quoted(name) for name in columns if name not in without) if without else "*"
+    [total] = connection.execute(f"SELECT count(*) FROM {quoted} NOT INDEXED").fetchone()  # noqa: S608  # quoted above
     count = 0
     digest = hashlib.sha256()
+    encoded = bytearray()
     text_factory, connection.text_factory = connection.text_factory, bytes
     try:
         # Not by an index that happens to hold all columns: the table itself is in the order of its key.
-        cursor = connection.execute(f"SELECT {wanted} FROM {quoted} NOT INDEXED")  # noqa: S608  # quoted above
-        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-            count += len(rows)
-            # Always of the same number of rows, so the same rows give the same bytes.
-            digest.update(msgspec.msgpack.encode(rows))
+        for row in connection.execute(f"SELECT {wanted} FROM {quoted} NOT INDEXED"):  # noqa: S608  # quoted above
+            if count % _ROWS_TOGETHER == 0:
+                encoded += _array_of(min(total - count, _ROWS_TOGETHER))
+            _ENCODER.encode_into(row, encoded, -1)
+            count += 1
+            if len(encoded) > _BYTES_AT_ONCE:
+                digest.update(encoded)
+                encoded = bytearray()
     finally:
         connection.text_factory = text_factory
+    if count != total:
+        raise sqlite3.DatabaseError(f"it counts {total} rows in {table} and gives {count}")
+    digest.update(encoded)
     return f"{count} rows, {digest.hexdigest()}"
+
+
+def _array_of(length: int) -> bytes:
+    """How MessagePack begins an array; its elements follow, one row after another."""
+    return bytes([0x90 | length]) if length < 16 else b"\xdc" + length.to_bytes(2, "big")
 
 
 def _quoted(name: str) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 _SQLITE_TEXT = ("text", "varchar", "json", "simple-json", "clob", "char", "")
+_ROWS_AT_ONCE = 10
+"""From the server: a workflow can have megabytes."""
 _POSTGRES_TEXT = ("text", "character varying", "json", "jsonb")
 
 
@@ -112,6 +114,7 @@ class PostgresStore:
     def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
         wanted = ", ".join(f"{_quoted(name)}::text" for name in columns)
         with self._connection.cursor(name="contents") as cursor:
+            cursor.itersize = _ROWS_AT_ONCE
             cursor.execute(f"SELECT {wanted} FROM {_quoted(self._schema)}.{_quoted(table)}".encode())  # noqa: S608
             yield from cursor
 

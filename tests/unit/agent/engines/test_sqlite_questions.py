@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.engines import sqlite_questions
@@ -77,3 +80,59 @@ def test_the_comparison_ends_when_its_time_is_up(database: sqlite3.Connection, m
     monkeypatch.setattr(sqlite_questions, "PARTS_SECONDS", -1.0)
 
     assert parts(database) == {}
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 999, 1000, 1001, 2300])
+def test_a_digest_is_of_arrays_of_a_thousand_rows_as_in_every_archive_that_is_kept(
+    count: int, database: sqlite3.Connection
+) -> None:
+    rows = [(number, f"täg {number}".encode(), None, number / 7) for number in range(count)]
+    database.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY, name TEXT, empty, part REAL)")
+    database.executemany("INSERT INTO kept VALUES (?, CAST(? AS TEXT), ?, ?)", rows)
+    together = b"".join(msgspec.msgpack.encode(rows[at : at + 1000]) for at in range(0, count, 1000))
+
+    found = asked(database, {"with_content": True})["content"]
+
+    assert found["kept"] == f"{count} rows, {sha256(together).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"with_content": True}, {"kinds": {"large": ["large", []]}}],
+    ids=["all content", "a comparison"],
+)
+def test_large_rows_are_read_one_at_a_time(request_: dict[str, Any], database: sqlite3.Connection) -> None:
+    row_bytes = 1 << 20
+    database.execute("CREATE TABLE large (id INTEGER PRIMARY KEY, data BLOB)")
+    database.executemany("INSERT INTO large VALUES (?, zeroblob(?))", [(number, row_bytes) for number in range(40)])
+
+    tracemalloc.start()
+    try:
+        found = asked(database, request_)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert found
+    assert peak < 8 * row_bytes
+
+
+def test_an_answer_that_becomes_too_long_is_not_read_to_its_end(database: sqlite3.Connection) -> None:
+    database.execute("CREATE TABLE large (data BLOB)")
+    database.executemany("INSERT INTO large VALUES (zeroblob(?))", [(1 << 20,)] * 40)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(sqlite3.DataError, match="too long"):
+            asked(database, {"queries": {"data": "SELECT data FROM large"}})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 8 << 20
+
+
+def test_bytes_where_an_app_has_text_are_told_as_text(database: sqlite3.Connection) -> None:
+    database.execute("UPDATE tag SET name = CAST('prod' AS BLOB) WHERE id = 1")
+
+    assert asked(database, {"queries": {"tags": "SELECT name FROM tag"}})["rows"] == {"tags": [["prod"], [None]]}
