@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb import names, programs
+from agent.engines.mariadb import names, programs, sequences
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.comparing import bridging, compare
 from agent.engines.mariadb.content import Content
@@ -21,6 +21,7 @@ from agent.engines.mariadb.describing import (
     obstacle_with_programs,
     require_fitting_history,
     warnings_of,
+    with_foreign_sequences,
     without_history,
 )
 from agent.engines.mariadb.dumping import dump, fingerprint_of
@@ -126,7 +127,10 @@ class MariadbRecipe(Recipe):
             on_read=progress.read,
         ) as chunks:
             progress.step(Step.TRANSFERRING)
-            export = Export(header, chunks, dict(header.counts), warnings_of(schema, has_history=has_history))
+            warnings = warnings_of(schema, has_history=has_history)
+            if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
+                warnings.append(with_foreign_sequences(tables))
+            export = Export(header, chunks, dict(header.counts), warnings)
             export.chunks = _fingerprinted(export, chunks, content)
             yield export
 
@@ -148,7 +152,8 @@ class MariadbRecipe(Recipe):
         staged = await programs.take_out(loader, names.new_schema(record.key), put_into=database)
         await drop_loader(admin, record.key)
         _require_none(await obstacle_in_rights(app, database, {program.kind for program in staged}))
-        write_down_staged(record, staged)
+        has_sequences = schema.is_mariadb and await sequences.has_defaults(admin, names.new_schema(record.key))
+        write_down_staged(record, staged, has_sequences=has_sequences)
         present = await programs.read(app, database)
         found = await compare(admin, database, names.new_schema(record.key), present, staged)
         warnings = []

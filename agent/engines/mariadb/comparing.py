@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.engines.mariadb import sequences
 from agent.engines.mariadb.catalog import Schema, columns_of, count_rows, look
 from agent.engines.mariadb.client import WITHIN_SECONDS, query, quoted
 from agent.engines.mariadb.programs import Program
@@ -87,7 +88,9 @@ async def _contents(
     except ServiceError:
         return nothing
     checksums = {row[0]: row[1] for row in rows}
-    columns = [await columns_of(admin, database) for database in (now[0], after[0])]
+    columns = [await columns_of(admin, now[0]), await columns_of(admin, after[0])]
+    for column in (column for table in columns[1].values() for column in table):
+        column[-1] = sequences.moved(column[-1], after[0], now[0])
     found: list[dict[str, object]] = [
         {
             table: (columns[side].get(table), checksum)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from agent.engines.mariadb import sequences
 from agent.engines.mariadb.names import moved
 
 _I = re.IGNORECASE | re.DOTALL
@@ -44,7 +45,8 @@ class UnreadableEventError(Exception):
 
 @dataclass(frozen=True)
 class Schemas:
-    """Where views come from and where they are made: a server names their schema in full when they read another too.
+    """Where views and defaults from sequences come from and where they are made: a server names the schema of sequences
+    in full, and that of views when they read another too.
 
     Attributes:
         source: as the dump says; empty: it says nothing.
@@ -58,6 +60,14 @@ class Schemas:
             return view
         text = view.decode("utf-8", "surrogateescape")
         return moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
+
+    def with_sequences_moved(self, table: bytes) -> bytes:
+        """
+        Raises:
+            sequences.ForeignSequenceError: it needs one of a schema that is neither.
+        """
+        text = table.decode("utf-8", "surrogateescape")
+        return sequences.moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
 
 
 def to_run(text: bytes, schemas: Schemas) -> bytes | None:

@@ -141,6 +141,14 @@ def without_history(schema: Schema, what: str) -> str:
     )
 
 
+def with_foreign_sequences(tables: Sequence[str]) -> str:
+    """What to know of an export with tables that need sequences of other databases."""
+    return (
+        f"The export cannot be imported: columns of {len(tables)} tables take their defaults from sequences of other "
+        f"databases: {_named(tables)}."
+    )
+
+
 def history_obstacle(schema: Schema) -> str:
     """Why an export cannot hold the history of the schema's tables; empty when it can."""
     if schema.is_mariadb and schema.release >= FIRST_WITH_HISTORY:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Sequence
 
-from agent.engines.mariadb import names
+from agent.engines.mariadb import names, sequences
 from agent.engines.mariadb.catalog import table_names, tables_of
 from agent.engines.mariadb.client import patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
@@ -112,6 +112,14 @@ class Exchange:
         if not moves:
             return
         await patiently(lambda: query(self._admin, f"RENAME TABLE {', '.join(moves)};"))
+
+    async def lead_defaults(self) -> None:
+        """Have the imported tables, in place, take their defaults from the sequences that came with them.
+
+        Raises:
+            AppBusyError, AppUnavailableError, ToolFailedError: some are not led there; it can be repeated.
+        """
+        await patiently(lambda: sequences.lead(self._admin, self._database, source=self._new))
 
     async def coming(self, target: Side) -> Collection[str]:
         """The tables that `bring` would put in place."""

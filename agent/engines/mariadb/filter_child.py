@@ -30,10 +30,12 @@ from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, SealReader
 
 _PIECE_BYTES = 1 << 20
+_OPENING_BYTES = 64 << 10
+"""In which a dump says where it comes from: a header of ours, then comments."""
 _EVENT = b"EXECUTE IMMEDIATE 0x" + b"CREATE EVENT ".hex().encode()
 _MAX_LATER_BYTES = 64 << 20
 """Most text that is held back: of definitions, written as digits, and the settings between them."""
-_ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S+)$", re.MULTILINE)
+_ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S(?:.*\S)?)\s*$", re.MULTILINE)
 _END = b"-- Dump completed"
 _HISTORY = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
 _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
@@ -71,7 +73,7 @@ def main() -> None:
 def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
     splitter, seal = Splitter(), SealReader()
     schemas = Schemas("", new_schema) if new_schema else None
-    server = b""
+    opening = server = b""
     tables = statements = events = 0
     has_history = False
     later, whole = bytearray(), 0
@@ -101,10 +103,14 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
     while piece := source.read1(_PIECE_BYTES):
         seal.add(piece)
         _require_ours(seal.header)
-        if not server and (version := _SERVER.search(piece)):
-            server = version[1]
-        if schemas and not schemas.source and (found := _ORIGIN.search(piece)):
-            schemas = Schemas(found[1].decode("utf-8", "replace"), schemas.target)
+        if len(opening) < _OPENING_BYTES:
+            opening = (opening + piece)[:_OPENING_BYTES]
+            # A line counts when its end has come.
+            said_so_far = opening[: opening.rfind(b"\n") + 1]
+            if version := _SERVER.search(said_so_far):
+                server = version[1]
+            if schemas and (found := _ORIGIN.search(said_so_far)):
+                schemas = Schemas(found[1].decode("utf-8", "replace"), schemas.target)
         for statement in splitter.add(piece):
             pass_on(statement)
         target.flush()

@@ -28,6 +28,11 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
+def plain(name: str) -> str:
+    """What a quoted name is."""
+    return name[1:-1].replace("``", "`")
+
+
 def moved(view: str, source: str, target: str) -> str:
     """A view's text for another schema; empty: for the current one. Where a view reads more than its own schema, the
     server writes its names in full."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 
-from agent.engines.mariadb import definitions
+from agent.engines.mariadb import definitions, sequences
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.sqltext import Splitter, Statement, code_within
 
@@ -66,6 +66,7 @@ _SKIPPED_SET = re.compile(
 _TABLE_OPTION = re.compile(rb"\b(?:(?:DATA|INDEX)\s+DIRECTORY|CONNECTION|UNION|TABLESPACE)\b\s*=?", _I)
 _QUERY = re.compile(rb"\b(?:SELECT|WITH\s+RECURSIVE|VALUES\s*\(|HANDLER)\b", _I)
 _ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
+_TABLE = re.compile(rb"(?:/\*M?!\d*\s*)?CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\b", _I)
 _SETVAL = re.compile(rb"(?:DO|SELECT)\s+SETVAL\(\s*%b\s*,\s*-?\d+(?:\s*,\s*\d+){0,2}\s*\)" % _NAME, _I)
 _KEYS = re.compile(rb"ALTER\s+TABLE\s+%b\s+(?:DISABLE|ENABLE)\s+KEYS" % _NAME, _I)
 _PROGRAM = re.compile(
@@ -103,11 +104,27 @@ def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way,
         if definitions.is_charset_of_database(statement.text):
             return [(Way.SKIP, b"")]
     if not statement.is_raw:
-        return [decide(statement)]
+        way, text = decide(statement)
+        return [(way, _with_own_sequences(text, statement.line, schemas) if schemas else text)]
     _refuse_program(statement)
     splitter = Splitter()
     parts = [*splitter.add(statement.text + b"\n;\n"), *splitter.finish()]
     return [decide(Statement(part.text, statement.line + part.line - 1)) for part in parts]
+
+
+def _with_own_sequences(text: bytes, line: int, schemas: Schemas) -> bytes:
+    """The text of a table, with its defaults from the dump's sequences taken where those are made."""
+    if not _TABLE.match(text):
+        return text
+    try:
+        return schemas.with_sequences_moved(text)
+    except sequences.ForeignSequenceError as foreign:
+        raise RefusedError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {line}: a column takes its default from a sequence of the database {foreign.schema}, which is not "
+            "the one that the file is a dump of.",
+            next_step="Give the column a default from a sequence of its own database, then dump again.",
+        ) from None
 
 
 def decide(statement: Statement) -> tuple[Way, bytes]:

@@ -3,10 +3,12 @@
 The RENAME decides: whose tables are in place says which side the schema is on, and what else there is follows them.
 Both sides' definitions are written down before anything is dropped, so `recover` finishes it whatever ended us.
 
-    written down -> triggers and events dropped -> RENAME -> the rest dropped -> the other side's made, read again
+    written down -> triggers and events dropped -> RENAME -> the rest dropped -> the other side's made
+                 -> defaults led to the sequences in place -> read again
 
 Triggers are dropped under a lock on all tables behind which the RENAME waits already, so the app never writes to the
 previous tables without them. To the new ones it can, between the RENAME and their triggers: some milliseconds.
+Nor are there defaults from sequences until they are led there: a row that needs one is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from common.errors import ServiceError, ToolFailedError
 
 _LOOK_SECONDS = 0.01
 _IS_SWITCHING = "is_switching"
+_HAS_SEQUENCES = "has_defaults_from_sequences"
 
 
 class Record(Protocol):
@@ -68,7 +71,7 @@ class Switch:
         if await self.recover() is target:
             return
         present = await programs.read(self._app, self._database)
-        if not present and not self._written(target):
+        if not present and not self._written(target) and not self._must_lead_defaults(target):
             await self._tables.bring(target)
             return
         self._record.save(**{_fact(target.other): _to_fact(present)}, **{_IS_SWITCHING: True})
@@ -139,6 +142,8 @@ class Switch:
         """Make what belongs to a side be there, and nothing of the other's."""
         wanted = self._written(side)
         await patiently(lambda: self._make(side))
+        if self._must_lead_defaults(side):
+            await self._tables.lead_defaults()
         there = {program.key: program for program in await programs.read(self._app, self._database)}
         gone = []
         for program in wanted:
@@ -159,14 +164,22 @@ class Switch:
         # In one go: until its triggers are there, the app writes without them.
         await programs.make(self._app, self._database, wanted, dropping=known & listed)
 
+    def _must_lead_defaults(self, side: Side) -> bool:
+        """Those of the previous tables lead to the schema into which they go back."""
+        return side is Side.IMPORTED and bool(self._record.facts.get(_HAS_SEQUENCES))
+
     def _written(self, side: Side) -> list[Program]:
         written = self._record.facts.get(_fact(side))
         return [msgspec.json.decode(line, type=Program) for line in written] if isinstance(written, list) else []
 
 
-def write_down_staged(record: Record, staged: Sequence[Program]) -> None:
-    """Keep what an import brings along; returns when that is durable."""
-    record.save(**{_fact(Side.IMPORTED): _to_fact(staged)})
+def write_down_staged(record: Record, staged: Sequence[Program], *, has_sequences: bool) -> None:
+    """Keep what an import brings along; returns when that is durable.
+
+    Args:
+        has_sequences: columns of its tables take their defaults from some.
+    """
+    record.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_HAS_SEQUENCES: has_sequences})
 
 
 def _fact(side: Side) -> str:

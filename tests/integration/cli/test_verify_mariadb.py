@@ -11,14 +11,14 @@ import pytest
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
 from common.errors import ArchiveIncompatibleError
-from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
+from tests.fixtures.mariadb_apps import PROGRAMS, RICH, SEQUENCED, MariadbApp
 from tests.integration.cli.test_verify import verify
 
 
 async def test_an_export_with_all_it_may_hold_is_proven_and_a_lost_trigger_is_named(
     shop: MariadbApp, tmp_path: Path
 ) -> None:
-    shop.sql(RICH + PROGRAMS)
+    shop.sql(RICH + PROGRAMS + SEQUENCED.replace("log", "notes"))
     exported = await shop.export("sql")
     good, lost = tmp_path / "good.sql.gz", tmp_path / "lost.sql"
     good.write_bytes(gzip.compress(exported.content))

@@ -1,0 +1,105 @@
+"""Columns whose defaults are taken from sequences: in whose schema a default looks for its sequence, and how it is led
+to another.
+
+The one fact to know: the server writes the sequence's schema into the default and leaves it there when the table is
+renamed into another. It takes no default whose sequence is not there, so one can only be led to a schema after the
+sequence has come to it (10.11, 11.8; nor does it take a temporary one).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from agent.engines.mariadb.client import literal, query, quoted
+from agent.engines.mariadb.names import plain
+from agent.engines.mariadb.settings import Login
+
+_NAME = r"`[^`]*(?:``[^`]*)*`"
+_USE = re.compile(
+    rf"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|{_NAME}"""
+    rf"|\b(?P<call>(?:next|last|set)val\s*\(\s*)(?P<schema>{_NAME})\s*(?=\.\s*`)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A string, a name, or where the schema of a sequence stands."""
+
+
+class ForeignSequenceError(Exception):
+    """A default is taken from a sequence of another schema.
+
+    Attributes:
+        schema: its name.
+    """
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(schema)
+        self.schema = schema
+
+
+def moved(text: str, source: str, target: str) -> str:
+    """A default, or the text of a table, with its sequences looked for in another schema.
+
+    Raises:
+        ForeignSequenceError: one is in neither.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["schema"] is None:
+            return found[0]
+        if (schema := plain(found["schema"])) not in (source, target):
+            raise ForeignSequenceError(schema)
+        return found["call"] + quoted(target)
+
+    return _USE.sub(replaced, text) if "val" in text.lower() else text
+
+
+async def has_defaults(login: Login, schema: str) -> bool:
+    """Whether a column of the schema takes its default from a sequence."""
+    return bool(await _defaults(login, schema))
+
+
+async def tables_with_foreign(login: Login, schema: str) -> list[str]:
+    """The tables with defaults from sequences of other schemas."""
+    found = set()
+    for table, _, default in await _defaults(login, schema):
+        try:
+            moved(default, schema, schema)
+        except ForeignSequenceError:
+            found.add(table)
+    return sorted(found)
+
+
+async def lead(admin: Login, schema: str, *, source: str) -> None:
+    """Have the defaults of a schema's columns that look for their sequences in another look in their own. Repeating it
+    changes nothing.
+
+    Raises:
+        AppBusyError: a table is in use.
+        ToolFailedError: a sequence is not there.
+    """
+    changes = defaultdict(list)
+    for table, column, default in await _defaults(admin, schema):
+        try:
+            led = moved(default, source, schema)
+        except ForeignSequenceError:
+            # Of a table that was there before; none comes with an import.
+            continue
+        if led != default:
+            changes[table].append(f"ALTER COLUMN {quoted(column)} SET DEFAULT ({led})")
+    if changes:
+        sql = "SET NAMES utf8mb4; SET SESSION sql_mode = '', system_versioning_alter_history = KEEP;"
+        for table, parts in changes.items():
+            altered = f"ALTER TABLE {quoted(schema)}.{quoted(table)} {', '.join(parts)}"
+            # As digits, so that it is one statement whatever a default says.
+            sql += f" EXECUTE IMMEDIATE 0x{altered.encode().hex()};"
+        await query(admin, sql)
+
+
+async def _defaults(login: Login, schema: str) -> list[list[str]]:
+    """Table, column and default of each column that takes it from a sequence, and perhaps of others."""
+    return await query(
+        login,
+        "SET NAMES utf8mb4; SET SESSION sql_mode = '';"  # noqa: S608  # a literal
+        " SELECT TABLE_NAME, COLUMN_NAME, COLUMN_DEFAULT FROM information_schema.COLUMNS"
+        f" WHERE TABLE_SCHEMA = {literal(schema)} AND COLUMN_DEFAULT LIKE '%val(`%' ORDER BY TABLE_NAME, COLUMN_NAME;",
+    )

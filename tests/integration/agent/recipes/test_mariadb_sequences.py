@@ -1,0 +1,89 @@
+"""Columns with defaults from sequences, which the server names with their schema: out, in, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.engines.mariadb.exchange import Exchange
+from agent.recipes.base import Recovered
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.mariadb_apps import SEQUENCED, MariadbApp
+
+TAKE_THE_NEXT = "INSERT INTO tickets (n) VALUES (9); SELECT MAX(id), MAX(after) FROM tickets"
+
+
+async def test_defaults_give_the_next_number_of_a_sequence_after_an_import_and_after_its_undo(shop: MariadbApp) -> None:
+    shop.sql(SEQUENCED)
+    exported = await shop.export()
+    shop.sql("SELECT SETVAL(sq, 5000); INSERT INTO tickets (n) VALUES (3)")
+    made = shop.sql("SHOW CREATE TABLE tickets")
+    record = MemoryRecord()
+
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.restore(record, NotedProgress())
+
+    assert exported.fingerprint is not None
+    assert (await shop.fingerprint()).differences(exported.fingerprint) == []
+    assert shop.sql("SHOW CREATE TABLE tickets") == made
+    assert shop.sql(TAKE_THE_NEXT) == "3\t4"
+    assert shop.sql("SELECT COUNT(*) FROM log") == "1"
+    # The sequence, the tickets, and what the trigger wrote of them; the marks are the same, their default included.
+    assert (preview.items["tables"].changed, preview.items["tables"].same) == (3, 1), preview.items
+
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert shop.sql("SHOW CREATE TABLE tickets") == made
+    assert shop.sql(TAKE_THE_NEXT) == "5002\t5003"
+
+
+async def test_defaults_from_sequences_come_into_an_app_that_has_none(shop: MariadbApp, tmp_path: Path) -> None:
+    shop.sql(SEQUENCED)
+    other = MariadbApp(shop.server, tmp_path / "other")
+    other.sql("CREATE TABLE sq (id int)")
+
+    record = await other.import_((await shop.export()).content)
+
+    assert other.sql(TAKE_THE_NEXT) == "3\t4"
+    assert shop.database not in other.sql("SHOW CREATE TABLE tickets")
+    assert shop.sql("SELECT COUNT(*) FROM tickets") == "2"
+    await other.recipe.undo(record, NotedProgress())
+    assert other.sql("SHOW TABLES") == "sq"
+    assert other.leftovers(record) == []
+
+
+async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_when_it_comes_back(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql(SEQUENCED)
+    record = MemoryRecord()
+    await shop.stage((await shop.export()).content, record)
+
+    async def ends(_: Exchange) -> None:
+        raise KeyError("the agent is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "lead_defaults", ends)
+        with pytest.raises(KeyError):
+            await shop.recipe.restore(record, NotedProgress())
+    assert await shop.recipe.recover(record) is Recovered.IMPORTED
+
+    assert shop.sql(TAKE_THE_NEXT) == "3\t4"
+
+
+async def test_a_default_from_another_databases_sequence_is_told_by_the_export_and_refused_by_the_import(
+    shop: MariadbApp, tmp_path: Path
+) -> None:
+    other = MariadbApp(shop.server, tmp_path / "other")
+    other.sql("CREATE SEQUENCE far")
+    shop.server.sql(f"CREATE TABLE near (id int DEFAULT nextval({other.database}.far))", database=shop.database)
+
+    exported = await shop.export("sql")
+    with pytest.raises(ArchiveIncompatibleError, match=rf"Line \d+: .*sequence of the database {other.database}"):
+        await shop.stage(exported.content, MemoryRecord())
+
+    [warning] = exported.warnings
+    assert "near" in warning
+    assert "cannot be imported" in warning
