@@ -14,6 +14,7 @@ from agent.engines.rdb import lzf
 from agent.engines.rdb.distinct import Distinct
 from agent.engines.rdb.foreign import what_it_is
 from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, Opcode, Type, module_type_name
+from agent.engines.rdb.lua import beyond_registering, name_of
 from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Rest, Source
 from agent.engines.rdb.values import ValueReader
 from common.errors import (
@@ -22,6 +23,7 @@ from common.errors import (
     ArchiveIncompatibleError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
+    LimitExceededError,
     ServiceError,
 )
 from common.rdb import CRC_BYTES, RdbHeader, read_magic
@@ -34,10 +36,24 @@ FAST_KEYS = 1024
 """At most so many keys of the common kind in one section, and sections between two reports of progress."""
 _MOST_FIELDS = 64
 _MOST_FIELD_BYTES = 1 << 12
+MOST_LIBRARY_BYTES = 1 << 20
+"""Of code, in memory all at once; a large library has some 10 KiB."""
 _HINT_SLACK = 1024
 """A hint makes the server reserve room, so a wrong one can end it; programs of others write approximate ones."""
 KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
 """What people call a type."""
+
+
+class Library(msgspec.Struct, frozen=True):
+    """A function library.
+
+    Attributes:
+        beyond: what its top level does besides registering; see agent.engines.rdb.lua.
+    """
+
+    name: str
+    code: bytes
+    beyond: str
 
 
 class RdbContent(msgspec.Struct, kw_only=True):
@@ -52,7 +68,7 @@ class RdbContent(msgspec.Struct, kw_only=True):
         kinds: number of keys by what people call their type.
         module_types: number of values by the name of a module's type, nine characters.
         module_fields: what modules wrote beside the keys, likewise.
-        functions: function libraries.
+        functions: function libraries; `libraries` are these, unless the file is trusted.
         size_bytes: of the whole file.
         has_checksum: False: the writer left it out, so a changed byte need not show.
         body_bytes, body_crc: of everything before the end mark, for who puts something there.
@@ -74,6 +90,7 @@ class RdbContent(msgspec.Struct, kw_only=True):
     module_types: dict[str, int] = {}
     module_fields: dict[str, int] = {}
     functions: int = 0
+    libraries: list[Library] = []
     size_bytes: int = 0
     has_checksum: bool = False
     body_bytes: int = 0
@@ -121,6 +138,7 @@ class Walk:
         self._now_ms = int(time.time() * 1000)
         self._kinds: Counter[Type] = Counter()
         self._hints: dict[int, int] = {}
+        self._library_bytes = 0
         self._database = 0
         self._database_hash = hash(b"database 0")
 
@@ -237,7 +255,17 @@ class Walk:
         keys[self._database] = keys.get(self._database, 0) + 1
 
     def _function(self) -> None:
-        self._values.skip_string()
+        if self._is_trusted:
+            self._values.skip_string()
+            return
+        code = self._values.string()
+        self._library_bytes += len(code)
+        if self._library_bytes > MOST_LIBRARY_BYTES:
+            raise LimitExceededError(
+                f"The function libraries of the file have more than {MOST_LIBRARY_BYTES >> 20} MiB of code; so much "
+                "cannot be tried before the import."
+            )
+        self._content.libraries.append(Library(name_of(code), code, beyond_registering(code)))
 
     def _expires(self, moment_ms: int) -> None:
         self._content.expiring += 1

@@ -22,7 +22,7 @@ OWN_KEYS = "~mathison-data:*"
 """The keys that an import makes and removes; see marker.py."""
 _LIMIT_BYTES = 1 << 18
 
-Reply = bytes | int | list["Reply"] | None
+Reply = bytes | int | list["Reply | ReplyError"] | None
 
 
 class ReplyError(Exception):
@@ -171,8 +171,15 @@ class Connection:
             case b"$":
                 return await self._bulk(int(value))
             case b"*":
-                return None if value == b"-1" else [await self._read() for _ in range(int(value))]
+                return None if value == b"-1" else [await self._read_one() for _ in range(int(value))]
         raise ConnectionLostError(f"{self.login.place} does not answer as Redis does.")
+
+    async def _read_one(self) -> Reply | ReplyError:
+        """One of several answers; a refusal among them does not end the others."""
+        try:
+            return await self._read()
+        except ReplyError as refusal:
+            return refusal
 
     async def _bulk(self, size: int) -> bytes | None:
         if size < 0:

@@ -10,6 +10,7 @@ from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.compatibility import require_databases, require_modules, require_readable
 from agent.engines.redis.connection import Connection
 from agent.engines.redis.facts import ServerFacts
+from agent.engines.redis.libraries import require_libraries
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.snapshots import Snapshot, Spool
 from agent.engines.redis.swap_record import SwapRecord
@@ -33,7 +34,8 @@ async def receive(
     """Take the upload apart, to its end, and see that this server can load it safely.
 
     Raises:
-        ArchiveError (its subclasses): the file. LimitExceededError, NoSpaceError: there is too much of it.
+        ArchiveError (its subclasses): the file. AppUnavailableError: its function libraries cannot be tried.
+        LimitExceededError, NoSpaceError: there is too much of it.
     """
 
     def look_at(header: RdbHeader) -> None:
@@ -55,6 +57,7 @@ async def receive(
     require_modules(content, server, settings.module_types)
     await require_databases(connection, content)
     require_memory(content, server)
+    await require_libraries(connection, content.libraries)
     record.save_staged(
         Snapshot(record.staged_path, content.body_bytes, content.body_crc, has_crc=content.header.has_crc)
     )
