@@ -29,6 +29,20 @@ _SUPERUSERS_OWN = re.compile(
     r"|USER\s+MAPPING|CONVERSION|TRANSFORM)\b",
     re.IGNORECASE,
 )
+_CAUSED_BY_VERSIONS = frozenset(
+    {
+        "0A000",  # feature_not_supported
+        "22023",  # invalid_parameter_value: of a setting or a storage parameter
+        "42601",  # syntax_error
+        "42703",  # undefined_column, of the system catalogue
+        "42704",  # undefined_object: a type, a setting, a collation
+        "42846",  # cannot_coerce
+        "42883",  # undefined_function
+        "42P01",  # undefined_table, as a new view of the system catalogue
+        "42P17",  # invalid_object_definition: a new collation provider
+    }
+)
+"""What an older server says against something that only a newer one knows."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class Failure:
         sqlstate: empty when the connection broke.
         head: how it begins.
         has_tables: the text made a table before.
+        is_inside_code: it was not the statement itself that failed but a function that it called.
     """
 
     line: int
@@ -48,6 +63,7 @@ class Failure:
     head: str
     source_version: str
     has_tables: bool
+    is_inside_code: bool
 
 
 def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
@@ -71,6 +87,10 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
             return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step="Try again.")
         case _, "42501":
             return _not_permitted(failure, where)
+        case _, "0A000" if failure.is_inside_code:
+            return ArchiveRefusedError(
+                f"{where} runs a function of its own that does what no function may do there: {failure.message}."
+            )
         case _, "42P01" if not failure.has_tables:
             return ArchiveIncompatibleError(
                 f"{said}. The dump has rows but no tables, as with --data-only.", next_step="Make a dump of everything."
@@ -116,7 +136,7 @@ def _not_permitted(failure: Failure, where: str) -> ServiceError:
 def _not_understood(failure: Failure, said: str, server_version_num: int) -> ServiceError:
     source = _MAJOR.match(failure.source_version)
     server_major = server_version_num // 10_000
-    if source and int(source[0]) > server_major:
+    if source and int(source[0]) > server_major and failure.sqlstate in _CAUSED_BY_VERSIONS:
         return ArchiveIncompatibleError(
             f"The dump was made from PostgreSQL {source[0]}, this server is {server_major}, and it does not take "
             f"all of it. {said}.",

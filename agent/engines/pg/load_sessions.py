@@ -27,14 +27,16 @@ class SqlFailure(Exception):
         line: where it begins in the text.
         sqlstate: empty when the connection broke.
         head: how the statement begins.
+        is_inside_code: a function that the statement called failed, or a row of its COPY.
     """
 
-    def __init__(self, line: int, sqlstate: str, message: str, *, head: bytes) -> None:
+    def __init__(self, line: int, sqlstate: str, message: str, *, head: bytes, is_inside_code: bool = False) -> None:
         super().__init__(message)
         self.line = line
         self.sqlstate = sqlstate
         self.message = message
         self.head = head
+        self.is_inside_code = is_inside_code
 
     @property
     def is_deadlock(self) -> bool:
@@ -185,4 +187,10 @@ class Session:
 
 def _fail(failure: psycopg.Error, text: bytes, line: int) -> NoReturn:
     message = failure.diag.message_primary or str(failure).strip() or type(failure).__name__
-    raise SqlFailure(line, failure.sqlstate or "", message[:500], head=text[:_HEAD_BYTES]) from failure
+    raise SqlFailure(
+        line,
+        failure.sqlstate or "",
+        message[:500],
+        head=text[:_HEAD_BYTES],
+        is_inside_code=bool(failure.diag.context),
+    ) from failure

@@ -79,7 +79,13 @@ def main() -> None:
         failure = {"reason": error.reason, "text": error.text, "next_step": error.next_step}
     except SqlFailure as error:
         head = error.head.decode(errors="replace")
-        failure = {"line": error.line, "sqlstate": error.sqlstate, "message": error.message, "head": head}
+        failure = {
+            "line": error.line,
+            "sqlstate": error.sqlstate,
+            "message": error.message,
+            "head": head,
+            "is_inside_code": error.is_inside_code,
+        }
     except MemoryError:
         text = "A statement of the dump needs more memory than an import may use."
         failure = {"reason": "LIMIT_EXCEEDED", "text": text, "next_step": "Make the dump without --inserts."}

@@ -171,6 +171,7 @@ def _error(failure: dict[str, Any], line: dict[str, Any], server_version_num: in
             head=str(failure["head"]),
             source_version=str(line.get("source_version", "")),
             has_tables=bool(line.get("tables")),
+            is_inside_code=bool(failure["is_inside_code"]),
         ),
         server_version_num=server_version_num,
     )

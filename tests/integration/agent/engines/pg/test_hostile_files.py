@@ -310,3 +310,20 @@ async def test_statistics_are_gathered_with_the_files_own_rights(app: PostgresAp
 
     assert surroundings(app) == before
     assert (await app.fingerprint()).tables["public.m"].rows == 100
+
+
+async def test_what_a_file_of_a_newer_server_tries_is_not_blamed_on_its_version(app: PostgresApp) -> None:
+    newer = "-- Dumped from database version 99.1\n-- Dumped by pg_dump version 99.1\n"
+    table = "CREATE TABLE public.t (a int);\n"
+    trap = (
+        "CREATE FUNCTION public.trap(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS"
+        " $$ BEGIN ALTER ROLE CURRENT_USER PASSWORD 'mine'; RETURN 1; END $$;\n"
+        "INSERT INTO public.t VALUES (1);\nCREATE INDEX i ON public.t (public.trap(a));\n"
+    )
+
+    with pytest.raises(ArchiveRefusedError, match=r"a function of its own .* ALTER ROLE is not allowed"):
+        await app.stage(dump(newer + table + trap))
+    with pytest.raises(ServiceError, match=r"^PostgreSQL \d+ does not take the dump.* relation .t. already exists"):
+        await app.stage(dump(newer + table + table))
+    with pytest.raises(ServiceError, match=r"^The dump was made from PostgreSQL 99"):
+        await app.stage(dump(newer + table + "ALTER TABLE public.t ADD b int WITH FUTURE;\n"))

@@ -16,9 +16,22 @@ from common.errors import (
 )
 
 
-def failure(sqlstate: str, head: str = "SELECT 1", *, source: str = "17.10", has_tables: bool = True) -> Failure:
+def failure(
+    sqlstate: str,
+    head: str = "SELECT 1",
+    *,
+    source: str = "17.10",
+    has_tables: bool = True,
+    is_inside_code: bool = False,
+) -> Failure:
     return Failure(
-        line=12, sqlstate=sqlstate, message="gesagt", head=head, source_version=source, has_tables=has_tables
+        line=12,
+        sqlstate=sqlstate,
+        message="gesagt",
+        head=head,
+        source_version=source,
+        has_tables=has_tables,
+        is_inside_code=is_inside_code,
     )
 
 
@@ -50,6 +63,25 @@ CASES: list[tuple[Failure, type[ServiceError], str]] = [
         "from PostgreSQL 18, this .* 17",
     ),
     (failure("42601", "CREATE x", source="18.6"), ArchiveIncompatibleError, "from PostgreSQL 18"),
+    (failure("0A000", "ALTER TABLE t ADD", source="18.6"), ArchiveIncompatibleError, "from PostgreSQL 18"),
+    (failure("42883", "CREATE VIEW v", source="18.6", is_inside_code=True), ArchiveIncompatibleError, "PostgreSQL 18"),
+    (
+        failure("0A000", "CREATE INDEX i", source="18.6", is_inside_code=True),
+        ArchiveRefusedError,
+        "a function of its own",
+    ),
+    (failure("0A000", "CREATE INDEX i", is_inside_code=True), ArchiveRefusedError, "a function of its own"),
+    (
+        failure("42P07", "CREATE TABLE s", source="18.6"),
+        ArchiveIncompatibleError,
+        "^PostgreSQL 17 does not take the dump",
+    ),
+    (
+        failure("P0001", "CREATE INDEX i", source="18.6"),
+        ArchiveIncompatibleError,
+        "^PostgreSQL 17 does not take the dump",
+    ),
+    (failure("25001", "CREATE DATABASE d", source="18.6"), ArchiveDamagedError, "not what pg_dump writes"),
     (failure("42601", "CREATE x"), ArchiveDamagedError, "not what pg_dump writes"),
     (failure("22023", "SET x = y"), ArchiveIncompatibleError, "does not take the dump"),
 ]
