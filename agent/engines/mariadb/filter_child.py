@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from io import BufferedReader
+from io import BufferedIOBase
 from typing import BinaryIO
 
 from agent.engines.mariadb.definitions import Schemas
@@ -48,20 +48,9 @@ _NO_DUMP = (
 def main() -> None:
     """Filter stdin."""
     arguments = enter_from_argv()
-    report: dict[str, str | int] = {}
     try:
         with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
-            report = _filter(source, target, new_schema=arguments[0] if arguments else "")
-    except RefusedError as refused:
-        report = {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
-    except CutTextError as cut:
-        report = _report(ArchiveTruncatedError(f"The file is cut off: {cut}.", next_step="Send the whole file."))
-    except SqlTextError as odd:
-        report = _report(ArchiveRefusedError(f"The file is no dump that an import takes: {odd}."))
-    except ServiceError as error:
-        report = _report(error)
-    except MemoryError:
-        report = _report(ArchiveRefusedError("The file has a statement that is too long."))
+            report = judged(source, target, new_schema=arguments[0] if arguments else "")
     except BrokenPipeError:
         # Who reads has ended and says why.
         report = {"stopped": 1}
@@ -70,7 +59,23 @@ def main() -> None:
     print(json.dumps(report), file=sys.stderr, flush=True)
 
 
-def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
+def judged(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
+    """The report on a dump, what may be carried out of it written."""
+    try:
+        return _filter(source, target, new_schema=new_schema)
+    except RefusedError as refused:
+        return {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
+    except CutTextError as cut:
+        return _report(ArchiveTruncatedError(f"The file is cut off: {cut}.", next_step="Send the whole file."))
+    except SqlTextError as odd:
+        return _report(ArchiveRefusedError(f"The file is no dump that an import takes: {odd}."))
+    except ServiceError as error:
+        return _report(error)
+    except MemoryError:
+        return _report(ArchiveRefusedError("The file has a statement that is too long."))
+
+
+def _filter(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
     splitter, seal = Splitter(), SealReader()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
@@ -114,12 +119,18 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
         for statement in splitter.add(piece):
             pass_on(statement)
         target.flush()
-    for statement in splitter.finish():
-        pass_on(statement)
+    try:
+        for statement in splitter.finish():
+            pass_on(statement)
+    except CutTextError:
+        if splitter.unended and splitter.is_after_comment and _has_last_line(seal, splitter):
+            # Nothing is cut off, since a comment follows: it may be no statement at all.
+            decide_all(splitter.unended, schemas)
+        raise
     seal.finish()
     if not statements and not splitter.last_comment:
         return {"reason": "ARCHIVE_WRONG_KIND", "text": _NO_DUMP[0], "next_step": _NO_DUMP[1]}
-    if seal.header is None and not (splitter.is_after_comment and splitter.last_comment.startswith(_END)):
+    if not _has_last_line(seal, splitter):
         raise ArchiveTruncatedError(
             "The file is cut off: its last line 'Dump completed' is missing.",
             next_step="Send the whole file; a dump has to be made without --skip-comments and --compact.",
@@ -136,6 +147,11 @@ def _filter(source: BufferedReader, target: BinaryIO, *, new_schema: str) -> dic
         "header": header,
         "server": said,
     }
+
+
+def _has_last_line(seal: SealReader, splitter: Splitter) -> bool:
+    """In exports of ours, the seal looks after it."""
+    return seal.header is not None or (splitter.is_after_comment and splitter.last_comment.startswith(_END))
 
 
 def _require_ours(header: ArchiveHeader | None) -> None:

@@ -36,6 +36,8 @@ _SANDBOX = re.compile(rb"/\*M?!999999\\- enable the sandbox mode \*/")
 _BLANKS = re.compile(rb"[ \t\r\n]+")
 _DELIMITER = re.compile(rb"DELIMITER[ \t]+([^\s\\'\"`]{1,16})[ \t]*\r?\n", re.IGNORECASE)
 _MAX_RAW_BYTES = 4 << 20
+_COMMAND_BYTES = 100
+"""To say what a client command is, so much of it is looked at."""
 _LOOK_AHEAD_BYTES = 3
 """To tell `--` and `/*` from what looks like them, a piece is read so far before its end."""
 
@@ -67,6 +69,12 @@ class Statement:
         """The words alone, for judging: strings and names emptied, code in comments laid open, blanks made one."""
         masked = _MASKED.sub(lambda found: found[0][:1] * 2, _MARKERS.sub(b" ", self.text))
         return b" ".join(masked.split())
+
+    @property
+    def first_words(self) -> str:
+        """For a person, without what is in strings and names."""
+        words = self.code[:200].split(b" ")[:4]
+        return " ".join(word.decode("utf-8", "replace") for word in words)
 
 
 def code_within(text: bytes) -> bytes | None:
@@ -108,13 +116,20 @@ class Splitter:
         del self._buffer[: self._at]
         self._at = 0
         if self._size + len(self._buffer) > MAX_STATEMENT_BYTES:
-            raise SqlTextError(f"line {self._line}: a statement is longer than {MAX_STATEMENT_BYTES >> 20} MiB")
+            line = self._line_of_first()
+            raise SqlTextError(f"line {line}: a statement is longer than {MAX_STATEMENT_BYTES >> 20} MiB")
 
     def finish(self) -> Iterator[Statement]:
         """The rest; CutTextError when the text ends within something."""
         yield from self._statements(is_last=True)
         if self._at < len(self._buffer) or b"".join(self._parts).strip():
-            raise CutTextError(f"the file ends in the middle of what begins in line {self._line}")
+            raise CutTextError(f"the file ends in the middle of what begins in line {self._line_of_first()}")
+
+    @property
+    def unended(self) -> Statement | None:
+        """After `finish`, what stands there without a semicolon; None: nothing, or the text ends within a string."""
+        text = b"".join(self._parts).strip()
+        return Statement(text, self._line_of_first()) if text and self._at == len(self._buffer) else None
 
     def _statements(self, *, is_last: bool) -> Iterator[Statement]:
         buffer = self._buffer
@@ -142,14 +157,19 @@ class Splitter:
             match buffer[self._at : self._at + 1]:
                 case b";":
                     statement = Statement(b"".join(self._parts).strip(), self._line_of_first())
-                    self._line += sum(part.count(b"\n") for part in self._parts)
+                    self._line = self._line_here()
                     self._parts, self._size, self._is_blank = [], 0, True
                     self._at += 1
                     if statement.text:
                         yield statement
                 case b"\\":
-                    if not (found := _SANDBOX.match(buffer, self._at)):
-                        raise SqlTextError(f"line {self._line}: the file tries to run a client command")
+                    command = bytes(buffer[self._at : self._at + _COMMAND_BYTES])
+                    if b"\n" not in command and len(command) < _COMMAND_BYTES and not is_last:
+                        # Its words have not come yet.
+                        return
+                    line = self._line_here()
+                    words = Statement(command.partition(b"\n")[0], line).first_words
+                    raise SqlTextError(f"line {line}: the file tries to run a client command: {words}")
                 case b"/":
                     if not self._skip_block(is_last=is_last):
                         return
@@ -173,9 +193,9 @@ class Splitter:
         found = _DELIMITER.match(self._buffer, self._at)
         if found is None:
             if self._buffer.find(b"\n", self._at) >= 0:
-                raise SqlTextError(f"line {self._line}: DELIMITER with something else than a delimiter")
+                raise SqlTextError(f"line {self._line_here()}: DELIMITER with something else than a delimiter")
             return False
-        self._line += sum(part.count(b"\n") for part in self._parts) + 1
+        self._line = self._line_here() + 1
         self._parts = []
         self._delimiter = bytes(found[1])
         self._at = found.end()
@@ -187,10 +207,10 @@ class Splitter:
         found = end.search(self._buffer, self._at)
         if found is None:
             if len(self._buffer) - self._at > _MAX_RAW_BYTES:
-                raise SqlTextError(f"line {self._line}: a definition is longer than {_MAX_RAW_BYTES >> 20} MiB")
+                raise SqlTextError(f"line {self._line_here()}: a definition is longer than {_MAX_RAW_BYTES >> 20} MiB")
             return None
         text = bytes(self._buffer[self._at : found.start()])
-        self._line += sum(part.count(b"\n") for part in self._parts)
+        self._line = self._line_here()
         statement = Statement(text.strip(), self._line, is_raw=True)
         self._line += text.count(b"\n") + 1
         self._parts = []
@@ -212,7 +232,7 @@ class Splitter:
         if found is None:
             if self._buffer.find(b"\n", self._at) >= 0 or is_last:
                 # Two minus signs without a blank: arithmetic, which no dump has.
-                raise SqlTextError(f"line {self._line}: there is '--' outside of a comment")
+                raise SqlTextError(f"line {self._line_here()}: there is '--' outside of a comment")
             return False
         if found[0].strip(b"-# \r\n"):
             self.last_comment, self.is_after_comment = bytes(found[0]).rstrip(), True
@@ -234,16 +254,19 @@ class Splitter:
                 return True
             # Before a string whose end has not come yet, or at the end of what has come.
             if len(found[0]) > _MAX_INSIDE_BYTES or self._buffer[found.end() : found.end() + 1] not in b"'\"`":
-                raise SqlTextError(f"line {self._line}: a comment with code in it is none that a dump has")
+                raise SqlTextError(f"line {self._line_here()}: a comment with code in it is none that a dump has")
         elif found := _CODE_COMMENT.match(self._buffer, self._at):
             inside = bytes(found[2])
             if len(inside) > _MAX_INSIDE_BYTES or b"/*" in inside or not _INSIDE.fullmatch(inside):
-                raise SqlTextError(f"line {self._line}: a comment with code in it is none that a dump has")
+                raise SqlTextError(f"line {self._line_here()}: a comment with code in it is none that a dump has")
             self._take(bytes(found[0]), found.end())
             return True
         if is_last:
-            raise CutTextError(f"the file ends within the comment that begins in line {self._line}")
+            raise CutTextError(f"the file ends within the comment that begins in line {self._line_here()}")
         return False
+
+    def _line_here(self) -> int:
+        return self._line + sum(part.count(b"\n") for part in self._parts)
 
     def _line_of_first(self) -> int:
         """The line of the first word that is not blank."""

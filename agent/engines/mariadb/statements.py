@@ -165,7 +165,7 @@ def _decide(statement: Statement) -> tuple[Way, bytes]:
         case b"USE":
             raise _of_several(line)
     _refuse_program(statement)
-    raise _refused(line, _begin_of(statement))
+    raise _refused(line, statement.first_words)
 
 
 def _is_plain_insert(text: bytes) -> bool:
@@ -228,7 +228,7 @@ def _check_definition(statement: Statement) -> None:
     if kinds[:1] in ([b"DATABASE"], [b"SCHEMA"]):
         raise _of_several(line)
     if not kinds or words[1] not in (b"TABLE", b"SEQUENCE", b"OR"):
-        raise _refused(line, _begin_of(statement))
+        raise _refused(line, statement.first_words)
     if words[0] == b"ALTER" and not _KEYS.fullmatch(statement.text):
         raise _refused(line, "it alters a table")
     if _QUERY.search(code):
@@ -273,8 +273,3 @@ def _refused(line: int, what: str) -> RefusedError:
         f"Line {line}: the file has a statement that no dump of tables has: {what}.",
         next_step="Make a dump with mariadb-dump or mysqldump.",
     )
-
-
-def _begin_of(statement: Statement) -> str:
-    words = statement.code[:200].split(b" ")[:4]
-    return " ".join(word.decode("utf-8", "replace") for word in words)

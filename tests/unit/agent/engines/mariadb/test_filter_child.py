@@ -1,0 +1,101 @@
+"""What the judge of a dump says of client commands, wherever they stand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+
+import pytest
+
+from agent.engines.mariadb.filter_child import judged
+from common.headers import ArchiveHeader
+from common.seals import SqlSealWriter
+
+TABLE = "CREATE TABLE `t` (\n  `a` int\n);\n"
+END = "-- Dump completed on 2026-11-23  8:35:57\n"
+
+
+class Pieces(io.BytesIO):
+    """A file that comes in pieces."""
+
+    def __init__(self, text: str, piece_bytes: int) -> None:
+        super().__init__(text.encode())
+        self._piece_bytes = piece_bytes
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(self._piece_bytes)
+
+
+def report_on(text: str, *, piece_bytes: int = 1 << 20) -> dict[str, str | int]:
+    return judged(Pieces(f"-- MariaDB dump 10.19\n\n{text}", piece_bytes), io.BytesIO(), new_schema="new")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (r"\! touch X", r"\! touch X"),
+        (r"\. /etc/passwd", r"\. /etc/passwd"),
+        (r"\r other", r"\r other"),
+        (r"\P less", r"\P less"),
+        (r"\T /tmp/x", r"\T /tmp/x"),
+        (r"\g", r"\g"),
+        ("system touch X", "system touch X"),
+        ("source /etc/passwd", "source /etc/passwd"),
+        ("go", "go"),
+    ],
+)
+@pytest.mark.parametrize("after", ["", "\n-- comment\n", TABLE], ids=["last", "before a comment", "before a table"])
+@pytest.mark.parametrize("piece_bytes", [7, 1 << 20])
+def test_a_client_command_is_refused_with_its_line_and_first_words(
+    command: str, words: str, after: str, piece_bytes: int
+) -> None:
+    found = report_on(f"{TABLE}\n\n{command}\n{after}{END}", piece_bytes=piece_bytes)
+
+    assert found["reason"] == "ARCHIVE_REFUSED", found
+    assert "ine 8: " in str(found["text"]), found
+    assert words in str(found["text"]), found
+
+
+def test_the_use_of_another_database_is_told_without_a_semicolon_too() -> None:
+    found = report_on(f"{TABLE}\n\nuse `other`\n{END}")
+
+    assert (found["reason"], str(found["text"])[:8]) == ("ARCHIVE_WRONG_KIND", "Line 8: ")
+
+
+@pytest.mark.parametrize("text", [f"{TABLE}system touch X\n", f"{TABLE}INSERT INTO `t` VALUES (1)\n{END}"])
+def test_what_ends_early_is_cut_off_and_the_line_is_that_of_its_statement(text: str) -> None:
+    found = report_on(text)
+
+    assert found["reason"] == "ARCHIVE_TRUNCATED"
+    assert "begins in line 6" in str(found["text"])
+
+
+def test_an_export_of_ours_that_ends_within_a_statement_is_cut_off() -> None:
+    header = ArchiveHeader(
+        recipe="mariadb",
+        format="sql",
+        format_version=1,
+        engine="mariadb",
+        engine_version="10.11.19-MariaDB",
+        made_by="test",
+        created_at=dt.datetime(2026, 11, 29, tzinfo=dt.UTC),
+    )
+    opening = SqlSealWriter().opening(header).decode()
+
+    found = judged(Pieces(f"{opening}{TABLE}INSERT INTO `t` VAL", 1 << 20), io.BytesIO(), new_schema="new")
+
+    assert found["reason"] == "ARCHIVE_TRUNCATED", found
+
+
+@pytest.mark.parametrize("piece_bytes", [5, 1 << 20])
+def test_defaults_from_the_dumps_own_sequences_are_led_to_where_it_is_loaded(piece_bytes: int) -> None:
+    target = io.BytesIO()
+    text = (
+        "-- Host: localhost    Database: my shop\n\nCREATE SEQUENCE `sq`;\n"
+        "CREATE TABLE `t` (`a` int DEFAULT nextval(`my shop`.`sq`), `b` text DEFAULT '`my shop`.');\n" + END
+    )
+
+    found = judged(Pieces(text, piece_bytes), target, new_schema="new")
+
+    assert found.get("reason") is None, found
+    assert b"nextval(`new`.`sq`), `b` text DEFAULT '`my shop`.')" in target.getvalue()
