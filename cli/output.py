@@ -8,6 +8,7 @@ through `printable`, so it cannot steer the terminal.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,10 @@ from rich.text import Text
 
 from cli.exit_codes import ExitCode
 from cli.failures import Explanation
+from common.wording import counted
+
+_DATABASE = re.compile(r"^database (?=\d+$)")
+"""Redis counts its keys by the number of the database."""
 
 
 class Output:
@@ -124,15 +129,8 @@ def moment_text(moment: dt.datetime | None) -> str:
 
 def counts_text(counts: Mapping[str, int]) -> str:
     """For example "12 tables, 40,000 rows": the few things first, what is zero left out."""
-    ordered = sorted((count, name.replace("_", " ")) for name, count in counts.items() if count)
-    return ", ".join(f"{count:,} {_counted(name, count)}" for count, name in ordered)
-
-
-def _counted(name: str, count: int) -> str:
-    """The names of counts are plurals: "tables", "indexes", "entries"."""
-    if count != 1:
-        return name
-    for plural, singular in (("ies", "y"), ("xes", "x"), ("s", "")):
-        if name.endswith(plural):
-            return name.removesuffix(plural) + singular
-    return name
+    told = {
+        _DATABASE.sub("keys in database ", name.replace("_", " ")): count for name, count in counts.items() if count
+    }
+    ordered = sorted((count, name) for name, count in told.items())
+    return ", ".join(counted(count, name) for count, name in ordered)

@@ -12,6 +12,7 @@ from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
 from agent.engines.sqlite import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, ServiceError
+from common.wording import counted
 
 _PROGRAM_DIRECTORIES = ("bin", "lib", "lib32", "lib64", "opt", "sbin", "usr")
 _HARMLESS_DEVICES = ("/dev/null", "/dev/stdout", "/dev/stderr")
@@ -91,7 +92,7 @@ def changes(now: Survey, after: Survey) -> tuple[str, ...]:
     changed = {name for name in both if after.tops[name] != now.tops[name]}
     more = "" if now.is_complete and after.is_complete else ", as far as they were counted"
     return (
-        f"{after.files} files ({after.bytes} bytes) take the place of {now.files} ({now.bytes} bytes){more}.",
+        f"{counted(after.files, 'files')} ({after.bytes:,} bytes) instead of {now.files:,} ({now.bytes:,}){more}.",
         f"At the top of the volume: {_named(added, 'new')}, {_named(removed, 'gone')}, {_named(changed, 'changed')}, "
         f"{len(both) - len(changed)} as they are.",
     )

@@ -9,6 +9,7 @@ from agent.engines.mariadb import programs
 from agent.engines.mariadb.catalog import Schema, look
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
+from common.wording import counted
 
 OLDEST = (10, 6)
 OLDEST_MYSQL = (8, 0)
@@ -126,7 +127,8 @@ def warnings_of(schema: Schema, *, has_history: bool = False) -> list[str]:
     """What to know of an export."""
     warnings = []
     if tables := schema.untransactional:
-        warnings.append(f"{len(tables)} tables are not InnoDB, so the app must not write to them: {_named(tables)}.")
+        told = counted(len(tables), "tables are", "table is")
+        warnings.append(f"{told} not InnoDB, so the app must not write to them: {_named(tables)}.")
     if schema.versioned and not has_history:
         warnings.append(without_history(schema, "export"))
     return warnings
@@ -135,10 +137,8 @@ def warnings_of(schema: Schema, *, has_history: bool = False) -> list[str]:
 def without_history(schema: Schema, what: str) -> str:
     """What to know of an export or a file without the history that the schema's tables would have."""
     tables = schema.versioned
-    return (
-        f"{len(tables)} tables are system-versioned; the {what} holds their present rows without their history: "
-        f"{_named(tables)}."
-    )
+    told = counted(len(tables), "tables are", "table is")
+    return f"{told} system-versioned; the {what} holds their present rows without their history: {_named(tables)}."
 
 
 def with_foreign_sequences(tables: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ from common.errors import ArchiveError, ArchiveIncompatibleError, ArchiveWrongKi
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import SealReader
+from common.wording import counted
 
 _PEEKED_BYTES = 2 << 20
 _VERSIONS_A_SECOND = 500
@@ -197,8 +198,9 @@ async def exporting(
     elif drive is None:
         found.warnings.append("A listing hides objects below other objects; whether there are any cannot be seen.")
     elif nested := (await count_in_jail(drive)).total("nested"):
+        told = counted(nested, "objects lie", "object lies")
         found.warnings.append(
-            f"{nested} objects lie below other objects: a listing hides them, so they are not in this archive. "
+            f"{told} below other objects: a listing hides them, so they are not in this archive. "
             "They are in one of the default format."
         )
     header = msgspec.structs.replace(

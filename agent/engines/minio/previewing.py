@@ -6,6 +6,7 @@ from agent.engines.minio.census import Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
 from agent.engines.minio.facts import Facts
 from common.headers import ArchiveHeader
+from common.wording import counted
 
 _FREEZE_SECONDS = 0.2
 """Held from a watchdog's start to its end; what is renamed meanwhile does not grow with objects."""
@@ -121,7 +122,8 @@ def warnings(
             f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
         )
     if nested := tally.total("nested"):
-        found.append(f"{nested} objects lie below other objects; they are imported, and no listing shows them.")
+        told = counted(nested, "objects lie", "object lies")
+        found.append(f"{told} below other objects; they are imported, and no listing shows them.")
     previous = header.details.get("root_user", "") if header else ""
     if previous and previous != root_user and not keeps_users:
         found.append("The service accounts of the other server's root become this root's.")

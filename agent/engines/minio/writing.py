@@ -13,6 +13,7 @@ from agent.archives.members import Kind, Member
 from agent.archives.walking import Found, storage_failed, walk
 from agent.engines.minio.census import Census, Tally, is_meta, read_meta
 from agent.engines.minio.layout import SEALED_MAGIC
+from common.wording import counted
 
 PIECE_BYTES = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -117,7 +118,8 @@ def warnings_of(tally: Tally) -> list[str]:
         names = ", ".join(tally.damaged_names)
         found.append(f"{tally.damaged} versions were damaged on the drive already and cannot be read: {names}.")
     if nested := tally.total("nested"):
-        found.append(f"{nested} objects lie below other objects: they are in the archive, and no listing shows them.")
+        told = counted(nested, "objects lie", "object lies")
+        found.append(f"{told} below other objects: they are in the archive, and no listing shows them.")
     if tally.customer_encrypted:
         found.append(f"{tally.customer_encrypted} versions are encrypted with keys that only their owners have.")
     return found

@@ -9,6 +9,7 @@ from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.durable import Keeping
 from agent.engines.redis.facts import ServerFacts
 from agent.engines.redis.staging import memory_of
+from common.wording import counted
 
 _KEYS_PER_SECOND = 700_000
 _BYTES_PER_SECOND = 120_000_000
@@ -72,8 +73,9 @@ def _databases(server: ServerFacts, content: RdbContent) -> list[str]:
     numbers = sorted({*server.keys, *content.keys})
     if not numbers:
         return ["There are no keys now, and none in the file."]
+    now, after = server.keys, content.keys
     return [
-        f"Database {number}: {server.keys.get(number, 0):,} keys now, {content.keys.get(number, 0):,} after the import."
+        f"Database {number}: {counted(now.get(number, 0), 'keys')} now, {after.get(number, 0):,} after the import."
         for number in numbers
     ]
 
@@ -114,9 +116,9 @@ def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may
     if not content.has_checksum:
         warnings.append("The file carries no checksum, so a byte that was changed on its way need not show.")
     if content.expired:
-        warnings.append(f"{content.expired:,} keys of the file have outlived their time already and will vanish.")
+        warnings.append(f"{counted(content.expired, 'keys')} of the file will vanish: the time to live is over.")
     if content.empty:
-        warnings.append(f"{content.empty:,} keys of the file are empty; the server leaves them out.")
+        warnings.append(f"The server leaves out {counted(content.empty, 'empty keys')} of the file.")
     if keeping is Keeping.NOTHING:
         warnings.append("This server saves nothing: like all its data, the imported will be gone when it restarts.")
     if not may_configure:

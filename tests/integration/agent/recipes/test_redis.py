@@ -167,7 +167,7 @@ async def test_keys_that_expire_on_the_way_are_told_and_vanish(start_redis: Star
     record, preview = await app.stage(exported.file)
     await app.recipe.restore(record, app.progress)
 
-    assert preview.warnings[0] == "1 keys of the file have outlived their time already and will vanish."
+    assert preview.warnings[0] == "1 key of the file will vanish: the time to live is over."
     with client_of(server) as client:
         assert client.get("goes") is None
         assert client.get("stays") == b"1"

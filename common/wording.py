@@ -1,0 +1,24 @@
+"""Counts in texts for people."""
+
+from __future__ import annotations
+
+_SINGULARS = (("ies", "y"), ("xes", "x"), ("shes", "sh"), ("s", ""))
+
+
+def counted(count: int, many: str, one: str = "") -> str:
+    """For example "1 key" or "40,000 keys".
+
+    Args:
+        many: a plural that ends in s; what follows " in " stays as it is.
+        one: the singular, where that is another word, or where a verb goes with it.
+    """
+    if count != 1:
+        return f"{count:,} {many}"
+    if one:
+        return f"1 {one}"
+    things, place, where = many.partition(" in ")
+    for plural, singular in _SINGULARS:
+        if things.endswith(plural):
+            things = things.removesuffix(plural) + singular
+            break
+    return f"1 {things}{place}{where}"
