@@ -22,6 +22,7 @@ from agent.recipes.base import Limits, Preview, Recipe, Recovered, Step, Upload
 from agent.states import Failure, Phase, Result
 from agent.transfer_list import Transfer, TransferList
 from common.errors import (
+    AppUnavailableError,
     CancelledError,
     InternalError,
     LimitExceededError,
@@ -327,10 +328,12 @@ class Imports:
             action=action,
             transfer_id=transfer.transfer_id,
         )
-        error = fault_of(transfer)
+        error: ServiceError = fault_of(transfer)
         try:
             await self.settle(transfer, error)
         except Exception as obstacle:
+            if isinstance(obstacle, AppUnavailableError):
+                error = _outcome_unknown(transfer, obstacle)
             _log.error(
                 "The app could not be brought to one side yet; it will be tried again.",
                 action="recover",
@@ -367,6 +370,17 @@ class Imports:
 def fault_of(transfer: Transfer) -> InternalError:
     """What a caller is told of a fault of ours: where to look, no details."""
     return InternalError(f"A fault of the agent ended this; its log has the cause under {transfer.transfer_id}.")
+
+
+def _outcome_unknown(transfer: Transfer, obstacle: AppUnavailableError) -> AppUnavailableError:
+    """The app went away in the middle and is not back."""
+    error = AppUnavailableError(
+        f"The app went away in the middle of import {transfer.transfer_id}; which data it has is not known before it "
+        f"answers again: {obstacle.text}",
+        next_step="Start the app again if it does not come back by itself; the agent then brings it to one side.",
+    )
+    error.says_what_changed = True
+    return error
 
 
 class _ImportProgress:

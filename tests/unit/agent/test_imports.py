@@ -321,6 +321,25 @@ async def test_a_fault_before_the_swap_brings_the_app_back_to_its_data(setting: 
     assert setting.state("t-1").result is Result.FAILED
 
 
+async def test_an_app_that_went_away_in_the_middle_is_named_until_it_is_back(setting: Setting) -> None:
+    await setting.stage("t-1")
+    setting.recipe.at["restore halfway"] = raiser(RuntimeError("it does not come back"))
+    setting.recipe.at["recover"] = raiser(AppUnavailableError("It does not answer."))
+
+    with pytest.raises(
+        AppUnavailableError, match=r"away in the middle of import t-1.*It does not answer\.$"
+    ) as refused:
+        await setting.restore("t-1")
+    phase_meanwhile = setting.state("t-1").phase
+    del setting.recipe.at["recover"]
+    await setting.transfers.housekeeping.tidy()
+
+    assert "Start the app again" in refused.value.next_step
+    assert phase_meanwhile is Phase.RESTORING
+    assert setting.state("t-1").result is Result.FAILED
+    assert is_untouched(setting)
+
+
 async def test_a_fault_after_the_swap_is_a_done_import(setting: Setting) -> None:
     await setting.stage("t-1")
     setting.recipe.at["restore swapped"] = raiser(RuntimeError("secret detail"))
