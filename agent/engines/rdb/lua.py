@@ -4,6 +4,8 @@ Every load of a snapshot runs it, without a limit of time or memory; nothing end
 Lua's (Redis 7.0 and Valkey 9.1 know `redis` and `server` alone then), but strings have methods, of which `find` may
 take for ever. So what runs is looked at as text: without loops, calls but for registering and strings that are joined,
 it is over after about as many steps as the text is long. Bodies of functions do not run in a load.
+A FUNCTION LOAD to see what happens would be no better guard: `find` hung a Redis 7.0 in it, and `redis.log` at the top
+level ended a Valkey 9.1.2.
 
 What this does not understand counts as doing more.
 """

@@ -26,7 +26,7 @@ async def recover(settings: RedisSettings, record: SwapRecord, exchange: Exchang
     try:
         return await _recover(settings, record, exchange)
     except (SwapOutcomeUnknownError, ConnectionLostError, ReplyError) as failure:
-        raise AppUnavailableError(f"The server went away in the middle: {failure}.") from failure
+        raise AppUnavailableError(f"The server went away in the middle: {str(failure).rstrip('.')}.") from failure
 
 
 async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchange) -> Aim:
