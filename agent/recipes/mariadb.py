@@ -152,8 +152,10 @@ class MariadbRecipe(Recipe):
         staged = await programs.take_out(loader, names.new_schema(record.key), put_into=database)
         await drop_loader(admin, record.key)
         _require_none(await obstacle_in_rights(app, database, {program.kind for program in staged}))
-        has_sequences = schema.is_mariadb and await sequences.has_defaults(admin, names.new_schema(record.key))
-        write_down_staged(record, staged, has_sequences=has_sequences)
+        must_lead_defaults = schema.is_mariadb and await sequences.lead_beforehand(
+            admin, names.new_schema(record.key), put_into=database
+        )
+        write_down_staged(record, staged, must_lead_defaults=must_lead_defaults)
         present = await programs.read(app, database)
         found = await compare(admin, database, names.new_schema(record.key), present, staged)
         warnings = []

@@ -89,8 +89,9 @@ async def _contents(
         return nothing
     checksums = {row[0]: row[1] for row in rows}
     columns = [await columns_of(admin, now[0]), await columns_of(admin, after[0])]
-    for column in (column for table in columns[1].values() for column in table):
-        column[-1] = sequences.moved(column[-1], after[0], now[0])
+    if after[1].is_mariadb:
+        for column in (column for table in columns[1].values() for column in table):
+            column[-1] = sequences.moved(column[-1], after[0], now[0])
     found: list[dict[str, object]] = [
         {
             table: (columns[side].get(table), checksum)

@@ -119,7 +119,7 @@ class Exchange:
         Raises:
             AppBusyError, AppUnavailableError, ToolFailedError: some are not led there; it can be repeated.
         """
-        await patiently(lambda: sequences.lead(self._admin, self._database, source=self._new))
+        await patiently(lambda: sequences.lead(self._admin, self._database, source=self._new, target=self._database))
 
     async def coming(self, target: Side) -> Collection[str]:
         """The tables that `bring` would put in place."""

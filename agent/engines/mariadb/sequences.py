@@ -8,17 +8,20 @@ sequence has come to it (10.11, 11.8; nor does it take a temporary one).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
+from collections.abc import Collection
 
 from agent.engines.mariadb.client import literal, query, quoted
 from agent.engines.mariadb.names import plain
 from agent.engines.mariadb.settings import Login
+from common.errors import AppBusyError
 
 _NAME = r"`[^`]*(?:``[^`]*)*`"
 _USE = re.compile(
     rf"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|{_NAME}"""
-    rf"|\b(?P<call>(?:next|last|set)val\s*\(\s*)(?P<schema>{_NAME})\s*(?=\.\s*`)",
+    rf"|\b(?P<call>(?:next|last|set)val\s*\(\s*)(?P<schema>{_NAME})\s*(?=\.\s*(?P<sequence>{_NAME}))",
     re.IGNORECASE | re.DOTALL,
 )
 """A string, a name, or where the schema of a sequence stands."""
@@ -53,9 +56,20 @@ def moved(text: str, source: str, target: str) -> str:
     return _USE.sub(replaced, text) if "val" in text.lower() else text
 
 
-async def has_defaults(login: Login, schema: str) -> bool:
-    """Whether a column of the schema takes its default from a sequence."""
-    return bool(await _defaults(login, schema))
+async def lead_beforehand(admin: Login, staged: str, *, put_into: str) -> bool:
+    """Lead the defaults of staged tables to the schema that they are meant for, as far as it has such sequences by now.
+
+    Returns:
+        Whether others have to be led when they are in place.
+    """
+    rows = await query(
+        admin,
+        "SELECT TABLE_NAME FROM information_schema.TABLES"  # noqa: S608  # a literal
+        f" WHERE TABLE_TYPE = 'SEQUENCE' AND TABLE_SCHEMA = {literal(put_into)};",
+    )
+    with contextlib.suppress(AppBusyError):
+        await lead(admin, staged, source=staged, target=put_into, only={row[0] for row in rows})
+    return any(moved(default, staged, put_into) != default for _, _, default in await _defaults(admin, staged))
 
 
 async def tables_with_foreign(login: Login, schema: str) -> list[str]:
@@ -69,10 +83,12 @@ async def tables_with_foreign(login: Login, schema: str) -> list[str]:
     return sorted(found)
 
 
-async def lead(admin: Login, schema: str, *, source: str) -> None:
-    """Have the defaults of a schema's columns that look for their sequences in another look in their own. Repeating it
+async def lead(admin: Login, schema: str, *, source: str, target: str, only: Collection[str] | None = None) -> None:
+    """Have the defaults of a schema's columns that look for their sequences in `source` look in `target`. Repeating it
     changes nothing.
 
+    Args:
+        only: the sequences that are there; None: all have to be.
     Raises:
         AppBusyError: a table is in use.
         ToolFailedError: a sequence is not there.
@@ -80,11 +96,12 @@ async def lead(admin: Login, schema: str, *, source: str) -> None:
     changes = defaultdict(list)
     for table, column, default in await _defaults(admin, schema):
         try:
-            led = moved(default, source, schema)
+            led = moved(default, source, target)
         except ForeignSequenceError:
             # Of a table that was there before; none comes with an import.
             continue
-        if led != default:
+        named = {plain(found["sequence"]) for found in _USE.finditer(default) if found["sequence"]}
+        if led != default and (only is None or named <= set(only)):
             changes[table].append(f"ALTER COLUMN {quoted(column)} SET DEFAULT ({led})")
     if changes:
         sql = "SET NAMES utf8mb4; SET SESSION sql_mode = '', system_versioning_alter_history = KEEP;"

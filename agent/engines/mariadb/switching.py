@@ -8,7 +8,7 @@ Both sides' definitions are written down before anything is dropped, so `recover
 
 Triggers are dropped under a lock on all tables behind which the RENAME waits already, so the app never writes to the
 previous tables without them. To the new ones it can, between the RENAME and their triggers: some milliseconds.
-Nor are there defaults from sequences until they are led there: a row that needs one is refused.
+Nor are there defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from common.errors import ServiceError, ToolFailedError
 
 _LOOK_SECONDS = 0.01
 _IS_SWITCHING = "is_switching"
-_HAS_SEQUENCES = "has_defaults_from_sequences"
+_MUST_LEAD = "must_lead_defaults"
 
 
 class Record(Protocol):
@@ -166,20 +166,20 @@ class Switch:
 
     def _must_lead_defaults(self, side: Side) -> bool:
         """Those of the previous tables lead to the schema into which they go back."""
-        return side is Side.IMPORTED and bool(self._record.facts.get(_HAS_SEQUENCES))
+        return side is Side.IMPORTED and bool(self._record.facts.get(_MUST_LEAD))
 
     def _written(self, side: Side) -> list[Program]:
         written = self._record.facts.get(_fact(side))
         return [msgspec.json.decode(line, type=Program) for line in written] if isinstance(written, list) else []
 
 
-def write_down_staged(record: Record, staged: Sequence[Program], *, has_sequences: bool) -> None:
+def write_down_staged(record: Record, staged: Sequence[Program], *, must_lead_defaults: bool) -> None:
     """Keep what an import brings along; returns when that is durable.
 
     Args:
-        has_sequences: columns of its tables take their defaults from some.
+        must_lead_defaults: some of its tables' defaults look for sequences that the app does not have yet.
     """
-    record.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_HAS_SEQUENCES: has_sequences})
+    record.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_MUST_LEAD: must_lead_defaults})
 
 
 def _fact(side: Side) -> str:

@@ -8,11 +8,13 @@ import pytest
 
 from agent.engines.mariadb.exchange import Exchange
 from agent.recipes.base import Recovered
-from common.errors import ArchiveIncompatibleError
+from common.errors import AppBusyError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import SEQUENCED, MariadbApp
 
 TAKE_THE_NEXT = "INSERT INTO tickets (n) VALUES (9); SELECT MAX(id), MAX(after) FROM tickets"
+
+GONE = "DROP TABLE tickets, marks, log; DROP SEQUENCE sq; CREATE TABLE other (id int)"
 
 
 async def test_defaults_give_the_next_number_of_a_sequence_after_an_import_and_after_its_undo(shop: MariadbApp) -> None:
@@ -23,6 +25,8 @@ async def test_defaults_give_the_next_number_of_a_sequence_after_an_import_and_a
     record = MemoryRecord()
 
     preview = await shop.stage(exported.content, record)
+    # Nothing is left to be done after the RENAME, so the app's inserts need not fail for a moment.
+    assert record.facts["must_lead_defaults"] is False
     await shop.recipe.restore(record, NotedProgress())
 
     assert exported.fingerprint is not None
@@ -59,7 +63,9 @@ async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_wh
 ) -> None:
     shop.sql(SEQUENCED)
     record = MemoryRecord()
-    await shop.stage((await shop.export()).content, record)
+    content = (await shop.export()).content
+    shop.sql(GONE)
+    await shop.stage(content, record)
 
     async def ends(_: Exchange) -> None:
         raise KeyError("the agent is gone")
@@ -69,6 +75,30 @@ async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_wh
         with pytest.raises(KeyError):
             await shop.recipe.restore(record, NotedProgress())
     assert await shop.recipe.recover(record) is Recovered.IMPORTED
+
+    assert shop.sql(TAKE_THE_NEXT) == "3\t4"
+
+
+async def test_when_a_default_cannot_be_led_the_tables_go_back_and_the_restore_can_be_tried_again(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql(SEQUENCED)
+    record = MemoryRecord()
+    content = (await shop.export()).content
+    shop.sql(GONE)
+    await shop.stage(content, record)
+
+    async def finds_no_lock(_: Exchange) -> None:
+        raise AppBusyError("The table is in use.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "lead_defaults", finds_no_lock)
+        with pytest.raises(AppBusyError):
+            await shop.recipe.restore(record, NotedProgress())
+    assert await shop.recipe.recover(record) is Recovered.PREVIOUS
+    assert shop.sql("SHOW TABLES") == "other"
+
+    await shop.recipe.restore(record, NotedProgress())
 
     assert shop.sql(TAKE_THE_NEXT) == "3\t4"
 
