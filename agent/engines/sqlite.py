@@ -24,6 +24,7 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
+from agent.engines.sqlite_bounds import bounded, seconds_for, size_of, took_too_long
 from agent.engines.sqlite_questions import Answers as Answers
 from agent.engines.sqlite_questions import Questions as Questions
 from agent.engines.table_parts import Parts
@@ -35,6 +36,7 @@ from common.errors import (
     AppBusyError,
     ArchiveDamagedError,
     ArchiveIncompatibleError,
+    ArchiveRefusedError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
     InternalError,
@@ -134,7 +136,7 @@ class Snapshots:
     async def _take(self, path: str, status: os.stat_result) -> Substitute | None:
         if self._child is None:
             self._child = await self._opened.enter_async_context(_started("snapshot"))
-        needed = status.st_size + _size_of(self._directory / f"{path}-wal")
+        needed = status.st_size + size_of(self._directory / f"{path}-wal")
         target = self._make_room(needed)
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._descriptors.add(descriptor)
@@ -252,6 +254,7 @@ async def absorb_changes(path: Path) -> None:
 
     Raises:
         ArchiveDamagedError: SQLite cannot do that.
+        LimitExceededError: it takes longer than any honest one would.
         NoSpaceError: there is no room for it.
     """
     answer = await _ask_jailed("absorb", path, jail_writes_bytes=None)
@@ -274,6 +277,8 @@ async def check_database(
         ArchiveTruncatedError: shorter than its header says.
         ArchiveDamagedError: quick_check finds something. (A flipped byte inside a value it does not: no page has a
             checksum. That is what an archive's digest is for.)
+        ArchiveRefusedError: what has to be a table is something else, which could be work without end.
+        LimitExceededError: it takes longer than any honest one would.
         ArchiveIncompatibleError: a required table is missing.
     """
     answer = await _ask_jailed("check", path, jail_writes_bytes=0, **_worded(questions or Questions()))
@@ -285,6 +290,8 @@ async def check_database(
             raise ArchiveWrongKindError(text)
         case "truncated":
             raise ArchiveTruncatedError(text, next_step="Send the whole file.")
+        case "not_a_table":
+            raise ArchiveRefusedError(f"{text.removesuffix('.')}; nothing was changed.")
         case _:
             raise ArchiveDamagedError(text)
     answers = _answers_of(answer)
@@ -335,16 +342,20 @@ async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, *
     path = path.resolve()
     directory = os.open(path.parent, DIRECTORY)
     try:
-        text = json.dumps({"directory": directory, "path": str(path), **request})
+        seconds = seconds_for(path)
+        text = json.dumps({"directory": directory, "path": str(path), "seconds": seconds, **request})
         jail = Jail(
             file_size_bytes=jail_writes_bytes,
             address_space_bytes=_CHECK_JAIL_BYTES,
             uid=NOBODY if may_become_nobody() else None,
         )
         command = Command(["agent.engines.sqlite_child", task, text], jail=jail, pass_fds=(directory,), is_module=True)
-        async with start(command) as child:
+        async with bounded(path.name, seconds), start(command) as child:
             await child.close_stdin()
-            return await _answer_of(child)
+            answer = await _answer_of(child)
+        if answer.get("failed") == "too_long":
+            raise took_too_long(path.name, seconds)
+        return answer
     finally:
         os.close(directory)
 
@@ -372,6 +383,7 @@ async def _answer_of(child: Child) -> dict[str, Any]:
 def _worded(questions: Questions) -> dict[str, Any]:
     return {
         "queries": dict(questions.queries),
+        "tables": [*questions.tables, *(kind.table for kind in questions.kinds.values())],
         "with_content": questions.with_content,
         "without_columns": {table: list(columns) for table, columns in questions.without_columns.items()},
         "kinds": {name: [kind.table, list(kind.names)] for name, kind in questions.kinds.items()},
@@ -381,13 +393,6 @@ def _worded(questions: Questions) -> dict[str, Any]:
 def _answers_of(answer: dict[str, Any]) -> Answers:
     parts = msgspec.convert(answer.get("parts", {}), dict[str, Parts])
     return Answers(rows=answer.get("rows", {}), content=answer.get("content", {}), parts=parts)
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat(follow_symlinks=False).st_size
-    except OSError:
-        return 0
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
-from agent.engines.sqlite_questions import asked
+from agent.engines.sqlite_bounds import is_interrupted, stop_at
+from agent.engines.sqlite_questions import asked, not_a_table
 from agent.jail import enter, parse_argv
 
 MAGIC = b"SQLite format 3\0"
@@ -35,6 +36,7 @@ _CODES = {
     sqlite3.SQLITE_BUSY: "busy",
     sqlite3.SQLITE_LOCKED: "busy",
     sqlite3.SQLITE_FULL: "no_space",
+    sqlite3.SQLITE_INTERRUPT: "too_long",
 }
 
 
@@ -131,6 +133,7 @@ def _absorb(request: dict[str, Any]) -> dict[str, Any]:
         os.unlink(f"{path}-shm")
     with contextlib.closing(_connect(path, "rw")) as staged:
         staged.execute("PRAGMA trusted_schema=OFF")
+        stop_at(staged, time.monotonic() + request["seconds"])
         staged.execute("PRAGMA journal_mode=DELETE").fetchone()
         staged.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return {}
@@ -141,6 +144,7 @@ def _match(request: dict[str, Any]) -> dict[str, Any]:
     path = request["path"]
     with contextlib.closing(_connect(path, "rw")) as staged:
         staged.execute("PRAGMA trusted_schema=OFF")
+        stop_at(staged, time.monotonic() + request["seconds"])
         staged.execute("PRAGMA journal_mode=DELETE")
         if staged.execute("PRAGMA page_size").fetchone()[0] != request["page_size"]:
             staged.execute(f"PRAGMA page_size={int(request['page_size'])}")
@@ -163,8 +167,10 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         raise _FailedError("not_a_database", "it is empty")
     if not head.startswith(MAGIC):
         raise _FailedError("not_a_database", "it is not a SQLite database")
+    ends_at = time.monotonic() + request["seconds"]
     with contextlib.closing(_connect(path, "ro&immutable=1")) as checked:
         checked.execute("PRAGMA trusted_schema=OFF")
+        stop_at(checked, ends_at)
         page_size = checked.execute("PRAGMA page_size").fetchone()[0]
         # Stated by the header when the program that changed the file last was younger than 2010.
         is_stated = head[24:28] == head[92:96]
@@ -175,6 +181,8 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         verdict = _verdict(checked)
         if verdict != "ok":
             raise _FailedError("damaged", verdict)
+        if name := not_a_table(checked, request["tables"]):
+            raise _FailedError("not_a_table", f"{name} is not a table in it")
         tables = [row[0] for row in checked.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         return {
             "page_size": page_size,
@@ -182,7 +190,7 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
             "tables": sorted(tables),
             "user_version": checked.execute("PRAGMA user_version").fetchone()[0],
             "application_id": checked.execute("PRAGMA application_id").fetchone()[0],
-            **asked(checked, request),
+            **asked(checked, request, ends_at=ends_at),
         }
 
 
@@ -234,6 +242,8 @@ def _verdict(connection: sqlite3.Connection) -> str:
     try:
         return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.Error as failure:
+        if is_interrupted(failure):
+            raise
         return str(failure)
 
 

@@ -9,14 +9,16 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from agent.engines.sqlite_bounds import stop_at
 from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
 
 MAX_ANSWER_BYTES = 1 << 20
@@ -34,12 +36,14 @@ class Questions:
 
     Attributes:
         queries: SQL by name, for a few rows of a few columns each.
+        tables: what the queries read; in an upload each has to be a table, or not be there.
         with_content: read everything as well, for a digest of every table.
         without_columns: by table, what the digests leave out.
         kinds: what to take apart for a comparison, by names of their own; what takes too long is left out.
     """
 
     queries: Mapping[str, str] = field(default_factory=dict)
+    tables: Collection[str] = ()
     with_content: bool = False
     without_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
@@ -60,16 +64,16 @@ class Answers:
     parts: Mapping[str, Parts] = field(default_factory=dict)
 
 
-_STEPS_BETWEEN_LOOKS = 10_000
-"""Of SQLite's virtual machine: a few milliseconds."""
 _TOO_LONG = "what it says of itself is too long"
 _ENCODER = msgspec.msgpack.Encoder()
 _MISSING = ("no such table", "no such column")
 
 
-def asked(connection: sqlite3.Connection, request: Mapping[str, Any]) -> dict[str, Any]:
+def asked(connection: sqlite3.Connection, request: Mapping[str, Any], *, ends_at: float = math.inf) -> dict[str, Any]:
     """Answers to what a request asks besides its own subject; empty when it asks nothing.
 
+    Args:
+        ends_at: when the connection stops its queries.
     Raises:
         sqlite3.Error: the database is damaged, or an answer would be too long.
     """
@@ -79,10 +83,17 @@ def asked(connection: sqlite3.Connection, request: Mapping[str, Any]) -> dict[st
     if request.get("with_content"):
         found["content"] = _content(connection, request.get("without_columns", {}))
     if kinds := request.get("kinds"):
-        found["parts"] = _parts_of_kinds(connection, kinds)
+        found["parts"] = _parts_of_kinds(connection, kinds, ends_at)
     if len(json.dumps(found)) > MAX_ANSWER_BYTES:
         raise sqlite3.DataError(_TOO_LONG)
     return found
+
+
+def not_a_table(connection: sqlite3.Connection, names: Collection[str]) -> str:
+    """The first of these names that is a view's, or of a table whose rows a module makes; empty when none is."""
+    wanted = {name.lower() for name in names}
+    made = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND rootpage = 0")
+    return next((str(name) for (name,) in made if str(name).lower() in wanted), "")
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[list[Any]] | None:
@@ -103,10 +114,10 @@ def _rows(connection: sqlite3.Connection, query: str) -> list[list[Any]] | None:
         raise
 
 
-def _parts_of_kinds(connection: sqlite3.Connection, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def _parts_of_kinds(connection: sqlite3.Connection, kinds: Mapping[str, Any], all_ends_at: float) -> dict[str, Any]:
     """Parts by kind; without those that are not there, are too many, or for which there was no time left."""
     ends_at = time.monotonic() + PARTS_SECONDS
-    connection.set_progress_handler(lambda: time.monotonic() > ends_at, _STEPS_BETWEEN_LOOKS)
+    stop_at(connection, ends_at)
     try:
         found = {}
         for kind, (table, names) in kinds.items():
@@ -115,7 +126,7 @@ def _parts_of_kinds(connection: sqlite3.Connection, kinds: Mapping[str, Any]) ->
                     found[kind] = parts
         return found
     finally:
-        connection.set_progress_handler(None, 0)
+        stop_at(connection, all_ends_at)
 
 
 def _parts(connection: sqlite3.Connection, table: str, names: Sequence[str], ends_at: float) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,12 @@ from agent.archives.extracting import Extracted
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
 from agent.engines.sqlite import check_database
-from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, ServiceError
+from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
 from common.wording import counted
 
 _PROGRAM_DIRECTORIES = ("bin", "lib", "lib32", "lib64", "opt", "sbin", "usr")
 _HARMLESS_DEVICES = ("/dev/null", "/dev/stdout", "/dev/stderr")
 _CHECKED_DATABASES = 64
-_CHECK_SECONDS = 300.0
-"""For one database: quick_check reads all of it, and a hostile one could keep it busy for ever."""
 
 
 def check_links(extracted: Extracted, *, present: Path, keep: bool) -> list[str]:
@@ -130,12 +127,11 @@ def _named(names: Sequence[str] | set[str], what: str) -> str:
 async def _problem_of(database: Path) -> str:
     """What SQLite has against a database, as a sentence; empty when nothing."""
     try:
-        async with asyncio.timeout(_CHECK_SECONDS):
-            await check_database(database)
-    except TimeoutError:
-        return f"SQLite did not get through it within {_CHECK_SECONDS:.0f} seconds."
+        await check_database(database)
     except ArchiveError as error:
         return error.text
+    except LimitExceededError:
+        return "SQLite does not get through it: it takes longer, or more memory, than an honest one of its size."
     except ServiceError as error:
         return f"it could not be checked: {error.text}"
     return ""

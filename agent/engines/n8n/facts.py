@@ -25,9 +25,10 @@ _SECRETS = {
     "wrapped": "SELECT id, type, value, algorithm FROM deployment_key LIMIT 100",
     "sample": "SELECT id, name, data FROM credentials_entity WHERE length(data) < 20000 ORDER BY id LIMIT 20",
 }
-PRESENT = Questions({**_COUNTS, **_MIGRATIONS})
+_TABLES = (*REQUIRED_TABLES, "execution_entity", "user", "deployment_key")
+PRESENT = Questions({**_COUNTS, **_MIGRATIONS}, _TABLES)
 """For what is there before an import."""
-EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS})
+EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS}, _TABLES)
 """For what is exported: also some secrets, to try the key on."""
 ENCRYPTED = {
     "credentials_entity": ["data"],
@@ -35,7 +36,7 @@ ENCRYPTED = {
     "settings": ["value"],
     "user": ["mfaSecret", "mfaRecoveryCodes"],
 }
-PROVEN = Questions(EXPORTED.queries, with_content=True, without_columns=ENCRYPTED)
+PROVEN = Questions(EXPORTED.queries, _TABLES, with_content=True, without_columns=ENCRYPTED)
 """The same with a digest of each table, without what is encrypted: that is another text each time."""
 SCHEME = "n8n/1"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from agent.engines.n8n.items import Items
@@ -12,6 +14,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     Attributes:
         directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is another.
+        seconds: what may be done to that file at most.
         live: path of the SQLite file that an app has open.
         connection: libpq's parameters, for PostgreSQL.
         keys: those that may open the secrets, the likeliest first.
@@ -22,6 +25,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     directory: int = -1
     file: str = ""
+    seconds: float = math.inf
     live: str = ""
     connection: dict[str, str | int | None] = {}
     schema: str = ""

@@ -11,6 +11,7 @@ import msgspec
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.sqlite_bounds import bounded, seconds_for
 from agent.jail import NOBODY, TOOL, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _MEMORY_BYTES = 2 << 30
 """A workflow's text is held while it is changed; n8n's own limit for one is far below."""
 
+_BYTES_A_SECOND = 1 << 20
+"""Each column that holds text is searched."""
 _WORKING = "-c search_path="
 _LOOKING = f"{_WORKING} -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
 
@@ -33,11 +36,14 @@ async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> 
         most_bytes: largest file that may be written.
     Raises:
         ArchiveIncompatibleError, ArchiveDamagedError: the database's fault, see `preparing_child.prepare`.
+        LimitExceededError: it takes longer than any honest one would.
     """
+    seconds = seconds_for(database, _BYTES_A_SECOND)
     directory = os.open(database.parent, DIRECTORY)
     try:
-        request = msgspec.structs.replace(request, directory=directory, file=database.name)
-        return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
+        request = msgspec.structs.replace(request, directory=directory, file=database.name, seconds=seconds)
+        async with bounded(database.name, seconds):
+            return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
     finally:
         os.close(directory)
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -22,7 +23,8 @@ from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
 from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
-from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store
+from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
+from agent.engines.sqlite_bounds import is_interrupted, stop_at, took_too_long
 from agent.engines.sqlite_child import connect_live
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
@@ -109,19 +111,27 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
     """The database in a transaction, committed when all went well.
 
     Raises:
+        LimitExceededError: its time is over.
         ArchiveDamagedError, ToolFailedError: the database or the server does not do what is asked.
     """
     try:
-        if request.live or request.directory >= 0:
-            connected = connect_live(request.live, busy_seconds=_BUSY_SECONDS) if request.live else _connect(path)
-            with contextlib.closing(connected) as connection:
-                connection.execute("BEGIN" if request.live else "BEGIN EXCLUSIVE")
+        if request.live:
+            with contextlib.closing(connect_live(request.live, busy_seconds=_BUSY_SECONDS)) as connection:
+                connection.execute("BEGIN")
                 yield SqliteStore(connection)
+        elif request.directory >= 0:
+            with contextlib.closing(_connect(path)) as connection:
+                stop_at(connection, time.monotonic() + request.seconds)
+                connection.execute("BEGIN EXCLUSIVE")
+                with without_triggers(connection):
+                    yield SqliteStore(connection)
                 connection.execute("COMMIT")
         else:
             with _opened_in_server(request) as store:
                 yield store
     except sqlite3.Error as failure:
+        if is_interrupted(failure):
+            raise took_too_long(request.file, request.seconds) from failure
         raise ArchiveDamagedError(f"The database in the archive cannot be worked with: {failure}.") from failure
     except UnicodeError as failure:
         raise ArchiveDamagedError("The database in the archive has text that is none.") from failure

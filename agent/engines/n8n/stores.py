@@ -5,6 +5,7 @@ Runs in a child process only. What is in there came from an upload: names are qu
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -121,6 +122,17 @@ class PostgresStore:
     def size_bytes(self) -> int:
         [(size,)] = self.run("SELECT pg_database_size(current_database())")
         return int(size)
+
+
+@contextlib.contextmanager
+def without_triggers(connection: sqlite3.Connection) -> Iterator[None]:
+    """For a transaction: what an upload wants done with every change is not done, since that could be anything."""
+    triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER {_quoted(name)}")
+    yield
+    for _, definition in triggers:
+        connection.execute(definition)
 
 
 def count(store: Store, table: str, condition: str = "") -> int:

@@ -18,8 +18,8 @@ import pytest
 
 from agent.archives.writing import Substitute
 from agent.engines import sqlite as engine
-from agent.engines import sqlite_child
-from agent.engines.sqlite import Snapshots, check_database, import_live
+from agent.engines import sqlite_bounds, sqlite_child
+from agent.engines.sqlite import Questions, Snapshots, check_database, import_live
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
 from common.errors import (
@@ -27,8 +27,10 @@ from common.errors import (
     ArchiveDamagedError,
     ArchiveError,
     ArchiveIncompatibleError,
+    ArchiveRefusedError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
+    LimitExceededError,
     NoSpaceError,
     SourceUnreadableError,
     ToolFailedError,
@@ -332,6 +334,50 @@ async def test_a_database_of_another_app_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ArchiveIncompatibleError, match="monitor, heartbeat"):
         await check_database(tmp_path / "ledger.db", required_tables=["a", "monitor", "heartbeat"])
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+LONG_STEP = "instr(hex(zeroblob(4000000)), hex(zeroblob(1000000)) || 'b')"
+
+
+def made(path: Path, sql: str) -> Path:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(sql)
+    return path
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [f"CREATE VIEW Monitor AS {ENDLESS}", "CREATE VIRTUAL TABLE monitor USING fts5(i)"],
+    ids=["view", "rows of a module"],
+)
+async def test_what_has_to_be_a_table_and_is_none_is_refused_without_being_read(sql: str, tmp_path: Path) -> None:
+    database = made(tmp_path / "upload.db", sql)
+    questions = Questions({"monitors": "SELECT count(*) FROM monitor"}, tables=["monitor"])
+
+    with pytest.raises(ArchiveRefusedError, match="onitor is not a table in it; nothing was changed"):
+        await check_database(database, questions=questions)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"CREATE VIEW made AS {ENDLESS}",
+        f"CREATE TABLE made (i); INSERT INTO made VALUES (1); ALTER TABLE made ADD COLUMN g AS ({LONG_STEP})",
+    ],
+    ids=["view", "one step that SQLite does not interrupt"],
+)
+async def test_a_query_of_an_upload_is_ended_when_its_time_is_up(
+    sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_bounds, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(sqlite_bounds, "_END_SECONDS", 1.5)
+    database = made(tmp_path / "upload.db", sql)
+
+    with pytest.raises(LimitExceededError, match=r"did not get through .*'upload\.db' in .* nothing was changed"):
+        await check_database(
+            database, questions=Questions({"all": "SELECT count(*) FROM (SELECT DISTINCT * FROM made)"})
+        )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ def _views_for_tables(directory: Path) -> bytes:
     return changed_set(KUMA_2, change, directory / "made")
 
 
+def _endless_view(directory: Path) -> bytes:
+    def change(db: Path) -> None:
+        execute(db, "ALTER TABLE monitor RENAME TO monitors")
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+        execute(db, f"CREATE VIEW Monitor AS {numbers} SELECT i AS id, 'a' AS name, 1 AS active FROM n")
+
+    return changed_set(KUMA_2, change, directory / "made")
+
+
 def _changed(name: str, sql: str) -> Callable[[Path], bytes]:
     return lambda directory: changed_set(name, lambda db: execute(db, sql), directory / "made")
 
@@ -97,7 +106,8 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
     ),
     "another database": (_other_database, ArchiveWrongKindError, "lacks the tables"),
     "a table is missing": (_without_tables, ArchiveWrongKindError, "lacks the tables monitor"),
-    "a view for a table": (_views_for_tables, ArchiveWrongKindError, "lacks the tables setting"),
+    "a view for a table": (_views_for_tables, ArchiveRefusedError, "setting is not a table.*nothing was changed"),
+    "a view without end for a table": (_endless_view, ArchiveRefusedError, "Monitor is not a table"),
     "archive without database": (
         lambda _: tar_of(entry("upload/logo.png", content=b"x")),
         ArchiveWrongKindError,

@@ -1,0 +1,74 @@
+"""How long SQLite may work on an upload, and what is said when that, or its memory, was not enough.
+
+A view, a trigger or a column of an upload can be work without end. A child stops its own queries at their time, and is
+ended a little later when it cannot: SQLite looks at the clock between two steps, and one step can be long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agent.archives.members import SQLITE_SIDECARS, printable
+from common.errors import LimitExceededError
+
+LEAST_SECONDS = 60.0
+CHECK_BYTES_A_SECOND = 4 << 20
+"""A tenth of what a slow drive gives: an honest database has to get through, however large it is."""
+_END_SECONDS = 3.0
+_STEPS_BETWEEN_LOOKS = 10_000
+"""Of SQLite's virtual machine: a few milliseconds."""
+_NEXT_STEP = "Do not import it if you do not know where it comes from. A database that is yours: make it smaller first."
+
+
+def seconds_for(database: Path, bytes_a_second: int = CHECK_BYTES_A_SECOND) -> float:
+    """What a database may take, by its size and that of the files beside it."""
+    return (
+        LEAST_SECONDS + sum(size_of(Path(f"{database}{ending}")) for ending in ("", *SQLITE_SIDECARS)) / bytes_a_second
+    )
+
+
+def stop_at(connection: sqlite3.Connection, ends_at: float) -> None:
+    """Have all queries interrupted from a moment of the monotonic clock on."""
+    connection.set_progress_handler(lambda: time.monotonic() > ends_at, _STEPS_BETWEEN_LOOKS)
+
+
+def is_interrupted(failure: sqlite3.Error) -> bool:
+    """Whether `stop_at` is why a query failed."""
+    return getattr(failure, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
+
+
+@asynccontextmanager
+async def bounded(name: str, seconds: float) -> AsyncIterator[None]:
+    """For what a child does with a database; LimitExceededError when it does not end by itself in time."""
+    try:
+        async with asyncio.timeout(seconds + _END_SECONDS):
+            yield
+    except TimeoutError:
+        raise took_too_long(name, seconds) from None
+
+
+def took_too_long(name: str, seconds: float) -> LimitExceededError:
+    return LimitExceededError(
+        f"SQLite did not get through the database {printable(name)} in {seconds:.0f} seconds; nothing was changed.",
+        next_step=_NEXT_STEP,
+    )
+
+
+def needed_too_much(name: str) -> LimitExceededError:
+    return LimitExceededError(
+        f"A row of the database {printable(name)} needs more memory than an upload may take; nothing was changed.",
+        next_step=_NEXT_STEP,
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes; 0 for what is not there."""
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0
