@@ -7,7 +7,7 @@ is kept as it was. After a crash the names in the server say how far it came.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -18,7 +18,7 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
-from agent.engines.pg.own_rights import look_outside, require_same_outside
+from agent.engines.pg.own_rights import same_outside
 from agent.engines.pg.preview import (
     Changes,
     changes_between,
@@ -74,7 +74,6 @@ class Beside:
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=self.plan.database.comment)
         async with self._connect(key) as connection:
             left = await self._drop_leftovers(connection, key)
-            outside = await look_outside(connection)
             directories = await data_directories(connection, self.manager, self.database)
             login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
@@ -83,17 +82,14 @@ class Beside:
             held_before = await look_at_tables(connection)
             extensions = await green.untrusted_extensions(connection)
         created = await green.prepare(self.manager, server=self.plan.server, key=key, extensions=extensions)
-        loading = self._load(chunks, login, progress, created)
-        try:
+        async with self._watched(key):
+            loading = self._load(chunks, login, progress, created)
             loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
             if rework is not None:
                 await rework(login)
             # As the role that loaded them: what is called to read them runs with its rights.
             async with connect(login) as connection:
                 held_after = await look_at_tables(connection)
-        finally:
-            if self.plan.has_own_rights:
-                await require_same_outside(outside, self.manager)
         progress.step(Step.VERIFYING, "carrying owners, grants and settings over")
         superfluous = created - loaded.extensions
         warnings = await green.adopt(
@@ -122,6 +118,12 @@ class Beside:
             login = await green.create_role(connection, self.manager, server=server, label=label, sessions=sessions)
         await green.create_database(connection, login, server=server, old=old, label=label)
         return login
+
+    def _watched(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Around the time in which code of the upload may run."""
+        if not self.plan.has_own_rights:
+            return nullcontext()
+        return same_outside(self.manager, loads_into=new_name(key), session=session_name(key))
 
     async def _load(
         self,

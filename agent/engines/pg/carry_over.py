@@ -193,14 +193,19 @@ def _gifts_of_database(belongings: Belongings, name: sql.Identifier) -> list[Gif
 
 
 def _setting_statement(setting: Setting, name: sql.Identifier) -> sql.Composed:
-    values = split_list(setting.value) if setting.name in LIST_SETTINGS else [setting.value]
     return sql.SQL("{} SET {} TO {}").format(
         sql.SQL("ALTER DATABASE {}").format(name)
         if setting.role is None
         else sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(setting.role), name),
         sql.Identifier(setting.name),
-        sql.SQL(", ").join(map(sql.Literal, values)),
+        setting_value(setting.name, setting.value),
     )
+
+
+def setting_value(name: str, value: str) -> sql.Composed:
+    """What stands behind TO, for a value as the catalog has it."""
+    values = split_list(value) if name in LIST_SETTINGS else [value]
+    return sql.SQL(", ").join(map(sql.Literal, values))
 
 
 def split_list(value: str) -> list[str]:

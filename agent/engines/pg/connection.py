@@ -30,6 +30,10 @@ _CALM_SESSION = """
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
+class LoginRefusedError(AppUnavailableError):
+    """The server runs and does not let the role in."""
+
+
 @dataclass(frozen=True)
 class Login:
     """One role's way into one database.
@@ -129,7 +133,7 @@ async def _explain(login: Login, failure: psycopg.OperationalError) -> AppUnavai
         )
     said = str(failure).strip().splitlines()[-1]
     reason = (said.rpartition("FATAL: ")[2] if "FATAL: " in said else said.rpartition(" failed: ")[2]).strip()
-    return AppUnavailableError(
+    return LoginRefusedError(
         f"{login.place} refuses role {login.user} for database {login.database}: {reason}",
         next_step="Check user, password_file and database in the agent's settings.",
     )

@@ -1,65 +1,154 @@
-"""What an upload loaded with the app's own rights could have changed outside of its database, and whether it did.
+"""An upload that is loaded with the app's own rights leaves everything outside of its database as it was.
 
 Statements are filtered (`restricted`), but a function of the upload may run while its rows are loaded, and could rename
 a database that nobody uses, change the role's settings or its password. It cannot drop a database: that is not allowed
-in a function. So what is outside is looked at before and after.
+in a function. So what is outside is looked at before and after, and put back over a session that was open all the time.
 """
 
 from __future__ import annotations
 
-from agent.engines.pg.connection import Connection, Login, connect
-from common.errors import ArchiveRefusedError, ServiceError
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
-Outside = frozenset[str]
-"""Facts, one line each."""
+import psycopg
+from psycopg import sql
 
+from agent.engines.pg.connection import Connection, Login, LoginRefusedError, connect
+from agent.engines.pg.loader_process import SESSION_NAME
+from agent.engines.pg.outside import Difference, Outside, differences, look_outside, put_back
+from common.errors import AppBusyError, ArchiveRefusedError, ServiceError
 
-async def look_outside(connection: Connection) -> Outside:
-    """What the connected role could change: its databases but for those of imports, itself, and their settings."""
-    cursor = await connection.execute("""
-        SELECT format('database %s: name %I, owner %s, privileges %s, limit %s, allows connections %s', oid, datname,
-                      datdba::regrole, datacl, datconnlimit, datallowconn)
-          FROM pg_database WHERE pg_has_role(datdba, 'USAGE') AND datname !~ '^mathison_new_'
-        UNION ALL
-        SELECT format('role %I: %s', rolname, to_jsonb(r)) FROM pg_roles r WHERE rolname = current_user
-        UNION ALL
-        SELECT format('member %s of %s', member::regrole, roleid::regrole) FROM pg_auth_members
-         WHERE current_user::regrole IN (member, roleid)
-        UNION ALL
-        SELECT format('settings of database %s and role %s: %s', setdatabase, setrole::regrole, setconfig)
-          FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase
-         WHERE (s.setrole = current_user::regrole OR pg_has_role(d.datdba, 'USAGE'))
-           AND coalesce(d.datname, '') !~ '^mathison_new_'
-    """)
-    return frozenset(line for (line,) in await cursor.fetchall())
+_MOST_NAMED = 6
+_ADVICE = "Do not import this file. With an admin_user for the agent no file can do that."
 
 
-async def require_same_outside(before: Outside, login: Login) -> None:
-    """Compare.
+@asynccontextmanager
+async def same_outside(login: Login, *, loads_into: str, session: str) -> AsyncIterator[None]:
+    """What the block loads changes nothing outside.
 
     Args:
-        login: of the role that loaded, with the password that it had before.
+        login: of the role that loads, into a database that is not renamed.
+        loads_into: the name of the database.
+        session: what our own session is called.
     Raises:
-        ArchiveRefusedError: something was changed; names it, since only a person can tell who did it.
+        ArchiveRefusedError: at the end of the block: something was changed. Names it, and what could not be put back.
     """
+    async with connect(login, application_name=session) as connection:
+        before = await look_outside(connection)
+        try:
+            yield
+        finally:
+            try:
+                await _require_same(connection, before, login, loads_into)
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                # A file can end its own role's sessions.
+                await _require_same_again(before, login, loads_into, session)
+
+
+async def _require_same_again(before: Outside, login: Login, loads_into: str, session: str) -> None:
     try:
-        async with connect(login) as connection:
-            after = await look_outside(connection)
-    except ServiceError as failure:
-        raise _changed(
-            f"After the file was loaded, the role {login.user} is not let in any more: {failure.text}",
-            next_step="Set the role's password again, and do not import this file.",
+        async with connect(login, application_name=session) as connection:
+            await _require_same(connection, before, login, loads_into)
+    except LoginRefusedError as failure:
+        raise _refusal(
+            f"While the file was loaded, the agent's own session was ended, and now: {failure.text}",
+            next_step=f'Where the password was changed, a superuser sets it again: ALTER ROLE "{login.user}" '
+            f"PASSWORD '…'; Then see whether the role's databases are called as before. {_ADVICE}",
         ) from failure
-    if changed := sorted(before ^ after):
-        raise _changed(
-            "While the file was loaded, something outside of its database changed; the import was dropped. "
-            f"Before or after: {'; '.join(changed[:6])}.",
-            next_step="If nobody else changed it, set it back and do not import this file. With an admin_user for the "
-            "agent no file can do that.",
+
+
+async def _require_same(connection: Connection, before: Outside, login: Login, loads_into: str) -> None:
+    await end_loaders(connection, loads_into)
+    found = differences(before, await look_outside(connection, before))
+    left = await put_back(connection, before) if found else []
+    changed = [one.sentence for one in found]
+    if not await _is_let_in(login):
+        await _set_password(connection, login)
+        if not await _is_let_in(login):
+            raise _not_let_in(login, changed, left)
+        changed.append(f"password of role {login.user}")
+    if left:
+        raise _refusal(
+            f"While the file was loaded, its code changed things outside of its database. This could not be put back: "
+            f"{_listed([one.sentence for one in left])}.",
+            next_step=f"{_remedies(left)}{_ADVICE}",
+        )
+    if changed:
+        # Nothing is changed now, which is what the end of an import says.
+        raise ArchiveRefusedError(
+            "While the file was loaded, something outside of its database was changed, by its code as far as can be "
+            f"seen, and was put back at once ({_listed(changed)}).",
+            next_step=_ADVICE,
         )
 
 
-def _changed(text: str, *, next_step: str) -> ArchiveRefusedError:
+async def _is_let_in(login: Login) -> bool:
+    try:
+        async with connect(login):
+            return True
+    except LoginRefusedError:
+        return False
+
+
+async def _set_password(connection: Connection, login: Login) -> None:
+    """As the agent knows it, hashed here as the server would, so that a server that logs statements logs none."""
+    if login.password is None:
+        return
+    cursor = await connection.execute("SELECT current_setting('password_encryption')")
+    row = await cursor.fetchone()
+    algorithm = b"md5" if row == ("md5",) else b"scram-sha-256"
+    hashed = connection.pgconn.encrypt_password(login.password.encode(), login.user.encode(), algorithm).decode()
+    with suppress(psycopg.errors.DatabaseError):
+        await connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(login.user), sql.Literal(hashed))
+        )
+
+
+def _not_let_in(login: Login, changed: Sequence[str], left: Sequence[Difference]) -> ServiceError:
+    besides = f" Besides: {_listed(changed)}." if changed else ""
+    return _refusal(
+        f"After the file was loaded, the role {login.user} is not let in any more.{besides}",
+        next_step=f"A superuser sets the password again: ALTER ROLE \"{login.user}\" PASSWORD '…'; {_remedies(left)}"
+        f"{_ADVICE}",
+    )
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    more = f"; and {len(sentences) - _MOST_NAMED} more" if len(sentences) > _MOST_NAMED else ""
+    return "; ".join(sentences[:_MOST_NAMED]) + more
+
+
+def _remedies(left: Sequence[Difference]) -> str:
+    """What a person runs, with a space at the end."""
+    statements = [f"{statement.as_string(None)};" for one in left for statement in one.remedy]
+    return f"Run: {' '.join(statements[:_MOST_NAMED])} " if statements else ""
+
+
+def _refusal(text: str, *, next_step: str) -> ArchiveRefusedError:
     error = ArchiveRefusedError(text, next_step=next_step)
     error.says_what_changed = True
     return error
+
+
+async def end_loaders(connection: Connection, database: str) -> None:
+    """End what still loads into a database: of an agent that was killed, or a statement that failed here only.
+
+    Raises:
+        AppBusyError: it does not end.
+    """
+    mine = (
+        "FROM pg_stat_activity WHERE usename = current_user AND datname = %(database)s AND pid <> pg_backend_pid()"
+        " AND (application_name = %(session)s OR datname ~ '^mathison_new_')"
+    )
+    values = {"session": SESSION_NAME, "database": database}
+    await connection.execute(f"SELECT pg_terminate_backend(pid) {mine}", values)
+    for _ in range(200):
+        cursor = await connection.execute(f"SELECT pid {mine}", values)
+        if await cursor.fetchone() is None:
+            return
+        await asyncio.sleep(0.05)
+    raise AppBusyError(
+        "A session of an earlier import does not end.",
+        next_step=f"End it, it is called {SESSION_NAME} in pg_stat_activity, then try again.",
+    )

@@ -24,10 +24,9 @@ from agent.engines.pg.connection import Connection, connect
 from agent.engines.pg.dump import DumpForm, dump
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
-from agent.engines.pg.loader_process import SESSION_NAME
 from agent.engines.pg.moving import bring_back, extensions_of, kept_keys, kept_schemas
 from agent.engines.pg.names import session_name
-from agent.engines.pg.own_rights import look_outside, require_same_outside
+from agent.engines.pg.own_rights import end_loaders, same_outside
 from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
 from agent.engines.pg.spool import Room, write_all
 from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
@@ -58,6 +57,10 @@ class SameDatabase:
     plan: Plan
     app_id: str
     surroundings: LoadSurroundings
+
+    @property
+    def database(self) -> str:
+        return self.plan.database.name
 
     async def stage(self, chunks: AsyncIterator[bytes], key: str, progress: Progress) -> Changes:
         """Keep the upload in a file and read it to its end; the server is only looked at."""
@@ -106,14 +109,15 @@ class SameDatabase:
         await self._copy_previous(key)
         async with self._connect(key) as connection:
             before = await relations(connection)
-            outside = await look_outside(connection)
             extensions = await extensions_of(connection)
             terms = await make_terms(connection, self.plan.database, key)
         progress.step(Step.RESTORING, "loading the file; the app waits")
         try:
-            async with aclosing(_read(self._upload_file(key))) as chunks:
+            async with (
+                same_outside(self.plan.login, loads_into=self.database, session=session_name(key)),
+                aclosing(_read(self._upload_file(key))) as chunks,
+            ):
                 await self._load(chunks, progress, terms, extensions)
-            await require_same_outside(outside, self.plan.login)
         except ServiceError as failure:
             await self._take_back(key, before, failure)
             say_unchanged(failure)
@@ -146,13 +150,13 @@ class SameDatabase:
     async def is_imported(self, key: str) -> bool:
         """Which content the app has: the swap is one transaction, so the kept schemas say it."""
         async with self._connect(key) as connection:
-            await _end_loaders(connection)
+            await end_loaders(connection, self.database)
             return bool(await kept_schemas(connection, key))
 
     async def discard(self, key: str) -> None:
         """Drop the previous content and the files, whatever there is of them."""
         async with self._connect(key) as connection:
-            await _end_loaders(connection)
+            await end_loaders(connection, self.database)
             for name in await kept_schemas(connection, key):
                 await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
         self._remove_files()
@@ -212,7 +216,7 @@ class SameDatabase:
         """After a failure: see that the transaction left nothing, and undo it where it did."""
         try:
             async with self._connect(key) as connection:
-                await _end_loaders(connection)
+                await end_loaders(connection, self.database)
                 if await kept_schemas(connection, key):
                     await _bring_back(connection, key)
                 missing = before - await relations(connection)
@@ -248,23 +252,6 @@ async def _bring_back(connection: Connection, key: str) -> None:
             f"The app holds its tables: {failure.diag.message_primary}.",
             next_step="Stop the app or end its transactions, then repeat the step.",
         ) from failure
-
-
-async def _end_loaders(connection: Connection) -> None:
-    """End a loader that an agent which was killed left, and its transaction with it."""
-    mine = (
-        "FROM pg_stat_activity WHERE application_name = %s AND usename = current_user AND datname = current_database()"
-    )
-    await connection.execute(f"SELECT pg_terminate_backend(pid) {mine}", [SESSION_NAME])
-    for _ in range(200):
-        cursor = await connection.execute(f"SELECT pid {mine}", [SESSION_NAME])
-        if await cursor.fetchone() is None:
-            return
-        await asyncio.sleep(0.05)
-    raise AppBusyError(
-        "A session of an earlier import does not end.",
-        next_step=f"End it, it is called {SESSION_NAME} in pg_stat_activity, then try again.",
-    )
 
 
 async def _copied(chunks: AsyncIterator[bytes], file: int, room: Room) -> AsyncGenerator[bytes, None]:

@@ -124,6 +124,21 @@ class PostgresApp:
             for file in files or (RICH,):
                 connection.execute(file.read_bytes(), prepare=False)
 
+    def outside(self) -> list[object]:
+        """Everything of the server that no import may change."""
+        queries = {
+            "SELECT datname, datdba::regrole::text, datistemplate, datallowconn, datconnlimit,"
+            " ARRAY(SELECT one::text FROM unnest(datacl) AS one ORDER BY 1), shobj_description(oid, 'pg_database')"
+            " FROM pg_database"
+            " WHERE datname IN (%s, 'postgres', 'template0', 'template1') ORDER BY 1": self.database,
+            "SELECT setrole::regrole::text, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
+            " WHERE datname = %s ORDER BY 1": self.database,
+            "SELECT to_jsonb(r) FROM pg_roles r WHERE rolname IN (%s, 'postgres') ORDER BY 1": self.role,
+            "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members"
+            " WHERE %s::regrole IN (member, roleid) ORDER BY 1, 2": self.role,
+        }
+        return [row for query, name in queries.items() for row in self.run(query, on="postgres", values=[name])]
+
     async def fingerprint(self, database: str | None = None) -> Fingerprint:
         async with connect(self.login(database)) as connection:
             return await fingerprint(connection)

@@ -25,25 +25,6 @@ def with_block(statement: str) -> bytes:
     )
 
 
-def surroundings(app: PostgresApp) -> list[object]:
-    """Everything of the server that no import may change."""
-    return [
-        *app.run(
-            "SELECT datname, datdba::regrole::text, datacl::text, datistemplate, datallowconn, datconnlimit,"
-            " shobj_description(oid, 'pg_database') FROM pg_database"
-            " WHERE datname IN (%s, 'postgres', 'template0', 'template1') ORDER BY 1",
-            values=[app.database],
-        ),
-        *app.run(
-            "SELECT setrole::regrole::text, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
-            " WHERE datname = %s",
-            values=[app.database],
-        ),
-        *app.run("SELECT to_jsonb(r) FROM pg_roles r WHERE rolname IN (%s, 'postgres') ORDER BY 1", values=[app.role]),
-        *app.run("SELECT roleid::regrole::text FROM pg_auth_members WHERE member = %s::regrole", values=[app.role]),
-    ]
-
-
 ATTRIBUTES = [
     "ALTER DATABASE %I IS_TEMPLATE true",
     "ALTER DATABASE %I CONNECTION LIMIT 0",
@@ -62,20 +43,20 @@ async def test_what_a_file_makes_of_its_database_as_a_whole_is_undone(
 ) -> None:
     app = make_app(major)
     app.run(f"ALTER DATABASE {app.database} CONNECTION LIMIT 17", on="postgres")
-    before = surroundings(app)
+    before = app.outside()
 
     for statement in statements:
         record = await app.bring_in(with_block(statement))
-        assert surroundings(app) == before, statement
+        assert app.outside() == before, statement
         await app.recipe.undo(record, app.progress)
 
-    assert surroundings(app) == before
+    assert app.outside() == before
     assert app.left_over() == []
 
 
 @pytest.mark.parametrize("statement", ATTRIBUTES)
 async def test_a_file_that_fails_leaves_nothing_that_hinders_the_next_import(app: PostgresApp, statement: str) -> None:
-    before = surroundings(app)
+    before = app.outside()
     failing = with_block(statement).replace(
         b"\n--\n-- PostgreSQL database dump c", b"\nSELECT 1/0;\n--\n-- PostgreSQL database dump c"
     )
@@ -83,7 +64,7 @@ async def test_a_file_that_fails_leaves_nothing_that_hinders_the_next_import(app
     with pytest.raises(ServiceError, match=r"division by zero|read-only"):
         await app.stage(failing)
 
-    assert surroundings(app) == before
+    assert app.outside() == before
     assert app.left_over() == []
     await app.bring_in(with_block("SELECT '%I'"))
 
@@ -92,11 +73,11 @@ async def test_an_apps_database_that_is_a_template_stays_one_and_can_be_dropped_
     app: PostgresApp,
 ) -> None:
     app.run(f"ALTER DATABASE {app.database} IS_TEMPLATE true", on="postgres")
-    before = surroundings(app)
+    before = app.outside()
     try:
         record = await app.bring_in(with_block("SELECT '%I'"))
 
-        assert surroundings(app) == before
+        assert app.outside() == before
         await app.recipe.discard(record)
         assert app.left_over() == []
     finally:
@@ -126,7 +107,7 @@ async def test_an_apps_database_that_is_a_template_stays_one_and_can_be_dropped_
 async def test_privileges_that_a_file_gives_itself_are_left_out_with_a_warning(
     app: PostgresApp, statement: str, what: str
 ) -> None:
-    before = surroundings(app)
+    before = app.outside()
     blocks = [one.strip() for one in statement.split(";")]
     content = with_block(blocks[0].replace("PERFORM", "SELECT"))
     for one in blocks[1:]:
@@ -140,7 +121,7 @@ async def test_privileges_that_a_file_gives_itself_are_left_out_with_a_warning(
 
     assert [warning for warning in preview.warnings if what in warning] != []
     assert _unusual(app) == []
-    after = surroundings(app)
+    after = app.outside()
     assert after[1:] == before[1:]
 
 
@@ -250,12 +231,12 @@ async def test_where_a_superuser_owns_all_tables_the_files_belong_to_the_app(app
     ],
 )
 async def test_a_file_that_gives_things_to_other_roles_is_refused(app: PostgresApp, statement: str) -> None:
-    before = surroundings(app)
+    before = app.outside()
 
     with pytest.raises(ArchiveRefusedError, match="to pg_database_owner"):
         await app.stage(with_block(statement))
 
-    assert surroundings(app) == before
+    assert app.outside() == before
     assert app.left_over() == []
 
 
@@ -304,11 +285,11 @@ async def test_statistics_are_gathered_with_the_files_own_rights(app: PostgresAp
     INSERT INTO public.u (a) VALUES (1);
     CREATE MATERIALIZED VIEW public.m AS SELECT public.trap(a) AS a FROM public.t;
     """
-    before = surroundings(app)
+    before = app.outside()
 
     await app.bring_in(dump(trap))
 
-    assert surroundings(app) == before
+    assert app.outside() == before
     assert (await app.fingerprint()).tables["public.m"].rows == 100
 
 

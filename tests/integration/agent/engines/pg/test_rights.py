@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from common.errors import AppUnavailableError, ArchiveRefusedError
@@ -102,36 +104,119 @@ async def test_with_the_apps_own_rights_only_what_pg_dump_writes_is_run(make_app
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        "ALTER ROLE {role} PASSWORD ''mine''",
-        "ALTER DATABASE {database} RENAME TO mine",
-        "ALTER DATABASE {database} SET default_transaction_read_only TO on",
-    ],
+HARMS = {
+    "password of role {role}": "ALTER ROLE {role} PASSWORD 'mine'",
+    "name of database {database}: {database} became mine": "ALTER DATABASE {database} RENAME TO mine",
+    "setting search_path of role {role}: none became evil": "ALTER ROLE {role} SET search_path = evil",
+    'setting search_path of role {role} in database {database}: "$user", public became none': (
+        "ALTER ROLE {role} IN DATABASE {database} RESET ALL"
+    ),
+    "setting search_path of role {role} in database template1: none became evil": (
+        "ALTER ROLE {role} IN DATABASE template1 SET search_path = evil"
+    ),
+    "setting work_mem of database {database}: 7MB became 3MB": "ALTER DATABASE {database} SET work_mem = '3MB'",
+    "connection limit of database {database}: 17 became 0": "ALTER DATABASE {database} CONNECTION LIMIT 0",
+    "allow connections of database {database}: true became false": "ALTER DATABASE {database} ALLOW_CONNECTIONS false",
+    "is template of database {database}: false became true": "ALTER DATABASE {database} IS_TEMPLATE true",
+    "CONNECT on database {database} for {role}: granted became none": (
+        "REVOKE CONNECT ON DATABASE {database} FROM {role}, PUBLIC"
+    ),
+    "CREATE on database {database} for pg_monitor: none became with grant option": (
+        "GRANT CREATE ON DATABASE {database} TO pg_monitor WITH GRANT OPTION"
+    ),
+    "comment of database {database}: shop became mine": "COMMENT ON DATABASE {database} IS 'mine'",
+}
+
+
+END_SESSIONS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()"
 )
-async def test_what_a_function_of_the_file_changed_outside_is_noticed(make_app: MakeApp, harm: str) -> None:
-    app = make_app(rights="CREATEDB", has_admin=False)
+
+
+async def _with_trap(app: PostgresApp, statements: Iterable[str]) -> bytes:
+    """An app with a table and settings, and a file whose trigger does harm to it."""
     app.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", as_app=True)
-    archive = unsealed(await app.export("sql"))
-    statement = harm.format(database=app.database, role=app.role)
+    for statement in (
+        "COMMENT ON DATABASE {database} IS 'shop'",
+        "ALTER DATABASE {database} CONNECTION LIMIT 17",
+        "ALTER DATABASE {database} SET work_mem = '7MB'",
+        "GRANT CONNECT ON DATABASE {database} TO {role}",
+        'ALTER ROLE {role} IN DATABASE {database} SET search_path = "$user", public',
+    ):
+        app.run(statement.format(**vars(app)), on="postgres")
+    harm = " ".join(f"EXECUTE $harm${one.format(**vars(app))}$harm$;" for one in statements)
     trap = (
-        "CREATE FUNCTION public.trap(integer) RETURNS boolean LANGUAGE plpgsql AS $$"
-        f" BEGIN EXECUTE '{statement}'; RETURN true; END $$;\n"
-        "CREATE TABLE public.trapped (a integer CHECK (public.trap(a)));\n"
-        "COPY public.trapped (a) FROM stdin;\n1\n\\.\n\n"
+        f"CREATE FUNCTION public.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {harm} RETURN NEW; END $$;\n"
+        "CREATE TABLE public.trapped (a integer);\n"
+        "CREATE TRIGGER trap BEFORE INSERT ON public.trapped FOR EACH ROW EXECUTE FUNCTION public.trap();\n"
+        "INSERT INTO public.trapped VALUES (1);\n"
     )
-    try:
-        with pytest.raises(ArchiveRefusedError, match=r"outside of its database|not let in"):
-            await app.recipe.stage(
-                upload_of(archive.replace(b"\nCREATE TABLE public.t ", trap.encode() + b"\nCREATE TABLE public.t ")),
-                MemoryRecord(),
-                app.progress,
-            )
-        assert app.run("SELECT a FROM t", on="mine" if "RENAME" in harm else None) == [(1,)]
-    finally:
-        for (name,) in app.run("SELECT datname FROM pg_database WHERE datname = 'mine'", on="postgres"):
-            app.run(f"ALTER DATABASE {name} RENAME TO {app.database}", on="postgres")
+    archive = unsealed(await app.export("sql"))
+    return archive.replace(b"\nCREATE TABLE public.t ", b"\n" + trap.encode() + b"\nCREATE TABLE public.t ")
+
+
+async def _refused_and_put_back(app: PostgresApp, hostile: bytes) -> str:
+    """What is said of a hostile file that leaves nothing behind."""
+    before = app.outside()
+    with pytest.raises(ArchiveRefusedError) as refused:
+        await app.stage(hostile)
+
+    assert not refused.value.says_what_changed
+    assert app.outside() == before
+    assert app.run("SELECT a FROM public.t", as_app=True) == [(1,)]
+    assert app.left_over() == []
+    return refused.value.text
+
+
+@pytest.mark.parametrize("harm", HARMS.items(), ids=list(HARMS.values()))
+async def test_what_a_function_of_the_file_changed_outside_is_put_back(
+    make_app: MakeApp, harm: tuple[str, str]
+) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+
+    said = await _refused_and_put_back(app, await _with_trap(app, [harm[1]]))
+
+    assert "was put back at once" in said
+    assert harm[0].format(**vars(app)) in said
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("major", [13, 18])
+async def test_all_that_a_function_of_the_file_changed_at_once_is_put_back(make_app: MakeApp, major: int) -> None:
+    other, app = (make_app(major, rights="CREATEDB", has_admin=False) for _ in range(2))
+    app.run(f"ALTER DATABASE {other.database} OWNER TO {app.role}", on="postgres")
+    exchange = [
+        f"ALTER DATABASE {other.database} RENAME TO {{database}}",
+        f"ALTER DATABASE mine RENAME TO {other.database}",
+    ]
+    members = ["GRANT {role} TO pg_monitor"] if major == 13 else []
+    renaming = [one for one in HARMS.values() if "RENAME" in one]
+    others = [one for one in HARMS.values() if "RENAME" not in one]
+
+    said = await _refused_and_put_back(app, await _with_trap(app, [*members, *others, *renaming, *exchange]))
+
+    assert f"name of database {app.database}: {app.database} became {other.database}" in said
+
+
+async def test_a_file_that_ends_the_agents_session_does_not_keep_what_it_changed(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+
+    said = await _refused_and_put_back(
+        app, await _with_trap(app, [END_SESSIONS, "ALTER ROLE {role} SET search_path = evil"])
+    )
+
+    assert "search_path" in said
+
+
+async def test_where_a_file_locks_the_agent_out_the_command_that_mends_it_is_told(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    hostile = await _with_trap(app, [END_SESSIONS, "ALTER ROLE {role} PASSWORD 'mine'"])
+
+    with pytest.raises(ArchiveRefusedError, match="session was ended") as refused:
+        await app.recipe.stage(upload_of(hostile), MemoryRecord(), app.progress)
+
+    assert f"ALTER ROLE \"{app.role}\" PASSWORD '…';" in refused.value.next_step
+    assert refused.value.says_what_changed
 
 
 @pytest.mark.parametrize("rights", ["", "CREATEDB CREATEROLE"])
