@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
+import structlog
+
 from agent.jail import TOOL, Jail, argv_in_jail, argv_of_module
 from common.errors import ToolFailedError
 from common.frames import CHUNK_BYTES
@@ -57,6 +59,11 @@ class Pipe:
             os.close(end)
 
 
+_log = structlog.get_logger(__name__)
+_TRACEBACK = '  File "'
+"""In what Python says of a fault; for the log, since it tells where we are installed."""
+
+
 def has_reader(pipe: int) -> bool:
     """Whether what is written into a pipe can still be read by anyone."""
     poll = select.poll()
@@ -87,6 +94,8 @@ class Command:
 
     @property
     def name(self) -> str:
+        if self.is_module:
+            return f"the agent's {self.argv[0].rpartition('.')[2]}"
         return os.path.basename(self.argv[0])
 
 
@@ -153,7 +162,11 @@ class Child:
         """Wait for it; ToolFailedError with what it said last unless it exited with 0."""
         status = await self.wait()
         if status:
-            raise ToolFailedError(f"{self.command.name} {_ending(status)}{_quote(self.stderr_tail)}")
+            said = self.stderr_tail
+            if self.command.is_module and _TRACEBACK in said:
+                _log.error("a child of the agent failed", action="child_failed", child=self.command.name, said=said)
+                said = ""
+            raise ToolFailedError(f"{self.command.name} {_ending(status)}{_quote(said)}")
 
     async def stop(self) -> None:
         """End it: SIGTERM, its output drained so that it is not held up, SIGKILL after the grace time; waited for."""

@@ -24,7 +24,7 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
-from agent.engines.sqlite_bounds import bounded, seconds_for, size_of, took_too_long
+from agent.engines.sqlite_bounds import bounded, ended_early, needed_too_much, seconds_for, size_of, took_too_long
 from agent.engines.sqlite_questions import Answers as Answers
 from agent.engines.sqlite_questions import Questions as Questions
 from agent.engines.table_parts import Parts
@@ -353,11 +353,16 @@ async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, *
         async with bounded(path.name, seconds), start(command) as child:
             await child.close_stdin()
             answer = await _answer_of(child)
-        if answer.get("failed") == "too_long":
-            raise took_too_long(path.name, seconds)
-        return answer
+    except ToolFailedError as failure:
+        raise ended_early(path.name) from failure
     finally:
         os.close(directory)
+    match answer.get("failed"):
+        case "too_long":
+            raise took_too_long(path.name, seconds)
+        case "too_large":
+            raise needed_too_much(path.name)
+    return answer
 
 
 async def _ask(child: Child, **request: object) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.archives.members import SQLITE_SIDECARS, printable
-from common.errors import LimitExceededError
+from common.errors import ArchiveDamagedError, LimitExceededError
 
 LEAST_SECONDS = 60.0
 CHECK_BYTES_A_SECOND = 4 << 20
@@ -63,6 +63,13 @@ def needed_too_much(name: str) -> LimitExceededError:
     return LimitExceededError(
         f"A row of the database {printable(name)} needs more memory than an upload may take; nothing was changed.",
         next_step=_NEXT_STEP,
+    )
+
+
+def ended_early(name: str) -> ArchiveDamagedError:
+    return ArchiveDamagedError(
+        f"The database {printable(name)} cannot be worked with: what reads it ended early, the agent's log has more; "
+        "nothing was changed."
     )
 
 

@@ -37,6 +37,7 @@ _CODES = {
     sqlite3.SQLITE_LOCKED: "busy",
     sqlite3.SQLITE_FULL: "no_space",
     sqlite3.SQLITE_INTERRUPT: "too_long",
+    sqlite3.SQLITE_TOOBIG: "too_large",
 }
 
 
@@ -76,6 +77,10 @@ def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str,
     except OSError as failure:
         kind = "no_space" if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "refused"
         answer = {"failed": kind, "text": failure.strerror or str(failure)}
+    except MemoryError:
+        answer = {"failed": "too_large", "text": "a row of it needs more memory than there is"}
+    except Exception as failure:  # whatever an upload brings about, it is no traceback for a person
+        answer = {"failed": "refused", "text": f"it cannot be worked with ({type(failure).__name__})"}
     print(json.dumps(answer), flush=True)
 
 

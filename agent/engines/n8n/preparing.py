@@ -11,11 +11,11 @@ import msgspec
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
-from agent.engines.sqlite_bounds import bounded, seconds_for
+from agent.engines.sqlite_bounds import bounded, ended_early, seconds_for
 from agent.jail import NOBODY, TOOL, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
-from common.errors import InternalError, make_error
+from common.errors import InternalError, ToolFailedError, make_error
 
 if TYPE_CHECKING:
     from agent.engines.pg.connection import Login
@@ -44,6 +44,8 @@ async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> 
         request = msgspec.structs.replace(request, directory=directory, file=database.name, seconds=seconds)
         async with bounded(database.name, seconds):
             return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
+    except ToolFailedError as failure:
+        raise ended_early(database.name) from failure
     finally:
         os.close(directory)
 

@@ -24,7 +24,7 @@ from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
-from agent.engines.sqlite_bounds import is_interrupted, stop_at, took_too_long
+from agent.engines.sqlite_bounds import is_interrupted, needed_too_much, stop_at, took_too_long
 from agent.engines.sqlite_child import connect_live
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
@@ -52,8 +52,16 @@ def main() -> None:
         with _opened(request, path) as store:
             prepared = prepare(store, request) if request.target_key else look(store, request)
     except ServiceError as error:
-        prepared = Prepared(reason=error.reason, text=error.text, next_step=error.next_step)
+        prepared = _refused(error)
+    except MemoryError:
+        prepared = _refused(needed_too_much(request.file or "of the archive"))
+    except Exception as failure:  # whatever an upload brings about, it is no traceback for a person
+        prepared = _refused(ArchiveDamagedError(f"The database cannot be worked with ({type(failure).__name__})."))
     sys.stdout.buffer.write(msgspec.json.encode(prepared))
+
+
+def _refused(error: ServiceError) -> Prepared:
+    return Prepared(reason=error.reason, text=error.text, next_step=error.next_step)
 
 
 def prepare(store: Store, request: Request) -> Prepared:

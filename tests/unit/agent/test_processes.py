@@ -38,6 +38,15 @@ async def test_a_failed_program_is_an_error_with_what_it_said_last() -> None:
     assert len(failed.value.text) < processes.STDERR_TAIL_BYTES + 100
 
 
+async def test_a_traceback_of_a_child_of_ours_is_for_the_log() -> None:
+    broken = Command(["agent.engines.n8n.preparing_child"], is_module=True)
+
+    with pytest.raises(ToolFailedError) as failed:
+        await run(broken, input_bytes=b"no request")
+
+    assert failed.value.text == "the agent's preparing_child ended with status 1"
+
+
 async def test_a_killed_program_is_an_error_that_names_the_signal() -> None:
     with pytest.raises(ToolFailedError, match="sh was ended by SIGKILL"):
         await run(Command(["sh", "-c", "kill -9 $$"]))

@@ -20,8 +20,10 @@ from agent.archives.writing import Substitute
 from agent.engines import sqlite as engine
 from agent.engines import sqlite_bounds, sqlite_child
 from agent.engines.sqlite import Questions, Snapshots, check_database, import_live
+from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
+from agent.processes import Command
 from common.errors import (
     AppBusyError,
     ArchiveDamagedError,
@@ -378,6 +380,33 @@ async def test_a_query_of_an_upload_is_ended_when_its_time_is_up(
         await check_database(
             database, questions=Questions({"all": "SELECT count(*) FROM (SELECT DISTINCT * FROM made)"})
         )
+
+
+@pytest.mark.parametrize("what", ["queries", "kinds", "content"])
+async def test_a_row_that_needs_more_memory_than_an_upload_may_take_is_refused(what: str, tmp_path: Path) -> None:
+    large = "ALTER TABLE made ADD COLUMN g AS (hex(zeroblob(450000000)))"
+    database = made(tmp_path / "upload.db", f"CREATE TABLE made (id); INSERT INTO made VALUES (1); {large}")
+    questions = {
+        "queries": Questions({"all": "SELECT * FROM made"}),
+        "kinds": Questions(kinds={"made": Kind("made")}),
+        "content": Questions(with_content=True),
+    }
+
+    with pytest.raises(LimitExceededError, match=r"A row of the database 'upload\.db' needs more memory.*nothing was"):
+        await check_database(database, questions=questions[what])
+
+
+async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = Command(["sh", "-c", "echo /where/it/is/installed >&2; kill -SEGV $$"])
+    monkeypatch.setattr(engine, "Command", lambda *_, **__: killed)
+    make_ledger(tmp_path / "ledger.db", mode="delete")
+
+    with pytest.raises(ArchiveDamagedError, match="nothing was changed") as caught:
+        await check_database(tmp_path / "ledger.db")
+
+    assert "/" not in caught.value.text
 
 
 @pytest.mark.parametrize(
