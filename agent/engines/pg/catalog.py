@@ -194,6 +194,18 @@ async def unreadable_tables(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
+async def tables_with_hidden_rows(connection: Connection) -> list[str]:
+    """Of `unreadable_tables`, those where row security applies to the connected role."""
+    cursor = await connection.execute(f"""
+        SELECT format('%I.%I', n.nspname, c.relname)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p') AND {no_member("pg_class", "c.oid")}
+           AND row_security_active(c.oid)
+         ORDER BY 1
+    """)  # noqa: S608
+    return [name for (name,) in await cursor.fetchall()]
+
+
 async def other_databases(connection: Connection, name: str) -> list[str]:
     """Databases of the server besides `name` that people may have made, ours and the templates left out."""
     cursor = await connection.execute(

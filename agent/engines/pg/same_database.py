@@ -34,6 +34,7 @@ from agent.engines.pg.ways import Plan
 from agent.steps import Progress, Step
 from common.errors import (
     AppBusyError,
+    AppUnavailableError,
     NothingToUndoError,
     ServiceError,
     ToolFailedError,
@@ -100,11 +101,16 @@ class SameDatabase:
 
         Raises:
             TransferNotFoundError: the upload is gone.
+            AppUnavailableError: since it was staged, something came in the way.
             AppBusyError: the app's transactions hold its tables.
             SwapOutcomeUnknownError: the server went away in the middle.
         """
         if not self._upload_file(key).exists():
             raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
+        if self.plan.obstacle:
+            error = AppUnavailableError(self.plan.obstacle)
+            say_unchanged(error)
+            raise error
         progress.step(Step.RESTORING, "copying the previous data first")
         await self._copy_previous(key)
         async with self._connect(key) as connection:

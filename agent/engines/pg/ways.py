@@ -6,9 +6,17 @@ A throw-away role is what makes an upload harmless, so the best way needs the ri
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.engines.pg.catalog import DatabaseFacts, ServerFacts, look_at_database, look_at_server
+from agent.engines.pg.catalog import (
+    DatabaseFacts,
+    ServerFacts,
+    look_at_database,
+    look_at_server,
+    tables_with_hidden_rows,
+    unreadable_tables,
+)
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.moving import not_movable
 from agent.engines.pg.settings import PostgresSettings
@@ -120,9 +128,25 @@ async def _why_not_within(connection: Connection, role: Login, settings: Postgre
     if await cursor.fetchone() != (True,):
         return "it may not create schemas there."
     if others := await not_movable(connection):
-        more = f" and {len(others) - _MOST_NAMES:,} more" if len(others) > _MOST_NAMES else ""
-        return f"not everything there can be moved by it ({', '.join(others[:_MOST_NAMES])}{more})."
+        return f"not everything there can be moved by it ({_some(others)})."
+    if hidden := await tables_with_hidden_rows(connection):
+        commands = " ".join(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;" for name in hidden[:_MOST_NAMES])
+        return (
+            f"row security keeps it from copying the previous data first ({_some(hidden)}). The tables' owner can lift "
+            f"that on each of them: {commands} Or a superuser for the role: ALTER ROLE {_quoted(role.user)} BYPASSRLS;"
+        )
+    if unreadable := await unreadable_tables(connection):
+        return f"it may not read the previous data to copy it first ({_some(unreadable)})."
     return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _missing(login: Login, server: ServerFacts, database: DatabaseFacts) -> str:
@@ -131,8 +155,8 @@ def _missing(login: Login, server: ServerFacts, database: DatabaseFacts) -> str:
         *(["CREATEDB"] if not server.may_create_databases else []),
         *(["CREATEROLE"] if not server.may_create_roles else []),
     ]
-    user, name = (one.replace('"', '""') for one in (login.user, database.name))
-    statements = [f'ALTER ROLE "{user}" {" ".join(lacking)};'] if lacking else []
+    user, name = _quoted(login.user), _quoted(database.name)
+    statements = [f"ALTER ROLE {user} {' '.join(lacking)};"] if lacking else []
     if not database.is_owned:
-        statements.append(f'ALTER DATABASE "{name}" OWNER TO "{user}";')
+        statements.append(f"ALTER DATABASE {name} OWNER TO {user};")
     return " ".join(statements)

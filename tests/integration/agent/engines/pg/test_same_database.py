@@ -18,6 +18,7 @@ from agent.item_changes import ItemChanges
 from agent.recipes.base import Recovered
 from common.errors import (
     AppBusyError,
+    AppUnavailableError,
     ArchiveDamagedError,
     ArchiveError,
     ArchiveRefusedError,
@@ -229,6 +230,38 @@ async def test_a_function_of_the_file_that_does_harm_ends_the_import(modest: Pos
     assert modest.run("SELECT 1 AS one", as_app=True) == [(1,)]
     await modest.recipe.discard(record)
     assert modest.left_over() == []
+
+
+HIDDEN = "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY; ALTER TABLE public.t FORCE ROW LEVEL SECURITY"
+
+
+async def test_row_security_that_hides_the_previous_data_is_an_obstacle_with_its_remedy(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE public.t (a int); INSERT INTO t VALUES (1)", as_app=True)
+    archive = await modest.export()
+    modest.run(HIDDEN, as_app=True)
+
+    obstacle = (await modest.recipe.describe()).can_import.obstacle
+    with pytest.raises(AppUnavailableError, match="row security") as refused:
+        await modest.stage(b"never read")
+
+    remedy = "ALTER TABLE public.t NO FORCE ROW LEVEL SECURITY;"
+    assert remedy in obstacle
+    assert f'ALTER ROLE "{modest.role}" BYPASSRLS;' in obstacle
+    assert refused.value.text.startswith(obstacle)
+    modest.run(remedy, as_app=True)
+    await modest.bring_in(archive)
+
+
+async def test_row_security_that_came_after_staging_is_told_before_the_app_waits(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE public.t (a int); INSERT INTO t VALUES (1)", as_app=True)
+    record, _ = await modest.stage(await modest.export())
+    modest.run(HIDDEN, as_app=True)
+
+    with pytest.raises(AppUnavailableError, match=r"ALTER TABLE public\.t NO FORCE ROW LEVEL SECURITY;"):
+        await modest.recipe.restore(record, modest.progress)
+
+    modest.run("ALTER TABLE public.t NO FORCE ROW LEVEL SECURITY", as_app=True)
+    await modest.recipe.restore(record, modest.progress)
 
 
 async def test_a_trigger_that_waits_for_the_commit_is_seen_through(modest: PostgresApp) -> None:
