@@ -1,13 +1,15 @@
 """What people see and what scripts read.
 
 Standard output carries the result and nothing else: sentences and tables for people, or one JSON document. Progress,
-questions, warnings and errors go to standard error. Text that came from elsewhere (a controller, an archive) passes
+questions, warnings and errors go to standard error. A reader who leaves early changes nothing: the exit code still tells
+what became of the command. Text that came from elsewhere (a controller, an archive) passes
 through `printable`, so it cannot steer the terminal.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import sys
 import unicodedata
@@ -25,19 +27,43 @@ _DATABASE = re.compile(r"^database (?=\d+$)")
 """Redis counts its keys by the number of the database."""
 
 
+class _Stream(Console):
+    """Standard output or standard error; whose reader has gone falls silent, and the command goes on."""
+
+    def __init__(self, *, is_errors: bool = False) -> None:
+        super().__init__(stderr=is_errors, highlight=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """Say no more, and drop what is buffered."""
+        self.quiet = True
+        # Else what is still buffered would complain about it at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 class Output:
     """Where a command speaks. `is_quiet` leaves errors and JSON only."""
 
     def __init__(self, *, is_json: bool, is_quiet: bool) -> None:
         self.is_json = is_json
         self.is_quiet = is_quiet
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._results = Console(highlight=False, soft_wrap=True)
+        self.errors = _Stream(is_errors=True)
+        self._results = _Stream()
 
     def json(self, value: object) -> None:
         """The command's one JSON document, on one line."""
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-        sys.stdout.flush()
+        if sys.stdout is None:  # closed before the start
+            return
+        try:
+            sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.drop_results()
+
+    def drop_results(self) -> None:
+        """Standard output cannot be written any more."""
+        self._results.on_broken_pipe()
 
     def say(self, text: str = "", *, style: str = "", is_result: bool = True) -> None:
         """A sentence for a person; `is_result=False` sends it to standard error."""

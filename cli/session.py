@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cli.client import Connection, Controller
 from cli.exit_codes import ExitCode
-from cli.failures import StoppedError, UsageError, explain
+from cli.failures import LocalFileError, StoppedError, UsageError, explain, said_by
 from cli.output import Output
 from cli.progress import BarGauge, Gauge, LineGauge, NoGauge
 from cli.settings import Settings
@@ -48,11 +48,21 @@ class Session:
         return LineGauge(self.output.errors)
 
     def give(self, value: object, tell: Callable[[], None]) -> None:
-        """The result: as the one JSON document, or told to a person."""
-        if self.output.is_json:
-            self.output.json(value)
-        else:
-            tell()
+        """The result: as the one JSON document, or told to a person.
+
+        Raises:
+            LocalFileError: standard output takes no more, for another reason than that its reader has gone.
+        """
+        try:
+            if self.output.is_json:
+                self.output.json(value)
+            else:
+                tell()
+        except OSError as failure:
+            self.output.drop_results()
+            raise LocalFileError(
+                f"The command was carried out, but its result cannot be written: {said_by(failure)}."
+            ) from failure
 
     @property
     def can_ask(self) -> bool:
@@ -98,10 +108,6 @@ def execute(settings: Settings, work: Callable[[Session], Awaitable[int | None]]
     session = Session(settings, os.environ)
     try:
         return asyncio.run(_until_signalled(work(session))) or ExitCode.OK
-    except BrokenPipeError:
-        # Whoever read our output has gone; what is still buffered must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.LOCAL_FILE
     except (Exception, KeyboardInterrupt, asyncio.CancelledError) as failure:
         if os.environ.get("MATHISON_TRACEBACK"):
             traceback.print_exc()

@@ -347,3 +347,63 @@ async def test_the_command_tells_its_version_without_a_controller(mathison: Math
     ended = await mathison("--version")
 
     assert (ended.exit_code, ended.text.strip()) == (0, f"mathison {VERSION}")
+
+
+def _without_readers(*numbers: int) -> Callable[[], None]:
+    """For a child before it begins: these streams lead to a pipe that nobody reads."""
+
+    def replace() -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        for number in numbers:
+            os.dup2(writing, number)
+        os.close(writing)
+
+    return replace
+
+
+def _closed() -> None:
+    os.close(1)
+
+
+@pytest.mark.parametrize(
+    ("lead_nowhere", "options"),
+    [
+        (_without_readers(1), ()),
+        (_without_readers(1), ("--json",)),
+        (_without_readers(1, 2), ("--progress",)),
+        (_closed, ("--json",)),
+    ],
+)
+async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_what_is_said(
+    start: Callable[..., Any],
+    controller: FakeController,
+    tmp_path: Path,
+    lead_nowhere: Callable[[], None],
+    options: tuple[str, ...],
+) -> None:
+    (tmp_path / "shop.sql").write_bytes(sealed_sql())
+
+    for arguments in (("import", "shop.db", "shop.sql", "--yes"), ("export", "shop.db", "-o", "out.gz")):
+        async with start(*arguments, *options, preexec_fn=lead_nowhere) as process:
+            _, stderr = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0, stderr
+        assert b"rror" not in stderr
+    async with start("undo", "shop.none", "--yes", *options, preexec_fn=lead_nowhere) as process:
+        await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 5
+    assert len(controller.uploads) == 1
+    assert (tmp_path / "out.gz").read_bytes() == controller.archive
+    assert not list(tmp_path.glob("*.part"))
+
+
+async def test_a_result_for_which_there_is_no_room_is_an_error_that_says_that_the_work_is_done(
+    start: Callable[..., Any], controller: FakeController
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        async with start("confirm", "shop.db", "--yes", stdout=full) as process:
+            _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 9
+    assert b"The command was carried out, but its result cannot be written: no space left on device." in stderr
