@@ -27,6 +27,7 @@ from cli.progress import Gauge
 from cli.session import Session
 from cli.worker import Worker
 from common.errors import (
+    NOTHING_CHANGED,
     AgentUnavailableError,
     AppUnavailableError,
     InternalError,
@@ -159,15 +160,16 @@ class Importing:
     ) -> TransferState:
         """After a lost connection, here or to the agent: a cut upload changes nothing, a whole one may go on."""
         self._gauge.enter("asking", "the connection broke; asking what became of the import")
+        broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
         try:
             state = await final_state(self._controller, self._transfer_id, unreachable_seconds=self._patience_seconds)
         except TransferNotFoundError:
             raise TransferBrokenError(
-                f"{failure.text} The import had not begun. Nothing was changed.", next_step="Run the command again."
+                f"{broken} The import had not begun. Nothing was changed.", next_step="Run the command again."
             ) from failure
         except (ServiceError, UnreachableError) as unknown:
             raise TransferBrokenError(
-                f"{failure.text} Now nobody can be asked what became of the import. "
+                f"{broken} Now nobody can be asked what became of the import. "
                 + (
                     "It was a dry run: nothing was changed."
                     if is_dry_run
@@ -180,7 +182,7 @@ class Importing:
             ) from unknown
         if state.result == "cancelled":
             raise TransferBrokenError(
-                f"{failure.text} The import ended with the connection. Nothing was changed.",
+                f"{broken} The import ended with the connection. Nothing was changed.",
                 next_step="Run the command again.",
             ) from failure
         return state

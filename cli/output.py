@@ -1,9 +1,9 @@
 """What people see and what scripts read.
 
 Standard output carries the result and nothing else: sentences and tables for people, or one JSON document. Progress,
-questions, warnings and errors go to standard error. A reader who leaves early changes nothing: the exit code still tells
-what became of the command. Text that came from elsewhere (a controller, an archive) passes
-through `printable`, so it cannot steer the terminal.
+questions, warnings and errors go to standard error. A reader who leaves early changes nothing: the exit code still
+tells what became of the command. Text that came from elsewhere (a controller, an archive) passes through `printable`,
+so it cannot steer the terminal.
 """
 
 from __future__ import annotations

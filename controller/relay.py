@@ -23,12 +23,14 @@ from common.errors import (
     LimitExceededError,
     ServiceError,
     UploadIncompleteError,
+    say_unchanged,
 )
 from common.frames import MAX_CHUNK_BYTES, RunningDigest
 from common.headers import Receipt
 from controller.agents import Agent, error_of
 from controller.raw_frames import RawFrame, frame_in_request
 from mathison.data.v1 import agent_pb2 as wire
+from mathison.data.v1 import transfer_pb2
 from mathison.data.v1.transfer_pb2 import TransferState
 
 FIRST_WORD_SECONDS = 1.0
@@ -37,6 +39,9 @@ send it. An agent that says nothing gets it then."""
 
 RECALL_SECONDS = 5.0
 """How long an agent is asked why a connection broke; one that is gone refuses at once."""
+
+TIDYING_SECONDS = 10.0
+"""How long an upload's error waits for the agent to be free again, so that the caller's next import is not refused."""
 
 Publish = Callable[[TransferState], None]
 
@@ -137,14 +142,28 @@ async def stage(
     Args:
         frames: encoded StageRequests, checked by whoever made them; closed here.
         publish: gets each state that the agent tells.
+    Raises:
+        ServiceError: what the caller's stream or the agent raised; its text says that nothing was changed.
     """
+    try:
+        return await _pass_on(agent, start, frames, publish)
+    except ServiceError as failure:
+        say_unchanged(failure)
+        raise
+
+
+async def _pass_on(
+    agent: Agent, start: wire.StageStart, frames: AsyncGenerator[bytes, None], publish: Publish
+) -> TransferState:
     call = agent.stage()
     has_spoken = asyncio.Event()
     receiving = asyncio.create_task(_receive(agent, call, has_spoken, publish), name=f"states from {agent.peer}")
     sending = asyncio.create_task(_send(call, start, frames, has_spoken), name=f"upload to {agent.peer}")
     try:
         await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if sending.done():
+        if sending.done() and not sending.cancelled() and sending.exception() is not None:
+            call.cancel()
+            await _until_over(agent, start.transfer_id)
             sending.result()
         return await receiving
     except AgentUnavailableError as lost:
@@ -172,6 +191,17 @@ async def _what_it_meant(agent: Agent, transfer_id: str) -> ServiceError | None:
     except (ServiceError, TimeoutError):
         pass
     return None
+
+
+async def _until_over(agent: Agent, transfer_id: str) -> None:
+    """Return once the agent has dropped what came of an upload that has failed, or after a while."""
+    try:
+        async with asyncio.timeout(TIDYING_SECONDS), aclosing(agent.watch(transfer_id)) as states:
+            async for state in states:
+                if state.progress.phase == transfer_pb2.PHASE_STAGED:
+                    return  # by an earlier upload under the same id
+    except (ServiceError, TimeoutError):
+        pass
 
 
 async def _receive(agent: Agent, call: StageCall, has_spoken: asyncio.Event, publish: Publish) -> TransferState:

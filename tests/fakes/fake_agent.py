@@ -71,6 +71,8 @@ class StagePlan:
     """Stage waits for it after the end frame."""
     chunk_gate: asyncio.Event | None = None
     """Stage waits for it after its first chunk: an agent that stands still."""
+    tidy_seconds: float = 0.0
+    """How long an agent whose call was ended is busy with dropping what it has staged."""
 
 
 @dataclass
@@ -186,6 +188,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         plan = self.stage_plan
         received = Received((await anext(request_iterator)).start)
         self.stages.append(received)
+        state: TransferState | None = None
         try:
             known = self.states.get(received.start.transfer_id)
             if known is not None and known.result == transfer_pb2.TRANSFER_RESULT_SUCCEEDED:
@@ -202,7 +205,6 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
             yield TransferEvent(state=state)
             await self._receive(received, request_iterator, context)
             if not received.has_end:
-                await self._end(state, result=transfer_pb2.TRANSFER_RESULT_FAILED)
                 return
             if plan.verify_gate is not None:
                 await plan.verify_gate.wait()
@@ -212,6 +214,13 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
             yield TransferEvent(state=state)
         finally:
             received.ended.set()
+            if state is not None and state.progress.phase == transfer_pb2.PHASE_PREPARING:
+                # As a real agent: that its call is cancelled does not cut the cleaning up short.
+                await asyncio.shield(asyncio.create_task(self._tidy(state, plan.tidy_seconds)))
+
+    async def _tidy(self, state: TransferState, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._end(state, result=transfer_pb2.TRANSFER_RESULT_FAILED)
 
     async def _receive(self, received: Received, requests: AsyncIterator[wire.StageRequest], context: Context) -> None:
         digest = hashlib.sha256()

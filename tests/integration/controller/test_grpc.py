@@ -223,8 +223,19 @@ async def test_a_wrong_upload_never_gets_an_end_frame(
 
     assert isinstance(error, kind)
     for received in agent.stages:
+        assert error.text.endswith(" Nothing was changed.")
         await asyncio.wait_for(received.ended.wait(), 5)
         assert not received.has_end
+
+
+async def test_a_failed_upload_is_told_once_the_app_is_free_for_the_next(
+    controller: ControllerProcess, bearer: Metadata, agent: FakeAgent
+) -> None:
+    agent.stage_plan.tidy_seconds = 0.5
+
+    await refused_upload(controller, import_requests()[:-1], bearer)
+
+    assert agent.states["t-1"].result == transfer_pb2.TRANSFER_RESULT_FAILED
 
 
 async def test_a_caller_who_cancels_an_upload_sends_no_end_frame(

@@ -24,6 +24,7 @@ from common.errors import (
     ServiceError,
     TransferInProgressError,
 )
+from mathison.data.v1 import transfer_pb2
 from tests.fakes.fake_agent import BLOCK, FakeAgent
 from tests.fixtures.controller import ControllerProcess
 from tests.fixtures.curl import curl
@@ -134,6 +135,21 @@ async def test_an_empty_body_is_passed_on_as_an_empty_archive(client: aiohttp.Cl
         assert answer.status == 200
 
     assert (agent.stages[0].has_end, agent.stages[0].size_bytes) == (True, 0)
+
+
+async def test_a_failed_upload_is_answered_once_the_app_is_free_for_the_next(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.stage_plan.tidy_seconds = 0.5
+
+    headers = {"Content-Digest": digest_header(b"other")}
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers=headers) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "DIGEST_MISMATCH")
+    assert problem["detail"].endswith(" Nothing was changed.")
+    (state,) = agent.states.values()
+    assert state.result == transfer_pb2.TRANSFER_RESULT_FAILED
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["with a length", "chunked"])
@@ -316,7 +332,7 @@ async def test_a_refusal_in_the_middle_is_answered_at_once(client: aiohttp.Clien
         left.set()
 
     assert (answer.status, problem["reason"]) == (422, "ARCHIVE_WRONG_KIND")
-    assert (problem["detail"], problem["next_step"]) == ("This is no SQL.", "Choose another file.")
+    assert (problem["detail"], problem["next_step"]) == ("This is no SQL. Nothing was changed.", "Choose another file.")
 
 
 async def test_a_sender_who_falls_silent_is_dropped(own_controller: ControllerProcess, own_agent: FakeAgent) -> None:
