@@ -146,7 +146,7 @@ class Frame(_message.Message):
 
     @_builtins.property
     def end(self) -> Global___End:
-        """Last, exactly once. Only this says that the archive is whole."""
+        """Last, exactly once. Only this says that the archive is whole. What a sender adds behind it is not read."""
 
     def __init__(
         self,
