@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from agent.engines.pg import outside
 from common.errors import AppUnavailableError, ArchiveRefusedError
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed
@@ -217,6 +218,21 @@ async def test_where_a_file_locks_the_agent_out_the_command_that_mends_it_is_tol
 
     assert f"ALTER ROLE \"{app.role}\" PASSWORD '…';" in refused.value.next_step
     assert refused.value.says_what_changed
+
+
+async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_it(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    hostile = await _with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
+    monkeypatch.setattr(outside, "_ROUNDS", 0)
+
+    with pytest.raises(ArchiveRefusedError, match="could not be put back: setting search_path of role") as refused:
+        await app.stage(hostile)
+
+    assert refused.value.says_what_changed
+    assert f'Run: ALTER ROLE "{app.role}" RESET "search_path";' in refused.value.next_step
+    assert app.left_over() == []
 
 
 @pytest.mark.parametrize("rights", ["", "CREATEDB CREATEROLE"])
