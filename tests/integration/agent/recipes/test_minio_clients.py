@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.client import Client, NotReadyError, RefusedError
 from common.errors import AppUnavailableError, ServiceError
 from tests.fixtures.minio_data import ENABLED, md5_of, put, versions
 from tests.fixtures.minio_moments import MOMENTS
@@ -118,7 +118,7 @@ async def test_an_import_mixes_nothing_and_loses_no_acknowledged_write(
     assert seen.mixed == 0
     assert seen.reads > 0
     # Refused connections while MinIO restarts, and nothing else.
-    assert set(seen.failures) <= {AppUnavailableError.__name__}
+    assert set(seen.failures) <= {AppUnavailableError.__name__, NotReadyError.__name__}
 
 
 async def test_an_export_is_of_one_moment_while_clients_write(start_minio: StartMinio, tmp_path: Path) -> None:
