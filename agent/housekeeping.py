@@ -110,6 +110,6 @@ class Housekeeping:
             expires_at = transfer.entry.expires_at if transfer.entry else None
             if expires_at is not None and expires_at <= now:
                 _log.info("What an import held has expired.", action="expire", transfer_id=transfer.transfer_id)
-                await self._imports.abandon(
+                await self._imports.give_up(
                     transfer, CancelledError("The staged import was not restored in time and was dropped.")
                 )

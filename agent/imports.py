@@ -23,6 +23,7 @@ from agent.states import Failure, Phase, Result
 from agent.transfer_list import Transfer, TransferList
 from common.errors import (
     AppUnavailableError,
+    ArchiveError,
     CancelledError,
     InternalError,
     LimitExceededError,
@@ -84,7 +85,7 @@ class Imports:
         self, transfer: Transfer, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
     ) -> None:
         for earlier in self._transfers.holding(ImportPhase.STAGED):
-            await self.abandon(
+            await self.give_up(
                 earlier, CancelledError("A new import took the place of this one before it was restored.")
             )
         tracker = transfer.tracker
@@ -149,18 +150,26 @@ class Imports:
         return preview
 
     async def restore(self, transfer: Transfer) -> None:
-        """Swap what is staged in. Fails with it still staged, or, after a fault, with the app's data as it was."""
+        """Swap what is staged in. Fails with it still staged, or, after a fault or because of what the file is, with
+        nothing of it left and the app's data as it was."""
         entry = transfer.entry
         if entry is None or entry.phase is not ImportPhase.STAGED:
             raise TransferNotFoundError(f"Nothing is staged under {transfer.transfer_id} any more.")
         tracker = transfer.tracker
         tracker.step(Step.RESTORING)
+        tracker.update(swap_failure=None)
         try:
             entry.move(ImportPhase.RESTORING, tracker.state)
             await self._recipe.restore(entry, tracker)
+        except ArchiveError as refusal:
+            say_unchanged(refusal)
+            self._fail(transfer, refusal)
+            await self._drop(transfer, entry)
+            raise
         except ServiceError as error:
             say_unchanged(error)
-            tracker.update(phase=Phase.STAGED, note=f"The last attempt failed: {error.text}")
+            note = f"The last attempt failed: {error.text}"
+            tracker.update(phase=Phase.STAGED, note=note, swap_failure=Failure.of(error))
             self._move(transfer, entry, ImportPhase.STAGED, expires_at=self._clock.now() + self._keep_staged)
             raise
         except Exception as fault:
@@ -252,6 +261,12 @@ class Imports:
         self._transfers.remember()
         return failure
 
+    async def give_up(self, transfer: Transfer, reason: ServiceError) -> None:
+        """Drop what an import holds and nobody asked for any more; one whose swap had failed ends with that."""
+        if transfer.phase is ImportPhase.STAGED and transfer.state.swap_failure is not None:
+            self._fail(transfer, transfer.state.swap_failure.to_error())
+        await self.abandon(transfer, reason if transfer.state.result is None else None)
+
     async def _drop(self, transfer: Transfer, entry: Entry) -> ServiceError | None:
         transfer.tracker.update(kept_until=None)
         self._move(transfer, entry, ImportPhase.DROPPING)
@@ -300,7 +315,8 @@ class Imports:
             return
         match entry.phase:
             case ImportPhase.STAGING | ImportPhase.STAGED:
-                self._fail(transfer, reason)
+                failed = transfer.state.swap_failure
+                self._fail(transfer, failed.to_error() if failed else reason)
                 await self.abandon(transfer)
             case ImportPhase.DROPPING:
                 if transfer.state.result is None:

@@ -75,6 +75,8 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     kept_until: dt.datetime | None = None
     undone: bool = False
     header: ArchiveHeader | None = None
+    swap_failure: Failure | None = None
+    """Why the last attempt to restore failed, while it is staged still; not on the wire."""
     order: str = ""
     """What was asked for, by `agent.repeats.order_of`; not on the wire."""
 

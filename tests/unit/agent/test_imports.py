@@ -12,6 +12,7 @@ from common.errors import (
     AgentUnavailableError,
     AppBusyError,
     AppUnavailableError,
+    ArchiveRefusedError,
     ArchiveWrongKindError,
     CancelledError,
     DigestMismatchError,
@@ -238,6 +239,48 @@ async def test_a_new_stage_takes_the_place_of_what_was_staged(setting: Setting) 
     assert setting.state("t-1").result is Result.CANCELLED
     assert (await setting.restore("t-2")).result is Result.SUCCEEDED
     assert setting.recipe.live == b"newer data"
+
+
+async def test_a_file_that_is_refused_only_in_the_swap_has_failed_with_that_and_holds_nothing(setting: Setting) -> None:
+    await setting.stage("t-1")
+    setting.recipe.at["restore begun"] = raiser(ArchiveRefusedError("The file touched the previous data."))
+
+    with pytest.raises(ArchiveRefusedError):
+        await setting.restore("t-1")
+
+    assert is_untouched(setting)
+    setting.restart()
+    await setting.transfers.housekeeping.recover()
+    state = setting.state("t-1")
+    assert (state.phase, state.result) == (Phase.DONE, Result.FAILED)
+    assert state.failure is not None
+    assert state.failure.reason == "ARCHIVE_REFUSED"
+    assert state.failure.message == "The file touched the previous data. Nothing was changed."
+
+
+@pytest.mark.parametrize("ending", ["another import", "a restart", "its time is over"])
+async def test_an_import_whose_swap_failed_ends_with_the_reason_for_that(setting: Setting, ending: str) -> None:
+    await setting.stage("t-1")
+    setting.recipe.at["restore begun"] = raiser(AppBusyError("Somebody holds the tables."))
+    with pytest.raises(AppBusyError):
+        await setting.restore("t-1")
+
+    if ending == "another import":
+        await setting.stage("t-2")
+    elif ending == "a restart":
+        setting.restart()
+        await setting.transfers.housekeeping.recover()
+    else:
+        setting.clock.advance(3601)
+        await setting.transfers.housekeeping.tidy()
+
+    state = setting.state("t-1")
+    assert (state.result, state.phase) == (Result.FAILED, Phase.DONE)
+    assert state.failure is not None
+    assert (state.failure.reason, state.failure.message) == (
+        "APP_BUSY",
+        "Somebody holds the tables. Nothing was changed.",
+    )
 
 
 async def test_what_cannot_be_dropped_at_once_is_dropped_later(setting: Setting) -> None:
