@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from agent.engines.n8n.items import Items
@@ -14,7 +12,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     Attributes:
         directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is another.
-        seconds: what may be done to that file at most.
+        seconds: how long that file may be worked with at most; without meaning for others.
         live: path of the SQLite file that an app has open.
         connection: libpq's parameters, for PostgreSQL.
         keys: those that may open the secrets, the likeliest first.
@@ -25,7 +23,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     directory: int = -1
     file: str = ""
-    seconds: float = math.inf
+    seconds: float = 0.0
     live: str = ""
     connection: dict[str, str | int | None] = {}
     schema: str = ""
