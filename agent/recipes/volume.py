@@ -199,6 +199,8 @@ class VolumeRecipe(Recipe):
             is_sealed=report.header is not None,
             keep_damaged=options["damaged_databases"] == "keep",
         )
+        if report.header is None and not (extracted.files or extracted.symlinks):
+            warnings.append("The archive holds directories but no files; an import leaves the app without data.")
         compared = await self._compared(new)
         now, after = compared.now, compared.after
         return Preview(

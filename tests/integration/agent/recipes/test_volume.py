@@ -40,7 +40,7 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder
 from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
-from tests.fixtures.archives import SYMLINK, described, entry, make_nasty, tar_of
+from tests.fixtures.archives import DIRECTORY, SYMLINK, described, entry, make_nasty, tar_of
 from tests.fixtures.attacks import ATTACKS
 from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
@@ -208,6 +208,19 @@ async def test_an_empty_volume_goes_out_and_in(volume: Volume) -> None:
     await volume.import_(exported.content)
 
     assert os.listdir(volume.directory) == [".mathison-data"]
+
+
+async def test_directories_without_a_file_are_taken_with_a_warning_unless_they_are_an_export(volume: Volume) -> None:
+    (volume.directory / "empty").mkdir()
+    exported = await volume.export("tar")
+
+    foreign = await volume.stage(tar_of(entry("empty", type=DIRECTORY)), MemoryRecord(key="foreign"))
+    with_a_file = await volume.stage(tar_of(entry("d", type=DIRECTORY), entry("d/a", b"x")), MemoryRecord(key="file"))
+    ours = await volume.stage(exported.content, MemoryRecord(key="ours"))
+
+    said = "The archive holds directories but no files; an import leaves the app without data."
+    assert said in foreign.warnings
+    assert said not in (*with_a_file.warnings, *ours.warnings)
 
 
 async def test_excluded_paths_are_not_in_an_export_and_the_header_says_so(tmp_path: Path) -> None:
