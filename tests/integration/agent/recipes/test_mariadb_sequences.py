@@ -58,14 +58,20 @@ async def test_defaults_from_sequences_come_into_an_app_that_has_none(shop: Mari
     assert other.leftovers(record) == []
 
 
-async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_when_it_comes_back(
-    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def _staged_where_all_is_gone(shop: MariadbApp) -> MemoryRecord:
+    """An export of the app staged after its tables and sequences went."""
     shop.sql(SEQUENCED)
     record = MemoryRecord()
     content = (await shop.export()).content
     shop.sql(GONE)
     await shop.stage(content, record)
+    return record
+
+
+async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_when_it_comes_back(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await _staged_where_all_is_gone(shop)
 
     async def ends(_: Exchange) -> None:
         raise KeyError("the agent is gone")
@@ -82,11 +88,7 @@ async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_wh
 async def test_when_a_default_cannot_be_led_the_tables_go_back_and_the_restore_can_be_tried_again(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.sql(SEQUENCED)
-    record = MemoryRecord()
-    content = (await shop.export()).content
-    shop.sql(GONE)
-    await shop.stage(content, record)
+    record = await _staged_where_all_is_gone(shop)
 
     async def finds_no_lock(_: Exchange) -> None:
         raise AppBusyError("The table is in use.")
