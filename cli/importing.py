@@ -246,7 +246,7 @@ async def import_archive(
                     )
                 source = Source(file, file_name, inspection.size_bytes, bytes.fromhex(inspection.sha256))
             if not is_dry_run:
-                await session.ask(_question(app, source, inspection), is_agreed=is_agreed)
+                await session.ask(*_question(app, source, inspection), is_agreed=is_agreed)
             with session.gauge() as gauge:
                 return await Importing(controller, gauge).run(app_id, source, options=options, is_dry_run=is_dry_run)
 
@@ -272,7 +272,7 @@ def _opened(name: str) -> BinaryIO:
     return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
 
 
-def _question(app: App, source: Source, inspection: Inspection | None) -> str:
+def _question(app: App, source: Source, inspection: Inspection | None) -> list[str]:
     about = app.description
     lines = [f"{source.name}: {describe_briefly(inspection) if inspection else 'not looked into'}"]
     if about is not None:
@@ -289,4 +289,4 @@ def _question(app: App, source: Source, inspection: Inspection | None) -> str:
         else f"What {app.id} holds now is lost: this app cannot undo an import."
     )
     lines.append(f"Replace the data of {app.id}?")
-    return "\n".join(lines)
+    return lines

@@ -3,7 +3,7 @@
 Standard output carries the result and nothing else: sentences and tables for people, or one JSON document. Progress,
 questions, warnings and errors go to standard error. A reader who leaves early changes nothing: the exit code still
 tells what became of the command. Text that came from elsewhere (a controller, an archive) passes through `printable`,
-so it cannot steer the terminal.
+so it can neither steer the terminal nor add a line that looks like one of ours.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from common.wording import counted
 
 _DATABASE = re.compile(r"^database (?=\d+$)")
 """Redis counts its keys by the number of the database."""
+_NOT_WRITING = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control and format characters, halves of characters, ends of lines and paragraphs."""
+_FURTHER_LINE = "\n    | "
+"""Begins each line but the first of an error, which may quote lines of a program; nothing else looks like it."""
 
 
 class _Stream(Console):
@@ -110,19 +114,21 @@ class Output:
         """An error on standard error: what is wrong, and what to do."""
         # That somebody stopped it, or said no, is no error.
         prefix = "" if explanation.exit_code == ExitCode.INTERRUPTED else "Error: "
-        self.errors.print(Text(prefix, style="bold red") + Text(printable(explanation.message)))
+        message = _FURTHER_LINE.join(printable(line) for line in explanation.message.splitlines())
+        self.errors.print(Text(prefix, style="bold red") + Text(message))
         if explanation.next_step:
             self.errors.print(Text(printable(explanation.next_step)))
 
-    def ask(self, question: str) -> None:
+    def ask(self, *lines: str) -> None:
         """A question to be answered by yes or no."""
-        self.errors.print(Text(printable(question), style="bold") + Text(" [y/N] "), end="")
+        question = "\n".join(printable(line) for line in lines)
+        self.errors.print(Text(question, style="bold") + Text(" [y/N] "), end="")
 
 
 def printable(text: str) -> str:
-    """The text with everything that is not plain writing (control and direction characters) replaced; newlines stay."""
+    """The text on one line: control and direction characters and line ends as escapes, for example "\\n"."""
     return "".join(
-        character if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�"
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _NOT_WRITING else character
         for character in text
     )
 

@@ -69,10 +69,11 @@ class Session:
         # A stream that was closed before the start is None.
         return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
-    async def ask(self, question: str, *, is_agreed: bool) -> None:
+    async def ask(self, *question: str, is_agreed: bool) -> None:
         """Go on only with a yes.
 
         Args:
+            question: its lines.
             is_agreed: --yes was given.
         Raises:
             UsageError: there is nobody to ask.
@@ -81,7 +82,7 @@ class Session:
         if is_agreed:
             return
         self.require_answer(is_agreed=is_agreed)
-        self.output.ask(question)
+        self.output.ask(*question)
         worker = Worker("wait for an answer")
         # Not sys.stdin: its lock, held by a thread that waits, is a fatal error when Ctrl-C ends the interpreter.
         try:

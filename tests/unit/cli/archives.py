@@ -35,10 +35,10 @@ def plain_sql(*, rows: int = 1000) -> bytes:
     ).encode()
 
 
-def sealed_sql(*, rows: int = 1000) -> bytes:
+def sealed_sql(*, rows: int = 1000, header: ArchiveHeader = HEADER) -> bytes:
     """As an export of ours is."""
     writer = SqlSealWriter()
-    opening, body = writer.opening(HEADER), plain_sql(rows=rows)
+    opening, body = writer.opening(header), plain_sql(rows=rows)
     writer.add(body)
     return opening + body + writer.closing()
 

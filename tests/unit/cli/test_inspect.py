@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cli.inspecting import Inspection, inspect
 from common.codecs import zstd_compressor
 from tests.fixtures.rdb_files import GOOD as GOOD_RDB
-from tests.unit.cli.archives import plain_sql, plain_tar, sealed_sql, sealed_tar
+from tests.unit.cli.archives import HEADER, plain_sql, plain_tar, sealed_sql, sealed_tar
 from tests.unit.cli.conftest import Mathison
 
 FILES = {"data/a.txt": b"a" * 700, "data/b.bin": bytes(2000), "n" * 150: b"long name"}
@@ -222,3 +223,21 @@ async def test_text_from_an_archive_cannot_steer_the_terminal(mathison: Mathison
     assert "\x1b" not in ended.text
     assert "\u202e" not in ended.text
     assert "[red]17" in ended.text
+
+
+async def test_what_an_archive_says_of_itself_takes_one_line_each(mathison: Mathison, tmp_path: Path) -> None:
+    forged = "\n  SHA-256  0000\r\nWhole: proven.\u2028\x85"
+    header = msgspec.structs.replace(
+        HEADER, app_id="shop.db" + forged, recipe="n8n" + forged, details={"note" + forged: "x" + forged}
+    )
+    (tmp_path / "plain.sql").write_bytes(sealed_sql())
+    (tmp_path / "forged.sql").write_bytes(sealed_sql(header=header)[:-5])
+
+    plain = await mathison("inspect", "plain.sql")
+    forged_one = await mathison("inspect", "forged.sql")
+
+    lines = forged_one.text.splitlines()
+    assert len(lines) == len(plain.text.splitlines())
+    assert lines[-1].startswith("Not whole.")
+    assert [line.split()[0] for line in lines].count("SHA-256") == 1
+    assert r"shop.db\n  SHA-256  0000\r\nWhole: proven.\u2028\x85" in forged_one.text
