@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import subprocess
 import time
 from contextlib import suppress
@@ -91,20 +92,23 @@ def test_an_export_breaks_visibly_when_something_is_killed(
 def test_an_export_ends_when_its_client_is_killed(world: World, choice: random.Random, app_id: str) -> None:
     traces = world.traces(app_id)
     format = "?format=sql" if app_id == DATABASE_ID else ""
-    target = world.folder / "cut"
+    # Its own id and its own file: those of another run would be there already, and say nothing of this client.
+    transfer_id = f"killed-client-{secrets.token_hex(6)}"
+    target = world.folder / transfer_id
     command = world.curl_command(
         f"/api/deployments/{app_id}/export-data{format}",
-        "--header", "Mathison-Transfer: killed-client", "--limit-rate", "1M", "--output", target,
+        "--header", f"Mathison-Transfer: {transfer_id}", "--limit-rate", "1M", "--output", target,
     )  # fmt: skip
     client = subprocess.Popen(command)
     wait_until(lambda: target.exists() and target.stat().st_size > 0, "curl has received something")
+    assert world.transfer(transfer_id)["result"] is None, "it goes on until its client is killed"
     time.sleep(choice.uniform(0, 0.5))
 
     client.kill()
     client.wait()
 
-    wait_until(lambda: world.transfer("killed-client")["result"] is not None, "the transfer is over")
-    assert world.transfer("killed-client")["result"] == "cancelled"
+    wait_until(lambda: world.transfer(transfer_id)["result"] is not None, "the transfer is over")
+    assert world.transfer(transfer_id)["result"] == "cancelled"
     world.wait_until_as_before(app_id, traces)
     assert_next_transfers_work(world, app_id)
 
