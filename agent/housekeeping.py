@@ -53,7 +53,6 @@ class Housekeeping:
         self._transfers.restore(self._journal.read(), self._clock)
         async with self._operations.recipe_lock:
             await self._settle(ImportPhase.STAGED, *_INTERRUPTED)
-            await self._imports.drop_superseded()
             await self._imports.tidy_app()
 
     async def run(self) -> None:
@@ -103,6 +102,8 @@ class Housekeeping:
                     interrupted_in=interrupted.value if interrupted else None,
                     still_holds=transfer.phase.value if transfer.phase else None,
                 )
+        # Also what a swap left kept that turned out to be done only now.
+        await self._imports.drop_superseded()
 
     async def _drop_expired(self) -> None:
         now = self._clock.now()

@@ -178,7 +178,7 @@ class Imports:
                 raise answer from fault
         else:
             self._keep(transfer, entry)
-        await self._drop_others(transfer)
+        await self.drop_superseded()
 
     def _keep(self, transfer: Transfer, entry: Entry) -> None:
         now = self._clock.now()
@@ -192,17 +192,9 @@ class Imports:
         self._move(transfer, entry, ImportPhase.KEPT, expires_at=transfer.state.kept_until)
 
     async def drop_superseded(self) -> None:
-        """Only the latest restored import can be undone: after a restart, let go of what others still keep."""
-        kept = self._transfers.holding(ImportPhase.KEPT)
-        if kept:
-            await self._drop_others(
-                max(kept, key=lambda transfer: transfer.state.ended_at or transfer.state.started_at)
-            )
-
-    async def _drop_others(self, latest: Transfer) -> None:
-        for earlier in self._transfers.holding(ImportPhase.KEPT):
-            if earlier is not latest:
-                await self.abandon(earlier)
+        """Only the latest restored import can be undone: let go of what others still keep."""
+        for earlier in self._transfers.holding(ImportPhase.KEPT)[1:]:
+            await self.abandon(earlier)
 
     async def undo(self, transfer: Transfer) -> None:
         """Swap the previous data back in. Fails with the imported data in place and the previous still kept."""

@@ -154,7 +154,7 @@ class Journal:
                         file=path.name + _DAMAGED_SUFFIX,
                         error=str(failure),
                     )
-        return sorted(entries, key=lambda entry: entry.state.started_at)
+        return sorted(entries, key=lambda entry: entry.state.place)
 
     def _read_line(self, path: Path) -> _Line:
         line = msgspec.json.decode(path.read_bytes(), type=_Line)

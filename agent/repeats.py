@@ -52,7 +52,7 @@ def check_still_there(known: TransferState, others: Iterable[TransferState]) -> 
             next_step=_ANOTHER_ID,
         )
     for other in others:
-        if other.is_done_import and not other.undone and _ended_at(other) > _ended_at(known):
+        if other.is_done_import and not other.undone and other.place > known.place:
             raise InvalidRequestError(
                 f"The id {known.transfer_id} was used before, for an import that {other.transfer_id} has replaced "
                 "since. Nothing was changed.",
@@ -80,7 +80,3 @@ async def check_upload(known: TransferState, frames: AsyncIterator[wire.Frame], 
             "imported; nothing was changed.",
             next_step=_ANOTHER_ID,
         )
-
-
-def _ended_at(state: TransferState) -> float:
-    return (state.ended_at or state.started_at).timestamp()

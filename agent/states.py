@@ -58,6 +58,9 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     transfer_id: str
     kind: Kind
     started_at: dt.datetime
+    number: int = 0
+    """Counts an app's transfers over restarts of its agent: what orders them, since a clock may be set back; not on the
+    wire. 0: noted by an agent that did not count."""
     phase: Phase = Phase.PREPARING
     note: str = ""
     read_bytes: int = 0
@@ -79,6 +82,11 @@ class TransferState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Why the last attempt to restore failed, while it is staged still; not on the wire."""
     order: str = ""
     """What was asked for, by `agent.repeats.order_of`; not on the wire."""
+
+    @property
+    def place(self) -> tuple[int, dt.datetime]:
+        """Where it stands among the transfers of its app; the latest has the greatest."""
+        return self.number, self.started_at
 
     @property
     def is_done_import(self) -> bool:

@@ -89,13 +89,20 @@ class TransferList:
             raise TransferNotFoundError(f"The agent knows no transfer {transfer_id}.")
         return transfer
 
+    def next_number(self) -> int:
+        """Of the transfer that is added next; above all that are known."""
+        return max((transfer.state.number for transfer in self._all()), default=0) + 1
+
     def latest_first(self) -> list[Transfer]:
         return list(reversed(self._transfers.values()))
 
     def holding(self, *phases: ImportPhase) -> list[Transfer]:
         """The imports whose journal entry is in one of these phases, latest first."""
         self._replaced = [transfer for transfer in self._replaced if transfer.entry is not None]
-        return [transfer for transfer in (*self.latest_first(), *self._replaced) if transfer.phase in phases]
+        return [transfer for transfer in self._all() if transfer.phase in phases]
+
+    def _all(self) -> list[Transfer]:
+        return [*self.latest_first(), *self._replaced]
 
     def remember(self) -> None:
         """Write the ended ones to the history, so that a repeated call is answered after a restart too."""
@@ -103,8 +110,8 @@ class TransferList:
         self._history.write(ended)
 
     def restore(self, entries: Iterable[Entry], clock: Clock) -> None:
-        """Fill the list when the agent starts: from the history, and from the journal, which knows better."""
-        for state in self._history.read():
-            self.add(Transfer(state, clock))
-        for entry in entries:
-            self.add(Transfer(entry.state, clock, entry=entry))
+        """Fill the list when the agent starts, from the history and from the journal, in the order of before."""
+        known = [Transfer(state, clock) for state in self._history.read()]
+        known += [Transfer(entry.state, clock, entry=entry) for entry in entries]
+        for transfer in sorted(known, key=lambda transfer: transfer.state.place):
+            self.add(transfer)

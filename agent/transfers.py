@@ -233,11 +233,11 @@ class Transfers:
         """Drop what an import holds; False when there is nothing.
 
         Args:
-            transfer_id: empty: the latest import that holds any.
+            transfer_id: empty: the latest import whose previous data is kept; without one, the latest that holds any.
         """
         phases = (ImportPhase.STAGED, ImportPhase.KEPT, ImportPhase.DROPPING)
         self._refuse_if_occupied()
-        transfer = self._find(transfer_id, *phases)
+        transfer = self._find(transfer_id, ImportPhase.KEPT) or self._find(transfer_id, *phases)
         if transfer is None or transfer.phase not in phases:
             return False
         async with self._operations.recipe_lock:
@@ -303,7 +303,13 @@ class Transfers:
 
     def _begin(self, transfer_id: str, kind: Kind, order: str) -> Transfer:
         self._refuse_if_occupied()
-        state = TransferState(transfer_id=transfer_id, kind=kind, started_at=self._clock.now(), order=order)
+        state = TransferState(
+            transfer_id=transfer_id,
+            kind=kind,
+            started_at=self._clock.now(),
+            number=self._transfers.next_number(),
+            order=order,
+        )
         transfer = Transfer(state, self._clock)
         self._transfers.add(transfer)
         return transfer

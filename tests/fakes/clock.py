@@ -20,6 +20,10 @@ class FakeClock:
     def monotonic(self) -> float:
         return self._seconds
 
+    def set_back(self, seconds: float) -> None:
+        """As a person or a time server does; nobody's sleep is the longer for it."""
+        self._start -= dt.timedelta(seconds=seconds)
+
     async def sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()
         self._sleepers.append((self._seconds + seconds, woken))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 
 import pytest
 
 from agent.states import Phase, Result
-from common.errors import AppUnavailableError, ServiceError, TransferNotFoundError
+from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, TransferNotFoundError
 from tests.unit.agent.conftest import Setting
 
 
@@ -129,6 +130,65 @@ async def test_only_the_latest_of_two_kept_imports_stays_kept(
     assert setting.journal_lines == 1
     await setting.undo()
     assert setting.recipe.live == b"first"
+
+
+@pytest.mark.parametrize("is_restarted", [True, False], ids=["after a restart", "by the same agent"])
+async def test_an_import_that_is_settled_late_leaves_no_older_one_kept(setting: Setting, *, is_restarted: bool) -> None:
+    await setting.run_import("t-1", b"first")
+    setting.clock.advance(60)
+    await setting.stage("t-2", b"second")
+    setting.recipe.at["restore swapped"] = lambda: (_ for _ in ()).throw(RuntimeError("it went away"))
+    setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(AppUnavailableError("It does not answer."))
+    with pytest.raises(AppUnavailableError):
+        await setting.restore("t-2")
+    if is_restarted:
+        setting.restart()
+        setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(AppUnavailableError("It does not answer."))
+        await setting.transfers.housekeeping.recover()
+    kept_while_unsettled = setting.state("t-1").kept_until
+    del setting.recipe.at["recover"]
+
+    await setting.transfers.housekeeping.tidy()
+
+    assert kept_while_unsettled is not None
+    with pytest.raises(NothingToUndoError):
+        await setting.undo("t-1")
+    assert (await setting.undo()).transfer_id == "t-2"
+    assert setting.recipe.live == b"first"
+    assert setting.recipe.beside == set()
+
+
+async def test_of_two_kept_imports_the_later_stays_kept_though_the_clock_was_set_back_between_them(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await setting.run_import("t-1", b"first")
+    setting.clock.set_back(3600)
+    await setting.stage("t-2", b"second")
+    await kill_at(setting, "restore swapped", killed, setting.restore("t-2"))
+
+    await setting.transfers.housekeeping.recover()
+
+    assert (await setting.undo()).transfer_id == "t-2"
+    assert setting.recipe.live == b"first"
+
+
+async def test_transfers_are_told_in_the_order_of_their_beginning_after_a_restart_too(setting: Setting) -> None:
+    setting.clock.advance(60)
+    await setting.run_import("kept")
+    for transfer_id in ("z-later", "a-after-that", "clock-set-back"):
+        if transfer_id == "clock-set-back":
+            setting.clock.set_back(7200)
+        async with aclosing(setting.transfers.export(transfer_id, "", {})) as export:
+            async for _ in export:
+                pass
+    before = [state.transfer_id for state in setting.transfers.list()]
+    setting.restart()
+    await setting.transfers.housekeeping.recover()
+    setting.clock.set_back(60)
+    await setting.stage("new")
+
+    assert before == ["clock-set-back", "a-after-that", "z-later", "kept"]
+    assert [state.transfer_id for state in setting.transfers.list()] == ["new", *before]
 
 
 async def test_an_app_that_is_down_does_not_keep_the_agent_from_starting(

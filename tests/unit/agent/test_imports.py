@@ -546,6 +546,25 @@ async def test_discard_without_an_id_confirms_the_latest_import(setting: Setting
     assert not await setting.transfers.discard("")
 
 
+@pytest.mark.parametrize("newer", ["is staged", "left something that waits to be dropped"])
+async def test_discard_without_an_id_confirms_an_import_though_a_newer_one_holds_something(
+    setting: Setting, newer: str
+) -> None:
+    await setting.run_import("t-1", b"first")
+    if newer == "is staged":
+        await setting.stage("t-2", b"second")
+    else:
+        setting.recipe.at["discard"] = raiser(AppUnavailableError("Down."))
+        with pytest.raises(ArchiveWrongKindError):
+            await setting.stage("t-2", b"BAD")
+        del setting.recipe.at["discard"]
+
+    assert await setting.transfers.discard("")
+
+    assert setting.state("t-1").kept_until is None
+    assert setting.recipe.beside == {"staged"}
+
+
 async def test_a_discard_that_fails_is_told_and_tried_again(setting: Setting) -> None:
     await setting.run_import("t-1")
     setting.recipe.at["discard"] = raiser(AppUnavailableError("Down."))

@@ -423,7 +423,9 @@ class DiscardRequest(_message.Message):
 
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
-    """The import whose data beside the app's is dropped. Empty: the latest one that holds any."""
+    """The import whose data beside the app's is dropped. Empty: the latest whose previous data is kept; without one, the
+    latest that holds any.
+    """
     def __init__(
         self,
         *,

@@ -380,7 +380,9 @@ class ConfirmImportRequest(_message.Message):
     app_id: _builtins.str
     """Required: "<workspace>.<name>"."""
     transfer_id: _builtins.str
-    """The import whose previous data is dropped. Empty: the latest one that holds any."""
+    """The import whose previous data is dropped. Empty: the latest whose previous data is kept; without one, what the
+    latest import holds beside the app's data is dropped.
+    """
     def __init__(
         self,
         *,
