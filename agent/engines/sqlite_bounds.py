@@ -1,7 +1,8 @@
 """How long SQLite may work on an upload, and what is said when that, or its memory, was not enough.
 
 A view, a trigger or a column of an upload can be work without end. A child stops its own queries at their time, and is
-ended a little later when it cannot: SQLite looks at the clock between two steps, and one step can be long.
+ended a little later when it cannot: SQLite looks at the clock between two steps, and one step can be long. The same
+holds for an upload that a server has loaded already.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ _NEXT_STEP = "Do not import it if you do not know where it comes from. A databas
 
 def seconds_for(database: Path, bytes_a_second: int = CHECK_BYTES_A_SECOND) -> float:
     """What a database may take, by its size and that of the files beside it."""
-    return (
-        LEAST_SECONDS + sum(size_of(Path(f"{database}{ending}")) for ending in ("", *SQLITE_SIDECARS)) / bytes_a_second
-    )
+    size_bytes = sum(size_of(Path(f"{database}{ending}")) for ending in ("", *SQLITE_SIDECARS))
+    return seconds_for_bytes(size_bytes, bytes_a_second)
+
+
+def seconds_for_bytes(size_bytes: int, bytes_a_second: int) -> float:
+    return LEAST_SECONDS + size_bytes / bytes_a_second
 
 
 def stop_at(connection: sqlite3.Connection, ends_at: float) -> None:
@@ -43,18 +47,18 @@ def is_interrupted(failure: sqlite3.Error) -> bool:
 
 
 @asynccontextmanager
-async def bounded(name: str, seconds: float) -> AsyncIterator[None]:
+async def bounded(name: str, seconds: float, *, engine: str = "SQLite") -> AsyncIterator[None]:
     """For what a child does with a database; LimitExceededError when it does not end by itself in time."""
     try:
         async with asyncio.timeout(seconds + _END_SECONDS):
             yield
     except TimeoutError:
-        raise took_too_long(name, seconds) from None
+        raise took_too_long(name, seconds, engine=engine) from None
 
 
-def took_too_long(name: str, seconds: float) -> LimitExceededError:
+def took_too_long(name: str, seconds: float, *, engine: str = "SQLite") -> LimitExceededError:
     return LimitExceededError(
-        f"SQLite did not get through the database {printable(name)} in {seconds:.0f} seconds; nothing was changed.",
+        f"{engine} did not get through the database {printable(name)} in {seconds:.0f} seconds; nothing was changed.",
         next_step=_NEXT_STEP,
     )
 

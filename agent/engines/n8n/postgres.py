@@ -22,8 +22,8 @@ from psycopg import sql
 from agent.engines.filesystem import free_bytes
 from agent.engines.n8n.facts import ENCRYPTED, Facts, facts_of
 from agent.engines.n8n.items import Items
-from agent.engines.n8n.preparations import Prepared, Request
-from agent.engines.n8n.preparing import prepare_database
+from agent.engines.n8n.preparations import Prepared, Request, table_locked
+from agent.engines.n8n.preparing import LOCK_WAIT_SECONDS, prepare_database
 from agent.engines.n8n.settings import N8nSettings
 from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
@@ -87,10 +87,12 @@ class PostgresHome:
         """
         Raises:
             AppUnavailableError: no server, no database, or it is not n8n's.
+            AppBusyError: another session has locked a table.
         """
         async with connect(self.postgresql.app_login()) as connection:
             schema = sql.Identifier(self.settings.schema)
             await connection.execute(sql.SQL("SET search_path = pg_catalog, {}").format(schema))
+            await connection.execute(f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
             rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
         return facts_of(Answers(rows=rows), key)
 
@@ -214,11 +216,13 @@ class DatabaseExchange:
 
 
 async def _rows(connection: Connection, query: str) -> list[list[Any]] | None:
-    """Of one query; None when a table or column of it is not there."""
+    """Of one query; None when a table or column of it is not there, AppBusyError when it is locked for long."""
     try:
         cursor = await connection.execute(query.encode())
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
         return None
+    except psycopg.errors.LockNotAvailable as failure:
+        raise table_locked() from failure
     return [list(row) for row in await cursor.fetchall()]
 
 

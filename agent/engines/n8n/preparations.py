@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.engines.n8n.items import Items
+from common.errors import AppBusyError
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -12,7 +13,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     Attributes:
         directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is another.
-        seconds: how long that file may be worked with at most; without meaning for others.
+        seconds: how long that file, or a database in a server, may be worked with at most.
         live: path of the SQLite file that an app has open.
         connection: libpq's parameters, for PostgreSQL.
         keys: those that may open the secrets, the likeliest first.
@@ -64,3 +65,10 @@ class Prepared(msgspec.Struct, kw_only=True):
     warnings: list[str] = []
     items: Items = {}
     size_bytes: int = 0
+
+
+def table_locked() -> AppBusyError:
+    return AppBusyError(
+        "Another session has locked a table of n8n's database for long.",
+        next_step="See in pg_stat_activity who holds it, and try again when that has ended.",
+    )

@@ -11,7 +11,7 @@ import msgspec
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
-from agent.engines.sqlite_bounds import bounded, ended_early, seconds_for
+from agent.engines.sqlite_bounds import bounded, ended_early, seconds_for, seconds_for_bytes
 from agent.jail import NOBODY, TOOL, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
@@ -25,8 +25,9 @@ _MEMORY_BYTES = 2 << 30
 
 _BYTES_A_SECOND = 1 << 20
 """Each column that holds text is searched."""
-_WORKING = "-c search_path="
-_LOOKING = f"{_WORKING} -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
+LOCK_WAIT_SECONDS = 10
+"""For a table that another session has locked: autovacuum lets go of one sooner."""
+_LOOKING = "-c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
 
 
 async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> Prepared:
@@ -62,8 +63,18 @@ async def prepare_database(login: Login, request: Request, *, schema: str) -> Pr
     Args:
         login: of the role that loaded it: triggers of the upload run with its rights.
     Raises:
-        ArchiveIncompatibleError: as above. ToolFailedError: the server refuses something.
+        ArchiveIncompatibleError, LimitExceededError: as above.
+        AppBusyError: another session has locked a table.
+        ToolFailedError: the server refuses something.
     """
+    # An n8n on SQLite needs none of it.
+    from agent.engines.pg.connection import connect
+    from agent.engines.pg.preview import size_of
+
+    async with connect(login) as connection:
+        seconds = seconds_for_bytes(await size_of(connection), _BYTES_A_SECOND)
+    # The server's own limit ends a query whose client was ended; what an upload calls may lift it, but not ours.
+    limits = f"-c statement_timeout={seconds:.0f}s -c lock_timeout={LOCK_WAIT_SECONDS}s"
     parameters: dict[str, str | int | None] = {
         "host": login.host,
         "port": login.port,
@@ -73,10 +84,11 @@ async def prepare_database(login: Login, request: Request, *, schema: str) -> Pr
         "application_name": "mathison-data",
         "connect_timeout": 10,
         "gssencmode": "disable",
-        "options": _WORKING if request.target_key else _LOOKING,
+        "options": f"-c search_path= {limits} {'' if request.target_key else _LOOKING}",
     }
-    request = msgspec.structs.replace(request, connection=parameters, schema=schema)
-    return await _ask(request, pass_fds=(), jail=_jail(0))
+    request = msgspec.structs.replace(request, connection=parameters, schema=schema, seconds=seconds)
+    async with bounded(login.database, seconds, engine="PostgreSQL"):
+        return await _ask(request, pass_fds=(), jail=_jail(0))
 
 
 def _jail(most_bytes: int) -> Jail:

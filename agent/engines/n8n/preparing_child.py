@@ -21,7 +21,7 @@ from agent import rights
 from agent.engines.n8n.contents import contents_of, deactivate, require_known, waiting_executions
 from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
 from agent.engines.n8n.items import items_of
-from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.n8n.preparations import Prepared, Request, table_locked
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
 from agent.engines.sqlite_bounds import is_interrupted, needed_too_much, stop_at, took_too_long
@@ -120,6 +120,7 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
 
     Raises:
         LimitExceededError: its time is over.
+        AppBusyError: another session has locked a table in a server.
         ArchiveDamagedError, ToolFailedError: the database or the server does not do what is asked.
     """
     try:
@@ -153,6 +154,10 @@ def _opened_in_server(request: Request) -> Iterator[Store]:
     try:
         with psycopg.connect(**parameters) as postgres:  # type: ignore[arg-type]  # a mapping of its parameters
             yield PostgresStore(postgres, request.schema)
+    except psycopg.errors.LockNotAvailable as failure:
+        raise table_locked() from failure
+    except psycopg.errors.QueryCanceled as failure:
+        raise took_too_long(str(request.connection["dbname"]), request.seconds, engine="PostgreSQL") from failure
     except psycopg.Error as failure:
         said = (failure.diag.message_primary or str(failure)).strip()
         raise ToolFailedError(f"PostgreSQL does not take the secrets encrypted again: {said}") from failure

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import subprocess
 import tarfile
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from agent.engines import sqlite_bounds
+from agent.engines.n8n import postgres as n8n_postgres
+from agent.engines.n8n import preparations, preparing
+from agent.engines.pg.connection import Login
 from agent.engines.replay.n8n import replay
 from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
@@ -19,6 +25,7 @@ from common.errors import (
     ArchiveIncompatibleError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
+    LimitExceededError,
     ServiceError,
     ToolFailedError,
 )
@@ -199,6 +206,52 @@ async def test_a_wrong_archive_is_refused_and_changes_nothing(name: str, make_pa
     await target.app.recipe.discard(record)
     assert target.n8n.workflow_names() == ["present 0"]
     target.require_no_leftovers()
+
+
+async def test_work_without_end_in_an_upload_ends_at_its_time_and_leaves_nothing(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    source.database.run(
+        "CREATE FUNCTION public.endless() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(86400); "
+        "RETURN NEW; END'; CREATE TRIGGER t BEFORE UPDATE ON public.credentials_entity FOR EACH ROW "
+        "EXECUTE FUNCTION public.endless()"
+    )
+    archive = (await source.app.export(key="clear")).content
+    monkeypatch.setattr(sqlite_bounds, "LEAST_SECONDS", 2.0)
+    monkeypatch.setattr(preparing, "_BYTES_A_SECOND", 1 << 30)
+    record = MemoryRecord()
+
+    async with asyncio.timeout(60):
+        with pytest.raises(LimitExceededError, match=r"PostgreSQL did not get through the database .* in 2 seconds"):
+            await target.app.stage(archive, record)
+        await target.app.recipe.discard(record)
+
+    assert target.n8n.workflow_names() == ["present 0"]
+    target.require_no_leftovers()
+
+
+@pytest.mark.parametrize("what", ["a look", "the work", "an import"])
+async def test_a_table_that_somebody_has_locked_is_not_waited_for_without_end(
+    what: str, make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = target_of(make_pair)
+    database = target.database
+    login = Login(database.server.host, database.server.port, database.database, database.role, database.password)
+    monkeypatch.setattr(preparing, "LOCK_WAIT_SECONDS", 1)
+    monkeypatch.setattr(n8n_postgres, "LOCK_WAIT_SECONDS", 1)
+    request = preparations.Request(keys=[NEW_KEY], target_key="" if what == "a look" else OLD_KEY)
+    with psycopg.connect(database.server.dsn(database.database)) as holder:
+        holder.execute("LOCK TABLE workflow_entity")
+
+        async with asyncio.timeout(60):
+            with pytest.raises(AppBusyError, match="Another session has locked a table"):
+                if what == "an import":
+                    await target.app.stage(b"--", MemoryRecord())
+                else:
+                    await preparing.prepare_database(login, request, schema="public")
+
+    assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
 
 
 async def test_a_newer_n8n_or_a_wrong_key_is_refused_and_leaves_nothing(make_pair: MakePair) -> None:
