@@ -245,11 +245,13 @@ async def test_a_table_that_somebody_has_locked_is_not_waited_for_without_end(
         holder.execute("LOCK TABLE workflow_entity")
 
         async with asyncio.timeout(60):
+            attempt = (
+                target.app.stage(b"--", MemoryRecord())
+                if what == "an import"
+                else preparing.prepare_database(login, request, schema="public")
+            )
             with pytest.raises(AppBusyError, match="Another session has locked a table"):
-                if what == "an import":
-                    await target.app.stage(b"--", MemoryRecord())
-                else:
-                    await preparing.prepare_database(login, request, schema="public")
+                await attempt
 
     assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
 
