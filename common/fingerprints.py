@@ -22,7 +22,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         scheme: how it was made, with the recipe's name and a number that grows when that changes, for example
-            "postgresql/1". Only fingerprints of one scheme can be compared.
+            "postgresql/2". Only fingerprints of one scheme can be compared.
         parts: what was looked at and what was found, for example {"table shop.orders": "40000 rows, 8c1f…"}. Names and
             numbers only, never content.
     """

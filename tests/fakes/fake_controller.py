@@ -121,7 +121,7 @@ class FakeController:
 
     async def _fingerprint(self, request: web.Request) -> web.Response:
         parts = {"table public.users": "2 rows, 1f"}
-        fingerprint = {"scheme": "postgresql/1", "sha256": "ab" * 32, "parts": parts}
+        fingerprint = {"scheme": "postgresql/2", "sha256": "ab" * 32, "parts": parts}
         found = {"app_id": request.match_info["id"], "fingerprint": fingerprint, "taken_at": "2026-11-23T18:26:00Z"}
         return self._found(request) or web.json_response(found)
 

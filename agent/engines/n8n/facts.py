@@ -38,7 +38,7 @@ ENCRYPTED = {
 }
 PROVEN = Questions(EXPORTED.queries, _TABLES, with_content=True, without_columns=ENCRYPTED)
 """The same with a digest of each table, without what is encrypted: that is another text each time."""
-SCHEME = "n8n/1"
+SCHEME = "n8n/2"
 
 
 class FilesSum(ContentSum):

@@ -44,7 +44,7 @@ from common.errors import AppUnavailableError, NoSpaceError
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 
-_DATABASE_SCHEME = "n8n-database/1"
+_DATABASE_SCHEME = "n8n-database/2"
 """Another than PostgreSQL's own, since not everything counts."""
 __all__ = ["DatabaseExchange", "PostgresHome", "read_postgres_settings"]
 

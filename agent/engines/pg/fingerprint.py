@@ -1,13 +1,12 @@
 """Whether two databases hold the same: rows and an order-free hash per table, sequences, large objects, object counts.
 
 Computed by the server, one row at a time, so nothing but numbers leaves it. Comparable between majors 13 to 18 and
-between databases of one encoding; the hash covers a row's text in a fixed session, in the server's encoding.
+between databases of one encoding; see `row_hash` for what is hashed, in a fixed session and in the server's encoding.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -20,8 +19,9 @@ from psycopg import sql
 import common.fingerprints
 from agent.engines.pg.catalog import USER_SCHEMA, no_member
 from agent.engines.pg.connection import Connection
+from agent.engines.pg.row_hash import row_hash
 
-SCHEME = "postgresql/1"
+SCHEME = "postgresql/2"
 _LOCK_WAIT_MILLISECONDS = 2000
 _LOCKED_AT_ONCE = 500
 _SESSION = """
@@ -126,8 +126,11 @@ async def fingerprint(connection: Connection, scope: Scope = EVERYTHING) -> Fing
 
 @asynccontextmanager
 async def one_moment(connection: Connection) -> AsyncIterator[None]:
-    """A transaction that sees the database as it was when it began, and can change nothing."""
-    async with connection.transaction():
+    """A transaction that sees the database as it was when it began, and can change nothing.
+
+    It ends with a rollback: should the server go away before, what was read is read, and its end is no failure.
+    """
+    async with connection.transaction(force_rollback=True):
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
 
@@ -216,38 +219,27 @@ async def _tables(connection: Connection, *, kinds: str = "'r', 'm'") -> list[tu
 
 
 async def _table(connection: Connection, schema: str, table: str, *, without: Collection[str]) -> Table:
-    # By the alias: "t::text" would mean a column t. And not by a cast to text, which whoever made the table may have
-    # defined: its function would run with our rights.
-    columns = await _columns(connection, schema, table)
-    alias = sql.Identifier(alias_beside(columns))
-    row_of: sql.Composable = alias
-    if without:
-        kept = [sql.SQL("{}.{}").format(alias, sql.Identifier(name)) for name in columns if name not in without]
-        row_of = sql.SQL("ROW({})").format(sql.SQL(", ").join(kept))
+    columns = [column for column in await _columns(connection, schema, table) if column[0] not in without]
+    alias = sql.Identifier("row")
     query = sql.SQL("SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS {alias}").format(
-        hash=sql.SQL('hashtextextended(textin(record_out({row})) COLLATE "C", 0)').format(row=row_of),
-        table=sql.Identifier(schema, table),
-        alias=alias,
+        hash=row_hash(columns, alias), table=sql.Identifier(schema, table), alias=alias
     )
     row = await (await connection.execute(query)).fetchone()
     return Table(*(row or (0, "0")))
 
 
-def alias_beside(columns: Collection[str]) -> str:
-    """A name for a whole row that none of its columns has."""
-    return next(name for number in itertools.count() if (name := f"row {number}") not in columns)
-
-
-async def _columns(connection: Connection, schema: str, table: str) -> list[str]:
+async def _columns(connection: Connection, schema: str, table: str) -> list[tuple[str, str | None]]:
+    """Name and, of a type of pg_catalog, its name."""
     cursor = await connection.execute(
         """
-        SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-          JOIN pg_namespace n ON n.oid = c.relnamespace
+        SELECT a.attname, t.typname
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+          LEFT JOIN pg_type t ON t.oid = a.atttypid AND t.typnamespace = 'pg_catalog'::regnamespace
          WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
         """,
         [schema, table],
     )
-    return [name for (name,) in await cursor.fetchall()]
+    return await cursor.fetchall()
 
 
 async def _sequences(connection: Connection) -> dict[str, tuple[int, bool]]:

@@ -121,7 +121,7 @@ async def test_without_a_fingerprint_nothing_is_claimed(app: PostgresApp, tmp_pa
 
 
 async def test_without_fitting_programs_an_archive_is_not_replayed(tmp_path: Path) -> None:
-    request = Request(file=str(tmp_path / "a.sql"), scheme="postgresql/1", engine_version="99.1")
+    request = Request(file=str(tmp_path / "a.sql"), scheme="postgresql/2", engine_version="99.1")
 
     with pytest.raises(ArchiveIncompatibleError, match="server programs of PostgreSQL 99 or newer are needed"):
         await replay(request)

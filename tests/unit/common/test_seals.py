@@ -140,7 +140,7 @@ def test_an_archive_without_a_fingerprint_has_none(make: Make) -> None:
 def test_a_dump_in_custom_format_has_its_seal_behind_it() -> None:
     seal, dump = DumpSealWriter(), b"PGDMP" + bytes(range(256)) * 40
     seal.add(dump)
-    expected = Fingerprint(scheme="postgresql/1", parts={"table t": "3 rows, 77"})
+    expected = Fingerprint(scheme="postgresql/2", parts={"table t": "3 rows, 77"})
     archive = dump + seal.closing(HEADER, expected)
     finder = FingerprintFinder()
     finder.add(archive)

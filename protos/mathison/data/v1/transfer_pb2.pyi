@@ -424,7 +424,7 @@ class Fingerprint(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
-    """How it was made, for example "postgresql/1". Only fingerprints of one scheme can be compared."""
+    """How it was made, for example "postgresql/2". Only fingerprints of one scheme can be compared."""
     sha256: _builtins.str
     """SHA-256 of scheme and parts, 64 digits of lower-case hex. Equal ones mean equal content."""
     @_builtins.property

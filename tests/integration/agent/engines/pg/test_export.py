@@ -101,16 +101,6 @@ async def test_what_a_dump_leaves_out_is_left_out(app: PostgresApp) -> None:
     assert b"OWNER TO" not in text
 
 
-async def test_a_column_may_be_called_like_what_a_fingerprint_calls_a_row(app: PostgresApp) -> None:
-    app.run("CREATE TABLE odd (\"row 0\", \"the whole row\") AS VALUES (1, 'one'), (2, 'two')")
-    before = (await app.fingerprint()).tables["public.odd"]
-    app.run('UPDATE odd SET "the whole row" = \'three\' WHERE "row 0" = 2')
-    after = (await app.fingerprint()).tables["public.odd"]
-
-    assert before.rows == after.rows == 2
-    assert before.hash != after.hash
-
-
 async def test_an_estimate_comes_while_the_dump_runs(app: PostgresApp) -> None:
     app.run(MANY_ROWS, as_app=True)
 

@@ -1,0 +1,109 @@
+"""A table's hash tells apart what a dump tells apart, and is the same on every major."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.agent.engines.pg.apps import PostgresApp
+from tests.integration.agent.engines.pg.conftest import MakeApp
+
+PAIRS = [
+    ("bool", "true", "false"),
+    ("int2", "-1", "1"),
+    ("int4", "0", "1"),
+    ("int8", "4294967296", "0"),
+    ("oid", "4294967295", "0"),
+    ("text", "'a'", "'A'"),
+    ("text", "''", "NULL"),
+    ("text", "'NULL'", "NULL"),
+    ("varchar(9)", "'a '", "'a'"),
+    ("char(9)", "'a'", "'b'"),
+    ('"char"', "'a'", "'b'"),
+    ("name", "'a'", "'b'"),
+    ("timestamp", "'infinity'", "'-infinity'"),
+    ("timestamp", "'2026-10-25 00:30:00.000001'", "'2026-10-25 00:30'"),
+    ("timestamptz", "'2026-10-25 00:30Z'", "'2026-10-25 01:30Z'"),
+    ("timestamptz", "'infinity'", "'-infinity'"),
+    ("date", "'infinity'", "'5874897-12-31'"),
+    ("uuid", "'00000000-0000-0000-0000-000000000001'", "'00000000-0000-0000-0000-000000000000'"),
+    ("numeric", "1.0", "1.00"),
+    ("float8", "'-0'", "'0'"),
+    ("float4", "'NaN'", "'Infinity'"),
+    ("jsonb", "'{\"a\": 1.0}'", "'{\"a\": 1.00}'"),
+    ("bytea", "'\\x00'", "'\\x0000'"),
+    ("interval", "'1 day'", "'24 hours'"),
+    ("int4[]", "'{1,NULL}'", "'{1}'"),
+    ("text[]", "'{}'", "NULL"),
+]
+
+
+async def hash_of(app: PostgresApp, statement: str) -> str:
+    app.run(f"DROP TABLE IF EXISTS hashed; {statement}")
+    return (await app.fingerprint()).tables["public.hashed"].hash
+
+
+@pytest.mark.parametrize(("kind", "value", "other"), PAIRS)
+async def test_two_values_that_a_dump_tells_apart_have_two_hashes(
+    app: PostgresApp, kind: str, value: str, other: str
+) -> None:
+    one, two = [
+        await hash_of(app, f"CREATE TABLE hashed (n int, v {kind}); INSERT INTO hashed VALUES (1, {said})")
+        for said in (value, other)
+    ]
+
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    ("rows", "other"),
+    [
+        ("('1', '2')", "('2', '1')"),
+        ("('1', NULL)", "(NULL, '1')"),
+        ("('1', '2'), ('3', '4')", "('1', '4'), ('3', '2')"),
+        ("('1', '1')", "('2', '2')"),
+        ("('1', '1'), ('1', '1')", "('2', '2'), ('2', '2')"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["int", "text", "numeric"])
+async def test_a_value_counts_where_it_stands(app: PostgresApp, kind: str, rows: str, other: str) -> None:
+    one, two = [
+        await hash_of(app, f"CREATE TABLE hashed (n {kind}, v {kind}); INSERT INTO hashed VALUES {said}")
+        for said in (rows, other)
+    ]
+
+    assert one != two
+
+
+async def test_the_order_of_rows_does_not_count(app: PostgresApp) -> None:
+    there, back = [
+        await hash_of(app, f"CREATE TABLE hashed AS SELECT n, n::text AS v FROM generate_series({rows}) AS n")
+        for rows in ("1, 100", "100, 1, -1")
+    ]
+
+    assert there == back
+
+
+async def test_a_hash_is_the_same_on_every_major(make_app: MakeApp) -> None:
+    columns = ", ".join(f"c{n} {kind}" for n, (kind, _, _) in enumerate(PAIRS))
+    rows = ", ".join(f"({', '.join(pair[which] for pair in PAIRS)})" for which in (1, 2))
+    statement = f"CREATE TABLE hashed ({columns}); INSERT INTO hashed VALUES {rows}"
+
+    hashes = {major: await hash_of(make_app(major), statement) for major in (13, 15, 16, 17, 18)}
+
+    assert len(set(hashes.values())) == 1, hashes
+
+
+async def test_a_name_of_a_column_is_no_name_of_its_table(app: PostgresApp) -> None:
+    app.run("CREATE TABLE odd (\"row\", \"odd\") AS VALUES (1, 'one'), (2, 'two')")
+    before = (await app.fingerprint()).tables["public.odd"]
+    app.run('UPDATE odd SET "odd" = \'three\' WHERE "row" = 2')
+    after = (await app.fingerprint()).tables["public.odd"]
+
+    assert before.rows == after.rows == 2
+    assert before.hash != after.hash
+
+
+async def test_a_table_without_columns_is_counted(app: PostgresApp) -> None:
+    app.run("CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES; INSERT INTO nothing DEFAULT VALUES")
+
+    assert (await app.fingerprint()).tables["public.nothing"].rows == 2
