@@ -43,7 +43,7 @@ SERVER_SETTINGS = {
 CACHE = "redis-7.0"
 """With jemalloc, as servers have as a rule. The Valkey for tests has libc's malloc, which stalls after freeing much."""
 ROUNDS = 3
-WIDTH = 110
+WIDTH = 130
 
 
 @dataclass(frozen=True)
