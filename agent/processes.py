@@ -71,6 +71,10 @@ def has_reader(pipe: int) -> bool:
     return not any(state & select.POLLERR for _, state in poll.poll(0))
 
 
+class ChildKilledError(ToolFailedError):
+    """It was ended by SIGKILL, and not by us: above all the kernel does that, when there is no memory left."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A program to start.
@@ -159,14 +163,15 @@ class Child:
         return await self._process.wait()
 
     async def check(self) -> None:
-        """Wait for it; ToolFailedError with what it said last unless it exited with 0."""
+        """Wait for it; ToolFailedError with what it said last unless it exited with 0, ChildKilledError for SIGKILL."""
         status = await self.wait()
         if status:
             said = self.stderr_tail
             if self.command.is_module and _TRACEBACK in said:
                 _log.error("a child of the agent failed", action="child_failed", child=self.command.name, said=said)
                 said = ""
-            raise ToolFailedError(f"{self.command.name} {_ending(status)}{_quote(said)}")
+            kind = ChildKilledError if status == -signal.SIGKILL else ToolFailedError
+            raise kind(f"{self.command.name} {_ending(status)}{_quote(said)}")
 
     async def stop(self) -> None:
         """End it: SIGTERM, its output drained so that it is not held up, SIGKILL after the grace time; waited for."""

@@ -24,13 +24,21 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
-from agent.engines.sqlite_bounds import bounded, ended_early, needed_too_much, seconds_for, size_of, took_too_long
+from agent.engines.sqlite_bounds import (
+    bounded,
+    ended_early,
+    needed_too_much,
+    seconds_for,
+    size_of,
+    sqlite_needed_too_much,
+    took_too_long,
+)
 from agent.engines.sqlite_questions import Answers as Answers
 from agent.engines.sqlite_questions import Questions as Questions
 from agent.engines.table_parts import Parts
 from agent.jail import NOBODY, TOOL, Jail
 from agent.limits import Limits
-from agent.processes import Child, Command, start
+from agent.processes import Child, ChildKilledError, Command, start
 from agent.rights import may_become_nobody
 from common.errors import (
     AppBusyError,
@@ -182,10 +190,7 @@ class Snapshots:
             case "no_space":
                 raise NoSpaceError(f"There is no room for a copy of the database {printable(path)}.")
             case _:
-                raise SourceUnreadableError(
-                    f"The database {printable(path)} cannot be read: {answer['text']}.",
-                    next_step="Run the agent under the app's uid, with the volume writable.",
-                )
+                raise _unreadable(path, answer)
 
     def _close(self, descriptor: int) -> None:
         """Let go of a copy; once only, since the number may be another file's by then."""
@@ -240,11 +245,18 @@ async def ask_database(path: Path, questions: Questions) -> Answers:
     async with _started("ask") as child:
         answer = await _ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **_worded(questions))
     if "failed" in answer:
-        raise SourceUnreadableError(
-            f"The database {printable(path.name)} cannot be read: {answer['text']}.",
-            next_step="Run the agent under the app's uid, with the volume writable.",
-        )
+        raise _unreadable(path.name, answer)
     return _answers_of(answer)
+
+
+def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
+    is_memory = answer["failed"] in ("no_memory", "too_large")
+    return SourceUnreadableError(
+        f"The database {printable(name)} cannot be read: {answer['text']}.",
+        next_step="Give the agent more memory, then try again."
+        if is_memory
+        else "Run the agent under the app's uid, with the volume writable.",
+    )
 
 
 async def absorb_changes(path: Path) -> None:
@@ -354,7 +366,7 @@ async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, *
             await child.close_stdin()
             answer = await _answer_of(child)
     except ToolFailedError as failure:
-        raise ended_early(path.name) from failure
+        raise ended_early(path.name, was_killed=isinstance(failure, ChildKilledError)) from failure
     finally:
         os.close(directory)
     match answer.get("failed"):
@@ -362,6 +374,8 @@ async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, *
             raise took_too_long(path.name, seconds)
         case "too_large":
             raise needed_too_much(path.name)
+        case "no_memory":
+            raise sqlite_needed_too_much(path.name)
     return answer
 
 

@@ -8,6 +8,7 @@ holds for an upload that a server has loaded already.
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.archives.members import SQLITE_SIDECARS, printable
-from common.errors import ArchiveDamagedError, LimitExceededError
+from common.errors import ArchiveDamagedError, LimitExceededError, ServiceError, ToolFailedError
 
 LEAST_SECONDS = 60.0
 CHECK_BYTES_A_SECOND = 4 << 20
@@ -23,6 +24,9 @@ CHECK_BYTES_A_SECOND = 4 << 20
 _END_SECONDS = 3.0
 _STEPS_BETWEEN_LOOKS = 10_000
 """Of SQLite's virtual machine: a few milliseconds."""
+_NO_PAGE = re.compile(
+    rf"unable to get the page. error code=({sqlite3.SQLITE_NOMEM}|{sqlite3.SQLITE_IOERR_NOMEM})\b|failed to get page"
+)
 _NEXT_STEP = "Do not import it if you do not know where it comes from. A database that is yours: make it smaller first."
 
 
@@ -70,7 +74,38 @@ def needed_too_much(name: str) -> LimitExceededError:
     )
 
 
-def ended_early(name: str) -> ArchiveDamagedError:
+def is_short_of_memory(failure: sqlite3.Error) -> bool:
+    """Whether SQLite had none left, which it tells as an error of reading, too."""
+    return getattr(failure, "sqlite_errorcode", 0) in (sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM)
+
+
+def is_verdict_of_short_memory(verdict: str) -> bool:
+    """Whether quick_check did not get hold of a page that is there, which says nothing about the page.
+
+    SQLite 3.40 tells it among what is wrong with the database, for a page of an overflow chain without its code.
+    """
+    return _NO_PAGE.search(verdict) is not None
+
+
+def sqlite_needed_too_much(name: str) -> LimitExceededError:
+    return LimitExceededError(
+        f"SQLite needs more memory for the database {printable(name)} than an upload may take; nothing was changed.",
+        next_step=_NEXT_STEP,
+    )
+
+
+def ended_early(name: str, *, was_killed: bool) -> ServiceError:
+    """What is said when the child that reads an upload ended without an answer.
+
+    Args:
+        was_killed: by SIGKILL; see `processes.ChildKilledError`, which is more than a child wants to import.
+    """
+    if was_killed:
+        return ToolFailedError(
+            f"What reads the database {printable(name)} was killed, as the kernel does where memory is short; nothing "
+            "was changed.",
+            next_step="Give the agent more memory, then import again.",
+        )
     return ArchiveDamagedError(
         f"The database {printable(name)} cannot be worked with: what reads it ended early, the agent's log has more; "
         "nothing was changed."

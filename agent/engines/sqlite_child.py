@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
-from agent.engines.sqlite_bounds import is_interrupted, stop_at
+from agent.engines.sqlite_bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
 from agent.engines.sqlite_questions import asked, not_a_table
 from agent.jail import enter, parse_argv
 
@@ -39,6 +39,7 @@ _CODES = {
     sqlite3.SQLITE_INTERRUPT: "too_long",
     sqlite3.SQLITE_TOOBIG: "too_large",
 }
+_NO_MEMORY = "SQLite has no memory left"
 
 
 class _FailedError(Exception):
@@ -74,6 +75,8 @@ def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str,
         # Extended codes have the primary one in their last byte.
         kind = _CODES.get(getattr(failure, "sqlite_errorcode", 0) & 0xFF, "refused")
         answer = {"failed": kind, "text": str(failure)}
+        if is_short_of_memory(failure):
+            answer = {"failed": "no_memory", "text": _NO_MEMORY}
     except OSError as failure:
         kind = "no_space" if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "refused"
         answer = {"failed": kind, "text": failure.strerror or str(failure)}
@@ -245,11 +248,14 @@ def _verdict(connection: sqlite3.Connection) -> str:
     """ "ok", or the first of what SQLite finds wrong."""
     connection.execute("PRAGMA trusted_schema=OFF")
     try:
-        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.Error as failure:
-        if is_interrupted(failure):
+        if is_interrupted(failure) or is_short_of_memory(failure):
             raise
         return str(failure)
+    if is_verdict_of_short_memory(verdict):
+        raise _FailedError("no_memory", _NO_MEMORY)
+    return verdict
 
 
 def _opened_files() -> set[tuple[int, int]]:

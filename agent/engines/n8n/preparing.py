@@ -13,7 +13,7 @@ from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.sqlite_bounds import bounded, ended_early, seconds_for, seconds_for_bytes
 from agent.jail import NOBODY, TOOL, Jail
-from agent.processes import Command, run
+from agent.processes import ChildKilledError, Command, run
 from agent.rights import may_become_nobody
 from common.errors import InternalError, ToolFailedError, make_error
 
@@ -46,7 +46,7 @@ async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> 
         async with bounded(database.name, seconds):
             return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
     except ToolFailedError as failure:
-        raise ended_early(database.name) from failure
+        raise ended_early(database.name, was_killed=isinstance(failure, ChildKilledError)) from failure
     finally:
         os.close(directory)
 

@@ -24,7 +24,14 @@ from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Prepared, Request, table_locked
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
-from agent.engines.sqlite_bounds import is_interrupted, needed_too_much, stop_at, took_too_long
+from agent.engines.sqlite_bounds import (
+    is_interrupted,
+    is_short_of_memory,
+    needed_too_much,
+    sqlite_needed_too_much,
+    stop_at,
+    took_too_long,
+)
 from agent.engines.sqlite_child import connect_live
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
@@ -141,6 +148,8 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
     except sqlite3.Error as failure:
         if is_interrupted(failure):
             raise took_too_long(request.file, request.seconds) from failure
+        if is_short_of_memory(failure):
+            raise sqlite_needed_too_much(request.file) from failure
         raise ArchiveDamagedError(f"The database in the archive cannot be worked with: {failure}.") from failure
     except UnicodeError as failure:
         raise ArchiveDamagedError("The database in the archive has text that is none.") from failure

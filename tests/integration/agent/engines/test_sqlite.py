@@ -396,6 +396,29 @@ async def test_a_row_that_needs_more_memory_than_an_upload_may_take_is_refused(w
         await check_database(database, questions=questions[what])
 
 
+@pytest.mark.parametrize("short_bytes", range(5 << 20, 37 << 20, 8 << 20))
+async def test_a_database_is_not_called_damaged_where_memory_is_short(
+    short_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = made(tmp_path / "upload.db", "CREATE TABLE made (id); CREATE INDEX i ON made (id)")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.executemany("INSERT INTO made VALUES (?)", ((os.urandom(20_000),) for _ in range(2000)))
+        connection.commit()
+    monkeypatch.setattr(engine, "_CHECK_JAIL_BYTES", short_bytes)
+
+    with pytest.raises(LimitExceededError, match=r"'upload\.db' (than|needs)|memory for the database 'upload\.db'"):
+        await check_database(database)
+
+
+async def test_a_check_that_the_kernel_kills_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = Command(["sh", "-c", "kill -KILL $$"])
+    monkeypatch.setattr(engine, "Command", lambda *_, **__: killed)
+    make_ledger(tmp_path / "ledger.db", mode="delete")
+
+    with pytest.raises(ToolFailedError, match="was killed, as the kernel does where memory is short; nothing was"):
+        await check_database(tmp_path / "ledger.db")
+
+
 async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
