@@ -23,7 +23,7 @@ from agent.engines.sqlite import Questions, Snapshots, check_database, import_li
 from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
-from agent.processes import Command
+from agent.processes import ChildKilledError, Command
 from common.errors import (
     AppBusyError,
     ArchiveDamagedError,
@@ -479,7 +479,7 @@ async def test_a_killed_import_leaves_all_of_the_old_or_all_of_the_new(tmp_path:
                 app.execute("UPDATE tag SET tag = 'old'")
                 app.commit()
 
-    assert (ToolFailedError, "old") in outcomes
+    assert (ChildKilledError, "old") in outcomes
 
 
 def is_writing_or_done(live: Path, importing: asyncio.Task[None]) -> bool:
