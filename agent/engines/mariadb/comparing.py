@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.engines.mariadb import sequences
+from agent.engines.mariadb import sequence_uses
 from agent.engines.mariadb.catalog import Schema, columns_of, count_rows, look
 from agent.engines.mariadb.client import WITHIN_SECONDS, query, quoted
 from agent.engines.mariadb.programs import Program
@@ -91,7 +91,7 @@ async def _contents(
     columns = [await columns_of(admin, now[0]), await columns_of(admin, after[0])]
     if after[1].is_mariadb:
         for column in (column for table in columns[1].values() for column in table):
-            column[-1] = sequences.moved(column[-1], after[0], now[0])
+            column[-1] = sequence_uses.moved(column[-1], after[0], now[0])
     found: list[dict[str, object]] = [
         {
             table: (columns[side].get(table), checksum)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agent.engines.mariadb import sequences
+from agent.engines.mariadb import sequence_uses
 from agent.engines.mariadb.names import moved
 
 _I = re.IGNORECASE | re.DOTALL
@@ -64,10 +64,10 @@ class Schemas:
     def with_sequences_moved(self, table: bytes) -> bytes:
         """
         Raises:
-            sequences.ForeignSequenceError: it needs one of a schema that is neither.
+            sequence_uses.ForeignSequenceError: it needs one of a schema that is neither.
         """
         text = table.decode("utf-8", "surrogateescape")
-        return sequences.moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
+        return sequence_uses.moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
 
 
 def to_run(text: bytes, schemas: Schemas) -> bytes | None:

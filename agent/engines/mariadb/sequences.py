@@ -1,5 +1,4 @@
-"""Columns whose defaults are taken from sequences: in whose schema a default looks for its sequence, and how it is led
-to another.
+"""Columns whose defaults are taken from sequences: how a default is led to the sequence of another schema.
 
 The one fact to know: the server writes the sequence's schema into the default and leaves it there when the table is
 renamed into another. It takes no default whose sequence is not there, so one can only be led to a schema after the
@@ -9,51 +8,14 @@ sequence has come to it (10.11, 11.8; nor does it take a temporary one).
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import defaultdict
 from collections.abc import Collection
 
-from agent.engines.mariadb.client import literal, query, quoted
-from agent.engines.mariadb.names import plain
+from agent.engines.mariadb.client import literal, query
+from agent.engines.mariadb.names import plain, quoted
+from agent.engines.mariadb.sequence_uses import USE, ForeignSequenceError, moved
 from agent.engines.mariadb.settings import Login
 from common.errors import AppBusyError
-
-_NAME = r"`[^`]*(?:``[^`]*)*`"
-_USE = re.compile(
-    rf"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|{_NAME}"""
-    rf"|\b(?P<call>(?:next|last|set)val\s*\(\s*)(?P<schema>{_NAME})\s*(?=\.\s*(?P<sequence>{_NAME}))",
-    re.IGNORECASE | re.DOTALL,
-)
-"""A string, a name, or where the schema of a sequence stands."""
-
-
-class ForeignSequenceError(Exception):
-    """A default is taken from a sequence of another schema.
-
-    Attributes:
-        schema: its name.
-    """
-
-    def __init__(self, schema: str) -> None:
-        super().__init__(schema)
-        self.schema = schema
-
-
-def moved(text: str, source: str, target: str) -> str:
-    """A default, or the text of a table, with its sequences looked for in another schema.
-
-    Raises:
-        ForeignSequenceError: one is in neither.
-    """
-
-    def replaced(found: re.Match[str]) -> str:
-        if found["schema"] is None:
-            return found[0]
-        if (schema := plain(found["schema"])) not in (source, target):
-            raise ForeignSequenceError(schema)
-        return found["call"] + quoted(target)
-
-    return _USE.sub(replaced, text) if "val" in text.lower() else text
 
 
 async def lead_beforehand(admin: Login, staged: str, *, put_into: str) -> bool:
@@ -100,7 +62,7 @@ async def lead(admin: Login, schema: str, *, source: str, target: str, only: Col
         except ForeignSequenceError:
             # Of a table that was there before; none comes with an import.
             continue
-        named = {plain(found["sequence"]) for found in _USE.finditer(default) if found["sequence"]}
+        named = {plain(found["sequence"]) for found in USE.finditer(default) if found["sequence"]}
         if led != default and (only is None or named <= set(only)):
             changes[table].append(f"ALTER COLUMN {quoted(column)} SET DEFAULT ({led})")
     if changes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 
-from agent.engines.mariadb import definitions, sequences
+from agent.engines.mariadb import definitions, sequence_uses
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.sqltext import Splitter, Statement, code_within
 
@@ -118,7 +118,7 @@ def _with_own_sequences(text: bytes, line: int, schemas: Schemas) -> bytes:
         return text
     try:
         return schemas.with_sequences_moved(text)
-    except sequences.ForeignSequenceError as foreign:
+    except sequence_uses.ForeignSequenceError as foreign:
         raise RefusedError(
             "ARCHIVE_INCOMPATIBLE",
             f"Line {line}: a column takes its default from a sequence of the database {foreign.schema}, which is not "

@@ -8,9 +8,9 @@ import zipfile
 from typing import Any
 
 from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.layout import TARGETS_FILE
 from common.errors import ToolFailedError
 
-TARGETS_FILE = "bucket-targets.json"
 _NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
 _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20

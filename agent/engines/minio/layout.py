@@ -15,6 +15,8 @@ SYSTEM_DATA = ("buckets", "config")
 CONFIG = f"{SYSTEM}/config"
 BUCKETS = f"{SYSTEM}/buckets"
 META = "xl.meta"
+TARGETS_FILE = "bucket-targets.json"
+"""In a bucket's settings: the keys of other servers."""
 SEALED_MAGIC = b"mathison-sealed1"
 """How a file begins that is closed with a passphrase, in archives only."""
 TRANSIENT = frozenset(

@@ -18,7 +18,7 @@ import uuid
 import msgspec
 
 from agent.archives.members import MAX_DEPTH, MAX_NAME_BYTES
-from agent.engines.minio.accounts import TARGETS_FILE
+from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.sums import number_of
 
 FORMAT = "s3"

@@ -22,8 +22,9 @@ import msgspec
 
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
-from agent.engines.minio.accounts import TARGETS_FILE, holds_targets
+from agent.engines.minio.accounts import holds_targets
 from agent.engines.minio.client import Client, RefusedError, parse_xml, text_of
+from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.listing import Listed, buckets_of, keys_of
 from agent.engines.minio.portable import (
     BUCKETS,

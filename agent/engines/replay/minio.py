@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.engines.replay.minio_child import Answer
 from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
 from common.errors import ArchiveDamagedError
-from common.fingerprints import Fingerprint
-
-
-class Answer(msgspec.Struct):
-    """What the child found.
-
-    Attributes:
-        fault: what does not hold together; empty: nothing.
-    """
-
-    fingerprint: Fingerprint
-    fault: str = ""
 
 
 async def replay(request: Request) -> Replayed:

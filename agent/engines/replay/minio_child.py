@@ -15,12 +15,23 @@ from agent.engines.minio import portable, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
 from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, key_of
 from agent.engines.minio.sums import Sums
-from agent.engines.replay.minio import Answer
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
+from common.fingerprints import Fingerprint
 from common.seals import RESERVED_DIRECTORY
 
 _NAMED = 5
+
+
+class Answer(msgspec.Struct):
+    """What was found.
+
+    Attributes:
+        fault: what does not hold together; empty: nothing.
+    """
+
+    fingerprint: Fingerprint
+    fault: str = ""
 
 
 def main() -> None:
