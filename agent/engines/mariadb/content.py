@@ -7,6 +7,7 @@ not taken from the dump, so that a dump that lacks one is found out.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 
 import msgspec
@@ -18,9 +19,10 @@ from agent.engines.mariadb.settings import Login
 from common.fingerprints import Fingerprint
 
 SCHEME = "mariadb/2"
-_ROW = re.compile(rb"\((?:[^'()]|'[^'\\]*(?:\\.[^'\\]*)*')*\)", re.DOTALL)
-_SECTION = re.compile(rb"^-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
-_END_OF_ROWS = b"UNLOCK TABLES;"
+_ROW = re.compile(rb"\([^'()]*(?:'[^'\\]*(?:\\.[^'\\]*)*'[^'()]*)*\)", re.DOTALL)
+_SECTION_START = b"\n-- Dumping data for table `"
+_SECTION = re.compile(rb"\n-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
+_END_OF_ROWS = b"\nUNLOCK TABLES;"
 
 
 class Content:
@@ -80,26 +82,31 @@ class TableHasher:
     """Row count and SHA-256 of the rows of each table, from a dump's text.
 
     The one fact to know: rows are hashed as they are written, in the order of their keys, one to a line or many to
-    one, as clients differ.
+    one, as clients differ. There are millions and an export waits for this, so they are handled by the statement.
     """
 
     def __init__(self) -> None:
         self._table = b""
-        self._rest = b""
+        self._rest = bytearray(b"\n")
         self._digests: dict[bytes, hashlib._Hash] = {}
         self._rows: dict[bytes, int] = {}
 
     def add(self, piece: bytes) -> None:
         """The next piece of the dump."""
-        text = self._rest + piece
-        whole = text.rfind(b"\n") + 1
-        self._rest = text[whole:]
+        end = piece.rfind(b"\n")
+        if end < 0:
+            self._rest += piece
+            return
+        # Each line with the line ends before and behind it.
+        text = b"".join((self._rest, memoryview(piece)[: end + 1]))
+        self._rest = bytearray(piece[end:])
         at = 0
-        for found in _SECTION.finditer(text, 0, whole):
-            self._hash(text[at : found.start()])
-            self._table = found[1]
-            at = found.end()
-        self._hash(text[at:whole])
+        while (start := text.find(_SECTION_START, at)) >= 0:
+            self._hash(text[at : start + 1])
+            at = start + 1
+            if found := _SECTION.match(text, start):
+                self._table, at = found[1], found.end()
+        self._hash(text[at:])
 
     @property
     def parts(self) -> dict[str, str]:
@@ -110,22 +117,35 @@ class TableHasher:
         }
 
     def _hash(self, text: bytes) -> None:
+        """Whole lines, of the present table up to where its rows end."""
         if not (table := self._table):
             return
         digest = self._digests.setdefault(table, hashlib.sha256())
-        rows = self._rows.setdefault(table, 0)
-        for line in text.split(b"\n"):
+        if (end := text.find(_END_OF_ROWS)) >= 0:
+            # What looks like a row from here on is in the body of a trigger or routine.
+            text, self._table = text[: end + 1], b""
+        # No row has a line end in it. What stands between two of them is not hashed.
+        joined = b"(".join(text.split(b",\n("))
+        rows = self._rows.get(table, 0) + (len(text) - len(joined)) // len(b",\n")
+        # Finds line ends several times as fast as split does.
+        for line in io.BytesIO(joined):
             if line.startswith(b"("):
-                # What follows the row only says where the statement ends.
-                digest.update(line[:-1])
+                # What follows only says where the statement ends.
+                digest.update(line[:-2])
                 rows += 1
-            elif line.startswith(b"INSERT INTO") and line.endswith(b";"):
+            elif line.startswith(b"INSERT INTO") and line.endswith(b";\n"):
                 # Clients before 10.11 and MySQL's write many rows into one line.
-                for row in _ROW.finditer(line, line.index(b"(", line.index(b" VALUES "))):
-                    digest.update(row[0])
-                    rows += 1
-            elif line == _END_OF_ROWS:
-                # What looks like a row from here on is in the body of a trigger or routine.
-                self._table = b""
-                break
+                found, count = _without_commas(line[line.index(b"(", line.index(b" VALUES ")) : -2])
+                digest.update(found)
+                rows += count
         self._rows[table] = rows
+
+
+def _without_commas(values: bytes) -> tuple[bytes, int]:
+    """The rows of `(…),(…)` without what is between them, and how many they are."""
+    rows = values.split(b"),(")
+    if b"\\\\" in values or any((row.count(b"'") - row.count(b"\\'")) % 2 for row in rows):
+        # Some of these may be within strings.
+        rows = _ROW.findall(values)
+        return b"".join(rows), len(rows)
+    return b")(".join(rows), len(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import pytest
 
@@ -73,3 +75,37 @@ def test_what_looks_like_rows_in_the_body_of_a_trigger_is_not_counted() -> None:
 
     assert found[0] == found[1] == found[2]
     assert found[0]["table t"].startswith("2 rows, ")
+
+
+HOSTILE_ROWS = [
+    rb"(1,'a''b',NULL)",
+    rb"(2,'),(',-0.5)",
+    rb"(3,'it\'s),(not',0x00FF)",
+    rb"(4,'ends in a backslash\\','),(')",
+    rb"(5,'\\\'),(',_binary '\0')",
+    rb"(6,'\n(7),\n;\nUNLOCK TABLES;','')",
+    rb"(7,'',';')",
+]
+
+
+@pytest.mark.parametrize("count", range(1, len(HOSTILE_ROWS) + 1))
+@pytest.mark.parametrize("table", [b"`t`", b"`(t`", b"`a``b VALUES (`"])
+def test_the_digest_is_of_the_rows_however_the_client_lays_them_out(table: bytes, count: int) -> None:
+    rows = HOSTILE_ROWS[:count]
+    start = b"-- a dump\n--\n-- Dumping data for table %b\n--\n\nLOCK TABLES %b WRITE;\n" % (table, table)
+    end = b"/*!40000 ALTER TABLE %b ENABLE KEYS */;\nUNLOCK TABLES;\n(8),\n(9);\n" % table
+    insert = b"INSERT INTO %b VALUES" % table
+    one_a_line = b"".join(
+        insert + b"\n" + b",\n".join(some) + b";\n" for some in (rows[: count // 2], rows[count // 2 :]) if some
+    )
+    layouts = [one_a_line] if b"(" in table else [one_a_line, insert + b" " + b",".join(rows) + b";\n"]
+    expected = f"{count} rows, {hashlib.sha256(b''.join(rows)).hexdigest()}"
+
+    for layout in layouts:
+        dump = start + layout + end
+        for size in (1, 7, 50, len(dump)):
+            hasher = TableHasher()
+            for at in range(0, len(dump), size):
+                hasher.add(dump[at : at + size])
+
+            assert list(hasher.parts.values()) == [expected]
