@@ -244,6 +244,8 @@ def report_verification(output: Output, verification: Verification) -> None:
         output.say("It does not hold what its fingerprint says. Here: the fingerprint; there: the file.", style="red")
     else:
         output.say("It holds exactly what its app held when it was exported.", style="green")
+    if verification.unproven:
+        output.say(f"Not proven: {verification.unproven}", style="yellow")
 
 
 def _titled(details: Mapping[str, str]) -> dict[str, str]:

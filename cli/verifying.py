@@ -20,13 +20,17 @@ from cli.inspecting import Inspection, inspect_file, open_archive
 from cli.models import Fingerprint
 from cli.session import Session
 from common import fingerprints
-from common.errors import make_error
+from common.errors import ArchiveDamagedError, make_error
 
 _PROGRAM = "agent.engines.replay"
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints; no differences: it is proven. `engine` is empty where it was read through without one."""
+    """What `--json` prints; no differences: it is proven. `engine` is empty where it was read through without one.
+
+    Attributes:
+        unproven: a sentence about what could not be looked at; empty: nothing.
+    """
 
     file: str
     size_bytes: int
@@ -34,6 +38,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint
     engine: str
     differences: tuple[str, ...]
+    unproven: str = ""
 
     @property
     def exit_code(self) -> int | None:
@@ -46,9 +51,18 @@ class _Report(msgspec.Struct):
     fingerprint: fingerprints.Fingerprint
 
 
+class _Found(msgspec.Struct):
+    """What was found, and in which engine."""
+
+    fingerprint: fingerprints.Fingerprint
+    engine: str
+    unproven: str
+
+
 class _Answer(msgspec.Struct):
     fingerprint: fingerprints.Fingerprint | None = None
     engine: str = ""
+    unproven: str = ""
     reason: str = ""
     text: str = ""
     next_step: str = ""
@@ -78,14 +92,15 @@ async def verify_file(file: str, session: Session, *, told: str = "") -> Verific
         )
     with session.gauge() as gauge:
         gauge.enter("replaying", Path(file).name)
-        found, engine = await _replay(inspection, expected.scheme)
+        found = await _replay(inspection, expected.scheme)
     return Verification(
         file=file,
         size_bytes=inspection.size_bytes,
         sha256=inspection.sha256,
         fingerprint=Fingerprint(scheme=expected.scheme, sha256=expected.sha256, parts=dict(expected.parts)),
-        engine=engine,
-        differences=tuple(expected.differences(found)),
+        engine=found.engine,
+        differences=tuple(expected.differences(found.fingerprint)),
+        unproven=found.unproven,
     )
 
 
@@ -109,8 +124,7 @@ def read_fingerprint(file: str) -> fingerprints.Fingerprint:
     )
 
 
-async def _replay(inspection: Inspection, scheme: str) -> tuple[fingerprints.Fingerprint, str]:
-    """What was found, and in which engine."""
+async def _replay(inspection: Inspection, scheme: str) -> _Found:
     header = inspection.header
     request = {
         "file": str(Path(inspection.file).absolute()),
@@ -137,6 +151,8 @@ async def _replay(inspection: Inspection, scheme: str) -> tuple[fingerprints.Fin
     except msgspec.MsgspecError as failure:
         last = said.decode(errors="replace").strip().rpartition("\n")[2][:200]
         raise UnverifiableError(f"The replay ended without a result: {last or 'it was killed'}.") from failure
+    if answer.reason == ArchiveDamagedError.reason:
+        raise make_error(answer.reason, answer.text, next_step=answer.next_step)
     if answer.fingerprint is None:
         raise UnverifiableError(f"{inspection.file} cannot be replayed: {answer.text}", next_step=answer.next_step)
-    return answer.fingerprint, answer.engine
+    return _Found(answer.fingerprint, answer.engine, answer.unproven)

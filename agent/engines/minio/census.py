@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY
-from agent.engines.minio import xlmeta
+from agent.engines.minio import contents, xlmeta
 from agent.engines.minio.comparing import Changes, Comparison, read_file
 from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, is_data_directory_name, key_of, system_roots
 from agent.engines.minio.sums import BucketSum, fingerprint_of, number_of
@@ -67,7 +67,9 @@ class Tally(msgspec.Struct):
     Attributes:
         header_version: the highest of any xl.meta.
         encrypted: versions that need the server's KMS; `customer_encrypted`: those that need a caller's key.
-        damaged: versions whose data is not there, and xl.meta that cannot be read; the first of them by name.
+        damaged: versions whose data is not there or was found not to be what was stored, and xl.meta that cannot be
+            read; the first of them by name.
+        unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
         strange: what is no part of a drive's data, a few by name.
         expiring: buckets with rules that delete objects by their age.
         samples: a few small objects, each of another kind.
@@ -81,6 +83,7 @@ class Tally(msgspec.Struct):
     customer_encrypted: int = 0
     damaged: int = 0
     damaged_names: list[str] = []
+    unproven: int = 0
     strange: list[str] = []
     samples: list[Sample] = []
     expiring: list[str] = []
@@ -117,15 +120,17 @@ class Census:
         tally: so far; the buckets' fingerprints are in it after `finish`.
     """
 
-    def __init__(self, root: int, comparison: Comparison | None = None) -> None:
+    def __init__(self, root: int, comparison: Comparison | None = None, *, proves: bool = False) -> None:
         """
         Args:
             root: descriptor of the tree.
             comparison: with another; None: there is none.
+            proves: read the contents, and compare them with what stands in the xl.meta; see contents.py.
         """
         self.tally = Tally()
         self._root = root
         self._comparison = comparison
+        self._budget = contents.Budget() if proves else None
         self._sums: dict[str, int] = {}
         self._above: list[tuple[str, bool]] = []
         self._kinds: set[tuple[bool, bool, bool]] = set()
@@ -176,10 +181,10 @@ class Census:
             self._comparison.meet(
                 found.path, dict(zip((version.id for version in meta.versions), numbers, strict=True))
             )
-        missing = sum(not _has_parts(version, found.parent) for version in meta.versions)
-        for _ in range(missing):
+        damaged = sum(not self._is_whole(version, meta.inline, found.parent) for version in meta.versions)
+        for _ in range(damaged):
             self._damaged(found.path)
-        if meta.versions and not missing:
+        if meta.versions and not damaged:
             self._sample(bucket, path, key, meta.versions)
 
     def finish(self) -> Tally:
@@ -189,6 +194,15 @@ class Census:
         if self._comparison is not None:
             self.tally.changes = self._comparison.changes
         return self.tally
+
+    def _is_whole(self, version: xlmeta.Version, inline: Mapping[str, bytes], parent: int) -> bool:
+        if not _has_parts(version, parent):
+            return False
+        if self._budget is None:
+            return True
+        proof = contents.proof_on_drive(version, inline, parent, self._budget)
+        self.tally.unproven += proof is contents.Proof.UNKNOWN
+        return proof is not contents.Proof.DAMAGED
 
     def _settings(self, path: str, content: bytes) -> None:
         """A file of `.minio.sys`: which buckets have rules that delete objects by their age."""
@@ -227,16 +241,17 @@ class Census:
             names.append(printable(path))
 
 
-def count(root: int, *, seconds: float | None = None, only: str = "", beside: str = "") -> Tally:
+def count(root: int, *, seconds: float | None = None, only: str = "", beside: str = "", proves: bool = False) -> Tally:
     """Go through a tree.
 
     Args:
         seconds: most time to take; None: as long as it takes.
         only: the one bucket to look at; empty: everything.
         beside: path below the root of another tree to compare it with; empty: none.
+        proves: read the contents too; see Census. Only where it is compared with nothing.
     """
     if not beside:
-        return _count(root, Census(root), seconds=seconds, only=only)
+        return _count(root, Census(root, proves=proves), seconds=seconds, only=only)
     other = os.open(beside, DIRECTORY, dir_fd=root)
     try:
         comparison = Comparison(other, lambda path, meta: _numbers_by_id(path, meta.versions))

@@ -23,6 +23,7 @@ class Assignment(msgspec.Struct, kw_only=True):
     seconds: float | None
     only: str
     beside: str
+    proves: bool
 
 
 def main() -> None:
@@ -37,7 +38,13 @@ def main() -> None:
     answer: object
     try:
         answer = msgspec.to_builtins(
-            count(assignment.root, seconds=assignment.seconds, only=assignment.only, beside=assignment.beside)
+            count(
+                assignment.root,
+                seconds=assignment.seconds,
+                only=assignment.only,
+                beside=assignment.beside,
+                proves=assignment.proves,
+            )
         )
     except ServiceError as error:
         answer = {"reason": error.reason, "text": error.text, "next_step": error.next_step}

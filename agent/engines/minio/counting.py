@@ -20,12 +20,18 @@ _MAX_TALLY_BYTES = 64 << 20
 
 
 async def count_in_jail(
-    directory: Path, *, seconds: float | None = None, only: str = "", beside: Path | None = None
+    directory: Path,
+    *,
+    seconds: float | None = None,
+    only: str = "",
+    beside: Path | None = None,
+    proves: bool = False,
 ) -> Tally:
     """Go through a tree, as `census.count`.
 
     Args:
         beside: another tree below the directory, to compare it with.
+        proves: read the contents too, with their sums.
     Raises:
         ServiceError: what the tree's walk raises.
         ToolFailedError: the child was killed.
@@ -37,6 +43,7 @@ async def count_in_jail(
             seconds=seconds,
             only=only,
             beside=str(beside.relative_to(directory)) if beside else "",
+            proves=proves,
         )
         command = Command(
             ["agent.engines.minio.census_child", msgspec.json.encode(assignment).decode()],

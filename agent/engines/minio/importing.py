@@ -73,7 +73,7 @@ async def unpack(
     if only:
         await asyncio.to_thread(_keep_only, area.new, only)
     await open_below(area.new, settings.open_passphrases())
-    tally = await count_in_jail(area.new)
+    tally = await count_in_jail(area.new, proves=True)
     _require_drive(report, tally)
     return report, tally
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.engines.minio import contents
 from agent.engines.minio.census import Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
 from agent.engines.minio.facts import Facts
@@ -121,6 +122,8 @@ def warnings(
         found.append(
             f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
         )
+    if tally.unproven:
+        found.append(contents.unproven_text(tally.unproven))
     if nested := tally.total("nested"):
         told = counted(nested, "objects lie", "object lies")
         found.append(f"{told} below other objects; they are imported, and no listing shows them.")

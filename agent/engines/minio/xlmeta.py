@@ -8,7 +8,8 @@ jail for those; whatever does not fit raises ValueError.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ _CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
 _INLINE = "x-minio-internal-inline-data"
 _TIERED = "x-minio-internal-transition-status"
 _COMPRESSION = "x-minio-internal-compression"
+_BLOCK_BYTES = (1 << 20, 10 << 20)
+"""Since 2021, and before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Version:
         parts: number and stored size of the content of each, in order.
         encryption: "", "server" (with a key of the KMS) or "customer" (with a key of the caller's).
         metadata: as a client sees it, with tags and the like.
+        stored_bytes: of the content as it is kept, compressed or encrypted.
+        is_inline: the content is in the xl.meta.
+        block_bytes: of the content, before each of which its sum stands; 0: it is kept in another way than we know.
     """
 
     id: str
@@ -50,6 +56,9 @@ class Version:
     encryption: str
     is_compressed: bool
     metadata: dict[str, str]
+    stored_bytes: int = 0
+    is_inline: bool = False
+    block_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +68,12 @@ class ObjectMeta:
     Attributes:
         header_version: grows with MinIO's releases, which read those up to their own.
         versions: the newest first; without versions that are only there to be freed.
+        inline: content that is in the file, with its sums, by the version's id.
     """
 
     header_version: int
     versions: list[Version]
+    inline: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def header_version(content: bytes) -> int:
@@ -91,10 +102,10 @@ def read(content: bytes) -> ObjectMeta:
         if not 0 <= count <= _MAX_VERSIONS:
             raise ValueError("an absurd number of versions")
         found = [_version(cursor.binary(), cursor.binary()) for _ in range(count)]
-        _inline_names(content[end + 5 :])
+        inline = _inline(content[end + 5 :])
     except (msgspec.DecodeError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as failure:
         raise ValueError("an xl.meta that cannot be read") from failure
-    return ObjectMeta(version, [one for one in found if one is not None])
+    return ObjectMeta(version, [one for one in found if one is not None], inline)
 
 
 def _version(header: bytes, body: bytes) -> Version | None:
@@ -125,6 +136,8 @@ def _object(raw: dict[str, Any]) -> Version:
     directory = bytes(raw.get("DDir") or _NO_ID)
     has_data = int(raw["Size"]) > 0 and not is_elsewhere and directory != _NO_ID
     etag = visible.pop("etag", "")
+    # On one drive: one data block, no parity, HighwayHash256S.
+    is_known = (raw.get("EcM"), raw.get("EcN"), raw.get("CSumAlgo")) == (1, 0, 1) and raw.get("EcBSize") in _BLOCK_BYTES
     return Version(
         id=_id(raw["ID"]),
         is_marker=False,
@@ -137,6 +150,9 @@ def _object(raw: dict[str, Any]) -> Version:
         encryption=encryption,
         is_compressed=_COMPRESSION in internal,
         metadata=visible,
+        stored_bytes=int(raw["Size"]),
+        is_inline=_INLINE in internal,
+        block_bytes=int(raw["EcBSize"]) if is_known else 0,
     )
 
 
@@ -144,13 +160,13 @@ def _id(raw: bytes | None) -> str:
     return "null" if not raw or raw == _NO_ID else str(uuid.UUID(bytes=bytes(raw)))
 
 
-def _inline_names(data: bytes) -> list[str]:
-    """The versions whose data is in the file; raises when that part is cut."""
+def _inline(data: bytes) -> dict[str, bytes]:
+    """The data in the file, by version; raises when that part is cut."""
     if not data:
-        return []
+        return {}
     if data[0] != 1:
         raise ValueError("inline data of an unknown version")
-    return list(msgspec.msgpack.decode(data[1:], type=dict[str, bytes]))
+    return msgspec.msgpack.decode(data[1:], type=dict[str, bytes])
 
 
 class _Cursor:

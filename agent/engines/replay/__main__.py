@@ -35,6 +35,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
     fingerprint: Fingerprint | None = None
     engine: str = ""
+    unproven: str = ""
     reason: str = ""
     text: str = ""
     next_step: str = ""
@@ -53,7 +54,7 @@ async def _answer(request: Request) -> Answer:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         found = await task
-        return Answer(fingerprint=found.fingerprint, engine=found.engine)
+        return Answer(fingerprint=found.fingerprint, engine=found.engine, unproven=found.unproven)
     except ServiceError as error:
         return Answer(reason=error.reason, text=error.text, next_step=error.next_step)
 

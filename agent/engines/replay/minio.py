@@ -21,4 +21,4 @@ async def replay(request: Request) -> Replayed:
     answer = msgspec.json.decode(output, type=Answer)
     if answer.fault:
         raise ArchiveDamagedError(answer.fault)
-    return Replayed(answer.fingerprint)
+    return Replayed(answer.fingerprint, unproven=answer.unproven)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 
 from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
-from agent.engines.minio import portable, xlmeta
+from agent.engines.minio import contents, portable, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
 from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, key_of
 from agent.engines.minio.sums import Sums
@@ -21,6 +23,8 @@ from common.fingerprints import Fingerprint
 from common.seals import RESERVED_DIRECTORY
 
 _NAMED = 5
+_Path = tuple[str, str, str, str]
+"""Of a file of a part: bucket, object, data directory, name."""
 
 
 class Answer(msgspec.Struct):
@@ -28,68 +32,136 @@ class Answer(msgspec.Struct):
 
     Attributes:
         fault: what does not hold together; empty: nothing.
+        unproven: what could not be looked at; empty: nothing.
     """
 
     fingerprint: Fingerprint
     fault: str = ""
+    unproven: str = ""
 
 
 def main() -> None:
     [scheme] = enter_from_argv()
     # What is imported late has to be there before.
-    archive = TarReader(UnpackedFile(io.FileIO(0, closefd=False)))
+    archive = _opened()
     answer = _of_drive(archive) if scheme == SCHEME else _of_objects(archive)
     sys.stdout.buffer.write(msgspec.json.encode(answer))
 
 
-class _Parts:
-    """Which files of parts are there, and which an xl.meta names; those of an object come shortly before it."""
+def _opened() -> TarReader:
+    """Stdin from its beginning; it is a file."""
+    os.lseek(0, 0, os.SEEK_SET)
+    return TarReader(UnpackedFile(io.FileIO(0, closefd=False)))
+
+
+@dataclass
+class _Part:
+    """A file of a part: its size, and what its content is."""
+
+    size: int
+    digest: contents.Digest
+
+
+class _Drive:
+    """What was found on the way through an archive.
+
+    Attributes:
+        damaged: paths of objects that are not whole.
+        doubtful: files whose blocks are to be compared with MinIO's own sums, with the block's size and the object.
+    """
 
     def __init__(self) -> None:
-        self._there: dict[tuple[str, ...], int] = {}
-        self._awaited: dict[tuple[str, ...], int] = {}
+        self.sums = Sums(SCHEME)
+        self.damaged: set[str] = set()
+        self.unproven = 0
+        self.doubtful: dict[_Path, tuple[int, str]] = {}
+        self._parts: dict[_Path, _Part] = {}
+        self._budget = contents.Budget()
 
-    def add(self, path: tuple[str, ...], size: int) -> None:
-        """A file."""
-        if path not in self._awaited:
-            self._there[path] = size
-        elif size >= self._awaited[path]:
-            del self._awaited[path]
+    def add_part(self, path: _Path, part: _Part) -> None:
+        """A file; those of an object come shortly before its xl.meta."""
+        self._parts[path] = part
 
-    def need(self, path: tuple[str, ...], size: int) -> None:
-        """One that is named, and holds at least so much."""
-        if self._there.pop(path, -1) < size:
-            self._awaited[path] = size
+    def add_object(self, bucket: str, directory: str, content: bytes) -> None:
+        """An xl.meta."""
+        try:
+            meta = xlmeta.read(content)
+        except ValueError:
+            self.damaged.add(f"{bucket}/{directory}")
+            return
+        for version, number in zip(meta.versions, numbers_of(bucket, key_of(directory), meta.versions), strict=True):
+            self.sums.add(bucket, number, version.size)
+            if version.is_inline:
+                proof = contents.inline_proof(version, meta.inline, self._budget)
+            else:
+                proof = self._of_parts(version, (bucket, directory, version.data_directory))
+            self.unproven += proof is contents.Proof.UNKNOWN
+            if proof is contents.Proof.DAMAGED:
+                self.damaged.add(f"{bucket}/{directory}")
 
-    def missing(self) -> list[str]:
-        """Objects with a part that never came, or is cut; the first of them."""
-        return sorted({"/".join(path[:2]) for path in self._awaited})[:_NAMED]
+    def _of_parts(self, version: xlmeta.Version, directory: tuple[str, str, str]) -> contents.Proof:
+        paths = {(*directory, f"part.{number}"): size for number, size in version.parts}
+        parts = [self._parts.pop(path, None) for path in paths]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            return contents.Proof.DAMAGED
+        for part, size in zip(found, paths.values(), strict=True):
+            is_cut = part.size < size
+            if is_cut or (version.block_bytes and part.size != contents.kept_bytes(size, version.block_bytes)):
+                return contents.Proof.DAMAGED
+        proof = contents.Proof.UNKNOWN
+        if version.block_bytes == contents.BLOCK_BYTES or not paths:
+            proof = contents.by_etag(version, [part.digest.digest() for part in found])
+        if proof is contents.Proof.WHOLE or not paths or not self._budget.take(proof, version):
+            return proof
+        self.doubtful |= dict.fromkeys(paths, (version.block_bytes, "/".join(directory[:2])))
+        return contents.Proof.WHOLE
 
 
 def _of_drive(archive: TarReader) -> Answer:
-    sums, parts = Sums(SCHEME), _Parts()
-    damaged: list[str] = []
+    drive = _Drive()
     for bucket, path, member in _below_buckets(archive):
         directory, _, name = path.rpartition("/")
         if not path:
-            sums.bucket(bucket)
+            drive.sums.bucket(bucket)
         elif member.kind is not Kind.FILE:
             continue
         elif name == META:
-            try:
-                versions = xlmeta.read(b"".join(piece for _, piece in archive.pieces(member))).versions
-            except ValueError:
-                damaged.append(f"{bucket}/{directory}")
-                continue
-            for version, number in zip(versions, numbers_of(bucket, key_of(directory), versions), strict=True):
-                sums.add(bucket, number, version.size)
-                for part, size in version.parts:
-                    parts.need((bucket, directory, version.data_directory, f"part.{part}"), size)
+            drive.add_object(bucket, directory, b"".join(piece for _, piece in archive.pieces(member)))
         elif name.startswith("part."):
-            of_object, _, data_directory = directory.rpartition("/")
-            parts.add((bucket, of_object, data_directory, name), member.size)
-    names = ", ".join(printable(name) for name in [*parts.missing(), *damaged][:_NAMED])
-    return Answer(sums.fingerprint(), f"The archive does not hold all of these objects: {names}." if names else "")
+            digest = contents.Digest()
+            for _, piece in archive.pieces(member):
+                digest.add(piece)
+            drive.add_part(_part_path(bucket, directory, name), _Part(member.size, digest))
+    if drive.doubtful:
+        drive.damaged |= _differing(drive.doubtful)
+    names = ", ".join(printable(name) for name in sorted(drive.damaged)[:_NAMED])
+    return Answer(
+        drive.sums.fingerprint(),
+        f"The archive does not hold all of these objects as they were stored: {names}." if names else "",
+        contents.unproven_text(drive.unproven) if drive.unproven else "",
+    )
+
+
+def _differing(doubtful: dict[_Path, tuple[int, str]]) -> set[str]:
+    """Objects with a block that is not what MinIO's sum before it says; a second way through the archive."""
+    found = set()
+    archive = _opened()
+    for bucket, path, member in _below_buckets(archive):
+        directory, _, name = path.rpartition("/")
+        if (wanted := doubtful.get(_part_path(bucket, directory, name))) is not None:
+            block_bytes, of_object = wanted
+            sums = contents.Sums(block_bytes)
+            for _, piece in archive.pieces(member):
+                sums.add(piece)
+            if not sums.is_whole():
+                found.add(of_object)
+    return found
+
+
+def _part_path(bucket: str, directory: str, name: str) -> _Path:
+    of_object, _, data_directory = directory.rpartition("/")
+    return bucket, of_object, data_directory, name
 
 
 def _of_objects(archive: TarReader) -> Answer:

@@ -29,10 +29,12 @@ class Replayed(msgspec.Struct, frozen=True):
 
     Attributes:
         engine: that it was replayed into, for example "PostgreSQL 17"; empty: it was read through without one.
+        unproven: a sentence about what the fingerprint is of and could not be looked at; empty: nothing.
     """
 
     fingerprint: Fingerprint
     engine: str = ""
+    unproven: str = ""
 
 
 async def chunks_of(file: str) -> AsyncGenerator[bytes, None]:

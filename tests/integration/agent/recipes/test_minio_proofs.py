@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from agent.engines.minio.contents import BLOCK_BYTES
 from agent.engines.replay.minio import replay
 from agent.engines.replay.request import Request
+from cli.exit_codes import ExitCode
 from common.errors import ArchiveDamagedError
 from common.fingerprints import Fingerprint
 from common.seals import FingerprintFinder
-from tests.fixtures.minio_archives import resealed
-from tests.integration.agent.recipes.minio_apps import Exported
+from tests.fixtures.minio_archives import resealed, rotted
+from tests.fixtures.minio_data import put
+from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
+from tests.integration.agent.recipes.minio_apps import Exported, MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, source
 
 __all__ = ["source"]
@@ -29,6 +35,12 @@ def _carried(archive: bytes) -> Fingerprint:
 async def _found(archive: bytes, scheme: str, directory: Path) -> Fingerprint:
     (directory / "archive.tar").write_bytes(archive)
     return (await replay(Request(file=str(directory / "archive.tar"), scheme=scheme))).fingerprint
+
+
+def _verify(file: Path) -> tuple[int, str]:
+    """Exit code of `mathison verify`, and what it said."""
+    ended = subprocess.run([sys.executable, "-m", "cli", "verify", str(file)], capture_output=True, check=False)
+    return ended.returncode, (ended.stdout + ended.stderr).decode()
 
 
 @pytest.mark.parametrize("format_name", ["drive", "objects"])
@@ -51,6 +63,49 @@ async def test_an_archive_of_a_drive_without_a_part_of_an_object_is_not_proven(s
 
     with pytest.raises(ArchiveDamagedError, match="plain/size/3145728"):
         await _found(file, "minio/1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "at"),
+    [
+        ("a/b", "xl.meta", -1),
+        ("size/131073", "part.1", -1),
+        ("size/3145728", "part.1", BLOCK_BYTES + 100),
+        ("parts", "part.2", -1),
+        ("replica", "part.1", 1000),
+    ],
+)
+async def test_an_object_whose_content_rotted_on_the_drive_is_not_proven(
+    key: str, file: str, at: int, source: Source, tmp_path: Path
+) -> None:
+    archive = resealed(source.drive.file, rotted(f"plain/{key}/", file, at))
+
+    with pytest.raises(ArchiveDamagedError, match=f"plain/{key}"):
+        await _found(archive, _carried(source.drive.file).scheme, tmp_path)
+    exit_code, said = _verify(tmp_path / "archive.tar")
+
+    assert exit_code == ExitCode.ARCHIVE
+    assert f"plain/{key}" in said
+
+
+async def test_what_no_sum_was_compared_with_is_counted(
+    source: Source, tmp_path: Path, start_minio: StartMinio
+) -> None:
+    server = start_minio(environment={"MINIO_KMS_SECRET_KEY": KMS_KEY})
+    async with client_of(server) as client:
+        await client.call("PUT", "sse")
+        for key, size in (("small", 100_000), ("large", 17 << 20)):
+            await put(client, "sse", key, bytes(size), x_amz_server_side_encryption="AES256")
+    exported = await MinioApp(server, tmp_path).export()
+    (tmp_path / "archive.tar").write_bytes(exported.file)
+
+    scheme = _carried(exported.file).scheme
+    replayed = await replay(Request(file=str(tmp_path / "archive.tar"), scheme=scheme))
+
+    assert replayed.unproven.startswith("The content of 1 version could not")
+    exit_code, said = _verify(tmp_path / "archive.tar")
+    assert exit_code == ExitCode.OK
+    assert "Not proven: The content of 1 version could not" in " ".join(said.split())
 
 
 async def test_an_archive_with_other_content_than_its_lines_say_is_not_proven(source: Source, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
 from tests.fakes.imports import MemoryRecord
-from tests.fixtures.minio_archives import link, of_newer_release, rebuilt, with_member
+from tests.fixtures.minio_archives import link, of_newer_release, rebuilt, resealed, rotted, with_member
 from tests.fixtures.minio_data import put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, OTHER_KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -131,6 +131,16 @@ BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] 
     "cut at the last member": (lambda t: t.archive[:-2048], ArchiveTruncatedError, "cut off"),
     "a part is missing": (lambda t: rebuilt(t.clear, _without_part), ArchiveDamagedError, "files/large"),
     "a part is cut": (lambda t: rebuilt(t.clear, _with_cut_part), ArchiveDamagedError, "files/large"),
+    "a part has rotted": (
+        lambda t: rebuilt(t.clear, rotted("files/large/", "part.1", -1)),
+        ArchiveDamagedError,
+        "large",
+    ),
+    "content in an xl.meta has rotted": (
+        lambda t: rebuilt(t.clear, rotted("files/small/", "xl.meta", -1)),
+        ArchiveDamagedError,
+        "small",
+    ),
     "an xl.meta is cut": (lambda t: rebuilt(t.clear, _with_cut_meta), ArchiveDamagedError, "files/small"),
     "an xl.meta is nonsense": (lambda t: rebuilt(t.clear, _with_other_magic), ArchiveDamagedError, "files/small"),
     "a symbolic link": (lambda t: with_member(t.clear, link("files/x", "/etc")), ArchiveRefusedError, "links"),
@@ -309,6 +319,15 @@ async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest
     assert any("files/large" in warning for warning in preview.warnings)
     async with client_of(source) as client:
         assert (await client.call("GET", "files", "small")).body == b"small"
+
+
+async def test_what_had_rotted_on_the_source_is_said_before_it_is_imported(target: Target) -> None:
+    app, record = target.app, MemoryRecord()
+
+    _, preview = await app.stage(resealed(target.clear, rotted("files/large/", "part.1", -1)), record)
+
+    assert any("files/large" in warning for warning in preview.warnings)
+    await target.require_unchanged(app, record)
 
 
 @dataclass
