@@ -125,8 +125,8 @@ class Extraction:
         self._unchecked_bytes = _ROOM_CHECKED_EVERY_BYTES
         self._redefined: list[tuple[int, bytes]] = []
 
-    def add(self, member: Member, pieces: Iterable[tuple[int, bytes]]) -> None:
-        """Create an entry.
+    def add(self, member: Member, pieces: Iterable[tuple[int, bytes]]) -> bool:
+        """Create an entry; False for one that is left out, since it is not the app's.
 
         Raises:
             ArchiveRefusedError: its name or link leads where it must not, or was there before.
@@ -140,12 +140,12 @@ class Extraction:
         path = path_of(member.name)
         if not path and member.kind is Kind.DIRECTORY:
             # The volume's own directory belongs to the platform.
-            return
+            return False
         if not path:
             raise ArchiveRefusedError(f"The archive has the volume itself as a {member.kind.value}.")
         if path[0] in KEPT_NAMES:
             self.result.left_out += 1
-            return
+            return False
         self._note_owner(member)
         try:
             parent = self._opened.directory(path[:-1])
@@ -162,6 +162,7 @@ class Extraction:
             raise ArchiveRefusedError(f"The archive holds {printable(member.name)} twice.") from failure
         except OSError as failure:
             raise _explained(failure, member.name) from failure
+        return True
 
     def finish(self) -> None:
         """Give directories their modes and times, the deepest first."""

@@ -16,14 +16,11 @@ import msgspec
 
 from agent import rights
 from agent.archives.extracting import Extracted, Extraction, ExtractionLimits
-from agent.archives.reading import TarReader
+from agent.archives.sealed_tar import SealedTar
 from agent.archives.zips import ZipReader
 from agent.jail import enter, parse_argv
-from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, LimitExceededError, ServiceError
+from common.errors import LimitExceededError, ServiceError
 from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_FINGERPRINT, TAR_OPENING, SealReader
-
-_POSTGRESQL_TOC = "toc.dat"
 
 
 class Assignment(msgspec.Struct, kw_only=True):
@@ -59,19 +56,6 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     extracted: Extracted = msgspec.field(default_factory=Extracted)
     header: ArchiveHeader | None = None
     acls_skipped: int = 0
-
-
-class _SealedInput:
-    """Stdin, with the seal checked while it passes by."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.seal = SealReader()
-        self._file = file
-
-    def read(self, size: int, /) -> bytes:
-        piece = self._file.read(size)
-        self.seal.add(piece)
-        return piece
 
 
 def main() -> None:
@@ -129,39 +113,21 @@ def _unpack(file: BinaryIO, assignment: Assignment) -> Report:
             for member in archive.members():
                 extraction.add(member, archive.pieces(member))
         else:
-            _unpack_tar(file, extraction, report, assignment)
+            _unpack_tar(file, extraction, report, assignment.recipe)
         extraction.finish()
     return report
 
 
-def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, assignment: Assignment) -> None:
-    source = _SealedInput(file)
-    archive = TarReader(source)
+def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, recipe: str) -> None:
+    archive = SealedTar(file, recipe=recipe)
     for member in archive.members():
-        if report.header is None and source.seal.header is not None:
-            report.header = _accepted(source.seal.header, assignment)
+        if report.header is None and archive.header is not None:
+            report.header = archive.header
             # Better said now than when the volume is full.
             extraction.require_room(report.header.counts.get("bytes", 0))
-        if source.seal.is_sealed and member.name in (TAR_OPENING, TAR_FINGERPRINT, TAR_CLOSING):
-            continue
-        if member.name == _POSTGRESQL_TOC and not extraction.result.entries:
-            raise ArchiveWrongKindError("The file is a PostgreSQL dump in tar format, not an archive of a directory.")
         extraction.add(member, archive.pieces(member))
-    source.seal.finish()
+    report.header = archive.header
     report.acls_skipped = archive.acls_skipped
-
-
-def _accepted(header: ArchiveHeader, assignment: Assignment) -> ArchiveHeader:
-    if header.format_version > FORMAT_VERSION:
-        raise ArchiveIncompatibleError(
-            f"The archive is of format version {header.format_version}; this agent reads up to {FORMAT_VERSION}.",
-            next_step="Import it with the version of this program that made it, or a later one.",
-        )
-    if header.recipe not in ("", assignment.recipe):
-        raise ArchiveWrongKindError(
-            f"The archive is an export of recipe {header.recipe!r}; this app takes those of {assignment.recipe!r}."
-        )
-    return header
 
 
 if __name__ == "__main__":

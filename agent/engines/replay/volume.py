@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import msgspec
 
+from agent.engines.filesystem import DIRECTORY
 from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
-from common.fingerprints import Fingerprint
+from agent.engines.replay.volume_child import Answer
+from agent.jail import NOBODY
+from agent.limits import Limits
+from agent.rights import may_become_nobody
+from common.errors import make_error
 
 
 async def replay(request: Request) -> Replayed:
     """The fingerprint of a volume that this archive would make.
 
     Raises:
-        ToolFailedError: the archive cannot be read through.
+        ServiceError: an import refuses it, by the same reason; but for what depends on the app's present data or on
+            options, as links out of the volume do.
     """
-    answer = await read_through(request.file, "agent.engines.replay.volume_child", request.scheme)
-    return Replayed(msgspec.json.decode(answer, type=Fingerprint))
+    with tempfile.TemporaryDirectory(prefix="mathison-verify-") as name:
+        if may_become_nobody():
+            os.chown(name, NOBODY, -1)
+        root = os.open(name, DIRECTORY)
+        try:
+            arguments = (request.scheme, str(root), str(Limits().entries))
+            output = await read_through(request.file, "agent.engines.replay.volume_child", *arguments, pass_fds=(root,))
+        finally:
+            os.close(root)
+    answer = msgspec.json.decode(output, type=Answer)
+    if answer.fingerprint is None:
+        raise make_error(answer.reason, answer.text, next_step=answer.next_step)
+    return Replayed(answer.fingerprint)
