@@ -6,8 +6,9 @@ Both sides' definitions are written down before anything is dropped, so `recover
     written down -> triggers and events dropped -> RENAME -> the rest dropped -> the other side's made
                  -> defaults led to the sequences in place -> read again
 
-Triggers are dropped under a lock on all tables behind which the RENAME waits already, so the app never writes to the
-previous tables without them. To the new ones it can, between the RENAME and their triggers: some milliseconds.
+Triggers are dropped under a lock on all tables behind which the RENAME waits already, so the app writes to the previous
+tables without them only when the server itself ends in between, until they are made again. To the new ones it can,
+between the RENAME and their triggers: some milliseconds.
 Nor are there defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -26,9 +27,12 @@ from agent.engines.mariadb.client import held, patiently, quoted
 from agent.engines.mariadb.programs import Program
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
-from common.errors import ServiceError, ToolFailedError
+from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 
 _LOOK_SECONDS = 0.01
+_BACK_WITHIN_SECONDS = 30.0
+"""Time for a server that ended in the middle: until its triggers are made again, the app writes without them."""
+_BACK_LOOK_SECONDS = 0.1
 _IS_SWITCHING = "is_switching"
 _MUST_LEAD = "must_lead_defaults"
 
@@ -66,7 +70,7 @@ class Switch:
         Raises:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was.
-            HalfWayError: and now it does not let us take back what was done.
+            HalfWayError: and now it does not let us take back what was done, or is not back in time.
         """
         if await self.recover() is target:
             return
@@ -80,7 +84,7 @@ class Switch:
             await self._settle(target)
         except ServiceError as cause:
             try:
-                await self._take_back(target, present)
+                await _once_it_is_back(lambda: self._take_back(target, present))
             except ServiceError as obstacle:
                 raise HalfWayError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
             raise
@@ -180,6 +184,17 @@ def write_down_staged(record: Record, staged: Sequence[Program], *, must_lead_de
         must_lead_defaults: some of its tables' defaults look for sequences that the app does not have yet.
     """
     record.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_MUST_LEAD: must_lead_defaults})
+
+
+async def _once_it_is_back(act: Callable[[], Awaitable[None]]) -> None:
+    """Do what may be repeated, as soon as the server can be used; AppUnavailableError when it cannot be in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _BACK_WITHIN_SECONDS
+    while loop.time() < deadline:
+        with contextlib.suppress(AppUnavailableError):
+            return await act()
+        await asyncio.sleep(_BACK_LOOK_SECONDS)
+    await act()
 
 
 def _fact(side: Side) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from agent.engines.mariadb.exchange import Exchange
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
-from common.errors import ServiceError
+from common.errors import AppUnavailableError, ServiceError
 from tests.fakes.imports import NotedProgress
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
 from tests.fixtures.waiting import until
@@ -117,3 +119,32 @@ async def test_a_server_that_was_killed_has_one_side_afterwards(moment: str, tmp
         await shop.recipe.discard(read(shop))
         assert shop.sql("SHOW TABLES; SELECT * FROM own") == "own\n1"
         assert shop.leftovers(entry) == []
+
+
+async def test_after_a_server_was_killed_between_dropped_triggers_and_rename_the_triggers_are_made_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MariadbServer(mariadb(), fsync=True) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        shop.sql(
+            "CREATE TABLE own (id int PRIMARY KEY); CREATE TABLE log (id int);"
+            "CREATE TRIGGER noted AFTER INSERT ON own FOR EACH ROW INSERT INTO log VALUES (NEW.id)"
+        )
+        before, entry = await shop.fingerprint(), opened(shop)
+        await shop.stage(KUMA_DUMP.read_bytes(), entry)
+        starting: list[asyncio.Task[None]] = []
+
+        async def killed(self: Exchange, moves: Sequence[str]) -> None:
+            """The server is, instead of renaming; somebody starts it again."""
+            assert shop.sql("SHOW TRIGGERS") == ""
+            await asyncio.to_thread(server.kill)
+            starting.append(asyncio.create_task(asyncio.to_thread(server.start)))
+            raise AppUnavailableError("It is gone.")
+
+        monkeypatch.setattr(Exchange, "rename", killed)
+
+        with pytest.raises(AppUnavailableError):
+            await shop.recipe.restore(entry, NotedProgress())
+
+        assert (await shop.fingerprint()).differences(before) == []
+        await asyncio.gather(*starting)
