@@ -8,7 +8,8 @@ import asyncio
 import structlog
 
 from agent.clock import Clock
-from agent.imports import Imports, fault_of
+from agent.faults import fault_of
+from agent.imports import Imports
 from agent.journal import ImportPhase, Journal
 from agent.operations import Operations
 from agent.transfer_list import TransferList
@@ -86,7 +87,7 @@ class Housekeeping:
             except Exception as obstacle:
                 if isinstance(obstacle, TimeoutError):
                     obstacle = AppUnavailableError(f"It took more than {SETTLE_SECONDS:.0f} seconds.")
-                self._obstacle = obstacle if isinstance(obstacle, ServiceError) else fault_of(transfer)
+                self._obstacle = obstacle if isinstance(obstacle, ServiceError) else fault_of(transfer.transfer_id)
                 _log.warning(
                     "An interrupted import could not be brought to one side yet; it will be tried again.",
                     action="recover",

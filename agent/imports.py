@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 import structlog
 
 from agent.clock import Clock
 from agent.descriptions import describe
+from agent.faults import fault_of, outcome_unknown
 from agent.journal import Entry, ImportPhase, Journal
-from agent.progress import Tracker
-from agent.recipes.base import Limits, Preview, Recipe, Recovered, Step, Upload
+from agent.receiving import ReceivingProgress, opened, received
+from agent.recipes.base import Limits, Preview, Recipe, Recovered, Step
 from agent.states import Failure, Phase, Result
 from agent.transfer_list import Transfer, TransferList
 from common.errors import (
@@ -26,12 +26,10 @@ from common.errors import (
     ArchiveError,
     CancelledError,
     InternalError,
-    LimitExceededError,
     NoSpaceError,
     NothingToUndoError,
     ServiceError,
     TransferNotFoundError,
-    UploadIncompleteError,
     say_unchanged,
 )
 from common.frames import FrameReceiver
@@ -89,15 +87,8 @@ class Imports:
                 earlier, CancelledError("A new import took the place of this one before it was restored.")
             )
         tracker = transfer.tracker
-        async with aclosing(unless_idle(frames, self._idle_seconds)) as patient_frames:
-            receiver = FrameReceiver(patient_frames, limit_bytes=self._limits.archive_bytes)
-            header = await receiver.open()
-            if header.size_bytes > self._limits.archive_bytes:
-                raise LimitExceededError(
-                    f"The archive has {header.size_bytes} bytes; the limit is {self._limits.archive_bytes}."
-                )
-            tracker.expect(header.size_bytes)
-            tracker.update(header=header)
+        limit_bytes = self._limits.archive_bytes
+        async with opened(frames, tracker, limit_bytes=limit_bytes, idle_seconds=self._idle_seconds) as receiver:
             transfer.entry = self._journal.open(tracker.state)
             try:
                 preview = await self._build(transfer, transfer.entry, receiver, options)
@@ -127,12 +118,8 @@ class Imports:
     ) -> Preview:
         tracker = transfer.tracker
         began = self._clock.monotonic()
-        async with aclosing(receiver.chunks()) as chunks, aclosing(_counted(chunks, tracker)) as counted:
-            upload = Upload(header=receiver.header, chunks=counted, options=options)
-            preview = await self._recipe.stage(upload, entry, _ImportProgress(tracker))
-            # A format may end before the file does; without the end frame the file is not known to be whole.
-            async for _ in counted:
-                pass
+        async with received(receiver, tracker, options) as upload:
+            preview = await self._recipe.stage(upload, entry, ReceivingProgress(tracker))
         if receiver.receipt is None:
             raise RuntimeError("the upload ended without its end frame, and nothing raised")
         description = await describe(self._recipe)
@@ -336,12 +323,12 @@ class Imports:
             action=action,
             transfer_id=transfer.transfer_id,
         )
-        error: ServiceError = fault_of(transfer)
+        error: ServiceError = fault_of(transfer.transfer_id)
         try:
             await self.settle(transfer, error)
         except Exception as obstacle:
             if isinstance(obstacle, AppUnavailableError):
-                error = _outcome_unknown(transfer, obstacle)
+                error = outcome_unknown(transfer.transfer_id, obstacle)
             _log.error(
                 "The app could not be brought to one side yet; it will be tried again.",
                 action="recover",
@@ -373,55 +360,3 @@ class Imports:
                 transfer_id=transfer.transfer_id,
                 error=error.text,
             )
-
-
-def fault_of(transfer: Transfer) -> InternalError:
-    """What a caller is told of a fault of ours: where to look, no details."""
-    return InternalError(f"A fault of the agent ended this; its log has the cause under {transfer.transfer_id}.")
-
-
-def _outcome_unknown(transfer: Transfer, obstacle: AppUnavailableError) -> AppUnavailableError:
-    """The app went away in the middle and is not back."""
-    error = AppUnavailableError(
-        f"The app went away in the middle of import {transfer.transfer_id}; which data it has is not known before it "
-        f"answers again: {obstacle.text}",
-        next_step="Start the app again if it does not come back by itself; the agent then brings it to one side.",
-    )
-    error.says_what_changed = True
-    return error
-
-
-class _ImportProgress:
-    """What a recipe may say during an import; the bytes received are counted where they arrive."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.step = tracker.step
-        self.expect = tracker.expect
-
-    def read(self, size_bytes: int) -> None:
-        pass
-
-
-async def _counted(chunks: AsyncIterator[bytes], tracker: Tracker) -> AsyncGenerator[bytes, None]:
-    async for chunk in chunks:
-        if tracker.phase is Phase.PREPARING:
-            tracker.step(Step.TRANSFERRING)
-        tracker.read(len(chunk))
-        yield chunk
-    if tracker.phase is Phase.TRANSFERRING:
-        tracker.step(Step.VERIFYING)
-
-
-async def unless_idle(frames: AsyncIterator[wire.Frame], seconds: float) -> AsyncGenerator[wire.Frame, None]:
-    """The frames; UploadIncompleteError when the caller sends nothing for too long, which would block all others."""
-    while True:
-        try:
-            async with asyncio.timeout(seconds):
-                frame = await anext(frames)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise UploadIncompleteError(
-                f"The caller sent nothing for {seconds:.0f} seconds.", next_step="Send the file again."
-            ) from None
-        yield frame

@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 import structlog
 
 from agent.clock import Clock
-from agent.imports import fault_of
+from agent.faults import fault_of
 from agent.journal import ImportPhase
 from agent.states import Failure, Phase, Result, TransferState
 from agent.transfer_list import Transfer, TransferList
@@ -116,7 +116,7 @@ class Operations:
             transfer.failure = error
         except Exception:
             _log.exception("An operation ended with a fault.", action="operation", transfer_id=transfer.transfer_id)
-            transfer.failure = fault_of(transfer)
+            transfer.failure = fault_of(transfer.transfer_id)
         finally:
             transfer.is_cancellable = False
             self.running = None

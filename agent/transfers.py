@@ -16,10 +16,11 @@ from agent.clock import Clock
 from agent.descriptions import describe
 from agent.exports import ExportPipe, OutgoingFrame
 from agent.housekeeping import Housekeeping
-from agent.imports import Imports, unless_idle
+from agent.imports import Imports
 from agent.journal import History, ImportPhase, Journal
 from agent.operations import Operations
 from agent.progress import GAP_SECONDS
+from agent.receiving import unless_idle
 from agent.recipes.base import Capability, Description, ExportOptions, Format, Limits, Recipe
 from agent.repeats import check_order, check_still_there, check_upload, is_spent, order_of
 from agent.states import Kind, TransferState
