@@ -229,6 +229,10 @@ class Operations:
 
         What came through here is remembered; after a restart, and for transfers that others started, all agents are
         asked at once.
+
+        Raises:
+            TransferNotFoundError: every agent says that it knows none.
+            AgentUnavailableError: so do those that answer, but not all do.
         """
         _checked_transfer_id(transfer_id)
         visible = self._visible(caller)
@@ -236,15 +240,26 @@ class Operations:
         if any(app.id == remembered for app in visible):
             return remembered
         tasks = [asyncio.create_task(self._has_transfer(app, transfer_id)) for app in visible]
+        unanswered: ServiceError | None = None
         try:
             for finished in asyncio.as_completed(tasks):
-                if (found := await finished) is not None:
+                try:
+                    found = await finished
+                except ServiceError as failure:
+                    unanswered = failure
+                    continue
+                if found is not None:
                     self._remember(transfer_id, found.id)
                     return found.id
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if unanswered is not None:
+            raise AgentUnavailableError(
+                f"No agent that answers knows a transfer {transfer_id}, and not all answer: {unanswered.text}",
+                next_step="Ask again when all agents answer.",
+            ) from unanswered
         raise TransferNotFoundError(f"No transfer {transfer_id} is known.", next_step="Look at the app's transfers.")
 
     @property
@@ -299,7 +314,7 @@ class Operations:
         try:
             async with self._agents.dial(app) as agent:
                 await agent.transfer(transfer_id)
-        except ServiceError:
+        except TransferNotFoundError:
             return None
         return app
 

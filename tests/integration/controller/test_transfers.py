@@ -131,6 +131,22 @@ async def test_an_unknown_transfer_is_not_found(client: aiohttp.ClientSession, a
             assert (answer.status, (await answer.json())["reason"]) == (404, "TRANSFER_NOT_FOUND")
 
 
+async def test_a_transfer_that_an_unreachable_agent_may_know_is_not_called_unknown(
+    own_controller: ControllerProcess, own_agent: FakeAgent
+) -> None:
+    own_controller.apps["shop.web"] = "127.0.0.1:1"
+    await own_controller.start()
+    headers = own_controller.bearer(own_controller.token())
+
+    async with aiohttp.ClientSession(own_controller.rest, headers=headers) as session:
+        for ask in (session.get, session.delete):
+            async with ask("/api/transfers/t-9") as answer:
+                problem = await answer.json()
+
+                assert (answer.status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+                assert "The agent of shop.web does not answer" in problem["detail"]
+
+
 async def test_a_transfer_is_followed_by_server_sent_events_until_it_is_over(
     client: aiohttp.ClientSession, agent: FakeAgent
 ) -> None:
