@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
 from agent.engines.mariadb import names, programs, sequences
-from agent.engines.mariadb.catalog import look
+from agent.engines.mariadb.catalog import ESTIMATED_ROWS, look
 from agent.engines.mariadb.comparing import bridging, compare
 from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.describing import (
@@ -232,13 +232,15 @@ def _require_none(obstacle: str) -> None:
 async def _fingerprinted(
     export: Export, chunks: AsyncGenerator[bytes, None], content: Content | None
 ) -> AsyncGenerator[bytes, None]:
-    """The chunks; at their end the fingerprint of what was in them."""
+    """The chunks; at their end the fingerprint of what was in them, and how many rows."""
     async with aclosing(chunks):
         async for chunk in chunks:
             yield chunk
     if content is None:
         return
     export.fingerprint = content.fingerprint
+    export.counts.pop(ESTIMATED_ROWS, None)
+    export.counts["rows"] = content.rows
     if content.fingerprint is None:
         export.warnings.append(
             "Views, triggers, routines or events were altered during the export, so it has no fingerprint, and which "

@@ -11,6 +11,8 @@ from agent.engines.mariadb.settings import Login
 from common.errors import AppUnavailableError, ServiceError
 
 SYSTEM_SCHEMAS = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
+ESTIMATED_ROWS = "estimated_rows"
+"""What rows are called where nobody has counted them: the statistics may be far off."""
 _COUNT_SECONDS = 20
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _TRANSACTIONAL = "InnoDB"
@@ -50,8 +52,25 @@ class Schema:
 
     @property
     def counts(self) -> dict[str, int]:
-        """For a header; rows as the statistics have them."""
-        return {"tables": len(self.tables), "rows": sum(self.tables.values()), **self.programs}
+        """For a header."""
+        return {"tables": len(self.tables), ESTIMATED_ROWS: sum(self.tables.values()), **self.programs}
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """How many rows a database has."""
+
+    rows: int
+    is_estimated: bool = False
+
+    def __str__(self) -> str:
+        """For a person."""
+        return f"about {self.rows}" if self.is_estimated else str(self.rows)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For a preview."""
+        return {ESTIMATED_ROWS if self.is_estimated else "rows": self.rows}
 
 
 async def look(login: Login, database: str) -> Schema:
@@ -105,19 +124,19 @@ async def look(login: Login, database: str) -> Schema:
     )
 
 
-async def count_rows(login: Login, database: str, schema: Schema) -> dict[str, int]:
-    """Rows of each table, counted; as the statistics have them when that takes too long."""
+async def count_rows(login: Login, database: str, schema: Schema) -> RowCount:
+    """Rows of all tables; as the statistics have them when counting takes too long."""
     if not schema.tables:
-        return {}
+        return RowCount(0)
     counts = " UNION ALL ".join(
-        f"SELECT {literal(table)}, COUNT(*) FROM {quoted(database)}.{quoted(table)}"  # noqa: S608
+        f"SELECT COUNT(*) FROM {quoted(database)}.{quoted(table)}"  # noqa: S608
         for table in schema.tables
     )
     try:
         rows = await query(login, f"{WITHIN_SECONDS.format(seconds=_COUNT_SECONDS)} {counts};")
     except ServiceError:
-        return dict(schema.tables)
-    return {row[0]: int(row[1]) for row in rows}
+        return RowCount(sum(schema.tables.values()), is_estimated=True)
+    return RowCount(sum(int(count) for [count] in rows))
 
 
 async def columns_of(login: Login, database: str) -> dict[str, list[list[str]]]:

@@ -32,7 +32,6 @@ class Compared:
 
     Attributes:
         items: by kind, what is there now and what would be.
-        rows: of each table, now and after.
     """
 
     changes: tuple[str, ...]
@@ -58,12 +57,11 @@ async def compare(
         items[f"{kind}s"] = (_of_kind(kind, present), _of_kind(kind, staged))
     return Compared(
         changes=(
-            f"{len(after.tables)} tables with {sum(rows_after.values())} rows take the place of {len(now.tables)} with "
-            f"{sum(rows_now.values())}.",
+            f"{len(after.tables)} tables with {rows_after} rows take the place of {len(now.tables)} with {rows_now}.",
             f"Tables: {_named(added, 'new')}, {_named(gone, 'gone')}, {len(both)} in both.",
         ),
-        counts_now={"tables": len(now.tables), "rows": sum(rows_now.values())},
-        counts_after={"tables": len(after.tables), "rows": sum(rows_after.values())},
+        counts_now={"tables": len(now.tables), **rows_now.counts},
+        counts_after={"tables": len(after.tables), **rows_after.counts},
         items=items,
         room_bytes=after.size_bytes,
         swap_seconds=_RENAME_SECONDS_PER_TABLE * (len(now.tables) + len(after.tables))

@@ -53,6 +53,11 @@ class Content:
         """The next piece of the dump."""
         self._tables.add(piece)
 
+    @property
+    def rows(self) -> int:
+        """How many there were in what was added."""
+        return self._tables.row_count
+
     async def finish(self) -> None:
         """After the dump."""
         if await self._definitions() == self._before:
@@ -107,6 +112,11 @@ class TableHasher:
             if found := _SECTION.match(text, start):
                 self._table, at = found[1], found.end()
         self._hash(text[at:])
+
+    @property
+    def row_count(self) -> int:
+        """Of all tables."""
+        return sum(self._rows.values())
 
     @property
     def parts(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import loading, names
+from agent.engines.mariadb import catalog, loading, names
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
@@ -505,3 +505,22 @@ async def test_a_history_in_which_time_ends_on_another_day_is_refused(shop: Mari
     await shop.recipe.discard(record)
 
     assert shop.leftovers(record) == []
+
+
+async def test_rows_are_counted_where_they_can_be_and_called_estimated_where_not(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT seq FROM seq_1_to_5000")
+
+    exported = await shop.export()
+    without = await shop.export(fingerprint="no")
+    counted = await shop.stage(exported.content, MemoryRecord())
+    monkeypatch.setattr(catalog, "_COUNT_SECONDS", "0.00001")
+    estimated = await shop.stage(exported.content, MemoryRecord())
+
+    assert exported.header.counts.keys() == {"tables", "estimated_rows"}
+    assert exported.counts == {"tables": 1, "rows": 5000}
+    assert without.counts == without.header.counts
+    assert counted.counts_now == counted.counts_after == {"tables": 1, "rows": 5000}
+    assert estimated.counts_now.keys() == {"tables", "estimated_rows"}
+    assert " with about " in estimated.changes[0]
