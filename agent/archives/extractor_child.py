@@ -20,6 +20,7 @@ from agent.archives.sealed_tar import SealedTar
 from agent.archives.zips import ZipReader
 from agent.jail import enter, parse_argv
 from common.errors import LimitExceededError, ServiceError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
 
@@ -48,13 +49,18 @@ class Assignment(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What became of it: `reason` is empty on success, otherwise as in `common.errors`."""
+    """What became of it: `reason` is empty on success, otherwise as in `common.errors`.
+
+    Attributes:
+        fingerprint: that an export of ours carries; nothing was compared with it.
+    """
 
     reason: str = ""
     text: str = ""
     next_step: str = ""
     extracted: Extracted = msgspec.field(default_factory=Extracted)
     header: ArchiveHeader | None = None
+    fingerprint: Fingerprint | None = None
     acls_skipped: int = 0
 
 
@@ -127,6 +133,7 @@ def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, recipe: 
             extraction.require_room(report.header.counts.get("bytes", 0))
         extraction.add(member, archive.pieces(member))
     report.header = archive.header
+    report.fingerprint = archive.fingerprint
     report.acls_skipped = archive.acls_skipped
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from agent.archives.members import Member
 from agent.archives.reading import TarReader
 from common.codecs import Reader
-from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveWrongKindError
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_FINGERPRINT, TAR_OPENING, SealReader
 
@@ -19,13 +20,18 @@ _POSTGRESQL_TOC = "toc.dat"
 
 
 class SealedTar:
-    """A tar from an untrusted source, with a seal or without; same use as TarReader."""
+    """A tar from an untrusted source, with a seal or without; same use as TarReader.
+
+    Attributes:
+        fingerprint: that it carries, known at its end; nothing was compared with it.
+    """
 
     def __init__(self, source: Reader, *, recipe: str) -> None:
         """
         Args:
             recipe: whose exports are taken; archives that name none are taken as well.
         """
+        self.fingerprint: Fingerprint | None = None
         self._recipe = recipe
         self._source = _SealedInput(source)
         self._tar = TarReader(self._source)
@@ -46,6 +52,7 @@ class SealedTar:
         Raises:
             ArchiveWrongKindError: of another recipe, or none of a directory.
             ArchiveIncompatibleError: of a newer format.
+            ArchiveDamagedError: its fingerprint cannot be read.
             Whatever `TarReader.members` and `SealReader.finish` raise.
         """
         seal = self._source.seal
@@ -55,6 +62,8 @@ class SealedTar:
                 self._judge(seal.header)
                 is_judged = True
             if seal.is_sealed and member.name in _OURS:
+                if member.name == TAR_FINGERPRINT:
+                    self.fingerprint = _fingerprint(b"".join(piece for _, piece in self.pieces(member)))
                 continue
             if is_first and member.name == _POSTGRESQL_TOC:
                 raise ArchiveWrongKindError(
@@ -78,6 +87,13 @@ class SealedTar:
             raise ArchiveWrongKindError(
                 f"The archive is an export of recipe {header.recipe!r}; this app takes those of {self._recipe!r}."
             )
+
+
+def _fingerprint(text: bytes) -> Fingerprint:
+    try:
+        return Fingerprint.from_json(text)
+    except ValueError as failure:
+        raise ArchiveDamagedError("The file is damaged: its fingerprint cannot be read.") from failure
 
 
 class _SealedInput:

@@ -69,6 +69,7 @@ class Tally(msgspec.Struct):
         encrypted: versions that need the server's KMS; `customer_encrypted`: those that need a caller's key.
         damaged: versions whose data is not there or was found not to be what was stored, and xl.meta that cannot be
             read; the first of them by name.
+        orphans: objects whose data is there and whose xl.meta is not, a few by name; looked for as contents are.
         unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
         strange: what is no part of a drive's data, a few by name.
         expiring: buckets with rules that delete objects by their age.
@@ -83,6 +84,7 @@ class Tally(msgspec.Struct):
     customer_encrypted: int = 0
     damaged: int = 0
     damaged_names: list[str] = []
+    orphans: list[str] = []
     unproven: int = 0
     strange: list[str] = []
     samples: list[Sample] = []
@@ -147,6 +149,8 @@ class Census:
         elif is_bucket_name(top):
             if not rest:
                 self.tally.buckets.setdefault(top, Bucket())
+            elif self._budget is not None and self._is_orphan(found):
+                self._note_orphan(found.path)
         else:
             is_in_place = False
         if not is_in_place or not (found.is_directory or stat.S_ISREG(found.status.st_mode)):
@@ -234,6 +238,16 @@ class Census:
     def _damaged(self, path: str) -> None:
         self.tally.damaged += 1
         self._note(self.tally.damaged_names, path.removesuffix(f"/{META}"))
+
+    @staticmethod
+    def _is_orphan(found: Found) -> bool:
+        """A part without the xl.meta that may name it; one on its way in while a drive was copied is one too."""
+        return not found.is_directory and found.name.startswith("part.") and not _exists(f"../{META}", found.parent)
+
+    def _note_orphan(self, path: str) -> None:
+        name = printable("/".join(path.split("/")[:-2]))
+        if name not in self.tally.orphans:
+            self._note(self.tally.orphans, name)
 
     @staticmethod
     def _note(names: list[str], path: str) -> None:

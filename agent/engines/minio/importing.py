@@ -75,6 +75,7 @@ async def unpack(
     await open_below(area.new, settings.open_passphrases())
     tally = await count_in_jail(area.new, proves=True)
     _require_drive(report, tally)
+    _require_same(report, tally, only=only)
     return report, tally
 
 
@@ -170,6 +171,31 @@ def _require_drive(report: Report, tally: Tally) -> None:
         raise ArchiveDamagedError(
             f"{tally.damaged} versions in the archive are damaged: {', '.join(tally.damaged_names)}.",
             next_step="Copies of a running drive come out so. Export with this program, or stop MinIO for the copy.",
+        )
+
+
+def _require_same(report: Report, tally: Tally, *, only: str) -> None:
+    """Whether it is what was exported, or where nothing tells, whether something is seen to be missing."""
+    if report.fingerprint is None:
+        if tally.orphans:
+            raise ArchiveDamagedError(
+                f"The archive holds data of {', '.join(tally.orphans)}, and not the xl.meta that makes it an object; "
+                "nothing was changed.",
+                next_step="Export again. If an upload was cut off there on the source, pack it without that directory.",
+            )
+        return
+    carried, found = report.fingerprint, tally.fingerprint()
+    if carried.scheme != found.scheme:
+        return
+    names = sorted({*carried.parts, *found.parts})
+    if only:
+        # Where there are many buckets they are told in groups, and nothing tells of one alone.
+        names = [name for name in names if name == f"bucket {only}" and name in carried.parts]
+    if differing := [name for name in names if carried.parts.get(name) != found.parts.get(name)]:
+        raise ArchiveDamagedError(
+            f"The archive does not hold what it held when it was exported: {', '.join(differing[:5])}; nothing was "
+            "changed.",
+            next_step="Take another copy of the file, or export again.",
         )
 
 

@@ -88,6 +88,14 @@ def _without_part(name: str, content: bytes) -> bytes | None:
     return None if name.endswith("/part.1") else content
 
 
+def _without_meta(name: str, content: bytes) -> bytes | None:
+    return None if name == "files/large/xl.meta" else content
+
+
+def _without_small(name: str, content: bytes) -> bytes | None:
+    return None if name == "files/small/xl.meta" else content
+
+
 def _with_cut_part(name: str, content: bytes) -> bytes:
     return content[:1000] if name.endswith("/part.1") else content
 
@@ -129,6 +137,17 @@ BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] 
     "a changed byte": (_flipped, ArchiveDamagedError, "SHA-256"),
     "cut off": (lambda t: t.archive[: len(t.archive) // 2], ArchiveTruncatedError, "cut off"),
     "cut at the last member": (lambda t: t.archive[:-2048], ArchiveTruncatedError, "cut off"),
+    "an xl.meta is missing": (lambda t: rebuilt(t.clear, _without_meta), ArchiveDamagedError, "files/large"),
+    "an xl.meta is missing, sealed anew": (
+        lambda t: resealed(t.clear, _without_meta, keeps_fingerprint=False),
+        ArchiveDamagedError,
+        "files/large",
+    ),
+    "an object is missing, with a fingerprint": (
+        lambda t: resealed(t.clear, _without_small),
+        ArchiveDamagedError,
+        "bucket files",
+    ),
     "a part is missing": (lambda t: rebuilt(t.clear, _without_part), ArchiveDamagedError, "files/large"),
     "a part is cut": (lambda t: rebuilt(t.clear, _with_cut_part), ArchiveDamagedError, "files/large"),
     "a part has rotted": (
@@ -319,6 +338,17 @@ async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest
     assert any("files/large" in warning for warning in preview.warnings)
     async with client_of(source) as client:
         assert (await client.call("GET", "files", "small")).body == b"small"
+
+
+async def test_one_bucket_is_compared_with_the_fingerprint_of_the_archive_too(target: Target) -> None:
+    app, record = target.app, MemoryRecord()
+
+    with pytest.raises(ArchiveDamagedError, match="bucket files"):
+        await app.stage(resealed(target.clear, _without_small), record, bucket="files")
+    await app.recipe.discard(record)
+    await app.stage(resealed(target.clear, _without_small), record, bucket="locked")
+
+    await target.require_unchanged(app, record)
 
 
 async def test_what_had_rotted_on_the_source_is_said_before_it_is_imported(target: Target) -> None:
