@@ -1,4 +1,4 @@
-"""SQLite databases that an app is using: snapshots out, checks of uploads, a staged database in.
+"""SQLite databases: snapshots of those that an app is using, and checks of those in uploads.
 
 Nothing of this opens a database in the agent's own process; see `sqlite_child` for why. Copying the files of a
 database is no backup: under a writer every raw copy of 78 MB was torn, some of them passing quick_check (SQLite 3.40).
@@ -41,7 +41,6 @@ from agent.limits import Limits
 from agent.processes import Child, ChildKilledError, Command, start
 from agent.rights import may_become_nobody
 from common.errors import (
-    AppBusyError,
     ArchiveDamagedError,
     ArchiveIncompatibleError,
     ArchiveRefusedError,
@@ -49,7 +48,6 @@ from common.errors import (
     ArchiveWrongKindError,
     InternalError,
     NoSpaceError,
-    ServiceError,
     SourceUnreadableError,
     ToolFailedError,
 )
@@ -59,18 +57,13 @@ BUSY_SECONDS = 60.0
 """How long a locked database is waited for; apps hold their locks for milliseconds."""
 _CHECK_JAIL_BYTES = 1 << 30
 _SNAPSHOTS = "snapshots"
-_FACTS = ("page_size", "page_count", "tables", "user_version", "application_id")
 
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What a whole database says of itself; user_version and application_id are the app's own pragmas."""
+    """What a whole database of an upload says of itself."""
 
-    page_size: int
-    page_count: int
     tables: list[str]
-    user_version: int
-    application_id: int
     answers: Answers
 
 
@@ -306,40 +299,12 @@ async def check_database(
             raise ArchiveRefusedError(f"{text.removesuffix('.')}; nothing was changed.")
         case _:
             raise ArchiveDamagedError(text)
-    answers = _answers_of(answer)
-    facts = DatabaseFacts(answers=answers, **{name: answer[name] for name in _FACTS})
+    facts = DatabaseFacts(answer["tables"], _answers_of(answer))
     if missing := [table for table in required_tables if table not in facts.tables]:
         raise ArchiveIncompatibleError(
             f"The database {printable(path.name)} is not of this app: it lacks the tables {', '.join(missing)}."
         )
     return facts
-
-
-async def import_live(staged: Path, live: Path) -> None:
-    """Make the content of a database that an app has open that of a staged one, which is changed to fit it.
-
-    One transaction of SQLite's: the app sees all of the old or all of the new content, and a kill leaves the old. The
-    app may hold rows in memory, so it has to be restarted afterwards.
-
-    Raises:
-        AppBusyError: the live database was locked all the time; nothing was changed.
-        NoSpaceError, ToolFailedError: it could not be written; nothing was changed.
-    """
-    async with _started("import") as child:
-        form = _written(live, await _ask(child, live=str(live), busy_seconds=BUSY_SECONDS))
-        size = {"page_size": form["page_size"], "is_wal": form["is_wal"]}
-        _written(staged, await _ask_jailed("match", staged, jail_writes_bytes=None, **size))
-        _written(live, await _ask(child, live=str(live), staged=str(staged), busy_seconds=BUSY_SECONDS))
-
-
-def _written(path: Path, answer: dict[str, Any]) -> dict[str, Any]:
-    failures: dict[str, type[ServiceError]] = {"busy": AppBusyError, "no_space": NoSpaceError}
-    if "failed" in answer:
-        error = failures.get(answer["failed"], ToolFailedError)
-        raise error(
-            f"The database {printable(path.name)} could not be imported: {answer['text']}; nothing was changed."
-        )
-    return answer
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -277,4 +277,3 @@ def is_wanted(options: Mapping[str, str], name: str, *, otherwise: bool) -> bool
 
 
 RecipeFactory = Callable[[Surroundings], Recipe]
-Cleanup = Callable[[], Awaitable[None]]

@@ -1,13 +1,10 @@
-"""Databases copied while they are written to, looked at in a jail, and exchanged under a running app."""
+"""Databases copied while they are written to, and looked at in a jail."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import json
 import os
-import random
 import sqlite3
 import subprocess
 import sys
@@ -19,13 +16,12 @@ import pytest
 from agent.archives.writing import Substitute
 from agent.engines import sqlite as engine
 from agent.engines import sqlite_bounds, sqlite_child
-from agent.engines.sqlite import Questions, Snapshots, check_database, import_live
+from agent.engines.sqlite import Questions, Snapshots, check_database
 from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
-from agent.processes import ChildKilledError, Command
+from agent.processes import Command
 from common.errors import (
-    AppBusyError,
     ArchiveDamagedError,
     ArchiveError,
     ArchiveIncompatibleError,
@@ -39,7 +35,6 @@ from common.errors import (
 )
 from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
-from tests.fixtures.waiting import until
 
 LIMITS = Limits(free_bytes=1)
 
@@ -272,16 +267,15 @@ asyncio.run(main())
     assert os.listdir(volume) == ["ledger.db"]
 
 
-async def test_a_whole_database_tells_its_facts(tmp_path: Path) -> None:
+async def test_a_whole_database_tells_its_tables_and_what_it_is_asked_and_is_left_as_it_was(tmp_path: Path) -> None:
     make_ledger(tmp_path / "ledger.db", page_size=8192)
-    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:
-        ledger.execute("PRAGMA user_version=7")
     (tmp_path / "ledger.db").chmod(0o600)
+    questions = Questions({"tag": "SELECT tag FROM tag", "none": "SELECT 1 FROM absent"})
 
-    facts = await check_database(tmp_path / "ledger.db", required_tables=["a", "tag"])
+    facts = await check_database(tmp_path / "ledger.db", required_tables=["a", "tag"], questions=questions)
 
     assert facts.tables == ["a", "b", "tag"]
-    assert (facts.page_size, facts.user_version) == (8192, 7)
+    assert facts.answers.rows == {"tag": [["old"]], "none": None}
     assert os.listdir(tmp_path) == ["ledger.db"]
 
 
@@ -432,81 +426,9 @@ async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_change
     assert "/" not in caught.value.text
 
 
-@pytest.mark.parametrize(
-    ("live_mode", "staged_mode", "page_size"),
-    [("wal", "delete", 4096), ("wal", "wal", 8192), ("delete", "wal", 512), ("delete", "delete", 4096)],
-)
-async def test_a_running_app_sees_all_of_the_old_then_all_of_the_new(
-    live_mode: str, staged_mode: str, page_size: int, tmp_path: Path
-) -> None:
-    (tmp_path / "staged").mkdir()
-    staged, live = tmp_path / "staged" / "new.db", tmp_path / "live.db"
-    make_ledger(staged, tag="new", rows=400, mode=staged_mode, page_size=page_size)
-    make_ledger(live, tag="old", mode=live_mode)
-
-    with Writer(live) as writer:
-        await import_live(staged, live)
-
-    assert state_of(live) == (TOTAL, "new")
-    assert mode_of(live) == live_mode
-    assert writer.report["errors"] == {}
-    assert set(writer.report["seen"]) <= {f"old {TOTAL}", f"new {TOTAL}"}
-
-
-async def test_a_killed_import_leaves_all_of_the_old_or_all_of_the_new(tmp_path: Path) -> None:
-    (tmp_path / "staged").mkdir()
-    staged, live = tmp_path / "staged" / "new.db", tmp_path / "live.db"
-    make_ledger(staged, tag="new", rows=10_000, padding=3000, mode="delete")
-    make_ledger(live, tag="old")
-    choice = random.Random(1)
-    outcomes = []
-
-    with contextlib.closing(sqlite3.connect(live)) as app:
-        app.execute("SELECT * FROM tag").fetchone()
-        for _ in range(8):
-            importing = asyncio.create_task(import_live(staged, live))
-            await until(functools.partial(is_writing_or_done, live, importing))
-            await asyncio.sleep(choice.random() * 0.3)
-            for child in agent_children():
-                child.kill()
-            (outcome,) = await asyncio.gather(importing, return_exceptions=True)
-
-            total, tag = state_of(live)
-            outcomes.append((type(outcome), tag))
-            assert total == TOTAL
-            if outcome is None:
-                assert tag == "new"
-                app.execute("UPDATE tag SET tag = 'old'")
-                app.commit()
-
-    assert (ChildKilledError, "old") in outcomes
-
-
-def is_writing_or_done(live: Path, importing: asyncio.Task[None]) -> bool:
-    wal = Path(f"{live}-wal")
-    return importing.done() or (wal.exists() and wal.stat().st_size > 1 << 20)
-
-
-async def test_an_import_into_a_locked_database_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
-    (tmp_path / "staged").mkdir()
-    make_ledger(tmp_path / "staged" / "new.db", tag="new")
-    make_ledger(tmp_path / "live.db", tag="old", mode="delete")
-    with contextlib.closing(sqlite3.connect(tmp_path / "live.db", isolation_level=None)) as app:
-        app.execute("BEGIN IMMEDIATE")
-
-        with pytest.raises(AppBusyError):
-            await import_live(tmp_path / "staged" / "new.db", tmp_path / "live.db")
-
-        app.execute("ROLLBACK")
-    assert state_of(tmp_path / "live.db") == (TOTAL, "old")
-
-
 def test_answers_are_lines_of_json(tmp_path: Path) -> None:
     done = subprocess.run(
-        argv_of_module(TOOL, "agent.engines.sqlite_child", ["import"]),
+        argv_of_module(TOOL, "agent.engines.sqlite_child", ["ask"]),
         input=json.dumps({"live": str(tmp_path / "none.db"), "busy_seconds": 1}).encode() + b"\n",
         capture_output=True,
         check=True,
