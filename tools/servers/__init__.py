@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
 from tools.servers.directories import short_directory
+from tools.servers.go_programs import grpcurl, minio
 from tools.servers.mariadb import MARIADB_NAMES, MariadbInstall, mariadb
 from tools.servers.mariadb_server import MariadbServer
-from tools.servers.minio import minio
 from tools.servers.minio_server import MinioServer
 from tools.servers.postgresql import MAJORS, PostgresInstall, postgres
 from tools.servers.postgresql_server import PostgresServer
@@ -19,7 +19,7 @@ from tools.servers.processes import ServerStartError
 from tools.servers.rclone import RcloneServer, rclone
 from tools.servers.redis import REDIS_NAMES, RedisInstall, redis
 from tools.servers.redis_server import RedisServer
-from tools.servers.toolchains import GoToolchain, go_toolchain, grpcurl, npm_command
+from tools.servers.toolchains import GoToolchain, go_toolchain, npm_command
 
 __all__ = [
     "MAJORS",

@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.servers.cache import ServerUnavailableError, cache_directory
+from tools.servers.go_programs import grpcurl, minio
 from tools.servers.mariadb import MARIADB_NAMES, mariadb
-from tools.servers.minio import minio
 from tools.servers.mysql import MYSQL_NAMES, mysql
 from tools.servers.n8n import n8n
 from tools.servers.postgresql import MAJORS, postgres
 from tools.servers.rclone import rclone
 from tools.servers.redis import REDIS_NAMES, redis
-from tools.servers.toolchains import go_toolchain, grpcurl, npm_command
+from tools.servers.toolchains import go_toolchain, npm_command
 
 
 def _postgres_bin(major: int) -> Callable[[], Path]:

@@ -23,8 +23,8 @@ from pathlib import Path
 from tools.servers.cache import ServerUnavailableError
 
 COMMAND_TIMEOUT_SECONDS = 1500.0
-"""Longest that one client may take. The slowest, MinIO's build with nothing cached, takes 2 min on two idle cores, and
-took more than nine on two that others used as well."""
+"""Longest that one client may take. The slowest, the build of MinIO and grpcurl, takes some 3 min on two idle cores,
+and took 14 on two that others used as well."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,6 @@ class NpmPackage:
     package: str
     version: str
     integrity: str
-
-
-@dataclass(frozen=True)
-class GoProgram:
-    """A main package of a Go module, pinned by version; Go's checksum database vouches for the content."""
-
-    package: str
-    version: str
 
 
 def run(
@@ -165,26 +157,6 @@ def make_listed_links(root: Path, list_file: Path) -> None:
         source, target = root / link["source"], root / link["target"]
         if not target.exists():
             target.symlink_to(os.path.relpath(source, target.parent))
-
-
-def build_go_program(program: GoProgram, destination: Path, *, go: Path) -> None:
-    """Build a program into `bin`, with a module and build cache of its own that is dropped afterwards."""
-    scratch = destination / ".build"
-    scratch.mkdir()
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        **{name: value for name, value in os.environ.items() if name.startswith(("GO", "SSL_", "HTTP", "http", "NO_"))},
-        "HOME": str(scratch),
-        "GOPATH": str(scratch / "path"),
-        "GOMODCACHE": str(scratch / "modules"),
-        "GOCACHE": str(scratch / "cache"),
-        "GOBIN": str(destination / "bin"),
-        "GOFLAGS": "-modcacherw -trimpath",
-        "CGO_ENABLED": "0",
-    }
-    what = f"{program.package} {program.version}"
-    run([go, "install", f"{program.package}@{program.version}"], what=what, cwd=scratch, environment=environment)
-    shutil.rmtree(scratch)
 
 
 # Never taken from a package: a C library other than the machine's does not work with the machine's loader. LLVM is

