@@ -70,7 +70,14 @@ def transfer_id_or_new(text: str) -> str:
     """
     if not text:
         return f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    return _checked_transfer_id(text)
+    return check_transfer_id(text)
+
+
+def check_transfer_id(text: str) -> str:
+    """The id itself; InvalidRequestError when it has other characters, or too many."""
+    if not _TRANSFER_ID.fullmatch(text):
+        raise InvalidRequestError("A transfer's id has 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'.")
+    return text
 
 
 class Operations:
@@ -171,7 +178,7 @@ class Operations:
         async def work(run: Run) -> None:
             with self._audit.attempt(caller, "undo", app_id) as attempt:
                 app = self._allow(caller, app_id, Scope.IMPORT)
-                attempt.transfer_id = _checked_transfer_id(transfer_id) if transfer_id else ""
+                attempt.transfer_id = check_transfer_id(transfer_id) if transfer_id else ""
                 attempt.start()
                 run.pass_return()
                 async with self._agents.dial(app) as agent:
@@ -184,7 +191,7 @@ class Operations:
         """Drop the data from before an import, the latest when no id is given; False when there was none."""
         with self._audit.attempt(caller, "confirm", app_id) as attempt:
             app = self._allow(caller, app_id, Scope.IMPORT)
-            attempt.transfer_id = _checked_transfer_id(transfer_id) if transfer_id else ""
+            attempt.transfer_id = check_transfer_id(transfer_id) if transfer_id else ""
             attempt.start()
             async with self._agents.dial(app) as agent:
                 return await agent.discard(transfer_id)
@@ -193,7 +200,7 @@ class Operations:
         """End a running transfer; needs the scope that the transfer needed."""
         with self._audit.attempt(caller, "cancel", app_id) as attempt:
             app = self._visible_app(caller, app_id)
-            attempt.transfer_id = _checked_transfer_id(transfer_id)
+            attempt.transfer_id = check_transfer_id(transfer_id)
             async with self._agents.dial(app) as agent:
                 state = await agent.transfer(transfer_id)
                 caller.require(Scope.EXPORT if state.kind == transfer_pb2.TRANSFER_KIND_EXPORT else Scope.IMPORT)
@@ -209,7 +216,7 @@ class Operations:
     async def watch(self, caller: Caller, app_id: str, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """A transfer's state now and each time it changes, until it is over or the controller stops."""
         app = self._allow(caller, app_id, Scope.READ)
-        _checked_transfer_id(transfer_id)
+        check_transfer_id(transfer_id)
         async with (
             self._agents.dial(app) as agent,
             aclosing(agent.watch(transfer_id)) as states,
@@ -222,7 +229,7 @@ class Operations:
         """One transfer now."""
         app = self._allow(caller, app_id, Scope.READ)
         async with self._agents.dial(app) as agent:
-            return await agent.transfer(_checked_transfer_id(transfer_id))
+            return await agent.transfer(check_transfer_id(transfer_id))
 
     async def app_of_transfer(self, caller: Caller, transfer_id: str) -> str:
         """The id of the app whose transfer this is, among those that the caller may see.
@@ -234,7 +241,7 @@ class Operations:
             TransferNotFoundError: every agent says that it knows none.
             AgentUnavailableError: so do those that answer, but not all do.
         """
-        _checked_transfer_id(transfer_id)
+        check_transfer_id(transfer_id)
         visible = self._visible(caller)
         remembered = self._apps_of_transfers.get(transfer_id, "")
         if any(app.id == remembered for app in visible):
@@ -353,12 +360,6 @@ def _received(state: TransferState) -> tuple[int, str]:
     if state.HasField("end"):
         return state.end.size_bytes, state.end.sha256
     return state.progress.read_bytes, ""
-
-
-def _checked_transfer_id(text: str) -> str:
-    if not _TRANSFER_ID.fullmatch(text):
-        raise InvalidRequestError("A transfer's id has 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'.")
-    return text
 
 
 async def _until(

@@ -14,6 +14,7 @@ from common.errors import ServiceError
 from controller.api.keys import CALLER, OPERATIONS, TRANSFER_ID
 from controller.api.queries import read_query
 from controller.api.shapes import answer, transfer_to_json
+from controller.operations import check_transfer_id
 from mathison.data.v1.transfer_pb2 import TransferState
 
 QUIET_SECONDS = 15.0
@@ -62,7 +63,7 @@ async def follow_transfer(request: web.Request) -> web.StreamResponse:
 
 async def _find(request: web.Request) -> tuple[str, str]:
     read_query(request)
-    request[TRANSFER_ID] = transfer_id = request.match_info["id"]
+    request[TRANSFER_ID] = transfer_id = check_transfer_id(request.match_info["id"])
     return await request.app[OPERATIONS].app_of_transfer(request[CALLER], transfer_id), transfer_id
 
 
