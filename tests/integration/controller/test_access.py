@@ -175,6 +175,7 @@ async def test_no_secret_is_in_the_logs(controller: ControllerProcess, agent: Fa
         ("PUT", "/api/deployments", 405),
         ("GET", "/api/deployments/shop.db/export-data", 405),
         ("HEAD", "/api/deployments/shop.db/export-data", 405),
+        ("HEAD", "/api/transfers/t-1/events", 405),
         ("GET", "/api/deployments/shop.db?color=red", 400),
         ("GET", "/api/transfers/a%20b", 400),
         ("GET", "/api/transfers/a%0D%0Ab:%20c", 400),
