@@ -110,12 +110,17 @@ def refuse_encodings(headers: Mapping[str, str]) -> None:
 
 def _header(headers: Mapping[str, str]) -> ArchiveHeader:
     _, parameters = parse_content_disposition(headers.get(hdrs.CONTENT_DISPOSITION))
-    name = content_disposition_filename(parameters) or ""
-    media_type = headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    name = _text(content_disposition_filename(parameters) or "")
+    media_type = _text(headers.get(hdrs.CONTENT_TYPE, "")).partition(";")[0].strip().lower()
     return ArchiveHeader(
         file_name=re.split(r"[/\\]", name)[-1][:255],
         media_type="" if media_type in _UNTELLING_TYPES else media_type[:255],
     )
+
+
+def _text(value: str) -> str:
+    """With a "?" for each byte that is no UTF-8: aiohttp makes surrogates of those, which no message can hold."""
+    return value.encode(errors="replace").decode()
 
 
 async def _patiently(reading: Awaitable[_Result], stalled_seconds: float) -> _Result:

@@ -92,6 +92,18 @@ async def test_a_form_with_the_file_is_staged_and_restored(client: aiohttp.Clien
     assert received.header.file_name == "dump.sql"
 
 
+async def test_a_file_name_that_is_no_utf_8_keeps_no_file_out(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    body = form(b"SELECT 1;", headers="Content-Type: text/caf\u00e9\r\n").replace(b"dump.sql", b"caf\xe9.sql")
+
+    async with client.post(IMPORT, data=body.replace("\u00e9".encode(), b"\xe9"), headers=FORM_TYPE) as answer:
+        state = await answer.json()
+
+    assert (answer.status, state["result"]) == (200, "succeeded")
+    header = agent.stages[0].header
+    assert header is not None
+    assert (header.file_name, header.media_type) == ("caf?.sql", "text/caf?")
+
+
 async def test_curl_uploads_a_form_and_a_raw_body(
     controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path
 ) -> None:
