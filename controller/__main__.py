@@ -26,6 +26,8 @@ from controller.settings import Settings, SettingsError, load_settings
 from controller.state import State
 
 CONFIG_VARIABLE = "MATHISON_CONTROLLER_CONFIG"
+_MOST = 1_000_000
+"""Of days or minutes; calendars end with the year 9999."""
 _CLIENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -56,7 +58,7 @@ def _token_create(parsed: argparse.Namespace, settings: Settings) -> None:
         .create(
             parsed.name,
             scopes=_scopes(_split(parsed.scope)),
-            workspaces=frozenset(_split(parsed.workspace)) or None,
+            workspaces=_workspaces(parsed.workspace),
             lifetime=dt.timedelta(days=parsed.expires_days) if parsed.expires_days is not None else None,
         )
     )
@@ -87,8 +89,8 @@ def _join_token(parsed: argparse.Namespace, settings: Settings) -> None:
 
 
 def _issue_client_certificate(parsed: argparse.Namespace, settings: Settings) -> None:
-    if not _CLIENT_NAME.fullmatch(parsed.name):
-        raise TokenError(f"{parsed.name!r} is no name for a client: lower-case letters, digits and inner '-'.")
+    if not _CLIENT_NAME.fullmatch(parsed.name) or parsed.name == "ca":
+        raise TokenError(f"{parsed.name!r} is no name for a client: lower-case letters, digits and inner '-', not 'ca'.")
     identity = CertificateAuthority.open(_state(settings).authority).issue_client(parsed.name)
     directory = Path(parsed.out)
     if not directory.exists():
@@ -118,6 +120,14 @@ def _scopes(names: Sequence[str]) -> frozenset[Scope]:
         return frozenset(map(Scope, names))
     except ValueError as failure:
         raise TokenError(f"{failure}; there are {', '.join(Scope)}.") from failure
+
+
+def _workspaces(values: Sequence[str]) -> frozenset[str] | None:
+    """None, which is all, only when none was named: an empty name is a variable that was not set."""
+    names = [name for value in values for name in value.split(",")]
+    if "" in names:
+        raise TokenError("A workspace's name is empty; leave out --workspace for all of them.")
+    return frozenset(names) or None
 
 
 def _split(values: Sequence[str]) -> list[str]:
@@ -164,8 +174,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> int:
     value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError("it has to be more than 0")
+    if not 0 < value <= _MOST:
+        raise argparse.ArgumentTypeError(f"it has to be more than 0 and at most {_MOST}")
     return value
 
 
