@@ -90,7 +90,9 @@ def _join_token(parsed: argparse.Namespace, settings: Settings) -> None:
 
 def _issue_client_certificate(parsed: argparse.Namespace, settings: Settings) -> None:
     if not _CLIENT_NAME.fullmatch(parsed.name) or parsed.name == "ca":
-        raise TokenError(f"{parsed.name!r} is no name for a client: lower-case letters, digits and inner '-', not 'ca'.")
+        raise TokenError(
+            f"{parsed.name!r} is no name for a client: lower-case letters, digits and inner '-', not 'ca'."
+        )
     identity = CertificateAuthority.open(_state(settings).authority).issue_client(parsed.name)
     directory = Path(parsed.out)
     if not directory.exists():
