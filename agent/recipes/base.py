@@ -218,12 +218,14 @@ class Recipe(abc.ABC):
     async def restore(self, record: Record, progress: Progress) -> None:
         """Swap the staged data in and make it durable; the previous data stays, found through `record`.
 
-        Runs shielded from cancellation. Fails with the app on its previous data and the staged data still there.
+        Runs shielded from cancellation. Fails with the app on its previous data and the staged data still there; with
+        UnsettledError where that is not so, and `recover` is to be asked.
         """
 
     @abc.abstractmethod
     async def undo(self, record: Record, progress: Progress) -> None:
-        """Swap the previous data back in and drop the imported. Runs shielded; fails with the imported in place."""
+        """Swap the previous data back in and drop the imported. Runs shielded; fails with the imported in place,
+        or as `restore` with UnsettledError."""
 
     @abc.abstractmethod
     async def discard(self, record: Record) -> None:

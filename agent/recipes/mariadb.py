@@ -28,7 +28,7 @@ from agent.engines.mariadb.dumping import dump, fingerprint_of
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
-from agent.engines.mariadb.switching import HalfWayError, Switch, write_down_staged
+from agent.engines.mariadb.switching import Switch, write_down_staged
 from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
@@ -48,6 +48,7 @@ from agent.recipes.base import (
     is_wanted,
     wants_fingerprint,
 )
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
@@ -186,7 +187,7 @@ class MariadbRecipe(Recipe):
         try:
             await self.discard(record)
         except ServiceError as obstacle:
-            raise HalfWayError("What was imported could not be dropped yet.") from obstacle
+            raise UnsettledError("What was imported could not be dropped yet.") from obstacle
 
     async def discard(self, record: Record) -> None:
         if record.facts.get("is_staged"):

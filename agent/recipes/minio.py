@@ -22,7 +22,7 @@ from agent.engines.minio import accounts, canary, importing, portable_way, previ
 from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.counting import count_in_jail
-from agent.engines.minio.exchange import Exchange, HalfWayError
+from agent.engines.minio.exchange import Exchange
 from agent.engines.minio.exporting import Dump, dumping
 from agent.engines.minio.facts import (
     BY_HAND,
@@ -56,6 +56,7 @@ from agent.recipes.base import (
 )
 from agent.recipes.minio_portable import S3, PortableImport, names_in
 from agent.unpacking import unpacked
+from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
@@ -308,7 +309,7 @@ class MinioRecipe(Recipe):
         try:
             await self.discard(record)
         except ServiceError as failure:
-            raise HalfWayError from failure
+            raise UnsettledError from failure
 
     def _exchange(self, record: Record) -> Exchange:
         return Exchange(self._drive, record.key, only=str(record.facts.get("only", "")))

@@ -16,6 +16,7 @@ import structlog
 from agent.engines import tree
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import AppControl, Progress, Record, Recovered, Step
+from agent.unsettled import UnsettledError
 from common.errors import AppMustStopError, ServiceError, ToolFailedError
 
 _log = structlog.get_logger(__name__)
@@ -38,11 +39,6 @@ def expected_swap_seconds(entries: int) -> float:
         entries: at the top of both sides, which are moved one by one.
     """
     return _STOP_AND_START_SECONDS + entries * _ENTRY_SECONDS
-
-
-class UnsettledError(Exception):
-    """A step failed half-way, or is done but for some clearing up. No answer but a fault: the agent then settles it by
-    `recover` and `discard`, now and, where that is not possible yet, later."""
 
 
 class Exchange(Protocol):

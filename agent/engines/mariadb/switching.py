@@ -27,6 +27,7 @@ from agent.engines.mariadb.client import held, patiently, quoted
 from agent.engines.mariadb.programs import Program
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 
 _LOOK_SECONDS = 0.01
@@ -45,10 +46,6 @@ class Record(Protocol):
 
     def save(self, **facts: bool | list[str]) -> None:
         """Merge into `facts` and make durable before returning."""
-
-
-class HalfWayError(Exception):
-    """An exchange failed and could not be taken back; `recover` finishes it, now or later. Never an answer."""
 
 
 class Switch:
@@ -70,7 +67,7 @@ class Switch:
         Raises:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was.
-            HalfWayError: and now it does not let us take back what was done, or is not back in time.
+            UnsettledError: and now it does not let us take back what was done, or is not back in time.
         """
         if await self.recover() is target:
             return
@@ -86,7 +83,7 @@ class Switch:
             try:
                 await _once_it_is_back(lambda: self._take_back(target, present))
             except ServiceError as obstacle:
-                raise HalfWayError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
+                raise UnsettledError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
             raise
 
     async def _take_back(self, target: Side, present: Sequence[Program]) -> None:

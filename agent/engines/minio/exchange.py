@@ -25,6 +25,7 @@ import msgspec
 from agent.engines.filesystem import DIRECTORY, sync_filesystem
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.swapping import Side
+from agent.unsettled import UnsettledError
 from common.errors import InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
@@ -32,10 +33,6 @@ _JOURNAL = "exchange.json"
 _STRAYS = "strays"
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class HalfWayError(Exception):
-    """An exchange failed and could not be taken back; `recover` finishes it, now or later. Never an answer."""
 
 
 class _Entry(msgspec.Struct):
@@ -104,7 +101,7 @@ class Exchange:
 
         Raises:
             ToolFailedError: the file system refused; the data is as it was.
-            HalfWayError: that too could not be brought about.
+            UnsettledError: that too could not be brought about.
         """
         journal = self._read()
         if not journal.is_done:
@@ -222,7 +219,7 @@ class Exchange:
             self._write(back)
             self._apply(back)
         except OSError as failure:
-            raise HalfWayError from failure
+            raise UnsettledError from failure
 
     def _read(self) -> _Journal:
         try:

@@ -15,12 +15,13 @@ import structlog
 
 from agent.engines.minio.census import Sample
 from agent.engines.minio.client import BYPASS, Client, RefusedError
-from agent.engines.minio.exchange import Exchange, HalfWayError
+from agent.engines.minio.exchange import Exchange
 from agent.engines.minio.freezing import frozen, thaw_if_there
 from agent.engines.minio.reloading import has_remote_targets, reload
 from agent.engines.minio.restarting import restart, wait_until_loaded
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.swapping import Side
+from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError, make_error
 
 MOST_FROZEN_SECONDS = 30.0
@@ -39,7 +40,7 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
         Whether the server has to be restarted to take notice of all that was exchanged.
     Raises:
         AppUnavailableError: it cannot be frozen; nothing was changed.
-        ToolFailedError, HalfWayError: as `Exchange.bring`.
+        ToolFailedError, UnsettledError: as `Exchange.bring`.
     """
     bucket = exchange.only
     needs_restart = not bucket or (exchange.has_bucket() and await has_remote_targets(client, bucket))
@@ -106,7 +107,7 @@ async def carry_out(
     Returns:
         Why it was put back; None: it was not.
     Raises:
-        As `bring`; HalfWayError: it could not be put back now.
+        As `bring`; UnsettledError: it could not be put back now.
     """
     needs_restart = await bring(client, settings, exchange, target)
     try:
@@ -124,7 +125,7 @@ async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, 
     """After a failure: the side that was in place before, and the server on it.
 
     Raises:
-        HalfWayError: it could not be brought about now.
+        UnsettledError: it could not be brought about now.
     """
     try:
         try:
@@ -138,7 +139,7 @@ async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, 
             with contextlib.suppress(AppUnavailableError):
                 await _wait_for_users(client)
     except ServiceError as failure:
-        raise HalfWayError from failure
+        raise UnsettledError from failure
 
 
 async def finish(client: Client, settings: MinioSettings, exchange: Exchange) -> Side:

@@ -16,7 +16,7 @@ from agent.engines.pg import green
 from agent.engines.pg.belongings import read_belongings
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.load import Loaded, load
-from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
+from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
 from agent.engines.pg.own_rights import same_outside
 from agent.engines.pg.preview import (
@@ -31,6 +31,7 @@ from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
 from agent.steps import Progress, Step
+from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, NothingToUndoError, ServiceError, TransferNotFoundError
 
 _log = structlog.get_logger(__name__)
@@ -172,7 +173,7 @@ class Beside:
         Raises:
             TransferNotFoundError: there is no new database.
             AppBusyError: sessions are in the way that may not be ended; nothing was changed.
-            SwapOutcomeUnknownError: the server went away in the middle.
+            UnsettledError: the server went away in the middle.
         """
         async with self._connect(key) as connection:
             there = await _databases(connection, [new_name(key), self.database])
@@ -202,7 +203,7 @@ class Beside:
 
         Raises:
             NothingToUndoError: the previous database is gone.
-            AppBusyError, SwapOutcomeUnknownError: as in `restore`.
+            AppBusyError, UnsettledError: as in `restore`.
         """
         async with self._connect(key) as connection:
             there = await _databases(connection, [kept_name(key), self.database])
@@ -225,7 +226,7 @@ class Beside:
             try:
                 is_imported = await self.is_imported(key)
             except ServiceError:
-                raise SwapOutcomeUnknownError(failure.text) from failure
+                raise UnsettledError(failure.text) from failure
             if is_imported is not wants_imported:
                 raise
 

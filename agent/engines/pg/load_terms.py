@@ -11,10 +11,6 @@ from agent.limits import Limits
 from agent.steps import Progress, Step
 
 
-class SwapOutcomeUnknownError(Exception):
-    """The server went away while a swap was being committed; `is_imported` finds out once it is back."""
-
-
 @dataclass(frozen=True)
 class LoadSurroundings:
     """What loading needs besides a database."""

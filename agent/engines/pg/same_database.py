@@ -23,7 +23,7 @@ from psycopg import sql
 from agent.engines.pg.connection import Connection, connect
 from agent.engines.pg.dump import DumpForm, dump
 from agent.engines.pg.load import Loaded, load
-from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, SwapOutcomeUnknownError, Terms
+from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, Terms
 from agent.engines.pg.moving import bring_back, extensions_of, kept_keys, kept_schemas
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import end_loaders, same_outside
@@ -32,6 +32,7 @@ from agent.engines.pg.spool import Room, write_all
 from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.ways import Plan
 from agent.steps import Progress, Step
+from agent.unsettled import UnsettledError
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
@@ -103,7 +104,7 @@ class SameDatabase:
             TransferNotFoundError: the upload is gone.
             AppUnavailableError: since it was staged, something came in the way.
             AppBusyError: the app's transactions hold its tables.
-            SwapOutcomeUnknownError: the server went away in the middle.
+            UnsettledError: the server went away in the middle.
         """
         if not self._upload_file(key).exists():
             raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
@@ -136,7 +137,7 @@ class SameDatabase:
 
         Raises:
             NothingToUndoError: it is gone.
-            AppBusyError, SwapOutcomeUnknownError: as in `restore`.
+            AppBusyError, UnsettledError: as in `restore`.
         """
         try:
             async with self._connect(key) as connection:
@@ -149,7 +150,7 @@ class SameDatabase:
             try:
                 is_imported = await self.is_imported(key)
             except ServiceError:
-                raise SwapOutcomeUnknownError(failure.text) from failure
+                raise UnsettledError(failure.text) from failure
             if is_imported:
                 raise
 
@@ -227,7 +228,7 @@ class SameDatabase:
                     await _bring_back(connection, key)
                 missing = before - await relations(connection)
         except ServiceError as obstacle:
-            raise SwapOutcomeUnknownError(obstacle.text) from failure
+            raise UnsettledError(obstacle.text) from failure
         if missing:
             saved = self._previous_file(key).rename(self.surroundings.spool_directory / f"previous-{key}.dump")
             error = ToolFailedError(

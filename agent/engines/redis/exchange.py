@@ -29,6 +29,7 @@ from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.snapshots import Snapshot
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
 from agent.steps import Progress, Step
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, ToolFailedError, TransferNotFoundError
 
 RELEASE_SECONDS = 20.0
@@ -55,10 +56,6 @@ _LOOK_EVERY_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
 
 
-class SwapOutcomeUnknownError(Exception):
-    """The server went away in the middle; `recovery` finds out which data it has once it is back."""
-
-
 class Exchange:
     """The swap of one import, there and back."""
 
@@ -77,7 +74,7 @@ class Exchange:
 
         Raises:
             ServiceError: the server has its previous data, and what was staged is still there.
-            SwapOutcomeUnknownError: see there.
+            UnsettledError: see there.
         """
         self._record.open(is_undo=False)
         keeping = await self.swap(Aim.IMPORTED)
@@ -97,7 +94,7 @@ class Exchange:
 
         Raises:
             ServiceError: the server has the imported data, and the previous is still kept.
-            SwapOutcomeUnknownError: see there.
+            UnsettledError: see there.
         """
         self._record.open(is_undo=True)
         keeping = await self.swap(Aim.PREVIOUS)
@@ -111,10 +108,10 @@ class Exchange:
         try:
             async with connect(self._settings.login()) as connection:
                 if (await look(connection)).run_id != self._record.run_id:
-                    raise SwapOutcomeUnknownError("the server was restarted")
+                    raise UnsettledError("the server was restarted")
                 await self.settle(connection, keeping)
         except AppUnavailableError as failure:
-            raise SwapOutcomeUnknownError(failure.text) from failure
+            raise UnsettledError(failure.text) from failure
 
     async def settle(self, connection: Connection, keeping: Keeping) -> None:
         """The server has what it should have: make it durable, note that, and take the marker away.
@@ -135,7 +132,7 @@ class Exchange:
         Returns:
             How the server keeps its data.
         Raises:
-            ServiceError: nothing was changed. SwapOutcomeUnknownError: see there.
+            ServiceError: nothing was changed. UnsettledError: see there.
         """
         snapshot = self._record.staged if aim is Aim.IMPORTED else self._record.previous
         if snapshot is None:
@@ -257,12 +254,12 @@ class Exchange:
         try:
             async with connect(self._settings.login()) as connection:
                 if (await look(connection)).run_id != before.run_id:
-                    raise SwapOutcomeUnknownError("the server was restarted")
+                    raise UnsettledError("the server was restarted")
                 value = await (await self._marker(connection)).read(connection)
         except (ReplyError, AppUnavailableError) as failure:
-            raise SwapOutcomeUnknownError(str(failure)) from failure
+            raise UnsettledError(str(failure)) from failure
         if value == IN_BETWEEN:
-            raise SwapOutcomeUnknownError("the previous data is there without its last commands")
+            raise UnsettledError("the previous data is there without its last commands")
         return value == aim.value
 
     async def _marker(self, connection: Connection) -> Marker:
@@ -273,7 +270,7 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
     """Have the server be its own master again, with its own settings. May be repeated.
 
     Raises:
-        SwapOutcomeUnknownError: it does not answer for RELEASE_SECONDS.
+        UnsettledError: it does not answer for RELEASE_SECONDS.
     """
     if record.agent_at is None and record.read() is None:
         return
@@ -289,7 +286,7 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
                     _log.debug("A server is not released yet.", action="release", error=str(failure))
                 await asyncio.sleep(_LOOK_EVERY_SECONDS)
     except TimeoutError:
-        raise SwapOutcomeUnknownError(f"the server did not answer for {RELEASE_SECONDS:.0f} seconds") from None
+        raise UnsettledError(f"the server did not answer for {RELEASE_SECONDS:.0f} seconds") from None
 
 
 async def _release(connection: Connection, record: SwapRecord) -> None:

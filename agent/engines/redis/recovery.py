@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
 from agent.engines.redis.durable import Keeping, find_keeping
-from agent.engines.redis.exchange import IN_BETWEEN, Exchange, SwapOutcomeUnknownError, release
+from agent.engines.redis.exchange import IN_BETWEEN, Exchange, release
 from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.marker import LIFETIME_SECONDS, Marker, last_database
 from agent.engines.redis.pausing import unpause
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ToolFailedError
 
 
@@ -25,7 +26,7 @@ async def recover(settings: RedisSettings, record: SwapRecord, exchange: Exchang
     """
     try:
         return await _recover(settings, record, exchange)
-    except (SwapOutcomeUnknownError, ConnectionLostError, ReplyError) as failure:
+    except (UnsettledError, ConnectionLostError, ReplyError) as failure:
         raise AppUnavailableError(f"The server went away in the middle: {str(failure).rstrip('.')}.") from failure
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from agent.engines.redis.exchange import Exchange, SwapOutcomeUnknownError
+from agent.engines.redis.exchange import Exchange
 from agent.engines.redis.recovery import recover
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, SwapRecord
 from agent.steps import Progress
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ToolFailedError
 
 SETTLE_SECONDS = 30.0
@@ -17,7 +18,7 @@ _TRY_EVERY_SECONDS = 0.25
 
 
 class Swap:
-    """Raises errors of common.errors when the outcome is known, and SwapOutcomeUnknownError when it is not."""
+    """Raises errors of common.errors when the outcome is known, and UnsettledError when it is not."""
 
     def __init__(self, settings: RedisSettings, record: SwapRecord, progress: Progress, *, free_bytes: int) -> None:
         self._settings = settings
@@ -28,7 +29,7 @@ class Swap:
         """Swap the staged data in, durably; see Exchange.restore."""
         try:
             await self._exchange.restore()
-        except SwapOutcomeUnknownError as unknown:
+        except UnsettledError as unknown:
             if await self._settle(unknown) is not Aim.IMPORTED:
                 raise ToolFailedError(
                     "The server went away while it took the data; it is back and has its previous data.",
@@ -39,7 +40,7 @@ class Swap:
         """Swap the previous data back in; see Exchange.undo."""
         try:
             await self._exchange.undo()
-        except SwapOutcomeUnknownError as unknown:
+        except UnsettledError as unknown:
             if await self._settle(unknown) is not Aim.PREVIOUS:
                 raise ToolFailedError(
                     "The server went away while it took the previous data; it is back and has the imported data.",
@@ -50,7 +51,7 @@ class Swap:
         """Which data the server has, after it was brought to one side; AppUnavailableError: not yet."""
         return await recover(self._settings, self._record, self._exchange)
 
-    async def _settle(self, unknown: SwapOutcomeUnknownError) -> Aim:
+    async def _settle(self, unknown: UnsettledError) -> Aim:
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
                 while True:

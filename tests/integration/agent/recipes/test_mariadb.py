@@ -14,9 +14,9 @@ from agent.engines.mariadb import catalog, loading, names
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
-from agent.engines.mariadb.switching import HalfWayError
 from agent.engines.swapping import Side
 from agent.recipes.base import Recovered, Upload
+from agent.unsettled import UnsettledError
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
@@ -332,7 +332,7 @@ async def test_an_undo_whose_leavings_cannot_be_dropped_yet_is_settled_as_undone
 
     with monkeypatch.context() as patch:
         patch.setattr(Exchange, "drop", busy)
-        with pytest.raises(HalfWayError):
+        with pytest.raises(UnsettledError):
             await shop.recipe.undo(record, NotedProgress())
 
     assert await shop.recipe.recover(record) is Recovered.PREVIOUS

@@ -14,6 +14,7 @@ from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
+from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
@@ -307,7 +308,7 @@ async def test_a_table_that_is_locked_right_after_the_rename_is_waited_for_and_n
         if lets_go:
             await shop.recipe.restore(record, NotedProgress())
         else:
-            with pytest.raises(switching.HalfWayError, match=r"in time.*could not be taken back"):
+            with pytest.raises(UnsettledError, match=r"in time.*could not be taken back"):
                 await shop.recipe.restore(record, NotedProgress())
 
     # As the agent does it by itself.

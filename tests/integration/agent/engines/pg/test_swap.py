@@ -14,10 +14,10 @@ import pytest
 
 from agent.engines.pg import beside, swap
 from agent.engines.pg.connection import Connection
-from agent.engines.pg.load_terms import SwapOutcomeUnknownError
 from agent.engines.pg.names import kept_name, new_name
 from agent.engines.pg.swap import Rename
 from agent.recipes.base import Recovered
+from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.integration.agent.engines.pg.apps import PostgresApp
@@ -178,7 +178,7 @@ async def test_a_server_killed_in_the_swap_comes_back_with_one_or_the_other(
         _rename = swap._rename
         with monkeypatch.context() as patch:
             patch.setattr(swap, "_rename", rename_and_die)
-            with pytest.raises(SwapOutcomeUnknownError):
+            with pytest.raises(UnsettledError):
                 await app.recipe.restore(record, app.progress)
         server.start()
         recovered = await app.new_recipe().recover(record)
