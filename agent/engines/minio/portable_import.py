@@ -7,9 +7,9 @@ are their settings applied, rules that delete and quotas among them.
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import os
-import re
 import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,11 +27,14 @@ from agent.engines.minio.portable import (
     LEFT_OUT_SETTINGS,
     METADATA,
     METADATA_PREFIX,
+    SCHEME,
     SETTINGS,
-    VERSIONS,
     Line,
+    number_of_line,
     version_id,
 )
+from agent.engines.minio.portable_checks import BucketCheck, require_known_buckets
+from agent.engines.minio.sums import Sums
 from common.errors import (
     ArchiveDamagedError,
     ArchiveIncompatibleError,
@@ -40,6 +43,7 @@ from common.errors import (
     ToolFailedError,
 )
 
+_NAMED = 5
 _TOGETHER = 8
 _MAX_LINE_BYTES = 1 << 20
 _MAX_SETTINGS_BYTES = 32 << 20
@@ -49,35 +53,69 @@ _LOCK_FILE = "object-lock.xml"
 _GIVEN_HEADERS = frozenset(name for name in KEPT_HEADERS if not name.startswith("x-amz-object-lock-"))
 """Locks are left out: what is locked cannot be deleted, and so not be taken back."""
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
-def check(tree: Path, report: Report) -> dict[str, int]:
+def check(tree: Path, report: Report, *, only: str) -> dict[str, int]:
     """Look through an unpacked archive; its counts.
 
+    Args:
+        only: the bucket that is wanted; empty: all.
     Raises:
         ArchiveRefusedError, ArchiveDamagedError: it is not what an export makes.
+        ArchiveIncompatibleError: it is, and a MinIO does not take some of it.
     """
     if report.extracted.symlinks or report.extracted.hard_links:
         raise ArchiveRefusedError("The archive holds links; an export of objects has none.")
-    return counts(tree, buckets_in(tree))
+    buckets = buckets_in(tree)
+    require_known_buckets(tree, buckets)
+    sums = Sums(SCHEME)
+    found = counts(tree, buckets, sums, only=only)
+    carried = report.fingerprint
+    if carried is not None and carried.scheme == SCHEME and (differing := carried.differences(sums.fingerprint())):
+        names = ", ".join(text.partition(":")[0] for text in differing[:_NAMED])
+        raise ArchiveDamagedError(
+            f"The archive does not hold what it held when it was exported: {names}; nothing was changed.",
+            next_step="Take another copy of the file, or export again.",
+        )
+    for name, told in (report.header.counts if report.header else {}).items():
+        if told != found.get(name, told):
+            raise ArchiveDamagedError(
+                f"The archive is damaged: its header counts {told} {name}, and there are {found[name]}; nothing was "
+                "changed."
+            )
+    return found
 
 
-def counts(tree: Path, buckets: Iterable[str]) -> dict[str, int]:
-    """Of some buckets of an unpacked archive; raises as `check`."""
+def counts(tree: Path, buckets: Iterable[str], sums: Sums | None = None, *, only: str = "") -> dict[str, int]:
+    """Of some buckets of an unpacked archive; raises as `check`.
+
+    Args:
+        sums: what is met is added to them.
+        only: the one of them that is wanted; empty: all.
+    """
     counts = dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
+    sums = sums or Sums(SCHEME)
     for bucket in buckets:
         counts["buckets"] += 1
+        sums.bucket(bucket)
         last = ""
+        checked = BucketCheck(tree, bucket, is_wanted=only in ("", bucket))
         for line in lines_of(tree, bucket):
+            checked.meet(line)
+            sums.add(bucket, number_of_line(bucket, line), line.size)
             counts["versions"] += 1
             counts["objects"] += line.key != last
             counts["markers"] += line.is_marker
             counts["bytes"] += line.size
             last = line.key
-            if not line.is_marker:
-                _require_content(tree, bucket, line)
+        checked.finish(functools.partial(lines_of, tree, bucket))
+        if checked.has_versions and not _is_versioned(tree, bucket):
+            raise ArchiveDamagedError(
+                f"The archive is damaged: the bucket {bucket} has versions, and its settings say nothing of "
+                "versioning, so they would be lost; nothing was changed.",
+                next_step="Take another copy of the file, or export again.",
+            )
     return counts
 
 
@@ -138,7 +176,7 @@ async def fill(client: Client, tree: Path, bucket: str) -> None:
     Raises:
         ToolFailedError, AppUnavailableError: the server did not take something.
     """
-    is_versioned = b"<Status>" in _settings(tree, bucket).get("versioning.xml", b"")
+    is_versioned = _is_versioned(tree, bucket)
     if is_versioned:
         await client.call("PUT", bucket, query={"versioning": ""}, body=_VERSIONING)
     running: set[asyncio.Task[None]] = set()
@@ -192,21 +230,8 @@ async def remove(client: Client, names: Sequence[str]) -> None:
                 raise
 
 
-def _require_content(tree: Path, bucket: str, line: Line) -> None:
-    parts = path_of(line.file)
-    if (
-        len(parts) < 3
-        or parts[0] not in (BUCKETS, VERSIONS)
-        or parts[1] != bucket
-        or not _SHA256.fullmatch(line.sha256)
-    ):
-        raise ArchiveDamagedError(f"The archive is damaged: it does not say where {printable(line.key)} is.")
-    try:
-        status = os.stat(tree.joinpath(*parts), follow_symlinks=False)
-    except OSError as failure:
-        raise ArchiveDamagedError(f"The archive is damaged: {printable(line.file)} is missing.") from failure
-    if status.st_size != line.size:
-        raise ArchiveDamagedError(f"The archive is damaged: {printable(line.file)} has not the size it should have.")
+def _is_versioned(tree: Path, bucket: str) -> bool:
+    return b"<Status>" in _settings(tree, bucket).get("versioning.xml", b"")
 
 
 async def _put(client: Client, tree: Path, bucket: str, line: Line, *, is_versioned: bool) -> None:

@@ -90,7 +90,7 @@ async def unpack(
         work_directory=work_directory,
     )
     report = await tree.unpack(area, chunks, orders, is_zip=False)
-    counts = await asyncio.to_thread(portable_import.check, area.new, report)
+    counts = await asyncio.to_thread(portable_import.check, area.new, report, only=only)
     wanted = [name for name in portable_import.buckets_in(area.new) if only in ("", name)]
     locked = await asyncio.to_thread(portable_import.locked_buckets, area.new, wanted)
     if locked and not drops_locks:

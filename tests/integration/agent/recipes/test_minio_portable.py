@@ -219,6 +219,95 @@ async def test_an_archive_that_does_not_hold_together_is_refused(change: Change,
     await app.recipe.discard(record)
 
 
+def _with(**fields: object) -> Change:
+    """Other values in the line of the one object."""
+
+    def change(name: str, content: bytes) -> bytes:
+        return json.dumps(json.loads(content) | fields).encode() + b"\n" if name == "metadata/own.jsonl" else content
+
+    return change
+
+
+def _with_a_line_twice(name: str, content: bytes) -> bytes:
+    return content * 2 if name == "metadata/own.jsonl" else content
+
+
+def _with_two_lines_of_a_file(name: str, content: bytes) -> bytes:
+    return content + content.replace(b'"old"', b'"new"') if name == "metadata/own.jsonl" else content
+
+
+def _without_any_line(name: str, content: bytes) -> bytes:
+    return b"" if name == "metadata/own.jsonl" else content
+
+
+DAMAGED_LINES: dict[str, tuple[Change, str]] = {
+    "an ETag that ends a header": (_with(etag="x\r\nx-amz-acl: public-read"), "an ETag that is none"),
+    "a header with a line's end": (_with(headers={"x-amz-meta-a": "b\nc"}), "a header that is none"),
+    "a header with a name that is none": (_with(headers={"x-amz-meta-a b": "c"}), "a header that is none"),
+    "no key": (_with(key=""), "no key"),
+    "a key with NUL": (_with(key="a\0b"), "NUL"),
+    "a key that is too long": (_with(key="/".join(["k" * 99] * 20)), "more than 1024 bytes"),
+    "half a character": (_with(key="\ud800"), "line 1"),
+    "a time that is none": (_with(modified="yesterday"), "a time that is none"),
+    "a time that never was": (_with(modified="2024-02-30T00:00:00.000000Z"), "a time that is none"),
+    "no time": (_with(modified=""), "a time that is none"),
+    "no version": (_with(version=""), "no version"),
+    "a line twice": (_with_a_line_twice, "twice"),
+    "two lines of a file": (_with_two_lines_of_a_file, "two versions"),
+    "a file that no line names": (_without_any_line, "does not name 'buckets/own/old'"),
+    "a marker with content": (_with(is_marker=True), "content of a delete marker"),
+    "versions without versioning": (
+        _with(version="0dc8ea12-7d4a-4a5a-b7f6-2fb2a4d5c2d1"),
+        "say nothing of versioning",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_LINES)
+async def test_a_line_that_makes_no_sense_is_damage_before_anything_is_changed(name: str, target: Target) -> None:
+    change, words = DAMAGED_LINES[name]
+    app, record = target.app, MemoryRecord()
+    file = resealed((await app.export("s3")).file, change, keeps_fingerprint=False)
+
+    with pytest.raises(ArchiveDamagedError, match=words):
+        await app.stage(file, record)
+
+    await app.recipe.discard(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_with(key="a/../b"), r"`\.\.` in its path"),
+        (_with(key="/abs//x"), "an empty name"),
+        (_with(key="k" * 300), "more than 255 bytes"),
+        (_with(headers={"x-amz-meta-a": "b" * 2048}), "metadata of more than"),
+    ],
+)
+async def test_what_s3_allows_and_minio_does_not_store_is_refused_before_anything_is_changed(
+    change: Change, words: str, target: Target
+) -> None:
+    app, record = target.app, MemoryRecord()
+    file = resealed((await app.export("s3")).file, change, keeps_fingerprint=False)
+
+    with pytest.raises(ArchiveIncompatibleError, match=words):
+        await app.stage(file, record)
+
+    await app.recipe.discard(record)
+
+
+async def test_an_archive_without_an_object_of_its_fingerprint_is_refused(target: Target) -> None:
+    app, record = target.app, MemoryRecord()
+
+    def without_own(name: str, content: bytes) -> bytes | None:
+        return b"" if name == "metadata/own.jsonl" else None if name == "buckets/own/old" else content
+
+    with pytest.raises(ArchiveDamagedError, match="exported: bucket own"):
+        await app.stage(resealed((await app.export("s3")).file, without_own), record)
+
+    await app.recipe.discard(record)
+
+
 def _with_other_content(name: str, content: bytes) -> bytes:
     return content[::-1] if name == "buckets/versions/from before" else content
 
