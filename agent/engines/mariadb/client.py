@@ -27,12 +27,15 @@ WITHIN_SECONDS = (
     "SET @mathison = 1 /*M!100000 , max_statement_time = {seconds} */ /*!80000 , max_execution_time = {seconds}000 */;"
 )
 """Ends a statement that takes longer; on MySQL a SELECT alone. Each server takes what is for the other as a comment."""
+ANSWER_SECONDS = 10
+"""Most time for a server to say its first word; a client program itself would wait for ever."""
 LOCK_SECONDS = 10
 """Most time that a statement of ours waits for who uses a table; the server's own limit is a day."""
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 _HELD = "mathison holds"
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|Got error: (\d+): (.*)")
+_SILENT = re.compile(r"initial communication packet.*error: (?:110|11)\b")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
 _ESCAPE = re.compile(r"\\[tn\\0]")
 
@@ -99,6 +102,7 @@ def _command(login: Login, database: str, *options: str) -> Command:
     argv = [
         str(login.client),
         *login.options(),
+        f"--connect-timeout={ANSWER_SECONDS}",
         "--batch",
         "--skip-column-names",
         "--binary-mode",
@@ -121,6 +125,11 @@ def literal(text: str) -> str:
 def error_of_query(text: str, login: Login) -> ServiceError:
     """The error for what a client program said while it worked on the app's behalf."""
     number, said = _parsed(text)
+    if number in _UNREACHABLE and _SILENT.search(said):
+        return AppUnavailableError(
+            f"{login.place} took the connection and said nothing for {ANSWER_SECONDS} seconds.",
+            next_step="See whether the server hangs, and whether it is MariaDB that listens there.",
+        )
     if number in _UNREACHABLE:
         return AppUnavailableError(f"{login.place} cannot be used by {login.user}: {said}.")
     if number in _LOCKED:

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.catalog import Schema
-from agent.engines.mariadb.client import WITHIN_SECONDS, error_of_load, literal, query, quoted
+from agent.engines.mariadb.client import ANSWER_SECONDS, WITHIN_SECONDS, error_of_load, literal, query, quoted
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
@@ -155,6 +155,7 @@ async def load(
         argv = [
             str(loader.client),
             *loader.options(),
+            f"--connect-timeout={ANSWER_SECONDS}",
             "--batch",
             "--binary-mode",
             "--local-infile=0",

@@ -16,6 +16,8 @@ from typing import cast
 from common.errors import AppUnavailableError
 
 CONNECT_SECONDS = 10.0
+FIRST_ANSWER_SECONDS = 10.0
+"""The same for a server that takes the connection and says nothing: whoever hangs, or is no Redis."""
 ANSWER_SECONDS = 60.0
 """Long for a command, short for a server that hangs; a large one that forks stands still for a second."""
 OWN_KEYS = "~mathison-data:*"
@@ -71,10 +73,18 @@ class Login:
 class Connection:
     """An open connection; one command at a time."""
 
-    def __init__(self, login: Login, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        login: Login,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        first_answer_seconds: float,
+    ) -> None:
         self.login = login
         self._reader = reader
         self._writer = writer
+        self._answer_seconds = first_answer_seconds
 
     @property
     def local_host(self) -> str:
@@ -88,9 +98,11 @@ class Connection:
         name = self._writer.get_extra_info("peername")
         return name[0] if isinstance(name, tuple) else "127.0.0.1"
 
-    async def call(self, *words: bytes | str | int, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
+    async def call(self, *words: bytes | str | int, timeout_seconds: float | None = None) -> Reply:
         """Send a command and wait for its answer.
 
+        Args:
+            timeout_seconds: None: as long as `answer` does.
         Raises:
             ReplyError: the server's own refusal.
             NotAllowedError: the user may not do this; names what it lacks.
@@ -127,15 +139,20 @@ class Connection:
         except OSError as failure:
             raise self._lost(failure) from failure
 
-    async def answer(self, *, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
-        """The next answer."""
+    async def answer(self, *, timeout_seconds: float | None = None) -> Reply:
+        """The next answer.
+
+        Args:
+            timeout_seconds: None: ANSWER_SECONDS, and less where the server has said nothing yet.
+        """
+        seconds = self._answer_seconds if timeout_seconds is None else timeout_seconds
         try:
-            async with asyncio.timeout(timeout_seconds):
-                return await self._read()
+            async with asyncio.timeout(seconds):
+                line = await self._line()
+                self._answer_seconds = ANSWER_SECONDS
+                return await self._read(line)
         except TimeoutError:
-            raise ConnectionLostError(
-                f"{self.login.place} did not answer within {timeout_seconds:.0f} seconds."
-            ) from None
+            raise ConnectionLostError(f"{self.login.place} did not answer within {seconds:.0f} seconds.") from None
 
     async def line(self, *, timeout_seconds: float = ANSWER_SECONDS) -> bytes:
         """The next line of what is no answer, without its end."""
@@ -158,8 +175,8 @@ class Connection:
             raise self._lost(None)
         return found
 
-    async def _read(self) -> Reply:
-        line = await self._line()
+    async def _read(self, line: bytes) -> Reply:
+        """What begins with a line."""
         kind, value = line[:1], line[1:-2]
         match kind:
             case b"+":
@@ -177,7 +194,7 @@ class Connection:
     async def _read_one(self) -> Reply | ReplyError:
         """One of several answers; a refusal among them does not end the others."""
         try:
-            return await self._read()
+            return await self._read(await self._line())
         except ReplyError as refusal:
             return refusal
 
@@ -220,20 +237,22 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(login: Login) -> AsyncIterator[Connection]:
+async def connect(login: Login, *, first_answer_seconds: float | None = None) -> AsyncIterator[Connection]:
     """A connection for the time of the block.
 
+    Args:
+        first_answer_seconds: None: FIRST_ANSWER_SECONDS.
     Raises:
         AppUnavailableError: nobody answers there, or the password is wrong.
     """
-    connection = await open_connection(login)
+    connection = await open_connection(login, first_answer_seconds=first_answer_seconds)
     try:
         yield connection
     finally:
         connection.close()
 
 
-async def open_connection(login: Login) -> Connection:
+async def open_connection(login: Login, *, first_answer_seconds: float | None = None) -> Connection:
     """As `connect`, for who closes it."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -248,7 +267,8 @@ async def open_connection(login: Login) -> Connection:
     except (OSError, TimeoutError) as failure:
         reason = getattr(failure, "strerror", "") or "no answer"
         raise AppUnavailableError(f"{login.place} cannot be reached: {reason}.") from failure
-    connection = Connection(login, reader, writer)
+    seconds = FIRST_ANSWER_SECONDS if first_answer_seconds is None else first_answer_seconds
+    connection = Connection(login, reader, writer, first_answer_seconds=seconds)
     try:
         if login.user or login.password:
             await connection.call("AUTH", *([login.user] if login.user else []), login.password)

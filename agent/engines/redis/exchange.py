@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import structlog
 
-from agent.engines.redis.connection import Connection, ReplyError, connect, encode
+from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyError, connect, encode
 from agent.engines.redis.durable import Keeping, find_keeping, make_durable
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import Loan, put_back
@@ -106,7 +106,7 @@ class Exchange:
 
     async def _settle(self, keeping: Keeping) -> None:
         try:
-            async with connect(self._settings.login()) as connection:
+            async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
                 if (await look(connection)).run_id != self._record.run_id:
                     raise UnsettledError("the server was restarted")
                 await self.settle(connection, keeping)
@@ -252,7 +252,8 @@ class Exchange:
     async def _was_swapped(self, aim: Aim, before: ServerFacts) -> bool:
         """Whether the load took effect, asked of the data itself: an acknowledgement may be lost, or mistaken."""
         try:
-            async with connect(self._settings.login()) as connection:
+            # It has just worked hard, and an answer decides more here than anywhere.
+            async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
                 if (await look(connection)).run_id != before.run_id:
                     raise UnsettledError("the server was restarted")
                 value = await (await self._marker(connection)).read(connection)

@@ -17,7 +17,7 @@ from agent.engines.redis.lending import Loan
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from common.frames import CHUNK_BYTES
 
-SILENCE_SECONDS = 120.0
+SILENCE_SECONDS = 60.0
 """A server that forks for us sends an empty line each second; one whose other child has to end first does so too."""
 ACKNOWLEDGE_SECONDS = 1.0
 _DELAY = "repl-diskless-sync-delay"

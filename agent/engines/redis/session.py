@@ -11,8 +11,8 @@ from typing import BinaryIO, Self
 from common.errors import ToolFailedError
 
 HANDSHAKE_SECONDS = 30.0
-SILENCE_SECONDS = 120.0
-"""A server that loads sends an empty line each second or so."""
+SILENCE_SECONDS = 60.0
+"""A server that loads sends an empty line each second or so. What is tried after it takes up to two minutes more."""
 TLS_ATTEMPTS = 3
 _LINE_BYTES = 1 << 16
 _MOST_WORDS = 64

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import catalog, loading, names
+from agent.engines.mariadb import catalog, client, loading, names
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
@@ -524,3 +525,16 @@ async def test_rows_are_counted_where_they_can_be_and_called_estimated_where_not
     assert counted.counts_now == counted.counts_after == {"tables": 1, "rows": 5000}
     assert estimated.counts_now.keys() == {"tables", "estimated_rows"}
     assert " with about " in estimated.changes[0]
+
+
+async def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with asyncio.timeout(30):
+            found = await shop.recipe_with(port=port).describe()
+
+    text = f"MariaDB on 127.0.0.1:{port} took the connection and said nothing for 1 seconds."
+    assert (found.can_export.obstacle, found.can_import.obstacle) == (text, text)
