@@ -50,7 +50,8 @@ NOTHING_CHANGED = "Nothing was changed."
 
 def say_unchanged(error: ServiceError) -> None:
     """End the text of an error that left everything as it was with what a person wants to know first."""
-    if error.says_what_changed or NOTHING_CHANGED in error.text:
+    # Also as the end of a sentence.
+    if error.says_what_changed or NOTHING_CHANGED.lower() in error.text.lower():
         return
     text = error.text.rstrip()
     error.text = f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} {NOTHING_CHANGED}"
