@@ -15,6 +15,7 @@ from common import pg_archives, rdb
 from common.codecs import PeekedFile, Reader
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError, ArchiveWrongKindError
 from common.seals import RESERVED_DIRECTORY
+from common.wording import counted
 
 Completeness = Literal["proven", "plausible", "unknown", "damaged"]
 """proven: a digest of all of the content, made when it was written, agrees.
@@ -25,6 +26,8 @@ damaged: it is cut off, or something in it does not hold."""
 HEAD_BYTES = 4096
 """What a look may need to see to know its format."""
 PIECE_BYTES = 1 << 20
+_RDB_TAIL_BYTES = 1 << 16
+"""In which the end of a snapshot is looked for when it is not where the file ends."""
 _WHOLE_STEP = "Take another copy of the file, or make the dump again."
 
 
@@ -269,21 +272,49 @@ def _look_at_rdb(content: PeekedFile, found: Findings) -> None:
     crc, tail = 0, b""
     while piece := content.read(PIECE_BYTES):
         both = tail + piece
-        done = max(0, len(both) - rdb.END_BYTES)
+        done = max(0, len(both) - _RDB_TAIL_BYTES)
         crc = rdb.crc64(memoryview(both)[:done], crc)
         tail = both[done:]
-    if len(tail) < rdb.END_BYTES or tail[0] != rdb.EOF_OPCODE:
-        raise ArchiveTruncatedError("The snapshot is cut off: its end mark is missing.", next_step=_WHOLE_STEP)
-    expected = int.from_bytes(tail[1:], "little")
-    if not expected:
+    end = tail[-rdb.END_BYTES :]
+    has_mark = len(end) == rdb.END_BYTES and end[0] == rdb.EOF_OPCODE
+    if has_mark and not any(end[1:]):
         found.conclude("plausible", "Its end mark is there; its writer left the checksum out (rdbchecksum no).")
-    elif expected == rdb.crc64(tail[:1], crc):
+        return
+    behind = _behind_rdb(tail, crc)
+    if behind == 0:
         found.conclude("proven", "The CRC-64 at its end, which its server wrote, agrees with all of its content.")
+    elif behind is not None:
+        raise ArchiveDamagedError(
+            f"The snapshot is whole, and something stands behind its end: {counted(behind, 'bytes')}.",
+            next_step="Cut that off, or take another copy of the file.",
+        )
+    elif not has_mark:
+        raise ArchiveTruncatedError(
+            "The snapshot is cut off, or much was added to it: it does not end with its end mark.",
+            next_step=_WHOLE_STEP,
+        )
     else:
         raise ArchiveDamagedError(
             "The snapshot is damaged: its content does not have the checksum that stands at its end.",
             next_step=_WHOLE_STEP,
         )
+
+
+def _behind_rdb(tail: bytes, crc: int) -> int | None:
+    """How many bytes stand behind an end mark and the checksum of all before; None: there is no such place.
+
+    Args:
+        tail: how the file ends.
+        crc: of everything before that.
+    """
+    done = 0
+    while (mark := tail.find(rdb.EOF_OPCODE, done)) >= 0:
+        crc = rdb.crc64(memoryview(tail)[done : mark + 1], crc)
+        done = mark + 1
+        # Zero says that there is none.
+        if crc and tail[done : done + rdb.CRC_BYTES] == crc.to_bytes(rdb.CRC_BYTES, "little"):
+            return len(tail) - done - rdb.CRC_BYTES
+    return None
 
 
 def _look_at_nothing(content: PeekedFile, found: Findings) -> None:

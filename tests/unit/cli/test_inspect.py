@@ -109,6 +109,17 @@ def test_a_file_is_named_and_judged(
     assert (inspection.error is not None) == (completeness == "damaged" or not kind)
 
 
+@pytest.mark.parametrize("behind", [b"\n", b"\xff", bytes(9), b"\xff" * 30_000])
+def test_what_stands_behind_the_end_of_an_rdb_is_told_as_such(
+    inspected: Callable[[bytes], Inspection], behind: bytes
+) -> None:
+    inspection = inspected(GOOD_RDB + behind)
+
+    assert inspection.error is not None
+    assert inspection.error.message.startswith("The snapshot is whole, and something stands behind its end: ")
+    assert inspection.error.message.endswith(f" {len(behind):,} byte{'s' if len(behind) > 1 else ''}.")
+
+
 def test_our_header_and_the_counted_tables_are_told(inspected: Callable[[bytes], Inspection]) -> None:
     inspection = inspected(gzip.compress(sealed_sql()))
 
