@@ -21,7 +21,9 @@ from agent.archives.opened_path import OpenedPath
 from agent.archives.surveying import Survey, begins_as_database, survey
 from agent.archives.walking import Found
 from agent.engines.filesystem import DIRECTORY
-from agent.engines.sqlite import Questions, ask_database, check_database
+from agent.engines.sqlite_questions import Questions
+from agent.engines.sqlite_snapshots import ask_database
+from agent.engines.sqlite_uploads import check_database
 from agent.item_changes import ItemChanges
 from common.errors import ArchiveRefusedError, ServiceError
 

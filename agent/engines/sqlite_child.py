@@ -1,4 +1,4 @@
-"""The children of `agent.engines.sqlite`: whatever opens a SQLite database does it in a process of its own.
+"""The children of `sqlite_snapshots` and `sqlite_uploads`: a SQLite database is opened in a process of its own.
 
 The one fact to know: POSIX locks belong to the process, and closing any descriptor of a file drops all of them. A
 process that reads a database for an archive must therefore not be the one that has it open with SQLite.

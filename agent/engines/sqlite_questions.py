@@ -1,6 +1,6 @@
 """Questions about a SQLite database, and how a child that has it open answers them.
 
-`asked` runs in the children of `agent.engines.sqlite` only, on databases that may be hostile: answers are short.
+`asked` runs in the children of SQLite only (`sqlite_child`), on databases that may be hostile: answers are short.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.archives.extracting import Extracted
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
-from agent.engines.sqlite import check_database
+from agent.engines.sqlite_uploads import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
 from common.wording import counted
 

@@ -33,7 +33,7 @@ from agent.engines.n8n.preparing import look_at_file
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.source import Opened, Source
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
-from agent.engines.sqlite import ask_database, remove_snapshots
+from agent.engines.sqlite_snapshots import ask_database, remove_snapshots
 from agent.recipes.base import (
     Capability,
     Description,

@@ -29,7 +29,7 @@ from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
 from agent.engines.mariadb.exchange import Exchange as TableExchange
 from agent.engines.mariadb.settings import read_secret
-from agent.engines.sqlite import remove_snapshots
+from agent.engines.sqlite_snapshots import remove_snapshots
 from agent.engines.table_parts import compare_all
 from agent.recipes.base import (
     Capability,

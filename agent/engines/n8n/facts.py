@@ -9,7 +9,7 @@ from agent.archives.contents import ContentSum
 from agent.archives.members import Member
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
-from agent.engines.sqlite import Answers, Questions
+from agent.engines.sqlite_questions import Answers, Questions
 from common.errors import AppUnavailableError
 from common.fingerprints import Fingerprint
 

@@ -35,7 +35,7 @@ from agent.engines.pg.load_terms import LoadSurroundings
 from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.settings import read_settings as read_postgres_settings
 from agent.engines.pg.ways import Plan, Way, make_plan
-from agent.engines.sqlite import Answers, Questions
+from agent.engines.sqlite_questions import Answers, Questions
 from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.limits import Limits

@@ -16,7 +16,7 @@ from agent.engines.n8n.facts import EXPORTED, PROVEN, Facts, FilesSum, facts_of,
 from agent.engines.n8n.folder import LEFT_OUT
 from agent.engines.n8n.importing import DUMP
 from agent.engines.n8n.settings import N8nSettings
-from agent.engines.sqlite import Snapshots
+from agent.engines.sqlite_snapshots import Snapshots
 from agent.limits import Limits
 from agent.steps import Progress
 from common.errors import AppUnavailableError, SourceUnreadableError

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent.archives.writing import Substitute
-from agent.engines import sqlite as engine
-from agent.engines import sqlite_bounds, sqlite_child
-from agent.engines.sqlite import Questions, Snapshots, check_database
+from agent.engines import sqlite_bounds, sqlite_child, sqlite_snapshots, sqlite_uploads
+from agent.engines.sqlite_questions import Questions
+from agent.engines.sqlite_snapshots import Snapshots
+from agent.engines.sqlite_uploads import check_database
 from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
@@ -151,7 +152,7 @@ def destroy_page(database: Path, number: int) -> None:
 
 
 async def test_a_database_that_stays_locked_is_named(volume: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite_snapshots, "BUSY_SECONDS", 0.2)
     database = volume / "ledger.db"
     make_ledger(database, mode="delete")
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as app:
@@ -182,7 +183,7 @@ async def test_a_volume_without_room_has_its_snapshots_made_elsewhere(
     database = volume / "ledger.db"
     make_ledger(database)
     room = {work: 1 << 40}
-    monkeypatch.setattr(engine, "free_bytes", lambda directory: room.get(directory, 0))
+    monkeypatch.setattr(sqlite_snapshots, "free_bytes", lambda directory: room.get(directory, 0))
 
     async with snapshots_of(volume, work) as snapshots:
         await taken(snapshots, database, work / "copy")
@@ -243,7 +244,7 @@ async def test_a_killed_agent_leaves_no_copy_and_the_next_one_cleans_up(volume: 
     program = f"""
 import asyncio, os
 from pathlib import Path
-from agent.engines.sqlite import Snapshots
+from agent.engines.sqlite_snapshots import Snapshots
 from agent.limits import Limits
 async def main():
     volume = Path({str(volume)!r})
@@ -398,7 +399,7 @@ async def test_a_database_is_not_called_damaged_where_memory_is_short(
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.executemany("INSERT INTO made VALUES (?)", ((os.urandom(20_000),) for _ in range(2000)))
         connection.commit()
-    monkeypatch.setattr(engine, "_CHECK_JAIL_BYTES", short_bytes)
+    monkeypatch.setattr(sqlite_uploads, "_CHECK_JAIL_BYTES", short_bytes)
 
     with pytest.raises(LimitExceededError, match=r"'upload\.db' (than|needs)|memory for the database 'upload\.db'"):
         await check_database(database)
@@ -406,7 +407,7 @@ async def test_a_database_is_not_called_damaged_where_memory_is_short(
 
 async def test_a_check_that_the_kernel_kills_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = Command(["sh", "-c", "kill -KILL $$"])
-    monkeypatch.setattr(engine, "Command", lambda *_, **__: killed)
+    monkeypatch.setattr(sqlite_uploads, "Command", lambda *_, **__: killed)
     make_ledger(tmp_path / "ledger.db", mode="delete")
 
     with pytest.raises(ToolFailedError, match="was killed, as the kernel does where memory is short; nothing was"):
@@ -417,7 +418,7 @@ async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_change
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = Command(["sh", "-c", "echo /where/it/is/installed >&2; kill -SEGV $$"])
-    monkeypatch.setattr(engine, "Command", lambda *_, **__: killed)
+    monkeypatch.setattr(sqlite_uploads, "Command", lambda *_, **__: killed)
     make_ledger(tmp_path / "ledger.db", mode="delete")
 
     with pytest.raises(ArchiveDamagedError, match="nothing was changed") as caught:

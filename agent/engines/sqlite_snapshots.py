@@ -1,4 +1,4 @@
-"""SQLite databases: snapshots of those that an app is using, and checks of those in uploads.
+"""SQLite databases that an app is using: asked, and copied as they are at one moment.
 
 Nothing of this opens a database in the agent's own process; see `sqlite_child` for why. Copying the files of a
 database is no backup: under a writer every raw copy of 78 MB was torn, some of them passing quick_check (SQLite 3.40).
@@ -11,60 +11,28 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
-from agent.engines.sqlite_bounds import (
-    bounded,
-    ended_early,
-    needed_too_much,
-    seconds_for,
-    size_of,
-    sqlite_needed_too_much,
-    took_too_long,
-)
-from agent.engines.sqlite_questions import Answers as Answers
-from agent.engines.sqlite_questions import Questions as Questions
-from agent.engines.table_parts import Parts
-from agent.jail import NOBODY, TOOL, Jail
+from agent.engines.sqlite_answers import answer_of, answers_of, worded
+from agent.engines.sqlite_bounds import size_of
+from agent.engines.sqlite_questions import Answers, Questions
+from agent.jail import TOOL
 from agent.limits import Limits
-from agent.processes import Child, ChildKilledError, Command, start
-from agent.rights import may_become_nobody
-from common.errors import (
-    ArchiveDamagedError,
-    ArchiveIncompatibleError,
-    ArchiveRefusedError,
-    ArchiveTruncatedError,
-    ArchiveWrongKindError,
-    InternalError,
-    NoSpaceError,
-    SourceUnreadableError,
-    ToolFailedError,
-)
+from agent.processes import Child, Command, start
+from common.errors import NoSpaceError, SourceUnreadableError
 from common.seals import RESERVED_DIRECTORY
 
 BUSY_SECONDS = 60.0
 """How long a locked database is waited for; apps hold their locks for milliseconds."""
-_CHECK_JAIL_BYTES = 1 << 30
 _SNAPSHOTS = "snapshots"
-
-
-@dataclass(frozen=True)
-class DatabaseFacts:
-    """What a whole database of an upload says of itself."""
-
-    tables: list[str]
-    answers: Answers
 
 
 class Snapshots:
@@ -150,10 +118,10 @@ class Snapshots:
                 device=status.st_dev,
                 inode=status.st_ino,
                 busy_seconds=BUSY_SECONDS,
-                **_worded(self._questions),
+                **worded(self._questions),
             )
             substitute = self._judged(path, answer, descriptor)
-            self.answers[path] = _answers_of(answer)
+            self.answers[path] = answers_of(answer)
             return substitute
         finally:
             target.unlink(missing_ok=True)
@@ -236,10 +204,10 @@ async def ask_database(path: Path, questions: Questions) -> Answers:
         SourceUnreadableError: it may not be opened, is locked, or is none.
     """
     async with _started("ask") as child:
-        answer = await _ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **_worded(questions))
+        answer = await _ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **worded(questions))
     if "failed" in answer:
         raise _unreadable(path.name, answer)
-    return _answers_of(answer)
+    return answers_of(answer)
 
 
 def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
@@ -252,61 +220,6 @@ def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
     )
 
 
-async def absorb_changes(path: Path) -> None:
-    """Take into an uploaded database what lies in files beside it: what was in its -wal when it was copied.
-
-    Afterwards it is one file. Works in a jail that may write to the file's directory.
-
-    Raises:
-        ArchiveDamagedError: SQLite cannot do that.
-        LimitExceededError: it takes longer than any honest one would.
-        NoSpaceError: there is no room for it.
-    """
-    answer = await _ask_jailed("absorb", path, jail_writes_bytes=None)
-    if answer.get("failed") == "no_space":
-        raise NoSpaceError(f"There is no room to complete the database {printable(path.name)}.")
-    if "failed" in answer:
-        raise ArchiveDamagedError(
-            f"The database {printable(path.name)} does not fit the files beside it: {answer['text']}.",
-            next_step="Copy the files with the app stopped, or make the archive with this program.",
-        )
-
-
-async def check_database(
-    path: Path, *, required_tables: Sequence[str] = (), questions: Questions | None = None
-) -> DatabaseFacts:
-    """Look at an uploaded database in a jail, and ask it something.
-
-    Raises:
-        ArchiveWrongKindError: no SQLite database, or an empty file.
-        ArchiveTruncatedError: shorter than its header says.
-        ArchiveDamagedError: quick_check finds something. (A flipped byte inside a value it does not: no page has a
-            checksum. That is what an archive's digest is for.)
-        ArchiveRefusedError: what has to be a table is something else, which could be work without end.
-        LimitExceededError: it takes longer than any honest one would.
-        ArchiveIncompatibleError: a required table is missing.
-    """
-    answer = await _ask_jailed("check", path, jail_writes_bytes=0, **_worded(questions or Questions()))
-    text = f"The database {printable(path.name)} cannot be imported: {answer.get('text')}."
-    match answer.get("failed"):
-        case None:
-            pass
-        case "not_a_database":
-            raise ArchiveWrongKindError(text)
-        case "truncated":
-            raise ArchiveTruncatedError(text, next_step="Send the whole file.")
-        case "not_a_table":
-            raise ArchiveRefusedError(f"{text.removesuffix('.')}; nothing was changed.")
-        case _:
-            raise ArchiveDamagedError(text)
-    facts = DatabaseFacts(answer["tables"], _answers_of(answer))
-    if missing := [table for table in required_tables if table not in facts.tables]:
-        raise ArchiveIncompatibleError(
-            f"The database {printable(path.name)} is not of this app: it lacks the tables {', '.join(missing)}."
-        )
-    return facts
-
-
 @asynccontextmanager
 async def _started(task: str) -> AsyncIterator[Child]:
     command = Command(["agent.engines.sqlite_child", task], jail=TOOL, is_module=True)
@@ -314,69 +227,10 @@ async def _started(task: str) -> AsyncIterator[Child]:
         yield child
 
 
-async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, **request: object) -> dict[str, Any]:
-    """One request to a child that sees nothing but the database's directory."""
-    path = path.resolve()
-    directory = os.open(path.parent, DIRECTORY)
-    try:
-        seconds = seconds_for(path)
-        text = json.dumps({"directory": directory, "path": str(path), "seconds": seconds, **request})
-        jail = Jail(
-            file_size_bytes=jail_writes_bytes,
-            address_space_bytes=_CHECK_JAIL_BYTES,
-            uid=NOBODY if may_become_nobody() else None,
-        )
-        command = Command(["agent.engines.sqlite_child", task, text], jail=jail, pass_fds=(directory,), is_module=True)
-        async with bounded(path.name, seconds), start(command) as child:
-            await child.close_stdin()
-            answer = await _answer_of(child)
-    except ToolFailedError as failure:
-        raise ended_early(path.name, was_killed=isinstance(failure, ChildKilledError)) from failure
-    finally:
-        os.close(directory)
-    match answer.get("failed"):
-        case "too_long":
-            raise took_too_long(path.name, seconds)
-        case "too_large":
-            raise needed_too_much(path.name)
-        case "no_memory":
-            raise sqlite_needed_too_much(path.name)
-    return answer
-
-
 async def _ask(child: Child, **request: object) -> dict[str, Any]:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         await child.write(json.dumps(request).encode() + b"\n")
-    return await _answer_of(child)
-
-
-async def _answer_of(child: Child) -> dict[str, Any]:
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = await child.read()
-        if not piece:
-            await child.check()
-            raise InternalError("A SQLite child ended without an answer.")
-        line += piece
-    answer = json.loads(line)
-    if not isinstance(answer, dict):
-        raise InternalError("A SQLite child gave an answer that is none.")
-    return answer
-
-
-def _worded(questions: Questions) -> dict[str, Any]:
-    return {
-        "queries": dict(questions.queries),
-        "tables": [*questions.tables, *(kind.table for kind in questions.kinds.values())],
-        "with_content": questions.with_content,
-        "without_columns": {table: list(columns) for table, columns in questions.without_columns.items()},
-        "kinds": {name: [kind.table, list(kind.names)] for name, kind in questions.kinds.items()},
-    }
-
-
-def _answers_of(answer: dict[str, Any]) -> Answers:
-    parts = msgspec.convert(answer.get("parts", {}), dict[str, Parts])
-    return Answers(rows=answer.get("rows", {}), content=answer.get("content", {}), parts=parts)
+    return await answer_of(child)
 
 
 @contextmanager
