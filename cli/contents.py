@@ -229,11 +229,14 @@ def _look_at_tar(content: PeekedFile, found: Findings) -> None:
 
 def _tar_member(block: bytes) -> tarfile.TarInfo:
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as failure:
         raise ArchiveDamagedError(
             "The tar is damaged: where a member should begin is something else.", next_step=_WHOLE_STEP
         ) from failure
+    if member.size < 0:
+        raise ArchiveDamagedError("The tar is damaged: a member's size is below zero.", next_step=_WHOLE_STEP)
+    return member
 
 
 def _extended(content: PeekedFile, size: int) -> bytes:

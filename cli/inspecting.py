@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import sqlite3
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -245,7 +247,10 @@ def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> N
             with archive.open(member) as opened:
                 while opened.read(PIECE_BYTES):
                     pass
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as failure:
+    except NotImplementedError:
+        found.conclude("unknown", f"{member.filename} is compressed in a way that cannot be checked here.")
+        return
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as failure:
         raise ArchiveDamagedError(
             f"The zip is damaged: {member.filename} cannot be read.", next_step="Take another copy of the file."
         ) from failure

@@ -9,6 +9,7 @@ import lzma
 import sqlite3
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,12 +45,28 @@ def zstd(content: bytes) -> bytes:
     return compressor.compress(content) + compressor.flush()
 
 
-def zipped(**members: bytes) -> bytes:
+def zipped(method: int = zipfile.ZIP_DEFLATED, /, **members: bytes) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+LZMA_ZIP = zipped(zipfile.ZIP_LZMA, a=b"1" * 999, b=b"2")
+
+
+def deflate64(content: bytes) -> bytes:
+    """The same zip, by what it says compressed as Windows does large files."""
+    return content.replace(b"\x00\x00\x08\x00", b"\x00\x00\x09\x00")
+
+
+def tar_with_size(size: int) -> bytes:
+    block = bytearray(plain_tar({"a": b""})[:512])
+    block[124:136] = b"\xff" + size.to_bytes(11, signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + bytes(1024)
 
 
 def flipped(content: bytes, at: int) -> bytes:
@@ -90,6 +107,17 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(plain_tar(FILES)[:600], "tar", "damaged", id="pax tar, cut in a member"),
         pytest.param(flipped(plain_tar(FILES), 1536 + 110), "tar", "damaged", id="pax tar with a flipped header"),
         pytest.param(zipped(a=b"1", b=b"2")[:-5], "", "damaged", id="zip without its list"),
+        pytest.param(
+            zipped(a=b"1" * 999, b=b"2").replace(zlib.compress(b"1" * 999)[2:-4], b"\xff" * 11),
+            "zip",
+            "damaged",
+            id="zip with a member that does not unpack",
+        ),
+        pytest.param(
+            b"\xff".join((LZMA_ZIP[:40], LZMA_ZIP[41:])), "zip", "damaged", id="zip with a member whose lzma is damaged"
+        ),
+        pytest.param(deflate64(zipped(a=b"1", b=b"2")), "zip", "unknown", id="zip with an unusual compression"),
+        pytest.param(tar_with_size(-1), "tar", "damaged", id="tar with a size below zero"),
         pytest.param(b"REDIS0011\xfa\x00", "rdb", "damaged", id="cut rdb"),
         pytest.param(flipped(GOOD_RDB, 20), "rdb", "damaged", id="rdb with a flipped bit"),
         pytest.param(b"", "", "damaged", id="empty file"),
