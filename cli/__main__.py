@@ -38,6 +38,8 @@ def _check_options(options: list[str]) -> list[str]:
     for option in options:
         if not option.partition("=")[0] or "=" not in option:
             raise typer.BadParameter(f"{option} is not NAME=VALUE.")
+        if option.encode(errors="ignore").decode() != option:  # else sent without the bytes in question
+            raise typer.BadParameter("An option holds bytes that are no UTF-8.")
     return options
 
 

@@ -178,7 +178,7 @@ class Controller:
         headers = {
             "Mathison-Transfer": transfer_id,
             "Content-Type": "application/octet-stream",
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file_name, safe='')}",
+            "Content-Disposition": f"attachment; filename*=UTF-8''{_quoted(file_name)}",
         }
         if size_bytes is not None:
             headers["Content-Length"] = str(size_bytes)
@@ -210,7 +210,7 @@ class Controller:
         ) as answer:
             try:
                 return _decode(await answer.read(), shape, self._url)
-            except aiohttp.ClientError as failure:
+            except (aiohttp.ClientError, TimeoutError) as failure:
                 raise self._lost(failure) from failure
 
     @contextlib.asynccontextmanager
@@ -332,11 +332,16 @@ def _decode(text: bytes, shape: type[_Answer], url: str) -> _Answer:
 
 
 def _app_path(app_id: str) -> str:
-    return f"/api/deployments/{quote(app_id, safe='')}"
+    return f"/api/deployments/{_quoted(app_id)}"
 
 
 def _transfer_path(transfer_id: str) -> str:
-    return f"/api/transfers/{quote(transfer_id, safe='')}"
+    return f"/api/transfers/{_quoted(transfer_id)}"
+
+
+def _quoted(text: str) -> str:
+    """For a URL; with a "?" for each byte of an argument or file name that is no UTF-8."""
+    return quote(text, safe="", errors="replace")
 
 
 def _trust(connection: Connection) -> ssl.SSLContext | bool:

@@ -9,6 +9,7 @@ so it can neither steer the terminal nor add a line that looks like one of ours.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 import sys
@@ -60,7 +61,11 @@ class Output:
         if sys.stdout is None:  # closed before the start
             return
         try:
-            sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+            text = msgspec.json.encode(value).decode()
+        except UnicodeEncodeError:  # a file's name that is no UTF-8; as escapes that Python's json reads back
+            text = json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+        try:
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             self.drop_results()

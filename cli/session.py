@@ -133,12 +133,17 @@ def read_connection(settings: Settings, environment: Mapping[str, str], output: 
         UsageError: an address, a token or a file that cannot be used.
     """
     url = (settings.url or environment.get("MATHISON_URL") or DEFAULT_URL).rstrip("/")
+    if "@" in url:
+        raise UsageError(
+            "The controller's address holds an '@': it takes no user and no password.",
+            next_step=f"It has to look like {DEFAULT_URL}; who asks is told by the token.",
+        )
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https"):
+    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise UsageError(f"{url} is not an address.", next_step=f"It has to look like {DEFAULT_URL}.")
     token_file = settings.token_file or _path(environment.get("MATHISON_TOKEN_FILE"))
     token = _read_token(token_file, output) if token_file else environment.get("MATHISON_TOKEN", "").strip()

@@ -19,8 +19,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cli.client import Connection, ConnectionLostError, Controller
 from cli.exit_codes import EXIT_CODE_MEANINGS, ExitCode
 from cli.failures import EXIT_CODES_BY_REASON
+from cli.models import AppList
 from common.errors import ERRORS_BY_REASON
 from common.version import VERSION
 from tests.fakes.fake_controller import TOKEN, FakeController, app, running
@@ -64,6 +66,7 @@ def test_the_documentation_lists_the_same_exit_codes() -> None:
         pytest.param(["inspect", "missing"], "", None, 9, id="missing file"),
         pytest.param(["apps", "--url", "http://127.0.0.1:1"], "", None, 3, id="nobody listens"),
         pytest.param(["apps", "--url", "not an address"], "", None, 2, id="no address"),
+        pytest.param(["apps", "--url", "http://127.0.0.1:1?a=b"], "", None, 2, id="address with a query"),
         pytest.param(["apps", "--token-file", "missing"], "", None, 2, id="no token file"),
         pytest.param(["apps", "--ca-file", "missing"], "", None, 2, id="no CA file"),
     ],
@@ -90,6 +93,46 @@ async def test_failures_are_told_apart_and_explained(
     assert "Traceback" not in ended.stderr
     if refusal is not None:
         assert "What the controller says." in error["message"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "htp"])
+async def test_a_password_in_the_address_is_refused_and_not_shown(mathison: Mathison, scheme: str) -> None:
+    ended = await mathison("apps", "--url", f"{scheme}://me:hunter2@127.0.0.1:1")
+
+    assert ended.exit_code == 2
+    assert "no user and no password" in ended.stderr
+    assert "hunter2" not in ended.stderr
+
+
+async def test_an_answer_that_stops_in_the_middle_is_a_broken_connection() -> None:
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    url = "http://{}:{}".format(*server.sockets[0].getsockname())
+    async with server, Controller(Connection(url)) as client:
+        with pytest.raises(ConnectionLostError):
+            await client._ask("GET", "/api/deployments", AppList, answer_seconds=0.2)
+        await ended.wait()
+
+
+async def test_names_that_are_no_utf_8_are_no_fault(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"caf\xe9.sql")
+    (tmp_path / name).write_bytes(sealed_sql())
+
+    imported = await mathison("import", "shop.db", name, "--yes", "--json")
+    unknown = await mathison("export", os.fsdecode(b"shop.caf\xe9"), "--json")
+    option = await mathison("export", "shop.db", "--option", os.fsdecode(b"a=\xe9"))
+
+    assert (imported.exit_code, imported.document["file"]) == (0, name)
+    assert (unknown.exit_code, option.exit_code) == (5, 2)
 
 
 @pytest.mark.parametrize(
