@@ -201,15 +201,22 @@ def _items(
 
 def _header_of(content: RdbContent) -> ArchiveHeader:
     """What is known of a file, whoever made it."""
-    made_at = content.fields.get("ctime", "")
     return ArchiveHeader(
         format=RDB.name,
         engine="valkey" if content.header.writer.startswith("Valkey") else "redis",
         engine_version=content.header.writer.partition(" ")[2],
-        created_at=dt.datetime.fromtimestamp(int(made_at), dt.UTC) if made_at.isdecimal() else None,
+        created_at=_moment(content.fields.get("ctime", "")),
         counts=counts_of(content),
         details={"rdb_version": content.header.magic},
     )
+
+
+def _moment(seconds: str) -> dt.datetime | None:
+    """Of seconds since 1970 as a file says them; None for what no calendar has."""
+    try:
+        return dt.datetime.fromtimestamp(int(seconds), dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _refuse_options(options: Mapping[str, str]) -> None:

@@ -19,6 +19,8 @@ from agent.unpacking import unpacked
 from common.errors import NoSpaceError
 from common.rdb import RdbHeader
 
+_MOST_MEMORY_BYTES = 1 << 50
+"""What a file says beyond that is not believed."""
 _MEMORY_FOR_EACH_BYTE = 3
 """Of a file that does not say how much memory its data took; small keys take more, packed values less."""
 
@@ -67,7 +69,9 @@ async def receive(
 def memory_of(content: RdbContent) -> int:
     """What the data will take in a server, in bytes, about."""
     said = content.fields.get("used-mem", "")
-    return int(said) if said.isdecimal() else _MEMORY_FOR_EACH_BYTE * content.size_bytes
+    if said.isdecimal() and (size_bytes := int(said)) <= _MOST_MEMORY_BYTES:
+        return size_bytes
+    return _MEMORY_FOR_EACH_BYTE * content.size_bytes
 
 
 def require_memory(content: RdbContent, server: ServerFacts) -> None:

@@ -371,3 +371,15 @@ async def test_a_server_that_is_not_there_is_an_obstacle(start_redis: StartRedis
     assert "cannot be reached" in description.can_export.obstacle
     with pytest.raises(ServiceError, match="cannot be reached"):
         await app.export()
+
+
+@pytest.mark.parametrize("absurd", ["9" * 20, "9" * 4000, "-" + "9" * 30, "yesterday", str(2**63)])
+async def test_numbers_that_no_server_writes_are_not_believed(absurd: str, server: RedisServer, tmp_path: Path) -> None:
+    app = RedisApp(server, tmp_path / "work")
+
+    record, preview = await app.stage(rdb(aux("ctime", absurd), aux("used-mem", absurd), text_key("a")))
+    await app.recipe.discard(record)
+
+    assert preview.header is not None
+    assert preview.header.created_at is None
+    assert 0 < preview.room_bytes < 100_000
