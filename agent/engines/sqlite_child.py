@@ -3,8 +3,8 @@
 The one fact to know: POSIX locks belong to the process, and closing any descriptor of a file drops all of them. A
 process that reads a database for an archive must therefore not be the one that has it open with SQLite.
 
-Tasks are named by the first argument: `snapshot` and `ask` work with the app's database and run as the agent; `check`
-and `absorb` work with an upload and run in a jail. Requests and answers are lines of JSON.
+Tasks are named by the first argument: `snapshot`, `ask` and `import` work with the app's database and run as the agent;
+`check`, `absorb` and `match` work with an upload and run in a jail. Requests and answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -122,6 +122,17 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
         return asked(live, request)
 
 
+def _import(request: dict[str, Any]) -> dict[str, Any]:
+    """Make a live database's content that of a staged one, in one transaction; without a staged one, tell its form."""
+    with contextlib.closing(_connect(request["live"], "rw", busy_seconds=request["busy_seconds"])) as live:
+        if "staged" not in request:
+            mode = live.execute("PRAGMA journal_mode").fetchone()[0]
+            return {"page_size": live.execute("PRAGMA page_size").fetchone()[0], "is_wal": mode == "wal"}
+        with contextlib.closing(_connect(request["staged"], "rw")) as staged:
+            _backup(staged, live, seconds=request["busy_seconds"])
+    return {}
+
+
 def _absorb(request: dict[str, Any]) -> dict[str, Any]:
     """Take into an uploaded database what lies beside it in its own files, as SQLite does after a crash."""
     path = request["path"]
@@ -133,6 +144,25 @@ def _absorb(request: dict[str, Any]) -> dict[str, Any]:
         stop_at(staged, time.monotonic() + request["seconds"])
         staged.execute("PRAGMA journal_mode=DELETE").fetchone()
         staged.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return {}
+
+
+def _match(request: dict[str, Any]) -> dict[str, Any]:
+    """Give a staged database the page size and journal mode that the live one has: a backup copies both."""
+    path = request["path"]
+    with contextlib.closing(_connect(path, "rw")) as staged:
+        staged.execute("PRAGMA trusted_schema=OFF")
+        stop_at(staged, time.monotonic() + request["seconds"])
+        staged.execute("PRAGMA journal_mode=DELETE")
+        if staged.execute("PRAGMA page_size").fetchone()[0] != request["page_size"]:
+            staged.execute(f"PRAGMA page_size={int(request['page_size'])}")
+            staged.execute("VACUUM")
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(descriptor, _WAL if request["is_wal"] else _ROLLBACK, _WRITE_VERSION_AT)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     return {}
 
 
@@ -165,8 +195,8 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         return {"tables": sorted(tables), **asked(checked, request, ends_at=ends_at)}
 
 
-_JAILED = {"check": _check, "absorb": _absorb}
-_UNJAILED = {"snapshot": _snapshot, "ask": _ask}
+_JAILED = {"check": _check, "absorb": _absorb, "match": _match}
+_UNJAILED = {"snapshot": _snapshot, "ask": _ask, "import": _import}
 
 
 def connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:

@@ -104,14 +104,14 @@ class Snapshots:
 
     async def _take(self, path: str, status: os.stat_result) -> Substitute | None:
         if self._child is None:
-            self._child = await self._opened.enter_async_context(_started("snapshot"))
+            self._child = await self._opened.enter_async_context(started("snapshot"))
         needed = status.st_size + size_of(self._directory / f"{path}-wal")
         target = self._make_room(needed)
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._descriptors.add(descriptor)
         substitute = None
         try:
-            answer = await _ask(
+            answer = await ask(
                 self._child,
                 source=str(self._directory / path),
                 target=str(target),
@@ -203,8 +203,8 @@ async def ask_database(path: Path, questions: Questions) -> Answers:
     Raises:
         SourceUnreadableError: it may not be opened, is locked, or is none.
     """
-    async with _started("ask") as child:
-        answer = await _ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **worded(questions))
+    async with started("ask") as child:
+        answer = await ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **worded(questions))
     if "failed" in answer:
         raise _unreadable(path.name, answer)
     return answers_of(answer)
@@ -221,13 +221,15 @@ def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
 
 
 @asynccontextmanager
-async def _started(task: str) -> AsyncIterator[Child]:
+async def started(task: str) -> AsyncIterator[Child]:
+    """A child for one of the tasks that work with an app's database."""
     command = Command(["agent.engines.sqlite_child", task], jail=TOOL, is_module=True)
     async with start(command) as child:
         yield child
 
 
-async def _ask(child: Child, **request: object) -> dict[str, Any]:
+async def ask(child: Child, **request: object) -> dict[str, Any]:
+    """Its answer to a request."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         await child.write(json.dumps(request).encode() + b"\n")
     return await answer_of(child)

@@ -55,7 +55,7 @@ async def absorb_changes(path: Path) -> None:
         LimitExceededError: it takes longer than any honest one would.
         NoSpaceError: there is no room for it.
     """
-    answer = await _ask_jailed("absorb", path, jail_writes_bytes=None)
+    answer = await ask_jailed("absorb", path, jail_writes_bytes=None)
     if answer.get("failed") == "no_space":
         raise NoSpaceError(f"There is no room to complete the database {printable(path.name)}.")
     if "failed" in answer:
@@ -79,7 +79,7 @@ async def check_database(
         LimitExceededError: it takes longer than any honest one would.
         ArchiveIncompatibleError: a required table is missing.
     """
-    answer = await _ask_jailed("check", path, jail_writes_bytes=0, **worded(questions or Questions()))
+    answer = await ask_jailed("check", path, jail_writes_bytes=0, **worded(questions or Questions()))
     text = f"The database {printable(path.name)} cannot be imported: {answer.get('text')}."
     match answer.get("failed"):
         case None:
@@ -100,7 +100,7 @@ async def check_database(
     return facts
 
 
-async def _ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, **request: object) -> dict[str, Any]:
+async def ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, **request: object) -> dict[str, Any]:
     """One request to a child that sees nothing but the database's directory."""
     path = path.resolve()
     directory = os.open(path.parent, DIRECTORY)
