@@ -7,12 +7,9 @@ holds for an upload that a server has loaded already.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.archives.members import SQLITE_SIDECARS, printable
@@ -21,7 +18,6 @@ from common.errors import ArchiveDamagedError, LimitExceededError, ServiceError,
 LEAST_SECONDS = 60.0
 CHECK_BYTES_A_SECOND = 4 << 20
 """A tenth of what a slow drive gives: an honest database has to get through, however large it is."""
-_END_SECONDS = 3.0
 _STEPS_BETWEEN_LOOKS = 10_000
 """Of SQLite's virtual machine: a few milliseconds."""
 _NO_PAGE = re.compile(
@@ -48,16 +44,6 @@ def stop_at(connection: sqlite3.Connection, ends_at: float) -> None:
 def is_interrupted(failure: sqlite3.Error) -> bool:
     """Whether `stop_at` is why a query failed."""
     return getattr(failure, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
-
-
-@asynccontextmanager
-async def bounded(name: str, seconds: float, *, engine: str = "SQLite") -> AsyncIterator[None]:
-    """For what a child does with a database; LimitExceededError when it does not end by itself in time."""
-    try:
-        async with asyncio.timeout(seconds + _END_SECONDS):
-            yield
-    except TimeoutError:
-        raise took_too_long(name, seconds, engine=engine) from None
 
 
 def took_too_long(name: str, seconds: float, *, engine: str = "SQLite") -> LimitExceededError:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.archives.members import printable
+from agent.engines.child_bounds import bounded
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.sqlite_answers import answer_of, answers_of, worded
 from agent.engines.sqlite_bounds import (
-    bounded,
     ended_early,
     needed_too_much,
     seconds_for,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent.engines.child_bounds import bounded
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
-from agent.engines.sqlite_bounds import bounded, ended_early, seconds_for, seconds_for_bytes
+from agent.engines.sqlite_bounds import ended_early, seconds_for, seconds_for_bytes
 from agent.jail import NOBODY, TOOL, Jail
 from agent.processes import ChildKilledError, Command, run
 from agent.rights import may_become_nobody
