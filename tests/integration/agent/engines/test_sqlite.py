@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.archives.writing import Substitute
-from agent.engines import sqlite_bounds, sqlite_child, sqlite_snapshots, sqlite_uploads
+from agent.engines import child_bounds, sqlite_bounds, sqlite_child, sqlite_snapshots, sqlite_uploads
 from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_snapshots import Snapshots
 from agent.engines.sqlite_uploads import check_database
@@ -368,7 +368,7 @@ async def test_a_query_of_an_upload_is_ended_when_its_time_is_up(
     sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_bounds, "LEAST_SECONDS", 0.5)
-    monkeypatch.setattr(sqlite_bounds, "_END_SECONDS", 1.5)
+    monkeypatch.setattr(child_bounds, "_END_SECONDS", 1.5)
     database = made(tmp_path / "upload.db", sql)
 
     with pytest.raises(LimitExceededError, match=r"did not get through .*'upload\.db' in .* nothing was changed"):
