@@ -22,6 +22,8 @@ from common.errors import AppNotFoundError, CancelledError, InternalError, NotPe
 from controller.callers import Caller
 
 Action = Literal["export", "fingerprint", "import", "undo", "confirm", "cancel"]
+Result = Literal["succeeded", "failed", "cancelled", "refused", "unknown"]
+"""unknown: we stopped while an agent was exchanging data, which it finishes or takes back by itself."""
 _log = structlog.get_logger(__name__)
 
 
@@ -30,7 +32,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     at: dt.datetime
     action: Action
-    result: Literal["started", "succeeded", "failed", "cancelled", "refused"]
+    result: Result | Literal["started"]
     caller: str
     remote_address: str
     app_id: str
@@ -49,6 +51,8 @@ class Attempt:
         self.is_dry_run = False
         self.size_bytes = 0
         self.sha256 = ""
+        self.is_past_return = False
+        """From here on ending the operation here does not end what the agent does."""
         self._audit = audit
         self._caller = caller
         self._action: Action = action
@@ -61,9 +65,7 @@ class Attempt:
         except OSError as failure:
             raise InternalError("The controller cannot write its audit log.") from failure
 
-    def write(
-        self, result: Literal["started", "succeeded", "failed", "cancelled", "refused"], *, reason: str = ""
-    ) -> None:
+    def write(self, result: Result | Literal["started"], *, reason: str = "") -> None:
         self._audit.append(
             Line(
                 at=self._audit.now(),
@@ -86,6 +88,8 @@ class Audit:
 
     def __init__(self, path: Path, *, clock: Callable[[], dt.datetime]) -> None:
         self.now = clock
+        self.is_stopping = False
+        """What is broken off from now on may be so because the controller stops."""
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
@@ -111,7 +115,8 @@ class Audit:
             _write_last(attempt, "failed", failure.reason)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            _write_last(attempt, "cancelled", "CALLER_LEFT")
+            result: Result = "unknown" if attempt.is_past_return else "cancelled"
+            _write_last(attempt, result, "CONTROLLER_STOPPED" if self.is_stopping else "CALLER_LEFT")
             raise
         except BaseException:
             _write_last(attempt, "failed", InternalError.reason)
@@ -120,9 +125,7 @@ class Audit:
             _write_last(attempt, "succeeded")
 
 
-def _write_last(
-    attempt: Attempt, result: Literal["succeeded", "failed", "cancelled", "refused"], reason: str = ""
-) -> None:
+def _write_last(attempt: Attempt, result: Result, reason: str = "") -> None:
     """A result that cannot be written down changes nothing about what happened."""
     try:
         attempt.write(result, reason=reason)

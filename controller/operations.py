@@ -170,6 +170,7 @@ class Operations:
         if order.is_dry_run:
             return
         run.pass_return()
+        attempt.is_past_return = True
         await _swap(agent, agent.restore(order.transfer_id), run, transfer_id=order.transfer_id)
 
     def undo(self, caller: Caller, app_id: str, transfer_id: str) -> AsyncGenerator[TransferState, None]:
@@ -181,6 +182,7 @@ class Operations:
                 attempt.transfer_id = check_transfer_id(transfer_id) if transfer_id else ""
                 attempt.start()
                 run.pass_return()
+                attempt.is_past_return = True
                 async with self._agents.dial(app) as agent:
                     last = await _swap(agent, agent.undo(transfer_id), run, transfer_id=transfer_id)
                     attempt.transfer_id = last.transfer_id
@@ -276,6 +278,7 @@ class Operations:
     def stop(self) -> None:
         """End what only watches; transfers go on until `close`."""
         self._stopping.set()
+        self._audit.is_stopping = True
 
     async def close(self, *, grace_seconds: float) -> None:
         """Wait for imports and undos, at most so long."""

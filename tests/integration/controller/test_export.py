@@ -336,7 +336,8 @@ async def test_sigterm_ends_a_stuck_download_visibly_within_the_grace_period(
 
     assert exit_status == 0
     assert (await running)[0] in (18, 56)
-    assert own_controller.audit()[-1]["result"] == "cancelled"
+    last = own_controller.audit()[-1]
+    assert (last["result"], last["reason"]) == ("cancelled", "CONTROLLER_STOPPED")
 
 
 async def test_killing_the_controller_ends_the_dump_and_the_download(

@@ -422,6 +422,25 @@ async def test_an_agent_that_goes_away_during_the_swap_is_not_said_to_have_chang
     assert problem["next_step"] == "Look at transfer t-1 then."
 
 
+async def test_a_controller_that_stops_during_the_swap_does_not_say_how_it_ended(
+    own_controller: ControllerProcess, own_agent: FakeAgent
+) -> None:
+    own_controller.limits["stop_grace_seconds"] = 1
+    await own_controller.start()
+    own_agent.stage_plan.restore_gate = asyncio.Event()
+    headers = {**own_controller.bearer(own_controller.token()), "Mathison-Transfer": "t-1"}
+    async with aiohttp.ClientSession(own_controller.rest, headers=headers) as session:
+        running = asyncio.create_task(session.post(IMPORT, data=BytesIO(ARCHIVE)))
+        await until(lambda: "t-1" in own_agent.states and own_agent.states["t-1"].progress.phase == 5)
+
+        await own_controller.stop()
+
+        with pytest.raises(aiohttp.ClientError):
+            await running
+    last = own_controller.audit()[-1]
+    assert (last["action"], last["result"], last["reason"]) == ("import", "unknown", "CONTROLLER_STOPPED")
+
+
 async def test_repeating_a_finished_import_answers_its_state_and_changes_nothing(
     client: aiohttp.ClientSession, agent: FakeAgent
 ) -> None:

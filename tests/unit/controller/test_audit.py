@@ -79,6 +79,23 @@ def test_every_way_to_end_is_written(
     assert (line["result"], line["reason"]) == (result, reason)
 
 
+def test_what_the_controller_breaks_off_by_stopping_was_not_left_by_its_caller(audit: Audit, tmp_path: Path) -> None:
+    def be_cancelled(*, is_past_return: bool) -> None:
+        with audit.attempt(CALLER, "import", "shop.db") as attempt:
+            attempt.is_past_return = is_past_return
+            raise asyncio.CancelledError
+
+    audit.is_stopping = True
+    for is_past_return in (False, True):
+        with pytest.raises(asyncio.CancelledError):
+            be_cancelled(is_past_return=is_past_return)
+
+    assert [(line["result"], line["reason"]) for line in lines(tmp_path)] == [
+        ("cancelled", "CONTROLLER_STOPPED"),
+        ("unknown", "CONTROLLER_STOPPED"),
+    ]
+
+
 def test_an_operation_that_cannot_be_written_down_does_not_begin(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
