@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from controller.callers import Caller
 Action = Literal["export", "fingerprint", "import", "undo", "confirm", "cancel"]
 Result = Literal["succeeded", "failed", "cancelled", "refused", "unknown"]
 """unknown: we stopped while an agent was exchanging data, which it finishes or takes back by itself."""
+_MOST_ID_CHARACTERS = 128
+"""All of an app's id; of something else that a caller names, the beginning."""
 _log = structlog.get_logger(__name__)
 
 
@@ -56,7 +59,7 @@ class Attempt:
         self._audit = audit
         self._caller = caller
         self._action: Action = action
-        self._app_id = app_id
+        self._app_id = app_id[:_MOST_ID_CHARACTERS]
 
     def start(self) -> None:
         """The operation is let through. Raises InternalError when that cannot be written down: then it must not be."""
@@ -90,14 +93,20 @@ class Audit:
         self.now = clock
         self.is_stopping = False
         """What is broken off from now on may be so because the controller stops."""
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = os.fstat(self._descriptor).st_size
+        self._is_torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
 
     def close(self) -> None:
         os.close(self._descriptor)
 
     def append(self, line: Line) -> None:
-        """One write a line, so lines of two processes never mix."""
-        os.write(self._descriptor, msgspec.json.encode(line) + b"\n")
+        """One write a line, so lines of two processes never mix. OSError: it is not there, or only its beginning."""
+        text = b"\n" * self._is_torn + msgspec.json.encode(line) + b"\n"
+        written = os.write(self._descriptor, text)
+        self._is_torn = written < len(text)
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, "the line was written in part")
 
     @contextlib.contextmanager
     def attempt(self, caller: Caller, action: Action, app_id: str) -> Iterator[Attempt]:

@@ -106,6 +106,37 @@ def test_an_operation_that_cannot_be_written_down_does_not_begin(audit: Audit, m
         attempt.start()
 
 
+def test_a_line_that_the_disk_takes_in_part_is_not_taken_for_written_and_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start() -> None:
+        audit = Audit(tmp_path / "audit.log", clock=lambda: NOW)
+        try:
+            with audit.attempt(CALLER, "export", "shop.db") as attempt:
+                attempt.start()
+        finally:
+            audit.close()
+
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, text: write(descriptor, text[:20]))
+        with pytest.raises(InternalError, match="audit log"):
+            start()
+    start()
+
+    torn, last_of_the_first, *whole = (tmp_path / "audit.log").read_text().splitlines()
+    assert (len(torn), len(last_of_the_first)) == (20, 19)
+    assert [json.loads(line)["result"] for line in whole] == ["started", "succeeded"]
+
+
+def test_a_refused_caller_does_not_choose_how_long_a_line_is(audit: Audit, tmp_path: Path) -> None:
+    with pytest.raises(AppNotFoundError), audit.attempt(CALLER, "export", "x" * 4_000_000):
+        raise AppNotFoundError("no")
+
+    (line,) = lines(tmp_path)
+    assert line["app_id"] == "x" * 128
+
+
 def test_a_log_that_is_there_is_added_to(tmp_path: Path) -> None:
     for _ in range(2):
         audit = Audit(tmp_path / "audit.log", clock=lambda: NOW)
