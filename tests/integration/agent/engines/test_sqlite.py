@@ -391,7 +391,7 @@ async def test_a_row_that_needs_more_memory_than_an_upload_may_take_is_refused(w
         await check_database(database, questions=questions[what])
 
 
-@pytest.mark.parametrize("short_bytes", range(5 << 20, 37 << 20, 8 << 20))
+@pytest.mark.parametrize("short_bytes", range(4 << 20, 28 << 20, 6 << 20))
 async def test_a_database_is_not_called_damaged_where_memory_is_short(
     short_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
