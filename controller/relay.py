@@ -167,7 +167,10 @@ async def _pass_on(
             sending.result()
         return await receiving
     except AgentUnavailableError as lost:
-        raise await _what_it_meant(agent, start.transfer_id) or lost from lost
+        meant = await _what_it_meant(agent, start.transfer_id)
+        if meant is None:
+            raise
+        raise meant from lost
     finally:
         call.cancel()
         receiving.cancel()

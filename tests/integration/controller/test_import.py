@@ -396,6 +396,19 @@ async def test_a_caller_who_leaves_during_the_swap_does_not_end_it(
         assert (await answer.json())["result"] == "succeeded"
 
 
+async def test_the_log_has_what_grpc_said_of_an_agent_that_is_away(
+    own_controller: ControllerProcess, own_client: aiohttp.ClientSession, own_agent: FakeAgent
+) -> None:
+    await own_agent.stop()
+
+    async with own_client.post(IMPORT, data=BytesIO(ARCHIVE)) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    answered = [line for line in map(json.loads, own_controller.log.read_text().splitlines()) if "status" in line][-1]
+    assert "StatusCode.UNAVAILABLE" in answered["cause"]
+
+
 async def test_a_swap_that_fails_says_why(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
     agent.stage_plan.restore_failure = AppBusyError("Sessions did not end.", next_step="Try again.")
 
