@@ -19,7 +19,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 REDACTED = "[redacted]"
 _SECRET_KEY = re.compile(r"token|passw|passphrase|secret|authorization|cookie|private_key|credential", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
-    r"(?P<join>mathison-join\.)[A-Za-z0-9_-]+"
+    r"(?P<token>mathison-(?:join|api)\.)[A-Za-z0-9_-]+"
     r"|(?P<url>://[^/\s:@]*:)[^@\s]+(?=@)"
     r"|(?P<bearer>\bbearer\s+)[^\s'\",]+"
     r"|(?P<pair>\bpassword\s*=\s*)(?:'[^']*'|[^\s'\",]+)",

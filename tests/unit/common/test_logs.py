@@ -70,6 +70,7 @@ def test_fields_named_like_secrets_are_hidden(lines: Lines, key: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "no such path: /mathison-api.hunter2",
         "mathison-join.hunter2.00ff",
         "cannot reach postgresql://app:hunter2@localhost/app",
         "header Authorization: Bearer hunter2",
