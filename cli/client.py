@@ -33,7 +33,7 @@ from common.errors import (
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
-"""For questions that are answered from what is known; exports, imports and undo have no limit of time."""
+"""For questions that are answered from what is known; whatever moves or drops data has no limit of time."""
 READ_BUFFER_BYTES = 1 << 20
 """aiohttp's 64 KiB cost a third of the throughput of a download."""
 _Answer = TypeVar("_Answer")
@@ -109,7 +109,7 @@ class Controller:
 
     async def cancel(self, transfer_id: str) -> TransferState:
         """End a transfer; TransferInProgressError when its swap has begun."""
-        return await self._ask("DELETE", _transfer_path(transfer_id), TransferState)
+        return await self._ask("DELETE", _transfer_path(transfer_id), TransferState, answer_seconds=None)
 
     async def undo(self, app_id: str) -> TransferState:
         """Put back the data from before the last import; returns when that is done."""
@@ -117,7 +117,8 @@ class Controller:
 
     async def confirm(self, app_id: str) -> bool:
         """Drop the data from before the last import; False when there was none."""
-        return (await self._ask("POST", f"{_app_path(app_id)}/confirm-import", _Confirmed)).confirmed
+        path = f"{_app_path(app_id)}/confirm-import"
+        return (await self._ask("POST", path, _Confirmed, answer_seconds=None)).confirmed
 
     async def watch(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """The transfer's state each time it changes, until it is over; ends early when the connection breaks."""

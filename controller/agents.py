@@ -24,6 +24,9 @@ from mathison.data.v1.transfer_pb2 import TransferEvent, TransferState
 
 ANSWER_SECONDS = 20.0
 """Deadline of calls with one answer. Above what an agent gives an app that does not answer."""
+DROPPING_SECONDS = 3600.0
+"""Of calls that return once what an import holds is removed: a volume's million files take minutes. Keepalive notices
+an agent that has gone."""
 FINGERPRINT_SECONDS = 3600.0
 """A fingerprint reads all of an app's content."""
 _SERVICE = "/mathison.data.v1.DataAgent/"
@@ -77,11 +80,11 @@ class Agent:
 
     async def discard(self, transfer_id: str) -> bool:
         request = wire.DiscardRequest(transfer_id=transfer_id)
-        return (await self._answer(self._stub.Discard(request, timeout=ANSWER_SECONDS))).discarded
+        return (await self._answer(self._stub.Discard(request, timeout=DROPPING_SECONDS))).discarded
 
     async def cancel(self, transfer_id: str) -> TransferState:
         request = wire.CancelRequest(transfer_id=transfer_id)
-        return (await self._answer(self._stub.Cancel(request, timeout=ANSWER_SECONDS))).state
+        return (await self._answer(self._stub.Cancel(request, timeout=DROPPING_SECONDS))).state
 
     async def transfers(self) -> Sequence[TransferState]:
         request = wire.ListTransfersRequest()

@@ -111,6 +111,8 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         self.restored: list[str] = []
         self.states: dict[str, TransferState] = {}
         self.kept = ""
+        self.patience_seconds: dict[str, float] = {}
+        """How long the latest caller of Discard or Cancel would wait."""
 
     async def start(self, identity: Identity, address: str = "127.0.0.1:0") -> None:
         # As a real agent, it does not take signs of life for an attack.
@@ -275,10 +277,12 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         yield TransferEvent(state=state)
 
     async def Discard(self, request: wire.DiscardRequest, context: Context) -> wire.DiscardResponse:
+        self.patience_seconds["Discard"] = context.time_remaining()
         had, self.kept = self.kept, ""
         return wire.DiscardResponse(discarded=bool(had))
 
     async def Cancel(self, request: wire.CancelRequest, context: Context) -> wire.CancelResponse:
+        self.patience_seconds["Cancel"] = context.time_remaining()
         state = await self._state(request.transfer_id, context)
         await self._end(state, result=transfer_pb2.TRANSFER_RESULT_CANCELLED)
         return wire.CancelResponse(state=state)

@@ -238,6 +238,16 @@ async def test_an_import_is_confirmed(client: aiohttp.ClientSession, agent: Fake
     assert second == (200, {"confirmed": False})
 
 
+async def test_dropping_what_an_import_holds_may_take_minutes(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    await post(client, IMPORT, **{"Mathison-Transfer": "t-1"})
+
+    await post(client, "/api/deployments/shop.db/confirm-import")
+    async with client.delete("/api/transfers/t-1"):
+        pass
+
+    assert min(agent.patience_seconds[call] for call in ("Discard", "Cancel")) > 600
+
+
 async def test_an_apps_fingerprint_is_asked_of_its_agent(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
     found = await get(client, "/api/deployments/shop.db/fingerprint")
 
