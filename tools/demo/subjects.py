@@ -33,8 +33,6 @@ class Subject(abc.ABC):
     """One app."""
 
     app_id: str
-    compared: str
-    """What is compared, for a person."""
 
     @abc.abstractmethod
     def load(self, size_megabytes: int) -> None:
@@ -59,8 +57,6 @@ class Subject(abc.ABC):
 
 class Database(Subject):
     """The shop in PostgreSQL."""
-
-    compared = "rows of each table, sequences, large objects, object counts"
 
     def __init__(self, app: DatabaseApp) -> None:
         self.app_id = app.app_id
@@ -87,8 +83,6 @@ class Database(Subject):
 
 class Cache(Subject):
     """The shop's sessions, queue and counters."""
-
-    compared = "keys, values and expiry by type and database; function libraries"
 
     def __init__(self, app: CacheApp) -> None:
         self.app_id = app.app_id
@@ -117,8 +111,6 @@ class Cache(Subject):
 class Objects(Subject):
     """The shop's uploads and documents."""
 
-    compared = "content, metadata and time of every version of every object"
-
     def __init__(self, app: ObjectStoreApp) -> None:
         self.app_id = app.app_id
         self._app = app
@@ -138,8 +130,6 @@ class Objects(Subject):
 
 class Volume(Subject):
     """The folder that the volume app writes to, all the time."""
-
-    compared = "names, contents, modes, owners, times and links; the ledger's invariants"
 
     def __init__(self, app: VolumeApp) -> None:
         self.app_id = app.app_id

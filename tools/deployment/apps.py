@@ -301,10 +301,6 @@ class VolumeApp(App):
     def recipe_settings(self) -> Mapping[str, Value]:
         return {"directory": self.directory}
 
-    def agent_argv(self, config_path: Path) -> Sequence[str | Path]:
-        """The agent's program: the product's, unless something else is to stand in for it."""
-        return [script("mathison-agent"), "--config", config_path]
-
     def control(self) -> Mapping[str, Value] | None:
         return {"stop": self._command("stop"), "start": self._command("start")} if self._runs else None
 
