@@ -187,14 +187,14 @@ def _items(
     server: ServerFacts, content: RdbContent, compared: tuple[KeyDigests, KeyDigests] | None
 ) -> dict[str, ItemChanges]:
     """Keys by database; where they were not compared, those databases that are empty on one side."""
-    items = {}
-    for number in sorted({*server.keys, *content.keys}):
+    items, keys_after = {}, content.staying
+    for number in sorted({*server.keys, *keys_after}):
         if compared is not None:
             now, after = (digests.get(number, {}) for digests in compared)
             items[f"keys of database {number}"] = ItemChanges.between(now, after)
-        elif number not in content.keys or number not in server.keys:
+        elif number not in keys_after or number not in server.keys:
             items[f"keys of database {number}"] = ItemChanges(
-                added=content.keys.get(number, 0), removed=server.keys.get(number, 0)
+                added=keys_after.get(number, 0), removed=server.keys.get(number, 0)
             )
     return items
 

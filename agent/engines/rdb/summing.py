@@ -29,7 +29,7 @@ class SummingWalk(Walk):
     ) -> None:
         """
         Args:
-            has_keys: a digest of each key is wanted; takes 16 bytes for each.
+            has_keys: a digest of each key that has not expired is wanted; takes 16 bytes for each.
         """
         super().__init__(read, is_trusted=True, on_header=on_header, on_progress=on_progress)
         self._sums = ContentSums(has_keys=has_keys)
@@ -52,7 +52,7 @@ class SummingWalk(Walk):
         name = self._values.string()
         hashed = hashlib.blake2b(head_of(len(name), self._moment) + name, digest_size=DIGEST_BYTES)
         kind = self._contents.read(number, hashed)
-        self._sums.add_key(self._database, KIND_OF[kind], name, hashed.digest())
+        self._sums.add_key(self._database, KIND_OF[kind], name, hashed.digest(), is_listed=not self._is_expired)
         self._moment = NO_MOMENT
         self._note_key(kind)
 

@@ -36,10 +36,14 @@ class ContentSums:
         before, sum_before = self._sums.get((database, kind), (0, 0))
         self._sums[database, kind] = before + count, (sum_before + total) % _MODULUS
 
-    def add_key(self, database: int, kind: str, name: bytes, digest: bytes) -> None:
-        """One key."""
+    def add_key(self, database: int, kind: str, name: bytes, digest: bytes, *, is_listed: bool) -> None:
+        """One key.
+
+        Args:
+            is_listed: it is to be among `keys` where they are wanted.
+        """
         self.add(database, kind, 1, int.from_bytes(digest))
-        if self.keys is not None:
+        if self.keys is not None and is_listed:
             named = hashlib.blake2b(name, digest_size=KEY_DIGEST_BYTES // 2).digest()
             self.keys.setdefault(database, bytearray()).extend(named + digest[: KEY_DIGEST_BYTES // 2])
 

@@ -252,11 +252,10 @@ class ValueReader:
             self.hashes.extend(hash(member) ^ scope for member in members)
 
     def _quicklist(self) -> None:
-        for _ in range(self._count()):
-            self._packed(packed.ziplist, of=1, is_unique=False)
+        self._nodes(lambda: self._packed(packed.ziplist, of=1, is_unique=False))
 
     def _quicklist_2(self) -> None:
-        for _ in range(self._count()):
+        def node() -> None:
             match self._source.length():
                 case 1:
                     self.skip_string()
@@ -264,6 +263,15 @@ class ValueReader:
                     self._packed(packed.listpack, of=1, is_unique=False)
                 case _:
                     raise self._source.damaged("a list's node is of no known kind")
+
+        self._nodes(node)
+
+    def _nodes(self, read: Callable[[], None]) -> None:
+        """Of a list, which is empty when all of them are."""
+        before, count = self.empty, self._source.length()
+        for _ in range(count):
+            read()
+        self.empty = before + (self.empty - before == count)
 
     def _stream(self, version: int) -> None:
         StreamReader(self._source, self).read(version)

@@ -6,7 +6,8 @@ import contextlib
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -40,6 +41,8 @@ MOST_LIBRARY_BYTES = 1 << 20
 """Of code, in memory all at once; a large library has some 10 KiB."""
 _HINT_SLACK = 1024
 """A hint makes the server reserve room, so a wrong one can end it; programs of others write approximate ones."""
+_BEFORE_A_KEY = frozenset({Opcode.EXPIRE_MS, Opcode.EXPIRE_SECONDS, Opcode.FREQ, Opcode.IDLE})
+"""What belongs to the key that follows; servers with an eviction policy write two of them."""
 KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
 """What people call a type."""
 
@@ -61,11 +64,12 @@ class RdbContent(msgspec.Struct, kw_only=True):
 
     Attributes:
         fields: what its writer says of itself; see common.rdb.RdbHeader.
-        keys: by number of the database.
+        keys: by number of the database; of them `vanishing` are gone for who reads a server that has loaded them, being
+            expired or empty.
         highest_database: selected in it, with keys or not.
         expiring: keys that have a time to live; `expired` of them have outlived it already.
         empty: keys without content, which servers leave out.
-        kinds: number of keys by what people call their type.
+        kinds: number of keys by what people call their type, `vanishing_kinds` likewise.
         module_types: number of values by the name of a module's type, nine characters.
         module_fields: what modules wrote beside the keys, likewise.
         functions: function libraries; `libraries` are these, unless the file is trusted.
@@ -82,11 +86,13 @@ class RdbContent(msgspec.Struct, kw_only=True):
     version: int
     fields: dict[str, str] = {}
     keys: dict[int, int] = {}
+    vanishing: dict[int, int] = {}
     highest_database: int = 0
     expiring: int = 0
     expired: int = 0
     empty: int = 0
     kinds: dict[str, int] = {}
+    vanishing_kinds: dict[str, int] = {}
     module_types: dict[str, int] = {}
     module_fields: dict[str, int] = {}
     functions: int = 0
@@ -106,6 +112,16 @@ class RdbContent(msgspec.Struct, kw_only=True):
     @property
     def key_count(self) -> int:
         return sum(self.keys.values())
+
+    @property
+    def staying(self) -> dict[int, int]:
+        """The keys that a server has when it has loaded the file; only databases that have any."""
+        return _without(self.keys, self.vanishing)
+
+    @property
+    def staying_kinds(self) -> dict[str, int]:
+        """The same by `kinds`."""
+        return _without(self.kinds, self.vanishing_kinds)
 
 
 class Walk:
@@ -137,6 +153,9 @@ class Walk:
         self._on_progress = on_progress
         self._now_ms = int(time.time() * 1000)
         self._kinds: Counter[Type] = Counter()
+        self._vanishing_kinds: Counter[Type] = Counter()
+        self._is_expired = False
+        self._has_begun_key = False
         self._hints: dict[int, int] = {}
         self._library_bytes = 0
         self._database = 0
@@ -165,9 +184,8 @@ class Walk:
             self._close()
             if not self._is_trusted:
                 self._require_sound()
-        for kind, count in self._kinds.items():
-            name = KIND_OF[kind]
-            content.kinds[name] = content.kinds.get(name, 0) + count
+        content.kinds = _by_name(self._kinds)
+        content.vanishing_kinds = _by_name(self._vanishing_kinds)
         content.module_types = dict(self._values.module_types)
         content.empty = self._values.empty
         return content
@@ -200,9 +218,11 @@ class Walk:
 
     def _section(self) -> bool:
         """What comes up to the next key that is not of the most common kind, and that key; False at the end."""
-        self._fast_keys()
+        if not self._has_begun_key:
+            self._fast_keys()
         source, content = self._source, self._content
         number = source.byte()
+        self._has_begun_key = number in _BEFORE_A_KEY
         match number:
             case Opcode.EOF:
                 source.position -= 1
@@ -247,12 +267,22 @@ class Walk:
         key = self._values.string()
         if not self._is_trusted:
             self._hashes.append(hash(key) ^ self._database_hash)
-        self._note_key(self._values.read(number))
+        empty = self._values.empty
+        kind = self._values.read(number)
+        self._note_key(kind, is_empty=self._values.empty > empty)
 
-    def _note_key(self, kind: Type) -> None:
+    def _note_key(self, kind: Type, *, is_empty: bool = False) -> None:
         self._kinds[kind] += 1
         keys = self._content.keys
         keys[self._database] = keys.get(self._database, 0) + 1
+        if is_empty or self._is_expired:
+            self._note_vanishing(kind, 1)
+        self._is_expired = False
+
+    def _note_vanishing(self, kind: Type, count: int) -> None:
+        vanishing = self._content.vanishing
+        vanishing[self._database] = vanishing.get(self._database, 0) + count
+        self._vanishing_kinds[kind] += count
 
     def _function(self) -> None:
         if self._is_trusted:
@@ -268,8 +298,9 @@ class Walk:
         self._content.libraries.append(Library(name_of(code), code, beyond_registering(code)))
 
     def _expires(self, moment_ms: int) -> None:
+        self._is_expired = moment_ms < self._now_ms
         self._content.expiring += 1
-        self._content.expired += moment_ms < self._now_ms
+        self._content.expired += self._is_expired
 
     def _field(self) -> None:
         name, value = self._values.string(), self._values.string()
@@ -340,6 +371,8 @@ class Walk:
         content.keys[self._database] = content.keys.get(self._database, 0) + count
         content.expiring += expiring
         content.expired += expired
+        if expired:
+            self._note_vanishing(Type.STRING, expired)
 
     def _note(self) -> None:
         self._distinct.add(self._hashes)
@@ -387,6 +420,21 @@ class Walk:
             raise error
         content.doubt = error.text
         content.size_bytes = self._source.offset
+
+
+_Thing = TypeVar("_Thing", int, str)
+
+
+def _without(counts: Mapping[_Thing, int], gone: Mapping[_Thing, int]) -> dict[_Thing, int]:
+    left = {thing: count - gone.get(thing, 0) for thing, count in counts.items()}
+    return {thing: count for thing, count in left.items() if count}
+
+
+def _by_name(kinds: Mapping[Type, int]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for kind, count in kinds.items():
+        found[KIND_OF[kind]] += count
+    return dict(found)
 
 
 def _after_lzf(buffer: bytes, position: int, *, is_deep: bool) -> int:

@@ -28,14 +28,15 @@ KeyDigests = Mapping[int, Mapping[str, bytes]]
 async def compare_keys(
     server: ServerFacts, content: RdbContent, staged: Path, settings: RedisSettings, *, work_directory: Path
 ) -> tuple[KeyDigests, KeyDigests] | None:
-    """What the server holds and what the staged file does; None: too much, or it cannot be read.
+    """What the server holds and what the staged file does, but for expired keys; None: too much, it cannot be read, or
+    empty keys are in it, which servers leave out.
 
     Args:
         server: as it is now.
         content: of the file, which was checked.
     """
     is_little = server.data_bytes <= SMALL_BYTES and content.size_bytes <= SMALL_BYTES
-    if not is_little or max(server.key_count, content.key_count) > MOST_KEYS:
+    if content.empty or not is_little or max(server.key_count, content.key_count) > MOST_KEYS:
         return None
     try:
         async with asyncio.timeout(MOST_SECONDS):

@@ -60,20 +60,20 @@ def counts_of_keys(keys: Mapping[int, int]) -> dict[str, int]:
 
 
 def counts_of(content: RdbContent) -> dict[str, int]:
-    """Everything that can be counted in a file."""
-    counts = counts_of_keys(content.keys)
-    counts |= {_PLURALS.get(kind, kind): count for kind, count in sorted(content.kinds.items())}
-    for name, count in (("with expiry", content.expiring), ("functions", content.functions)):
+    """What a server has when it has loaded a file."""
+    counts = counts_of_keys(content.staying)
+    counts |= {_PLURALS.get(kind, kind): count for kind, count in sorted(content.staying_kinds.items())}
+    for name, count in (("with expiry", content.expiring - content.expired), ("functions", content.functions)):
         if count:
             counts[name] = count
     return counts
 
 
 def _databases(server: ServerFacts, content: RdbContent) -> list[str]:
-    numbers = sorted({*server.keys, *content.keys})
+    now, after = server.keys, content.staying
+    numbers = sorted({*now, *after})
     if not numbers:
         return ["There are no keys now, and none in the file."]
-    now, after = server.keys, content.keys
     return [
         f"Database {number}: {counted(now.get(number, 0), 'keys')} now, {after.get(number, 0):,} after the import."
         for number in numbers

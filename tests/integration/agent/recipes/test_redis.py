@@ -13,6 +13,7 @@ from agent.recipes.base import ItemChanges
 from agent.recipes.redis import RDB_GZIP
 from common.errors import InvalidRequestError
 from common.rdb import read_header
+from tests.fixtures.rdb_files import database, expiring, key, length, rdb, text_key
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
@@ -263,6 +264,31 @@ async def test_a_preview_tells_key_by_key_what_becomes_of_little_data(
     assert little.room_bytes > 100_000
     assert 0 < little.swap_seconds < 1
     assert much.items == {"keys of database 3": ItemChanges(removed=1)}
+
+
+async def test_a_preview_counts_what_the_server_will_have_and_has_then(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    app = RedisApp(redis_servers("redis-7.0"), tmp_path / "work")
+    with client_of(app.server) as client:
+        client.flushall()
+        client.set("gone", 1)
+    keys = [text_key("a"), expiring(1000) + text_key("b"), key(b"expired", length(0), kind=2)]
+    empty = key(b"empty", length(0), kind=2)
+
+    _, expired_only = await app.stage(rdb(database(0), *keys[:2], database(4), expiring(1000) + text_key("c")))
+    record, preview = await app.stage(rdb(database(0), *keys, database(4), empty))
+    await app.recipe.restore(record, app.progress)
+
+    with client_of(app.server) as client:
+        assert list(filter(client.exists, client.scan_iter())) == [b"a"]
+    for found in (expired_only, preview):
+        assert found.counts_after == {"keys": 1, "database 0": 1, "strings": 1}
+        assert found.changes[0] == "Database 0: 1 key now, 1 after the import."
+    assert expired_only.items == {"keys of database 0": ItemChanges(added=1, removed=1)}
+    assert preview.items == {}
+    assert preview.warnings[0] == "1 key of the file will vanish: the time to live is over."
+    assert preview.warnings[1] == "The server leaves out 2 empty keys of the file."
 
 
 PACKED_OTHERWISE = {

@@ -182,6 +182,13 @@ def test_many_short_strings_have_the_same_sums_wherever_the_pieces_end() -> None
     assert (found.key_count, found.expiring, found.expired) == (2000, 2, 1)
 
 
+@pytest.mark.parametrize("beside", [b"\xf8\x07", b"\xf9\x05"], ids=["how long idle", "how often used"])
+def test_what_servers_with_an_eviction_policy_write_beside_a_key_does_not_matter(beside: bytes) -> None:
+    one, other = text_key("a"), key(b"s", members(b"x"), kind=2)
+
+    assert sums(expiring(MOMENT_MS) + beside + one, beside + other) == sums(other, expiring(MOMENT_MS) + one)
+
+
 def test_digests_of_keys_tell_which_changed() -> None:
     before = walk(text_key("a"), text_key("b"), text_key("c"), has_keys=True).key_digests
     after = walk(text_key("b"), text_key("c", "other"), text_key("d"), database(3), text_key("e"), has_keys=True)
@@ -191,6 +198,13 @@ def test_digests_of_keys_tell_which_changed() -> None:
     assert (len(now), len(then), len(now.keys() & then.keys())) == (3, 3, 2)
     assert sum(now[name] == then[name] for name in now.keys() & then.keys()) == 1
     assert len(pairs(after.key_digests[3])) == 1
+
+
+def test_keys_that_have_expired_are_in_the_sums_and_have_no_digest() -> None:
+    found = walk(text_key("a"), expiring(1000) + text_key("b"), has_keys=True)
+
+    assert len(pairs(found.key_digests[0])) == 1
+    assert found.sums == sums(expiring(1000) + text_key("b"), text_key("a")) != sums(text_key("a"))
 
 
 def test_a_value_too_large_to_be_unpacked_leaves_no_sums_and_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:

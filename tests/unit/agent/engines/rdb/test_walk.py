@@ -176,8 +176,18 @@ def test_everything_that_can_be_counted_is() -> None:
     assert (found.expiring, found.expired, found.empty) == (3, 2, 1)
     assert found.kinds == {"string": 3, "hash": 1, "module": 1, "set": 1}
     assert (found.module_types, found.module_fields, found.functions) == ({"graphdata": 1}, {"ft_index0": 1}, 1)
+    assert (found.staying, found.staying_kinds) == ({0: 2, 7: 1}, {"string": 1, "hash": 1, "module": 1})
     assert found.has_checksum
     assert not found.doubt
+
+
+@pytest.mark.parametrize("nodes", [[], [[]], [[], []], [[b"a"]], [[], [b"a"], []]], ids=repr)
+def test_a_list_is_empty_when_none_of_its_nodes_holds_anything(nodes: list[list[bytes]]) -> None:
+    packed = b"".join(length(2) + string(listpack(node)) for node in nodes)
+
+    found = walk(rdb(key(b"l", length(len(nodes)) + packed, kind=18)))
+
+    assert (found.empty, found.staying) == ((0, {0: 1}) if any(nodes) else (1, {}))
 
 
 def test_an_empty_file_of_a_server_is_a_good_one() -> None:
