@@ -7,6 +7,7 @@ import json
 import zipfile
 from typing import Any
 
+from agent.engines.minio.bucket_settings import holds_targets
 from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.layout import TARGETS_FILE
 from common.errors import ToolFailedError
@@ -32,11 +33,6 @@ async def buckets_with_remote_targets(client: Client, *, only: str = "") -> list
             return sorted(name.partition("/")[0] for name in files if holds_targets(archive.read(name)))
     except zipfile.BadZipFile as failure:
         raise ToolFailedError("MinIO's export of the buckets' settings cannot be read.") from failure
-
-
-def holds_targets(content: bytes) -> bool:
-    """Whether a file of a bucket's remote targets has any; it is there for most buckets."""
-    return content.strip() not in _NO_TARGETS
 
 
 async def adopt(client: Client, *, previous_root: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 The fingerprint of a bucket is a sum, so it has no order: of a SHA-256 for each version, over its name, id, time in
 milliseconds, size, ETag and metadata. The ETag stands for the content: MinIO computes it when an object is stored.
+Beside the sum stand the bucket's settings.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY
-from agent.engines.minio import contents, xlmeta
+from agent.engines.minio import bucket_settings, contents, xlmeta
 from agent.engines.minio.comparing import Changes, Comparison, read_file
 from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, is_data_directory_name, key_of, system_roots
 from agent.engines.minio.sums import BucketSum, fingerprint_of, number_of
 from common.fingerprints import Fingerprint
 
-SCHEME = "minio/1"
+SCHEME = "minio/2"
 _NAMED = 5
 _SAMPLES = 4
 _SAMPLE_BYTES = 8 << 20
@@ -34,7 +35,8 @@ class Bucket(msgspec.Struct):
     Attributes:
         objects: keys with at least one version.
         nested: of them, those below another object; a listing hides them.
-        fingerprint: lower-case hex.
+        fingerprint: of the versions, lower-case hex.
+        settings: in a few words; see bucket_settings.py.
     """
 
     objects: int = 0
@@ -43,6 +45,7 @@ class Bucket(msgspec.Struct):
     bytes: int = 0
     nested: int = 0
     fingerprint: str = ""
+    settings: str = bucket_settings.NONE
 
 
 class Sample(msgspec.Struct):
@@ -105,14 +108,12 @@ class Tally(msgspec.Struct):
         }
 
     def fingerprint(self) -> Fingerprint:
-        """Of all buckets; their settings, and users, are not in it."""
-        return fingerprint_of(
-            SCHEME,
-            {
-                name: BucketSum(found.versions, found.bytes, int(found.fingerprint or "0", 16)).text()
-                for name, found in self.buckets.items()
-            },
-        )
+        """Of all buckets and their settings; users are not in it."""
+        sums = {
+            name: BucketSum(found.versions, found.bytes, int(found.fingerprint or "0", 16), found.settings)
+            for name, found in self.buckets.items()
+        }
+        return fingerprint_of(SCHEME, {name: found.text() for name, found in sums.items()})
 
 
 class Census:
@@ -134,6 +135,7 @@ class Census:
         self._comparison = comparison
         self._budget = contents.Budget() if proves else None
         self._sums: dict[str, int] = {}
+        self._told: dict[str, str] = {}
         self._above: list[tuple[str, bool]] = []
         self._kinds: set[tuple[bool, bool, bool]] = set()
 
@@ -166,6 +168,8 @@ class Census:
             return
         self.tally.header_version = max(self.tally.header_version, meta.header_version)
         if bucket == SYSTEM:
+            if of_bucket := bucket_settings.bucket_of(found.path):
+                self._told[of_bucket] = bucket_settings.told(meta)
             self._settings(rest, content)
             return
         path = rest.removesuffix(f"/{META}")
@@ -191,9 +195,15 @@ class Census:
         if meta.versions and not damaged:
             self._sample(bucket, path, key, meta.versions)
 
+    def add_sealed(self, path: str) -> None:
+        """A file that is closed with a passphrase."""
+        if of_bucket := bucket_settings.bucket_of(path):
+            self._told[of_bucket] = bucket_settings.WITH_KEYS
+
     def finish(self) -> Tally:
         """All was met."""
         for name, bucket in self.tally.buckets.items():
+            bucket.settings = self._told.get(name, bucket_settings.NONE)
             bucket.fingerprint = f"{self._sums.get(name, 0) % (1 << 256):064x}"
         if self._comparison is not None:
             self.tally.changes = self._comparison.changes

@@ -13,14 +13,14 @@ from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
-from agent.engines.minio import xlmeta
+from agent.engines.minio import bucket_settings, xlmeta
 from agent.engines.minio.canary import try_reading
 from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import kms_fingerprint
 from agent.engines.minio.facts import PORTABLE_HINT, Facts
-from agent.engines.minio.layout import BUCKETS, CONFIG, META, SYSTEM, is_bucket_name
+from agent.engines.minio.layout import BUCKETS, CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name
 from agent.engines.minio.sealing_below import open_below
 from agent.engines.minio.settings import MinioSettings
 from agent.limits import Limits
@@ -72,8 +72,12 @@ async def unpack(
     await asyncio.to_thread(_leave_out, area.new, keep_users or bool(only))
     if only:
         await asyncio.to_thread(_keep_only, area.new, only)
+    sealed = await asyncio.to_thread(_sealed_buckets, area.new)
     await open_below(area.new, settings.open_passphrases())
     tally = await count_in_jail(area.new, proves=True)
+    for name in sealed & tally.buckets.keys():
+        # As the export told it.
+        tally.buckets[name].settings = bucket_settings.WITH_KEYS
     _require_drive(report, tally)
     _require_same(report, tally, only=only)
     return report, tally
@@ -197,6 +201,19 @@ def _require_same(report: Report, tally: Tally, *, only: str) -> None:
             "changed.",
             next_step="Take another copy of the file, or export again.",
         )
+
+
+def _sealed_buckets(new: Path) -> set[str]:
+    """Those whose settings are closed with a passphrase."""
+    found = set()
+    for name in os.listdir(new / BUCKETS) if (new / BUCKETS).is_dir() else ():
+        try:
+            with open(new / BUCKETS / name / ".metadata.bin" / META, "rb", buffering=0) as file:
+                if file.read(len(SEALED_MAGIC)) == SEALED_MAGIC:
+                    found.add(name)
+        except OSError:
+            continue
+    return found
 
 
 def _keep_only(new: Path, bucket: str) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
-from agent.engines.minio.accounts import holds_targets
+from agent.engines.minio.bucket_settings import holds_targets
 from agent.engines.minio.client import Client, RefusedError, parse_xml, text_of
 from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.listing import Listed, buckets_of, keys_of

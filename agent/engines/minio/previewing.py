@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.engines.minio import contents
+from agent.engines.minio import bucket_settings, contents
 from agent.engines.minio.census import Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
 from agent.engines.minio.facts import Facts
@@ -121,6 +121,11 @@ def warnings(
     if tally.damaged:
         found.append(
             f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
+        )
+    if bare := sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.NONE):
+        found.append(
+            f"The archive holds no settings of {', '.join(bare[:5])}: versioning, locks, policies and rules that "
+            "were set there do not come."
         )
     if tally.unproven:
         found.append(contents.unproven_text(tally.unproven))

@@ -21,27 +21,37 @@ def number_of(fields: Iterable[str]) -> int:
 
 
 class BucketSum(msgspec.Struct):
-    """So far."""
+    """So far.
+
+    Attributes:
+        settings: of the bucket, in a few words; None: they are not in the fingerprint.
+    """
 
     versions: int = 0
     bytes: int = 0
     number: int = 0
+    settings: str | None = None
 
     def text(self) -> str:
         """As a part of a fingerprint."""
-        return f"{self.versions} versions, {self.bytes} bytes, {self.number % _MODULUS:064x}"
+        settings = "" if self.settings is None else f", settings {self.settings}"
+        return f"{self.versions} versions, {self.bytes} bytes, {self.number % _MODULUS:064x}{settings}"
 
 
 class Sums:
-    """Adds up versions as they come."""
+    """Adds up versions as they come.
+
+    Attributes:
+        buckets: by name, so far.
+    """
 
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
-        self._buckets: dict[str, BucketSum] = {}
+        self.buckets: dict[str, BucketSum] = {}
 
     def bucket(self, name: str) -> BucketSum:
         """One that is there, with or without versions."""
-        return self._buckets.setdefault(name, BucketSum())
+        return self.buckets.setdefault(name, BucketSum())
 
     def add(self, bucket: str, number: int, size: int) -> None:
         """One version."""
@@ -52,7 +62,7 @@ class Sums:
 
     def fingerprint(self) -> Fingerprint:
         """Of all that was added."""
-        return fingerprint_of(self._scheme, {name: found.text() for name, found in self._buckets.items()})
+        return fingerprint_of(self._scheme, {name: found.text() for name, found in self.buckets.items()})
 
 
 def fingerprint_of(scheme: str, buckets: dict[str, str]) -> Fingerprint:

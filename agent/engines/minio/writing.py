@@ -81,7 +81,9 @@ class DriveWriter:
         member = member_of(found, Kind.FILE)
         if is_meta(found):
             content = read_meta(found)
-            if not content.startswith(SEALED_MAGIC):
+            if content.startswith(SEALED_MAGIC):
+                census.add_sealed(found.path)
+            else:
                 census.add(found, content)
         elif found.status.st_size <= PIECE_BYTES:
             content = _read(found)

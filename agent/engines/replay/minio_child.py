@@ -13,9 +13,9 @@ import msgspec
 
 from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
-from agent.engines.minio import contents, portable, xlmeta
+from agent.engines.minio import bucket_settings, contents, portable, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
-from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, key_of
+from agent.engines.minio.layout import META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of
 from agent.engines.minio.sums import Sums
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
@@ -75,12 +75,29 @@ class _Drive:
         self.damaged: set[str] = set()
         self.unproven = 0
         self.doubtful: dict[_Path, tuple[int, str]] = {}
+        self.settings: dict[str, str] = {}
         self._parts: dict[_Path, _Part] = {}
         self._budget = contents.Budget()
 
     def add_part(self, path: _Path, part: _Part) -> None:
         """A file; those of an object come shortly before its xl.meta."""
         self._parts[path] = part
+
+    def add_settings(self, bucket: str, content: bytes) -> None:
+        """A file with a bucket's settings, which may be sealed."""
+        if content.startswith(SEALED_MAGIC):
+            self.settings[bucket] = bucket_settings.WITH_KEYS
+            return
+        try:
+            self.settings[bucket] = bucket_settings.told(xlmeta.read(content))
+        except ValueError:
+            self.damaged.add(f"{SYSTEM}/buckets/{bucket}")
+
+    def fingerprint(self) -> Fingerprint:
+        """Of all that was found."""
+        for name, found in self.sums.buckets.items():
+            found.settings = self.settings.get(name, bucket_settings.NONE)
+        return self.sums.fingerprint()
 
     def add_object(self, bucket: str, directory: str, content: bytes) -> None:
         """An xl.meta."""
@@ -122,7 +139,10 @@ def _of_drive(archive: TarReader) -> Answer:
     drive = _Drive()
     for bucket, path, member in _below_buckets(archive):
         directory, _, name = path.rpartition("/")
-        if not path:
+        if bucket == SYSTEM:
+            if member.kind is Kind.FILE and (whose := bucket_settings.bucket_of(f"{bucket}/{path}")):
+                drive.add_settings(whose, b"".join(piece for _, piece in archive.pieces(member)))
+        elif not path:
             drive.sums.bucket(bucket)
         elif member.kind is not Kind.FILE:
             continue
@@ -137,7 +157,7 @@ def _of_drive(archive: TarReader) -> Answer:
         drive.damaged |= _differing(drive.doubtful)
     names = ", ".join(printable(name) for name in sorted(drive.damaged)[:_NAMED])
     return Answer(
-        drive.sums.fingerprint(),
+        drive.fingerprint(),
         f"The archive does not hold all of these objects as they were stored: {names}." if names else "",
         contents.unproven_text(drive.unproven) if drive.unproven else "",
     )
@@ -187,9 +207,10 @@ def _of_objects(archive: TarReader) -> Answer:
 
 
 def _below_buckets(archive: TarReader) -> Iterator[tuple[str, str, Member]]:
+    """Members by the first name of their path; of buckets, and of the server's own directory."""
     for member in archive.members():
         bucket, _, path = member.name.partition("/")
-        if bucket not in (RESERVED_DIRECTORY, SYSTEM) and is_bucket_name(bucket):
+        if bucket == SYSTEM or (bucket != RESERVED_DIRECTORY and is_bucket_name(bucket)):
             yield bucket, path, member
 
 

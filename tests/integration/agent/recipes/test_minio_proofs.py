@@ -62,7 +62,7 @@ async def test_an_archive_of_a_drive_without_a_part_of_an_object_is_not_proven(s
     )
 
     with pytest.raises(ArchiveDamagedError, match="plain/size/3145728"):
-        await _found(file, "minio/1", tmp_path)
+        await _found(file, "minio/2", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,26 @@ async def test_an_archive_with_other_content_than_its_lines_say_is_not_proven(so
         await _found(file, "minio-s3/1", tmp_path)
 
 
+async def test_an_archive_without_the_settings_of_a_bucket_differs(source: Source, tmp_path: Path) -> None:
+    settings = ".minio.sys/buckets/versions/.metadata.bin/xl.meta"
+    file = resealed(source.drive.file, lambda name, content: None if name == settings else content)
+
+    found = await _found(file, "minio/2", tmp_path)
+
+    assert [text.partition(":")[0] for text in _carried(source.drive.file).differences(found)] == ["bucket versions"]
+
+
+async def test_an_archive_whose_bucket_has_another_policy_differs(source: Source, tmp_path: Path) -> None:
+    file = resealed(source.drive.file, lambda name, content: content.replace(b"s3:GetObject", b"s3:PutObject"))
+
+    found = await _found(file, "minio/2", tmp_path)
+
+    assert [text.partition(":")[0] for text in _carried(source.drive.file).differences(found)] == ["bucket plain"]
+
+
 async def test_an_archive_without_an_object_differs(source: Source, tmp_path: Path) -> None:
     file = resealed(source.drive.file, lambda name, content: None if name == "plain/metadata/xl.meta" else content)
 
-    found = await _found(file, "minio/1", tmp_path)
+    found = await _found(file, "minio/2", tmp_path)
 
     assert [text.partition(":")[0] for text in _carried(source.drive.file).differences(found)] == ["bucket plain"]

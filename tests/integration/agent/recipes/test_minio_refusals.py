@@ -96,6 +96,10 @@ def _without_small(name: str, content: bytes) -> bytes | None:
     return None if name == "files/small/xl.meta" else content
 
 
+def _without_settings(name: str, content: bytes) -> bytes | None:
+    return None if name == ".minio.sys/buckets/locked/.metadata.bin/xl.meta" else content
+
+
 def _with_cut_part(name: str, content: bytes) -> bytes:
     return content[:1000] if name.endswith("/part.1") else content
 
@@ -142,6 +146,11 @@ BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] 
         lambda t: resealed(t.clear, _without_meta, keeps_fingerprint=False),
         ArchiveDamagedError,
         "files/large",
+    ),
+    "settings are missing, with a fingerprint": (
+        lambda t: resealed(t.clear, _without_settings),
+        ArchiveDamagedError,
+        "bucket locked",
     ),
     "an object is missing, with a fingerprint": (
         lambda t: resealed(t.clear, _without_small),
@@ -348,6 +357,15 @@ async def test_one_bucket_is_compared_with_the_fingerprint_of_the_archive_too(ta
     await app.recipe.discard(record)
     await app.stage(resealed(target.clear, _without_small), record, bucket="locked")
 
+    await target.require_unchanged(app, record)
+
+
+async def test_settings_that_an_archive_by_hand_lacks_are_said(target: Target) -> None:
+    app, record = target.app, MemoryRecord()
+
+    _, preview = await app.stage(rebuilt(target.clear, _without_settings), record)
+
+    assert any("no settings of locked:" in warning for warning in preview.warnings)
     await target.require_unchanged(app, record)
 
 

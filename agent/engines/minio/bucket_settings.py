@@ -1,0 +1,75 @@
+"""A bucket's settings as they lie on a drive, put into a few words for a fingerprint: equal words, equal settings.
+
+They are the content of `.minio.sys/buckets/<bucket>/.metadata.bin`: MessagePack after four bytes of format and version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import msgspec
+
+from agent.engines.minio.layout import META
+from agent.engines.minio.xlmeta import ObjectMeta
+
+_NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
+NONE = "none"
+"""They are not there; a server has them for each of its buckets."""
+WITH_KEYS = "with keys"
+"""With those of another server, for replication: sealed in an archive, so that nothing more is said of them."""
+_LARGE = "large"
+"""More than a server keeps in an xl.meta: not looked at."""
+_UNREADABLE = "unreadable"
+_EMPTY = re.compile(rb"\s*<(\w+)[^>]*?(?:/>|>\s*</\1>)\s*")
+"""A setting that says nothing, as servers add some of their own accord."""
+_SUM_BYTES, _FORMAT_BYTES = 32, 4
+
+
+class _Settings(msgspec.Struct, rename="pascal"):
+    """Without names, dates, and what holds keys."""
+
+    lock_enabled: bool = False
+    policy_config_json: bytes = msgspec.field(default=b"", name="PolicyConfigJSON")
+    notification_config_xml: bytes = msgspec.field(default=b"", name="NotificationConfigXML")
+    lifecycle_config_xml: bytes = msgspec.field(default=b"", name="LifecycleConfigXML")
+    object_lock_config_xml: bytes = msgspec.field(default=b"", name="ObjectLockConfigXML")
+    versioning_config_xml: bytes = msgspec.field(default=b"", name="VersioningConfigXML")
+    encryption_config_xml: bytes = msgspec.field(default=b"", name="EncryptionConfigXML")
+    tagging_config_xml: bytes = msgspec.field(default=b"", name="TaggingConfigXML")
+    quota_config_json: bytes = msgspec.field(default=b"", name="QuotaConfigJSON")
+    replication_config_xml: bytes = msgspec.field(default=b"", name="ReplicationConfigXML")
+    bucket_targets_config_json: bytes = msgspec.field(default=b"", name="BucketTargetsConfigJSON")
+
+
+def holds_targets(content: bytes) -> bool:
+    """Whether a file of a bucket's remote targets has any; it is there for most buckets."""
+    return content.strip() not in _NO_TARGETS
+
+
+def bucket_of(path: str) -> str:
+    """Whose settings a file is, by its path below a drive; empty: it is another file."""
+    parts = path.split("/")
+    is_one = len(parts) == 5 and parts[:2] == [".minio.sys", "buckets"] and parts[3:] == [".metadata.bin", META]
+    return parts[2] if is_one else ""
+
+
+def told(meta: ObjectMeta) -> str:
+    """The settings in the xl.meta of a file of them, in a few words."""
+    if not meta.versions or meta.versions[0].is_marker:
+        return NONE
+    newest = meta.versions[0]
+    if not newest.is_inline:
+        return _LARGE
+    try:
+        stored = meta.inline.get(newest.id, b"")
+        settings = msgspec.msgpack.decode(stored[_SUM_BYTES + _FORMAT_BYTES :], type=_Settings)
+    except (msgspec.DecodeError, ValueError):
+        return _UNREADABLE
+    if holds_targets(settings.bucket_targets_config_json):
+        return WITH_KEYS
+    said = [
+        b"" if isinstance(value, bytes) and _EMPTY.fullmatch(value) else value
+        for value in msgspec.structs.astuple(settings)
+    ]
+    return hashlib.sha256(msgspec.msgpack.encode(said)).hexdigest()[:32]

@@ -1,0 +1,57 @@
+"""A bucket's settings are told in words that are equal where the settings are."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from agent.engines.minio import bucket_settings
+from agent.engines.minio.bucket_settings import bucket_of, told
+from agent.engines.minio.xlmeta import ObjectMeta, Version
+
+_VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+
+
+def _meta(**settings: object) -> ObjectMeta:
+    content = bytes(32) + b"\1\0\1\0" + msgspec.msgpack.encode({"Name": "b", "LockEnabled": False, **settings})
+    version = Version("null", False, 0, len(content), "", "", (), "", False, {}, len(content), True)
+    return ObjectMeta(3, [version], {"null": content})
+
+
+def test_equal_settings_are_told_in_equal_words_whenever_they_were_made() -> None:
+    one = _meta(VersioningConfigXML=_VERSIONED, VersioningConfigUpdatedAt=1)
+
+    assert told(one) == told(_meta(VersioningConfigXML=_VERSIONED, VersioningConfigUpdatedAt=2))
+    assert told(one) != told(_meta())
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        b'<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></NotificationConfiguration>',
+        b"<NotificationConfiguration/>",
+    ],
+)
+def test_a_setting_that_says_nothing_is_none(nothing: bytes) -> None:
+    assert told(_meta(NotificationConfigXML=nothing)) == told(_meta())
+
+
+def test_keys_of_another_server_are_not_in_the_words() -> None:
+    told_of_keys = {
+        told(_meta(BucketTargetsConfigJSON=keys)) for keys in (b'[{"secretKey":"a"}]', b'[{"secretKey":"b"}]')
+    }
+
+    assert told_of_keys == {bucket_settings.WITH_KEYS}
+
+
+def test_what_cannot_be_read_is_told_as_that() -> None:
+    broken = _meta(PolicyConfigJSON=7)
+
+    assert told(broken) == "unreadable"
+    assert told(ObjectMeta(3, [])) == bucket_settings.NONE
+
+
+def test_only_the_file_of_the_settings_is_taken_for_them() -> None:
+    assert bucket_of(".minio.sys/buckets/shop/.metadata.bin/xl.meta") == "shop"
+    assert bucket_of(".minio.sys/buckets/shop/.usage.json/xl.meta") == ""
+    assert bucket_of("shop/buckets/shop/.metadata.bin/xl.meta") == ""
