@@ -40,6 +40,9 @@ def _check_options(options: list[str]) -> list[str]:
             raise typer.BadParameter(f"{option} is not NAME=VALUE.")
         if option.encode(errors="ignore").decode() != option:  # else sent without the bytes in question
             raise typer.BadParameter("An option holds bytes that are no UTF-8.")
+    names = [option.partition("=")[0] for option in options]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise typer.BadParameter(f"{twice} is there twice.")
     return options
 
 

@@ -35,7 +35,8 @@ def read_query(request: web.Request, *known: str, takes_options: bool = False) -
     values: dict[str, str] = {}
     options: dict[str, str] = {}
     for name, value in request.query.items():
-        if name in values or name.removeprefix(_OPTION) in options:
+        bare = name.removeprefix(_OPTION)  # some options may be given without the prefix
+        if bare in values or bare in options:
             raise InvalidRequestError(f"The parameter {name!r} is there twice.")
         if name in known:
             values[name] = value

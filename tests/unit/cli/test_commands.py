@@ -141,6 +141,7 @@ async def test_names_that_are_no_utf_8_are_no_fault(
         pytest.param(["export"], id="no app"),
         pytest.param(["cancel", "shop.db"], id="transfer without its app"),
         pytest.param(["export", "shop.db", "--option", "x"], id="option without a value"),
+        pytest.param(["export", "shop.db", "--option", "x=1", "--option", "x=2"], id="option given twice"),
         pytest.param(["frobnicate"], id="no such command"),
         pytest.param(["export", "shop.db", "-o", "-", "--json"], id="two things on standard output"),
         pytest.param(["undo", "shop.db"], id="undo without yes"),

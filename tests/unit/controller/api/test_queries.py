@@ -22,7 +22,15 @@ def test_known_parameters_and_options_are_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["colour=red", "format=a&format=b", "option.a=1&option.a=2", "option.=1", "Format=a"],
+    [
+        "colour=red",
+        "format=a&format=b",
+        "option.a=1&option.a=2",
+        "format=a&option.format=b",
+        "option.format=a&format=b",
+        "option.=1",
+        "Format=a",
+    ],
 )
 def test_what_is_unknown_or_there_twice_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError):
