@@ -67,7 +67,7 @@ class StreamCheck:
                 if not 0 < len(frame.chunk) <= MAX_CHUNK_BYTES:
                     raise InvalidRequestError(f"A chunk has 1 to {MAX_CHUNK_BYTES} bytes, not {len(frame.chunk)}.")
                 if self._digest.size_bytes + len(frame.chunk) > self._limit_bytes:
-                    raise LimitExceededError(f"The archive is larger than the limit of {self._limit_bytes} bytes.")
+                    raise over_limit(self._limit_bytes)
                 await self._digest.add(frame.chunk)
             case "progress" if self._is_open and self.receipt is None:
                 pass
@@ -86,6 +86,14 @@ class StreamCheck:
                 next_step="Send the file again.",
             )
         return self.receipt
+
+
+def over_limit(limit_bytes: int) -> LimitExceededError:
+    """The refusal of an upload that the controller itself does not pass on."""
+    return LimitExceededError(
+        f"The upload is larger than the controller's limit of {limit_bytes} bytes.",
+        next_step="Raise limits.upload_bytes in the controller's settings, or do not import it.",
+    )
 
 
 async def export(agent: Agent, request: wire.ExportRequest) -> AsyncGenerator[RawFrame, None]:

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from aiohttp import hdrs, web
 
-from common.errors import DigestMismatchError, InvalidRequestError, LimitExceededError
+from common.errors import DigestMismatchError, InvalidRequestError
 from common.frames import CHUNK_BYTES, RunningDigest
 from controller.api.bodies import SEND_AGAIN, Body, FormBody, RawBody, refuse_encodings
 from controller.raw_frames import stage_request_of_chunk, stage_request_of_frame
+from controller.relay import over_limit
 from controller.settings import LimitSettings
 from mathison.data.v1.transfer_pb2 import End, Frame
 
@@ -36,7 +37,7 @@ class Upload:
         kind = FormBody if request.content_type.startswith("multipart/") else RawBody
         self._body: Body = kind(request, stalled_seconds=limits.stalled_caller_seconds)
         if (request.content_length or 0) > self._limit_bytes:
-            raise self._over_limit()
+            raise over_limit(self._limit_bytes)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Encoded StageRequests: header, chunks, end. Asks for the body, where the caller waits to be asked.
@@ -51,7 +52,7 @@ class Upload:
         async for pieces in _chunks(self._body):
             size = sum(map(len, pieces))
             if digest.size_bytes + size > self._limit_bytes:
-                raise self._over_limit()
+                raise over_limit(self._limit_bytes)
             encoded = stage_request_of_chunk(pieces)
             await digest.add(memoryview(encoded)[-size:])
             yield encoded
@@ -63,9 +64,6 @@ class Upload:
                     f"The file's SHA-256 was announced as {expected}, but {sha256} arrived.", next_step=SEND_AGAIN
                 )
         yield stage_request_of_frame(Frame(end=End(size_bytes=digest.size_bytes, sha256=sha256)))
-
-    def _over_limit(self) -> LimitExceededError:
-        return LimitExceededError(f"The upload is larger than the controller's limit of {self._limit_bytes} bytes.")
 
 
 async def ask_later(request: web.Request) -> None:

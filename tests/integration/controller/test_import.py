@@ -285,6 +285,7 @@ async def test_a_body_over_the_limit_is_refused(
         problem = await answer.json()
 
     assert (answer.status, problem["reason"]) == (413, "LIMIT_EXCEEDED")
+    assert "limits.upload_bytes in the controller's settings" in problem["next_step"]
     assert not any(received.has_end for received in own_agent.stages)
 
 
