@@ -11,7 +11,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from common.errors import ServiceError
-from controller.api.keys import CALLER, OPERATIONS, TRANSFER_ID
+from controller.api.keys import CALLER, LIMITS, OPERATIONS, TRANSFER_ID
 from controller.api.queries import read_query
 from controller.api.shapes import answer, transfer_to_json
 from controller.operations import check_transfer_id
@@ -53,9 +53,11 @@ async def follow_transfer(request: web.Request) -> web.StreamResponse:
         )
         await events.prepare(request)
         try:
-            await _send(events, first, states, app_id=app_id)
-        except (ServiceError, ConnectionError) as failure:
-            _log.info("A transfer is followed no longer.", action="follow", transfer_id=transfer_id, cause=str(failure))
+            stalled_seconds = request.app[LIMITS].stalled_caller_seconds
+            await _send(events, first, states, app_id=app_id, stalled_seconds=stalled_seconds)
+        except (ServiceError, ConnectionError, TimeoutError) as failure:
+            cause = str(failure) or type(failure).__name__
+            _log.info("A transfer is followed no longer.", action="follow", transfer_id=transfer_id, cause=cause)
             if request.transport is not None:
                 request.transport.abort()
     return events
@@ -68,18 +70,27 @@ async def _find(request: web.Request) -> tuple[str, str]:
 
 
 async def _send(
-    events: web.StreamResponse, first: TransferState, states: AsyncGenerator[TransferState, None], *, app_id: str
+    events: web.StreamResponse,
+    first: TransferState,
+    states: AsyncGenerator[TransferState, None],
+    *,
+    app_id: str,
+    stalled_seconds: float,
 ) -> None:
+    async def write(text: bytes) -> None:
+        async with asyncio.timeout(stalled_seconds):
+            await events.write(text)
+
     async def next_state() -> TransferState | None:
         return await anext(states, None)
 
     state: TransferState | None = first
     while state is not None:
-        await events.write(b"data: " + msgspec.json.encode(transfer_to_json(state, app_id=app_id)) + b"\n\n")
+        await write(b"data: " + msgspec.json.encode(transfer_to_json(state, app_id=app_id)) + b"\n\n")
         following = asyncio.create_task(next_state(), name="next state of a transfer")
         try:
             while not (await asyncio.wait({following}, timeout=QUIET_SECONDS))[0]:
-                await events.write(b": still here\n\n")
+                await write(b": still here\n\n")
             state = following.result()
         finally:
             following.cancel()

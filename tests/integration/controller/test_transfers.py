@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
 from common.errors import NothingToUndoError
+from mathison.data.v1.transfer_pb2 import Progress, TransferState
 from tests.fakes.fake_agent import ExportPlan, FakeAgent
 from tests.fixtures.controller import ControllerProcess, start_agent
 from tests.fixtures.waiting import until
@@ -182,6 +185,23 @@ async def test_followers_are_dropped_at_once_when_the_controller_stops(
     answer.close()
     download.close()
     assert await stopping == 0
+
+
+async def test_a_follower_who_reads_nothing_is_dropped(own_controller: ControllerProcess, own_agent: FakeAgent) -> None:
+    own_controller.limits["stalled_caller_seconds"] = 1
+    await own_controller.start()
+    headers = own_controller.bearer(own_controller.token())
+    more_than_buffers_hold = "x" * (8 << 20)
+    own_agent.states["t-1"] = TransferState(transfer_id="t-1", progress=Progress(note=more_than_buffers_hold))
+    with socket.socket() as follower:
+        follower.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(own_controller.rest)
+        follower.connect((address.hostname, address.port))
+
+        request = ["GET /api/transfers/t-1/events HTTP/1.1", "Host: x", *map(": ".join, headers.items()), "", ""]
+        follower.sendall("\r\n".join(request).encode())
+
+        await until(lambda: "A transfer is followed no longer." in own_controller.log.read_text())
 
 
 async def test_an_agent_that_dies_drops_the_followers(own_client: aiohttp.ClientSession, own_agent: FakeAgent) -> None:
