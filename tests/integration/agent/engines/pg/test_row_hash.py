@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from psycopg import sql
 
+from agent.engines.pg.row_hash import MOST_NESTED, row_hash
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -11,7 +13,11 @@ PAIRS = [
     ("bool", "true", "false"),
     ("int2", "-1", "1"),
     ("int4", "0", "1"),
-    ("int8", "4294967296", "0"),
+    ("int8", "4294967296", "1"),
+    ("int8", "-1", "4294967295"),
+    ("int8", "1", "NULL"),
+    ("int4", "1", "NULL"),
+    ("int8", "9223372036854775807", "-9223372036854775808"),
     ("oid", "4294967295", "0"),
     ("text", "'a'", "'A'"),
     ("text", "''", "NULL"),
@@ -24,6 +30,10 @@ PAIRS = [
     ("timestamp", "'2026-10-25 00:30:00.000001'", "'2026-10-25 00:30'"),
     ("timestamptz", "'2026-10-25 00:30Z'", "'2026-10-25 01:30Z'"),
     ("timestamptz", "'infinity'", "'-infinity'"),
+    ("timestamptz", "'infinity'", "'2000-01-01 00:35:47.483648Z'"),
+    ("timestamp", "'-infinity'", "'2000-01-01 00:35:47.483647'"),
+    ("uuid", "'00000000-0000-0000-0000-000000000000'", "NULL"),
+    ("bool", "false", "NULL"),
     ("date", "'infinity'", "'5874897-12-31'"),
     ("uuid", "'00000000-0000-0000-0000-000000000001'", "'00000000-0000-0000-0000-000000000000'"),
     ("numeric", "1.0", "1.00"),
@@ -91,6 +101,48 @@ async def test_a_hash_is_the_same_on_every_major(make_app: MakeApp) -> None:
     hashes = {major: await hash_of(make_app(major), statement) for major in (13, 15, 16, 17, 18)}
 
     assert len(set(hashes.values())) == 1, hashes
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["'order ' || n AS v", "n AS v", "n::bigint AS v", "n::bigint << 31 AS v", "n % 512 AS n, n / 512 AS v"],
+)
+async def test_a_hash_has_64_bits_for_every_row(app: PostgresApp, columns: str) -> None:
+    app.run(f"CREATE TABLE many AS SELECT {columns} FROM generate_series(1, 300000) AS n")
+    types = app.run(
+        "SELECT attname, typname FROM pg_attribute JOIN pg_type t ON t.oid = atttypid"
+        " WHERE attrelid = 'many'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    hashes = row_hash(types, sql.Identifier("many"))
+
+    (found,) = app.run(
+        sql.SQL(
+            "SELECT count(DISTINCT h), count(DISTINCT h & 4294967295), count(DISTINCT h >> 32)"
+            " FROM (SELECT {} AS h FROM many) AS hashed"
+        ).format(hashes)
+    )
+
+    assert found[0] == 300_000
+    # Of two halves with 32 bits, about ten rows have the same.
+    assert min(found[1:]) > 299_900
+
+
+async def test_a_table_of_many_columns_is_hashed(app: PostgresApp) -> None:
+    columns = ", ".join(f"c{number} int DEFAULT {number}" for number in range(1500))
+    app.run(f"CREATE TABLE wide ({columns}); INSERT INTO wide DEFAULT VALUES")
+    before = (await app.fingerprint()).tables["public.wide"]
+    app.run("UPDATE wide SET c1499 = 0")
+
+    assert (await app.fingerprint()).tables["public.wide"].hash != before.hash
+
+
+async def test_as_many_columns_as_are_hashed_one_by_one_fit_a_server(app: PostgresApp) -> None:
+    columns = ", ".join(f"c{number} text DEFAULT '{number}'" for number in range(MOST_NESTED))
+    app.run(f"CREATE TABLE nested ({columns}); INSERT INTO nested DEFAULT VALUES")
+    before = (await app.fingerprint()).tables["public.nested"]
+    app.run("UPDATE nested SET c0 = NULL")
+
+    assert (await app.fingerprint()).tables["public.nested"].hash != before.hash
 
 
 async def test_a_name_of_a_column_is_no_name_of_its_table(app: PostgresApp) -> None:
