@@ -1,9 +1,9 @@
 """SQL that hashes a table's rows on the server, exactly and cheaply: equal rows have equal hashes, whatever the major.
 
-A value of a common type is hashed as the server holds it, by functions that its own hash indexes use, which are the same
-in majors 13 to 18. To make text of all values first takes twice as much of the server's time. It is made of values of
-any other type, since the functions of many do not tell apart what a dump does: numeric 1.0 and 1.00 are equal to
-them, and of a bigint or timestamp they see the XOR of its halves.
+A value of a common type is hashed as the server holds it, by functions that its own hash indexes use, the same ones in
+majors 13 to 18. To make text of all values first takes twice as much of the server's time. Text is made of any other
+type's values, since the functions of many do not tell apart what a dump does: numeric 1.0 and 1.00 are equal to them,
+and of a bigint or timestamp they see the XOR of its halves.
 """
 
 from __future__ import annotations
