@@ -112,18 +112,22 @@ def run_command(argv: Sequence[str | Path], *, home: Path, timeout_seconds: floa
     """Run a command of ours to its end and return what it printed.
 
     Raises:
-        DeploymentError: exit status other than 0, with what it wrote to standard error.
+        DeploymentError: exit status other than 0, with what it wrote to standard error; or its time is over.
     """
-    ended = subprocess.run(
-        argv,
-        env=environment(home),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
-    )
+    name = f"{os.path.basename(argv[0])} {argv[1]}"
+    try:
+        ended = subprocess.run(
+            argv,
+            env=environment(home),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as failure:
+        raise DeploymentError(f"{name} did not end within {timeout_seconds:.0f} s.") from failure
     if ended.returncode != 0:
         said = (ended.stderr or ended.stdout).strip()[-2000:]
-        raise DeploymentError(f"{os.path.basename(argv[0])} {argv[1]} ended with status {ended.returncode}: {said}")
+        raise DeploymentError(f"{name} ended with status {ended.returncode}: {said}")
     return ended.stdout

@@ -32,6 +32,11 @@ def test_a_command_that_fails_is_explained_by_what_it_said(tmp_path: Path) -> No
         run_command(["/bin/sh", "-c", "echo no such luck >&2; exit 4"], home=tmp_path)
 
 
+def test_a_command_that_does_not_end_is_a_step_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="sh -c did not end within 0 s"):
+        run_command(["/bin/sh", "-c", "exec sleep 60"], home=tmp_path, timeout_seconds=0.2)
+
+
 def test_a_command_gets_nothing_of_the_callers_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", "secret")
 
