@@ -114,6 +114,7 @@ async def _parts(
         found.sums.bucket(bucket)
         yield _directory(f"{BUCKETS}/{bucket}")
         for name, content in settings.get(bucket, {}).items():
+            found.sums.add_setting(bucket, name, hashlib.sha256(content).hexdigest())
             yield _file(f"{SETTINGS}/{bucket}/{name}", content)
         with tempfile.TemporaryFile(dir=work_directory) as lines:
             async with aclosing(_objects(client, bucket, lines, found, progress)) as parts:

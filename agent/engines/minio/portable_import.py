@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import io
 import os
 import zipfile
@@ -71,6 +72,7 @@ def check(tree: Path, report: Report, *, only: str) -> dict[str, int]:
     require_known_buckets(tree, buckets)
     sums = Sums(SCHEME)
     found = counts(tree, buckets, sums, only=only)
+    _add_settings(tree, buckets, sums)
     carried = report.fingerprint
     if carried is not None and carried.scheme == SCHEME and (differing := carried.differences(sums.fingerprint())):
         names = ", ".join(text.partition(":")[0] for text in differing[:_NAMED])
@@ -228,6 +230,15 @@ async def remove(client: Client, names: Sequence[str]) -> None:
         except RefusedError as failure:
             if failure.s3_code != "NoSuchBucket":
                 raise
+
+
+def _add_settings(tree: Path, buckets: Iterable[str], sums: Sums) -> None:
+    for bucket in buckets:
+        directory = tree / SETTINGS / bucket
+        for name in os.listdir(directory) if directory.is_dir() else ():
+            if (directory / name).is_file():
+                with open(os.open(directory / name, _FILE), "rb") as file:
+                    sums.add_setting(bucket, name, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _is_versioned(tree: Path, bucket: str) -> bool:

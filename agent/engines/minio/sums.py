@@ -47,6 +47,7 @@ class Sums:
 
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
+        self._settings: BucketSum | None = None
         self.buckets: dict[str, BucketSum] = {}
 
     def bucket(self, name: str) -> BucketSum:
@@ -60,11 +61,20 @@ class Sums:
         found.bytes += size
         found.number += number
 
+    def add_setting(self, bucket: str, file: str, sha256: str) -> None:
+        """A file with settings; only where they are told apart from the buckets' own sums."""
+        found = self._settings = self._settings or BucketSum()
+        found.versions += 1
+        found.number += number_of((bucket, file, sha256))
+
     def fingerprint(self) -> Fingerprint:
         """Of all that was added."""
-        return fingerprint_of(self._scheme, {name: found.text() for name, found in self.buckets.items()})
+        settings = self._settings
+        told = f"{settings.versions} files, {settings.number % _MODULUS:064x}" if settings else ""
+        return fingerprint_of(self._scheme, {name: found.text() for name, found in self.buckets.items()}, settings=told)
 
 
-def fingerprint_of(scheme: str, buckets: dict[str, str]) -> Fingerprint:
-    """From the text of each bucket."""
-    return Fingerprint.of(scheme, {f"bucket {name}": text for name, text in buckets.items()})
+def fingerprint_of(scheme: str, buckets: dict[str, str], *, settings: str = "") -> Fingerprint:
+    """From the text of each bucket, and that of all their settings where it is told apart."""
+    parts = {f"bucket {name}": text for name, text in buckets.items()}
+    return Fingerprint.of(scheme, parts | ({"settings": settings} if settings else {}))

@@ -19,7 +19,7 @@ from common.fingerprints import Fingerprint
 
 _REPLAYS = {
     "mariadb/2": mariadb.replay,
-    "minio-s3/1": minio.replay,
+    "minio-s3/2": minio.replay,
     "minio/2": minio.replay,
     "n8n/2": n8n.replay,
     "postgresql/2": postgresql.replay,

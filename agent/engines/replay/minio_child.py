@@ -196,6 +196,12 @@ def _of_objects(archive: TarReader) -> Answer:
             for _, piece in archive.pieces(member):
                 digest.update(piece)
             held += portable.number_of_content(member.name, member.size, digest.hexdigest())
+        elif top == portable.SETTINGS and member.kind is Kind.FILE:
+            bucket, _, name = rest.partition("/")
+            content = hashlib.sha256()
+            for _, piece in archive.pieces(member):
+                content.update(piece)
+            sums.add_setting(bucket, name, content.hexdigest())
         elif top == portable.METADATA and member.kind is Kind.FILE:
             bucket = rest.removesuffix(".jsonl")
             for line in _lines(archive, member):

@@ -66,7 +66,7 @@ async def test_all_versions_arrive_at_a_server_with_several_drives_and_an_undo_t
     here = (await app.recipe.fingerprint(app.progress)).parts
     assert exported.fingerprint is not None
     differing = {name for name, part in here.items() if exported.fingerprint.parts.get(name) != part}
-    assert differing == {"bucket own", "bucket locked"}
+    assert differing == {"bucket own", "bucket locked", "settings"}
     await app.recipe.undo(record, app.progress)
     assert await view(several) == before
     assert app.leftovers() == []
@@ -296,6 +296,18 @@ async def test_what_s3_allows_and_minio_does_not_store_is_refused_before_anythin
     await app.recipe.discard(record)
 
 
+async def test_an_archive_without_the_settings_of_its_fingerprint_is_refused(source: Source, target: Target) -> None:
+    record = MemoryRecord()
+
+    def without_policy(name: str, content: bytes) -> bytes | None:
+        return None if name == "settings/plain/policy.json" else content
+
+    with pytest.raises(ArchiveDamagedError, match="exported: settings"):
+        await target.app.stage(resealed(source.objects.file, without_policy), record, locks="drop")
+
+    await target.app.recipe.discard(record)
+
+
 async def test_an_archive_without_an_object_of_its_fingerprint_is_refused(target: Target) -> None:
     app, record = target.app, MemoryRecord()
 
@@ -373,7 +385,10 @@ async def test_a_server_without_the_admin_api_is_exported_with_what_s3_tells_and
     with pytest.raises(AppUnavailableError, match="another S3 server"):
         await source.app.stage(exported.file)
 
-    assert exported.fingerprint == source.objects.fingerprint
+    assert exported.fingerprint is not None
+    assert source.objects.fingerprint is not None
+    differing = source.objects.fingerprint.differences(exported.fingerprint)
+    assert [text.partition(":")[0] for text in differing] == ["settings"]
     assert exported.header.engine == described.engine == "s3"
     assert any("versioning, object lock and tags" in warning for warning in exported.warnings)
     assert described.can_export.is_possible
