@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from agent.engines.replay import mariadb, minio, n8n, postgresql, redis, uptime_kuma, volume
 from agent.engines.replay.request import Replayed, Request
 from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
 
 _REPLAYS = {
-    "mariadb/2": mariadb.replay,
-    "minio-s3/2": minio.replay,
-    "minio/2": minio.replay,
-    "n8n/2": n8n.replay,
-    "postgresql/2": postgresql.replay,
-    "redis/2": redis.replay,
-    "uptime-kuma-mariadb/1": uptime_kuma.replay_mariadb,
-    "uptime-kuma/1": uptime_kuma.replay_sqlite,
-    "volume/1": volume.replay,
+    "mariadb/2": ("agent.engines.replay.mariadb", "replay"),
+    "minio-s3/2": ("agent.engines.replay.minio", "replay"),
+    "minio/2": ("agent.engines.replay.minio", "replay"),
+    "n8n/2": ("agent.engines.replay.n8n", "replay"),
+    "postgresql/2": ("agent.engines.replay.postgresql", "replay"),
+    "redis/2": ("agent.engines.replay.redis", "replay"),
+    "uptime-kuma-mariadb/1": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
+    "uptime-kuma/1": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),
+    "volume/1": ("agent.engines.replay.volume", "replay"),
 }
+"""Module and function. Imported when it is needed: all of them take half a second."""
+SCHEMES = tuple(_REPLAYS)
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -43,9 +46,16 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 async def replay(request: Request) -> Replayed:
     """What the archive holds; ArchiveIncompatibleError when nobody here can replay it."""
-    if (found := _REPLAYS.get(request.scheme)) is None:
+    if request.scheme not in _REPLAYS:
         raise ArchiveIncompatibleError(f"Archives with fingerprints of {request.scheme} cannot be replayed here.")
-    return await found(request)
+    return await replay_of(request.scheme)(request)
+
+
+def replay_of(scheme: str) -> Callable[[Request], Awaitable[Replayed]]:
+    """The function for one of `SCHEMES`."""
+    module, function = _REPLAYS[scheme]
+    found: Callable[[Request], Awaitable[Replayed]] = getattr(importlib.import_module(module), function)
+    return found
 
 
 async def _answer(request: Request) -> Answer:
