@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from agent.engines.rdb.contents import DIGEST_BYTES
 
-SCHEME = "redis/2"
+SCHEME = "redis/3"
 """Of what `ContentSums.parts` tells; see common.fingerprints."""
 NO_MOMENT = b"\xff" * 8
 """Instead of the moment when a key expires."""

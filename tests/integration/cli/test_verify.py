@@ -148,7 +148,7 @@ async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_
         client.set("expires at once", "1", px=1)
     exported = await RedisApp(server, tmp_path / "work").export()
     assert exported.fingerprint is not None
-    wrong = Fingerprint(scheme="redis/2", parts={**exported.fingerprint.parts, "list keys of database 9": "1 keys, 7"})
+    wrong = Fingerprint(scheme="redis/3", parts={**exported.fingerprint.parts, "list keys of database 9": "1 keys, 7"})
     files = {
         "good.rdb": exported.file,
         "good.rdb.gz": gzip.compress(exported.file),
