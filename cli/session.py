@@ -11,15 +11,18 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cli.client import Connection, Controller
 from cli.exit_codes import ExitCode
 from cli.failures import LocalFileError, StoppedError, UsageError, explain, said_by
 from cli.output import Output
 from cli.progress import BarGauge, Gauge, LineGauge, NoGauge
 from cli.settings import Settings
 from cli.worker import Worker
+
+if TYPE_CHECKING:
+    from cli.client import Connection, Controller
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -35,6 +38,9 @@ class Session:
 
     def controller(self) -> Controller:
         """The controller that was named; UsageError when it or the token was named wrongly."""
+        # Not for commands that look at a file alone: it costs them a quarter of a second.
+        from cli.client import Controller
+
         return Controller(read_connection(self._settings, self._environment, self.output))
 
     def gauge(self) -> Gauge:
@@ -132,6 +138,8 @@ def read_connection(settings: Settings, environment: Mapping[str, str], output: 
     Raises:
         UsageError: an address, a token or a file that cannot be used.
     """
+    from cli.client import Connection
+
     url = (settings.url or environment.get("MATHISON_URL") or DEFAULT_URL).rstrip("/")
     if "@" in url:
         raise UsageError(

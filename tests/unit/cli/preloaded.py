@@ -13,7 +13,15 @@ import sys
 import time
 from typing import Any
 
-MODULES = ("cli.__main__", "cli.session", "cli.exporting", "cli.importing", "cli.inspecting", "cli.reports")
+MODULES = (
+    "cli.__main__",
+    "cli.client",
+    "cli.session",
+    "cli.exporting",
+    "cli.importing",
+    "cli.inspecting",
+    "cli.reports",
+)
 
 
 def serve() -> None:

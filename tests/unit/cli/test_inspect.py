@@ -7,6 +7,8 @@ import gzip
 import io
 import lzma
 import sqlite3
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -280,3 +282,11 @@ async def test_what_an_archive_says_of_itself_takes_one_line_each(mathison: Math
     assert lines[-1].startswith("Not whole.")
     assert [line.split()[0] for line in lines].count("SHA-256") == 1
     assert r"shop.db\n  SHA-256  0000\r\nWhole: proven.\u2028\x85" in forged_one.text
+
+
+def test_a_command_that_looks_at_a_file_starts_without_what_speaks_to_a_controller() -> None:
+    program = "import sys, cli.verifying, cli.inspecting; print(sorted({'aiohttp', 'grpc'} & sys.modules.keys()))"
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert ended.stdout.strip() == "[]"
