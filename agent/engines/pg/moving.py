@@ -7,8 +7,8 @@ called mathison_kept_<key>_<n>, whose comments say what they were.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 from psycopg import sql
@@ -63,6 +63,7 @@ def _movable() -> str:
 
 _KIND = "(pg_identify_object('{0}'::regclass, x.oid, 0)).type"
 _MOVABLE = _movable()
+_NAMED_BY_TYPES = ("ROUTINE", "operator")
 
 
 class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,33 +134,57 @@ async def not_movable(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
-async def move_statements(connection: Connection, source: str, target: str) -> list[sql.Composed]:
-    """Statements that move all objects of a schema but those of extensions."""
-    cursor = await connection.execute(
-        f"SELECT m.kind, m.identity FROM ({_MOVABLE}) AS m WHERE m.schema = to_regnamespace(quote_ident(%s))",  # noqa: S608
-        [source],
-    )
-    return [
-        sql.SQL("ALTER {} {} SET SCHEMA {}").format(sql.SQL(kind), sql.SQL(identity), sql.Identifier(target))
-        for kind, identity in await cursor.fetchall()
-    ]
+@dataclass
+class Moves:
+    """Statements in the order in which each still finds what it names.
+
+    Attributes:
+        made: schemas to move into, and what else comes first.
+        by_types: routines and operators. They are named by the types of their arguments, which may be of any schema, so
+            they go before a type does and before a schema has another name.
+        others: everything else that moves, and schemas that are renamed.
+        dropped: schemas; what goes with one may be in another.
+    """
+
+    made: list[sql.Composed] = field(default_factory=list)
+    by_types: list[sql.Composed] = field(default_factory=list)
+    others: list[sql.Composed] = field(default_factory=list)
+    dropped: list[sql.Composed] = field(default_factory=list)
+
+    async def add(self, connection: Connection, source: str, target: str) -> None:
+        """All objects of a schema but those of extensions."""
+        cursor = await connection.execute(
+            f"SELECT m.kind, m.identity FROM ({_MOVABLE}) AS m WHERE m.schema = to_regnamespace(quote_ident(%s))",  # noqa: S608
+            [source],
+        )
+        for kind, identity in await cursor.fetchall():
+            statement = sql.SQL("ALTER {} {} SET SCHEMA {}").format(
+                sql.SQL(kind), sql.SQL(identity), sql.Identifier(target)
+            )
+            (self.by_types if kind in _NAMED_BY_TYPES else self.others).append(statement)
+
+    @property
+    def statements(self) -> list[sql.Composed]:
+        return [*self.made, *self.by_types, *self.others, *self.dropped]
 
 
 async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     """Statements that take the app's content aside. The first kept schema holds large objects, if any."""
     prefix = kept_prefix(key)
+    moves = Moves()
     label = KeptSchema(of="", was_moved=False, extensions=tuple(await extensions_of(connection)))
-    statements = [*_make_schema(prefix + "0", label), *_keep_large_objects(prefix + "0")]
+    moves.made += [*_make_schema(prefix + "0", label), *_keep_large_objects(prefix + "0")]
     for number, schema in enumerate(await app_schemas(connection), start=1):
-        kept = sql.Identifier(prefix + str(number))
+        name = prefix + str(number)
         label = KeptSchema(of=schema.name, was_moved=not schema.can_be_renamed, comment=schema.comment)
         if schema.can_be_renamed:
-            statements.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(schema.name), kept))
-            statements.append(_comment(kept, msgspec.json.encode(label).decode()))
+            kept = sql.Identifier(name)
+            moves.others.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(schema.name), kept))
+            moves.others.append(_comment(kept, msgspec.json.encode(label).decode()))
         else:
-            statements += _make_schema(prefix + str(number), label)
-            statements += await move_statements(connection, schema.name, prefix + str(number))
-    return statements
+            moves.made += _make_schema(name, label)
+            await moves.add(connection, schema.name, name)
+    return moves.statements
 
 
 async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema]:
@@ -183,29 +208,39 @@ async def kept_keys(connection: Connection) -> set[str]:
 async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
     """Statements that drop the app's present content and put the kept in its place."""
     kept = await kept_schemas(connection, key)
+    return [*await _drop_present(connection, key, kept), *await _put_back(connection, kept)]
+
+
+async def _drop_present(connection: Connection, key: str, kept: Mapping[str, KeptSchema]) -> list[sql.Composed]:
     moved = {label.of for label in kept.values() if label.was_moved}
-    statements: list[sql.Composed] = []
+    moves = Moves()
     for number, schema in enumerate(await app_schemas(connection)):
         if schema.name not in moved:
-            statements.append(_drop(schema.name))
+            moves.dropped.append(_drop(schema.name))
             continue
         aside = f"mathison_drop_{key}_{number}"
-        statements.append(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(aside)))
-        statements += await move_statements(connection, schema.name, aside)
-        statements.append(_drop(aside))
+        moves.made.append(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(aside)))
+        await moves.add(connection, schema.name, aside)
+        moves.dropped.append(_drop(aside))
+    return moves.statements
+
+
+async def _put_back(connection: Connection, kept: Mapping[str, KeptSchema]) -> list[sql.Composed]:
+    moves = Moves()
     for name, label in kept.items():
         if label.of and label.was_moved:
-            statements += await move_statements(connection, name, label.of)
-            statements.append(_drop(name))
+            await moves.add(connection, name, label.of)
+            moves.dropped.append(_drop(name))
         elif label.of:
             original = sql.Identifier(label.of)
-            statements.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(name), original))
-            statements.append(_comment(original, label.comment))
+            moves.others.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(name), original))
+            moves.others.append(_comment(original, label.comment))
         else:
             new = [one for one in await extensions_of(connection) if one not in label.extensions]
-            statements += [sql.SQL("DROP EXTENSION IF EXISTS {} CASCADE").format(sql.Identifier(one)) for one in new]
-            statements += [*_restore_large_objects(name), _drop(name)]
-    return statements
+            moves.made += [sql.SQL("DROP EXTENSION IF EXISTS {} CASCADE").format(sql.Identifier(one)) for one in new]
+            moves.made += _restore_large_objects(name)
+            moves.dropped.append(_drop(name))
+    return moves.statements
 
 
 async def extensions_of(connection: Connection) -> list[str]:

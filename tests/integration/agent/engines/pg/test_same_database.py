@@ -108,6 +108,41 @@ async def test_extensions_and_what_is_beside_them_come_and_go(modest: PostgresAp
     assert changed.differences(await modest.fingerprint()) == []
 
 
+NAMED_BY_TYPES = """
+    CREATE SCHEMA another; CREATE TABLE another.things (a int); CREATE DOMAIN public.positive AS int CHECK (VALUE > 0);
+    CREATE TABLE public.people (first text, last text); INSERT INTO public.people VALUES ('Ada', 'Lovelace');
+    CREATE TYPE public.pair AS (a int, b public.people);
+    CREATE FUNCTION public.full_name(public.people) RETURNS text LANGUAGE sql AS 'SELECT $1.first || '' '' || $1.last';
+    CREATE FUNCTION public.size(another.things) RETURNS int LANGUAGE sql AS 'SELECT $1.a';
+    CREATE FUNCTION another.twice(public.positive, public.pair[]) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1';
+    CREATE FUNCTION public.same(public.people, public.people) RETURNS bool LANGUAGE sql AS 'SELECT $1.last = $2.last';
+    CREATE OPERATOR public.~~~ (LEFTARG = public.people, RIGHTARG = public.people, FUNCTION = public.same);
+    CREATE AGGREGATE public.largest(public.positive) (SFUNC = int4larger, STYPE = int);
+    CREATE VIEW public.seen AS SELECT a, public.size(t) FROM another.things t;
+    CREATE VIEW another.names AS SELECT public.full_name(p) FROM public.people p
+"""
+"""Things whose names are made of those of other things, in both schemas: one that is moved, one that is renamed."""
+
+
+@pytest.mark.parametrize("change", ["DROP SCHEMA another CASCADE", "DROP TABLE people CASCADE", "SELECT 1"])
+async def test_what_is_named_by_types_comes_and_goes(modest: PostgresApp, change: str) -> None:
+    modest.run(NAMED_BY_TYPES, as_app=True)
+    exported = await modest.fingerprint()
+    archive = await modest.export()
+    modest.run(change, as_app=True)
+    changed = await modest.fingerprint()
+
+    record = await modest.bring_in(archive)
+    imported = await modest.fingerprint()
+    names = modest.run("SELECT * FROM another.names")
+    await modest.recipe.undo(record, modest.progress)
+
+    assert exported.differences(imported) == []
+    assert names == [("Ada Lovelace",)]
+    assert changed.differences(await modest.fingerprint()) == []
+    assert _kept(modest) == []
+
+
 async def test_what_is_kept_is_not_exported_and_dropped_when_confirmed(modest: PostgresApp) -> None:
     modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
     archive = await modest.export()
