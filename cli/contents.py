@@ -134,11 +134,11 @@ class _SqlScan:
         text = self._held + piece
         while True:
             if self.is_in_copy:
-                end = text.find(b"\n\\.\n")
-                if end < 0:
-                    self._held = text[-3:]
+                end = _COPY_END.search(text)
+                if end is None:
+                    self._held = text[-4:]
                     return
-                self.is_in_copy, text = False, text[end + 3 :]
+                self.is_in_copy, text = False, text[end.end() :]
             copy = text.find(b"\nCOPY ")
             line_end = text.find(b"\n", copy + 1) if copy >= 0 else -1
             if line_end >= 0:
@@ -156,6 +156,8 @@ class _SqlScan:
         self.tables += len(_CREATE_TABLE.findall(text)) if b"\nCREATE " in text else 0
 
 
+_COPY_END = re.compile(rb"\n\\\.\r?(?=\n)")
+"""Also as an editor of Windows saves it, which the server takes."""
 _CREATE_TABLE = re.compile(rb"\nCREATE (?:UNLOGGED |FOREIGN )?TABLE ")
 
 
@@ -221,7 +223,7 @@ def _look_at_tar(content: PeekedFile, found: Findings) -> None:
             entries["folders" if member.isdir() else "other entries"] += 1
         found.counts.update({name: count for name, count in entries.items() if count})
     rest = _drain(content)
-    if is_first and rest > PIECE_BYTES:
+    if is_first and 2 * tarfile.BLOCKSIZE + rest > tarfile.RECORDSIZE:
         raise ArchiveDamagedError("The file is nothing but zeros: its content was lost.", next_step=_WHOLE_STEP)
     found.facts["Content"] = f"{content_bytes:,} bytes"
     found.conclude("plausible", "The empty blocks that end a tar are there, and every member's header checks out.")

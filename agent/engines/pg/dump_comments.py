@@ -31,6 +31,7 @@ class DumpFacts:
         entry: the one that was announced last.
         has_opening: the text begins as pg_dump's files do.
         has_closing: it ends as they do; whoever reads a statement sets this back.
+        had_closing: a line that ends such a file was there.
     """
 
     source_version: str = ""
@@ -38,6 +39,7 @@ class DumpFacts:
     entry: Entry | None = None
     has_opening: bool = False
     has_closing: bool = False
+    had_closing: bool = False
 
     def add(self, comment: bytes) -> None:
         """A comment of one line, from its dashes to before its end of line.
@@ -50,7 +52,7 @@ class DumpFacts:
         elif comment == b"-- PostgreSQL database dump":
             self.has_opening = True
         elif comment == b"-- PostgreSQL database dump complete":
-            self.has_closing = True
+            self.has_closing = self.had_closing = True
         elif comment == b"-- PostgreSQL database cluster dump":
             raise TextError(
                 "ARCHIVE_WRONG_KIND",
@@ -66,7 +68,7 @@ class DumpFacts:
         """The text has ended.
 
         Raises:
-            TextError: it is cut off, or nobody can tell.
+            TextError: it is cut off, something was added, or nobody can tell.
         """
         if is_between_statements and self.has_closing:
             return
@@ -76,6 +78,12 @@ class DumpFacts:
                 "The file is SQL text, but not a dump: it has neither the first nor the last line that pg_dump writes, "
                 "so nobody can tell whether it is whole.",
                 next_step="Make the dump with pg_dump.",
+            )
+        if self.had_closing:
+            raise TextError(
+                "ARCHIVE_DAMAGED",
+                "The file goes on after the line 'PostgreSQL database dump complete', and does not end with it.",
+                next_step="Take away what was added, or make the dump again.",
             )
         raise TextError(
             "ARCHIVE_TRUNCATED",

@@ -48,6 +48,10 @@ def form_of(head: bytes) -> UploadForm:
     if len(head) >= tarblocks.BLOCK and tarblocks.is_header(head[: tarblocks.BLOCK]):
         is_tar_format = head[tarblocks.BLOCK :].startswith(MAGIC) and head[-1] == TAR
         return UploadForm.TAR if is_tar_format else UploadForm.DIRECTORY
+    if not any(head):
+        raise ArchiveWrongKindError(
+            "The file begins with nothing but zeros: its content was lost.", next_step=_DUMP_AGAIN
+        )
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head[1:8:2] == bytes(4) or head[:8:2] == bytes(4):
         raise ArchiveWrongKindError(
             "The file is UTF-16 text, as PowerShell's `>` writes it, not what pg_dump wrote.",

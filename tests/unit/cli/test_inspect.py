@@ -123,7 +123,10 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(b"REDIS0011\xfa\x00", "rdb", "damaged", id="cut rdb"),
         pytest.param(flipped(GOOD_RDB, 20), "rdb", "damaged", id="rdb with a flipped bit"),
         pytest.param(b"", "", "damaged", id="empty file"),
-        pytest.param(bytes(3 << 20), "tar", "damaged", id="zeros, as a crash leaves them"),
+        pytest.param(bytes(100_000), "tar", "damaged", id="zeros, as a crash leaves them"),
+        pytest.param(
+            plain_sql().replace(b"\n", b"\r\n"), "sql", "plausible", id="pg_dump's sql with line ends of Windows"
+        ),
         pytest.param(b'{"a": 1}', "", "unknown", id="json"),
         pytest.param(bz2.compress(b"x"), "", "unknown", id="bzip2"),
         pytest.param(plain_sql().decode().encode("utf-16"), "", "unknown", id="sql that powershell redirected"),
@@ -161,10 +164,11 @@ def test_our_header_and_the_counted_tables_are_told(inspected: Callable[[bytes],
     assert inspection.content_bytes == len(sealed_sql())
 
 
-def test_tables_are_counted_alike_however_the_text_is_split() -> None:
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_tables_are_counted_alike_however_the_text_is_split(line_end: bytes) -> None:
     from cli.contents import _SqlScan
 
-    text = plain_sql(rows=50)
+    text = plain_sql(rows=50).replace(b"\n", line_end)
     for size in (1, 2, 3, 7, 64, len(text)):
         scan = _SqlScan()
         for start in range(0, len(text), size):

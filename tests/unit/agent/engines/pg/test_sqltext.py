@@ -306,8 +306,8 @@ def test_a_dump_cut_anywhere_is_truncated(cut: int) -> None:
     [
         (OPENING, "ARCHIVE_TRUNCATED"),
         (OPENING + b"SELECT 1", "ARCHIVE_TRUNCATED"),
-        (OPENING + b"SELECT 1;" + CLOSING + b"SELECT 2;", "ARCHIVE_TRUNCATED"),
-        (OPENING + b"SELECT 1;" + CLOSING + b"SELECT 2", "ARCHIVE_TRUNCATED"),
+        (OPENING + b"SELECT 1;" + CLOSING + b"SELECT 2;", "ARCHIVE_DAMAGED"),
+        (OPENING + b"SELECT 1;" + CLOSING + b"SELECT 2", "ARCHIVE_DAMAGED"),
         (OPENING + b"COPY t FROM stdin;\n1\n" + CLOSING, "ARCHIVE_TRUNCATED"),
         (OPENING + b"COPY t FROM stdin;\n1\n\\.", "ARCHIVE_TRUNCATED"),
         (OPENING + b"SELECT '" + CLOSING, "ARCHIVE_TRUNCATED"),
