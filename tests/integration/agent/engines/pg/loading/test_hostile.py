@@ -298,6 +298,7 @@ WRONG_KINDS = {
     "sqlite text": (b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", "SQLite"),
     "utf-16": ("--\n-- PostgreSQL database dump\n".encode("utf-16"), "UTF-16"),
     "utf-16 without a mark": ("--\n-- PostgreSQL database dump\n".encode("utf-16-le"), "UTF-16"),
+    "zeros": (bytes(100_000), "nothing but zeros"),
     "whole server": (b"--\n-- PostgreSQL database cluster dump\n--\n", "whole server"),
     "hand-written": (b"CREATE TABLE a (b int);\n", "not a dump"),
     "binary": (b"\x01\x02\x00\x04" * 100, "unknown kind"),
