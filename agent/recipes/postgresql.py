@@ -107,7 +107,8 @@ class PostgresqlRecipe(Recipe):
             return (await fingerprint(connection)).comparable()
 
     def _readers(self, database: str) -> list[Login]:
-        admin = self._settings.admin_login()
+        """The admin reads the app's own database only: another may be another app's, of another workspace."""
+        admin = self._settings.admin_login() if database == self._settings.database else None
         return [login.to(database) for login in (self._settings.app_login(), admin) if login is not None]
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:

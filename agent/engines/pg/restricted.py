@@ -74,7 +74,7 @@ class RestrictedJudge(Judge):
         if _TRANSACTION.match(text):
             return Decision(Way.SKIP) if self._is_in_transaction else RUN
         if _LEFT_OUT.match(text) or _STATISTICS.match(text):
-            return Decision(Way.SKIP)
+            return self._deferred(text) or Decision(Way.SKIP)
         if not (_ALLOWED.match(text) or _CALL.match(text) or _SETTING.match(text)):
             raise TextError(
                 "ARCHIVE_REFUSED",

@@ -240,13 +240,22 @@ async def test_the_password_is_in_no_ones_argv(app: PostgresApp) -> None:
     assert not any(app.password in argv for argv in argvs)
 
 
-async def test_another_database_of_the_server_is_exported_by_option(make_app: MakeApp) -> None:
+async def test_another_database_of_the_app_is_exported_by_option(make_app: MakeApp) -> None:
     app, other = make_app(), make_app()
     other.run("CREATE TABLE elsewhere (a int)", as_app=True)
+    other.run(f"GRANT {other.role} TO {app.role}")
 
     text = await app.export("sql", options={"database": other.database})
 
     assert b"CREATE TABLE public.elsewhere" in text
+
+
+async def test_the_admin_reads_no_other_apps_database(make_app: MakeApp) -> None:
+    app, other = make_app(), make_app()
+    other.run("CREATE TABLE secrets (a int)", as_app=True)
+
+    with pytest.raises(SourceUnreadableError, match=rf"{app.role} may not read .*public\.secrets"):
+        await app.export("sql", options={"database": other.database})
 
 
 async def test_an_unknown_option_is_refused(app: PostgresApp) -> None:

@@ -199,6 +199,18 @@ async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: Pos
     assert modest.left_over() == []
 
 
+async def test_an_event_trigger_is_left_out_with_a_warning(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    trigger = (
+        "\nCREATE FUNCTION public.e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+        "\nCREATE EVENT TRIGGER watches ON ddl_command_start EXECUTE FUNCTION public.e();\n"
+    )
+
+    _, preview = await modest.stage(with_trap(await modest.export("sql"), trigger))
+
+    assert any("event trigger watches" in warning for warning in preview.warnings), preview.warnings
+
+
 @pytest.mark.parametrize("cut_bytes", [200, 20_000])
 async def test_a_cut_file_is_refused_while_staging(modest: PostgresApp, cut_bytes: int) -> None:
     modest.fill()
