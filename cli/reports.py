@@ -242,6 +242,8 @@ def report_verification(output: Output, verification: Verification) -> None:
         output.say(f"  {difference}")
     if verification.differences:
         output.say("It does not hold what its fingerprint says. Here: the fingerprint; there: the file.", style="red")
+    elif verification.unproven:
+        output.say("It holds what its fingerprint says.", style="green")
     else:
         output.say("It holds exactly what its app held when it was exported.", style="green")
     if verification.unproven:

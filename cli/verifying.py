@@ -29,7 +29,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints; no differences: it is proven. `engine` is empty where it was read through without one.
 
     Attributes:
-        unproven: a sentence about what could not be looked at; empty: nothing.
+        unproven: a sentence about what could not be looked at, or is not held as the app had it; empty: nothing.
     """
 
     file: str

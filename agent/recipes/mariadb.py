@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb import names, programs, sequences
+from agent.engines.mariadb import floats, names, programs, sequences
 from agent.engines.mariadb.catalog import ESTIMATED_ROWS, look
 from agent.engines.mariadb.comparing import bridging, compare
 from agent.engines.mariadb.content import Content
@@ -96,7 +96,8 @@ class MariadbRecipe(Recipe):
             raise InvalidRequestError(obstacle, next_step="Leave out the option history.")
         # It is of present rows, as they are in any server.
         takes_fingerprint = wants_fingerprint(options.options) and not has_history
-        content = Content(login, database) if takes_fingerprint else None
+        rounded = await floats.find_rounded(login, database, schema, has_history=has_history)
+        content = Content(login, database, withheld=floats.withheld_for(rounded)) if takes_fingerprint else None
         progress.expect(schema.size_bytes)
         header = ArchiveHeader(
             recipe=self.name,
@@ -113,6 +114,7 @@ class MariadbRecipe(Recipe):
                 "charset": schema.charset,
                 "collation": schema.collation,
                 **({"history": "included" if has_history else "left out"} if schema.versioned else {}),
+                **floats.details_of(rounded),
             },
             media_type=options.format.media_type,
             file_name=options.file_name,
@@ -129,6 +131,8 @@ class MariadbRecipe(Recipe):
         ) as chunks:
             progress.step(Step.TRANSFERRING)
             warnings = warnings_of(schema, has_history=has_history)
+            if warning := floats.warning_of(rounded):
+                warnings.append(warning)
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
                 warnings.append(with_foreign_sequences(tables))
             export = Export(header, chunks, dict(header.counts), warnings)
@@ -165,6 +169,8 @@ class MariadbRecipe(Recipe):
         staged_schema = await look(admin, names.new_schema(record.key))
         if staged_schema.versioned and not loaded.has_history:
             warnings.append(without_history(staged_schema, "file"))
+        if loaded.header and (warning := floats.told_of(loaded.header.details)):
+            warnings.append(warning)
         return Preview(
             found.changes,
             found.counts_now,
@@ -244,8 +250,9 @@ async def _fingerprinted(
     export.counts["rows"] = content.rows
     if content.fingerprint is None:
         export.warnings.append(
-            "Views, triggers, routines or events were altered during the export, so it has no fingerprint, and which "
-            "of both it holds is not known."
+            content.withheld
+            or "Views, triggers, routines or events were altered during the export, so it has no fingerprint, and "
+            "which of both it holds is not known."
         )
 
 

@@ -29,16 +29,19 @@ class Content:
     """The fingerprint of a database whose dump is shown to it, from `begin` to `finish`.
 
     Attributes:
-        fingerprint: after `finish`; None: definitions were altered meanwhile, so nobody can say which the dump holds.
+        fingerprint: after `finish`; None: it was withheld, or definitions were altered meanwhile, so nobody can say
+            which the dump holds.
     """
 
     fingerprint: Fingerprint | None = None
 
-    def __init__(self, login: Login, database: str, *, is_staged: bool = False) -> None:
+    def __init__(self, login: Login, database: str, *, is_staged: bool = False, withheld: str = "") -> None:
         """
         Args:
             is_staged: it was loaded by `loading.load` and is not in its place.
+            withheld: a sentence about why no fingerprint is made of what is known not to come back as it is.
         """
+        self.withheld = withheld
         self._login = login
         self._database = database
         self._is_staged = is_staged
@@ -60,7 +63,7 @@ class Content:
 
     async def finish(self) -> None:
         """After the dump."""
-        if await self._definitions() == self._before:
+        if not self.withheld and await self._definitions() == self._before:
             self.fingerprint = Fingerprint.of(SCHEME, {**self._tables.parts, **self._before})
 
     async def _definitions(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from agent.engines.mariadb import floats
 from agent.engines.mariadb.dumping import fingerprint_of
 from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
@@ -32,4 +33,5 @@ async def replay(request: Request) -> Replayed:
             # The server's user passes through, and cannot list.
             folder.parent.chmod(0o711)
         async with loaded(chunks_of(request.file), folder, takes_programs=True) as found:
-            return Replayed(await fingerprint_of(found.login, found.schema, is_staged=True), found.engine)
+            fingerprint = await fingerprint_of(found.login, found.schema, is_staged=True)
+            return Replayed(fingerprint, found.engine, floats.told_of(request.details))

@@ -29,7 +29,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
     Attributes:
         engine: that it was replayed into, for example "PostgreSQL 17"; empty: it was read through without one.
-        unproven: a sentence about what the fingerprint is of and could not be looked at; empty: nothing.
+        unproven: a sentence about what could not be looked at, or is not held as the app had it; empty: nothing.
     """
 
     fingerprint: Fingerprint
