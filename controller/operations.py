@@ -339,10 +339,11 @@ async def _swap(
             async for last in states:
                 run.publish(last)
     except AgentUnavailableError as lost:
+        known_id = last.transfer_id or transfer_id
         raise AgentUnavailableError(
             f"{agent.peer} does not answer or went away while the app's data was being exchanged. When it is back it "
             "brings the app entirely to one side.",
-            next_step=f"Look at transfer {last.transfer_id or transfer_id} then.",
+            next_step=f"Look at transfer {known_id} then." if known_id else "Look at the app's transfers then.",
         ) from lost
     if last.result != transfer_pb2.TRANSFER_RESULT_SUCCEEDED:
         raise _bad_ending(last, agent)

@@ -248,6 +248,18 @@ async def test_an_import_is_undone_and_a_second_undo_is_refused(
     assert lines == [("started", None), ("succeeded", "t-1"), ("started", None), ("failed", None)]
 
 
+async def test_an_agent_that_goes_away_before_it_names_the_transfer_is_told_without_a_name(
+    own_client: aiohttp.ClientSession, own_agent: FakeAgent
+) -> None:
+    await post(own_client, IMPORT, **{"Mathison-Transfer": "t-1"})
+    await own_agent.stop()
+
+    status, problem = await post(own_client, "/api/deployments/shop.db/undo-import")
+
+    assert (status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert problem["next_step"] == "Look at the app's transfers then."
+
+
 async def test_an_import_is_confirmed(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
     await post(client, IMPORT)
 
