@@ -1,7 +1,7 @@
 """What is in a database, as the parts of a fingerprint: rows of tables, and how all else in it is made.
 
-Rows are hashed from the dump's text while it passes by. Views, triggers, routines and events are asked of the server,
-not taken from the dump, so that a dump that lacks one is found out.
+Rows and sequences are taken from the dump's text while it passes by. Views, triggers, routines and events are asked of
+the server, not taken from the dump, so that a dump that lacks one is found out.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import msgspec
 from agent.engines.mariadb import programs
 from agent.engines.mariadb.names import moved
 from agent.engines.mariadb.programs import Shown
+from agent.engines.mariadb.sequence_texts import SequenceHasher
 from agent.engines.mariadb.settings import Login
 from common.fingerprints import Fingerprint
 
-SCHEME = "mariadb/2"
+SCHEME = "mariadb/3"
 _ROW = re.compile(rb"\([^'()]*(?:'[^'\\]*(?:\\.[^'\\]*)*'[^'()]*)*\)", re.DOTALL)
 _SECTION_START = b"\n-- Dumping data for table `"
 _SECTION = re.compile(rb"\n-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
@@ -46,6 +47,7 @@ class Content:
         self._database = database
         self._is_staged = is_staged
         self._tables = TableHasher()
+        self._sequences = SequenceHasher()
         self._before: dict[str, str] = {}
 
     async def begin(self) -> None:
@@ -55,6 +57,7 @@ class Content:
     def add(self, piece: bytes) -> None:
         """The next piece of the dump."""
         self._tables.add(piece)
+        self._sequences.add(piece)
 
     @property
     def rows(self) -> int:
@@ -64,7 +67,7 @@ class Content:
     async def finish(self) -> None:
         """After the dump."""
         if not self.withheld and await self._definitions() == self._before:
-            self.fingerprint = Fingerprint.of(SCHEME, {**self._tables.parts, **self._before})
+            self.fingerprint = Fingerprint.of(SCHEME, {**self._tables.parts, **self._sequences.parts, **self._before})
 
     async def _definitions(self) -> dict[str, str]:
         found = await programs.show(self._login, self._database)

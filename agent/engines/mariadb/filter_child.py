@@ -16,6 +16,7 @@ from io import BufferedIOBase
 from typing import BinaryIO
 
 from agent.engines.mariadb.definitions import Schemas
+from agent.engines.mariadb.sequence_texts import SequencePositions
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
 from agent.engines.mariadb.statements import RefusedError, Way, decide_all
 from agent.jail import enter_from_argv
@@ -76,7 +77,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict
 
 
 def _filter(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
-    splitter, seal = Splitter(), SealReader()
+    splitter, seal, positions = Splitter(), SealReader(), SequencePositions()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
@@ -93,7 +94,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dic
             events += text.startswith(_EVENT)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is not Way.LATER:
-                target.write(text + b";\n")
+                target.write(positions.corrected(text) + b";\n")
             if way is not Way.RUN and schemas:
                 later.extend(text + b";\n")
                 # Settings after the last of them are for nothing.

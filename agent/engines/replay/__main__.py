@@ -19,7 +19,7 @@ from common.errors import ArchiveIncompatibleError, ServiceError
 from common.fingerprints import Fingerprint
 
 _REPLAYS = {
-    "mariadb/2": ("agent.engines.replay.mariadb", "replay"),
+    "mariadb/3": ("agent.engines.replay.mariadb", "replay"),
     "minio-s3/2": ("agent.engines.replay.minio", "replay"),
     "minio/2": ("agent.engines.replay.minio", "replay"),
     "n8n/2": ("agent.engines.replay.n8n", "replay"),

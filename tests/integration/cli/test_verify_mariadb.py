@@ -41,7 +41,7 @@ async def test_without_the_programs_of_a_server_an_export_cannot_be_verified_and
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.engines.mariadb.own_server._SHARES", ())
-    request = Request(file=str(tmp_path / "never read"), scheme="mariadb/2", engine_version="10.11.14-MariaDB")
+    request = Request(file=str(tmp_path / "never read"), scheme="mariadb/3", engine_version="10.11.14-MariaDB")
 
     with pytest.raises(ArchiveIncompatibleError, match=r"mariadbd .*, mariadb, mariadb-dump") as refusal:
         await replay(request)
@@ -51,7 +51,7 @@ async def test_without_the_programs_of_a_server_an_export_cannot_be_verified_and
 
 
 async def test_an_export_of_mysql_is_not_replayed_into_mariadb(tmp_path: Path) -> None:
-    request = Request(file=str(tmp_path / "never read"), scheme="mariadb/2", engine_version="9.7.4")
+    request = Request(file=str(tmp_path / "never read"), scheme="mariadb/3", engine_version="9.7.4")
 
     with pytest.raises(ArchiveIncompatibleError, match=r"MySQL 9\.7\.4"):
         await replay(request)

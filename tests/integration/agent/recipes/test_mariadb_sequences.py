@@ -119,3 +119,27 @@ async def test_a_default_from_another_databases_sequence_is_told_by_the_export_a
     [warning] = exported.warnings
     assert "near" in warning
     assert "cannot be imported" in warning
+
+
+async def test_the_next_number_of_a_sequence_comes_back_wherever_it_was_and_counts_in_the_fingerprint(
+    shop: MariadbApp,
+) -> None:
+    shop.sql(
+        "CREATE SEQUENCE ahead; SELECT NEXTVAL(ahead);"
+        "CREATE SEQUENCE back START WITH 100; ALTER SEQUENCE back RESTART 2;"
+        "CREATE SEQUENCE down INCREMENT -2 MINVALUE -9 MAXVALUE 20 START WITH -3 NOCACHE CYCLE; SELECT NEXTVAL(down);"
+        "CREATE SEQUENCE done MAXVALUE 2 NOCACHE; SELECT NEXTVAL(done), NEXTVAL(done);"
+    )
+    exported = await shop.export("sql")
+    shop.sql("SELECT SETVAL(ahead, 5000); DROP SEQUENCE done")
+    altered = await shop.fingerprint()
+
+    await shop.import_(exported.content)
+
+    assert exported.fingerprint is not None
+    assert [difference.partition(":")[0] for difference in altered.differences(exported.fingerprint)] == [
+        "sequence ahead",
+        "sequence done",
+    ]
+    assert (await shop.fingerprint()).differences(exported.fingerprint) == []
+    assert shop.sql("SELECT NEXTVAL(ahead), NEXTVAL(back), NEXTVAL(down)") == "1001\t2\t-5"
