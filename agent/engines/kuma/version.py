@@ -134,7 +134,8 @@ def facts_of(rows: Rows) -> KumaFacts:
     """
     settings = {str(row[0]): str(row[1]) for row in rows.get("settings") or ()}
     migrations = [str(row[0]) for row in rows.get("migrations") or ()]
-    is_first = rows.get("migrations") is None
+    # A first start of version 2 that was ended at once leaves the table empty, and the rest as version 1 had it.
+    is_first = not migrations
     steps = _patches(settings.get("databasePatchedFiles", "")) if is_first else migrations
     is_locked = any(str(row[0]) not in ("0", "None") for row in rows.get("lock") or ())
     return KumaFacts(

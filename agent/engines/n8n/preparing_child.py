@@ -92,6 +92,7 @@ def prepare(store: Store, request: Request) -> Prepared:
         done.secrets = changed.secrets
     if request.deactivate_workflows:
         done.deactivated = deactivate(store)
+        done.counts = {**done.counts, "active_workflows": 0}
     done.waiting = waiting_executions(store)
     done.items = items_of(store, request.target_key, salt=request.salt)
     done.size_bytes = store.size_bytes()

@@ -237,8 +237,12 @@ async def test_data_of_an_older_n8n_is_taken_and_the_preview_says_that_it_is(sou
 async def test_workflows_can_be_switched_off_on_the_way(source: N8nApp, target: N8nApp) -> None:
     exported = await source.export(key="clear")
 
+    preview = await target.stage(exported.content, MemoryRecord(), deactivate_workflows="true")
     await target.import_(exported.content, deactivate_workflows="true")
 
+    assert preview.changes[0].startswith("3 workflows (0 active), ")
+    assert "Switched off: 2 active workflows." in preview.changes
+    assert preview.counts_after["active_workflows"] == 0
     assert target.n8n.rows('SELECT active, "activeVersionId" FROM workflow_entity') == [(0, None)] * 3
     assert target.n8n.rows("SELECT * FROM webhook_entity") == []
 

@@ -272,6 +272,19 @@ async def test_data_of_an_older_release_of_version_2_is_taken(kuma: KumaApp, tmp
     )
 
 
+async def test_data_of_version_1_that_a_first_start_of_version_2_touched_is_of_version_1(
+    kuma: KumaApp, tmp_path: Path
+) -> None:
+    def touch(database: Path) -> None:
+        execute(database, "CREATE TABLE knex_migrations (id INTEGER PRIMARY KEY, name TEXT)")
+        execute(database, "CREATE TABLE knex_migrations_lock (is_locked INTEGER)")
+
+    preview = await kuma.stage(changed_set(KUMA_1, touch, tmp_path / "touched"), MemoryRecord())
+
+    assert any("deletes heartbeats that are older than 24 hours" in warning for warning in preview.warnings)
+    assert preview.bridging.startswith("Written by Uptime Kuma 1.23")
+
+
 async def test_what_the_app_has_does_not_change_while_an_import_is_staged(kuma: KumaApp) -> None:
     record = MemoryRecord()
     before = await kuma.fingerprint()
