@@ -25,6 +25,7 @@ class Schema:
     Attributes:
         version: the server's, for example "10.11.19-MariaDB".
         tables: base tables and sequences with the rows that the server's statistics say.
+        sequences: which of `tables` are some; the server keeps a row for each, which is none of the app's.
         programs: how many views, triggers, routines and events, by kind; only kinds that there are.
         referrers: tables of other schemas with foreign keys to this one's.
         untransactional: tables of which a dump beside a writer is of no one moment.
@@ -35,6 +36,7 @@ class Schema:
     charset: str
     collation: str
     tables: Mapping[str, int] = field(default_factory=dict)
+    sequences: frozenset[str] = frozenset()
     programs: Mapping[str, int] = field(default_factory=dict)
     referrers: tuple[str, ...] = ()
     untransactional: tuple[str, ...] = ()
@@ -53,7 +55,12 @@ class Schema:
     @property
     def counts(self) -> dict[str, int]:
         """For a header."""
-        return {"tables": len(self.tables), ESTIMATED_ROWS: sum(self.tables.values()), **self.programs}
+        return {"tables": len(self.tables), ESTIMATED_ROWS: sum(self.rows.values()), **self.programs}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Those of `tables` that hold rows of the app."""
+        return {table: rows for table, rows in self.tables.items() if table not in self.sequences}
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ async def look(login: Login, database: str) -> Schema:
         charset=schema[1],
         collation=schema[2],
         tables={row[0]: int(row[2]) for row in tables},
+        sequences=frozenset(row[0] for row in tables if row[1] == "SEQUENCE"),
         programs={kind: count for kind, count in {"views": views, **programs}.items() if count},
         referrers=tuple(row[1] for row in rows if row[0] == "referrer"),
         untransactional=tuple(row[0] for row in tables if row[1] == "BASE TABLE" and row[3] != _TRANSACTIONAL),
@@ -126,16 +134,16 @@ async def look(login: Login, database: str) -> Schema:
 
 async def count_rows(login: Login, database: str, schema: Schema) -> RowCount:
     """Rows of all tables; as the statistics have them when counting takes too long."""
-    if not schema.tables:
+    if not schema.rows:
         return RowCount(0)
     counts = " UNION ALL ".join(
         f"SELECT COUNT(*) FROM {quoted(database)}.{quoted(table)}"  # noqa: S608
-        for table in schema.tables
+        for table in schema.rows
     )
     try:
         rows = await query(login, f"{WITHIN_SECONDS.format(seconds=_COUNT_SECONDS)} {counts};")
     except ServiceError:
-        return RowCount(sum(schema.tables.values()), is_estimated=True)
+        return RowCount(sum(schema.rows.values()), is_estimated=True)
     return RowCount(sum(int(count) for [count] in rows))
 
 

@@ -30,7 +30,9 @@ async def test_an_export_names_the_float_columns_that_it_rounds_and_so_do_its_ve
     file.write_bytes(exported.content)
 
     verified = verify(file, mariadb_programs=shop.server.install.bin_directory)
-    preview = await shop.stage(exported.content, MemoryRecord())
+    record = MemoryRecord()
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.discard(record)
 
     (warning,) = exported.warnings
     assert warning.startswith(f"mariadb-dump rounds FLOAT values with more than six digits: {TOLD}. ")

@@ -143,3 +143,16 @@ async def test_the_next_number_of_a_sequence_comes_back_wherever_it_was_and_coun
     ]
     assert (await shop.fingerprint()).differences(exported.fingerprint) == []
     assert shop.sql("SELECT NEXTVAL(ahead), NEXTVAL(back), NEXTVAL(down)") == "1001\t2\t-5"
+
+
+async def test_export_and_preview_count_the_same_rows_and_what_a_sequence_keeps_is_none(shop: MariadbApp) -> None:
+    shop.sql(SEQUENCED)
+    exported = await shop.export()
+
+    record = MemoryRecord()
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.discard(record)
+
+    assert exported.counts["rows"] == 2
+    assert preview.counts_now == preview.counts_after == {"tables": 4, "rows": 2}
+    assert preview.changes[0] == "4 tables with 2 rows take the place of 4 with 2."
