@@ -10,8 +10,8 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb import floats, names, programs, sequences
-from agent.engines.mariadb.catalog import ESTIMATED_ROWS, look
+from agent.engines.mariadb import floats, names, packets, programs, sequences
+from agent.engines.mariadb.catalog import ESTIMATED_ROWS, Schema, look
 from agent.engines.mariadb.comparing import bridging, compare
 from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.describing import (
@@ -136,7 +136,7 @@ class MariadbRecipe(Recipe):
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
                 warnings.append(with_foreign_sequences(tables))
             export = Export(header, chunks, dict(header.counts), warnings)
-            export.chunks = _fingerprinted(export, chunks, content)
+            export.chunks = _fingerprinted(export, chunks, content, schema)
             yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
@@ -237,7 +237,7 @@ def _require_none(obstacle: str) -> None:
 
 
 async def _fingerprinted(
-    export: Export, chunks: AsyncGenerator[bytes, None], content: Content | None
+    export: Export, chunks: AsyncGenerator[bytes, None], content: Content | None, schema: Schema
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; at their end the fingerprint of what was in them, and how many rows."""
     async with aclosing(chunks):
@@ -248,6 +248,9 @@ async def _fingerprinted(
     export.fingerprint = content.fingerprint
     export.counts.pop(ESTIMATED_ROWS, None)
     export.counts["rows"] = content.rows
+    size_bytes, table = content.longest_row
+    if warning := packets.warning_of(table, size_bytes, schema.max_packet_bytes):
+        export.warnings.append(warning)
     if content.fingerprint is None:
         export.warnings.append(
             content.withheld

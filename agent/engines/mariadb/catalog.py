@@ -24,6 +24,7 @@ class Schema:
 
     Attributes:
         version: the server's, for example "10.11.19-MariaDB".
+        max_packet_bytes: the longest statement that the server takes; 0: not known.
         tables: base tables and sequences with the rows that the server's statistics say.
         sequences: which of `tables` are some; the server keeps a row for each, which is none of the app's.
         programs: how many views, triggers, routines and events, by kind; only kinds that there are.
@@ -42,6 +43,7 @@ class Schema:
     untransactional: tuple[str, ...] = ()
     versioned: tuple[str, ...] = ()
     size_bytes: int = 0
+    max_packet_bytes: int = 0
 
     @property
     def is_mariadb(self) -> bool:
@@ -93,7 +95,7 @@ async def look(login: Login, database: str) -> Schema:
     rows = await query(
         login,
         f"""
-        SELECT 'version', VERSION();
+        SELECT 'version', VERSION(), @@max_allowed_packet;
         SELECT 'schema', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
          WHERE SCHEMA_NAME = {name};
         SELECT 'table', TABLE_NAME, TABLE_TYPE, COALESCE(TABLE_ROWS, 0), COALESCE(ENGINE, ''),
@@ -107,7 +109,7 @@ async def look(login: Login, database: str) -> Schema:
          WHERE UNIQUE_CONSTRAINT_SCHEMA = {name} AND CONSTRAINT_SCHEMA <> {name};
         """,  # noqa: S608  # a literal
     )
-    version = next(row[1] for row in rows if row[0] == "version")
+    version, max_packet = next(row[1:] for row in rows if row[0] == "version")
     schema = next((row for row in rows if row[0] == "schema"), None)
     if schema is None:
         raise AppUnavailableError(
@@ -129,6 +131,7 @@ async def look(login: Login, database: str) -> Schema:
         untransactional=tuple(row[0] for row in tables if row[1] == "BASE TABLE" and row[3] != _TRANSACTIONAL),
         versioned=tuple(row[0] for row in tables if row[1] == "SYSTEM VERSIONED"),
         size_bytes=sum(int(row[4]) for row in tables),
+        max_packet_bytes=int(max_packet),
     )
 
 

@@ -60,6 +60,12 @@ class Content:
         self._sequences.add(piece)
 
     @property
+    def longest_row(self) -> tuple[int, str]:
+        """Its size in bytes as the dump has it, and its table; 0 when none is longer than a piece of the dump."""
+        size_bytes, table = self._tables.longest_line
+        return size_bytes, table[1:-1].decode(errors="replace").replace("``", "`")
+
+    @property
     def rows(self) -> int:
         """How many there were in what was added."""
         return self._tables.row_count
@@ -94,9 +100,13 @@ class TableHasher:
 
     The one fact to know: rows are hashed as they are written, in the order of their keys, one to a line or many to
     one, as clients differ. There are millions and an export waits for this, so they are handled by the statement.
+
+    Attributes:
+        longest_line: of those that did not end in the piece that they began in: size in bytes, and quoted table.
     """
 
     def __init__(self) -> None:
+        self.longest_line = (0, b"")
         self._table = b""
         self._rest = bytearray(b"\n")
         self._digests: dict[bytes, hashlib._Hash] = {}
@@ -108,6 +118,8 @@ class TableHasher:
         if end < 0:
             self._rest += piece
             return
+        if self._table:
+            self.longest_line = max(self.longest_line, (len(self._rest) + piece.index(b"\n"), self._table))
         # Each line with the line ends before and behind it.
         text = b"".join((self._rest, memoryview(piece)[: end + 1]))
         self._rest = bytearray(piece[end:])

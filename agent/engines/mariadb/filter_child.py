@@ -1,7 +1,8 @@
 """The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
 
-Given the name of the schema that it is loaded into, it lets views, triggers, routines and events through as well, after
-all else: a trigger of the file's would run with each row, without an end if it says so.
+Its first argument is the most bytes that the server takes in one statement. Given the name of the schema that the dump
+is loaded into, too, it lets views, triggers, routines and events through as well, after all else: a trigger of the
+file's would run with each row, without an end if it says so.
 Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
 what was printed before may have been loaded, into a schema that is dropped then.
 """
@@ -15,6 +16,7 @@ import sys
 from io import BufferedIOBase
 from typing import BinaryIO
 
+from agent.engines.mariadb import packets
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.sequence_texts import SequencePositions
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
@@ -51,7 +53,7 @@ def main() -> None:
     arguments = enter_from_argv()
     try:
         with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
-            report = judged(source, target, new_schema=arguments[0] if arguments else "")
+            report = judged(source, target, most_bytes=int(arguments[0]), new_schema=(arguments[1:] or [""])[0])
     except BrokenPipeError:
         # Who reads has ended and says why.
         report = {"stopped": 1}
@@ -60,10 +62,10 @@ def main() -> None:
     print(json.dumps(report), file=sys.stderr, flush=True)
 
 
-def judged(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
+def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
     """The report on a dump, what may be carried out of it written."""
     try:
-        return _filter(source, target, new_schema=new_schema)
+        return _filter(source, target, most_bytes=most_bytes, new_schema=new_schema)
     except RefusedError as refused:
         return {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
     except CutTextError as cut:
@@ -76,7 +78,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict
         return _report(ArchiveRefusedError("The file has a statement that is too long."))
 
 
-def _filter(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dict[str, str | int]:
+def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
     splitter, seal, positions = Splitter(), SealReader(), SequencePositions()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
@@ -89,6 +91,8 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, new_schema: str) -> dic
         for way, text in decide_all(statement, schemas):
             if way is Way.SKIP:
                 continue
+            if len(text) >= most_bytes:
+                raise packets.too_long(statement.line, len(text), most_bytes)
             statements += 1
             tables += text[:12].upper().startswith(b"CREATE TABLE")
             events += text.startswith(_EVENT)

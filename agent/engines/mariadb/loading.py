@@ -151,7 +151,8 @@ async def load(
         for beginning, kind in _OTHERS.items():
             if head.startswith(beginning):
                 raise ArchiveWrongKindError(f"The file is {kind}, not a dump of MariaDB or MySQL.")
-        options = [names.new_schema(key)] if takes_programs else []
+        [[most_bytes]] = await query(loader, "SELECT @@max_allowed_packet;")
+        options = [most_bytes, *([names.new_schema(key)] if takes_programs else [])]
         argv = [
             str(loader.client),
             *loader.options(),

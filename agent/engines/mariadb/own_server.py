@@ -152,6 +152,8 @@ class OwnServer:
             f"--secure-file-priv={share / 'charsets'}",
             "--character-set-server=utf8mb4",
             "--collation-server=utf8mb4_general_ci",
+            # The most that there is: what one server holds in a row, another has to take in a statement.
+            "--max-allowed-packet=1G",
             "--innodb-buffer-pool-size=64M",
             "--innodb-log-file-size=32M",
             # Nobody relies on it before it was shut down.

@@ -27,7 +27,9 @@ class Pieces(io.BytesIO):
 
 
 def report_on(text: str, *, piece_bytes: int = 1 << 20) -> dict[str, str | int]:
-    return judged(Pieces(f"-- MariaDB dump 10.19\n\n{text}", piece_bytes), io.BytesIO(), new_schema="new")
+    return judged(
+        Pieces(f"-- MariaDB dump 10.19\n\n{text}", piece_bytes), io.BytesIO(), most_bytes=1 << 24, new_schema="new"
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,9 @@ def test_an_export_of_ours_that_ends_within_a_statement_is_cut_off() -> None:
     )
     opening = SqlSealWriter().opening(header).decode()
 
-    found = judged(Pieces(f"{opening}{TABLE}INSERT INTO `t` VAL", 1 << 20), io.BytesIO(), new_schema="new")
+    found = judged(
+        Pieces(f"{opening}{TABLE}INSERT INTO `t` VAL", 1 << 20), io.BytesIO(), most_bytes=1 << 24, new_schema="new"
+    )
 
     assert found["reason"] == "ARCHIVE_TRUNCATED", found
 
@@ -95,7 +99,19 @@ def test_defaults_from_the_dumps_own_sequences_are_led_to_where_it_is_loaded(pie
         "CREATE TABLE `t` (`a` int DEFAULT nextval(`my shop`.`sq`), `b` text DEFAULT '`my shop`.');\n" + END
     )
 
-    found = judged(Pieces(text, piece_bytes), target, new_schema="new")
+    found = judged(Pieces(text, piece_bytes), target, most_bytes=1 << 24, new_schema="new")
 
     assert found.get("reason") is None, found
     assert b"nextval(`new`.`sq`), `b` text DEFAULT '`my shop`.')" in target.getvalue()
+
+
+def test_a_statement_longer_than_the_server_takes_is_told_by_its_line_and_the_setting() -> None:
+    text = f"{TABLE}\nINSERT INTO `t` VALUES\n(1),\n('{'x' * (17 << 20)}');\n{END}"
+
+    found = report_on(text)
+
+    assert found["reason"] == "ARCHIVE_INCOMPATIBLE", found
+    assert found["text"] == (
+        "Line 7: a statement of 17.0 MiB is longer than this server takes: its max_allowed_packet is 16.0 MiB."
+    )
+    assert "max_allowed_packet of the server to 19M or more" in str(found["next_step"])
