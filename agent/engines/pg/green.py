@@ -295,7 +295,13 @@ async def drop_database(connection: Connection, name: str) -> None:
         if await cursor.fetchone() is not None:
             # A file can make its database one, and the app's may be one.
             await connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(identifier))
-        await connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+        drop = sql.SQL("DROP DATABASE IF EXISTS {}").format(identifier)
+        try:
+            await connection.execute(sql.SQL("{} WITH (FORCE)").format(drop))
+        except psycopg.errors.InsufficientPrivilege:
+            # A superuser's process is there. Autovacuum's, which it mostly is, the server ends itself when it is not to
+            # use force; it waits 5 s for that.
+            await connection.execute(drop)
     except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as failure:
         raise AppBusyError(
             f"The database {name} cannot be dropped: {failure.diag.message_primary}",

@@ -90,7 +90,7 @@ async def test_a_large_sparse_file_and_odd_rights_need_no_room_to_be_proven(tmp_
         file.truncate(1 << 35)
         file.seek(1 << 34)
         file.write(b"something")
-    (volume.directory / "closed" / "large").chmod(0)
+    (volume.directory / "closed" / "large").chmod(0o400)
     (volume.directory / "closed").chmod(0o500)
     exported = await volume.export()
 

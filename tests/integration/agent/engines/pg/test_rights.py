@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
+import psycopg
 import pytest
 
-from agent.engines.pg import outside
+from agent.engines.pg import green, outside
+from agent.engines.pg.connection import connect
 from common.errors import AppUnavailableError, ArchiveRefusedError
 from tests.fakes.imports import MemoryRecord, upload_of
-from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed
+from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
 
@@ -245,4 +249,19 @@ async def test_a_role_that_owns_nothing_is_told_what_to_run(make_app: MakeApp, r
     assert f'ALTER DATABASE "{app.database}" OWNER TO "{app.role}";' in obstacle
     with pytest.raises(AppUnavailableError, match="may not exchange"):
         await app.stage(b"never read")
+    assert app.left_over() == []
+
+
+async def test_a_superusers_process_that_goes_by_itself_as_autovacuums_does_is_waited_for(make_app: MakeApp) -> None:
+    app = make_app(13, rights="CREATEDB", has_admin=False)
+    app.run(f"CREATE DATABASE mathison_new_0123456789ab OWNER {app.role}", on="postgres")
+    login = replace(app.login("postgres"), user=app.role, password=app.password)
+    unforced = "SELECT 1 FROM pg_stat_activity WHERE query ~ '^DROP DATABASE.*0123456789ab' AND query !~ 'FORCE'"
+
+    async with connect(login) as connection:
+        with psycopg.connect(app.server.dsn("mathison_new_0123456789ab")):
+            dropping = asyncio.create_task(green.drop_database(connection, "mathison_new_0123456789ab"))
+            await until(lambda: app.run(unforced, on="postgres") != [])
+        await dropping
+
     assert app.left_over() == []
