@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 from agent.engines.rdb.child import Look
-from agent.engines.rdb.walk import RdbContent
+from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.comparing import KeyDigests, compare_keys
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe

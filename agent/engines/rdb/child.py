@@ -10,8 +10,9 @@ import time
 
 import msgspec
 
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.summing import SummingWalk
-from agent.engines.rdb.walk import RdbContent, Walk
+from agent.engines.rdb.walk import Walk
 from agent.jail import enter_from_argv
 from common.errors import ServiceError
 from common.rdb import RdbHeader

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from agent.engines.rdb.child import Line, Look
-from agent.engines.rdb.walk import RdbContent
+from agent.engines.rdb.content import RdbContent
 from agent.jail import Jail
 from agent.processes import Child, Command, start
 from common.errors import ServiceError, ToolFailedError, make_error

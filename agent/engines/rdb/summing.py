@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.contents import DIGEST_BYTES, ContentReader
 from agent.engines.rdb.layout import Type
 from agent.engines.rdb.sums import NO_MOMENT, ContentSums, head_of
-from agent.engines.rdb.walk import FAST_KEYS, KIND_OF, RdbContent, Walk
+from agent.engines.rdb.walk import FAST_KEYS, KIND_OF, Walk
 from common.rdb import RdbHeader
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.engines.rdb.child import Look
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
 from agent.engines.rdb.sums import pairs
-from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.exporting import SMALL_BYTES, dumping
 from agent.engines.redis.facts import ServerFacts
 from agent.engines.redis.settings import RedisSettings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from agent.engines.rdb.walk import RdbContent
+from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.connection import Connection, ReplyError
 from agent.engines.redis.facts import ServerFacts
 from common.errors import ArchiveIncompatibleError

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.engines.rdb.child import Look
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import Examination, examining
 from agent.engines.rdb.sums import SCHEME
-from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.connection import Connection, connect
 from agent.engines.redis.facts import ServerFacts, read_setting
 from agent.engines.redis.facts import look as look_at

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from agent.engines.rdb.walk import Library
+from agent.engines.rdb.content import Library
 from agent.engines.redis.connection import Connection, NotAllowedError, Reply, ReplyError, connect
 from common.errors import (
     AppUnavailableError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.engines.rdb.walk import RdbContent
+from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.durable import Keeping
 from agent.engines.redis.facts import ServerFacts
 from agent.engines.redis.staging import memory_of

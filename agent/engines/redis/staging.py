@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from agent.engines.rdb.child import Look
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
-from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.compatibility import require_databases, require_modules, require_readable
 from agent.engines.redis.connection import Connection
 from agent.engines.redis.facts import ServerFacts

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.engines.rdb.child import Look
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
 from agent.engines.rdb.sums import SCHEME
-from agent.engines.rdb.walk import RdbContent
 from agent.engines.redis.compatibility import require_readable
 from agent.engines.redis.connection import Login, connect
 from agent.engines.replay.request import Replayed, Request, chunks_of

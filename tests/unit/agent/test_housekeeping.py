@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import NoReturn
 
 import pytest
 
@@ -37,6 +38,15 @@ async def kill_at(setting: Setting, step: str, killed: dict[str, asyncio.Event],
     running.add_done_callback(lambda done: done.cancelled() or done.exception())
     await reached.wait()
     setting.restart()
+
+
+def raising(error: Exception) -> Callable[[], NoReturn]:
+    """A step that fails."""
+
+    def fail() -> NoReturn:
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("step", ["stage begun", "stage chunk", "stage received"])
@@ -137,13 +147,13 @@ async def test_an_import_that_is_settled_late_leaves_no_older_one_kept(setting: 
     await setting.run_import("t-1", b"first")
     setting.clock.advance(60)
     await setting.stage("t-2", b"second")
-    setting.recipe.at["restore swapped"] = lambda: (_ for _ in ()).throw(RuntimeError("it went away"))
-    setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(AppUnavailableError("It does not answer."))
+    setting.recipe.at["restore swapped"] = raising(RuntimeError("it went away"))
+    setting.recipe.at["recover"] = raising(AppUnavailableError("It does not answer."))
     with pytest.raises(AppUnavailableError):
         await setting.restore("t-2")
     if is_restarted:
         setting.restart()
-        setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(AppUnavailableError("It does not answer."))
+        setting.recipe.at["recover"] = raising(AppUnavailableError("It does not answer."))
         await setting.transfers.housekeeping.recover()
     kept_while_unsettled = setting.state("t-1").kept_until
     del setting.recipe.at["recover"]
@@ -196,7 +206,7 @@ async def test_an_app_that_is_down_does_not_keep_the_agent_from_starting(
 ) -> None:
     await setting.stage("t-1")
     await kill_at(setting, "restore halfway", killed, setting.restore("t-1"))
-    setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(AppUnavailableError("It does not answer."))
+    setting.recipe.at["recover"] = raising(AppUnavailableError("It does not answer."))
 
     await setting.transfers.housekeeping.recover()
 
@@ -214,7 +224,7 @@ async def test_a_recipe_at_fault_while_recovering_does_not_end_the_agent(
 ) -> None:
     await setting.stage("t-1")
     await kill_at(setting, "restore halfway", killed, setting.restore("t-1"))
-    setting.recipe.at["recover"] = lambda: (_ for _ in ()).throw(RuntimeError("secret detail"))
+    setting.recipe.at["recover"] = raising(RuntimeError("secret detail"))
 
     await setting.transfers.housekeeping.recover()
 

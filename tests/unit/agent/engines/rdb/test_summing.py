@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from agent.engines.rdb import contents
+from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.summing import SummingWalk
 from agent.engines.rdb.sums import pairs
-from agent.engines.rdb.walk import RdbContent
 from tests.fixtures.rdb_files import (
     database,
     expiring,

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from agent.engines.rdb import source
-from agent.engines.rdb.walk import RdbContent, Walk
+from agent.engines.rdb.content import RdbContent
+from agent.engines.rdb.walk import Walk
 from common.errors import (
     ArchiveDamagedError,
     ArchiveError,
