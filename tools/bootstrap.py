@@ -43,14 +43,15 @@ def make_venv() -> Path:
     """Make `.venv` with uv in it, by whichever way this Python allows.
 
     Debian's python3 without python3-venv lacks ensurepip, so `python -m venv` fails there; an environment without pip
-    can still be made, and the machine's pip (22.3 or newer) installs into it.
+    can still be made, and the machine's pip (22.3 or newer) installs into it. A directory that lost its pyvenv.cfg is
+    no environment: its python would install into the machine's own.
 
     Returns:
         The path of uv.
     """
     python = VENV / "bin" / "python"
     uv = VENV / "bin" / "uv"
-    if _works([python, "-m", "pip", "--version"]):
+    if (VENV / "pyvenv.cfg").is_file() and _works([python, "-m", "pip", "--version"]):
         installer: list[str | Path] = [python, "-m", "pip"]
     elif _works([sys.executable, "-m", "venv", "--clear", VENV]):
         installer = [python, "-m", "pip"]

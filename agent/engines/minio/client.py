@@ -28,6 +28,8 @@ ANSWER_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 << 20
 _UNREADABLE = ("SlowDownRead", "SlowDownWrite")
 """MinIO's way to say that an object is damaged, for ever, and that a drive takes nothing."""
+_NOT_NOW = (499, 503)
+"""A server that restarts ends the requests it has with 499, "client disconnected", although the clients are there."""
 _SERVER_STATUS = "x-minio-server-status"
 _REFUSED_CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "XMinioAdminInvalidAccessKey")
 
@@ -212,7 +214,7 @@ def _refused(what: str, response: aiohttp.ClientResponse, body: bytes) -> ToolFa
             f"MinIO does not accept the agent's root credentials ({code}).",
             next_step="See that `user` and `password_file` in the agent's settings are those of the server's root.",
         )
-    if response.status == 503 and code not in _UNREADABLE:
+    if response.status in _NOT_NOW and code not in _UNREADABLE:
         return NotReadyError(what, lacks=response.headers.get(_SERVER_STATUS, ""), said=f"{code} {message}".strip())
     return RefusedError(what, status=response.status, s3_code=code, message=message)
 
