@@ -46,7 +46,7 @@ class PortableImport:
         surroundings: Surroundings,
     ) -> Preview:
         """Unpack and check; refused are buckets that are there already."""
-        report, counts = await portable_way.unpack(
+        report, inventory = await portable_way.unpack(
             chunks,
             self.area,
             limits=surroundings.limits,
@@ -55,15 +55,14 @@ class PortableImport:
             drops_locks=options["locks"] == "drop",
             has_kms=bool(facts.kms),
         )
-        changes, names, stay = await portable_way.changes(client, self.area, only=options["bucket"])
-        self.record.save(buckets=names)
-        if options["bucket"]:
-            counts = await asyncio.to_thread(portable_way.counts_of, self.area, names)
+        changes, stay = await portable_way.changes(client, inventory, only=options["bucket"])
+        self.record.save(buckets=inventory.wanted)
+        counts = inventory.wanted_counts
         return Preview(
             changes=changes,
             counts_after=counts,
             items={
-                "buckets": ItemChanges(added=len(names), same=stay),
+                "buckets": ItemChanges(added=len(inventory.wanted), same=stay),
                 **{kind: ItemChanges(added=counts[kind]) for kind in ("objects", "versions")},
             },
             bridging=portable_way.bridging(report.header, facts),

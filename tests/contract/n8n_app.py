@@ -23,6 +23,8 @@ class N8nOnSqlite(FolderApp):
     recipe = N8nRecipe
     new_counts: ClassVar[Mapping[str, int]] = {"workflows": 3, "active_workflows": 2, "credentials": 3}
     export_options: ClassVar[Mapping[str, str]] = {"key": "clear"}
+    # Each import starts six children; the folder's exchange is the volume's, which is killed at every moment.
+    kills_apart = 3
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / ".n8n")

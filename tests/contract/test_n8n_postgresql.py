@@ -21,8 +21,6 @@ from tools.servers import PostgresServer
 class N8nOnPostgresql(N8nOnSqlite):
     """A folder, and a database in a server."""
 
-    kills_apart = 3
-
     def __init__(self, directory: Path, database: PostgresApp) -> None:
         super().__init__(directory)
         self._database = database

@@ -7,155 +7,24 @@ are their settings applied, rules that delete and quotas among them.
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import io
 import os
 import zipfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-import msgspec
-
-from agent.archives.extractor_child import Report
-from agent.archives.members import path_of, printable
+from agent.archives.members import path_of
 from agent.engines.minio.client import Client, RefusedError
-from agent.engines.minio.layout import is_bucket_name
 from agent.engines.minio.listing import buckets_of
-from agent.engines.minio.portable import (
-    BUCKETS,
-    KEPT_HEADERS,
-    LEFT_OUT_SETTINGS,
-    METADATA,
-    METADATA_PREFIX,
-    SCHEME,
-    SETTINGS,
-    Line,
-    number_of_line,
-    version_id,
-)
-from agent.engines.minio.portable_checks import BucketCheck, require_known_buckets
-from agent.engines.minio.sums import Sums
-from common.errors import (
-    ArchiveDamagedError,
-    ArchiveIncompatibleError,
-    ArchiveRefusedError,
-    ServiceError,
-    ToolFailedError,
-)
+from agent.engines.minio.portable import KEPT_HEADERS, METADATA_PREFIX, Line, version_id
+from agent.engines.minio.portable_tree import ENCRYPTED, OPEN_FLAGS, is_versioned, lines_of, settings_of
+from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
-_NAMED = 5
 _TOGETHER = 8
-_MAX_LINE_BYTES = 1 << 20
-_MAX_SETTINGS_BYTES = 32 << 20
 _PIECE_BYTES = 256 << 10
-_ENCRYPTED = "x-amz-server-side-encryption"
-_LOCK_FILE = "object-lock.xml"
 _GIVEN_HEADERS = frozenset(name for name in KEPT_HEADERS if not name.startswith("x-amz-object-lock-"))
 """Locks are left out: what is locked cannot be deleted, and so not be taken back."""
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
-
-
-def check(tree: Path, report: Report, *, only: str) -> dict[str, int]:
-    """Look through an unpacked archive; its counts.
-
-    Args:
-        only: the bucket that is wanted; empty: all.
-    Raises:
-        ArchiveRefusedError, ArchiveDamagedError: it is not what an export makes.
-        ArchiveIncompatibleError: it is, and a MinIO does not take some of it.
-    """
-    if report.extracted.symlinks or report.extracted.hard_links:
-        raise ArchiveRefusedError("The archive holds links; an export of objects has none.")
-    buckets = buckets_in(tree)
-    require_known_buckets(tree, buckets)
-    sums = Sums(SCHEME)
-    found = counts(tree, buckets, sums, only=only)
-    _add_settings(tree, buckets, sums)
-    carried = report.fingerprint
-    if carried is not None and carried.scheme == SCHEME and (differing := carried.differences(sums.fingerprint())):
-        names = ", ".join(text.partition(":")[0] for text in differing[:_NAMED])
-        raise ArchiveDamagedError(
-            f"The archive does not hold what it held when it was exported: {names}; nothing was changed.",
-            next_step="Take another copy of the file, or export again.",
-        )
-    for name, told in (report.header.counts if report.header else {}).items():
-        if told != found.get(name, told):
-            raise ArchiveDamagedError(
-                f"The archive is damaged: its header counts {told} {name}, and there are {found[name]}; nothing was "
-                "changed."
-            )
-    return found
-
-
-def counts(tree: Path, buckets: Iterable[str], sums: Sums | None = None, *, only: str = "") -> dict[str, int]:
-    """Of some buckets of an unpacked archive; raises as `check`.
-
-    Args:
-        sums: what is met is added to them.
-        only: the one of them that is wanted; empty: all.
-    """
-    counts = dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
-    sums = sums or Sums(SCHEME)
-    for bucket in buckets:
-        counts["buckets"] += 1
-        sums.bucket(bucket)
-        last = ""
-        checked = BucketCheck(tree, bucket, is_wanted=only in ("", bucket))
-        for line in lines_of(tree, bucket):
-            checked.meet(line)
-            sums.add(bucket, number_of_line(bucket, line), line.size)
-            counts["versions"] += 1
-            counts["objects"] += line.key != last
-            counts["markers"] += line.is_marker
-            counts["bytes"] += line.size
-            last = line.key
-        checked.finish(functools.partial(lines_of, tree, bucket))
-        if checked.has_versions and not _is_versioned(tree, bucket):
-            raise ArchiveDamagedError(
-                f"The archive is damaged: the bucket {bucket} has versions, and its settings say nothing of "
-                "versioning, so they would be lost; nothing was changed.",
-                next_step="Take another copy of the file, or export again.",
-            )
-    return counts
-
-
-def buckets_in(tree: Path) -> list[str]:
-    """The buckets of an unpacked archive; ArchiveRefusedError for a name that is none."""
-    names = sorted(os.listdir(tree / BUCKETS)) if (tree / BUCKETS).is_dir() else []
-    for name in names:
-        if not is_bucket_name(name):
-            raise ArchiveRefusedError(f"The archive holds {printable(name)}, which is no name of a bucket.")
-    return names
-
-
-def lines_of(tree: Path, bucket: str) -> Iterator[Line]:
-    """The versions of a bucket; ArchiveDamagedError for a line that cannot be read, or none at all."""
-    try:
-        descriptor = os.open(tree / METADATA / f"{bucket}.jsonl", _FILE)
-    except OSError as failure:
-        raise ArchiveDamagedError(f"The archive is damaged: {METADATA}/{bucket}.jsonl is missing.") from failure
-    with open(descriptor, "rb") as file:
-        number = 0
-        while text := file.readline(_MAX_LINE_BYTES):
-            number += 1
-            try:
-                yield msgspec.json.decode(text, type=Line)
-            except (msgspec.DecodeError, ValueError) as failure:
-                raise ArchiveDamagedError(
-                    f"The archive is damaged: line {number} of {METADATA}/{bucket}.jsonl cannot be read."
-                ) from failure
-
-
-def locked_buckets(tree: Path, names: Iterable[str]) -> list[str]:
-    """Those of them with object lock."""
-    return [name for name in names if (tree / SETTINGS / name / _LOCK_FILE).is_file()]
-
-
-def encrypted_buckets(tree: Path, names: Iterable[str]) -> list[str]:
-    """Those of them with objects that a KMS encrypted on the server that they are of."""
-    return [name for name in names if any(_ENCRYPTED in line.headers for line in lines_of(tree, name))]
 
 
 async def require_absent(client: Client, names: Sequence[str]) -> None:
@@ -178,8 +47,8 @@ async def fill(client: Client, tree: Path, bucket: str) -> None:
     Raises:
         ToolFailedError, AppUnavailableError: the server did not take something.
     """
-    is_versioned = _is_versioned(tree, bucket)
-    if is_versioned:
+    has_versions = is_versioned(tree, bucket)
+    if has_versions:
         await client.call("PUT", bucket, query={"versioning": ""}, body=_VERSIONING)
     running: set[asyncio.Task[None]] = set()
     try:
@@ -188,7 +57,7 @@ async def fill(client: Client, tree: Path, bucket: str) -> None:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
-            put = _put(client, tree, bucket, line, is_versioned=is_versioned)
+            put = _put(client, tree, bucket, line, has_versions=has_versions)
             running.add(asyncio.create_task(put, name="put an object"))
         for task in running:
             await task
@@ -208,7 +77,7 @@ async def apply_settings(client: Client, tree: Path, names: Sequence[str]) -> No
     is_empty = True
     with zipfile.ZipFile(file, "w") as archive:
         for bucket in names:
-            for name, content in _settings(tree, bucket).items():
+            for name, content in settings_of(tree, bucket).items():
                 archive.writestr(f"{bucket}/{name}", content)
                 is_empty = False
     if is_empty:
@@ -232,22 +101,9 @@ async def remove(client: Client, names: Sequence[str]) -> None:
                 raise
 
 
-def _add_settings(tree: Path, buckets: Iterable[str], sums: Sums) -> None:
-    for bucket in buckets:
-        directory = tree / SETTINGS / bucket
-        for name in os.listdir(directory) if directory.is_dir() else ():
-            if (directory / name).is_file():
-                with open(os.open(directory / name, _FILE), "rb") as file:
-                    sums.add_setting(bucket, name, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _is_versioned(tree: Path, bucket: str) -> bool:
-    return b"<Status>" in _settings(tree, bucket).get("versioning.xml", b"")
-
-
-async def _put(client: Client, tree: Path, bucket: str, line: Line, *, is_versioned: bool) -> None:
+async def _put(client: Client, tree: Path, bucket: str, line: Line, *, has_versions: bool) -> None:
     source = {"x-minio-source-mtime": line.modified}
-    query = {"versionId": version_id(line.version)} if is_versioned else {}
+    query = {"versionId": version_id(line.version)} if has_versions else {}
     try:
         if line.is_marker:
             marks = {"x-minio-source-deletemarker": "true", "x-minio-source-replication-request": "true"}
@@ -258,7 +114,7 @@ async def _put(client: Client, tree: Path, bucket: str, line: Line, *, is_versio
             for name, value in line.headers.items()
             if name.lower() in _GIVEN_HEADERS or name.lower().startswith(METADATA_PREFIX)
         }
-        if _ENCRYPTED not in headers:
+        if ENCRYPTED not in headers:
             headers["x-minio-source-etag"] = line.etag
         path = tree.joinpath(*path_of(line.file))
         async with client.open(
@@ -277,25 +133,9 @@ async def _put(client: Client, tree: Path, bucket: str, line: Line, *, is_versio
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    descriptor = os.open(path, _FILE)
+    descriptor = os.open(path, OPEN_FLAGS)
     try:
         while piece := await asyncio.to_thread(os.read, descriptor, _PIECE_BYTES):
             yield piece
     finally:
         os.close(descriptor)
-
-
-def _settings(tree: Path, bucket: str) -> dict[str, bytes]:
-    directory = tree / SETTINGS / bucket
-    if not directory.is_dir():
-        return {}
-    found = {}
-    for entry in sorted(os.listdir(directory)):
-        path = directory / entry
-        if (
-            entry not in (*LEFT_OUT_SETTINGS, _LOCK_FILE)
-            and path.is_file()
-            and path.stat().st_size <= _MAX_SETTINGS_BYTES
-        ):
-            found[entry] = path.read_bytes()
-    return found

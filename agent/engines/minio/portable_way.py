@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -18,20 +18,32 @@ import msgspec
 from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
-from agent.engines.minio import portable_export, portable_import
+from agent.engines.minio import portable_export, portable_import, portable_tree
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.listing import buckets_of
+from agent.engines.minio.portable import SCHEME
+from agent.engines.minio.portable_child import Request
+from agent.engines.minio.portable_tree import Inventory
+from agent.engines.minio.tree_questions import ask
 from agent.limits import Limits
 from agent.steps import Progress, Step
-from common.errors import ArchiveError, ArchiveIncompatibleError, ArchiveWrongKindError, ServiceError
+from common.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ArchiveWrongKindError,
+    ServiceError,
+)
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import SealReader
 from common.wording import counted
 
+_NAMED = 5
 _PEEKED_BYTES = 2 << 20
 _VERSIONS_A_SECOND = 500
 _BYTES_A_SECOND = 50_000_000
@@ -71,8 +83,8 @@ async def unpack(
     only: str,
     drops_locks: bool,
     has_kms: bool,
-) -> tuple[Report, dict[str, int]]:
-    """Unpack and check; the report and counts of all that is in it.
+) -> tuple[Report, Inventory]:
+    """Unpack and check; the report and what is in it.
 
     Args:
         only: the bucket that is wanted, so that what others need does not count; empty: all.
@@ -90,27 +102,24 @@ async def unpack(
         work_directory=work_directory,
     )
     report = await tree.unpack(area, chunks, orders, is_zip=False)
-    counts = await asyncio.to_thread(portable_import.check, area.new, report, only=only)
-    wanted = [name for name in portable_import.buckets_in(area.new) if only in ("", name)]
-    locked = await asyncio.to_thread(portable_import.locked_buckets, area.new, wanted)
+    if report.extracted.symlinks or report.extracted.hard_links:
+        raise ArchiveRefusedError("The archive holds links; an export of objects has none.")
+    inventory = await ask("agent.engines.minio.portable_child", area.new, Request(only=only), Inventory)
+    _require_as_told(report, inventory)
+    locked = await asyncio.to_thread(portable_tree.locked_buckets, area.new, inventory.wanted)
     if locked and not drops_locks:
         raise ArchiveIncompatibleError(
             f"The bucket {locked[0]} has object lock: what is locked could not be deleted, so the import could not be "
             "taken back.",
             next_step="Import it with `locks=drop`, which leaves locks out, or an archive in the default format.",
         )
-    if not has_kms and (encrypted := await asyncio.to_thread(portable_import.encrypted_buckets, area.new, wanted)):
+    if not has_kms and inventory.encrypted:
         raise ArchiveIncompatibleError(
-            f"The bucket {encrypted[0]} has objects that are to be encrypted by the server, and this one has no KMS; "
-            "nothing was changed.",
+            f"The bucket {inventory.encrypted[0]} has objects that are to be encrypted by the server, and this one has "
+            "no KMS; nothing was changed.",
             next_step="Start this server with a MINIO_KMS_SECRET_KEY; it may be another than the archive's server had.",
         )
-    return report, counts
-
-
-def counts_of(area: tree.StagingArea, buckets: Sequence[str]) -> dict[str, int]:
-    """Of some buckets of what was unpacked."""
-    return portable_import.counts(area.new, buckets)
+    return report, inventory
 
 
 def bridging(header: ArchiveHeader | None, facts: Facts) -> str:
@@ -127,23 +136,21 @@ def swap_seconds(counts: Mapping[str, int]) -> float:
     return counts["versions"] / _VERSIONS_A_SECOND + counts["bytes"] / _BYTES_A_SECOND
 
 
-async def changes(client: Client, area: tree.StagingArea, *, only: str) -> tuple[tuple[str, ...], list[str], int]:
-    """What an import would change, the buckets that come, and how many stay.
+async def changes(client: Client, inventory: Inventory, *, only: str) -> tuple[tuple[str, ...], int]:
+    """What an import would change, and how many buckets stay.
 
     Args:
-        only: the one that is wanted; empty: all.
+        only: the bucket that is wanted; empty: all.
     Raises:
         ArchiveIncompatibleError: a bucket is there already.
         ArchiveWrongKindError: the one is not in the archive.
     """
-    names = await asyncio.to_thread(portable_import.buckets_in, area.new)
-    if only and only not in names:
+    if only and not inventory.wanted:
         raise ArchiveWrongKindError(f"The archive holds no bucket {printable(only)}.")
-    names = [only] if only else names
-    await portable_import.require_absent(client, names)
+    await portable_import.require_absent(client, inventory.wanted)
     stay = len(await buckets_of(client))
-    sentences = [f"Bucket {name} comes." for name in names]
-    return (*sentences, f"The {stay} buckets that are there stay as they are."), names, stay
+    sentences = [f"Bucket {name} comes." for name in inventory.wanted]
+    return (*sentences, f"The {stay} buckets that are there stay as they are."), stay
 
 
 async def restore(
@@ -243,3 +250,19 @@ async def _told(
         async for chunk in chunks:
             yield chunk
     dump.fingerprint = found.sums.fingerprint()
+
+
+def _require_as_told(report: Report, inventory: Inventory) -> None:
+    """Raises ArchiveDamagedError when the archive says of itself what it does not hold."""
+    carried = report.fingerprint
+    if carried is not None and carried.scheme == SCHEME and (differing := carried.differences(inventory.fingerprint)):
+        names = ", ".join(text.partition(":")[0] for text in differing[:_NAMED])
+        raise ArchiveDamagedError(
+            f"The archive does not hold what it held when it was exported: {names}; nothing was changed.",
+            next_step="Take another copy of the file, or export again.",
+        )
+    for name, told in (report.header.counts if report.header else {}).items():
+        if told != (found := inventory.counts.get(name, told)):
+            raise ArchiveDamagedError(
+                f"The archive is damaged: its header counts {told} {name}, and there are {found}; nothing was changed."
+            )

@@ -18,6 +18,7 @@ from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,
     ArchiveIncompatibleError,
+    ArchiveRefusedError,
     ServiceError,
     ToolFailedError,
 )
@@ -304,6 +305,18 @@ async def test_an_archive_without_the_settings_of_its_fingerprint_is_refused(sou
 
     with pytest.raises(ArchiveDamagedError, match="exported: settings"):
         await target.app.stage(resealed(source.objects.file, without_policy), record, locks="drop")
+
+    await target.app.recipe.discard(record)
+
+
+async def test_settings_too_large_to_hand_to_a_server_are_refused(source: Source, target: Target) -> None:
+    record = MemoryRecord()
+
+    def with_much(name: str, content: bytes) -> bytes:
+        return bytes(33 << 20) if name == "settings/plain/policy.json" else content
+
+    with pytest.raises(ArchiveRefusedError, match="more than 32 MiB"):
+        await target.app.stage(resealed(source.objects.file, with_much, keeps_fingerprint=False), record, locks="drop")
 
     await target.app.recipe.discard(record)
 

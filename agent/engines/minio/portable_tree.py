@@ -1,0 +1,186 @@
+"""A portable archive that was unpacked: its buckets, lines and settings, and whether it is what an export makes.
+
+`look_through` reads all that an upload says, in a jail (portable_child.py); what it let pass is read again, line by
+line, when buckets are filled.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from agent.archives.members import printable
+from agent.engines.minio.layout import is_bucket_name
+from agent.engines.minio.portable import (
+    BUCKETS,
+    LEFT_OUT_SETTINGS,
+    METADATA,
+    SCHEME,
+    SETTINGS,
+    Line,
+    number_of_line,
+)
+from agent.engines.minio.portable_checks import BucketCheck, require_known_buckets
+from agent.engines.minio.sums import Sums
+from common.errors import ArchiveDamagedError, ArchiveRefusedError
+from common.fingerprints import Fingerprint
+
+ENCRYPTED = "x-amz-server-side-encryption"
+OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+MOST_SETTINGS_BYTES = 32 << 20
+"""Of all buckets together: they travel to the server in one call. S3 allows 20 kB for a policy."""
+_MAX_LINE_BYTES = 1 << 20
+_LOCK_FILE = "object-lock.xml"
+
+
+class Inventory(msgspec.Struct, kw_only=True):
+    """What an archive holds.
+
+    Attributes:
+        counts: of buckets, objects, versions, markers and bytes in all of it.
+        wanted_counts: the same of the wanted buckets only.
+        wanted: the wanted buckets.
+        encrypted: those of them with objects that a KMS encrypted on the server that they are of.
+    """
+
+    counts: dict[str, int]
+    wanted_counts: dict[str, int]
+    wanted: list[str]
+    encrypted: list[str]
+    fingerprint: Fingerprint
+
+
+def look_through(tree: Path, *, only: str) -> Inventory:
+    """Everything that can be known without a server.
+
+    Args:
+        only: the bucket that is wanted; empty: all.
+    Raises:
+        ArchiveRefusedError, ArchiveDamagedError: it is not what an export makes.
+        ArchiveIncompatibleError: it is, and a MinIO does not take some of what is wanted.
+    """
+    buckets = buckets_in(tree)
+    require_known_buckets(tree, buckets)
+    inventory = Inventory(
+        counts=_nothing(),
+        wanted_counts=_nothing(),
+        wanted=[name for name in buckets if only in ("", name)],
+        encrypted=[],
+        fingerprint=Fingerprint(scheme=SCHEME),
+    )
+    sums = Sums(SCHEME)
+    settings_bytes = 0
+    for bucket in buckets:
+        is_wanted = bucket in inventory.wanted
+        counts, is_encrypted = _look_at(tree, bucket, sums, is_wanted=is_wanted)
+        for name, number in counts.items():
+            inventory.counts[name] += number
+            inventory.wanted_counts[name] += number * is_wanted
+        if is_wanted and is_encrypted:
+            inventory.encrypted.append(bucket)
+        settings_bytes += _add_settings(tree, bucket, sums)
+        if settings_bytes > MOST_SETTINGS_BYTES:
+            raise ArchiveRefusedError(
+                f"The settings of the archive's buckets have more than {MOST_SETTINGS_BYTES >> 20} MiB; those of an "
+                "export have some kilobytes each. Nothing was changed."
+            )
+    inventory.fingerprint = sums.fingerprint()
+    return inventory
+
+
+def buckets_in(tree: Path) -> list[str]:
+    """The buckets of an unpacked archive; ArchiveRefusedError for a name that is none."""
+    names = sorted(os.listdir(tree / BUCKETS)) if (tree / BUCKETS).is_dir() else []
+    for name in names:
+        if not is_bucket_name(name):
+            raise ArchiveRefusedError(f"The archive holds {printable(name)}, which is no name of a bucket.")
+    return names
+
+
+def lines_of(tree: Path, bucket: str) -> Iterator[Line]:
+    """The versions of a bucket; ArchiveDamagedError for a line that cannot be read, or none at all."""
+    try:
+        descriptor = os.open(tree / METADATA / f"{bucket}.jsonl", OPEN_FLAGS)
+    except OSError as failure:
+        raise ArchiveDamagedError(f"The archive is damaged: {METADATA}/{bucket}.jsonl is missing.") from failure
+    with open(descriptor, "rb") as file:
+        number = 0
+        while text := file.readline(_MAX_LINE_BYTES):
+            number += 1
+            try:
+                yield msgspec.json.decode(text, type=Line)
+            except (msgspec.DecodeError, ValueError) as failure:
+                raise ArchiveDamagedError(
+                    f"The archive is damaged: line {number} of {METADATA}/{bucket}.jsonl cannot be read."
+                ) from failure
+
+
+def locked_buckets(tree: Path, names: Sequence[str]) -> list[str]:
+    """Those of them with object lock."""
+    return [name for name in names if (tree / SETTINGS / name / _LOCK_FILE).is_file()]
+
+
+def is_versioned(tree: Path, bucket: str) -> bool:
+    """Whether the bucket's settings say anything of versions."""
+    return b"<Status>" in settings_of(tree, bucket).get("versioning.xml", b"")
+
+
+def settings_of(tree: Path, bucket: str) -> dict[str, bytes]:
+    """What a server is given, by the name of the file."""
+    return {
+        path.name: path.read_bytes()
+        for path in _settings_files(tree, bucket)
+        if path.name not in (*LEFT_OUT_SETTINGS, _LOCK_FILE)
+    }
+
+
+def _look_at(tree: Path, bucket: str, sums: Sums, *, is_wanted: bool) -> tuple[dict[str, int], bool]:
+    """Counts of a bucket, and whether some of it is encrypted."""
+    counts = _nothing() | {"buckets": 1}
+    is_encrypted = False
+    last = ""
+    sums.bucket(bucket)
+    checked = BucketCheck(tree, bucket, is_wanted=is_wanted)
+    for line in lines_of(tree, bucket):
+        checked.meet(line)
+        sums.add(bucket, number_of_line(bucket, line), line.size)
+        counts["versions"] += 1
+        counts["objects"] += line.key != last
+        counts["markers"] += line.is_marker
+        counts["bytes"] += line.size
+        is_encrypted = is_encrypted or ENCRYPTED in line.headers
+        last = line.key
+    checked.finish(functools.partial(lines_of, tree, bucket))
+    if checked.has_versions and not is_versioned(tree, bucket):
+        raise ArchiveDamagedError(
+            f"The archive is damaged: the bucket {bucket} has versions, and its settings say nothing of "
+            "versioning, so they would be lost; nothing was changed.",
+            next_step="Take another copy of the file, or export again.",
+        )
+    return counts, is_encrypted
+
+
+def _nothing() -> dict[str, int]:
+    return dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
+
+
+def _add_settings(tree: Path, bucket: str, sums: Sums) -> int:
+    """Their size in bytes."""
+    size_bytes = 0
+    for path in _settings_files(tree, bucket):
+        with open(os.open(path, OPEN_FLAGS), "rb") as file:
+            sums.add_setting(bucket, path.name, hashlib.file_digest(file, "sha256").hexdigest())
+            size_bytes += file.tell()
+    return size_bytes
+
+
+def _settings_files(tree: Path, bucket: str) -> Iterable[Path]:
+    directory = tree / SETTINGS / bucket
+    if not directory.is_dir():
+        return []
+    return [path for path in sorted(directory.iterdir()) if path.is_file() and not path.is_symlink()]
