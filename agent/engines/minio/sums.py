@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Sums:
 
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
-        self._settings: BucketSum | None = None
+        self._settings: dict[str, BucketSum] = {}
         self.buckets: dict[str, BucketSum] = {}
 
     def bucket(self, name: str) -> BucketSum:
@@ -63,18 +63,19 @@ class Sums:
 
     def add_setting(self, bucket: str, file: str, sha256: str) -> None:
         """A file with settings; only where they are told apart from the buckets' own sums."""
-        found = self._settings = self._settings or BucketSum()
+        found = self._settings.setdefault(bucket, BucketSum())
         found.versions += 1
-        found.number += number_of((bucket, file, sha256))
+        found.number += number_of((file, sha256))
 
     def fingerprint(self) -> Fingerprint:
         """Of all that was added."""
-        settings = self._settings
-        told = f"{settings.versions} files, {settings.number % _MODULUS:064x}" if settings else ""
-        return fingerprint_of(self._scheme, {name: found.text() for name, found in self.buckets.items()}, settings=told)
+        settings = {
+            f"settings of bucket {name}": f"{found.versions} files, {found.number % _MODULUS:064x}"
+            for name, found in self._settings.items()
+        }
+        return fingerprint_of(self._scheme, {name: found.text() for name, found in self.buckets.items()}, settings)
 
 
-def fingerprint_of(scheme: str, buckets: dict[str, str], *, settings: str = "") -> Fingerprint:
-    """From the text of each bucket, and that of all their settings where it is told apart."""
-    parts = {f"bucket {name}": text for name, text in buckets.items()}
-    return Fingerprint.of(scheme, parts | ({"settings": settings} if settings else {}))
+def fingerprint_of(scheme: str, buckets: Mapping[str, str], others: Mapping[str, str] = {}) -> Fingerprint:
+    """From the text of each bucket, and other parts."""
+    return Fingerprint.of(scheme, {f"bucket {name}": text for name, text in buckets.items()} | dict(others))

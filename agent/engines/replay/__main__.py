@@ -20,7 +20,7 @@ from common.fingerprints import Fingerprint
 
 _REPLAYS = {
     "mariadb/3": ("agent.engines.replay.mariadb", "replay"),
-    "minio-s3/2": ("agent.engines.replay.minio", "replay"),
+    "minio-s3/3": ("agent.engines.replay.minio", "replay"),
     "minio/2": ("agent.engines.replay.minio", "replay"),
     "n8n/2": ("agent.engines.replay.n8n", "replay"),
     "postgresql/2": ("agent.engines.replay.postgresql", "replay"),
