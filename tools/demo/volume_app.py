@@ -169,15 +169,26 @@ def _lifetime(until_pid: int | None) -> Iterator[Callable[[float], bool]]:
     woken, waker = os.pipe()
     poll = select.poll()
     poll.register(woken, select.POLLIN)
-    if until_pid is not None:
-        poll.register(os.pidfd_open(until_pid), select.POLLIN)
+    # Looked at after each wait: no pidfd_open in Pythons that were built for old systems, uv's among them.
+    began_at = None if until_pid is None else _began_at(until_pid)
 
     def wake(number: int, frame: object) -> None:
         os.write(waker, b"!")
 
     signal.signal(signal.SIGTERM, wake)
     signal.signal(signal.SIGINT, wake)
-    yield lambda seconds: not poll.poll(seconds * 1000)
+    yield (
+        lambda seconds: not poll.poll(seconds * 1000) and (until_pid is None or _began_at(until_pid) == began_at != "")
+    )
+
+
+def _began_at(pid: int) -> str:
+    """When a process was started, in the kernel's ticks; empty once it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if words[0] == "Z" else words[19]
 
 
 # --------------------------------------------------------------------------------------------------------------------
