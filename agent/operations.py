@@ -77,19 +77,20 @@ class Operations:
         transfer: Transfer,
         work: Callable[[], Awaitable[None]],
         *,
-        is_cancellable: bool = False,
+        is_swap: bool = False,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin an operation; `refuse_if_occupied` was asked before.
 
         Args:
-            is_cancellable: until `work` changes it in the transfer.
+            is_swap: nobody may end it; else anybody may, until `work` says otherwise in the transfer.
             on_end: called last, whatever the end.
         """
         self.running = transfer
         transfer.failure = transfer.cancelled_with = None
         transfer.has_begun = False
-        transfer.is_cancellable = is_cancellable
+        transfer.is_swap = is_swap
+        transfer.is_cancellable = not is_swap
         transfer.operation = asyncio.create_task(
             self._run(transfer, work, on_end), name=f"{transfer.state.kind.value} {transfer.transfer_id}"
         )

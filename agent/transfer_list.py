@@ -29,6 +29,7 @@ class Transfer:
         entry: its line in the journal while it holds data beside the app's; None for exports.
         operation: the task that works on it now.
         has_begun: that task has run its first line; asyncio never runs one at all that is cancelled before.
+        is_swap: its last operation is a restore or an undo, which nobody ends.
         is_cancellable: an operation is under way and may be ended without harm.
         cancelled_with: why it is being ended.
         failure: the error of its last operation.
@@ -40,6 +41,7 @@ class Transfer:
         self.entry = entry
         self.operation: asyncio.Task[None] | None = None
         self.has_begun = False
+        self.is_swap = False
         self.is_cancellable = False
         self.cancelled_with: ServiceError | None = None
         self.failure: ServiceError | None = None

@@ -149,7 +149,6 @@ class Transfers:
         self._operations.start(
             transfer,
             lambda: pipe.produce(self._recipe, export_options, made_by=self._made_by),
-            is_cancellable=True,
             on_end=pipe.close,
         )
         try:
@@ -189,9 +188,7 @@ class Transfers:
             yield known.state
             return
         transfer = self._begin(transfer_id, Kind.IMPORT, order)
-        self._operations.start(
-            transfer, lambda: self._imports.stage(transfer, frames, options, dry_run=dry_run), is_cancellable=True
-        )
+        self._operations.start(transfer, lambda: self._imports.stage(transfer, frames, options, dry_run=dry_run))
         try:
             async with aclosing(self._operations.follow(transfer)) as states:
                 async for state in states:
@@ -209,7 +206,7 @@ class Transfers:
             raise TransferNotFoundError(
                 f"Nothing is staged under {transfer_id}.", next_step="Send the archive again, then restore it."
             )
-        self._operations.start(transfer, lambda: self._imports.restore(transfer))
+        self._operations.start(transfer, lambda: self._imports.restore(transfer), is_swap=True)
         return self._operations.follow(transfer)
 
     def undo(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
@@ -227,7 +224,7 @@ class Transfers:
                 "No data from before an import is kept: never imported, undone already, confirmed, or its time is over."
             )
         kept = transfer
-        self._operations.start(kept, lambda: self._imports.undo(kept))
+        self._operations.start(kept, lambda: self._imports.undo(kept), is_swap=True)
         return self._operations.follow(kept)
 
     async def discard(self, transfer_id: str) -> bool:
@@ -248,17 +245,25 @@ class Transfers:
         return True
 
     async def cancel(self, transfer_id: str) -> TransferState:
-        """End a running export or stage, or drop what is staged; returns when that is done."""
+        """End a running export or stage, or drop what is staged; returns when that is done.
+
+        One that ends already, by another cancel, its caller's leaving or a failure, is waited for.
+
+        Returns:
+            Its state then. A transfer that was over before has not been changed.
+        Raises:
+            TransferInProgressError: its data is being swapped in or back.
+        """
         transfer = self._transfers.get(transfer_id)
         reason = CancelledError("The transfer was cancelled.")
-        if self._operations.running is transfer:
-            if not transfer.is_cancellable:
-                raise TransferInProgressError(
-                    f"Transfer {transfer_id} is too far to be cancelled; it will be finished or taken back.",
-                    next_step="Watch it; an import can be undone afterwards.",
-                )
+        if self._operations.running is transfer and not transfer.is_swap:
             await self._operations.end(transfer, reason)
-        elif transfer.phase is ImportPhase.STAGED:
+        if self._operations.running is transfer:
+            raise TransferInProgressError(
+                f"Transfer {transfer_id} is too far to be cancelled; it will be finished or taken back.",
+                next_step="Watch it; an import can be undone afterwards.",
+            )
+        if transfer.phase is ImportPhase.STAGED:
             async with self._operations.recipe_lock:
                 await self._imports.abandon(transfer, reason)
         return transfer.state

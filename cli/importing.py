@@ -7,6 +7,7 @@ a guess.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -21,7 +22,7 @@ from cli.client import ConnectionLostError, Controller
 from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError, said_by
 from cli.following import cancel_quietly, final_state, following, new_transfer_id
 from cli.inspecting import Inspection, describe_briefly, inspect_file, open_archive
-from cli.models import App, TransferState
+from cli.models import App, Failure, TransferState
 from cli.output import size_text
 from cli.progress import Gauge
 from cli.session import Session
@@ -40,6 +41,8 @@ from common.errors import (
 CHUNK_BYTES = 1 << 20
 PATIENCE_SECONDS = 60.0
 """Long enough for a controller to be started again; then we say that we do not know."""
+SWAP_SECONDS = 5.0
+"""How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Importing:
             async with following(self._controller, self._transfer_id, self._show):
                 state = await self._send(app_id, source, options=options, is_dry_run=is_dry_run)
         except asyncio.CancelledError:
-            raise await self._stopped(app_id) from None
+            raise await self._stopped(app_id, is_dry_run=is_dry_run) from None
         if state.error is not None:
             raise make_error(state.error.reason, state.error.message, next_step=state.error.next_step)
         if state.result != "succeeded":
@@ -187,22 +190,30 @@ class Importing:
             ) from failure
         return state
 
-    async def _stopped(self, app_id: str) -> CommandError:
-        """After Ctrl-C. A swap that has begun is finished by the agent, so a person must not read "cancelled" then."""
+    async def _stopped(self, app_id: str, *, is_dry_run: bool) -> CommandError:
+        """After Ctrl-C: what became of the import, from the agent's own word."""
         self._gauge.enter("cancelling")
         outcome = await cancel_quietly(self._controller, self._transfer_id)
+        if isinstance(outcome, TransferInProgressError):
+            self._gauge.enter("asking", "too late to cancel; asking what becomes of the import")
+            outcome = await self._late_outcome()
         look = f"`mathison transfers {app_id}` shows it as {self._transfer_id}."
         match outcome:
+            case TransferState(result="succeeded") if is_dry_run:
+                return StoppedError("Stopped too late: the dry run had ended. Nothing was changed.")
             case TransferState(result="succeeded"):
                 return StoppedError(
                     "Stopped too late: the import is done.", next_step=f"`mathison undo {app_id}` takes it back."
                 )
+            case TransferState(result="failed", error=Failure() as error):
+                return StoppedError(f"Stopped. The import had failed already: {error.message}", next_step=look)
             case TransferState(result=str()) | TransferNotFoundError():
                 return StoppedError("Stopped. The import was cancelled and nothing was changed.")
             case TransferInProgressError():
                 return StoppedError(
-                    "Stopped watching, but the imported data is being swapped in already; the agent finishes that.",
-                    next_step=f"{look} `mathison undo {app_id}` takes it back afterwards.",
+                    "Stopped watching, but the imported data is being swapped in already; the agent finishes that, or "
+                    "takes it back.",
+                    next_step=f"{look} Once it is done, `mathison undo {app_id}` takes it back.",
                 )
             case _ if not self._is_sent:
                 return StoppedError("Stopped before the archive was sent in full: nothing was changed.", next_step=look)
@@ -210,6 +221,16 @@ class Importing:
                 return StoppedError(
                     "Stopped, but the controller did not say whether the import could be cancelled.", next_step=look
                 )
+
+    async def _late_outcome(self) -> TransferState | ServiceError | None:
+        """Of an import that could not be cancelled a moment ago; as `cancel_quietly` tells it."""
+        with contextlib.suppress(ServiceError, UnreachableError):
+            state = await final_state(
+                self._controller, self._transfer_id, unreachable_seconds=0, running_seconds=SWAP_SECONDS
+            )
+            if state.result:
+                return state
+        return await cancel_quietly(self._controller, self._transfer_id)
 
 
 async def import_archive(

@@ -195,6 +195,8 @@ def _outcome(state: TransferState) -> Text:
 def report_cancel(output: Output, state: TransferState) -> None:
     if state.result == "succeeded":
         output.say(f"{state.transfer_id} is done already; there was nothing to cancel.")
+    elif state.result == "failed" and state.error is not None:
+        output.say(f"{state.transfer_id} had failed already: {state.error.message}")
     else:
         output.say(f"{state.transfer_id} is cancelled. Nothing was changed.")
 

@@ -49,6 +49,8 @@ class FakeController:
             the import done a moment later; "answer, forever" never answers again; "agent" reads everything and loses
             the agent, which comes back a moment later; "caller" reads everything and ends the import as the agent does
             when its caller goes away; "hold" reads everything and waits.
+        swap_result: what a transfer that could not be cancelled has come to by the next time it is asked for; empty:
+            it goes on.
     """
 
     archive: bytes = b"archive " * 40_000
@@ -61,6 +63,7 @@ class FakeController:
     broken_import: str = ""
     import_error: tuple[str, str] | None = None
     can_cancel: bool = True
+    swap_result: str = ""
     apps: list[State] = field(default_factory=lambda: [app("shop.db"), app("shop.files", recipe="volume")])
 
     formats: list[str] = field(default_factory=list)
@@ -213,7 +216,15 @@ class FakeController:
         if state is None:
             return problem(404, "TRANSFER_NOT_FOUND", "No transfer has this id.")
         if not self.can_cancel:
+            state["progress"]["phase"] = "restoring"
+            if self.swap_result == "succeeded":
+                finish_import(state, is_dry_run=False)
+            elif self.swap_result:
+                fail(state, "APP_UNAVAILABLE", "The server went away. Nothing was changed.")
+                state["result"] = self.swap_result
             return problem(409, "TRANSFER_IN_PROGRESS", "The swap has begun.")
+        if state["result"]:
+            return web.json_response(state)
         self.cancelled.append(transfer_id)
         fail(state, "CANCELLED", "The transfer was cancelled.")
         state["result"] = "cancelled"

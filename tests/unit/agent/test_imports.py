@@ -29,6 +29,7 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from mathison.data.v1 import transfer_pb2 as wire
 from tests.fixtures.uploads import frame_list, frames
+from tests.fixtures.waiting import until
 from tests.unit.agent.conftest import RULES, Setting
 
 
@@ -208,6 +209,40 @@ async def test_cancel_ends_a_stage_and_its_caller_hears_of_it(setting: Setting) 
     with pytest.raises(CancelledError):
         async for _ in states:
             pass
+    assert is_untouched(setting)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_cancel_waits_for_a_stage_whose_caller_has_left_already(setting: Setting, dry_run: bool) -> None:
+    tidied = asyncio.Event()
+    setting.recipe.at["discard"] = tidied.wait
+    upload = waiting(*frame_list(b"new", end=False))
+    states = setting.transfers.stage("t-1", upload, {}, dry_run=dry_run)
+    await anext(states)
+    leaving = asyncio.create_task(states.aclose())
+    await until(lambda: setting.recipe.has_reached("discard"))
+
+    cancelling = asyncio.create_task(setting.transfers.cancel("t-1"))
+    await asyncio.sleep(0)
+    tidied.set()
+
+    assert (await cancelling).result is Result.CANCELLED
+    await leaving
+    assert is_untouched(setting)
+
+
+async def test_a_dry_run_that_is_cancelled_at_its_very_end_is_over(setting: Setting) -> None:
+    tidied = asyncio.Event()
+    setting.recipe.at["discard"] = tidied.wait
+    running = asyncio.create_task(setting.stage("t-1", dry_run=True))
+    await until(lambda: setting.recipe.has_reached("discard"))
+
+    cancelling = asyncio.create_task(setting.transfers.cancel("t-1"))
+    await asyncio.sleep(0)
+    tidied.set()
+
+    assert (await cancelling).result is Result.SUCCEEDED
+    await running
     assert is_untouched(setting)
 
 

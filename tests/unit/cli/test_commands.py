@@ -25,7 +25,7 @@ from cli.failures import EXIT_CODES_BY_REASON
 from cli.models import AppList
 from common.errors import ERRORS_BY_REASON
 from common.version import VERSION
-from tests.fakes.fake_controller import TOKEN, FakeController, app, running
+from tests.fakes.fake_controller import TOKEN, FakeController, app, fail, running
 from tests.unit.cli.archives import sealed_sql
 from tests.unit.cli.conftest import ROOT, Mathison, until
 
@@ -209,6 +209,17 @@ async def test_undo_confirm_transfers_and_cancel_do_what_they_say(
     assert controller.cancelled == ["t-1"]
     assert undone.document["undone"] is True
     assert confirmed.document == {"confirmed": True}
+
+
+async def test_a_transfer_that_had_failed_is_not_said_to_be_cancelled(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    state = controller.states["t-1"] = running("t-1", "import")
+    fail(state, "ARCHIVE_TRUNCATED", "The file is cut off. Nothing was changed.")
+
+    ended = await mathison("cancel", "shop.db/t-1")
+
+    assert ended.text == "t-1 had failed already: The file is cut off. Nothing was changed.\n"
 
 
 async def test_a_transfer_of_another_app_is_not_cancelled(mathison: Mathison, controller: FakeController) -> None:

@@ -228,11 +228,25 @@ async def test_ctrl_c_cancels_an_import(start: Callable[..., Any], controller: F
     assert len(controller.cancelled) == 1
 
 
-async def test_ctrl_c_during_the_swap_does_not_claim_to_have_cancelled(
-    start: Callable[..., Any], controller: FakeController, archive: Path
+@pytest.mark.parametrize(
+    ("swap_result", "said"),
+    [
+        ("", b"is being swapped in already; the agent finishes that, or takes it back."),
+        ("succeeded", b"Stopped too late: the import is done."),
+        ("cancelled", b"The import was cancelled and nothing was changed."),
+        ("failed", b"The import had failed already: The server went away. Nothing was changed."),
+    ],
+)
+async def test_ctrl_c_during_the_swap_says_what_became_of_it(
+    start: Callable[..., Any],
+    controller: FakeController,
+    archive: Path,
+    swap_result: str,
+    said: bytes,
 ) -> None:
     controller.broken_import = "hold"
     controller.can_cancel = False
+    controller.swap_result = swap_result
 
     async with start("import", "shop.db", "shop.sql", "--yes") as process:
         await until(lambda: bool(controller.uploads))
@@ -240,7 +254,7 @@ async def test_ctrl_c_during_the_swap_does_not_claim_to_have_cancelled(
         _, stderr = await asyncio.wait_for(process.communicate(), 20)
 
     assert process.returncode == 130
-    assert b"is being swapped in already; the agent finishes that." in stderr
+    assert said in stderr
 
 
 async def test_sigterm_while_waiting_for_silent_standard_input_ends_at_once(

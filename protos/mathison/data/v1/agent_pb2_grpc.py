@@ -175,9 +175,10 @@ class DataAgentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Ends a running export or stage within seconds; an import past PHASE_RESTORING is not ended. May be repeated.
+        """Ends a running export or stage within seconds, and waits for one that ends already; an import past PHASE_RESTORING is
+        not ended. The answer's state says what became of the transfer. May be repeated.
 
-        Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: too late to cancel).
+        Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: its swap or an undo has begun).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

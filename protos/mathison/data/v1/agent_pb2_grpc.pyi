@@ -79,9 +79,10 @@ class DataAgentStub:
     Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_agent_pb2.CancelRequest, _agent_pb2.CancelResponse]
-    """Ends a running export or stage within seconds; an import past PHASE_RESTORING is not ended. May be repeated.
+    """Ends a running export or stage within seconds, and waits for one that ends already; an import past PHASE_RESTORING is
+    not ended. The answer's state says what became of the transfer. May be repeated.
 
-    Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: too late to cancel).
+    Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: its swap or an undo has begun).
     """
     ListTransfers: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListTransfersRequest, _agent_pb2.ListTransfersResponse]
     """The transfers that the agent remembers, latest first. Changes nothing; may be repeated."""
@@ -196,9 +197,10 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.CancelRequest,
         context: _aio.ServicerContext[_agent_pb2.CancelRequest, _abc.Awaitable[_agent_pb2.CancelResponse]],
     ) -> _abc.Awaitable[_agent_pb2.CancelResponse]:
-        """Ends a running export or stage within seconds; an import past PHASE_RESTORING is not ended. May be repeated.
+        """Ends a running export or stage within seconds, and waits for one that ends already; an import past PHASE_RESTORING is
+        not ended. The answer's state says what became of the transfer. May be repeated.
 
-        Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: too late to cancel).
+        Errors: TRANSFER_NOT_FOUND (NOT_FOUND), TRANSFER_IN_PROGRESS (ABORTED: its swap or an undo has begun).
         """
 
     @_abc_1.abstractmethod
