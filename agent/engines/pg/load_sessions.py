@@ -145,6 +145,16 @@ class Session:
         except psycopg.Error as failure:
             _fail(failure, text, line)
 
+    async def names(self, query: bytes, line: int) -> list[bytes]:
+        """The first column of a query of ours, as bytes in the session's encoding; SqlFailure as in `run`."""
+        cursor = self._connection.cursor()
+        try:
+            await cursor.execute(query, binary=True)
+        except psycopg.Error as failure:
+            _fail(failure, query, line)
+        result = cursor.pgresult
+        return [result.get_value(row, 0) or b"" for row in range(result.ntuples)] if result else []
+
     async def insert(self, text: bytes, line: int, *, has_standard_strings: bool) -> None:
         """Execute INSERT statements in one go, and all of them or none.
 

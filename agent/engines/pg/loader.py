@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from agent.engines.pg.dump_comments import Entry
 from agent.engines.pg.load_sessions import Session, Settings, SqlFailure
+from agent.engines.pg.row_security import ForcedRowSecurity
 from agent.engines.pg.sqltext import EndOfRows, Event, Rows, Splitter, Statement
 from agent.engines.pg.statements import Decision, Judge, Way, copied_table
 from agent.engines.pg.text_errors import TextError
@@ -120,6 +121,7 @@ class Loader:
         self._settings = Settings()
         self._is_after_rows = False
         self._deadlocked: list[_Job] = []
+        self._forced_row_security = ForcedRowSecurity(self._main)
 
     async def load(self, chunks: AsyncIterable[bytes]) -> None:
         """Load the text to its end.
@@ -133,6 +135,7 @@ class Loader:
             event = await anext(events, None)
             while event is not None:
                 event = await self._take(event, events)
+        await self._forced_row_security.put_back()
         if self._main.is_idle is not was_idle:
             raise TextError("ARCHIVE_DAMAGED", "The file ends inside of a transaction.")
 
@@ -156,6 +159,8 @@ class Loader:
         self._say(kind)
         self._is_after_rows |= kind in AFTER_ROWS
         decision = self.judge.decide(event.text, event.line)
+        if decision.way is not Way.FILL:
+            await self._forced_row_security.put_back()
         if self._main.is_idle:
             if kind == "TABLE DATA" and not self._is_after_rows and _are_rows(event, decision):
                 return await self._spread_rows(event, events)
@@ -188,6 +193,9 @@ class Loader:
                 await session.insert(text, line, has_standard_strings=self.splitter.has_standard_strings)
             case Way.REMOVE:
                 await self._remove(text, line)
+            case Way.FILL:
+                await self._forced_row_security.lift(line)
+                await session.run(text, line)
             case Way.SKIP:
                 self.outcome.left_out[decision.what] += 1
             case Way.DEFER:

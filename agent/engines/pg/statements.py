@@ -35,6 +35,8 @@ class Way(enum.Enum):
     """COPY FROM stdin."""
     REMOVE = enum.auto()
     """It removes what may not be there, as the first part of a dump made with --clean does."""
+    FILL = enum.auto()
+    """It fills a materialized view: with all rows, see `row_security`."""
     SKIP = enum.auto()
     DEFER = enum.auto()
     """Only a superuser may run it, and from a file nobody should."""
@@ -66,6 +68,7 @@ _GRANT = Decision(Way.SKIP, "grants")
 _SETTING = Decision(Way.SETTING)
 _REMOVE = Decision(Way.REMOVE)
 _INSERT = Decision(Way.INSERT)
+_FILL = Decision(Way.FILL)
 
 _I = re.IGNORECASE | re.DOTALL
 _FIRST_WORD = re.compile(rb"[A-Za-z]+")
@@ -128,6 +131,7 @@ class Judge:
             b"GRANT": lambda _text, _line: _GRANT,
             b"INSERT": lambda _text, _line: _INSERT,
             b"PREPARE": self._prepare,
+            b"REFRESH": lambda _text, _line: _FILL,
             b"RESET": lambda _text, _line: _SETTING,
             b"REVOKE": lambda _text, _line: _GRANT,
             b"SECURITY": lambda _text, _line: Decision(Way.SKIP, "security labels"),

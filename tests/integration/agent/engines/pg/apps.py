@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -149,6 +150,12 @@ class PostgresApp:
         wanted = ExportOptions(formats[form], "shop.db", f"shop-db{formats[form].suffix}", options or {})
         async with self.recipe.export_data(wanted, self.progress) as export:
             return b"".join([chunk async for chunk in export.chunks])
+
+    def dump(self, *options: str) -> bytes:
+        """What the superuser's own pg_dump writes."""
+        client = postgres(max(self.server.install.major, OLDEST_CLIENT_MAJOR)).program("pg_dump")
+        environment = self.server.environment(self.database)
+        return subprocess.run([client, *options], env=environment, check=True, capture_output=True).stdout
 
     async def stage(self, content: bytes, record: MemoryRecord | None = None) -> tuple[MemoryRecord, Preview]:
         """As the agent does: what fails is discarded."""

@@ -50,6 +50,9 @@ class NotingSession(Session):
         if sqlstate := self.failures.pop(text, ""):
             raise SqlFailure(line, sqlstate, "failed", head=text)
 
+    async def names(self, query: bytes, line: int) -> list[bytes]:
+        return [b"public.t", b'public."U"']
+
     async def insert(self, text: bytes, line: int, *, has_standard_strings: bool) -> None:
         await self.run(text, line)
 
@@ -242,6 +245,21 @@ async def test_what_is_left_out_is_counted_and_not_run() -> None:
     assert run.statements == []
     assert run.loader.outcome.left_out == {"owners": 1, "grants": 2}
     assert list(run.loader.outcome.deferred) == [("publication", b"p")]
+
+
+async def test_forced_row_security_is_lifted_while_materialized_views_are_filled_and_no_longer() -> None:
+    fill = entry("MATERIALIZED VIEW DATA")
+    run = await Run().load(
+        fill + b"REFRESH MATERIALIZED VIEW m;" + fill + b"REFRESH MATERIALIZED VIEW n;"
+        b"SELECT 1;" + fill + b"REFRESH MATERIALIZED VIEW o;"
+    )
+
+    lifted = [f"ALTER TABLE ONLY {name} NO FORCE ROW LEVEL SECURITY" for name in ("public.t", 'public."U"')]
+    put_back = [one.replace("NO ", "") for one in lifted]
+    first = ["REFRESH MATERIALIZED VIEW m", "REFRESH MATERIALIZED VIEW n"]
+    second = ["REFRESH MATERIALIZED VIEW o"]
+    assert run.statements == [*lifted, *first, *put_back, "SELECT 1", *lifted, *second, *put_back]
+    assert run.sessions_of("SECURITY") == {0}
 
 
 async def test_a_text_that_ends_in_a_transaction_is_damaged() -> None:

@@ -64,6 +64,7 @@ WAYS = {
         "ALTER PUBLICATION p DROP TABLE ONLY t",
         "SELECT pg_catalog.lo_unlink('1')",
     ],
+    Way.FILL: ["REFRESH MATERIALIZED VIEW public.m", "refresh materialized view m with data"],
     Way.SKIP: [
         "ALTER TABLE public.t OWNER TO postgres",
         'ALTER FUNCTION f(a int, "b" text) OWNER TO "The ""Owner"""',

@@ -1,0 +1,126 @@
+"""Materialized views over tables whose policies apply to their owner too come back with all their rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.errors import ServiceError
+from tests.integration.agent.engines.pg.apps import PostgresApp
+from tests.integration.agent.engines.pg.conftest import MakeApp
+from tests.integration.agent.engines.pg.test_hostile_files import dump
+
+TABLES = """
+    CREATE TABLE public.visits (n int PRIMARY KEY, tenant int);
+    INSERT INTO public.visits SELECT n, n % 3 FROM generate_series(1, 90) AS n;
+    CREATE SCHEMA "Own";
+    CREATE TABLE "Own"."Sales 'n" (n int REFERENCES public.visits, tenant int);
+    INSERT INTO "Own"."Sales 'n" SELECT n, n % 3 FROM generate_series(1, 30) AS n;
+    CREATE TABLE public.lenient (n int);
+    INSERT INTO public.lenient VALUES (1);
+    CREATE VIEW public.both_kinds AS SELECT n, tenant FROM public.visits UNION ALL SELECT * FROM "Own"."Sales 'n";
+    CREATE MATERIALIZED VIEW public.by_tenant AS SELECT tenant, count(*) FROM public.both_kinds GROUP BY 1;
+    CREATE UNIQUE INDEX ON public.by_tenant (tenant);
+    CREATE MATERIALIZED VIEW public.a_total AS SELECT sum(count) FROM public.by_tenant, public.lenient;
+    CREATE MATERIALIZED VIEW public.never_filled AS SELECT n FROM public.visits WITH NO DATA;
+"""
+POLICIES = """
+    CREATE POLICY one_tenant ON public.visits USING (tenant = 1);
+    CREATE POLICY one_tenant ON "Own"."Sales 'n" USING (tenant = current_setting('app.tenant')::int);
+    CREATE POLICY none ON public.lenient USING (false);
+    ALTER TABLE public.visits ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    ALTER TABLE "Own"."Sales 'n" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    ALTER TABLE public.lenient ENABLE ROW LEVEL SECURITY;
+"""
+SECURITY = (
+    "SELECT oid::regclass::text, relrowsecurity, relforcerowsecurity FROM pg_class"
+    " WHERE relrowsecurity OR relforcerowsecurity ORDER BY 1"
+)
+AS_IT_WAS = [('"Own"."Sales \'n"', True, True), ("lenient", True, False), ("visits", True, True)]
+
+
+def filled(app: PostgresApp) -> PostgresApp:
+    """As an app has it that filled its views before it forced policies on itself."""
+    app.run(TABLES + POLICIES, as_app=True)
+    return app
+
+
+@pytest.mark.parametrize(("major", "form"), [(13, "custom"), (15, "sql.gz"), (18, "sql")])
+async def test_an_import_and_its_undo_bring_back_filled_views(make_app: MakeApp, major: int, form: str) -> None:
+    app = filled(make_app(major))
+    exported = await app.fingerprint()
+    archive = await app.export(form)
+    app.run("DROP MATERIALIZED VIEW public.by_tenant CASCADE; ALTER TABLE public.visits DISABLE ROW LEVEL SECURITY")
+    changed = await app.fingerprint()
+
+    record, preview = await app.stage(archive)
+    await app.recipe.restore(record, app.progress)
+
+    assert preview.warnings == ()
+    assert exported.differences(await app.fingerprint()) == []
+    assert (exported.tables["public.by_tenant"].rows, "public.never_filled" in exported.tables) == (3, False)
+    assert app.run(SECURITY) == AS_IT_WAS
+    await app.recipe.undo(record, app.progress)
+    assert changed.differences(await app.fingerprint()) == []
+    assert app.left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("major", "options"),
+    [(13, []), (15, ["--format=custom"]), (18, ["--enable-row-security", "--clean"]), (17, ["--inserts"])],
+)
+async def test_a_dump_of_pg_dump_itself_fills_them_too(make_app: MakeApp, major: int, options: list[str]) -> None:
+    app = filled(make_app(major))
+    dumped = await app.fingerprint()
+    content = app.dump(*options)
+
+    await app.bring_in(content)
+
+    assert dumped.differences(await app.fingerprint()) == []
+    assert app.run(SECURITY) == AS_IT_WAS
+
+
+@pytest.mark.parametrize("rights", ["CREATEDB CREATEROLE", "CREATEDB", ""])
+async def test_an_agent_without_a_superuser_fills_them_too(make_app: MakeApp, rights: str) -> None:
+    source = filled(make_app())
+    dumped = await source.fingerprint()
+    app = make_app(rights=rights, has_admin=False)
+    before = app.outside()
+
+    record = await app.bring_in(await source.export())
+
+    assert dumped.differences(await app.fingerprint()) == []
+    assert app.run(SECURITY) == AS_IT_WAS
+    assert app.outside() == before
+    await app.recipe.undo(record, app.progress)
+    assert app.run(SECURITY) == []
+    assert app.left_over() == []
+
+
+async def test_a_file_gets_no_role_that_policies_do_not_apply_to(app: PostgresApp) -> None:
+    """What fills a view is code of the file."""
+    rights = "SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user"
+
+    await app.bring_in(
+        dump(
+            f"{TABLES}{POLICIES} CREATE MATERIALIZED VIEW public.rights AS {rights} WITH NO DATA;\n"
+            "REFRESH MATERIALIZED VIEW public.rights;"
+        )
+    )
+
+    assert app.run("SELECT * FROM public.rights") == [(False, False)]
+
+
+async def test_code_that_hides_a_table_while_a_view_is_filled_ends_the_import(app: PostgresApp) -> None:
+    hides = """
+    CREATE FUNCTION public.hide() RETURNS int LANGUAGE plpgsql AS
+        $$ BEGIN ALTER TABLE public.visits RENAME TO hidden; RETURN 1; END $$;
+    CREATE MATERIALIZED VIEW public.m AS SELECT public.hide() WITH NO DATA;
+    REFRESH MATERIALIZED VIEW public.m;
+    """
+    before = app.outside()
+
+    with pytest.raises(ServiceError, match="does not exist"):
+        await app.stage(dump(TABLES + POLICIES + hides))
+
+    assert app.outside() == before
+    assert app.left_over() == []
