@@ -223,9 +223,9 @@ class FakeController:
                 fail(state, "APP_UNAVAILABLE", "The server went away. Nothing was changed.")
                 state["result"] = self.swap_result
             return problem(409, "TRANSFER_IN_PROGRESS", "The swap has begun.")
+        self.cancelled.append(transfer_id)
         if state["result"]:
             return web.json_response(state)
-        self.cancelled.append(transfer_id)
         fail(state, "CANCELLED", "The transfer was cancelled.")
         state["result"] = "cancelled"
         return web.json_response(state)
