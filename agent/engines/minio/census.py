@@ -70,8 +70,8 @@ class Tally(msgspec.Struct):
     Attributes:
         header_version: the highest of any xl.meta.
         encrypted: versions that need the server's KMS; `customer_encrypted`: those that need a caller's key.
-        damaged: versions whose data is not there or was found not to be what was stored, and xl.meta that cannot be
-            read; the first of them by name.
+        damaged: versions whose data is not there or was found not to be what was stored, or whose xl.meta has another
+            checksum, and xl.meta that cannot be read; the first of them by name.
         orphans: objects whose data is there and whose xl.meta is not, a few by name; looked for as contents are.
         unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
         strange: what is no part of a drive's data, a few by name.
@@ -189,7 +189,10 @@ class Census:
             self._comparison.meet(
                 found.path, dict(zip((version.id for version in meta.versions), numbers, strict=True))
             )
-        damaged = sum(not self._is_whole(version, meta.inline, found.parent) for version in meta.versions)
+        if meta.is_intact:
+            damaged = sum(not self._is_whole(version, meta.inline, found.parent) for version in meta.versions)
+        else:
+            damaged = max(len(meta.versions), 1)
         for _ in range(damaged):
             self._damaged(found.path)
         if meta.versions and not damaged:

@@ -196,9 +196,10 @@ def _require_same(report: Report, tally: Tally, *, only: str) -> None:
         # Where there are many buckets they are told in groups, and nothing tells of one alone.
         names = [name for name in names if name == f"bucket {only}" and name in carried.parts]
     if differing := [name for name in names if carried.parts.get(name) != found.parts.get(name)]:
+        damaged = f" (damaged in it: {', '.join(tally.damaged_names)})" if tally.damaged else ""
         raise ArchiveDamagedError(
-            f"The archive does not hold what it held when it was exported: {', '.join(differing[:5])}; nothing was "
-            "changed.",
+            f"The archive does not hold what it held when it was exported: {', '.join(differing[:5])}{damaged}; "
+            "nothing was changed.",
             next_step="Take another copy of the file, or export again.",
         )
 

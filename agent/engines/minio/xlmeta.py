@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import xxhash
 
 MAGIC = b"XL2 "
 _MAJOR = 1
@@ -26,6 +27,9 @@ _CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
 _INLINE = "x-minio-internal-inline-data"
 _TIERED = "x-minio-internal-transition-status"
 _COMPRESSION = "x-minio-internal-compression"
+_CHECKSUM_MARK = 0xCE
+"""MessagePack's, of an integer of four bytes."""
+_CHECKSUM_BYTES = 5
 _BLOCK_BYTES = (1 << 20, 10 << 20)
 """Since 2021, and before."""
 
@@ -69,11 +73,13 @@ class ObjectMeta:
         header_version: grows with MinIO's releases, which read those up to their own.
         versions: the newest first; without versions that are only there to be freed.
         inline: content that is in the file, with its sums, by the version's id.
+        is_intact: its checksum is that of its versions; MinIO takes nothing from a file where it is not.
     """
 
     header_version: int
     versions: list[Version]
     inline: Mapping[str, bytes] = field(default_factory=dict)
+    is_intact: bool = True
 
 
 def header_version(content: bytes) -> int:
@@ -92,8 +98,10 @@ def read(content: bytes) -> ObjectMeta:
     if version < 2 or content[8] != 0xC6:
         raise ValueError("an xl.meta of before 2022")
     end = 13 + int.from_bytes(content[9:13], "big")
-    if end + 5 > len(content):
+    if end + _CHECKSUM_BYTES > len(content):
         raise ValueError("a cut xl.meta")
+    if content[end] != _CHECKSUM_MARK:
+        raise ValueError("an xl.meta without a checksum")
     try:
         cursor = _Cursor(content, 13, end)
         cursor.number()
@@ -102,10 +110,20 @@ def read(content: bytes) -> ObjectMeta:
         if not 0 <= count <= _MAX_VERSIONS:
             raise ValueError("an absurd number of versions")
         found = [_version(cursor.binary(), cursor.binary()) for _ in range(count)]
-        inline = _inline(content[end + 5 :])
+        inline = _inline(content[end + _CHECKSUM_BYTES :])
     except (msgspec.DecodeError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as failure:
         raise ValueError("an xl.meta that cannot be read") from failure
-    return ObjectMeta(version, [one for one in found if one is not None], inline)
+    return ObjectMeta(
+        version,
+        [one for one in found if one is not None],
+        inline,
+        is_intact=int.from_bytes(content[end + 1 : end + _CHECKSUM_BYTES], "big") == _checksum(content[13:end]),
+    )
+
+
+def _checksum(versions: bytes) -> int:
+    """MinIO's: the lower half of an XXH64."""
+    return xxhash.xxh64_intdigest(versions) & 0xFFFFFFFF
 
 
 def _version(header: bytes, body: bytes) -> Version | None:

@@ -106,6 +106,8 @@ class _Drive:
         except ValueError:
             self.damaged.add(f"{bucket}/{directory}")
             return
+        if not meta.is_intact:
+            self.damaged.add(f"{bucket}/{directory}")
         for version, number in zip(meta.versions, numbers_of(bucket, key_of(directory), meta.versions), strict=True):
             self.sums.add(bucket, number, version.size)
             if version.is_inline:

@@ -15,7 +15,7 @@ from cli.exit_codes import ExitCode
 from common.errors import ArchiveDamagedError
 from common.fingerprints import Fingerprint
 from common.seals import FingerprintFinder
-from tests.fixtures.minio_archives import resealed, rotted
+from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, resealed, rotted
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import Exported, MinioApp
@@ -70,6 +70,7 @@ async def test_an_archive_of_a_drive_without_a_part_of_an_object_is_not_proven(s
     ("key", "file", "at"),
     [
         ("a/b", "xl.meta", -1),
+        ("size/131073", "xl.meta", IN_CHECKSUM_ONLY),
         ("size/131073", "part.1", -1),
         ("size/3145728", "part.1", BLOCK_BYTES + 100),
         ("parts", "part.2", -1),

@@ -30,7 +30,15 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
 from tests.fakes.imports import MemoryRecord
-from tests.fixtures.minio_archives import link, of_newer_release, rebuilt, resealed, rotted, with_member
+from tests.fixtures.minio_archives import (
+    IN_CHECKSUM_ONLY,
+    link,
+    of_newer_release,
+    rebuilt,
+    resealed,
+    rotted,
+    with_member,
+)
 from tests.fixtures.minio_data import put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, OTHER_KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -168,6 +176,11 @@ BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] 
         lambda t: rebuilt(t.clear, rotted("files/small/", "xl.meta", -1)),
         ArchiveDamagedError,
         "small",
+    ),
+    "an xl.meta has rotted": (
+        lambda t: rebuilt(t.clear, rotted("files/large/", "xl.meta", IN_CHECKSUM_ONLY)),
+        ArchiveDamagedError,
+        "files/large",
     ),
     "an xl.meta is cut": (lambda t: rebuilt(t.clear, _with_cut_meta), ArchiveDamagedError, "files/small"),
     "an xl.meta is nonsense": (lambda t: rebuilt(t.clear, _with_other_magic), ArchiveDamagedError, "files/small"),
@@ -330,14 +343,24 @@ async def test_a_drive_that_was_copied_by_hand_is_imported_without_its_identity(
     assert await view(other) == wanted
 
 
+def _lose_part(directory: Path) -> None:
+    [part] = directory.rglob("part.1")
+    part.unlink()
+
+
+def _flip_bit_of_meta(directory: Path) -> None:
+    meta = directory / "xl.meta"
+    meta.write_bytes(rotted("", "xl.meta", IN_CHECKSUM_ONLY)("/xl.meta", meta.read_bytes()) or b"")
+
+
+@pytest.mark.parametrize("damage", [_lose_part, _flip_bit_of_meta])
 async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest(
-    start_minio: StartMinio, tmp_path: Path
+    damage: Callable[[Path], None], start_minio: StartMinio, tmp_path: Path
 ) -> None:
     source = start_minio()
     await _fill(source)
     app = MinioApp(source, tmp_path)
-    [part] = (source.drive / "files" / "large").rglob("part.1")
-    part.unlink()
+    damage(source.drive / "files" / "large")
 
     exported = await app.export()
     record, preview = await app.stage(exported.file)
@@ -369,10 +392,11 @@ async def test_settings_that_an_archive_by_hand_lacks_are_said(target: Target) -
     await target.require_unchanged(app, record)
 
 
-async def test_what_had_rotted_on_the_source_is_said_before_it_is_imported(target: Target) -> None:
+@pytest.mark.parametrize(("file", "at"), [("part.1", -1), ("xl.meta", IN_CHECKSUM_ONLY)])
+async def test_what_had_rotted_on_the_source_is_said_before_it_is_imported(file: str, at: int, target: Target) -> None:
     app, record = target.app, MemoryRecord()
 
-    _, preview = await app.stage(resealed(target.clear, rotted("files/large/", "part.1", -1)), record)
+    _, preview = await app.stage(resealed(target.clear, rotted("files/large/", file, at)), record)
 
     assert any("files/large" in warning for warning in preview.warnings)
     await target.require_unchanged(app, record)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import xxhash
 
 from agent.engines.minio.xlmeta import header_version, read
 
@@ -41,7 +42,8 @@ def _file(*versions: dict[str, Any], version: int = 3, flags: int = 0, inline: b
         header = [ID.bytes, _TIME_NS, bytes(4), body["Type"], flags]
         parts += [pack(pack(header)), pack(pack(body))]
     content = b"".join(parts)
-    return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + b"\xce\0\0\0\0" + inline
+    checksum = b"\xce" + xxhash.xxh64_digest(content)[4:]
+    return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + checksum + inline
 
 
 def test_an_object_of_several_parts_is_read() -> None:
@@ -114,6 +116,20 @@ def test_a_file_that_is_cut_anywhere_is_refused() -> None:
         if size != without_inline:
             with pytest.raises(ValueError, match=r"."):
                 read(whole[:size])
+
+
+def test_no_bit_of_the_versions_or_of_their_checksum_changes_unseen() -> None:
+    whole = _file(_object(), _marker())
+    assert read(whole).is_intact
+
+    for at in range(13, len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << bit
+            try:
+                assert not read(bytes(changed)).is_intact
+            except ValueError:
+                continue
 
 
 def test_no_change_of_bytes_raises_anything_else() -> None:
