@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines import tree
-from agent.engines.minio import portable, portable_way
+from agent.engines.minio import portable, portable_way, previewing
 from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
 from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings
@@ -65,6 +65,7 @@ class PortableImport:
                 "buckets": ItemChanges(added=len(inventory.wanted), same=stay),
                 **{kind: ItemChanges(added=counts[kind]) for kind in ("objects", "versions")},
             },
+            warnings=(previewing.expiring(inventory.expiring),) if inventory.expiring else (),
             bridging=portable_way.bridging(report.header, facts),
             room_bytes=report.extracted.bytes + counts["bytes"],
             swap_seconds=portable_way.swap_seconds(counts),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import aiohttp
 import msgspec
 
 from agent.archives import tarblocks as tar
@@ -42,7 +43,7 @@ from agent.engines.minio.portable import (
 )
 from agent.engines.minio.sums import Sums
 from agent.steps import Progress
-from common.errors import AppBusyError, SourceUnreadableError
+from common.errors import AppBusyError, AppUnavailableError, SourceUnreadableError
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
@@ -235,6 +236,8 @@ class _Reader:
                     line.size += len(piece)
                     self._progress.read(len(piece))
                     yield piece
+        except (aiohttp.ClientError, OSError) as failure:
+            raise await self._broken_off(listed, line.size) from failure
         except RefusedError as failure:
             if failure.status == 404:
                 raise AppBusyError(
@@ -250,6 +253,19 @@ class _Reader:
         line.sha256 = digest.hexdigest()
         if is_tagged and "x-amz-tagging" not in line.headers:
             line.headers["x-amz-tagging"] = await self._tags(listed)
+
+    async def _broken_off(self, listed: Listed, read_bytes: int) -> SourceUnreadableError | AppUnavailableError:
+        """MinIO ends an answer without a word when it meets damage, and so does a server that goes away."""
+        said = f"The server broke off {self._bucket}/{listed.key} after {read_bytes} of {listed.size} bytes"
+        try:
+            await buckets_of(self._client)
+        except AppUnavailableError as failure:
+            return AppUnavailableError(f"{said}, and does not answer any more: {failure.text}")
+        return SourceUnreadableError(
+            f"{said}.",
+            next_step="If it does so again, the object is damaged and the server's log has why: heal or delete it. The "
+            "default format takes objects as they are and names what is damaged.",
+        )
 
     async def _tags(self, listed: Listed) -> str:
         """As a header has them; for servers that do not give them with the object."""

@@ -46,12 +46,14 @@ class Inventory(msgspec.Struct, kw_only=True):
         wanted_counts: the same of the wanted buckets only.
         wanted: the wanted buckets.
         encrypted: those of them with objects that a KMS encrypted on the server that they are of.
+        expiring: those of them with rules that delete objects by their age.
     """
 
     counts: dict[str, int]
     wanted_counts: dict[str, int]
     wanted: list[str]
     encrypted: list[str]
+    expiring: list[str]
     fingerprint: Fingerprint
 
 
@@ -71,11 +73,18 @@ def look_through(tree: Path, *, only: str) -> Inventory:
         wanted_counts=_nothing(),
         wanted=[name for name in buckets if only in ("", name)],
         encrypted=[],
+        expiring=[],
         fingerprint=Fingerprint(scheme=SCHEME),
     )
     sums = Sums(SCHEME)
     settings_bytes = 0
     for bucket in buckets:
+        settings_bytes += _add_settings(tree, bucket, sums)
+        if settings_bytes > MOST_SETTINGS_BYTES:
+            raise ArchiveRefusedError(
+                f"The settings of the archive's buckets have more than {MOST_SETTINGS_BYTES >> 20} MiB; those of an "
+                "export have some kilobytes each. Nothing was changed."
+            )
         is_wanted = bucket in inventory.wanted
         counts, is_encrypted = _look_at(tree, bucket, sums, is_wanted=is_wanted)
         for name, number in counts.items():
@@ -83,12 +92,8 @@ def look_through(tree: Path, *, only: str) -> Inventory:
             inventory.wanted_counts[name] += number * is_wanted
         if is_wanted and is_encrypted:
             inventory.encrypted.append(bucket)
-        settings_bytes += _add_settings(tree, bucket, sums)
-        if settings_bytes > MOST_SETTINGS_BYTES:
-            raise ArchiveRefusedError(
-                f"The settings of the archive's buckets have more than {MOST_SETTINGS_BYTES >> 20} MiB; those of an "
-                "export have some kilobytes each. Nothing was changed."
-            )
+        if is_wanted and b"<Expiration>" in settings_of(tree, bucket).get("lifecycle.xml", b""):
+            inventory.expiring.append(bucket)
     inventory.fingerprint = sums.fingerprint()
     return inventory
 

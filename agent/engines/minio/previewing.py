@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.engines.minio import bucket_settings, contents
 from agent.engines.minio.census import Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
@@ -113,11 +115,7 @@ def warnings(
     if not only:
         found.append("MinIO restarts itself: calls fail for about a second, and uploads on their way are cut off.")
     if tally.expiring:
-        names = ", ".join(tally.expiring[:5])
-        found.append(
-            f"The buckets {names} delete objects by their age, which is that of the originals: MinIO's scanner may "
-            "delete what was just imported."
-        )
+        found.append(expiring(tally.expiring))
     if tally.damaged:
         found.append(
             f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."
@@ -136,3 +134,11 @@ def warnings(
     if previous and previous != root_user and not keeps_users:
         found.append("The service accounts of the other server's root become this root's.")
     return tuple(found)
+
+
+def expiring(buckets: Sequence[str]) -> str:
+    """A warning about buckets with rules that delete objects by their age."""
+    return (
+        f"The buckets {', '.join(buckets[:5])} delete objects by their age, which is that of the originals: MinIO's "
+        "scanner may delete what was just imported."
+    )

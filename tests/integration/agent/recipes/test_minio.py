@@ -17,6 +17,7 @@ from common.errors import ArchiveWrongKindError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import (
     ENABLED,
+    EXPIRY,
     PASSWORDS,
     access,
     add_remote_target,
@@ -34,10 +35,6 @@ from tools.servers import MinioServer
 __all__ = ["shared_target", "source", "target"]
 
 CHECKOUT = Path(__file__).parents[4]
-_EXPIRY = (
-    b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix>x</Prefix></Filter>"
-    b"<Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>"
-)
 
 
 async def test_everything_arrives_at_a_server_with_another_root_and_an_undo_takes_it_back(
@@ -170,9 +167,7 @@ async def test_one_bucket_alone_is_imported_without_a_restart_and_everything_els
     await fill_otherwise(server)
     async with client_of(server) as client:
         await client.call("PUT", "plain", query={"versioning": ""}, body=ENABLED)
-        await client.call(
-            "PUT", "plain", query={"lifecycle": ""}, headers={"content-md5": md5_of(_EXPIRY)}, body=_EXPIRY
-        )
+        await client.call("PUT", "plain", query={"lifecycle": ""}, headers={"content-md5": md5_of(EXPIRY)}, body=EXPIRY)
         before = await view(server)
         app = MinioApp(server, tmp_path)
 

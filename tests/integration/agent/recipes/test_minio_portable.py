@@ -20,11 +20,12 @@ from common.errors import (
     ArchiveIncompatibleError,
     ArchiveRefusedError,
     ServiceError,
+    SourceUnreadableError,
     ToolFailedError,
 )
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_archives import Change, resealed
-from tests.fixtures.minio_data import HIDDEN, put, view
+from tests.fixtures.minio_data import EXPIRY, HIDDEN, md5_of, put, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
@@ -335,6 +336,36 @@ async def test_an_archive_without_an_object_of_its_fingerprint_is_refused(target
 
 def _with_other_content(name: str, content: bytes) -> bytes:
     return content[::-1] if name == "buckets/versions/from before" else content
+
+
+async def test_an_export_names_the_object_whose_content_the_server_breaks_off(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    app = MinioApp(start_minio(), tmp_path)
+    async with client_of(app.server) as client:
+        await client.call("PUT", "things")
+        await put(client, "things", "rotten", bytes(3 << 20))
+    [part] = app.server.drive.glob("things/rotten/*/part.1")
+    content = bytearray(part.read_bytes())
+    content[-1] ^= 1
+    part.write_bytes(content)
+
+    with pytest.raises(SourceUnreadableError, match=r"broke off things/rotten after [0-9]+ of 3145728 bytes"):
+        await app.export("s3")
+
+
+async def test_a_preview_names_buckets_whose_rules_delete_by_age(start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = MinioApp(start_minio(), tmp_path / "a"), MinioApp(start_minio(), tmp_path / "b")
+    async with client_of(source.server) as client:
+        await client.call("PUT", "things")
+        headers = {"content-md5": md5_of(EXPIRY)}
+        await client.call("PUT", "things", query={"lifecycle": ""}, headers=headers, body=EXPIRY)
+
+    record, preview = await target.stage((await source.export("s3")).file)
+    await target.recipe.discard(record)
+
+    [warning] = preview.warnings
+    assert "things delete objects by their age" in warning
 
 
 async def test_what_the_server_refuses_half_way_leaves_nothing(source: Source, target: Target) -> None:
