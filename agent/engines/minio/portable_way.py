@@ -19,6 +19,7 @@ from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.minio import portable_export, portable_import, portable_tree
+from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump
@@ -204,12 +205,8 @@ async def exporting(
         found.warnings.append(portable_export.WITHOUT_ADMIN_API)
     elif drive is None:
         found.warnings.append("A listing hides objects below other objects; whether there are any cannot be seen.")
-    elif nested := (await count_in_jail(drive)).total("nested"):
-        told = counted(nested, "objects lie", "object lies")
-        found.warnings.append(
-            f"{told} below other objects: a listing hides them, so they are not in this archive. "
-            "They are in one of the default format."
-        )
+    else:
+        found.warnings += _not_listed(await count_in_jail(drive))
     header = msgspec.structs.replace(
         header,
         engine="s3" if facts is None else header.engine,
@@ -229,6 +226,24 @@ async def exporting(
     progress.step(Step.TRANSFERRING)
     async with aclosing(dump.chunks):
         yield dump
+
+
+def _not_listed(tally: Tally) -> list[str]:
+    """Warnings about objects on a drive that S3 does not show."""
+    found = []
+    if nested := tally.total("nested"):
+        told = counted(nested, "objects lie", "object lies")
+        found.append(
+            f"{told} below other objects: a listing hides them, so they are not in this archive. "
+            "They are in one of the default format."
+        )
+    if tally.damaged:
+        told = counted(tally.damaged, "versions on the drive are", "version on the drive is")
+        found.append(
+            f"{told} damaged: {', '.join(tally.damaged_names)}. A listing leaves out what the server cannot read, so "
+            "this archive may be without them."
+        )
+    return found
 
 
 async def fingerprint(client: Client, progress: Progress, *, is_minio: bool, work_directory: Path) -> Fingerprint:

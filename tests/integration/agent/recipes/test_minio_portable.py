@@ -24,7 +24,7 @@ from common.errors import (
     ToolFailedError,
 )
 from tests.fakes.imports import MemoryRecord
-from tests.fixtures.minio_archives import Change, resealed
+from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, Change, resealed
 from tests.fixtures.minio_data import EXPIRY, HIDDEN, md5_of, put, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -352,6 +352,26 @@ async def test_an_export_names_the_object_whose_content_the_server_breaks_off(
 
     with pytest.raises(SourceUnreadableError, match=r"broke off things/rotten after [0-9]+ of 3145728 bytes"):
         await app.export("s3")
+
+
+async def test_an_export_warns_of_objects_that_a_listing_leaves_out_since_they_are_damaged(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    app = MinioApp(start_minio(), tmp_path)
+    async with client_of(app.server) as client:
+        await client.call("PUT", "things")
+        for key in ("rotten", "whole"):
+            await put(client, "things", key, b"content")
+    meta = app.server.drive / "things/rotten/xl.meta"
+    content = bytearray(meta.read_bytes())
+    content[IN_CHECKSUM_ONLY] ^= 1
+    meta.write_bytes(content)
+
+    exported = await app.export("s3")
+
+    assert exported.counts["objects"] == 1
+    [warning] = exported.warnings
+    assert warning.startswith("1 version on the drive is damaged: 'things/rotten'.")
 
 
 async def test_a_preview_names_buckets_whose_rules_delete_by_age(start_minio: StartMinio, tmp_path: Path) -> None:
