@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import contextlib
 import errno
 import hashlib
 import os
@@ -182,8 +181,13 @@ class StandardOutput(Target):
 
 def check_target(path: Path, *, may_replace: bool) -> None:
     """LocalFileError where `path` cannot become an export's file."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    try:
         mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as failure:
+        raise _write_error(failure, str(path)) from failure
+    else:
         if not stat.S_ISREG(mode):
             raise LocalFileError(
                 f"{path} is there and is not an ordinary file.", next_step="Take another name, or -o - and redirect it."

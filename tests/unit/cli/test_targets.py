@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,16 @@ async def test_a_file_that_came_into_being_meanwhile_is_not_replaced_and_the_exp
 
     assert path.read_bytes() == b"another's"
     assert target.part.read_bytes() == b"export"
+
+
+def test_a_folder_that_may_not_be_entered_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> os.stat_result:  # the tests may run as root, who may enter any
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+
+    with pytest.raises(LocalFileError, match="cannot be written: permission denied"):
+        FileTarget(tmp_path / "private" / "out", may_replace=False)
 
 
 async def test_what_was_kept_is_not_abandoned(tmp_path: Path) -> None:
