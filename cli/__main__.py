@@ -5,15 +5,18 @@ Only what help needs is imported at the top; each command imports its own work, 
 
 from __future__ import annotations
 
+import contextlib
 import inspect as introspection
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from cli.exit_codes import EXIT_CODE_MEANINGS
+from cli.exit_codes import EXIT_CODE_MEANINGS, ExitCode
 from cli.settings import Settings
+from cli.streams import hold_closed_streams, lead_nowhere
 from common.version import VERSION
 
 if TYPE_CHECKING:
@@ -369,7 +372,17 @@ def _pairs(options: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    app(prog_name="mathison")
+    hold_closed_streams()
+    try:
+        app(prog_name="mathison")
+    except OSError as failure:  # of help, version or usage; those of commands are explained by `execute`
+        from cli.failures import said_by
+
+        lead_nowhere(sys.stdout)
+        with contextlib.suppress(OSError):
+            typer.echo(f"Error: What was to be said cannot be written: {said_by(failure)}.", err=True)
+        lead_nowhere(sys.stderr)
+        sys.exit(ExitCode.LOCAL_FILE)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ meet: its arguments, its connection, its files. `explain` turns any of them into
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 import msgspec
@@ -99,6 +100,8 @@ class StoppedError(CommandError):
 
 def said_by(failure: OSError) -> str:
     """What the system says, as the end of a sentence: "permission denied"."""
+    if failure.errno == errno.EBADF:  # only of standard streams; see cli.streams
+        return "standard output is closed"
     return (failure.strerror or str(failure)).lower()
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from cli.exit_codes import ExitCode
 from cli.failures import Explanation
+from cli.streams import lead_nowhere
 from common.wording import counted
 
 _DATABASE = re.compile(r"^database (?=\d+$)")
@@ -41,10 +42,20 @@ class _Stream(Console):
     def on_broken_pipe(self) -> None:
         """Say no more, and drop what is buffered."""
         self.quiet = True
-        # Else what is still buffered would complain about it at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())
-        os.close(nowhere)
+        lead_nowhere(self.file)
+
+
+class _Complaints(_Stream):
+    """Standard error, which falls silent as well when it cannot be written: the exit code tells."""
+
+    def __init__(self) -> None:
+        super().__init__(is_errors=True)
+
+    def print(self, *objects: Any, **arguments: Any) -> None:
+        try:
+            super().print(*objects, **arguments)
+        except OSError:
+            self.on_broken_pipe()
 
 
 class Output:
@@ -53,13 +64,11 @@ class Output:
     def __init__(self, *, is_json: bool, is_quiet: bool) -> None:
         self.is_json = is_json
         self.is_quiet = is_quiet
-        self.errors = _Stream(is_errors=True)
+        self.errors = _Complaints()
         self._results = _Stream()
 
     def json(self, value: object) -> None:
         """The command's one JSON document, on one line."""
-        if sys.stdout is None:  # closed before the start
-            return
         try:
             text = msgspec.json.encode(value).decode()
         except UnicodeEncodeError:  # a file's name that is no UTF-8; as escapes that Python's json reads back
@@ -112,7 +121,10 @@ class Output:
     def fail(self, explanation: Explanation) -> None:
         """An error instead of a result: with `--json` it is the document."""
         if self.is_json:
-            self.json({"error": explanation})
+            try:
+                self.json({"error": explanation})
+            except OSError:
+                self.drop_results()
         self.complain(explanation)
 
     def complain(self, explanation: Explanation) -> None:

@@ -417,8 +417,26 @@ def _without_readers(*numbers: int) -> Callable[[], None]:
     return replace
 
 
-def _closed() -> None:
-    os.close(1)
+def _closed(*numbers: int) -> Callable[[], None]:
+    """As `_without_readers`: these streams are closed."""
+
+    def close() -> None:
+        for number in numbers:
+            os.close(number)
+
+    return close
+
+
+def _full(*numbers: int) -> Callable[[], None]:
+    """As `_without_readers`: these streams lead to a full disk."""
+
+    def replace() -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        for number in numbers:
+            os.dup2(full, number)
+        os.close(full)
+
+    return replace
 
 
 @pytest.mark.parametrize(
@@ -427,7 +445,10 @@ def _closed() -> None:
         (_without_readers(1), ()),
         (_without_readers(1), ("--json",)),
         (_without_readers(1, 2), ("--progress",)),
-        (_closed, ("--json",)),
+        (_closed(1), ("--quiet",)),
+        (_closed(2), ("--progress",)),
+        (_closed(0, 2), ("--json",)),
+        (_full(2), ("--progress",)),
     ],
 )
 async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_what_is_said(
@@ -453,12 +474,51 @@ async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_wha
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize(
+    ("lead_nowhere", "said"),
+    [
+        (_full(1), b"cannot be written: no space left on device."),
+        (_closed(1), b"cannot be written: standard output is closed."),
+        (_closed(0, 1, 2), b""),
+    ],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("apps",),
+        ("export", "shop.db", "-o", "out.gz", "--json"),
+        ("--version",),
+    ],
+)
+async def test_a_result_that_cannot_be_written_is_an_error(
+    start: Callable[..., Any],
+    controller: FakeController,
+    arguments: tuple[str, ...],
+    lead_nowhere: Callable[[], None],
+    said: bytes,
+) -> None:
+    async with start(*arguments, preexec_fn=lead_nowhere) as process:
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 9
+    assert said in stderr
+    assert stderr.count(b"\n") == bool(said)
+
+
+@pytest.mark.parametrize("lead_nowhere", [_closed(1), _full(1, 2)])
+async def test_an_error_is_that_error_whether_its_document_can_be_written_or_not(
+    start: Callable[..., Any], controller: FakeController, lead_nowhere: Callable[[], None]
+) -> None:
+    async with start("export", "shop.none", "--json", preexec_fn=lead_nowhere) as process:
+        await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 5
+
+
 async def test_a_result_for_which_there_is_no_room_is_an_error_that_says_that_the_work_is_done(
     start: Callable[..., Any], controller: FakeController
 ) -> None:
-    with Path("/dev/full").open("wb") as full:
-        async with start("confirm", "shop.db", "--yes", stdout=full) as process:
-            _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    async with start("confirm", "shop.db", "--yes", preexec_fn=_full(1)) as process:
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
 
-    assert process.returncode == 9
     assert b"The command was carried out, but its result cannot be written: no space left on device." in stderr

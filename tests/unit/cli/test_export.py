@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import resource
 import signal
 import stat
@@ -180,6 +181,38 @@ async def test_a_folder_that_is_not_there_is_not_taken_for_a_file(
 
     assert ended.exit_code == 9
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "said"), [("loop/out.gz", "too many levels of symbolic links"), ("x" * 300, "file name too long")]
+)
+async def test_a_name_that_cannot_be_looked_for_is_told_before_anything_is_exported(
+    mathison: Mathison, controller: FakeController, tmp_path: Path, destination: str, said: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+
+    ended = await mathison("export", "shop.db", "-o", destination)
+
+    assert ended.exit_code == 9
+    assert f"{destination} cannot be written: {said}." in ended.stderr
+    assert controller.requests == []
+
+
+def _close_standard_output() -> None:
+    os.close(1)
+
+
+async def test_a_closed_standard_output_is_named_and_the_transfer_cancelled(
+    start: Callable[..., Any], controller: FakeController
+) -> None:
+    controller.archive = bytes(64 << 20)
+
+    async with start("export", "shop.db", "-o", "-", preexec_fn=_close_standard_output) as process:
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 9
+    assert b"standard output is closed." in stderr
+    assert len(controller.cancelled) == 1
 
 
 async def test_a_full_disk_is_named_and_the_transfer_cancelled(
