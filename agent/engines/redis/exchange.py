@@ -40,6 +40,8 @@ LENT = {
     # A write that arrives while writes are paused would be refused instead of waiting.
     "replica-read-only": "no",
     "replica-serve-stale-data": "yes",
+    # Nothing is evicted before it was seen what was loaded.
+    "replica-ignore-maxmemory": "yes",
     # Old data is freed beside the clients, not before them (Redis 6.2; newer ones always do).
     "replica-lazy-flush": "yes",
     # So much is loaded between two answers to readers; 2 MiB as a rule: 40,000 short strings. Redis 8 has this itself.
@@ -144,7 +146,7 @@ class Exchange:
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
             await require_rights(connection, await self._marker(connection), saves=keeping is Keeping.SNAPSHOTS)
-            self._record.begin(aim, run_id=server.run_id)
+            self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict)
             loan = Loan(self._record, server.run_id)
             failure: BaseException | None = None
             try:
@@ -212,6 +214,10 @@ class Exchange:
         marker = await self._marker(connection)
         host = connection.local_host
 
+        def before_the_end() -> None:
+            pause.require_unbroken()
+            self._record.reach(Reached.SENT)
+
         async def after_load() -> None:
             self._record.reach(Reached.LOADED)
             await pause.leave_to_end()
@@ -225,7 +231,7 @@ class Exchange:
                 password=password,
                 peer_host=connection.peer_host,
                 tls=self._settings.server_context(),
-                before_the_end=pause.require_unbroken,
+                before_the_end=before_the_end,
                 after_load=after_load,
                 on_sent=self._progress.read,
             )
@@ -235,6 +241,7 @@ class Exchange:
                 self._record.save_agent_at(reach, port)
                 await connection.call("REPLICAOF", reach, port)
                 await master.loaded()
+                await _note_what_is_there(connection, server, self._record)
 
     def _payload(self, snapshot: Snapshot, aim: Aim, marker: Marker, files: ExitStack) -> Payload:
         file = files.enter_context(snapshot.path.open("rb"))
@@ -250,21 +257,29 @@ class Exchange:
         return Payload(file, snapshot.body_bytes, snapshot.ending(marker.in_snapshot(IN_BETWEEN)), tail)
 
     async def _was_swapped(self, aim: Aim, before: ServerFacts) -> bool:
-        """Whether the load took effect, asked of the data itself: an acknowledgement may be lost, or mistaken."""
+        """Whether the load took effect, asked of the data itself: an acknowledgement may be lost, or mistaken.
+
+        As a rule it was asked already, see `_note_what_is_there`.
+        """
         try:
             # It has just worked hard, and an answer decides more here than anywhere.
             async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
-                if (await look(connection)).run_id != before.run_id:
+                server = await look(connection)
+                if server.run_id != before.run_id:
                     raise UnsettledError("the server was restarted")
+                if self._record.reached is Reached.SEEN:
+                    return True
                 value = await (await self._marker(connection)).read(connection)
         except (ReplyError, AppUnavailableError) as failure:
             raise UnsettledError(str(failure)) from failure
         if value == IN_BETWEEN:
             raise UnsettledError("the previous data is there without its last commands")
+        if not value and may_have_evicted_marker(server, self._record):
+            raise UnsettledError("the server evicts keys, and may have evicted the one that says what it has")
         return value == aim.value
 
     async def _marker(self, connection: Connection) -> Marker:
-        return Marker(self._record.key, await last_database(connection))
+        return await _marker(connection, self._record)
 
 
 async def release(settings: RedisSettings, record: SwapRecord) -> None:
@@ -290,15 +305,51 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
         raise UnsettledError(f"the server did not answer for {RELEASE_SECONDS:.0f} seconds") from None
 
 
+def may_have_evicted_marker(server: ServerFacts, record: SwapRecord) -> bool:
+    """Whether data may be there although its marker is not. One that was restarted has forgotten what it evicted."""
+    if record.reached not in (Reached.SENT, Reached.LOADED, Reached.SEEN):
+        return False
+    if server.run_id == record.run_id:
+        return server.evicted > 0
+    return server.may_evict or record.may_evict
+
+
 async def _release(connection: Connection, record: SwapRecord) -> None:
     server = await look(connection)
     while record.agent_at is not None and server.master == record.agent_at:
+        await _note_what_is_there(connection, server, record)
         await connection.call("REPLICAOF", "NO", "ONE")
         server = await look(connection)
     record.forget_agent_at()
     if (note := record.read()) is not None:
         await put_back(connection, note, run_id=server.run_id)
         record.write(None)
+
+
+async def _note_what_is_there(connection: Connection, server: ServerFacts, record: SwapRecord) -> None:
+    """Read the marker of a replica of ours. That one evicts nothing (evict.c, isSafeToPerformEvictions); once it is a
+    master, the marker may go first: it expires before most keys and is alone in its database.
+
+    Args:
+        server: as it was right before.
+    """
+    if record.aim is None or record.reached not in (Reached.SENT, Reached.LOADED):
+        return
+    try:
+        value = await (await _marker(connection, record)).read(connection)
+    except ReplyError as failure:
+        _log.debug("A marker is not readable yet.", action="read_marker", error=str(failure))
+        return
+    if value == record.aim.value:
+        record.reach(Reached.SEEN)
+    elif value == IN_BETWEEN:
+        record.reach(Reached.LOADED)
+    elif record.reached is Reached.SENT and not server.is_copying:
+        record.reach(Reached.BEGUN)
+
+
+async def _marker(connection: Connection, record: SwapRecord) -> Marker:
+    return Marker(record.key, await last_database(connection))
 
 
 def _not_loaded(failure: BaseException | None) -> ServiceError:

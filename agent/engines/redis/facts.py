@@ -27,6 +27,7 @@ class ServerFacts:
         is_persistent: it writes files from which it comes back; None: not allowed to know.
         data_bytes: the part of the used memory that is data.
         changes: writes since its last own snapshot, or since it started.
+        evicted: keys that it has dropped for want of memory since it started.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class ServerFacts:
     is_loading: bool
     has_aof: bool
     changes: int
+    evicted: int
     used_bytes: int
     data_bytes: int
     maximum_bytes: int
@@ -63,6 +65,16 @@ class ServerFacts:
     @property
     def key_count(self) -> int:
         return sum(self.keys.values())
+
+    @property
+    def may_evict(self) -> bool:
+        """Whether it drops keys when its memory is full."""
+        return self.maximum_bytes > 0 and self.eviction != "noeviction"
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether it receives or loads another server's data."""
+        return "1" in [self.raw.get(name) for name in ("loading", "async_loading", "master_sync_in_progress")]
 
     @property
     def serves_while_loading(self) -> bool:
@@ -99,6 +111,7 @@ async def look(connection: Connection) -> ServerFacts:
         is_loading=raw.get("loading", "0") == "1" and raw.get("async_loading", "0") != "1",
         has_aof=raw.get("aof_enabled") == "1",
         changes=int(raw.get("rdb_changes_since_last_save", 0)),
+        evicted=int(raw.get("evicted_keys", 0)),
         used_bytes=int(raw.get("used_memory", 0)),
         data_bytes=int(raw.get("used_memory_dataset", 0)),
         maximum_bytes=int(raw.get("maxmemory", 0)),

@@ -1,14 +1,15 @@
 """A swap that was interrupted, by the death of the agent, the server or both, brought entirely to one side.
 
 What the server holds says its marker. Where there is none, the swap has not happened: what the server came back with is
-its own, and is left alone but for one case, in which it is known to be less than what it had.
+its own, and is left alone but for one case, in which it is known to be less than what it had. A server that evicts may
+have dropped the marker: unless it was read before, nobody knows then what is there, so the previous data is put back.
 """
 
 from __future__ import annotations
 
 from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
 from agent.engines.redis.durable import Keeping, find_keeping
-from agent.engines.redis.exchange import IN_BETWEEN, Exchange, release
+from agent.engines.redis.exchange import IN_BETWEEN, Exchange, may_have_evicted_marker, release
 from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.marker import LIFETIME_SECONDS, Marker, last_database
 from agent.engines.redis.pausing import unpause
@@ -47,13 +48,14 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
             await exchange.settle(connection, Keeping.NOTHING)
             return record.aim
         value = await Marker(record.key, await last_database(connection)).read(connection)
-        if value == record.aim.value or _is_loaded_for_certain(server, record, value):
+        if value == record.aim.value or _is_swapped_for_certain(server, record, value):
             await _settle(exchange, connection, keeping)
             return record.aim
     wants_previous = record.aim is Aim.PREVIOUS
-    is_half_back = value == IN_BETWEEN or (wants_previous and record.reached is Reached.LOADED)
+    is_half_back = value == IN_BETWEEN or (wants_previous and record.reached in (Reached.LOADED, Reached.SEEN))
     is_rolling_back = wants_previous and value == Aim.IMPORTED.value
-    if is_half_back or is_rolling_back or _came_back_with_less(server, keeping, record):
+    is_unknown = not value and may_have_evicted_marker(server, record)
+    if is_half_back or is_rolling_back or is_unknown or _came_back_with_less(server, keeping, record):
         await exchange.swap(Aim.PREVIOUS)
         async with connect(login) as connection:
             await _settle(exchange, connection, keeping)
@@ -61,15 +63,18 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
     return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
 
 
-def _is_loaded_for_certain(server: ServerFacts, record: SwapRecord, value: str) -> bool:
-    """Whether imported data was loaded although its marker is not there any more.
+def _is_swapped_for_certain(server: ServerFacts, record: SwapRecord, value: str) -> bool:
+    """Whether the swap was made although its marker is not there any more.
 
     It may have expired while there was no agent. Should the server have been restarted too, nobody can tell; then it
     counts as imported, since that keeps the previous data.
     """
-    if value or record.aim is not Aim.IMPORTED or record.reached is not Reached.LOADED:
+    is_same_run = server.run_id == record.run_id
+    if record.reached is Reached.SEEN and is_same_run:
+        return True
+    if value or record.aim is not Aim.IMPORTED or record.reached not in (Reached.LOADED, Reached.SEEN):
         return False
-    return server.run_id == record.run_id or record.age_seconds > LIFETIME_SECONDS
+    return is_same_run or record.age_seconds > LIFETIME_SECONDS
 
 
 def _came_back_with_less(server: ServerFacts, keeping: Keeping, record: SwapRecord) -> bool:

@@ -34,11 +34,16 @@ class Aim(enum.Enum):
 
 
 class Reached(enum.Enum):
-    """How far a swap came for certain."""
+    """How far a swap came for certain, in this order."""
 
     NOTHING = ""
     BEGUN = "begun"
+    SENT = "sent"
+    """The last bytes are on their way: from now on the server may load it."""
     LOADED = "loaded"
+    """The server said so; commands that follow may not be executed yet."""
+    SEEN = "seen"
+    """The marker was read in it; the server may evict it afterwards."""
     DURABLE = "durable"
 
 
@@ -105,9 +110,20 @@ class SwapRecord:
         """Of the server when the swap began; it has another one when it was restarted."""
         return self._text("run_id")
 
-    def begin(self, aim: Aim, *, run_id: str) -> None:
+    @property
+    def may_evict(self) -> bool:
+        """Whether that server, when the swap began, was one that drops keys when its memory is full."""
+        return self._text("may_evict") == "yes"
+
+    def begin(self, aim: Aim, *, run_id: str, may_evict: bool) -> None:
         """One way of the swap begins; a restore that fails at its end goes both."""
-        self._record.save(aim=aim.value, reached=Reached.BEGUN.value, run_id=run_id, begun_at=str(int(time.time())))
+        self._record.save(
+            aim=aim.value,
+            reached=Reached.BEGUN.value,
+            run_id=run_id,
+            may_evict="yes" if may_evict else "no",
+            begun_at=str(int(time.time())),
+        )
 
     @property
     def age_seconds(self) -> float:

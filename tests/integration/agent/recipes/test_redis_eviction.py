@@ -1,0 +1,147 @@
+"""A server that evicts: what it drops after a swap, be it the marker, misleads nobody about what it holds."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from agent.journal import Entry, Journal
+from agent.recipes.base import Recovered
+from agent.states import Kind, TransferState
+from tests.fixtures import forked
+from tests.fixtures.rdb_files import aux, expiring, rdb, text_key
+from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.integration.agent.recipes import redis_program
+from tests.integration.agent.recipes.redis_apps import RedisApp
+from tools.servers import RedisServer
+
+KEYS = 1500
+MAXIMUM = "4mb"
+"""Less than a server needs for so many keys, more than it needs for a few."""
+WEEK_MS = 7 * 24 * 3600 * 1000
+POLICIES = ["volatile-ttl", "allkeys-random"]
+"""Both drop the marker among the first keys: it expires before those of the file, and is alone in its database."""
+PREVIOUS = {b"old": b"yes", b"older": b"too"}
+WRITTEN_SINCE = b"written since the server came back"
+SNAPSHOTS, LOG = {"save": "3600 1"}, {"appendonly": "yes", "save": '""', "appendfsync": "always"}
+
+
+def large_file() -> bytes:
+    """It says that it needs less than it does; most of its keys expire, later than the marker."""
+    expires_at_ms = int(time.time() * 1000) + WEEK_MS
+    texts = [text_key(f"new:{number}", "x" * 4000) for number in range(KEYS)]
+    expires = [expiring(expires_at_ms) + text for text in texts[100:]]
+    return rdb(aux("used-mem", "1000"), *expires, *texts[:100], magic="REDIS0009")
+
+
+def content(server: RedisServer) -> Mapping[bytes, bytes]:
+    """Of the first database."""
+    with client_of(server) as client:
+        return {key: client.get(key) for key in client.scan_iter()}
+
+
+async def stage(server: RedisServer, directory: Path) -> tuple[RedisApp, Entry, dict[str, str]]:
+    """An app with the previous data, into which a large file is to be imported; and its settings."""
+    with client_of(server) as client:
+        client.mset(PREVIOUS)
+    app = RedisApp(server, directory / "work")
+    settings = app.server_settings()
+    state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
+    entry = Journal(directory / "journal", app_id="shop.cache", recipe="redis").open(state)
+    await app.stage(large_file(), entry)
+    return app, entry, settings
+
+
+def evicting(policy: str, **more: str) -> dict[str, str]:
+    return {"maxmemory": MAXIMUM, "maxmemory-policy": policy, **more}
+
+
+async def require(side: Recovered, app: RedisApp, entry: Entry, settings: Mapping[str, str]) -> None:
+    """The server has what is said, as far as it could keep it; an import can be undone."""
+    app.require_released(settings)
+    if side is Recovered.IMPORTED:
+        assert b"old" not in content(app.server)
+        await app.recipe.undo(entry, app.progress)
+        app.require_released(settings)
+    assert {key: value for key, value in content(app.server).items() if key != WRITTEN_SINCE} == PREVIOUS
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-9.1"])
+async def test_an_import_whose_marker_is_evicted_is_an_import_and_can_be_undone(
+    name: str, policy: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings=evicting(policy, **SNAPSHOTS))
+    app, entry, settings = await stage(server, tmp_path)
+
+    await app.recipe.restore(entry, app.progress)
+
+    with client_of(server) as client:
+        assert client.info("stats")["evicted_keys"] > 0
+    await require(Recovered.IMPORTED, app, entry, settings)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("moment", ["all sent", "loaded", "before it is durable"])
+async def test_an_agent_killed_in_a_restore_is_recovered_from_where_the_marker_is_evicted(
+    moment: str, policy: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=evicting(policy, **SNAPSHOTS))
+    app, entry, settings = await stage(server, tmp_path)
+
+    _die_at(moment, "restore", app, tmp_path)
+    entry = _read(tmp_path)
+    sides = [await app.recover(entry) for _ in range(2)]
+
+    assert sides[0] is sides[1]
+    assert sides[0] is Recovered.IMPORTED or moment == "all sent"
+    await require(sides[0], app, entry, settings)
+
+
+@pytest.mark.parametrize("moment", ["all sent", "loaded", "before it is durable"])
+async def test_an_agent_killed_in_an_undo_is_recovered_from_where_the_marker_is_evicted(
+    moment: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=evicting("allkeys-random", **SNAPSHOTS))
+    app, entry, settings = await stage(server, tmp_path)
+    await app.recipe.restore(entry, app.progress)
+
+    _die_at(moment, "undo", app, tmp_path)
+    entry = _read(tmp_path)
+    side = await app.recover(entry)
+
+    assert side is Recovered.PREVIOUS or moment == "all sent"
+    await require(side, app, entry, settings)
+
+
+@pytest.mark.parametrize("moment", ["all sent but the end", "loaded", "before it is durable"])
+@pytest.mark.parametrize("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
+async def test_agent_and_server_killed_together_are_recovered_from_where_the_marker_is_evicted(
+    keeping: dict[str, str], moment: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=evicting("allkeys-random", **keeping))
+    app, entry, settings = await stage(server, tmp_path)
+
+    _die_at(moment, "restore", app, tmp_path)
+    server.kill()
+    server.start()
+    with client_of(server) as client:
+        client.set(WRITTEN_SINCE, "1")
+    entry = _read(tmp_path)
+    side = await app.recover(entry)
+
+    await require(side, app, entry, settings)
+
+
+def _die_at(moment: str, action: str, app: RedisApp, directory: Path) -> None:
+    port, work_directory = app.server.port, app.work_directory
+    forked.require_killed(redis_program.die_at, moment, action, port, work_directory, directory / "journal")
+
+
+def _read(directory: Path) -> Entry:
+    [entry] = Journal(directory / "journal", app_id="shop.cache", recipe="redis").read()
+    return entry
