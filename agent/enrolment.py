@@ -92,13 +92,15 @@ async def _enrol(settings: AgentSettings, files: IdentityFiles) -> Identity:
     if key is None:
         key = new_key()
         write_atomically(pending, key_to_pem(key))
-    request = enrolment_pb2.EnrolRequest(join_token=token.text, signing_request=signing_request(key))
+    request = enrolment_pb2.EnrolRequest(
+        join_token=token.text, signing_request=signing_request(key), app_id=settings.app_id
+    )
     response = await _call(
         address,
         grpc.ssl_channel_credentials(authority),
         lambda stub: stub.Enrol(request, timeout=TIMEOUT_SECONDS),
     )
-    if response.app_id != settings.app_id:
+    if response.app_id != settings.app_id:  # a controller of before does not look at the app
         raise EnrolmentError(
             f"The join token was made for {response.app_id}, and this agent is that of {settings.app_id}."
         )
@@ -193,7 +195,7 @@ async def _call(
             return await call(enrolment_pb2_grpc.EnrolmentStub(channel))
         except grpc.aio.AioRpcError as failure:
             error = error_from_call(failure, peer=f"The controller at {address}")
-            raise EnrolmentError(error.text) from failure
+            raise EnrolmentError(f"{error.text} {error.next_step}".rstrip()) from failure
 
 
 def main() -> None:

@@ -48,13 +48,16 @@ class JoinTokens:
             self._write([*kept, made])
         return token
 
-    def redeem(self, text: str, *, public_key_sha256: str) -> str:
+    def redeem(self, text: str, *, app_id: str, public_key_sha256: str) -> str:
         """Use a token for one public key and return the app that it is for.
 
         The same key again, in the token's time, is let through: the first answer may have been lost.
 
+        Args:
+            app_id: the app that it is presented for; empty: not told.
         Raises:
-            NotAuthenticatedError: malformed, unknown, expired, or used with another key.
+            NotAuthenticatedError: malformed, unknown, expired, used with another key, or made for another app; that
+                leaves it as it was.
         """
         try:
             presented = JoinToken.parse(text).secret_digest
@@ -69,6 +72,13 @@ class JoinTokens:
                     raise _refusal(f"The join token for {token.app_id} has expired.")
                 if token.used_by not in ("", public_key_sha256):
                     raise _refusal(f"The join token for {token.app_id} was used already.")
+                if app_id not in ("", token.app_id):
+                    raise NotAuthenticatedError(
+                        f"The join token was made for {token.app_id}, and this agent is that of {app_id[:128]}. It was "
+                        "not used up.",
+                        next_step=f"Give it to the agent of {token.app_id}, and make one for {app_id[:128]} with "
+                        "`mathison-controller join-token`.",
+                    )
                 if not token.used_by:
                     tokens[index] = msgspec.structs.replace(token, used_by=public_key_sha256)
                     self._write(tokens)

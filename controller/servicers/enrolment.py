@@ -33,7 +33,10 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         peer = context.peer()
         key = public_key_of(request.signing_request)
         app_id = await asyncio.to_thread(  # waits for a lock and the disk
-            self._join_tokens.redeem, request.join_token, public_key_sha256=public_key_digest(key)
+            self._join_tokens.redeem,
+            request.join_token,
+            app_id=request.app_id,
+            public_key_sha256=public_key_digest(key),
         )
         try:
             self._inventory.get(app_id)

@@ -33,13 +33,16 @@ def join_token(controller: ControllerProcess, app_id: str = "shop.db", lifetime:
     return controller.state.join_tokens().create(app_id, authority=authority, lifetime=lifetime).text
 
 
-async def enrol(controller: ControllerProcess, token: str, request: bytes) -> wire.EnrolResponse:
+async def enrol(
+    controller: ControllerProcess, token: str, request: bytes, app_id: str = "shop.db"
+) -> wire.EnrolResponse:
     """Enrol on the port without client certificates."""
     credentials = grpc.ssl_channel_credentials(controller.authority.pem)
     options = [(TARGET_NAME_OPTION, controller_name())]
     async with grpc.aio.secure_channel(controller.enrolment, credentials, options) as channel:
         stub = enrolment_pb2_grpc.EnrolmentStub(channel)
-        return await stub.Enrol(wire.EnrolRequest(join_token=token, signing_request=request), timeout=20)
+        message = wire.EnrolRequest(join_token=token, signing_request=request, app_id=app_id)
+        return await stub.Enrol(message, timeout=20)
 
 
 async def renew(controller: ControllerProcess, identity: Identity, request: bytes) -> wire.RenewResponse:
@@ -48,9 +51,9 @@ async def renew(controller: ControllerProcess, identity: Identity, request: byte
         return await stub.Renew(wire.RenewRequest(signing_request=request), timeout=20)
 
 
-async def refusal(controller: ControllerProcess, token: str, request: bytes) -> ServiceError:
+async def refusal(controller: ControllerProcess, token: str, request: bytes, app_id: str = "shop.db") -> ServiceError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await enrol(controller, token, request)
+        await enrol(controller, token, request, app_id)
     return error_from_call(caught.value, peer="the controller")
 
 
@@ -93,6 +96,19 @@ async def test_a_join_token_works_once_but_for_a_repeated_key(controller: Contro
     assert isinstance(with_another_key, NotAuthenticatedError)
 
 
+@pytest.mark.parametrize("right", ["shop.db", ""])
+async def test_an_agent_of_another_app_leaves_the_token_to_the_right_one(
+    controller: ControllerProcess, right: str
+) -> None:
+    token = join_token(controller)
+
+    error = await refusal(controller, token, signing_request(new_key()), "shop.web")
+
+    assert isinstance(error, NotAuthenticatedError)
+    assert "made for shop.db, and this agent is that of shop.web. It was not used up." in error.text
+    assert (await enrol(controller, token, signing_request(new_key()), right)).app_id == "shop.db"
+
+
 async def test_a_join_token_expires(controller: ControllerProcess) -> None:
     token = join_token(controller, lifetime=dt.timedelta(seconds=-1))
 
@@ -111,9 +127,10 @@ async def test_an_unknown_join_token_is_refused_and_not_repeated(controller: Con
 
 
 async def test_a_join_token_for_an_app_that_was_removed_is_refused(controller: ControllerProcess) -> None:
-    error = await refusal(controller, join_token(controller, "shop.gone"), signing_request(new_key()))
+    error = await refusal(controller, join_token(controller, "shop.gone"), signing_request(new_key()), "shop.gone")
 
     assert isinstance(error, NotAuthenticatedError)
+    assert "no app any more" in error.text
 
 
 async def test_a_broken_signing_request_does_not_use_the_token_up(controller: ControllerProcess) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mathison/data/v1/enrolment.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\";\n\x0c\x45nrolRequest\x12\x12\n\njoin_token\x18\x01 \x01(\t\x12\x17\n\x0fsigning_request\x18\x02 \x01(\x0c\"\x83\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_authorities\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\x12,\n\x08renew_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0cRenewRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"s\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_authorities\x18\x02 \x01(\x0c\x12,\n\x08renew_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x9f\x01\n\tEnrolment\x12H\n\x05\x45nrol\x12\x1e.mathison.data.v1.EnrolRequest\x1a\x1f.mathison.data.v1.EnrolResponse\x12H\n\x05Renew\x12\x1e.mathison.data.v1.RenewRequest\x1a\x1f.mathison.data.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mathison/data/v1/enrolment.proto\x12\x10mathison.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x0c\x45nrolRequest\x12\x12\n\njoin_token\x18\x01 \x01(\t\x12\x17\n\x0fsigning_request\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\"\x83\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_authorities\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61pp_id\x18\x03 \x01(\t\x12,\n\x08renew_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0cRenewRequest\x12\x17\n\x0fsigning_request\x18\x01 \x01(\x0c\"s\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_authorities\x18\x02 \x01(\x0c\x12,\n\x08renew_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x9f\x01\n\tEnrolment\x12H\n\x05\x45nrol\x12\x1e.mathison.data.v1.EnrolRequest\x1a\x1f.mathison.data.v1.EnrolResponse\x12H\n\x05Renew\x12\x1e.mathison.data.v1.RenewRequest\x1a\x1f.mathison.data.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mathison.data.v1.enrolment_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENROLREQUEST']._serialized_start=87
-  _globals['_ENROLREQUEST']._serialized_end=146
-  _globals['_ENROLRESPONSE']._serialized_start=149
-  _globals['_ENROLRESPONSE']._serialized_end=280
-  _globals['_RENEWREQUEST']._serialized_start=282
-  _globals['_RENEWREQUEST']._serialized_end=321
-  _globals['_RENEWRESPONSE']._serialized_start=323
-  _globals['_RENEWRESPONSE']._serialized_end=438
-  _globals['_ENROLMENT']._serialized_start=441
-  _globals['_ENROLMENT']._serialized_end=600
+  _globals['_ENROLREQUEST']._serialized_end=162
+  _globals['_ENROLRESPONSE']._serialized_start=165
+  _globals['_ENROLRESPONSE']._serialized_end=296
+  _globals['_RENEWREQUEST']._serialized_start=298
+  _globals['_RENEWREQUEST']._serialized_end=337
+  _globals['_RENEWRESPONSE']._serialized_start=339
+  _globals['_RENEWRESPONSE']._serialized_end=454
+  _globals['_ENROLMENT']._serialized_start=457
+  _globals['_ENROLMENT']._serialized_end=616
 # @@protoc_insertion_point(module_scope)

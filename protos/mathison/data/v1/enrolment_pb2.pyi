@@ -23,21 +23,25 @@ class EnrolRequest(_message.Message):
 
     JOIN_TOKEN_FIELD_NUMBER: _builtins.int
     SIGNING_REQUEST_FIELD_NUMBER: _builtins.int
+    APP_ID_FIELD_NUMBER: _builtins.int
     join_token: _builtins.str
     """Required. Secret: never logged, never part of an error."""
     signing_request: _builtins.bytes
     """Required. A PKCS #10 certificate signing request in DER; only its public key is used, names in it are ignored. At most
     8 KiB.
     """
+    app_id: _builtins.str
+    """The app that the agent is for. Empty, as agents of before send it: whichever the token was made for."""
     def __init__(
         self,
         *,
         join_token: _builtins.str = ...,
         signing_request: _builtins.bytes = ...,
+        app_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["join_token", b"join_token", "signing_request", b"signing_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "join_token", b"join_token", "signing_request", b"signing_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,7 +58,8 @@ class EnrolmentServicer:
         lost answer does no harm, repeating the call with the same token and the same public key within the token's time
         answers with a new certificate.
 
-        Errors: NOT_AUTHENTICATED (UNAUTHENTICATED: unknown, used or expired token), INVALID_REQUEST (INVALID_ARGUMENT: not a
+        Errors: NOT_AUTHENTICATED (UNAUTHENTICATED: unknown, used or expired token, or one of another app than `app_id`, which
+        stays unused), INVALID_REQUEST (INVALID_ARGUMENT: not a
         signing request, or its proof of possession fails).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -23,7 +23,8 @@ class EnrolmentStub:
     lost answer does no harm, repeating the call with the same token and the same public key within the token's time
     answers with a new certificate.
 
-    Errors: NOT_AUTHENTICATED (UNAUTHENTICATED: unknown, used or expired token), INVALID_REQUEST (INVALID_ARGUMENT: not a
+    Errors: NOT_AUTHENTICATED (UNAUTHENTICATED: unknown, used or expired token, or one of another app than `app_id`, which
+    stays unused), INVALID_REQUEST (INVALID_ARGUMENT: not a
     signing request, or its proof of possession fails).
     """
     Renew: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewRequest, _enrolment_pb2.RenewResponse]
@@ -49,7 +50,8 @@ class EnrolmentServicer(metaclass=_abc_1.ABCMeta):
         lost answer does no harm, repeating the call with the same token and the same public key within the token's time
         answers with a new certificate.
 
-        Errors: NOT_AUTHENTICATED (UNAUTHENTICATED: unknown, used or expired token), INVALID_REQUEST (INVALID_ARGUMENT: not a
+        Errors: NOT_AUTHENTICATED (UNAUTHENTICATED: unknown, used or expired token, or one of another app than `app_id`, which
+        stays unused), INVALID_REQUEST (INVALID_ARGUMENT: not a
         signing request, or its proof of possession fails).
         """
 

@@ -16,6 +16,8 @@ from agent.enrolment import EnrolmentError, find_authority, provide_identity
 from agent.identity import noted_renewal
 from agent.settings import AgentSettings, ControllerSettings
 from common.credentials import CONTROLLER_URI, Identity, IdentityFiles, JoinToken, agent_uri, fingerprint
+from common.errors import NotAuthenticatedError, ServiceError
+from common.status import status_code, trailing_metadata
 from controller.identity.ca import CertificateAuthority
 from mathison.data.v1 import enrolment_pb2 as messages
 from mathison.data.v1 import enrolment_pb2_grpc
@@ -39,6 +41,7 @@ class Controller(enrolment_pb2_grpc.EnrolmentServicer):
         self.identity = self.authority.issue_controller()
         self.app_id = APP_ID
         self.is_lossy = False
+        self.refusal: ServiceError | None = None
         self.requests: list[messages.EnrolRequest] = []
         self.renewals = 0
         self._servers: list[grpc.aio.Server] = []
@@ -69,6 +72,10 @@ class Controller(enrolment_pb2_grpc.EnrolmentServicer):
 
     async def Enrol(self, request: messages.EnrolRequest, context: Context) -> messages.EnrolResponse:
         self.requests.append(request)
+        if self.refusal is not None:
+            await context.abort(
+                status_code(self.refusal), self.refusal.text, trailing_metadata=trailing_metadata(self.refusal)
+            )
         issued = self._issue(request.signing_request)
         if self.is_lossy:
             self.is_lossy = False
@@ -207,6 +214,17 @@ async def test_after_a_lost_answer_the_same_key_is_sent_again(controller: Contro
     first, second = (x509.load_der_x509_csr(request.signing_request) for request in controller.requests)
     assert first.public_key() == second.public_key()
     assert identity_of(settings).leaf.public_key() == second.public_key()
+
+
+async def test_an_agent_says_which_app_it_is_for_and_tells_what_to_do_about_a_refusal(
+    controller: Controller, settings: AgentSettings
+) -> None:
+    controller.refusal = NotAuthenticatedError("The join token was used already.", next_step="Make a new one.")
+
+    with pytest.raises(EnrolmentError, match=r"used already\. Make a new one\."):
+        await provide_identity(settings, now=now())
+
+    assert [request.app_id for request in controller.requests] == [APP_ID]
 
 
 async def test_a_token_of_another_app_is_named(controller: Controller, settings: AgentSettings) -> None:

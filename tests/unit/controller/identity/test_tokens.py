@@ -135,10 +135,27 @@ def join(join_tokens: JoinTokens, tmp_path: Path) -> str:
 def test_a_join_token_is_redeemed_once_but_for_the_same_key(join_tokens: JoinTokens, tmp_path: Path) -> None:
     text = join(join_tokens, tmp_path)
 
-    assert join_tokens.redeem(text, public_key_sha256="a" * 64) == "shop.db"
-    assert join_tokens.redeem(text, public_key_sha256="a" * 64) == "shop.db"
+    assert join_tokens.redeem(text, app_id="shop.db", public_key_sha256="a" * 64) == "shop.db"
+    assert join_tokens.redeem(text, app_id="shop.db", public_key_sha256="a" * 64) == "shop.db"
     with pytest.raises(NotAuthenticatedError, match="used already"):
-        join_tokens.redeem(text, public_key_sha256="b" * 64)
+        join_tokens.redeem(text, app_id="shop.db", public_key_sha256="b" * 64)
+
+
+def test_an_agent_of_another_app_does_not_use_a_join_token_up(join_tokens: JoinTokens, tmp_path: Path) -> None:
+    text = join(join_tokens, tmp_path)
+
+    with pytest.raises(NotAuthenticatedError, match=r"made for shop\.db, and this agent is that of shop\.web"):
+        join_tokens.redeem(text, app_id="shop.web", public_key_sha256="a" * 64)
+
+    assert join_tokens.redeem(text, app_id="shop.db", public_key_sha256="b" * 64) == "shop.db"
+
+
+def test_a_join_token_that_was_used_is_not_said_to_be_unused(join_tokens: JoinTokens, tmp_path: Path) -> None:
+    text = join(join_tokens, tmp_path)
+    join_tokens.redeem(text, app_id="", public_key_sha256="a" * 64)
+
+    with pytest.raises(NotAuthenticatedError, match="used already"):
+        join_tokens.redeem(text, app_id="shop.web", public_key_sha256="b" * 64)
 
 
 def test_of_two_agents_with_one_join_token_one_gets_in(tmp_path: Path, clock: Clock) -> None:
@@ -146,7 +163,9 @@ def test_of_two_agents_with_one_join_token_one_gets_in(tmp_path: Path, clock: Cl
 
     def redeem(digit: str) -> bool:
         try:
-            JoinTokens(tmp_path / "join_tokens.json", clock=clock).redeem(text, public_key_sha256=digit * 64)
+            JoinTokens(tmp_path / "join_tokens.json", clock=clock).redeem(
+                text, app_id="shop.db", public_key_sha256=digit * 64
+            )
         except NotAuthenticatedError:
             return False
         return True
@@ -157,12 +176,12 @@ def test_of_two_agents_with_one_join_token_one_gets_in(tmp_path: Path, clock: Cl
 
 def test_a_join_token_expires_also_for_the_same_key(join_tokens: JoinTokens, tmp_path: Path, clock: Clock) -> None:
     text = join(join_tokens, tmp_path)
-    join_tokens.redeem(text, public_key_sha256="a" * 64)
+    join_tokens.redeem(text, app_id="shop.db", public_key_sha256="a" * 64)
 
     clock.now = NOW + DAY
 
     with pytest.raises(NotAuthenticatedError, match="expired"):
-        join_tokens.redeem(text, public_key_sha256="a" * 64)
+        join_tokens.redeem(text, app_id="shop.db", public_key_sha256="a" * 64)
 
 
 def test_only_a_digest_of_a_join_token_is_kept_and_no_text_repeats_it(join_tokens: JoinTokens, tmp_path: Path) -> None:
@@ -170,7 +189,7 @@ def test_only_a_digest_of_a_join_token_is_kept_and_no_text_repeats_it(join_token
     secret = text.split(".")[1]
 
     with pytest.raises(NotAuthenticatedError) as caught:
-        join_tokens.redeem(text.replace(secret, "A" * 43), public_key_sha256="a" * 64)
+        join_tokens.redeem(text.replace(secret, "A" * 43), app_id="shop.db", public_key_sha256="a" * 64)
 
     assert secret not in (tmp_path / "join_tokens.json").read_text()
     assert "A" * 43 not in caught.value.text
@@ -183,4 +202,4 @@ def test_join_tokens_long_expired_are_forgotten(join_tokens: JoinTokens, tmp_pat
     join(join_tokens, tmp_path)
 
     with pytest.raises(NotAuthenticatedError, match="unknown"):
-        join_tokens.redeem(first, public_key_sha256="a" * 64)
+        join_tokens.redeem(first, app_id="shop.db", public_key_sha256="a" * 64)
