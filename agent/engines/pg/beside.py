@@ -15,6 +15,7 @@ import structlog
 from agent.engines.pg import green
 from agent.engines.pg.belongings import read_belongings
 from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.filled_views import filled_views, warnings_about
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
@@ -26,6 +27,7 @@ from agent.engines.pg.preview import (
     look_at_content,
     look_at_tables,
     size_of,
+    tables_of,
 )
 from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.swap import Rename, exchange
@@ -98,6 +100,7 @@ class Beside:
         )
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             after = await look_at_content(connection)
+            views = await filled_views(connection)
             room_bytes = await size_of(connection)
         return changes_between(
             before,
@@ -107,7 +110,11 @@ class Beside:
             items=items_between(held_before, held_after),
             server_version=self.plan.server.version,
             room_bytes=room_bytes,
-            warnings=[*left, *warnings],
+            warnings=[
+                *left,
+                *warnings,
+                *warnings_about(views, exported=tables_of(loaded.fingerprint), imported=held_after),
+            ],
         )
 
     async def _make_database(self, connection: Connection, label: Label, sessions: int) -> Login:

@@ -79,6 +79,30 @@ async def test_a_dump_of_pg_dump_itself_fills_them_too(make_app: MakeApp, major:
     assert app.run(SECURITY) == AS_IT_WAS
 
 
+async def test_a_view_that_shows_more_than_its_owner_may_see_is_named(app: PostgresApp) -> None:
+    filled(app)
+    by_people = app.dump()
+    app.run(
+        "CREATE MATERIALIZED VIEW public.one AS SELECT n FROM public.visits;"
+        "CREATE MATERIALIZED VIEW public.free AS SELECT n FROM public.lenient",
+        as_app=True,
+    )
+    assert app.run("SELECT count(*) FROM public.one") == [(30,)]
+    own = await app.export()
+
+    by_people_record, of_people = await app.stage(by_people)
+    await app.recipe.discard(by_people_record)
+    await app.bring_in(own)
+    _, of_own = await app.stage(own)
+
+    hidden = "also those that row security hides from the views' owner: "
+    assert [hidden + "public.a_total, public.by_tenant." in one for one in of_people.warnings].count(True) == 1
+    assert len([one for one in of_own.warnings if "materialized views" in one]) == 2
+    assert [one for one in of_own.warnings if one.endswith("anew, from all rows of their tables: public.one.")] != []
+    assert [one for one in of_own.warnings if hidden + "public.one." in one] != []
+    assert app.run("SELECT count(*) FROM public.one") == [(90,)]
+
+
 @pytest.mark.parametrize("rights", ["CREATEDB CREATEROLE", "CREATEDB", ""])
 async def test_an_agent_without_a_superuser_fills_them_too(make_app: MakeApp, rights: str) -> None:
     source = filled(make_app())
