@@ -39,7 +39,7 @@ from common.credentials import (
     new_key,
     signing_request,
 )
-from common.errors import ServiceError
+from common.errors import AgentUnavailableError, ServiceError
 from common.files import private_directory, write_atomically
 from common.status import error_from_call
 from mathison.data.v1 import enrolment_pb2, enrolment_pb2_grpc
@@ -164,7 +164,9 @@ async def find_authority(address: str, wanted_fingerprint: str) -> bytes:
     except TimeoutError as failure:
         raise EnrolmentError(f"The controller at {address} does not answer in time.") from failure
     except OSError as failure:
-        raise EnrolmentError(f"The controller at {address} does not answer: {failure}.") from failure
+        # asyncio says nothing of a connection that was closed during the handshake.
+        cause = str(failure) or "it closed the connection, as a port that is not the one for enrolment may do"
+        raise EnrolmentError(f"The controller at {address} does not answer: {cause}.") from failure
     chain = _chain(writer.get_extra_info("ssl_object"))
     writer.close()
     with contextlib.suppress(OSError):
@@ -195,7 +197,9 @@ async def _call(
             return await call(enrolment_pb2_grpc.EnrolmentStub(channel))
         except grpc.aio.AioRpcError as failure:
             error = error_from_call(failure, peer=f"The controller at {address}")
-            raise EnrolmentError(f"{error.text} {error.next_step}".rstrip()) from failure
+            # That of a call without an answer is about an app's agent.
+            next_step = "" if isinstance(error, AgentUnavailableError) else error.next_step
+            raise EnrolmentError(f"{error.text} {next_step}".rstrip()) from failure
 
 
 def main() -> None:

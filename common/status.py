@@ -58,6 +58,6 @@ def error_from_call(failed: grpc.aio.AioRpcError, *, peer: str) -> ServiceError:
                     return make_error(info.reason, status.message, next_step=info.metadata.get("next_step", ""))
     if failed.code() in _LOST_PEER:
         return AgentUnavailableError(
-            f"{peer} does not answer or went away", next_step="See whether the app and its agent run, then try again."
+            f"{peer} does not answer or went away.", next_step="See whether the app and its agent run, then try again."
         )
-    return InternalError(f"{peer} answered {failed.code().name}")
+    return InternalError(f"{peer} answered {failed.code().name}.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import re
@@ -175,10 +176,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= _MOST:
-        raise argparse.ArgumentTypeError(f"it has to be more than 0 and at most {_MOST}")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := int(text)) <= _MOST:
+            return value
+    raise argparse.ArgumentTypeError(f"it has to be a whole number from 1 to {_MOST}, not {text!r}")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,24 @@ async def test_a_wrong_command_exits_with_2_and_says_why(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("join-token", "shop.db", "--valid-minutes", "0.02"),
+        ("token", "create", "ok", "--scope", "read", "--expires-days", "soon"),
+        ("token", "create", "ok", "--scope", "read", "--expires-days", "-1"),
+    ],
+    ids=" ".join,
+)
+async def test_a_number_that_cannot_be_used_is_told_with_those_that_can(
+    controller: ControllerProcess, arguments: tuple[str, ...]
+) -> None:
+    done = command(controller, *arguments)
+
+    assert done.returncode == 2
+    assert f"it has to be a whole number from 1 to 1000000, not '{arguments[-1]}'" in done.stderr
+
+
 async def test_a_join_token_carries_the_authoritys_fingerprint(controller: ControllerProcess) -> None:
     done = command(controller, "join-token", "shop.db")
 

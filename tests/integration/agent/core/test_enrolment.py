@@ -261,6 +261,18 @@ async def test_a_controller_that_is_not_there_is_named(controller: Controller, s
         await provide_identity(settings, now=now())
 
 
+async def test_a_port_that_closes_the_connection_is_told_as_that() -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        with pytest.raises(EnrolmentError, match="does not answer: it closed the connection, as a port that is not"):
+            await find_authority(address, "0" * 64)
+
+
 async def test_after_two_thirds_of_its_life_a_certificate_is_renewed(
     controller: Controller, settings: AgentSettings
 ) -> None:
