@@ -97,6 +97,12 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
             )
         case (("22" | "23"), "22P05"):
             return ArchiveIncompatibleError(f"{said}. The app's database cannot hold such characters.")
+        case (("22" | "23"), "22021"):
+            return ArchiveIncompatibleError(
+                f"{said}. The text is in another encoding than the dump says, or damaged.",
+                next_step="A database in SQL_ASCII does not know its encoding: dump it with the one that its text is "
+                "in, for example --encoding=LATIN1. If the source is in another, take another copy of the file.",
+            )
         case (("22" | "23"), _) if failure.sqlstate != "22023":
             return ArchiveDamagedError(f"{said}. The rows do not fit the dump's own tables.")
     if failure.sqlstate == "42704" and failure.head.upper().startswith("CREATE POLICY"):

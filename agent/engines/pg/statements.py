@@ -69,6 +69,11 @@ _SETTING = Decision(Way.SETTING)
 _REMOVE = Decision(Way.REMOVE)
 _INSERT = Decision(Way.INSERT)
 _FILL = Decision(Way.FILL)
+_DATABASES_ENCODING = Decision(
+    Way.SETTING,
+    text=b"SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false)",
+)
+"""For SQL_ASCII: COPY would take any bytes then, also such as are no text in the database's encoding."""
 
 _I = re.IGNORECASE | re.DOTALL
 _FIRST_WORD = re.compile(rb"[A-Za-z]+")
@@ -223,7 +228,10 @@ class Judge:
             return Decision(Way.SKIP, "transaction_timeout")
         if name == b"default_tablespace" and value:
             return Decision(Way.SKIP, "tablespaces")
-        if name == b"client_encoding" and re.sub(rb"[^A-Z0-9]", b"", value.upper()) in CLIENT_ONLY_ENCODINGS:
+        plain = re.sub(rb"[^A-Z0-9]", b"", value.upper())
+        if name == b"client_encoding" and plain == b"SQLASCII":
+            return _DATABASES_ENCODING
+        if name == b"client_encoding" and plain in CLIENT_ONLY_ENCODINGS:
             encoding = value.decode("ascii", "replace")
             raise TextError(
                 "ARCHIVE_INCOMPATIBLE",

@@ -43,6 +43,7 @@ WAYS = {
         "SET TIME ZONE 'UTC'",
         "SET NAMES 'LATIN1'",
         "SET client_encoding = 'LATIN1'",
+        "SET client_encoding = 'SQL_ASCII'",
         "SET default_tablespace = ''",
         "SET transaction_timeout = 0",
         "RESET ALL",

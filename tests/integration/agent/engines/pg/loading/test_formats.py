@@ -272,6 +272,24 @@ async def test_a_dump_in_latin1_is_read_as_such(
     assert target.value("SELECT süß()") == "ñ"
 
 
+@pytest.mark.parametrize("options", [("plain",), ("plain", "--inserts"), ("custom",)], ids=str)
+async def test_a_dump_that_does_not_know_its_encoding_is_read_in_the_databases_and_refused_where_it_is_none(
+    options: tuple[str, ...], make_source: MakeSource, make_target: MakeTarget
+) -> None:
+    dumps = []
+    for letter in ("c3a9", "e9"):
+        source = make_source(17, options="ENCODING SQL_ASCII LOCALE 'C'")
+        source.run(f"CREATE TABLE t (a text); INSERT INTO t VALUES (convert_from('\\x{letter}', 'SQL_ASCII'))")
+        dumps.append(source.dump(*options))
+
+    with pytest.raises(ArchiveIncompatibleError, match="another encoding than the dump says"):
+        await make_target().load(dumps[1])
+    target = make_target()
+    await target.load(dumps[0])
+
+    assert target.value("SELECT a FROM t") == "é"
+
+
 async def test_a_dump_with_old_strings_is_read_as_such(make_source: MakeSource, target: Target) -> None:
     source = make_source(17, "rich.sql")
     source.run(f"ALTER DATABASE {source.name} SET standard_conforming_strings = off", as_owner=False)
