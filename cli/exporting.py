@@ -146,7 +146,7 @@ class Exporting:
                 if free_bytes < description.estimated_bytes:
                     self._output.warn(
                         f"The app holds about {size_text(description.estimated_bytes)} before compression, and only "
-                        f"{size_text(free_bytes)} are free in {folder.resolve()}."
+                        f"{size_text(free_bytes) or '0 bytes'} are free in {folder.resolve()}."
                     )
 
     def _show(self, state: TransferState) -> None:

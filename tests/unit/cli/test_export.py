@@ -183,6 +183,13 @@ async def test_a_folder_that_is_not_there_is_not_taken_for_a_file(
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_disk_without_any_room_is_told_before(mathison: Mathison, controller: FakeController) -> None:
+    ended = await mathison("export", "shop.db", "-o", "/proc/out.gz")
+
+    assert "before compression, and only 0 bytes are free in /proc." in ended.stderr
+    assert ended.exit_code == 9
+
+
 @pytest.mark.parametrize(
     ("destination", "said"), [("loop/out.gz", "too many levels of symbolic links"), ("x" * 300, "file name too long")]
 )
