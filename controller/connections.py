@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 
 from common.errors import AgentUnavailableError, InternalError, InvalidRequestError, ServiceError
 from controller.api.problems import problem, raw_problem, refused
@@ -85,8 +85,7 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("an answer has begun already")
         error: ServiceError
         if status < 500:
-            what = "A line of the request's header is too long." if isinstance(exc, LineTooLong) else "This is no HTTP."
-            error = InvalidRequestError(what)
+            error = InvalidRequestError(_what_is_wrong(exc))
             # Without the error's text, which quotes the request.
             _log.info(
                 "What came is no HTTP request.",
@@ -109,6 +108,16 @@ class _Connection(web.RequestHandler):
             resp = refused(resp)
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
+
+
+def _what_is_wrong(refused: BaseException | None) -> str:
+    match refused:
+        case LineTooLong():
+            return "A line of the request's header is too long."
+        case BadHttpMethod():
+            return "This is no HTTP, or its method is none that is known."
+        case _:
+            return "This is no HTTP."
 
 
 class _Door(asyncio.Protocol):

@@ -28,6 +28,10 @@ class EncodingNotSupportedError(InvalidRequestError):
     """A body with a Content-Encoding: unpacking is the agent's, which does it in a jail."""
 
 
+class ExpectationNotMetError(InvalidRequestError):
+    """An Expect header that asks for more than to be asked for the body."""
+
+
 STATUS_BY_ERROR: dict[type[ServiceError], int] = {
     errors.InvalidRequestError: 400,
     errors.FormatNotSupportedError: 400,
@@ -43,6 +47,7 @@ STATUS_BY_ERROR: dict[type[ServiceError], int] = {
     errors.SourceUnreadableError: 409,
     errors.LimitExceededError: 413,
     EncodingNotSupportedError: 415,
+    ExpectationNotMetError: 417,
     errors.ArchiveWrongKindError: 422,
     errors.ArchiveTruncatedError: 422,
     errors.ArchiveDamagedError: 422,

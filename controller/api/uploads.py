@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from aiohttp import hdrs, web
 
-from common.errors import DigestMismatchError, InvalidRequestError
+from common.errors import DigestMismatchError
 from common.frames import CHUNK_BYTES, RunningDigest
 from controller.api.bodies import SEND_AGAIN, Body, FormBody, RawBody, refuse_encodings
+from controller.api.problems import ExpectationNotMetError
 from controller.raw_frames import stage_request_of_chunk, stage_request_of_frame
 from controller.relay import over_limit
 from controller.settings import LimitSettings
@@ -25,7 +26,8 @@ class Upload:
         """Look at the request's headers only.
 
         Raises:
-            InvalidRequestError: digests or an Expect that cannot be understood.
+            InvalidRequestError: digests that cannot be understood.
+            ExpectationNotMetError: an Expect that asks for more than to be asked for the body.
             LimitExceededError: the announced length is over the limit.
             EncodingNotSupportedError: the body would have to be decoded.
         """
@@ -33,7 +35,7 @@ class Upload:
         self._limit_bytes = limits.upload_bytes
         refuse_encodings(request.headers)
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
-            raise InvalidRequestError("The only expectation that is met is 100-continue.")
+            raise ExpectationNotMetError("The only expectation that is met is 100-continue.")
         kind = FormBody if request.content_type.startswith("multipart/") else RawBody
         self._body: Body = kind(request, stalled_seconds=limits.stalled_caller_seconds)
         if (request.content_length or 0) > self._limit_bytes:

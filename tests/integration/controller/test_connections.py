@@ -178,6 +178,27 @@ async def test_what_is_no_request_is_answered_with_a_problem_that_says_nothing_o
     assert b"Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("request_line", "status", "said"),
+    [
+        (b"FOO /api/deployments HTTP/1.1", 400, "its method is none that is known"),
+        (b"PUT /api/deployments HTTP/1.1", 405, "There is nothing like this here."),
+        (b"GET /api/nothing HTTP/1.1", 404, "There is nothing like this here."),
+    ],
+)
+async def test_what_is_not_there_is_told_from_what_is_not_known(
+    controller: ControllerProcess, token: str, request_line: bytes, status: int, said: str
+) -> None:
+    headers = f"\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+    header, _, body = (await answer_to(controller, request_line + headers)).partition(b"\r\n\r\n")
+
+    problem = json.loads(body)
+    assert header.startswith((b"HTTP/1.1 %d " % status, b"HTTP/1.0 %d " % status))
+    assert (problem["status"], problem["reason"]) == (status, "INVALID_REQUEST")
+    assert said in problem["detail"]
+
+
 @pytest.mark.parametrize("token", [b"\xff", b"\xff\xfe", b"\xed\xa0\x80", b"\xc3\xa4"])
 async def test_a_token_that_is_no_text_is_unknown(controller: ControllerProcess, token: bytes) -> None:
     request = b"GET /api/deployments HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " + token

@@ -253,7 +253,7 @@ async def test_a_body_that_is_not_what_its_digest_says_never_gets_an_end_frame(
         pytest.param({"Repr-Digest": "sha-512=:AAAA:"}, 400, id="a digest that is not checked"),
         pytest.param({"Repr-Digest": "sha-256=:AAAA:"}, 400, id="a malformed digest"),
         pytest.param({"Content-Encoding": "gzip"}, 415, id="an encoded body"),
-        pytest.param({"Expect": "200-maybe"}, 400, id="another expectation"),
+        pytest.param({"Expect": "200-maybe"}, 417, id="another expectation"),
         pytest.param(FORM_TYPE | {"Content-Digest": digest_header(ARCHIVE)}, 400, id="a form's content digest"),
     ],
 )

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import ERRORS_BY_REASON, make_error
-from controller.api.problems import STATUS_BY_ERROR, EncodingNotSupportedError, HttpVersionTooOldError
+from controller.api.problems import (
+    STATUS_BY_ERROR,
+    EncodingNotSupportedError,
+    ExpectationNotMetError,
+    HttpVersionTooOldError,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PAGE = (CHECKOUT / "docs" / "errors.md").read_text()
@@ -55,7 +60,7 @@ def test_an_error_of_an_import_says_what_to_do_next_even_where_nothing_better_is
     assert make_error(reason, "It failed.", next_step="Wait.").next_step == "Wait."
 
 
-@pytest.mark.parametrize("error", [EncodingNotSupportedError, HttpVersionTooOldError])
+@pytest.mark.parametrize("error", [EncodingNotSupportedError, ExpectationNotMetError, HttpVersionTooOldError])
 def test_a_status_without_a_reason_of_its_own_is_told(error: type[EncodingNotSupportedError]) -> None:
     assert str(STATUS_BY_ERROR[error]) in PAGE
 
