@@ -109,6 +109,7 @@ class TreeWriter:
         self._changed, self._vanished, self._special = Tally(), Tally(), Tally()
         self._attributes_left_out = Tally()
         self._copied_databases: set[str] = set()
+        self._snapshots: set[str] = set()
 
     def warnings(self) -> list[str]:
         """What a person should know of the archive; complete once `blocks` has ended."""
@@ -152,14 +153,14 @@ class TreeWriter:
             entries = walk(
                 start,
                 is_left_out=self._is_left_out,
-                on_vanished=self._vanished.add,
+                on_vanished=self._note_vanished,
                 on_unreadable=unreadable.add,
             )
             for found in entries:
                 try:
                     yield from self._entry(found)
                 except FileNotFoundError:
-                    self._vanished.add(found.path)
+                    self._note_vanished(found.path)
                 except PermissionError:
                     unreadable.add(found.path)
                 except OSError as failure:
@@ -168,6 +169,11 @@ class TreeWriter:
             unreadable.raise_if_any()
         finally:
             os.close(start)
+
+    def _note_vanished(self, path: str) -> None:
+        # SQLite itself removes what an app that was killed has left beside a database, when a snapshot is taken.
+        if not (path.endswith(SQLITE_SIDECARS) and path.rpartition("-")[0] in self._snapshots):
+            self._vanished.add(path)
 
     def _entry(self, found: Found) -> Iterator[bytes]:
         mode = found.status.st_mode
@@ -238,6 +244,7 @@ class TreeWriter:
             return
         try:
             self.counts["databases"] += 1
+            self._snapshots.add(found.path)
             member.size = substitute.size
             yield self._header_of(member, stored_bytes=member.size)
             yield from self._padded(substitute.descriptor, offset=0, size=member.size)

@@ -28,6 +28,8 @@ _TIME_EXTRA = 0x5455
 _ENCRYPTED = 1
 _RATIO_COUNTS_FROM_BYTES = 1 << 30
 _MAX_TARGET_BYTES = 4096
+_END_MAGIC, _END_BYTES = b"PK\5\6", 22
+"""Of the record at the end (APPNOTE 4.3.16), which only a comment follows; zipfile finds it before other bytes too."""
 
 
 class ZipReader:
@@ -54,6 +56,9 @@ class ZipReader:
             ) from failure
         except (ValueError, OSError, OverflowError, NotImplementedError) as failure:
             raise ArchiveDamagedError("The zip is damaged: the list of its files cannot be read.") from failure
+        file.seek(max(size - _END_BYTES - len(self._zip.comment), 0))
+        if not file.read(_END_BYTES).startswith(_END_MAGIC):
+            raise ArchiveDamagedError("The zip is damaged: there are bytes behind its end.")
         self._present: zipfile.ZipInfo | None = None
 
     def members(self) -> Iterator[Member]:

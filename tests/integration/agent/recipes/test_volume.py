@@ -8,9 +8,11 @@ import io
 import lzma
 import os
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -554,6 +556,24 @@ async def test_a_database_that_came_with_its_wal_is_not_touched(volume: Volume, 
 
     assert "not checked" in preview.warnings[0]
     assert state_of(volume.directory / "app.db") == (TOTAL, "in the wal")
+
+
+async def test_what_a_killed_app_left_beside_its_database_is_in_the_snapshot_and_not_called_deleted(
+    volume: Volume,
+) -> None:
+    database = volume.directory / "app.db"
+    make_ledger(database)
+    writer = "import sqlite3, os, sys; app = sqlite3.connect(sys.argv[1]); app.execute('PRAGMA journal_mode=WAL'); "
+    writer += "app.execute(\"UPDATE tag SET tag = 'in the wal'\"); app.commit(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", writer, str(database)], check=False).returncode == -signal.SIGKILL
+    assert (volume.directory / "app.db-wal").stat().st_size > 0
+
+    exported = await volume.export("tar")
+    wipe(volume.directory)
+    await volume.import_(exported.content)
+
+    assert exported.warnings == []
+    assert state_of(database) == (TOTAL, "in the wal")
 
 
 async def test_access_lists_come_back(volume: Volume) -> None:

@@ -122,8 +122,9 @@ def encrypted() -> bytes:
         (zip_of(entry("a", b"x" * 1000), method=zipfile.ZIP_BZIP2), ArchiveWrongKindError),
         (zip_of(entry("f", mode=stat.S_IFIFO | 0o644)), ArchiveRefusedError),
         (zip_of(entry("l", b"x" * 5000, mode=stat.S_IFLNK | 0o777)), ArchiveRefusedError),
+        (GOOD + b"behind" * 100, ArchiveDamagedError),
     ],
-    ids=["flipped-content", "flipped-crc", "encrypted", "bzip2", "fifo", "endless-link"],
+    ids=["flipped-content", "flipped-crc", "encrypted", "bzip2", "fifo", "endless-link", "garbage-behind"],
 )
 def test_what_is_wrong_is_named(content: bytes, error: type[ArchiveError]) -> None:
     with pytest.raises(error):
