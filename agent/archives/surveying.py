@@ -55,6 +55,11 @@ class Survey:
     is_complete: bool = True
 
     @property
+    def has_all_tops(self) -> bool:
+        """Whether `tops` names all that was met at the top, so that it can be compared with another's."""
+        return len(self.tops) < _TOPS_COUNTED
+
+    @property
     def entries(self) -> int:
         """Everything that an archive of the directory would have an entry for."""
         return self.files + self.directories + self.symlinks

@@ -83,15 +83,23 @@ async def check_databases(new: Path, extracted: Extracted, *, is_sealed: bool, k
 
 def changes(now: Survey, after: Survey) -> tuple[str, ...]:
     """What an import would change, in sentences."""
+    more = "" if now.is_complete and after.is_complete else ", as far as they were counted"
+    return (
+        f"{counted(after.files, 'files')} ({after.bytes:,} bytes) instead of {now.files:,} ({now.bytes:,}){more}.",
+        _changes_at_the_top(now, after),
+    )
+
+
+def _changes_at_the_top(now: Survey, after: Survey) -> str:
+    if not (now.has_all_tops and after.has_all_tops):
+        return "At the top of the volume are too many names to compare them one by one."
     added = after.tops.keys() - now.tops.keys()
     removed = now.tops.keys() - after.tops.keys()
     both = after.tops.keys() & now.tops.keys()
     changed = {name for name in both if after.tops[name] != now.tops[name]}
-    more = "" if now.is_complete and after.is_complete else ", as far as they were counted"
     return (
-        f"{counted(after.files, 'files')} ({after.bytes:,} bytes) instead of {now.files:,} ({now.bytes:,}){more}.",
         f"At the top of the volume: {_named(added, 'new')}, {_named(removed, 'gone')}, {_named(changed, 'changed')}, "
-        f"{len(both) - len(changed)} as they are.",
+        f"{len(both) - len(changed)} as they are."
     )
 
 

@@ -269,6 +269,20 @@ async def test_staging_changes_nothing_and_tells_what_would_change(volume: Volum
     assert not volume.has_leftovers
 
 
+async def test_a_preview_does_not_count_changes_among_more_names_than_it_holds(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.archives.surveying._TOPS_COUNTED", 3)
+
+    preview = await volume.stage(
+        tar_of(*(entry(f"file{number}", b"x") for number in range(4))), record := MemoryRecord()
+    )
+    await volume.recipe.discard(record)
+
+    assert preview.changes[0].startswith("4 files")
+    assert preview.changes[1] == "At the top of the volume are too many names to compare them one by one."
+
+
 async def test_the_app_is_down_during_the_swap_and_the_previous_data_can_come_back(volume: Volume) -> None:
     (volume.directory / "data").write_text("old")
     before = described(volume.directory)
