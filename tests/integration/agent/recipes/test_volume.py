@@ -274,9 +274,10 @@ async def test_a_preview_does_not_count_changes_among_more_names_than_it_holds(
 ) -> None:
     monkeypatch.setattr("agent.archives.surveying._TOPS_COUNTED", 3)
 
-    preview = await volume.stage(
-        tar_of(*(entry(f"file{number}", b"x") for number in range(4))), record := MemoryRecord()
-    )
+    archive = tar_of(*(entry(f"file{number}", b"x") for number in range(4)))
+    record = MemoryRecord()
+
+    preview = await volume.stage(archive, record)
     await volume.recipe.discard(record)
 
     assert preview.changes[0].startswith("4 files")
