@@ -19,7 +19,6 @@ from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exporting import Dump, dumping, fingerprint, has_leftovers, put_back_leftovers
 from agent.engines.redis.facts import ServerFacts, read_setting
 from agent.engines.redis.facts import look as look_at
-from agent.engines.redis.marker import Marker, last_database
 from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
 from agent.engines.redis.settings import read_settings
@@ -109,8 +108,7 @@ class RedisRecipe(Recipe):
             await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
-            marker = Marker(record.key, await last_database(connection))
-            await require_rights(connection, marker, saves=keeping is Keeping.SNAPSHOTS)
+            await require_rights(connection, record.key, saves=keeping is Keeping.SNAPSHOTS)
             staged = self._swap_record(record)
             content = await receive(
                 upload.chunks,

@@ -10,7 +10,7 @@ from agent.engines.redis.connection import Connection, connect
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exporting import put_back_leftovers
 from agent.engines.redis.facts import ServerFacts, look, read_setting
-from agent.engines.redis.obstacles import export_obstacle, import_obstacle
+from agent.engines.redis.obstacles import export_obstacle, import_obstacle, write_obstacle
 from agent.engines.redis.settings import RedisSettings
 from common.errors import ServiceError
 
@@ -55,7 +55,7 @@ async def _describe(connection: Connection, server: ServerFacts) -> Overview:
         engine=server.kind,
         engine_version=server.version,
         export_obstacle=export_obstacle(server),
-        import_obstacle=await import_obstacle(connection, server),
+        import_obstacle=await import_obstacle(connection, server) or await write_obstacle(connection.login),
         # A snapshot takes about half of the memory that its data does.
         estimated_bytes=server.data_bytes // 2,
         warnings=tuple(warnings),

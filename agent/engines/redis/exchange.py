@@ -40,6 +40,8 @@ LENT = {
     # A write that arrives while writes are paused would be refused instead of waiting.
     "replica-read-only": "no",
     "replica-serve-stale-data": "yes",
+    # One whose last snapshot failed would end on the first command of ours (Redis 7.0 and newer, processCommand).
+    "replica-ignore-disk-write-errors": "yes",
     # Nothing is evicted before it was seen what was loaded.
     "replica-ignore-maxmemory": "yes",
     # Old data is freed beside the clients, not before them (Redis 6.2; newer ones always do).
@@ -145,7 +147,9 @@ class Exchange:
             server = await look(connection)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
-            await require_rights(connection, await self._marker(connection), saves=keeping is Keeping.SNAPSHOTS)
+            await require_rights(
+                connection, self._record.key, saves=keeping is Keeping.SNAPSHOTS, needs_writes=aim is Aim.IMPORTED
+            )
             self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict)
             loan = Loan(self._record, server.run_id)
             failure: BaseException | None = None

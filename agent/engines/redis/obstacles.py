@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import contextlib
 
-from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
+from agent.engines.redis.connection import (
+    Connection,
+    ConnectionLostError,
+    Login,
+    NotAllowedError,
+    ReplyError,
+    connect,
+)
 from agent.engines.redis.facts import ServerFacts
-from agent.engines.redis.marker import Marker
+from agent.engines.redis.marker import Marker, last_database
 from common.errors import AppUnavailableError
 
 _SENTINEL_CLIENT = b"name=sentinel-"
+_PROBE = "mathison-data:probe"
+_PROBE_SECONDS = 1.0
+_ADVICE = {
+    "NOREPLICAS": "Set min-replicas-to-write to 0 for the import.",
+    "MISCONF": "As a rule there is no room on its disk, or it may not write there; see that BGSAVE works again.",
+}
+"""By the kind of the server's refusal of a write."""
 
 
 def export_obstacle(server: ServerFacts) -> str:
@@ -43,6 +57,26 @@ async def import_obstacle(connection: Connection, server: ServerFacts) -> str:
     return ""
 
 
+async def write_obstacle(login: Login) -> str:
+    """Why the server refuses writes of every client at the moment; empty when it takes them, or lets them wait.
+
+    Asked by removing a key that is not there, which changes nothing. Rights that are missing are named by staging.
+    """
+    try:
+        async with connect(login) as connection:
+            await connection.call("DEL", _PROBE, timeout_seconds=_PROBE_SECONDS)
+    except ReplyError as refusal:
+        return _refused(refusal)
+    except (NotAllowedError, ConnectionLostError):
+        pass
+    return ""
+
+
+def _refused(refusal: ReplyError) -> str:
+    reason = refusal.text.rstrip(".")
+    return f"The server refuses writes: {reason}. {_ADVICE.get(refusal.kind, 'Try again when it takes them.')}"
+
+
 async def _is_watched(connection: Connection) -> bool:
     """Sentinels call their connections so (sentinelSetClientName, sentinel.c)."""
     try:
@@ -61,16 +95,25 @@ async def require_importable(connection: Connection, server: ServerFacts) -> Non
         raise AppUnavailableError(obstacle)
 
 
-async def require_rights(connection: Connection, marker: Marker, *, saves: bool) -> None:
+async def require_rights(connection: Connection, key: str, *, saves: bool, needs_writes: bool = True) -> None:
     """See that everything is allowed that is needed from the middle of a swap on. None of this changes anything.
 
     Args:
+        key: the import's.
         saves: the server will be asked to save a snapshot.
+        needs_writes: one that refuses writes now is an obstacle. It is none to getting the previous data back.
     Raises:
-        NotAllowedError: names the right that is missing.
+        NotAllowedError: names the right that is missing. AppUnavailableError: with the server's reason.
     """
-    await marker.read(connection)
-    await marker.remove(connection)
+    try:
+        marker = Marker(key, await last_database(connection))
+        await marker.read(connection)
+        await marker.remove(connection)
+    except ReplyError as refusal:
+        if needs_writes:
+            raise AppUnavailableError(
+                f"{_refused(refusal)} Nothing was changed.", next_step="When it takes writes, try again."
+            ) from refusal
     commands = [("REPLICAOF", "NO", "ONE"), ("CLIENT", "UNPAUSE"), ("CONFIG", "GET", "?"), ("CONFIG", "SET", "?", "?")]
     for words in [*commands, *([("BGSAVE", "?")] if saves else [])]:
         # What it says to these does not matter; CONFIG may be renamed away.

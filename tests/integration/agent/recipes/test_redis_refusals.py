@@ -22,6 +22,7 @@ from common.errors import (
     LimitExceededError,
     NoSpaceError,
     ServiceError,
+    ToolFailedError,
     UploadIncompleteError,
 )
 from common.headers import ArchiveHeader
@@ -41,6 +42,7 @@ from tests.fixtures.rdb_files import (
     text_key,
 )
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tools.demo.cache_fingerprint import Fingerprint
@@ -332,6 +334,88 @@ async def test_replicas_and_their_masters_are_refused_and_a_replica_can_be_expor
             pass
     with pytest.raises(AppUnavailableError, match="has lost it"):
         await RedisApp(replica, tmp_path / "replica").export()
+
+
+def refuse_writes(server: RedisServer, kind: str) -> None:
+    """Have it do what many do whose disk is full, or whose replicas are gone."""
+    with client_of(server) as client:
+        if kind == "NOREPLICAS":
+            client.config_set("min-replicas-to-write", 1)
+            return
+        # The finished snapshot cannot take the place of a folder.
+        (server.directory / "dump.rdb").unlink(missing_ok=True)
+        (server.directory / "dump.rdb").mkdir()
+        client.bgsave()
+        while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+            pass
+
+
+@pytest.mark.parametrize(("kind", "advice"), [("NOREPLICAS", "min-replicas-to-write to 0"), ("MISCONF", "BGSAVE")])
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-8.2", "valkey-9.1"])
+async def test_a_server_that_refuses_writes_is_refused_with_its_reason(
+    name: str, kind: str, advice: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings={"save": "3600 1"})
+    with client_of(server) as client:
+        client.set("old", "yes")
+    app = RedisApp(server, tmp_path / "work")
+    file = rdb(text_key("new"), magic="REDIS0009")
+    record, _ = await app.stage(file)
+    content, settings = await content_of(server), app.server_settings()
+    refuse_writes(server, kind)
+    if kind == "NOREPLICAS":
+        settings["min-replicas-to-write"] = settings["min-slaves-to-write"] = "1"
+
+    obstacle = (await app.recipe.describe()).can_import.obstacle
+    with pytest.raises(AppUnavailableError) as of_staging:
+        await app.stage(file)
+    with pytest.raises(AppUnavailableError) as of_restoring:
+        await app.recipe.restore(record, app.progress)
+
+    assert obstacle.startswith(f"The server refuses writes: {kind} ")
+    assert advice in obstacle
+    assert of_staging.value.text == of_restoring.value.text == f"{obstacle} Nothing was changed."
+    assert (await content_of(server)).differences(content) == []
+    assert app.server_settings() == settings
+
+
+@pytest.mark.parametrize("kind", ["NOREPLICAS", "MISCONF"])
+async def test_a_server_that_refuses_writes_gets_its_previous_data_back(
+    kind: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1"})
+    app = RedisApp(server, tmp_path / "work")
+    with client_of(server) as client:
+        client.set("old", "yes")
+        record, _ = await app.stage(rdb(text_key("new")))
+        with monkeypatch.context() as patches:
+            MOMENTS["settings changed"].hook(lambda: client.set("in the tail", "1"), patches.setattr)
+            await app.recipe.restore(record, app.progress)
+        assert client.keys() == [b"new"]
+        refuse_writes(server, kind)
+
+        await app.recipe.undo(record, app.progress)
+
+        assert sorted(client.keys()) == [b"in the tail", b"old"]
+        assert client.info("replication")["role"] == "master"
+
+
+async def test_an_import_that_the_server_cannot_save_is_taken_back(
+    start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1"})
+    app = RedisApp(server, tmp_path / "work")
+    with client_of(server) as client:
+        client.set("old", "yes")
+        record, _ = await app.stage(rdb(text_key("new")))
+        MOMENTS["settings changed"].hook(lambda: client.set("in the tail", "1"), monkeypatch.setattr)
+        MOMENTS["before it is durable"].hook(lambda: refuse_writes(server, "MISCONF"), monkeypatch.setattr)
+
+        with pytest.raises(ToolFailedError, match=r"could not save a snapshot.*previous data was put back"):
+            await app.recipe.restore(record, app.progress)
+
+        assert sorted(client.keys()) == [b"in the tail", b"old"]
+        assert client.info("replication")["role"] == "master"
 
 
 async def test_a_sentinel_and_who_it_watches_are_refused(start_redis: StartRedis, tmp_path: Path) -> None:
