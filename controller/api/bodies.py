@@ -13,6 +13,7 @@ from aiohttp.multipart import content_disposition_filename, parse_content_dispos
 
 from common.errors import InvalidRequestError, UploadIncompleteError
 from controller.api.digests import expected_digests
+from controller.api.keys import LIMITS
 from controller.api.problems import EncodingNotSupportedError
 from mathison.data.v1.transfer_pb2 import ArchiveHeader
 
@@ -95,6 +96,24 @@ class FormBody:
     async def finish(self) -> None:
         if await _patiently(self._form.next(), self._stalled_seconds) is not None:
             raise InvalidRequestError("The form has more than its one part 'file'.")
+
+
+async def refuse_body(request: web.Request, *parameters: str) -> None:
+    """For routes whose parameters are all in the query: what stood in a body would go unseen.
+
+    Args:
+        parameters: what the route takes, for the text.
+    Raises:
+        InvalidRequestError: there is a body, and it is not empty.
+        UploadIncompleteError: one was announced, and did not come.
+    """
+    stalled_seconds = request.app[LIMITS].stalled_caller_seconds
+    begin = await _patiently(request.content.read(1), stalled_seconds) if request.can_read_body else b""
+    if begin:
+        raise InvalidRequestError(
+            "This takes no body. Nothing was done.",
+            next_step=f"Leave it out, and give parameters in the query: {', '.join(parameters)}.",
+        )
 
 
 def refuse_encodings(headers: Mapping[str, str]) -> None:

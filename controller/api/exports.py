@@ -12,6 +12,7 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from common.errors import InternalError, ServiceError
+from controller.api.bodies import refuse_body
 from controller.api.keys import CALLER, LIMITS, OPERATIONS, TRANSFER_HEADER, TRANSFER_ID
 from controller.api.problems import HttpVersionTooOldError
 from controller.api.queries import read_query
@@ -46,6 +47,7 @@ async def export_data(request: web.Request) -> web.StreamResponse:
         options=options,
     )
     request[TRANSFER_ID] = order.transfer_id
+    await refuse_body(request, "format", "option.<name>")
     async with aclosing(request.app[OPERATIONS].export(request[CALLER], order)) as frames:
         header, first = await _beginning(frames)
         answer = web.StreamResponse(headers=_headers(header, order.transfer_id))

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from aiohttp import web
 
 from common.errors import InternalError
+from controller.api.bodies import refuse_body
 from controller.api.keys import CALLER, LIMITS, OPERATIONS, TRANSFER_HEADER, TRANSFER_ID
 from controller.api.queries import read_query
 from controller.api.shapes import answer, transfer_to_json
@@ -38,12 +39,14 @@ async def undo_import(request: web.Request) -> web.Response:
     """POST /api/deployments/{id}/undo-import[?transfer_id=]: back to the data from before; goes on when the caller
     leaves."""
     app_id, transfer_id = request.match_info["id"], read_query(request, "transfer_id").text("transfer_id")
+    await refuse_body(request, "transfer_id")
     return await _last(request.app[OPERATIONS].undo(request[CALLER], app_id, transfer_id), app_id=app_id)
 
 
 async def confirm_import(request: web.Request) -> web.Response:
     """POST /api/deployments/{id}/confirm-import[?transfer_id=]: drop the data from before."""
     transfer_id = read_query(request, "transfer_id").text("transfer_id")
+    await refuse_body(request, "transfer_id")
     confirmed = await request.app[OPERATIONS].confirm(request[CALLER], request.match_info["id"], transfer_id)
     return answer({"confirmed": confirmed})
 

@@ -314,6 +314,40 @@ async def test_unknown_and_repeated_parameters_are_refused_by_name(
     assert not agent.export_requests
 
 
+@pytest.mark.parametrize("route", ["export-data", "undo-import", "confirm-import"])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["with a length", "chunked"])
+async def test_parameters_in_a_body_are_not_passed_over_in_silence(
+    client: aiohttp.ClientSession, agent: FakeAgent, route: str, is_chunked: bool
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"format": "tar"}'
+
+    body = pieces() if is_chunked else b"{broken"
+    async with client.post(f"/api/deployments/shop.db/{route}", data=body) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "INVALID_REQUEST")
+    assert "This takes no body." in problem["detail"]
+    assert ("format" if route == "export-data" else "transfer_id") in problem["next_step"]
+    assert not agent.export_requests
+
+
+async def test_a_body_without_a_byte_is_none(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    pieces: list[bytes] = []
+
+    async def nothing() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    headers = {"Content-Type": "application/json"}
+    async with client.post(EXPORT, data=b"", headers=headers) as empty:
+        await empty.read()
+    async with client.post(EXPORT, data=nothing(), headers=headers) as without_chunks:
+        await without_chunks.read()
+
+    assert (empty.status, without_chunks.status) == (200, 200)
+
+
 async def test_a_malformed_transfer_id_is_refused(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
     async with client.post(EXPORT, headers={"Mathison-Transfer": "../x"}) as answer:
         problem = await answer.json()
