@@ -7,6 +7,7 @@ servers speak many languages.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 
 from common.errors import (
@@ -25,10 +26,17 @@ _DISABLES_TRIGGERS = re.compile(r"ALTER\s+TABLE\s.*\s(?:DISABLE|ENABLE)\s+TRIGGE
 _OTHER_USER = re.compile(r"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\b", re.IGNORECASE)
 _SUPERUSERS_OWN = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
-    r"(?:FUNCTION|PROCEDURE|LANGUAGE|CAST|OPERATOR|TYPE|TEXT\s+SEARCH|ACCESS\s+METHOD|FOREIGN\s+DATA\s+WRAPPER|SERVER"
-    r"|USER\s+MAPPING|CONVERSION|TRANSFORM)\b",
+    r"(?:FUNCTION|PROCEDURE|OPERATOR|TYPE|TEXT\s+SEARCH|CONVERSION)\b",
     re.IGNORECASE,
 )
+_IN_NO_SCHEMA = re.compile(
+    r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
+    r"(LANGUAGE|CAST|ACCESS\s+METHOD|FOREIGN\s+DATA\s+WRAPPER|SERVER|USER\s+MAPPING|TRANSFORM)\b",
+    re.IGNORECASE,
+)
+"""What no option of pg_dump leaves out."""
+_FOREIGN = "FOREIGN DATA WRAPPER|FOREIGN TABLE|SERVER|USER MAPPING"
+_FILLS = re.compile(r"REFRESH\s+MATERIALIZED\s+VIEW\s+(.+)\Z", re.IGNORECASE | re.DOTALL)
 _CAUSED_BY_VERSIONS = frozenset(
     {
         "0A000",  # feature_not_supported
@@ -70,6 +78,10 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
     """The error to raise."""
     where = f"Line {failure.line} of the dump"
     said = f"{where}: {failure.message}"
+    view = _FILLS.match(failure.head)
+    # A foreign server that does not answer is one of 08.
+    if view is not None and failure.sqlstate[:2] not in ("", "40", "53", "57", "XX"):
+        return _not_filled(failure, where, view[1])
     extension = _EXTENSION.match(failure.head)
     if extension is not None and _is_about_content(failure.sqlstate):
         return ArchiveIncompatibleError(
@@ -117,6 +129,16 @@ def _is_about_content(sqlstate: str) -> bool:
     return sqlstate[:2] not in ("", "08", "53", "57", "XX")
 
 
+def _not_filled(failure: Failure, where: str, view: str) -> ServiceError:
+    """Its query ran before, with other rights or settings, or beside other servers than an import has."""
+    error = ArchiveRefusedError if failure.sqlstate == "42501" else ArchiveIncompatibleError
+    return error(
+        f"{where} fills the materialized view {view}, and its query fails in an import: {failure.message}.",
+        next_step=f"Dump without its rows (pg_dump --exclude-table-data={shlex.quote(view)}), import that, then run "
+        f"REFRESH MATERIALIZED VIEW {view};",
+    )
+
+
 def _not_permitted(failure: Failure, where: str) -> ServiceError:
     if _DISABLES_TRIGGERS.match(failure.head):
         return ArchiveRefusedError(
@@ -131,7 +153,17 @@ def _not_permitted(failure: Failure, where: str) -> ServiceError:
     if _SUPERUSERS_OWN.match(failure.head):
         return ArchiveIncompatibleError(
             f"{where} makes something that only a superuser may make: {failure.message}.",
-            next_step="Dump without it, for example with --exclude-schema.",
+            next_step="Dump without it, for example with pg_dump --exclude-schema of its schema.",
+        )
+    if found := _IN_NO_SCHEMA.match(failure.head):
+        kind = " ".join(found[1].upper().split())
+        kinds = _FOREIGN if kind in _FOREIGN else kind
+        return ArchiveIncompatibleError(
+            f"{where} makes {'an' if kind.startswith('A') else 'a'} {kind.lower()}, which an import may not: "
+            f"{failure.message}.",
+            next_step="Leave it and what needs it out of a dump in custom format: "
+            f"pg_restore --list DUMP | grep -vE ' ({kinds}) ' > LIST; "
+            "pg_restore --use-list=LIST --file=NEW.sql DUMP; then import NEW.sql. Or drop it in the source.",
         )
     return ArchiveRefusedError(
         f"{where} tries something that an import may not do: {failure.message}.",

@@ -15,7 +15,7 @@ from psycopg import pq
 from psycopg.copy import AsyncLibpqWriter
 
 _MOST_WORK_MEMORY_BYTES = 256 << 20
-_HEAD_BYTES = 120
+_HEAD_BYTES = 200
 _UNSENT_BYTES = 256 << 10
 """How much libpq may hold of what the server has not taken yet; its buffer doubles as it grows."""
 
