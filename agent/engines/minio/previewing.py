@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.engines.minio import bucket_settings, contents
-from agent.engines.minio.census import Tally
+from agent.engines.minio.census import Bucket, Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
 from agent.engines.minio.facts import Facts
 from common.headers import ArchiveHeader
@@ -48,9 +48,14 @@ def _of_buckets(now: Tally, after: Tally) -> Changes:
         if name in now.buckets and name in after.buckets and not now.is_complete:
             found.not_compared += 1
         else:
-            old, new = (side.buckets[name].fingerprint if name in side.buckets else None for side in (now, after))
+            old, new = (_content(side.buckets[name]) if name in side.buckets else None for side in (now, after))
             found.note(old, new)
     return found
+
+
+def _content(bucket: Bucket) -> tuple[str, str]:
+    """What an import may change of it: its versions, and its settings."""
+    return bucket.fingerprint, bucket.settings
 
 
 def bridging(header: ArchiveHeader | None, facts: Facts, *, archive_version: int, server_version: int) -> str:
@@ -94,11 +99,12 @@ def changes(now: Tally, after: Tally, *, keeps_users: bool) -> tuple[str, ...]:
         found += [f"Bucket {name} {text}, with {side.buckets[name].versions} versions." for name in names]
     for name in both:
         old, new = now.buckets[name], after.buckets[name]
-        if old.fingerprint == new.fingerprint and now.is_complete:
-            continue
-        found.append(f"Bucket {name} changes: {old.versions} versions become {new.versions}.")
+        if old.fingerprint != new.fingerprint or not now.is_complete:
+            found.append(f"Bucket {name} changes: {old.versions} versions become {new.versions}.")
+        if old.settings != new.settings and now.is_complete:
+            found.append(f"The settings of bucket {name} change: versioning, locks, policy, rules or tags.")
     if not found:
-        found.append("All buckets hold the same versions as now.")
+        found.append("All buckets hold the same versions as now, with the same settings.")
     found.append(
         "Users, policies and the server's configuration stay as they are."
         if keeps_users

@@ -69,6 +69,23 @@ async def test_everything_arrives_at_a_server_with_another_root_and_an_undo_take
     assert preview.swap_seconds > 1
 
 
+async def test_a_preview_names_buckets_whose_settings_alone_change(start_minio: StartMinio, tmp_path: Path) -> None:
+    app = MinioApp(start_minio(), tmp_path)
+    async with client_of(app.server) as client:
+        for bucket in ("changing", "staying"):
+            await client.call("PUT", bucket)
+            await put(client, bucket, "key", b"content")
+        exported = await app.export()
+        await client.call("PUT", "changing", query={"versioning": ""}, body=ENABLED)
+
+    record, preview = await app.stage(exported.file)
+    await app.recipe.discard(record)
+
+    assert preview.changes[0] == "The settings of bucket changing change: versioning, locks, policy, rules or tags."
+    assert not any("staying" in change for change in preview.changes)
+    assert preview.items["buckets"] == ItemChanges(changed=1, same=1)
+
+
 async def test_a_preview_tells_objects_that_change_from_those_that_stay(source: Source, target: Target) -> None:
     app = target.app
     own = await app.export(secrets="clear")
@@ -179,7 +196,10 @@ async def test_one_bucket_alone_is_imported_without_a_restart_and_everything_els
         assert found["own"] == before["own"]
         assert found.keys() == before.keys() | {"hidden"}
         assert await users(server) == ["local"]
-        assert [change.split(" ")[1] for change in preview.changes[:-1]] == ["plain"]
+        assert [" ".join(change.split(" ")[:4]) for change in preview.changes[:-1]] == [
+            "Bucket plain changes: 1",
+            "The settings of bucket",
+        ]
         assert preview.items.keys() == {"buckets", "objects", "versions"}
         assert preview.swap_seconds < 1
         await put(client, "plain", "written since", b"since")
