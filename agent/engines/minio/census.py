@@ -19,7 +19,16 @@ from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.minio import bucket_settings, contents, xlmeta
 from agent.engines.minio.comparing import Changes, Comparison, read_file
-from agent.engines.minio.layout import META, SYSTEM, is_bucket_name, is_data_directory_name, key_of, system_roots
+from agent.engines.minio.layout import (
+    CONFIG,
+    META,
+    SYSTEM,
+    is_bucket_name,
+    is_data_directory_name,
+    key_of,
+    own_name,
+    system_roots,
+)
 from agent.engines.minio.sums import BucketSum, fingerprint_of, number_of
 from common.fingerprints import Fingerprint
 
@@ -74,6 +83,9 @@ class Tally(msgspec.Struct):
             checksum, and xl.meta that cannot be read; the first of them by name.
         orphans: objects whose data is there and whose xl.meta is not, a few by name; looked for as contents are.
         unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
+        damaged_config, damaged_settings: files of the server's own that are not what it stored, a few by name: users,
+            policies and configuration; settings of buckets. Looked for as contents are.
+        own_unproven: such files of which it is not known.
         strange: what is no part of a drive's data, a few by name.
         expiring: buckets with rules that delete objects by their age.
         samples: a few small objects, each of another kind.
@@ -89,6 +101,9 @@ class Tally(msgspec.Struct):
     damaged_names: list[str] = []
     orphans: list[str] = []
     unproven: int = 0
+    damaged_config: list[str] = []
+    damaged_settings: list[str] = []
+    own_unproven: int = 0
     strange: list[str] = []
     samples: list[Sample] = []
     expiring: list[str] = []
@@ -134,6 +149,7 @@ class Census:
         self._root = root
         self._comparison = comparison
         self._budget = contents.Budget() if proves else None
+        self._own_budget = contents.own_budget()
         self._sums: dict[str, int] = {}
         self._told: dict[str, str] = {}
         self._above: list[tuple[str, bool]] = []
@@ -163,14 +179,21 @@ class Census:
         bucket, _, rest = found.path.partition("/")
         try:
             meta = xlmeta.read(content)
-        except ValueError:
-            self._damaged(found.path)
+        except ValueError as failure:
+            if bucket != SYSTEM:
+                self._damaged(found.path)
+            elif isinstance(failure, xlmeta.OldFormatError):
+                self.tally.own_unproven += 1
+            else:
+                self._own_damaged(found.path)
             return
         self.tally.header_version = max(self.tally.header_version, meta.header_version)
         if bucket == SYSTEM:
             if of_bucket := bucket_settings.bucket_of(found.path):
                 self._told[of_bucket] = bucket_settings.told(meta)
             self._settings(rest, content)
+            if self._budget is not None and not self._is_own_whole(meta, found.parent):
+                self._own_damaged(found.path)
             return
         path = rest.removesuffix(f"/{META}")
         key = key_of(path)
@@ -221,6 +244,17 @@ class Census:
         self.tally.unproven += proof is contents.Proof.UNKNOWN
         return proof is not contents.Proof.DAMAGED
 
+    def _is_own_whole(self, meta: xlmeta.ObjectMeta, parent: int) -> bool:
+        """A file of the server's own, which reads nothing of it otherwise."""
+        for version in meta.versions:
+            if not _has_parts(version, parent):
+                return False
+            proof = contents.proof_on_drive(version, meta.inline, parent, self._own_budget, is_own=True)
+            self.tally.own_unproven += proof is contents.Proof.UNKNOWN
+            if proof is contents.Proof.DAMAGED:
+                return False
+        return meta.is_intact
+
     def _settings(self, path: str, content: bytes) -> None:
         """A file of `.minio.sys`: which buckets have rules that delete objects by their age."""
         kind, _, rest = path.partition("/")
@@ -251,6 +285,11 @@ class Census:
     def _damaged(self, path: str) -> None:
         self.tally.damaged += 1
         self._note(self.tally.damaged_names, path.removesuffix(f"/{META}"))
+
+    def _own_damaged(self, path: str) -> None:
+        names = self.tally.damaged_config if path.startswith(f"{CONFIG}/") else self.tally.damaged_settings
+        if self._budget is not None and len(names) < _NAMED:
+            names.append(own_name(path.removesuffix(f"/{META}")))
 
     @staticmethod
     def _is_orphan(found: Found) -> bool:

@@ -17,13 +17,14 @@ import msgspec
 from agent.engines import tree
 from agent.engines.minio.accounts import buckets_with_remote_targets
 from agent.engines.minio.client import Client
+from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.freezing import frozen
-from agent.engines.minio.layout import BUCKETS, CONFIG
+from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM
 from agent.engines.minio.sealing_below import seal_below
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
-from agent.engines.minio.writing import DriveWriter, warnings_of
+from agent.engines.minio.writing import DriveWriter, about_own, warnings_of
 from agent.steps import Progress, Step
 from common.codecs import Compressor
 from common.fingerprints import Fingerprint
@@ -80,21 +81,24 @@ async def dumping(
             await _in_thread(snapshot, snapshot.second_pass)
         # One that came in between may be in the snapshot too.
         with_keys = sorted({*with_keys, *await buckets_with_remote_targets(client)})
+        if secrets_go == "left-out":
+            await asyncio.to_thread(snapshot.drop, CONFIG)
+        # Before it is sealed; what lies there is a few hundred files of a kilobyte as a rule.
+        own = await count_in_jail(snapshot.directory, only=SYSTEM, proves=True)
         if secrets_go == "sealed":
             secret = [CONFIG, *(f"{BUCKETS}/{name}" for name in with_keys)]
             await seal_below(snapshot.directory, secret, settings.seal_passphrase())
         progress.expect(snapshot.bytes)
-        writer = DriveWriter(
-            snapshot.directory,
-            is_left_out=_below(CONFIG) if secrets_go == "left-out" else lambda path: False,
-        )
+        writer = DriveWriter(snapshot.directory)
         header = _completed(header, facts, settings, snapshot, frozen_seconds=freeze.seconds, taken_at=taken_at)
         header = _with_details(header, secrets=secrets_go, root_user=client.account.user)
         blocks = tree.sealed(writer.blocks(), header, lambda: writer.tally.fingerprint())
         if compressor is not None:
             blocks = tree.compressed(blocks, compressor)
         dump = Dump(
-            header, tree.from_thread(blocks, name="archive a drive"), warnings=_about_keys(secrets_go, with_keys)
+            header,
+            tree.from_thread(blocks, name="archive a drive"),
+            warnings=_about_keys(secrets_go, with_keys) + about_own(own),
         )
         dump.chunks = _told(dump.chunks, writer, progress, dump)
         async with aclosing(dump.chunks):
@@ -177,11 +181,6 @@ def _completed(
 def _with_details(header: ArchiveHeader, **details: str) -> ArchiveHeader:
     known = {name: text for name, text in details.items() if text}
     return msgspec.structs.replace(header, details={**header.details, **known})
-
-
-def _below(*roots: str) -> Callable[[str], bool]:
-    starts = tuple(f"{root}/" for root in roots)
-    return lambda path: f"{path}/".startswith(starts)
 
 
 def _about_keys(secrets_go: str, with_keys: list[str]) -> list[str]:

@@ -171,6 +171,19 @@ def _require_drive(report: Report, tally: Tally) -> None:
         )
     if not tally.buckets and not tally.has_config and report.header is None:
         raise ArchiveWrongKindError("The archive holds no buckets; an import would leave the app without data.")
+    if tally.damaged_config:
+        raise ArchiveDamagedError(
+            f"Users, policies or configuration in the archive are damaged: {', '.join(tally.damaged_config)}; a MinIO "
+            "that meets them loads no users at all. Nothing was changed.",
+            next_step="Import with `users=keep`, which leaves this server's users, policies and configuration as they "
+            "are; or set anew on the source what is damaged, and export again.",
+        )
+    if tally.damaged_settings:
+        raise ArchiveDamagedError(
+            f"Damaged in the archive: {', '.join(tally.damaged_settings)}. Nothing was changed.",
+            next_step="Import other buckets one by one, with `bucket=`; or set anew on the source what is damaged, and "
+            "export again.",
+        )
     if tally.damaged and report.header is None:
         raise ArchiveDamagedError(
             f"{tally.damaged} versions in the archive are damaged: {', '.join(tally.damaged_names)}.",

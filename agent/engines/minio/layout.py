@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from agent.archives.members import KEPT_NAMES
+from agent.archives.members import KEPT_NAMES, printable
 
 SYSTEM = ".minio.sys"
 SYSTEM_DATA = ("buckets", "config")
@@ -48,6 +48,13 @@ def is_bucket_name(name: str) -> bool:
 def is_data_directory_name(name: str) -> bool:
     """Whether it may hold an object's parts: a UUID."""
     return bool(_UUID.fullmatch(name))
+
+
+def own_name(path: str) -> str:
+    """What a person calls one of the server's own files, by the path of its directory below a drive."""
+    parts = path.split("/")
+    is_settings = len(parts) == 4 and parts[:2] == [SYSTEM, "buckets"] and parts[3] == ".metadata.bin"
+    return f"the settings of bucket {printable(parts[2])}" if is_settings else printable(path)
 
 
 def key_of(path: str) -> str:

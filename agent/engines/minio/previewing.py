@@ -133,6 +133,8 @@ def warnings(
         )
     if tally.unproven:
         found.append(contents.unproven_text(tally.unproven))
+    if told := contents.unproven_own_text(sealed=0, others=tally.own_unproven):
+        found.append(told)
     if nested := tally.total("nested"):
         told = counted(nested, "objects lie", "object lies")
         found.append(f"{told} below other objects; they are imported, and no listing shows them.")

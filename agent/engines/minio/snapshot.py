@@ -37,7 +37,7 @@ _TRANSIENT = frozenset(name.encode() for name in TRANSIENT)
 
 
 class Snapshot:
-    """Calls in order: `first_pass`, `catch_up`, `second_pass`, any reading of `directory`, `remove`. All block.
+    """Calls in order: `first_pass`, `catch_up`, `second_pass`, `drop`, any reading of `directory`, `remove`. All block.
 
     Attributes:
         directory: holds the tree, laid out as a drive.
@@ -103,6 +103,11 @@ class Snapshot:
             for root in roots:
                 if not (self.directory / root).is_dir():
                     self._take_all(root.encode())
+
+    def drop(self, path: str) -> None:
+        """Leave a directory out after all; one that is not there is fine."""
+        if (self.directory / path).is_dir():
+            shutil.rmtree(self.directory / path)
 
     def remove(self) -> None:
         """Delete the tree; what is not there is fine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from agent.archives import tarblocks as tar
@@ -26,11 +26,10 @@ class DriveWriter:
         files, read_bytes: so far.
     """
 
-    def __init__(self, directory: Path, *, is_left_out: Callable[[str], bool]) -> None:
+    def __init__(self, directory: Path) -> None:
         self.files = 0
         self.read_bytes = 0
         self._directory = directory
-        self._is_left_out = is_left_out
         self._tally: Tally | None = None
 
     @property
@@ -61,7 +60,7 @@ class DriveWriter:
         root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             census = Census(root)
-            for found in walk(root, is_left_out=lambda path, name: self._is_left_out(path)):
+            for found in walk(root):
                 try:
                     yield from self._entry(found, census)
                 except OSError as failure:
@@ -125,6 +124,17 @@ def warnings_of(tally: Tally) -> list[str]:
     if tally.customer_encrypted:
         found.append(f"{tally.customer_encrypted} versions are encrypted with keys that only their owners have.")
     return found
+
+
+def about_own(tally: Tally) -> list[str]:
+    """The same of the server's own files, from a count that proves them."""
+    names = [*tally.damaged_config, *tally.damaged_settings]
+    if not names:
+        return []
+    return [
+        f"Damaged on the drive already: {', '.join(names)}. An import refuses them, and MinIO itself cannot read them "
+        "when it starts again. Set anew on the source what they hold, and export again."
+    ]
 
 
 def _read(found: Found) -> bytes:

@@ -27,6 +27,9 @@ _CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
 _INLINE = "x-minio-internal-inline-data"
 _TIERED = "x-minio-internal-transition-status"
 _COMPRESSION = "x-minio-internal-compression"
+_FIRST_FORMAT = b"1   "
+_MAP_MARK = 0x80
+"""MessagePack's, of the small map with which the versions began before they had headers."""
 _CHECKSUM_MARK = 0xCE
 """MessagePack's, of an integer of four bytes."""
 _CHECKSUM_BYTES = 5
@@ -82,10 +85,16 @@ class ObjectMeta:
     is_intact: bool = True
 
 
+class OldFormatError(ValueError):
+    """An xl.meta of before 2022, which is not read here; MinIO reads it."""
+
+
 def header_version(content: bytes) -> int:
     """Of the file; ValueError when it is no xl.meta that has one."""
     if len(content) < 14 or not content.startswith(MAGIC):
         raise ValueError("not an xl.meta")
+    if content[4:8] == _FIRST_FORMAT:
+        raise OldFormatError("an xl.meta of 2020")
     major, minor = (int.from_bytes(content[at : at + 2], "little") for at in (4, 6))
     if major != _MAJOR:
         raise ValueError(f"an xl.meta of version {major}.{minor}")
@@ -93,10 +102,14 @@ def header_version(content: bytes) -> int:
 
 
 def read(content: bytes) -> ObjectMeta:
-    """The versions in an xl.meta; ValueError when it does not hold together."""
+    """The versions in an xl.meta; ValueError when it does not hold together, OldFormatError when it is too old."""
     version = header_version(content)
-    if version < 2 or content[8] != 0xC6:
-        raise ValueError("an xl.meta of before 2022")
+    if content[8] != 0xC6:
+        raise ValueError("an xl.meta without a binary")
+    if version < 2 and content[13] & 0xF0 == _MAP_MARK:
+        raise OldFormatError("an xl.meta of before 2022")
+    if version < 2:
+        raise ValueError("an xl.meta of a version that it is not")
     end = 13 + int.from_bytes(content[9:13], "big")
     if end + _CHECKSUM_BYTES > len(content):
         raise ValueError("a cut xl.meta")

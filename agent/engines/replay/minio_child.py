@@ -15,7 +15,7 @@ from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
 from agent.engines.minio import bucket_settings, contents, portable, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
-from agent.engines.minio.layout import META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of
+from agent.engines.minio.layout import META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of, own_name
 from agent.engines.minio.sums import Sums
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
@@ -66,32 +66,49 @@ class _Drive:
     """What was found on the way through an archive.
 
     Attributes:
-        damaged: paths of objects that are not whole.
-        doubtful: files whose blocks are to be compared with MinIO's own sums, with the block's size and the object.
+        damaged: paths of objects that are not whole; `own_damaged`: what of the server's own files is not.
+        unproven, own_unproven: versions and files of which it is not known; `sealed`: files that nothing here opens.
+        doubtful: files whose blocks are to be compared with MinIO's own sums, with the block's size.
     """
 
     def __init__(self) -> None:
         self.sums = Sums(SCHEME)
         self.damaged: set[str] = set()
-        self.unproven = 0
-        self.doubtful: dict[_Path, tuple[int, str]] = {}
+        self.own_damaged: set[str] = set()
+        self.unproven = self.own_unproven = self.sealed = 0
+        self.doubtful: dict[_Path, int] = {}
         self.settings: dict[str, str] = {}
         self._parts: dict[_Path, _Part] = {}
         self._budget = contents.Budget()
+        self._own_budget = contents.own_budget()
 
     def add_part(self, path: _Path, part: _Part) -> None:
         """A file; those of an object come shortly before its xl.meta."""
         self._parts[path] = part
 
-    def add_settings(self, bucket: str, content: bytes) -> None:
-        """A file with a bucket's settings, which may be sealed."""
+    def add_own(self, directory: str, content: bytes) -> None:
+        """An xl.meta of the server's own, which may be sealed."""
+        bucket = bucket_settings.bucket_of(f"{SYSTEM}/{directory}/{META}")
         if content.startswith(SEALED_MAGIC):
-            self.settings[bucket] = bucket_settings.WITH_KEYS
+            self.sealed += 1
+            if bucket:
+                self.settings[bucket] = bucket_settings.WITH_KEYS
             return
+        name = own_name(f"{SYSTEM}/{directory}")
         try:
-            self.settings[bucket] = bucket_settings.told(xlmeta.read(content))
+            meta = xlmeta.read(content)
+        except xlmeta.OldFormatError:
+            self.own_unproven += 1
+            return
         except ValueError:
-            self.damaged.add(f"{SYSTEM}/buckets/{bucket}")
+            self.own_damaged.add(name)
+            return
+        if bucket:
+            self.settings[bucket] = bucket_settings.told(meta)
+        proofs = [self._proof_of(version, meta, (SYSTEM, directory), is_own=True) for version in meta.versions]
+        self.own_unproven += proofs.count(contents.Proof.UNKNOWN)
+        if contents.Proof.DAMAGED in proofs or not meta.is_intact:
+            self.own_damaged.add(name)
 
     def fingerprint(self) -> Fingerprint:
         """Of all that was found."""
@@ -110,15 +127,22 @@ class _Drive:
             self.damaged.add(f"{bucket}/{directory}")
         for version, number in zip(meta.versions, numbers_of(bucket, key_of(directory), meta.versions), strict=True):
             self.sums.add(bucket, number, version.size)
-            if version.is_inline:
-                proof = contents.inline_proof(version, meta.inline, self._budget)
-            else:
-                proof = self._of_parts(version, (bucket, directory, version.data_directory))
+            proof = self._proof_of(version, meta, (bucket, directory))
             self.unproven += proof is contents.Proof.UNKNOWN
             if proof is contents.Proof.DAMAGED:
                 self.damaged.add(f"{bucket}/{directory}")
 
-    def _of_parts(self, version: xlmeta.Version, directory: tuple[str, str, str]) -> contents.Proof:
+    def _proof_of(
+        self, version: xlmeta.Version, meta: xlmeta.ObjectMeta, directory: tuple[str, str], *, is_own: bool = False
+    ) -> contents.Proof:
+        budget = self._own_budget if is_own else self._budget
+        if version.is_inline:
+            return contents.inline_proof(version, meta.inline, budget, is_own=is_own)
+        return self._of_parts(version, (*directory, version.data_directory), budget, is_own=is_own)
+
+    def _of_parts(
+        self, version: xlmeta.Version, directory: tuple[str, str, str], budget: contents.Budget, *, is_own: bool
+    ) -> contents.Proof:
         paths = {(*directory, f"part.{number}"): size for number, size in version.parts}
         parts = [self._parts.pop(path, None) for path in paths]
         found = [part for part in parts if part is not None]
@@ -129,11 +153,11 @@ class _Drive:
             if is_cut or (version.block_bytes and part.size != contents.kept_bytes(size, version.block_bytes)):
                 return contents.Proof.DAMAGED
         proof = contents.Proof.UNKNOWN
-        if version.block_bytes == contents.BLOCK_BYTES or not paths:
+        if not paths or (version.block_bytes == contents.BLOCK_BYTES and not is_own):
             proof = contents.by_etag(version, [part.digest.digest() for part in found])
-        if proof is contents.Proof.WHOLE or not paths or not self._budget.take(proof, version):
+        if proof is contents.Proof.WHOLE or not paths or not budget.take(proof, version):
             return proof
-        self.doubtful |= dict.fromkeys(paths, (version.block_bytes, "/".join(directory[:2])))
+        self.doubtful |= dict.fromkeys(paths, version.block_bytes)
         return contents.Proof.WHOLE
 
 
@@ -141,43 +165,48 @@ def _of_drive(archive: TarReader) -> Answer:
     drive = _Drive()
     for bucket, path, member in _below_buckets(archive):
         directory, _, name = path.rpartition("/")
-        if bucket == SYSTEM:
-            if member.kind is Kind.FILE and (whose := bucket_settings.bucket_of(f"{bucket}/{path}")):
-                drive.add_settings(whose, b"".join(piece for _, piece in archive.pieces(member)))
-        elif not path:
+        if not path and bucket != SYSTEM:
             drive.sums.bucket(bucket)
         elif member.kind is not Kind.FILE:
             continue
         elif name == META:
-            drive.add_object(bucket, directory, b"".join(piece for _, piece in archive.pieces(member)))
+            content = b"".join(piece for _, piece in archive.pieces(member))
+            if bucket == SYSTEM:
+                drive.add_own(directory, content)
+            else:
+                drive.add_object(bucket, directory, content)
         elif name.startswith("part."):
             digest = contents.Digest()
             for _, piece in archive.pieces(member):
                 digest.add(piece)
             drive.add_part(_part_path(bucket, directory, name), _Part(member.size, digest))
-    if drive.doubtful:
-        drive.damaged |= _differing(drive.doubtful)
-    names = ", ".join(printable(name) for name in sorted(drive.damaged)[:_NAMED])
-    return Answer(
-        drive.fingerprint(),
-        f"The archive does not hold all of these objects as they were stored: {names}." if names else "",
+    for bucket, directory in _differing(drive.doubtful) if drive.doubtful else ():
+        if bucket == SYSTEM:
+            drive.own_damaged.add(own_name(f"{bucket}/{directory}"))
+        else:
+            drive.damaged.add(f"{bucket}/{directory}")
+    damaged = [*map(printable, sorted(drive.damaged)[:_NAMED]), *sorted(drive.own_damaged)[:_NAMED]]
+    fault = f"The archive does not hold all of these as they were stored: {', '.join(damaged)}." if damaged else ""
+    unproven = [
         contents.unproven_text(drive.unproven) if drive.unproven else "",
-    )
+        contents.unproven_own_text(sealed=drive.sealed, others=drive.own_unproven),
+    ]
+    return Answer(drive.fingerprint(), fault, " ".join(text for text in unproven if text))
 
 
-def _differing(doubtful: dict[_Path, tuple[int, str]]) -> set[str]:
-    """Objects with a block that is not what MinIO's sum before it says; a second way through the archive."""
+def _differing(doubtful: dict[_Path, int]) -> set[tuple[str, str]]:
+    """Bucket and directory of what has a block that is not what MinIO's sum says; a second way through the archive."""
     found = set()
     archive = _opened()
     for bucket, path, member in _below_buckets(archive):
         directory, _, name = path.rpartition("/")
-        if (wanted := doubtful.get(_part_path(bucket, directory, name))) is not None:
-            block_bytes, of_object = wanted
+        part = _part_path(bucket, directory, name)
+        if (block_bytes := doubtful.get(part)) is not None:
             sums = contents.Sums(block_bytes)
             for _, piece in archive.pieces(member):
                 sums.add(piece)
             if not sums.is_whole():
-                found.add(of_object)
+                found.add(part[:2])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from cli.exit_codes import ExitCode
 from common.errors import ArchiveDamagedError
 from common.fingerprints import Fingerprint
 from common.seals import FingerprintFinder
-from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, resealed, rotted
+from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, Change, resealed, reworded, rotted, rotted_sum
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import Exported, MinioApp
@@ -90,6 +91,42 @@ async def test_an_object_whose_content_rotted_on_the_drive_is_not_proven(
     assert f"plain/{key}" in said
 
 
+_SETTINGS = ".minio.sys/buckets/versions/.metadata.bin/"
+_ALICE = ".minio.sys/config/iam/users/alice/identity.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (rotted(_SETTINGS, "xl.meta", IN_CHECKSUM_ONLY), "the settings of bucket 'versions'"),
+        (rotted(_SETTINGS, "xl.meta", -1), "the settings of bucket 'versions'"),
+        (rotted_sum(_SETTINGS), "the settings of bucket 'versions'"),
+        (rotted(f"{_ALICE}/", "xl.meta", IN_CHECKSUM_ONLY), _ALICE),
+        (rotted_sum(f"{_ALICE}/"), _ALICE),
+        (lambda name, content: content[:50] if name == f"{_ALICE}/xl.meta" else content, _ALICE),
+    ],
+    ids=["settings", "content of settings", "sum of settings", "user", "sum of a user", "cut user"],
+)
+async def test_rotted_settings_and_users_are_not_proven(
+    change: Change, name: str, source: Source, tmp_path: Path
+) -> None:
+    (tmp_path / "archive.tar").write_bytes(resealed(source.drive.file, change))
+
+    exit_code, said = _verify(tmp_path / "archive.tar")
+
+    assert exit_code == ExitCode.ARCHIVE
+    assert name in " ".join(said.split())
+
+
+async def test_files_that_are_sealed_are_said_not_to_be_proven(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "archive.tar").write_bytes((await source.app.export()).file)
+
+    exit_code, said = _verify(tmp_path / "archive.tar")
+
+    assert exit_code == ExitCode.OK
+    assert re.search(r"Not proven: \d+ sealed files with users", " ".join(said.split()))
+
+
 async def test_what_no_sum_was_compared_with_is_counted(
     source: Source, tmp_path: Path, start_minio: StartMinio
 ) -> None:
@@ -139,7 +176,8 @@ async def test_a_portable_archive_without_settings_differs(source: Source, tmp_p
 
 
 async def test_an_archive_whose_bucket_has_another_policy_differs(source: Source, tmp_path: Path) -> None:
-    file = resealed(source.drive.file, lambda name, content: content.replace(b"s3:GetObject", b"s3:PutObject"))
+    settings = ".minio.sys/buckets/plain/.metadata.bin/"
+    file = resealed(source.drive.file, reworded(settings, b"s3:GetObject", b"s3:PutObject"))
 
     found = await _found(file, "minio/2", tmp_path)
 

@@ -32,11 +32,13 @@ from common.seals import TarSealWriter
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_archives import (
     IN_CHECKSUM_ONLY,
+    Change,
     link,
     of_newer_release,
     rebuilt,
     resealed,
     rotted,
+    rotted_sum,
     with_member,
 )
 from tests.fixtures.minio_data import put, users, view
@@ -370,6 +372,57 @@ async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest
     assert any("files/large" in warning for warning in preview.warnings)
     async with client_of(source) as client:
         assert (await client.call("GET", "files", "small")).body == b"small"
+
+
+_FORMAT = ".minio.sys/config/iam/format.json"
+_SETTINGS = ".minio.sys/buckets/files/.metadata.bin"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "other_way"),
+    [
+        (_FORMAT, _FORMAT, {"users": "keep"}),
+        (".minio.sys/config/config.json", "config/config.json", {"users": "keep"}),
+        (_SETTINGS, "the settings of bucket 'files'", {"bucket": "locked"}),
+    ],
+)
+@pytest.mark.parametrize("rot", [lambda path: rotted(path, "xl.meta", IN_CHECKSUM_ONLY), rotted_sum])
+async def test_damaged_users_and_settings_are_refused_and_there_is_a_way_without_them(
+    rot: Callable[[str], Change], path: str, name: str, other_way: dict[str, str], target: Target
+) -> None:
+    app, record = target.app, MemoryRecord()
+    file = resealed(target.clear, rot(f"{path}/"))
+
+    with pytest.raises(ArchiveDamagedError, match=name) as refusal:
+        await app.stage(file, record)
+    await app.recipe.discard(record)
+    await app.stage(file, record, **other_way)
+
+    assert all(f"`{option}=" in refusal.value.next_step for option in other_way)
+    await target.require_unchanged(app, record)
+
+
+async def test_users_and_settings_that_are_damaged_on_the_source_are_said_and_not_imported(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio()
+    await _fill(source)
+    app, record = MinioApp(source, tmp_path), MemoryRecord()
+    for path in (_FORMAT, _SETTINGS):
+        _flip_bit_of_meta(source.drive / path)
+
+    exported = await app.export()
+    without_users = await app.export(secrets="left-out")
+    with pytest.raises(ArchiveDamagedError, match=r"format\.json"):
+        await app.stage(exported.file, record)
+    await app.recipe.discard(record)
+
+    [said] = [warning for warning in exported.warnings if "Damaged on the drive" in warning]
+    assert _FORMAT in said
+    assert "the settings of bucket 'files'" in said
+    [said] = [warning for warning in without_users.warnings if "Damaged on the drive" in warning]
+    assert _FORMAT not in said
+    assert app.leftovers() == []
 
 
 async def test_one_bucket_is_compared_with_the_fingerprint_of_the_archive_too(target: Target) -> None:

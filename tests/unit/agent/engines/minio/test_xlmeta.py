@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import xxhash
 
-from agent.engines.minio.xlmeta import header_version, read
+from agent.engines.minio.xlmeta import OldFormatError, header_version, read
 
 ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
 _TIME_NS = 1_700_000_000_123_456_789
@@ -105,6 +105,16 @@ def test_the_version_of_the_header_is_told(version: int) -> None:
 def test_what_is_no_xl_meta_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"xl\.meta"):
         read(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"XL2 1   \x81" + bytes(40), b"XL2 \x01\x00\x02\x00\xc6\x00\x00\x00\x01\x81" + bytes(40)]
+)
+def test_what_is_too_old_to_be_read_is_told_from_what_is_damaged(content: bytes) -> None:
+    with pytest.raises(OldFormatError):
+        read(content)
+    with pytest.raises(ValueError, match="that it is not"):
+        read(_file(_object()).replace(b"\x01\x00\x03\x00", b"\x01\x00\x02\x00", 1))
 
 
 def test_a_file_that_is_cut_anywhere_is_refused() -> None:
