@@ -36,6 +36,7 @@ TARGET_NAME_OPTION = "grpc.ssl_target_name_override"
 """gRPC channel option: the DNS name that the server's certificate must hold, whatever address was dialled."""
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_WORKSPACE = re.compile(_LABEL)
 _APP_ID = re.compile(rf"{_LABEL}\.{_LABEL}")
 _TOKEN = re.compile(r"mathison-join\.([A-Za-z0-9_-]{43})\.([0-9a-f]{64})")
 _PEM_BLOCK = re.compile(rb"-----BEGIN [A-Z ]+-----\n.*?-----END [A-Z ]+-----\n?", re.DOTALL)
@@ -52,6 +53,13 @@ def check_app_id(app_id: str) -> str:
             f"{app_id!r} is not <workspace>.<name>, each of 1 to 63 lower-case letters, digits and inner '-'"
         )
     return app_id
+
+
+def check_workspace(workspace: str) -> str:
+    """The name itself when it can stand before the dot in an app's id; else ValueError."""
+    if not _WORKSPACE.fullmatch(workspace):
+        raise ValueError(f"{workspace!r} is no workspace: 1 to 63 lower-case letters, digits and inner '-'")
+    return workspace
 
 
 def controller_name() -> str:

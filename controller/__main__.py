@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import controller.footprint  # noqa: F401  # first of ours: before gRPC and any thread
+from common.credentials import check_workspace
 from common.errors import ServiceError
 from common.files import private_directory, write_atomically
 from common.logs import set_up_logs
@@ -53,17 +54,21 @@ def _serve(parsed: argparse.Namespace, settings: Settings) -> None:
 
 
 def _token_create(parsed: argparse.Namespace, settings: Settings) -> None:
+    workspaces = _workspaces(parsed.workspace)
     secret = (
         _state(settings)
         .tokens()
         .create(
             parsed.name,
             scopes=_scopes(_split(parsed.scope)),
-            workspaces=_workspaces(parsed.workspace),
+            workspaces=workspaces,
             lifetime=dt.timedelta(days=parsed.expires_days) if parsed.expires_days is not None else None,
         )
     )
     print(secret)
+    there = {app.id.partition(".")[0] for app in settings.apps}
+    for name in sorted((workspaces or frozenset()) - there):
+        print(f"mathison-controller: no app is in the workspace {name!r} now.", file=sys.stderr)
 
 
 def _token_list(parsed: argparse.Namespace, settings: Settings) -> None:
@@ -130,6 +135,11 @@ def _workspaces(values: Sequence[str]) -> frozenset[str] | None:
     names = [name for value in values for name in value.split(",")]
     if "" in names:
         raise TokenError("A workspace's name is empty; leave out --workspace for all of them.")
+    try:
+        for name in names:
+            check_workspace(name)
+    except ValueError as failure:
+        raise TokenError(f"{failure}.") from failure
     return frozenset(names) or None
 
 

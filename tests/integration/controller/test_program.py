@@ -58,6 +58,14 @@ async def test_a_token_is_shown_once_works_at_once_and_is_revoked(controller: Co
     assert secret not in listed.stdout
 
 
+async def test_a_workspace_without_apps_is_told_and_its_token_made(controller: ControllerProcess) -> None:
+    made = command(controller, "token", "create", "early", "--scope", "read", "--workspace", "shop,shpo")
+
+    assert made.returncode == 0
+    assert made.stdout.startswith("mathison-api.")
+    assert made.stderr == "mathison-controller: no app is in the workspace 'shpo' now.\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -65,6 +73,8 @@ async def test_a_token_is_shown_once_works_at_once_and_is_revoked(controller: Co
         ("token", "create", "ok"),
         ("token", "create", "ok", "--scope", "read", "--workspace", ""),
         ("token", "create", "ok", "--scope", "read", "--workspace", "shop,"),
+        ("token", "create", "ok", "--scope", "read", "--workspace", "../x"),
+        ("token", "create", "ok", "--scope", "read", "--workspace", "shop.db"),
         ("token", "create", "ok", "--scope", "read", "--expires-days", "9999999"),
         ("token", "revoke", "nobody"),
         ("join-token", "shop.unknown"),
