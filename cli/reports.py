@@ -182,6 +182,9 @@ def report_transfers(output: Output, app_id: str, transfers: Sequence[TransferSt
 
 
 def _outcome(state: TransferState) -> Text:
+    if state.result is None and state.phase == "staged":
+        # Also after a swap that was refused: it can be asked for again until the agent lets go of what it holds.
+        return Text("staged, not swapped in; nothing was changed", style="yellow")
     if state.result is None:
         return Text(printable(f"running: {state.phase}"), style="yellow")
     if state.error is not None and state.result == "failed":

@@ -211,6 +211,17 @@ async def test_undo_confirm_transfers_and_cancel_do_what_they_say(
     assert confirmed.document == {"confirmed": True}
 
 
+async def test_an_import_that_stays_staged_is_not_called_running(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.states["t-1"] = running("t-1", "import") | {"progress": {"phase": "staged"}}
+
+    ended = await mathison("transfers", "shop.db")
+
+    assert "nothing was changed" in " ".join(ended.text.split())
+    assert "running" not in ended.text
+
+
 async def test_a_transfer_that_had_failed_is_not_said_to_be_cancelled(
     mathison: Mathison, controller: FakeController
 ) -> None:
