@@ -65,6 +65,7 @@ class Output:
         self.is_json = is_json
         self.is_quiet = is_quiet
         self.errors = _Complaints()
+        self._warned: set[str] = set()
         self._results = _Stream()
 
     def json(self, value: object) -> None:
@@ -89,8 +90,9 @@ class Output:
             (self._results if is_result else self.errors).print(Text(printable(text), style=style))
 
     def warn(self, text: str) -> None:
-        """A sentence that a person should not miss."""
-        if not self.is_quiet:
+        """A sentence that a person should not miss; said once, though an app and its export both have it."""
+        if not self.is_quiet and text not in self._warned:
+            self._warned.add(text)
             self.errors.print(Text("Warning: ", style="yellow") + Text(printable(text)))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:

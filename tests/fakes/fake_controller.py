@@ -43,6 +43,7 @@ class FakeController:
         cut_after: bytes after which an export's connection is dropped; None sends all.
         holds_export: an export sends its first piece and then nothing.
         claimed: size and SHA-256 that the transfer's state claims for an export; None: the true ones.
+        export_warnings: what an export's state says at its end.
         forgets_transfers: asked for a transfer, it answers that it knows none.
         refusals: problems by route ("export", "import", ...), sent instead of an answer.
         broken_import: "upload" drops the connection at the first piece; "answer" reads everything, drops it, and has
@@ -59,6 +60,7 @@ class FakeController:
     holds_export: bool = False
     claimed: tuple[int, str] | None = None
     forgets_transfers: bool = False
+    export_warnings: list[str] = field(default_factory=list)
     refusals: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     broken_import: str = ""
     import_error: tuple[str, str] | None = None
@@ -152,7 +154,8 @@ class FakeController:
             _drop(request)
             return answer
         size, sha256 = self.claimed or (len(self.archive), hashlib.sha256(self.archive).hexdigest())
-        state |= {"result": "succeeded", "end": {"size_bytes": size, "sha256": sha256, "counts": {"tables": 2}}}
+        told = {"size_bytes": size, "sha256": sha256, "counts": {"tables": 2}, "warnings": self.export_warnings}
+        state |= {"result": "succeeded", "end": told}
         await answer.write_eof()
         return answer
 

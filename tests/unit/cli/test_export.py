@@ -183,6 +183,19 @@ async def test_a_folder_that_is_not_there_is_not_taken_for_a_file(
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_what_the_app_and_its_export_both_warn_of_is_said_once(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.apps = [app("shop.db", warnings=["2 tables are not InnoDB."])]
+    controller.export_warnings = ["2 tables are not InnoDB.", "1 event has passed."]
+
+    told = await mathison("export", "shop.db")
+    document = (await mathison("export", "shop.db", "-o", "other", "--json")).document
+
+    assert told.stderr == "Warning: 2 tables are not InnoDB.\nWarning: 1 event has passed.\n"
+    assert document["warnings"] == controller.export_warnings
+
+
 async def test_a_disk_without_any_room_is_told_before(mathison: Mathison, controller: FakeController) -> None:
     ended = await mathison("export", "shop.db", "-o", "/proc/out.gz")
 
