@@ -257,14 +257,14 @@ async def import_(
 async def undo(session: Session, app_id: AppId, yes: Yes = False) -> None:
     """Bring back the data that an app had before its last import. What was imported and written since is dropped."""
     from cli.reports import report_undo
+    from cli.undoing import undo_import
 
     await session.ask(
         f"Bring back the data that {app_id} had before its last import, and drop what it has now?", is_agreed=yes
     )
     async with session.controller() as controller:
         with session.gauge() as gauge:
-            gauge.enter("putting back")
-            state = await controller.undo(app_id)
+            state = await undo_import(controller, gauge, app_id)
     session.give(state, lambda: report_undo(session.output, app_id, state))
 
 

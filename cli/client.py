@@ -111,9 +111,11 @@ class Controller:
         """End a transfer; TransferInProgressError when its swap has begun."""
         return await self._ask("DELETE", _transfer_path(transfer_id), TransferState, answer_seconds=None)
 
-    async def undo(self, app_id: str) -> TransferState:
-        """Put back the data from before the last import; returns when that is done."""
-        return await self._ask("POST", f"{_app_path(app_id)}/undo-import", TransferState, answer_seconds=None)
+    async def undo(self, app_id: str, transfer_id: str) -> TransferState:
+        """Put back the data from before an import, the last one where the id is empty; returns when that is done."""
+        query = {"transfer_id": transfer_id} if transfer_id else None
+        path = f"{_app_path(app_id)}/undo-import"
+        return await self._ask("POST", path, TransferState, query=query, answer_seconds=None)
 
     async def confirm(self, app_id: str) -> bool:
         """Drop the data from before the last import; False when there was none."""

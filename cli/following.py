@@ -17,6 +17,10 @@ from common.errors import ServiceError, TransferNotFoundError
 RETRY_SECONDS = 0.5
 STAGED_SECONDS = 10.0
 """A staged import is swapped in at once, or not at all."""
+PATIENCE_SECONDS = 60.0
+"""How long an import or undo whose connection broke is asked for: long enough for a controller to be started again."""
+SWAP_SECONDS = 5.0
+"""How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
 CANCEL_SECONDS = 10.0
 """How long Ctrl-C waits for the controller to say that it cancelled."""
 

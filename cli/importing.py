@@ -20,7 +20,14 @@ import msgspec
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError, said_by
-from cli.following import cancel_quietly, final_state, following, new_transfer_id
+from cli.following import (
+    PATIENCE_SECONDS,
+    SWAP_SECONDS,
+    cancel_quietly,
+    final_state,
+    following,
+    new_transfer_id,
+)
 from cli.inspecting import Inspection, describe_briefly, inspect_file, open_archive
 from cli.models import App, Failure, TransferState
 from cli.output import size_text
@@ -39,10 +46,6 @@ from common.errors import (
 )
 
 CHUNK_BYTES = 1 << 20
-PATIENCE_SECONDS = 60.0
-"""Long enough for a controller to be started again; then we say that we do not know."""
-SWAP_SECONDS = 5.0
-"""How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
 
 
 @dataclass(frozen=True)

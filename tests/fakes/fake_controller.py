@@ -50,6 +50,9 @@ class FakeController:
             the import done a moment later; "answer, forever" never answers again; "agent" reads everything and loses
             the agent, which comes back a moment later; "caller" reads everything and ends the import as the agent does
             when its caller goes away; "hold" reads everything and waits.
+        broken_undo: "answer" drops the connection and has the undo done a moment later; "controller" drops it and has
+            nothing done; "answer, forever" never answers again; "agent" loses the agent in the middle, which has
+            undone it when it is back; "hold" undoes and does not answer.
         swap_result: what a transfer that could not be cancelled has come to by the next time it is asked for; empty:
             it goes on.
     """
@@ -63,6 +66,7 @@ class FakeController:
     export_warnings: list[str] = field(default_factory=list)
     refusals: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     broken_import: str = ""
+    broken_undo: str = ""
     import_error: tuple[str, str] | None = None
     can_cancel: bool = True
     swap_result: str = ""
@@ -201,8 +205,29 @@ class FakeController:
                 await asyncio.Event().wait()
 
     async def _undo(self, request: web.Request) -> web.Response:
-        state = running("cli-earlier", "import") | {"result": "succeeded", "undone": True}
-        return self._found(request) or web.json_response(state)
+        if (missing := self._found(request)) is not None:
+            return missing
+        transfer_id = request.query.get("transfer_id", "cli-earlier")
+        state = self.states[transfer_id] = running(transfer_id, "import") | {"result": "succeeded"}
+        loop = asyncio.get_running_loop()
+        match self.broken_undo:
+            case "answer":
+                state |= {"result": None, "progress": state["progress"] | {"phase": "undoing"}}
+                loop.call_later(0.3, lambda: state.update(result="succeeded", undone=True))
+                _drop(request)
+            case "controller":
+                _drop(request)
+            case "answer, forever":
+                self.refusals |= {"transfer": (503, "AGENT_UNAVAILABLE", "The agent of shop.db does not answer.")}
+                _drop(request)
+            case "agent":
+                state |= {"undone": True}
+                return problem(503, "AGENT_UNAVAILABLE", "The agent of shop.db went away.")
+            case "hold":
+                state |= {"undone": True}
+                await asyncio.Event().wait()
+        state |= {"undone": self.broken_undo == ""}
+        return web.json_response(state)
 
     async def _confirm(self, request: web.Request) -> web.Response:
         return self._found(request) or web.json_response({"confirmed": True})

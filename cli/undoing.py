@@ -1,0 +1,102 @@
+"""`mathison undo`: which import it is about is asked first, so that what became of it can be asked when it breaks.
+
+An undo goes on in the app's agent when its caller or the controller goes away: a lost connection says nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from cli.client import ConnectionLostError, Controller
+from cli.failures import StoppedError, TransferBrokenError, UnreachableError
+from cli.following import PATIENCE_SECONDS, SWAP_SECONDS, final_state
+from cli.models import TransferState
+from cli.progress import Gauge
+from common.errors import (
+    NOTHING_CHANGED,
+    AgentUnavailableError,
+    InternalError,
+    NotPermittedError,
+    ServiceError,
+    say_unchanged,
+)
+
+
+async def undo_import(
+    controller: Controller, gauge: Gauge, app_id: str, *, patience_seconds: float = PATIENCE_SECONDS
+) -> TransferState:
+    """Put back the data from before an app's last import; returns once it is there.
+
+    Args:
+        patience_seconds: how long a controller or agent that went away may take to come back.
+    Raises:
+        ServiceError: refused or failed; nothing was changed, unless its text says so.
+        TransferBrokenError: the connection broke; the text says what is known of the outcome.
+        StoppedError: Ctrl-C; likewise.
+    """
+    gauge.enter("putting back")
+    transfer_id = await _last_import(controller, app_id)
+    try:
+        return await controller.undo(app_id, transfer_id)
+    except asyncio.CancelledError:
+        gauge.enter("asking", "an undo goes on; asking what becomes of it")
+        raise await _stopped(controller, app_id, transfer_id) from None
+    except (ConnectionLostError, AgentUnavailableError, InternalError) as failure:
+        if not transfer_id:
+            raise
+        gauge.enter("asking", "the connection broke; asking what became of the undo")
+        return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
+
+
+async def _last_import(controller: Controller, app_id: str) -> str:
+    """The id of the import that an undo takes back; empty where none is kept, which the agent gives the reasons of."""
+    try:
+        app = await controller.app(app_id)
+    except NotPermittedError:
+        return ""  # a token may undo without being allowed to read
+    if app.description is None:
+        missing = AgentUnavailableError(app.obstacle or f"The agent of {app_id} does not answer.")
+        say_unchanged(missing)
+        raise missing
+    return app.description.kept.transfer_id if app.description.kept is not None else ""
+
+
+async def _settle(
+    controller: Controller,
+    app_id: str,
+    transfer_id: str,
+    failure: ConnectionLostError | ServiceError,
+    *,
+    patience_seconds: float,
+) -> TransferState:
+    """After a lost connection, here or to the agent: the import's state, if it is undone."""
+    broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
+    try:
+        state = await final_state(controller, transfer_id, unreachable_seconds=patience_seconds)
+    except (ServiceError, UnreachableError) as unknown:
+        raise TransferBrokenError(
+            f"{broken} Now nobody can be asked what became of the undo. It may have been carried out: either all of it "
+            "or nothing.",
+            next_step=f"Once the app's agent answers again, `mathison transfers {app_id}` tells whether import "
+            f"{transfer_id} is undone.",
+        ) from unknown
+    if not state.undone:
+        raise TransferBrokenError(
+            f"{broken} The undo was not carried out. Nothing was changed.", next_step="Run the command again."
+        ) from failure
+    return state
+
+
+async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> StoppedError:
+    """After Ctrl-C, which does not end an undo."""
+    state: TransferState | None = None
+    if transfer_id:
+        with contextlib.suppress(ServiceError, UnreachableError):
+            state = await final_state(controller, transfer_id, unreachable_seconds=0, running_seconds=SWAP_SECONDS)
+    if state is not None and state.undone:
+        return StoppedError(f"Stopped too late: the undo is done, and {app_id} has the data from before the import.")
+    return StoppedError(
+        "Stopped watching, but an undo that was asked for goes on: the agent finishes it, or takes it back.",
+        next_step=f"`mathison transfers {app_id}` tells whether the import is undone.",
+    )

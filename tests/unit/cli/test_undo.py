@@ -1,0 +1,107 @@
+"""`mathison undo` against a controller that behaves, and ones that go away in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cli.client import Connection, Controller
+from cli.failures import TransferBrokenError
+from cli.progress import NoGauge
+from cli.undoing import undo_import
+from tests.fakes.fake_controller import TOKEN, FakeController, app, running
+from tests.unit.cli.conftest import Mathison, until
+
+KEPT = running("cli-kept", "import") | {"result": "succeeded", "kept_until": "2026-11-30T17:00:12Z"}
+
+
+@pytest.fixture
+def controller(controller: FakeController) -> FakeController:
+    """One whose app keeps the data from before an import."""
+    controller.apps = [app("shop.db", kept=KEPT)]
+    return controller
+
+
+async def test_the_import_that_is_undone_is_the_one_that_was_seen(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    ended = await mathison("undo", "shop.db", "--yes", "--json")
+
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert (ended.document["transfer_id"], ended.document["undone"]) == ("cli-kept", True)
+
+
+@pytest.mark.parametrize("loss", ["answer", "agent"])
+async def test_an_undo_that_went_on_without_its_connection_is_reported_as_done(
+    mathison: Mathison, controller: FakeController, loss: str
+) -> None:
+    controller.broken_undo = loss
+
+    ended = await mathison("undo", "shop.db", "--yes")
+
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert "shop.db has the data again that it had before the import" in ended.text
+
+
+async def test_an_undo_that_was_lost_with_its_controller_changed_nothing(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.broken_undo = "controller"
+
+    ended = await mathison("undo", "shop.db", "--yes")
+
+    assert ended.exit_code == 8
+    assert "The undo was not carried out. Nothing was changed." in ended.stderr
+    assert "Run the command again." in ended.stderr
+
+
+async def test_an_undo_of_which_nobody_can_tell_may_be_done(controller: FakeController) -> None:
+    controller.broken_undo = "answer, forever"
+
+    async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
+        with pytest.raises(TransferBrokenError) as caught:
+            await undo_import(client, NoGauge(), "shop.db", patience_seconds=0.2)
+
+    assert "It may have been carried out: either all of it or nothing." in caught.value.text
+    assert "mathison transfers shop.db" in caught.value.next_step
+
+
+async def test_without_an_agent_nothing_is_asked_for_and_nothing_changed(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.apps = [
+        app("shop.db") | {"description": None, "obstacle": "The agent of shop.db does not answer or went away."}
+    ]
+
+    ended = await mathison("undo", "shop.db", "--yes")
+
+    assert ended.exit_code == 7
+    assert "The agent of shop.db does not answer or went away. Nothing was changed." in ended.stderr
+    assert "undo" not in controller.requests
+
+
+async def test_a_token_that_may_not_read_undoes_the_last_import(mathison: Mathison, controller: FakeController) -> None:
+    controller.refusals["app"] = (403, "NOT_PERMITTED", "The token lacks the scope 'read'.")
+
+    ended = await mathison("undo", "shop.db", "--yes", "--json")
+
+    assert ended.exit_code == 0
+    assert ended.document["undone"] is True
+
+
+async def test_ctrl_c_does_not_end_an_undo_and_says_what_became_of_it(
+    start: Callable[..., Any], controller: FakeController
+) -> None:
+    controller.broken_undo = "hold"
+
+    async with start("undo", "shop.db", "--yes") as process:
+        await until(lambda: "cli-kept" in controller.states)
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 130
+    assert b"Stopped too late: the undo is done" in stderr
