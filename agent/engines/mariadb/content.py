@@ -23,7 +23,8 @@ SCHEME = "mariadb/3"
 _ROW = re.compile(rb"\([^'()]*(?:'[^'\\]*(?:\\.[^'\\]*)*'[^'()]*)*\)", re.DOTALL)
 _SECTION_START = b"\n-- Dumping data for table `"
 _SECTION = re.compile(rb"\n-- Dumping data for table (`(?:[^`]|``)*`)$", re.MULTILINE)
-_END_OF_ROWS = b"\nUNLOCK TABLES;"
+_END_OF_ROWS = b" ENABLE KEYS */;\n"
+"""Where rows end, also those of a table that has none. The line of a row ends in `),` or `);`."""
 
 
 class Content:

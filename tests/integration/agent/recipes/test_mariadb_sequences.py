@@ -43,6 +43,18 @@ async def test_defaults_give_the_next_number_of_a_sequence_after_an_import_and_a
     assert shop.sql(TAKE_THE_NEXT) == "5002\t5003"
 
 
+async def test_people_load_an_export_with_defaults_from_sequences_with_their_own_client(shop: MariadbApp) -> None:
+    shop.sql(SEQUENCED)
+    exported = await shop.export("sql")
+    before = await shop.fingerprint()
+    shop.sql(GONE)
+
+    shop.sql(f"DROP TABLE other; {exported.content.decode()}")
+
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.sql(TAKE_THE_NEXT) == "3\t4"
+
+
 async def test_defaults_from_sequences_come_into_an_app_that_has_none(shop: MariadbApp, tmp_path: Path) -> None:
     shop.sql(SEQUENCED)
     other = MariadbApp(shop.server, tmp_path / "other")
