@@ -66,7 +66,7 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
         Warnings, one sentence each.
     """
     things = await _existing(connection, belongings)
-    warnings = _kept_from_owners(belongings, things)
+    warnings = [*_kept_from_owners(belongings, things), *await _unprotected(connection, belongings, things)]
     for gift in [*gifts_of_things(belongings, things), *_gifts_of_database(belongings, sql.Identifier(name))]:
         try:
             await connection.execute(gift.statement)
@@ -122,6 +122,23 @@ def _kept_from_owners(belongings: Belongings, things: Sequence[Thing]) -> list[s
         f" since code of a file must not run with rights that the app's role {belongings.app_role} does not have:"
         f" {listed(names)}."
         for owner, names in sorted(kept.items())
+    ]
+
+
+async def _unprotected(connection: Connection, belongings: Belongings, things: Sequence[Thing]) -> list[str]:
+    """A warning of tables that hid rows from the app's role and now belong to it: policies do not apply to an owner."""
+    kept = [one.identity for one in things if one.kind == "TABLE" and one.owner and not _may_own(belongings, one)]
+    cursor = await connection.execute(
+        "SELECT identity FROM unnest(%s::text[]) AS identity JOIN pg_class c ON c.oid = to_regclass(identity)"
+        " WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND NOT c.relforcerowsecurity",
+        [kept],
+    )
+    names = [name for (name,) in await cursor.fetchall()]
+    if not names:
+        return []
+    return [
+        f"Row security hides no rows of these tables from {belongings.content_owner} as long as they belong to it; "
+        f"give them back to their owner, or ALTER TABLE … FORCE ROW LEVEL SECURITY: {listed(names)}."
     ]
 
 

@@ -103,6 +103,20 @@ async def test_a_view_that_shows_more_than_its_owner_may_see_is_named(app: Postg
     assert app.run("SELECT count(*) FROM public.one") == [(90,)]
 
 
+async def test_tables_that_hid_rows_from_the_app_and_now_belong_to_it_are_named(app: PostgresApp) -> None:
+    filled(app)
+    app.run("CREATE TABLE public.secret (n int); ALTER TABLE public.secret ENABLE ROW LEVEL SECURITY")
+    app.run("GRANT SELECT ON public.secret TO PUBLIC; INSERT INTO public.secret VALUES (1)")
+    app.run("ALTER TABLE public.visits OWNER TO postgres; CREATE TABLE public.open_to_all ()")
+    archive = await app.export()
+
+    _, preview = await app.stage(archive)
+
+    [warning] = [one for one in preview.warnings if one.startswith("Row security hides no rows")]
+    assert warning.endswith("FORCE ROW LEVEL SECURITY: public.secret.")
+    assert app.role in warning
+
+
 @pytest.mark.parametrize("rights", ["CREATEDB CREATEROLE", "CREATEDB", ""])
 async def test_an_agent_without_a_superuser_fills_them_too(make_app: MakeApp, rights: str) -> None:
     source = filled(make_app())
