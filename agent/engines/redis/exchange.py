@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
@@ -34,6 +35,8 @@ from common.errors import AppUnavailableError, NothingToUndoError, ServiceError,
 
 RELEASE_SECONDS = 20.0
 """How long a server that does not answer is waited for, before the swap is left to `recovery`."""
+FREE_SECONDS = 10.0
+"""At most; writers wait for it. Shorter than RELEASE_SECONDS."""
 LENT = {
     # Without this one the server would empty itself first, or end when it meets something wrong.
     "repl-diskless-load": "swapdb",
@@ -322,6 +325,7 @@ async def _release(connection: Connection, record: SwapRecord) -> None:
     server = await look(connection)
     while record.agent_at is not None and server.master == record.agent_at:
         await _note_what_is_there(connection, server, record)
+        await _until_freed(connection)
         await connection.call("REPLICAOF", "NO", "ONE")
         server = await look(connection)
     record.forget_agent_at()
@@ -350,6 +354,18 @@ async def _note_what_is_there(connection: Connection, server: ServerFacts, recor
         record.reach(Reached.LOADED)
     elif record.reached is Reached.SENT and not server.is_copying:
         record.reach(Reached.BEGUN)
+
+
+async def _until_freed(connection: Connection) -> None:
+    """Until a replica of ours has freed what was swapped out, which it does in the background.
+
+    As a master it would evict new data, since the old still counts.
+    """
+    until = time.monotonic() + FREE_SECONDS
+    while time.monotonic() < until:
+        if not (await look(connection)).will_evict_for_freed_data:
+            return
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 async def _marker(connection: Connection, record: SwapRecord) -> Marker:

@@ -72,6 +72,12 @@ class ServerFacts:
         return self.maximum_bytes > 0 and self.eviction != "noeviction"
 
     @property
+    def will_evict_for_freed_data(self) -> bool:
+        """Whether it is over its limit at least for what it has not freed yet."""
+        is_freeing = self.raw.get("lazyfree_pending_objects", "0") != "0"
+        return self.may_evict and is_freeing and self.used_bytes > self.maximum_bytes
+
+    @property
     def is_copying(self) -> bool:
         """Whether it receives or loads another server's data."""
         return "1" in [self.raw.get(name) for name in ("loading", "async_loading", "master_sync_in_progress")]

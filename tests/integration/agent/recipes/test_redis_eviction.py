@@ -17,6 +17,8 @@ from tests.fixtures.rdb_files import aux, expiring, rdb, text_key
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes import redis_program
 from tests.integration.agent.recipes.redis_apps import RedisApp
+from tests.integration.agent.recipes.test_redis_swap import KEYS as MANY_KEYS
+from tests.integration.agent.recipes.test_redis_swap import fill_with
 from tools.servers import RedisServer
 
 KEYS = 1500
@@ -135,6 +137,28 @@ async def test_agent_and_server_killed_together_are_recovered_from_where_the_mar
     side = await app.recover(entry)
 
     await require(side, app, entry, settings)
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+async def test_data_that_fits_is_not_evicted_for_what_it_replaced(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings={"maxmemory-policy": "allkeys-lru"})
+    app = RedisApp(server, tmp_path / "work")
+    fill_with(server, "new")
+    exported = await app.export()
+    with client_of(server) as client:
+        client.flushall()
+        fill_with(server, "old")
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.3))
+
+        record = await app.import_file(exported.file)
+        assert client.exists("new:0:1")
+        assert (client.dbsize(), client.info("stats")["evicted_keys"]) == (MANY_KEYS, 0)
+
+        await app.recipe.undo(record, app.progress)
+        assert client.exists("old:0:1")
+        assert (client.dbsize(), client.info("stats")["evicted_keys"]) == (MANY_KEYS, 0)
 
 
 def _die_at(moment: str, action: str, app: RedisApp, directory: Path) -> None:
