@@ -245,6 +245,8 @@ class AgentUnavailableError(ServiceError):
 
     code = Code.UNAVAILABLE
     reason = "AGENT_UNAVAILABLE"
+    is_refusal = False
+    """The agent itself answered so, being stopped: it has begun nothing of what was asked."""
 
 
 def _subclasses(parent: type[ServiceError]) -> list[type[ServiceError]]:

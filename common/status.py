@@ -55,7 +55,10 @@ def error_from_call(failed: grpc.aio.AioRpcError, *, peer: str) -> ServiceError:
             for detail in status.details:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-                    return make_error(info.reason, status.message, next_step=info.metadata.get("next_step", ""))
+                    meant = make_error(info.reason, status.message, next_step=info.metadata.get("next_step", ""))
+                    if isinstance(meant, AgentUnavailableError):
+                        meant.is_refusal = True
+                    return meant
     if failed.code() in _LOST_PEER:
         return AgentUnavailableError(
             f"{peer} does not answer or went away.", next_step="See whether the app and its agent run, then try again."

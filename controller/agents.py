@@ -75,6 +75,11 @@ class Agent:
             _SERVICE + "Stage", response_deserializer=TransferEvent.FromString
         )
 
+    async def reach(self) -> None:
+        """Raises AgentUnavailableError when the agent does not answer. What was to be asked next has not begun then,
+        which the failure of that itself would leave open."""
+        await self.transfers()
+
     async def describe(self, *, timeout: float = ANSWER_SECONDS) -> wire.DescribeResponse:
         return await self._answer(self._stub.Describe(wire.DescribeRequest(), timeout=timeout))
 

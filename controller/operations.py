@@ -14,7 +14,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from common.errors import AgentUnavailableError, InvalidRequestError, ServiceError, TransferNotFoundError
+from common.errors import (
+    AgentUnavailableError,
+    InvalidRequestError,
+    ServiceError,
+    TransferNotFoundError,
+    say_unchanged,
+)
 from controller import relay
 from controller.agents import Agent, Agents, error_of
 from controller.audit import Attempt, Audit
@@ -184,6 +190,7 @@ class Operations:
                 run.pass_return()
                 attempt.is_past_return = True
                 async with self._agents.dial(app) as agent:
+                    await _reach(agent)
                     last = await _swap(agent, agent.undo(transfer_id), run, transfer_id=transfer_id)
                     attempt.transfer_id = last.transfer_id
 
@@ -329,6 +336,15 @@ class Operations:
         return app
 
 
+async def _reach(agent: Agent) -> None:
+    """Raises a ServiceError that says that nothing was changed when the agent does not answer."""
+    try:
+        await agent.reach()
+    except ServiceError as failure:
+        say_unchanged(failure)
+        raise
+
+
 async def _swap(
     agent: Agent, states: AsyncGenerator[TransferState, None], run: Run, *, transfer_id: str
 ) -> TransferState:
@@ -339,6 +355,9 @@ async def _swap(
             async for last in states:
                 run.publish(last)
     except AgentUnavailableError as lost:
+        if lost.is_refusal:
+            say_unchanged(lost)
+            raise
         known_id = last.transfer_id or transfer_id
         raise AgentUnavailableError(
             f"{agent.peer} does not answer or went away while the app's data was being exchanged. When it is back it "

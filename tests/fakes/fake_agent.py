@@ -111,6 +111,8 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         self.restored: list[str] = []
         self.states: dict[str, TransferState] = {}
         self.kept = ""
+        self.undo_failure: ServiceError | grpc.StatusCode | None = None
+        """Answered to an undo: an agent's own words, or what gRPC says of one that went away."""
         self.patience_seconds: dict[str, float] = {}
         """How long the latest caller of Discard or Cancel would wait."""
 
@@ -266,6 +268,10 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         await self._end(state, end=state.end)
 
     async def Undo(self, request: wire.UndoRequest, context: Context) -> AsyncIterator[TransferEvent]:
+        if isinstance(self.undo_failure, ServiceError):
+            await _abort(context, self.undo_failure)
+        elif self.undo_failure is not None:
+            await context.abort(self.undo_failure, "Socket closed")
         if not self.kept:
             await _abort(context, NothingToUndoError("No previous data is kept."))
         state = self.states[request.transfer_id or self.kept]

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import grpc
 import pytest
 
-from common.errors import NothingToUndoError
+from common.errors import AgentUnavailableError, NothingToUndoError
 from mathison.data.v1.transfer_pb2 import Progress, TransferState
 from tests.fakes.fake_agent import ExportPlan, FakeAgent
 from tests.fixtures.controller import ControllerProcess, start_agent
@@ -248,7 +249,7 @@ async def test_an_import_is_undone_and_a_second_undo_is_refused(
     assert lines == [("started", None), ("succeeded", "t-1"), ("started", None), ("failed", None)]
 
 
-async def test_an_agent_that_goes_away_before_it_names_the_transfer_is_told_without_a_name(
+async def test_an_undo_for_an_agent_that_is_away_says_that_nothing_was_changed(
     own_client: aiohttp.ClientSession, own_agent: FakeAgent
 ) -> None:
     await post(own_client, IMPORT, **{"Mathison-Transfer": "t-1"})
@@ -257,6 +258,29 @@ async def test_an_agent_that_goes_away_before_it_names_the_transfer_is_told_with
     status, problem = await post(own_client, "/api/deployments/shop.db/undo-import")
 
     assert (status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert problem["detail"] == "The agent of shop.db does not answer or went away. Nothing was changed."
+
+
+async def test_an_undo_that_an_agent_refuses_since_it_stops_says_that_nothing_was_changed(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.undo_failure = AgentUnavailableError("The agent of shop.db is being stopped.")
+
+    status, problem = await post(client, "/api/deployments/shop.db/undo-import")
+
+    assert (status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert problem["detail"] == "The agent of shop.db is being stopped. Nothing was changed."
+
+
+async def test_an_agent_that_goes_away_before_it_names_the_transfer_is_told_without_a_name(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.undo_failure = grpc.StatusCode.UNAVAILABLE
+
+    status, problem = await post(client, "/api/deployments/shop.db/undo-import")
+
+    assert (status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert "while the app's data was being exchanged" in problem["detail"]
     assert problem["next_step"] == "Look at the app's transfers then."
 
 
