@@ -72,6 +72,11 @@ class ServerFacts:
         return self.maximum_bytes > 0 and self.eviction != "noeviction"
 
     @property
+    def evicts_only_expiring(self) -> bool:
+        """Whether that is true of keys with a time to live alone; where these are gone it refuses writes."""
+        return self.eviction.startswith("volatile-")
+
+    @property
     def will_evict_for_freed_data(self) -> bool:
         """Whether it is over its limit at least for what it has not freed yet."""
         is_freeing = self.raw.get("lazyfree_pending_objects", "0") != "0"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.durable import Keeping
 from agent.engines.redis.facts import ServerFacts
-from agent.engines.redis.staging import memory_of
+from agent.engines.redis.staging import expiring_keys, memory_of
 from common.wording import counted
 
 _KEYS_PER_SECOND = 700_000
@@ -63,7 +63,7 @@ def counts_of(content: RdbContent) -> dict[str, int]:
     """What a server has when it has loaded a file."""
     counts = counts_of_keys(content.staying)
     counts |= {_PLURALS.get(kind, kind): count for kind, count in sorted(content.staying_kinds.items())}
-    for name, count in (("with expiry", content.expiring - content.expired), ("functions", content.functions)):
+    for name, count in (("with expiry", expiring_keys(content)), ("functions", content.functions)):
         if count:
             counts[name] = count
     return counts
@@ -130,5 +130,11 @@ def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may
         warnings.append(f"{server.name} answers -LOADING to clients while it loads; newer servers read on.")
     needed = memory_of(content)
     if server.maximum_bytes and needed > server.maximum_bytes:
-        warnings.append(f"The data is larger than maxmemory; the server will evict a part of it ({server.eviction}).")
+        only = (
+            f"keys with a time to live ({expiring_keys(content):,} of {sum(content.staying.values()):,}), and "
+            "refuse every write if the others do not fit"
+            if server.evicts_only_expiring
+            else "a part of it"
+        )
+        warnings.append(f"The data is larger than maxmemory; the server will evict {only} ({server.eviction}).")
     return warnings

@@ -74,17 +74,27 @@ def memory_of(content: RdbContent) -> int:
     return _MEMORY_FOR_EACH_BYTE * content.size_bytes
 
 
+def expiring_keys(content: RdbContent) -> int:
+    """How many keys with a time to live a server has when it has loaded the file."""
+    return content.expiring - content.expired
+
+
 def require_memory(content: RdbContent, server: ServerFacts) -> None:
     """
     Raises:
         NoSpaceError: old and new data together do not fit into the machine, or the new alone not into the server.
     """
     needed = memory_of(content)
-    if server.maximum_bytes and needed > server.maximum_bytes and server.eviction == "noeviction":
+    if server.maximum_bytes and needed > server.maximum_bytes and not _may_evict(content, server):
+        why = (
+            f", since {server.eviction} evicts only keys with a time to live and the file has none"
+            if server.evicts_only_expiring
+            else ""
+        )
         raise NoSpaceError(
             f"The data takes about {_mib(needed)} of memory, and the server may use {_mib(server.maximum_bytes)} "
-            "(maxmemory): it would refuse every write afterwards. Nothing was changed.",
-            next_step="Raise maxmemory, or choose an eviction policy.",
+            f"(maxmemory): it would refuse every write afterwards{why}. Nothing was changed.",
+            next_step="Raise maxmemory, or choose an eviction policy that takes any key (allkeys-lru, for example).",
         )
     if server.system_bytes and server.used_bytes + needed > server.system_bytes:
         raise NoSpaceError(
@@ -92,6 +102,10 @@ def require_memory(content: RdbContent, server: ServerFacts) -> None:
             f"now; the machine has {_mib(server.system_bytes)}. Nothing was changed.",
             next_step="Give the server more memory for the import.",
         )
+
+
+def _may_evict(content: RdbContent, server: ServerFacts) -> bool:
+    return expiring_keys(content) > 0 if server.evicts_only_expiring else server.may_evict
 
 
 def _mib(size_bytes: int) -> str:

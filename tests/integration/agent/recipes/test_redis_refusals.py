@@ -31,6 +31,7 @@ from tests.fixtures.rdb_files import (
     GOOD,
     aux,
     database,
+    expiring,
     key,
     length,
     listpack,
@@ -235,6 +236,23 @@ async def test_data_beyond_maxmemory_is_refused_where_the_server_would_refuse_wr
         client.config_set("maxmemory-policy", "allkeys-lru")
     _, preview = await app.stage(file)
     assert any("evict a part of it (allkeys-lru)" in warning for warning in preview.warnings)
+
+
+async def test_data_beyond_maxmemory_of_a_server_that_evicts_only_expiring_keys_needs_such_keys(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings={"maxmemory": "100mb", "maxmemory-policy": "volatile-lru"})
+    app = RedisApp(server, tmp_path / "work")
+    size, long_gone, far_away = aux("used-mem", str(200 << 20)), expiring(1000), expiring(4_000_000_000_000)
+
+    for file in (rdb(size, text_key("a")), rdb(size, text_key("a"), long_gone + text_key("b"))):
+        await refuse(app, file, NoSpaceError, "volatile-lru evicts only keys with a time to live and the file has none")
+    _, preview = await app.stage(rdb(size, text_key("a"), text_key("b"), far_away + text_key("c")))
+
+    assert preview.warnings[-1] == (
+        "The data is larger than maxmemory; the server will evict keys with a time to live (1 of 3), and refuse every "
+        "write if the others do not fit (volatile-lru)."
+    )
 
 
 CROSSINGS = {
