@@ -27,6 +27,7 @@ class ServerFacts:
         is_persistent: it writes files from which it comes back; None: not allowed to know.
         data_bytes: the part of the used memory that is data.
         changes: writes since its last own snapshot, or since it started.
+        libraries: function libraries that it has; Redis 6.2 has none.
         evicted: keys that it has dropped for want of memory since it started.
     """
 
@@ -43,6 +44,7 @@ class ServerFacts:
     is_loading: bool
     has_aof: bool
     changes: int
+    libraries: int
     evicted: int
     used_bytes: int
     data_bytes: int
@@ -122,6 +124,7 @@ async def look(connection: Connection) -> ServerFacts:
         is_loading=raw.get("loading", "0") == "1" and raw.get("async_loading", "0") != "1",
         has_aof=raw.get("aof_enabled") == "1",
         changes=int(raw.get("rdb_changes_since_last_save", 0)),
+        libraries=int(raw.get("number_of_libraries", 0)),
         evicted=int(raw.get("evicted_keys", 0)),
         used_bytes=int(raw.get("used_memory", 0)),
         data_bytes=int(raw.get("used_memory_dataset", 0)),

@@ -44,7 +44,7 @@ def compare(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_c
         may_configure: the server's settings can be changed for the load.
     """
     return Comparison(
-        changes=(*_databases(server, content), *_functions(content), *_effort(server, content)),
+        changes=(*_databases(server, content), *_functions(server, content), *_effort(server, content)),
         counts_now=counts_of_keys(server.keys),
         counts_after=counts_of(content),
         bridging=_bridging(server, content),
@@ -80,10 +80,12 @@ def _databases(server: ServerFacts, content: RdbContent) -> list[str]:
     ]
 
 
-def _functions(content: RdbContent) -> list[str]:
-    if not content.functions:
-        return ["Function libraries that there are now will be gone; the file has none."]
-    return [f"Function libraries will be the {content.functions} of the file."]
+def _functions(server: ServerFacts, content: RdbContent) -> list[str]:
+    if content.functions:
+        return [f"Function libraries will be the {content.functions} of the file."]
+    if not server.libraries:
+        return []
+    return [f"{counted(server.libraries, 'function libraries')} of the server will be gone; the file has none."]
 
 
 def _bridging(server: ServerFacts, content: RdbContent) -> str:

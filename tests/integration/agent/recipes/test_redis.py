@@ -14,7 +14,7 @@ from agent.recipes.redis import RDB_GZIP
 from common.errors import InvalidRequestError
 from common.rdb import read_header
 from tests.fixtures.rdb_files import database, expiring, key, length, rdb, text_key
-from tests.fixtures.redis_data import content_of, fill, fill_otherwise
+from tests.fixtures.redis_data import LIBRARY, content_of, fill, fill_otherwise
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tools.servers import REDIS_NAMES, RedisServer
@@ -150,7 +150,23 @@ async def test_an_empty_server_is_exported_and_imported(start_redis: StartRedis,
     content = await content_of(server)
     assert (content.databases, content.functions) == ({}, {})
     assert preview.counts_after["keys"] == 0
-    assert "Function libraries that there are now will be gone; the file has none." in preview.changes
+
+
+@pytest.mark.parametrize("name", REDIS_NAMES)
+async def test_a_preview_tells_of_function_libraries_that_will_be_gone_where_there_are_any(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    app = RedisApp(start_redis(name), tmp_path / "work")
+    file = rdb(text_key("a"), magic="REDIS0009")
+
+    _, without = await app.stage(file)
+
+    assert not any("unction librar" in change for change in without.changes)
+    if name != "redis-6.2":
+        with client_of(app.server) as client:
+            client.function_load(LIBRARY)
+        _, preview = await app.stage(file)
+        assert "1 function library of the server will be gone; the file has none." in preview.changes
 
 
 async def test_keys_that_expire_on_the_way_are_told_and_vanish(start_redis: StartRedis, tmp_path: Path) -> None:
