@@ -16,8 +16,9 @@ import sys
 from io import BufferedIOBase
 from typing import BinaryIO
 
-from agent.engines.mariadb import packets
+from agent.engines.mariadb import foreign, packets
 from agent.engines.mariadb.definitions import Schemas
+from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.sequence_texts import SequencePositions
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
 from agent.engines.mariadb.statements import RefusedError, Way, decide_all
@@ -42,10 +43,6 @@ _ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S(?:.*\S)?)\s*$", re.MULTILI
 _END = b"-- Dump completed"
 _HISTORY = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
 _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
-_NO_DUMP = (
-    "The file is no SQL dump of tables.",
-    "Make one with mariadb-dump --single-transaction or mysqldump --single-transaction.",
-)
 
 
 def main() -> None:
@@ -83,11 +80,12 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
-    has_history = False
+    has_history = has_statement = False
     later, whole = bytearray(), 0
 
     def pass_on(statement: Statement) -> None:
-        nonlocal tables, statements, events, has_history, whole
+        nonlocal tables, statements, events, has_history, has_statement, whole
+        has_statement = True
         for way, text in decide_all(statement, schemas):
             if way is Way.SKIP:
                 continue
@@ -131,10 +129,12 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
         if splitter.unended and splitter.is_after_comment and _has_last_line(seal, splitter):
             # Nothing is cut off, since a comment follows: it may be no statement at all.
             decide_all(splitter.unended, schemas)
+        if not (has_statement or seal.header or foreign.begins_as_dump(opening)):
+            raise _no_dump() from None
         raise
     seal.finish()
     if not statements and not splitter.last_comment:
-        return {"reason": "ARCHIVE_WRONG_KIND", "text": _NO_DUMP[0], "next_step": _NO_DUMP[1]}
+        raise _no_dump()
     if not _has_last_line(seal, splitter):
         raise ArchiveTruncatedError(
             "The file is cut off: its last line 'Dump completed' is missing.",
@@ -152,6 +152,10 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
         "header": header,
         "server": said,
     }
+
+
+def _no_dump() -> ArchiveWrongKindError:
+    return ArchiveWrongKindError("The file is no SQL dump of tables.", next_step=DUMP_AGAIN)
 
 
 def _has_last_line(seal: SealReader, splitter: Splitter) -> bool:

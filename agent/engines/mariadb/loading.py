@@ -15,9 +15,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from agent.engines.mariadb import names
+from agent.engines.mariadb import foreign, names
 from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import ANSWER_SECONDS, WITHIN_SECONDS, error_of_load, literal, query, quoted
+from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
@@ -37,14 +38,6 @@ from common.headers import ArchiveHeader
 _FILTER = Jail(address_space_bytes=2 << 30)
 _STATEMENT_SECONDS = 3600
 """Most time for one statement of an upload: a large index takes long, but one that only waits ends some day."""
-_OTHERS = {
-    b"PGDMP": "a dump of PostgreSQL",
-    b"SQLite format 3": "a SQLite database",
-    b"REDIS": "a snapshot of Redis",
-    b"-- PostgreSQL": "a dump of PostgreSQL",
-    b"--\n-- PostgreSQL": "a dump of PostgreSQL",
-}
-_HEAD_BYTES = 64
 LOCK_SECONDS = 30
 """Most time that a drop waits for a session that is still at work."""
 _LOOK_SECONDS = 0.1
@@ -147,10 +140,9 @@ async def load(
         Whatever the upload raises.
     """
     async with unpacked(upload, limits=limits) as content:
-        head, chunks = await peeked(content.chunks, least_bytes=_HEAD_BYTES)
-        for beginning, kind in _OTHERS.items():
-            if head.startswith(beginning):
-                raise ArchiveWrongKindError(f"The file is {kind}, not a dump of MariaDB or MySQL.")
+        head, chunks = await peeked(content.chunks, least_bytes=foreign.HEAD_BYTES)
+        if kind := foreign.what_it_is(head):
+            raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
         [[most_bytes]] = await query(loader, "SELECT @@max_allowed_packet;")
         options = [most_bytes, *([names.new_schema(key)] if takes_programs else [])]
         argv = [

@@ -144,7 +144,12 @@ async def test_people_open_an_export_with_their_own_client(shop: MariadbApp) -> 
 
 BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
     "empty": (b"", ArchiveWrongKindError, "no SQL dump"),
-    "text": (b"Hello, this is no dump.\n", ArchiveError, "."),
+    "text": (b"Hello, this is no dump.\n", ArchiveWrongKindError, "it is text"),
+    "notes": (b"# Notes\n\nHello, this is no dump.\n", ArchiveWrongKindError, "no SQL dump"),
+    "web page": (b"\n<!DOCTYPE html><p>It's a; page</p>\n", ArchiveWrongKindError, "it is a web page"),
+    "JSON": (b'{"monitors": [1]}\n', ArchiveWrongKindError, "it is JSON"),
+    "zeros": (bytes(4096), ArchiveWrongKindError, "nothing but zeros"),
+    "UTF-16": ("-- MariaDB dump 10.19\n".encode("utf-16"), ArchiveWrongKindError, "PowerShell"),
     "SQLite": (b"SQLite format 3\0" + bytes(100), ArchiveWrongKindError, "SQLite"),
     "PostgreSQL": (b"--\n-- PostgreSQL database dump\n--\nSET x = 0;\n", ArchiveWrongKindError, "PostgreSQL"),
     "cut between statements": (

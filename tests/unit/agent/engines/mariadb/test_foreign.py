@@ -1,0 +1,45 @@
+"""What is said of a file that is no dump of MariaDB or MySQL, from its first bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.engines.mariadb.foreign import begins_as_dump, what_it_is
+
+OTHERS = {
+    "custom dump of PostgreSQL": (b"PGDMP\x01\x0e", "a dump of PostgreSQL"),
+    "dump of PostgreSQL": (b"--\n-- PostgreSQL database dump\n", "a dump of PostgreSQL"),
+    "SQLite": (b"SQLite format 3\0" + bytes(90), "a SQLite database"),
+    "Redis": (b"REDIS0011", "a snapshot of Redis"),
+    "tar": (b"kuma.db".ljust(257, b"\0") + b"ustar\x0000", "a tar archive"),
+    "web page": (b"\r\n<!DOCTYPE html>", "a web page or XML document"),
+    "JSON": (b"\xef\xbb\xbf [1]", "JSON"),
+    "text": (b"Dear all,\nselect one; or two", "text"),
+    "zeros": (bytes(4096), "nothing but zeros: its content was lost"),
+    "picture": (b"\x89PNG\r\n\x1a\n\0\0\0", "something else"),
+}
+DUMPS = [
+    b"-- MariaDB dump 10.19",
+    b"/*M!999999\\- enable the sandbox mode */",
+    b"/*!40101 SET NAMES utf8 */;",
+    b"# phpMyAdmin SQL Dump",
+    b'-- mathison-data archive: {"recipe":"mariadb"}',
+]
+OTHER_SQL = [
+    b"\n\ncreate table t (a int);",
+    b"\\! touch x",
+    b"#\nINSERT INTO t VALUES (1);",
+    b"-- written by hand",
+    b"",
+]
+
+
+@pytest.mark.parametrize(("head", "kind"), OTHERS.values(), ids=OTHERS)
+def test_what_is_no_dump_is_called_by_its_name(head: bytes, kind: str) -> None:
+    assert what_it_is(head) == kind
+
+
+@pytest.mark.parametrize("head", DUMPS + OTHER_SQL)
+def test_what_may_be_sql_is_left_to_who_reads_all_of_it(head: bytes) -> None:
+    assert what_it_is(head) == ""
+    assert begins_as_dump(head) == (head in DUMPS)
