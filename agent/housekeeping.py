@@ -77,7 +77,7 @@ class Housekeeping:
     async def _settle(self, *phases: ImportPhase) -> None:
         self._obstacle = None
         restarted = AgentUnavailableError(
-            "The agent was restarted in the middle; the app's data is as it was.", next_step="Import the archive again."
+            "The agent was restarted in the middle. Nothing was changed.", next_step="Import the archive again."
         )
         for transfer in self._transfers.holding(*phases):
             interrupted = transfer.phase

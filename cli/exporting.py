@@ -163,15 +163,17 @@ class Exporting:
                 self._gauge.move(target.size_bytes)
             await target.finish()
         except ConnectionLostError as failure:
-            raise await self._broken(target.size_bytes) from failure
+            raise await self._broken(target.size_bytes, failure) from failure
 
-    async def _broken(self, size_bytes: int) -> TransferBrokenError:
+    async def _broken(self, size_bytes: int, failure: ConnectionLostError) -> TransferBrokenError:
         """Why the body broke, as far as anyone can tell."""
         arrived = size_text(size_bytes) or "its first byte"
-        cause = "The connection was lost."
+        cause = failure.text
         try:
             state = await final_state(self._controller, self._transfer_id, unreachable_seconds=3, running_seconds=3)
-            if state.error is not None:
+            if state.result == "cancelled":  # the agent's caller, of whom it tells, is the controller
+                cause += " The export is cancelled."
+            elif state.error is not None:
                 cause = state.error.message
         except AgentUnavailableError as gone:
             cause = gone.text

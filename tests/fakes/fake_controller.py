@@ -41,6 +41,7 @@ class FakeController:
     Attributes:
         archive: what an export sends.
         cut_after: bytes after which an export's connection is dropped; None sends all.
+        cut_result: what the agent then says of the transfer: "failed", or "cancelled" as where its caller went away.
         holds_export: an export sends its first piece and then nothing.
         claimed: size and SHA-256 that the transfer's state claims for an export; None: the true ones.
         export_warnings: what an export's state says at its end.
@@ -60,6 +61,7 @@ class FakeController:
     archive: bytes = b"archive " * 40_000
     file_name: str = "shop.db-2026-11-23.sql.gz"
     cut_after: int | None = None
+    cut_result: str = "failed"
     holds_export: bool = False
     claimed: tuple[int, str] | None = None
     forgets_transfers: bool = False
@@ -154,7 +156,11 @@ class FakeController:
                 finally:
                     state["result"] = state["result"] or "cancelled"
         if self.cut_after is not None:
-            fail(state, "TOOL_FAILED", "pg_dump was killed by signal 9.")
+            if self.cut_result == "failed":
+                fail(state, "TOOL_FAILED", "pg_dump was killed by signal 9.")
+            else:
+                fail(state, "CANCELLED", "The caller went away.")
+                state["result"] = self.cut_result
             _drop(request)
             return answer
         size, sha256 = self.claimed or (len(self.archive), hashlib.sha256(self.archive).hexdigest())

@@ -64,6 +64,7 @@ async def test_an_import_killed_while_it_was_staged_leaves_nothing(
     assert (state.phase, state.result) == (Phase.DONE, Result.FAILED)
     assert state.failure is not None
     assert state.failure.reason == "AGENT_UNAVAILABLE"
+    assert "Nothing was changed." in state.failure.message
 
 
 async def test_an_import_that_was_only_staged_is_dropped(setting: Setting) -> None:

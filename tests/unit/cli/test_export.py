@@ -47,6 +47,18 @@ async def test_json_names_file_size_digest_and_counts(
     assert document["counts"] == {"tables": 2}
 
 
+async def test_an_export_that_ended_with_its_connection_is_told_from_the_callers_side(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    controller.cut_after, controller.cut_result = 100_000, "cancelled"
+
+    ended = await mathison("export", "shop.db")
+
+    assert ended.exit_code == 8
+    assert f"The connection to {controller.url} broke. The export is cancelled. No file was kept." in ended.stderr
+    assert "caller" not in ended.stderr
+
+
 async def test_a_broken_download_leaves_no_file_and_says_what_broke_it(
     mathison: Mathison, controller: FakeController, tmp_path: Path
 ) -> None:

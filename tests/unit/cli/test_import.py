@@ -141,6 +141,17 @@ async def test_an_app_that_takes_no_import_is_told_before_the_file_is_read(
     assert "The server is a standby." in ended.stderr
 
 
+async def test_an_agent_that_does_not_answer_is_told_before_the_file_is_read(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.apps = [app("shop.db") | {"description": None, "obstacle": "The agent of shop.db does not answer."}]
+
+    ended = await mathison("import", "shop.db", "missing.sql", "--yes")
+
+    assert ended.exit_code == 7
+    assert "The agent of shop.db does not answer. Nothing was changed." in ended.stderr
+
+
 async def test_a_connection_lost_while_uploading_changed_nothing(
     mathison: Mathison, controller: FakeController, archive: Path
 ) -> None:
