@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, no_member
@@ -23,7 +23,7 @@ class Grant(NamedTuple):
 
 @dataclass
 class Thing:
-    """A schema, relation, routine or type: where it is found, whose it is, and its grants (None: the default ones)."""
+    """A schema, relation, routine, type or wrapper: where it is found, whose it is, its grants (None: default ones)."""
 
     kind: str
     identity: str
@@ -70,6 +70,7 @@ class Belongings:
     """Provider and label of the database's security labels."""
 
 
+WRAPPER = "FOREIGN DATA WRAPPER"
 _KINDS = {
     "TABLE": f"""
         SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity, c.relowner AS owner, c.relacl AS acl
@@ -104,6 +105,9 @@ _KINDS = {
            AND {no_member("pg_type", "t.oid")}
     """,  # noqa: S608
 }
+_WRAPPERS = (
+    "SELECT oid, quote_ident(fdwname) AS identity, fdwowner AS owner, fdwacl AS acl FROM pg_foreign_data_wrapper"
+)
 
 
 async def read_belongings(connection: Connection, database: DatabaseFacts, *, app_role: str) -> Belongings:
@@ -119,6 +123,8 @@ async def read_belongings(connection: Connection, database: DatabaseFacts, *, ap
     found = Belongings(database, owner, app_role, trusted)
     for kind, query in _KINDS.items():
         found.things += await _things(connection, kind, query)
+    # Only a superuser can own one, and does already: it comes with an extension.
+    found.things += [replace(thing, owner="") for thing in await _things(connection, WRAPPER, _WRAPPERS)]
     await _add_column_grants(connection, found.things)
     found.default_grants = await _default_grants(connection)
     found.database_grants = await _database_grants(connection, database)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from agent.engines.pg.belongings import Belongings, DefaultGrant, Grant, Setting, Thing
+from agent.engines.pg.belongings import WRAPPER, Belongings, DefaultGrant, Grant, Setting, Thing
 from agent.engines.pg.catalog import no_member
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.privileges import listed
@@ -87,7 +87,14 @@ async def _existing(connection: Connection, belongings: Belongings) -> list[Thin
         )
         there = {identity for (identity,) in await cursor.fetchall()}
         found += [thing for thing in special if thing.identity in there]
-    return found
+    return found + await _existing_wrappers(connection, belongings)
+
+
+async def _existing_wrappers(connection: Connection, belongings: Belongings) -> list[Thing]:
+    """Those of extensions too, as nearly all are: no file can make one."""
+    cursor = await connection.execute("SELECT quote_ident(fdwname) FROM pg_foreign_data_wrapper")
+    there = {identity for (identity,) in await cursor.fetchall()}
+    return [thing for thing in special_things(belongings) if thing.kind == WRAPPER and thing.identity in there]
 
 
 def special_things(belongings: Belongings) -> list[Thing]:

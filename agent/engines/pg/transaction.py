@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from agent.engines.pg.belongings import read_belongings
+from agent.engines.pg.belongings import WRAPPER, read_belongings
 from agent.engines.pg.carry_over import gifts_of_things, special_things
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, no_member
 from agent.engines.pg.connection import Connection
@@ -66,7 +66,9 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         connection: to the app's database, of the role that will load.
     """
     belongings = await read_belongings(connection, database, app_role=connection.info.user)
-    gifts = gifts_of_things(belongings, special_things(belongings))
+    # A wrapper belongs to a superuser and stays where it is.
+    things = [thing for thing in special_things(belongings) if thing.kind != WRAPPER]
+    gifts = gifts_of_things(belongings, things)
     before = [
         sql.SQL("SET LOCAL lock_timeout = {}").format(f"{LOCK_WAIT_SECONDS}s"),
         # What was loaded has to be on the disk when its loader is told so.

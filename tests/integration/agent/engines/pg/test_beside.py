@@ -195,6 +195,27 @@ async def test_owners_and_grants_of_what_is_in_both_are_carried_over(make_app: M
         app.run(f"DROP ROLE {other}", on="postgres")
 
 
+async def test_who_may_use_a_foreign_data_wrapper_may_do_so_afterwards(app: PostgresApp) -> None:
+    app.run("CREATE EXTENSION postgres_fdw; CREATE EXTENSION file_fdw; CREATE FOREIGN DATA WRAPPER gone")
+    app.run(f"GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {app.role} WITH GRANT OPTION")
+    app.run(
+        "GRANT USAGE ON FOREIGN DATA WRAPPER file_fdw TO PUBLIC; GRANT USAGE ON FOREIGN DATA WRAPPER gone TO PUBLIC"
+    )
+    archive = app.dump("--schema=public", "--extension=*_fdw")
+    grants = (
+        "SELECT fdwname, x.grantee::regrole::text, x.is_grantable FROM pg_foreign_data_wrapper,"
+        " aclexplode(fdwacl) AS x WHERE x.grantee <> fdwowner AND fdwname <> 'gone' ORDER BY 1"
+    )
+    before = app.run(grants)
+
+    _, preview = await app.stage(archive, record := MemoryRecord())
+    await app.recipe.restore(record, app.progress)
+
+    assert before == [("file_fdw", "-", False), ("postgres_fdw", app.role, True)]
+    assert app.run(grants) == before
+    assert [one for one in preview.warnings if "wrapper" in one.lower()] == []
+
+
 def _owners_and_grants(app: PostgresApp) -> list[tuple[object, ...]]:
     return app.run(r"""
         SELECT c.oid::regclass::text, c.relowner::regrole::text,
