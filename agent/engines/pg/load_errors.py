@@ -10,6 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from agent.engines.pg.text_errors import made_outside_of_schemas
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,
@@ -29,13 +30,6 @@ _SUPERUSERS_OWN = re.compile(
     r"(?:FUNCTION|PROCEDURE|OPERATOR|TYPE|TEXT\s+SEARCH|CONVERSION)\b",
     re.IGNORECASE,
 )
-_IN_NO_SCHEMA = re.compile(
-    r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
-    r"(LANGUAGE|CAST|ACCESS\s+METHOD|FOREIGN\s+DATA\s+WRAPPER|SERVER|USER\s+MAPPING|TRANSFORM)\b",
-    re.IGNORECASE,
-)
-"""What no option of pg_dump leaves out."""
-_FOREIGN = "FOREIGN DATA WRAPPER|FOREIGN TABLE|SERVER|USER MAPPING"
 _FILLS = re.compile(r"REFRESH\s+MATERIALIZED\s+VIEW\s+(.+)\Z", re.IGNORECASE | re.DOTALL)
 _CAUSED_BY_VERSIONS = frozenset(
     {
@@ -155,16 +149,10 @@ def _not_permitted(failure: Failure, where: str) -> ServiceError:
             f"{where} makes something that only a superuser may make: {failure.message}.",
             next_step="Dump without it, for example with pg_dump --exclude-schema of its schema.",
         )
-    if found := _IN_NO_SCHEMA.match(failure.head):
-        kind = " ".join(found[1].upper().split())
-        kinds = _FOREIGN if kind in _FOREIGN else kind
-        return ArchiveIncompatibleError(
-            f"{where} makes {'an' if kind.startswith('A') else 'a'} {kind.lower()}, which an import may not: "
-            f"{failure.message}.",
-            next_step="Leave it and what needs it out of a dump in custom format: "
-            f"pg_restore --list DUMP | grep -vE ' ({kinds}) ' > LIST; "
-            "pg_restore --use-list=LIST --file=NEW.sql DUMP; then import NEW.sql. Or drop it in the source.",
-        )
+    if found := made_outside_of_schemas(failure.head):
+        thing, next_step = found
+        text = f"{where} makes {thing}, which an import may not: {failure.message}."
+        return ArchiveIncompatibleError(text, next_step=next_step)
     return ArchiveRefusedError(
         f"{where} tries something that an import may not do: {failure.message}.",
         next_step="Dump with --no-owner --no-privileges and without --create, or in custom format.",

@@ -11,8 +11,9 @@ import re
 
 from agent.engines.pg.sql_tokens import IDENTIFIER
 from agent.engines.pg.statements import RUN, Decision, Judge, Way
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.text_errors import TextError, made_outside_of_schemas
 
+_HEAD_BYTES = 200
 _I = re.IGNORECASE | re.DOTALL
 _KINDS = (
     rb"AGGREGATE|CAST|COLLATION|CONSTRAINT\s+TRIGGER|CONVERSION|DEFAULT\s+CONVERSION|DOMAIN|EXTENSION|FOREIGN\s+TABLE"
@@ -76,6 +77,10 @@ class RestrictedJudge(Judge):
         if _LEFT_OUT.match(text) or _STATISTICS.match(text):
             return self._deferred(text) or Decision(Way.SKIP)
         if not (_ALLOWED.match(text) or _CALL.match(text) or _SETTING.match(text)):
+            if found := made_outside_of_schemas(text[:_HEAD_BYTES].decode(errors="replace")):
+                thing, next_step = found
+                said = f"Line {line} makes {thing}, which an import with the app's own rights does not."
+                raise TextError("ARCHIVE_INCOMPATIBLE", said, next_step=next_step)
             raise TextError(
                 "ARCHIVE_REFUSED",
                 f"Line {line}: a statement that pg_dump does not write, {_head(text)!r}; the import would run it with "

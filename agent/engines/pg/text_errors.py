@@ -6,6 +6,15 @@ error of it.
 
 from __future__ import annotations
 
+import re
+
+_IN_NO_SCHEMA = re.compile(
+    r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
+    r"(LANGUAGE|CAST|ACCESS\s+METHOD|FOREIGN\s+DATA\s+WRAPPER|SERVER|USER\s+MAPPING|TRANSFORM)\b",
+    re.IGNORECASE,
+)
+_FOREIGN = "FOREIGN DATA WRAPPER|FOREIGN TABLE|SERVER|USER MAPPING"
+
 
 class TextError(Exception):
     """What is wrong with the text, as reason and text of the error that its sender gets; see common.errors."""
@@ -41,4 +50,22 @@ def refused_by_check(said: str) -> TextError:
         "ARCHIVE_REFUSED",
         f"PostgreSQL: {said}.",
         next_step="A function in the file did that while rows were loaded; do not import this file, make a new dump.",
+    )
+
+
+def made_outside_of_schemas(head: str) -> tuple[str, str] | None:
+    """What a statement makes, with its article, if that is in no schema, and how to leave it out.
+
+    No option of pg_dump does that.
+    """
+    found = _IN_NO_SCHEMA.match(head)
+    if found is None:
+        return None
+    kind = " ".join(found[1].upper().split())
+    kinds = _FOREIGN if kind in _FOREIGN else kind
+    return (
+        f"{'an' if kind.startswith('A') else 'a'} {kind.lower()}",
+        "Leave it and what needs it out of a dump in custom format: "
+        f"pg_restore --list DUMP | grep -vE ' ({kinds}) ' > LIST; "
+        "pg_restore --use-list=LIST --file=NEW.sql DUMP; then import NEW.sql. Or drop it in the source.",
     )

@@ -74,7 +74,6 @@ JUDGE = RestrictedJudge(pre_created_extensions=frozenset(), server_version_num=1
         "COPY t TO PROGRAM 'id'",
         "COPY t FROM PROGRAM 'id'",
         "COPY t FROM '/etc/passwd'",
-        "CREATE SERVER s FOREIGN DATA WRAPPER w",
         "EXPLAIN ANALYZE DELETE FROM t",
     ],
 )
@@ -83,6 +82,24 @@ def test_what_pg_dump_does_not_write_is_refused(text: str) -> None:
         JUDGE.decide(text.encode(), 7)
 
     assert refusal.value.reason == "ARCHIVE_REFUSED"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("CREATE SERVER s FOREIGN DATA WRAPPER w", "a server"),
+        ("CREATE FOREIGN DATA WRAPPER w", "a foreign data wrapper"),
+        ("CREATE USER MAPPING FOR x SERVER s OPTIONS (password 'p')", "a user mapping"),
+        ("CREATE ACCESS METHOD a TYPE TABLE HANDLER f", "an access method"),
+        ("CREATE OR REPLACE PROCEDURAL LANGUAGE l", "a language"),
+    ],
+)
+def test_what_pg_dump_writes_and_these_rights_are_not_for_can_be_left_out(text: str, what: str) -> None:
+    with pytest.raises(TextError, match=f"Line 7 makes {what}, which") as refusal:
+        JUDGE.decide(text.encode(), 7)
+
+    assert refusal.value.reason == "ARCHIVE_INCOMPATIBLE"
+    assert "pg_restore --use-list" in refusal.value.next_step
 
 
 @pytest.mark.parametrize(
