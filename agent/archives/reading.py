@@ -20,6 +20,7 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from common.seals import recipe_of_sql
 
 PIECE_BYTES = 1 << 20
 _MAX_META_BYTES = 2 << 20
@@ -277,9 +278,12 @@ def kind_of(head: bytes) -> str:
     for magic, name in known.items():
         if head.startswith(magic):
             return name
-    if b"PostgreSQL database dump" in head or b"-- mathison-data archive" in head:
+    recipe = recipe_of_sql(head)
+    if recipe == "postgresql" or (not recipe and b"PostgreSQL database dump" in head):
         return "a PostgreSQL dump in SQL"
-    if b"-- MySQL dump" in head or b"-- MariaDB dump" in head:
+    if recipe == "mariadb" or b"-- MariaDB dump" in head:
+        return "a MariaDB dump"
+    if b"-- MySQL dump" in head:
         return "a MySQL dump"
     return "an unknown kind of file"
 

@@ -30,6 +30,7 @@ from common.errors import (
     ToolFailedError,
 )
 from common.fingerprints import Fingerprint
+from common.seals import recipe_of_sql
 
 SCHEME = "uptime-kuma/1"
 _HEAD_BYTES = 64
@@ -180,7 +181,7 @@ async def _store_database(area: tree.StagingArea, chunks: AsyncIterator[bytes], 
 
 def _refuse_others(head: bytes) -> None:
     """Say what it is where the tar reader could only say that it is no archive."""
-    if head.startswith(_SQL_BEGINNINGS):
+    if head.startswith(_SQL_BEGINNINGS) or recipe_of_sql(head) == "mariadb":
         raise ArchiveWrongKindError(
             "The file is a dump of MariaDB or MySQL; this Uptime Kuma keeps its data in SQLite, and one cannot be made "
             "of the other.",

@@ -104,6 +104,11 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
         ArchiveWrongKindError,
         "dump of MariaDB",
     ),
+    "our export of MariaDB": (
+        lambda _: b'-- mathison-data archive: {"recipe":"mariadb","format":"sql"}\n-- MariaDB dump 10.19\n',
+        ArchiveWrongKindError,
+        "one cannot be made of the other",
+    ),
     "another database": (_other_database, ArchiveWrongKindError, "lacks the tables"),
     "a table is missing": (_without_tables, ArchiveWrongKindError, "lacks the tables monitor"),
     "a view for a table": (_views_for_tables, ArchiveRefusedError, "setting is not a table.*nothing was changed"),

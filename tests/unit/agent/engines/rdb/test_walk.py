@@ -247,6 +247,11 @@ FOREIGN = {
     "SQLite": (b"SQLite format 3\0" + bytes(100), "an SQLite database"),
     "PostgreSQL": (b"--\n-- PostgreSQL database dump\n--\n", "a dump of PostgreSQL"),
     "custom dump of PostgreSQL": (b"PGDMP\x01\x0e", "a dump of PostgreSQL"),
+    "export of PostgreSQL": (
+        b'-- mathison-data archive: {"recipe":"postgresql"}\n',
+        "an export of recipe 'postgresql'",
+    ),
+    "export of MariaDB": (b'-- mathison-data archive: {"recipe":"mariadb"}\n', "an export of recipe 'mariadb'"),
     "MySQL": (b"-- MySQL dump 10.13", "a dump of MySQL"),
     "tar": (b"a".ljust(257, b"\0") + b"ustar\x0000", "a tar archive"),
     "web page": (b"<!doctype html>", "web page"),
