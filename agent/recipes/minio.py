@@ -288,7 +288,8 @@ class MinioRecipe(Recipe):
                     if side is Side.IMPORTED:
                         await self._settle_imported(client, exchange, record)
                     else:
-                        await swap.settle(client, exchange, [], [])
+                        # There is nothing else to go back to.
+                        await swap.settle(client, exchange, [], [], keeps_users=True)
                 except ServiceError as failure:
                     if side is Side.PREVIOUS:
                         raise
@@ -319,7 +320,9 @@ class MinioRecipe(Recipe):
             if target is Side.IMPORTED:
                 await self._settle_imported(client, exchange, record, needs_restart=needs_restart)
             else:
-                await swap.settle(client, exchange, [], [], needs_restart=needs_restart)
+                await swap.settle(
+                    client, exchange, [], [], needs_restart=needs_restart, keeps_users=_keeps_users(record)
+                )
 
         record.save(is_settled=False)
         failure = await swap.carry_out(client, self._settings, exchange, target, settle)
@@ -331,8 +334,15 @@ class MinioRecipe(Recipe):
         self, client: Client, exchange: Exchange, record: Record, *, needs_restart: bool = True
     ) -> None:
         samples = [msgspec.json.decode(sample, type=Sample) for sample in names_in(record, "samples")]
-        await swap.settle(client, exchange, samples, names_in(record, "buckets"), needs_restart=needs_restart)
-        previous_root = "" if record.facts.get("keeps_users") else record.facts.get("previous_root")
+        await swap.settle(
+            client,
+            exchange,
+            samples,
+            names_in(record, "buckets"),
+            needs_restart=needs_restart,
+            keeps_users=_keeps_users(record),
+        )
+        previous_root = "" if _keeps_users(record) else record.facts.get("previous_root")
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
             await accounts.adopt(client, previous_root=previous_root)
 
@@ -393,6 +403,10 @@ class MinioRecipe(Recipe):
             media_type=options.format.media_type,
             file_name=options.file_name,
         )
+
+
+def _keeps_users(record: Record) -> bool:
+    return bool(record.facts.get("keeps_users"))
 
 
 async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:

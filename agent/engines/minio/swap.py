@@ -7,7 +7,6 @@ bucket alone needs no restart as a rule: the server reads its settings anew whil
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -27,8 +26,8 @@ from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatible
 MOST_FROZEN_SECONDS = 30.0
 _LISTED_BUCKETS = 200
 _CHECK_SECONDS = 30.0
-_USERS_SECONDS = 15.0
-"""Many thousand users take some seconds; a server that cannot load them serves nobody for so long."""
+USERS_SECONDS = 30.0
+"""Twenty thousand users take three seconds here; a server that cannot load them serves root alone for so long."""
 _POLL_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
 
@@ -68,20 +67,26 @@ async def settle(
     buckets: Sequence[str],
     *,
     needs_restart: bool = True,
+    keeps_users: bool = False,
 ) -> None:
     """Have the server take notice of what is in place, and see that it can read it.
 
     Args:
         needs_restart: as `bring` said.
+        keeps_users: its users and policies are those that it had; whether it loads them is no fault of this.
     Raises:
         ArchiveIncompatibleError: it cannot.
         AppUnavailableError, ToolFailedError: it does not come back.
     """
     if needs_restart:
         await _restart_on(client, exchange)
+        if not await _are_users_loaded(client) and not keeps_users:
+            raise ArchiveIncompatibleError(
+                f"The server did not load its users and policies within {USERS_SECONDS:.0f} seconds.",
+                next_step="Its log names what it cannot read. Where the archive is encrypted, the server needs the "
+                "same KMS key. With `users=keep` an import leaves users, policies and configuration as they are.",
+            )
     try:
-        # With another KMS key they never are.
-        await _wait_for_users(client)
         for name in buckets[:_LISTED_BUCKETS]:
             await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
         for sample in samples:
@@ -136,8 +141,7 @@ async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, 
             needs_restart = True
         if needs_restart:
             await _restart_on(client, exchange)
-            with contextlib.suppress(AppUnavailableError):
-                await _wait_for_users(client)
+            await _are_users_loaded(client)
     except ServiceError as failure:
         raise UnsettledError from failure
 
@@ -161,18 +165,25 @@ async def _restart_on(client: Client, exchange: Exchange) -> None:
     await asyncio.to_thread(exchange.sweep)
 
 
-async def _wait_for_users(client: Client) -> None:
-    """Until users and policies are loaded, which comes some moments after the first answer to S3."""
-    ends_at = time.monotonic() + _USERS_SECONDS
-    while True:
+async def _are_users_loaded(client: Client) -> bool:
+    """Waits until users and policies are, which comes some moments after the first answer to S3; False: they are not.
+
+    A server that cannot read one of them, or has another KMS key, never comes to that. It serves root all the same and
+    says that it is healthy; the list of groups is what it holds back until then.
+    """
+    ends_at = time.monotonic() + USERS_SECONDS
+    while (left := ends_at - time.monotonic()) > 0:
         try:
-            await client.admin("GET", "list-canned-policies", seconds=_USERS_SECONDS)
+            await client.admin("GET", "groups", seconds=left)
         except AppUnavailableError:
-            if time.monotonic() > ends_at:
-                raise
             await asyncio.sleep(_POLL_SECONDS)
+        except RefusedError as refusal:
+            # Releases of before 2023 with users of an LDAP have no such list, and say nothing of it.
+            _log.warning("The server does not tell its groups.", action="load users", error=refusal.text)
+            return True
         else:
-            return
+            return True
+    return False
 
 
 async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import importing
+from agent.engines.minio import importing, swap
 from agent.recipes.base import Limits
 from common.errors import (
     AppUnavailableError,
@@ -37,11 +37,12 @@ from tests.fixtures.minio_archives import (
     of_newer_release,
     rebuilt,
     resealed,
+    reworded,
     rotted,
     rotted_sum,
     with_member,
 )
-from tests.fixtures.minio_data import put, users, view
+from tests.fixtures.minio_data import access, fill_users, put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, OTHER_KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer, minio, short_directory
@@ -425,6 +426,29 @@ async def test_users_and_settings_that_are_damaged_on_the_source_are_said_and_no
     assert app.leftovers() == []
 
 
+async def test_users_that_the_server_cannot_load_are_taken_back_with_all_else(
+    start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "USERS_SECONDS", 4.0)
+    server = start_minio()
+    await _fill(server)
+    await fill_users(server)
+    before, rights = await view(server), await access(server)
+    app = MinioApp(server, tmp_path)
+    # Whole, and no JSON.
+    no_json = reworded(".minio.sys/config/iam/users/alice/identity.json/", b'"version"', b"!version!")
+    record, _ = await app.stage(resealed((await app.export(secrets="clear")).file, no_json))
+
+    with pytest.raises(ArchiveIncompatibleError, match="previous data is back in place") as refusal:
+        await app.recipe.restore(record, app.progress)
+
+    assert "did not load its users" in refusal.value.text
+    assert "users=keep" in refusal.value.next_step
+    assert (await view(server), await access(server)) == (before, rights)
+    await app.recipe.discard(record)
+    assert app.leftovers() == []
+
+
 async def test_one_bucket_is_compared_with_the_fingerprint_of_the_archive_too(target: Target) -> None:
     app, record = target.app, MemoryRecord()
 
@@ -517,8 +541,9 @@ async def test_encrypted_objects_go_to_a_server_with_the_same_key_and_to_no_othe
 
 
 async def test_another_kms_key_that_nobody_knew_of_is_noticed_after_the_exchange_which_is_taken_back(
-    encrypted: Encrypted, other_key: MinioServer, tmp_path: Path
+    encrypted: Encrypted, other_key: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(swap, "USERS_SECONDS", 4.0)
     before = await view(other_key)
     app = MinioApp(other_key, tmp_path)
     record, _ = await app.stage(encrypted.unsaid)
