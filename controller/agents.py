@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from common.credentials import TARGET_NAME_OPTION, Identity, agent_name
-from common.errors import AgentUnavailableError, ServiceError, make_error
+from common.errors import NOTHING_CHANGED, AgentUnavailableError, ServiceError, make_error, say_unchanged
 from common.status import error_from_call
 from controller.buffers import GRPC_OPTIONS
 from controller.discovery.inventory import App
+from controller.strangers import stranger_at
 from mathison.data.v1 import agent_pb2 as wire
 from mathison.data.v1 import agent_pb2_grpc
 from mathison.data.v1.transfer_pb2 import TransferEvent, TransferState
@@ -60,7 +61,24 @@ class Agents:
         ]
         credentials = self._identity().channel_credentials()
         async with grpc.aio.secure_channel(app.agent, credentials, options) as channel:
-            yield Agent(channel, peer=f"The agent of {app.id}")
+            try:
+                yield Agent(channel, peer=f"The agent of {app.id}")
+            except AgentUnavailableError as lost:
+                await self._name_stranger(app, lost)
+                raise
+
+    async def _name_stranger(self, app: App, lost: AgentUnavailableError) -> None:
+        """Add to an error whether another than the agent answers at its address."""
+        cause = lost.__cause__
+        if not isinstance(cause, grpc.aio.AioRpcError) or cause.code() is not grpc.StatusCode.UNAVAILABLE:
+            return  # connected, or waited for in vain
+        if not lost.is_refusal and (stranger := await stranger_at(app, self._identity().authorities)):
+            unchanged = lost.text.endswith(NOTHING_CHANGED)
+            lost.text = f"{lost.text.removesuffix(NOTHING_CHANGED).rstrip()} At its address {stranger}."
+            lost.args = (lost.text,)
+            if unchanged:
+                say_unchanged(lost)
+            lost.next_step = f"Correct the address of {app.id} in the controller's settings, or who listens there."
 
 
 class Agent:
