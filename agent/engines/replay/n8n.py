@@ -21,6 +21,11 @@ from agent.limits import Limits
 from common.errors import ArchiveIncompatibleError
 from common.fingerprints import Fingerprint
 
+_UNPROVEN = (
+    "What n8n keeps encrypted (the secrets in credentials, settings, second factors and wrapped keys) is in no "
+    "fingerprint, since it is another text under each key; an import checks that its key opens it."
+)
+
 
 async def replay(request: Request) -> Replayed:
     """The fingerprint of an n8n that this archive would make.
@@ -46,7 +51,7 @@ async def replay(request: Request) -> Replayed:
                 scope=scope_of(details.get("schema", "public")),
             )
             tables, engine = dict(found.fingerprint.parts), found.engine
-    return Replayed(Fingerprint.of(SCHEME, {**files.parts, **tables}), engine)
+    return Replayed(Fingerprint.of(SCHEME, {**files.parts, **tables}), engine, _UNPROVEN)
 
 
 async def _hashed(file: str, name: str, database: Path) -> Fingerprint:

@@ -109,6 +109,7 @@ async def test_an_n8n_export_is_proven_by_reading_its_database_and_files(tmp_pat
     code, document = verify(tmp_path / "n8n.tar.gz")
 
     assert (code, document.get("differences")) == (0, []), document
+    assert "secrets in credentials, settings, second factors" in str(document["unproven"])
 
 
 async def test_without_a_fingerprint_nothing_is_claimed(app: PostgresApp, tmp_path: Path) -> None:
