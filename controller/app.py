@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from controller.admission import Admission
 from controller.api import deployments, exports, imports, transfers
 from controller.api.callers import authenticate, log_requests
 from controller.api.health import healthz, readyz
-from controller.api.keys import LIMITS, OPERATIONS, TOKENS
+from controller.api.keys import ADMISSION, LIMITS, OPERATIONS
 from controller.api.problems import answer_problems
 from controller.api.uploads import ask_later
-from controller.identity.tokens import ApiTokens
 from controller.operations import Operations
 from controller.settings import LimitSettings
 
 
-def make_app(operations: Operations, tokens: ApiTokens, limits: LimitSettings) -> web.Application:
+def make_app(operations: Operations, admission: Admission, limits: LimitSettings) -> web.Application:
     """The application; `make_runner` serves it."""
     app = web.Application(middlewares=[log_requests, answer_problems, authenticate])
     app[OPERATIONS] = operations
-    app[TOKENS] = tokens
+    app[ADMISSION] = admission
     app[LIMITS] = limits
     deployment = "/api/deployments/{id}"
     app.add_routes(

@@ -2,7 +2,8 @@
 
 An operation that is let through has two lines, `started` before anything happens and its result at the end, so that a
 controller that is killed in between has said what it was doing. One that is refused has a single line. Callers without
-a valid token are in the program's log only: they could otherwise fill the disk.
+a valid token share a line a second at most, which says how many went before without one: they could otherwise fill the
+disk. The program's log has each of them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,23 @@ from typing import Literal
 import msgspec
 import structlog
 
-from common.errors import AppNotFoundError, CancelledError, InternalError, NotPermittedError, ServiceError
+from common.errors import (
+    AppNotFoundError,
+    CancelledError,
+    InternalError,
+    NotAuthenticatedError,
+    NotPermittedError,
+    ServiceError,
+)
 from controller.callers import Caller
 
-Action = Literal["export", "fingerprint", "import", "undo", "confirm", "cancel"]
+Action = Literal["export", "fingerprint", "import", "undo", "confirm", "cancel", "authenticate"]
 Result = Literal["succeeded", "failed", "cancelled", "refused", "unknown"]
 """unknown: we stopped while an agent was exchanging data, which it finishes or takes back by itself."""
 _MOST_ID_CHARACTERS = 128
 """All of an app's id; of something else that a caller names, the beginning."""
+_TURNED_AWAY_GAP = dt.timedelta(seconds=1)
+"""Between two lines about callers without a valid token; a day of nothing else adds less than 20 MB."""
 _log = structlog.get_logger(__name__)
 
 
@@ -36,14 +46,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: dt.datetime
     action: Action
     result: Result | Literal["started"]
-    caller: str
-    remote_address: str
-    app_id: str
+    caller: str = ""
+    """Of the token; empty where it was not a valid one."""
+    remote_address: str = ""
+    """Empty where a line is about nobody in particular."""
+    app_id: str = ""
     transfer_id: str = ""
     is_dry_run: bool = False
     size_bytes: int = 0
     sha256: str = ""
     reason: str = ""
+    left_out: int = 0
+    """How many callers were turned away since the line before about one, without one of their own."""
 
 
 class Attempt:
@@ -93,11 +107,15 @@ class Audit:
         self.now = clock
         self.is_stopping = False
         """What is broken off from now on may be so because the controller stops."""
+        self._turned_away_at: dt.datetime | None = None
+        self._left_out = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = os.fstat(self._descriptor).st_size
         self._is_torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
 
     def close(self) -> None:
+        if self._left_out:
+            self._write_turned_away("", NotAuthenticatedError.reason)
         os.close(self._descriptor)
 
     def append(self, line: Line) -> None:
@@ -107,6 +125,33 @@ class Audit:
         self._is_torn = written < len(text)
         if self._is_torn:
             raise OSError(errno.ENOSPC, "the line was written in part")
+
+    def turn_away(self, remote_address: str, reason: str) -> None:
+        """Note that somebody without a valid token was refused; never fails, and writes one line a second at most."""
+        now, before = self.now(), self._turned_away_at
+        if before is not None and before <= now < before + _TURNED_AWAY_GAP:  # a clock that was set back is no gap
+            self._left_out += 1
+            return
+        self._turned_away_at = now
+        if not self._write_turned_away(remote_address, reason):
+            self._left_out += 1
+
+    def _write_turned_away(self, remote_address: str, reason: str) -> bool:
+        line = Line(
+            at=self.now(),
+            action="authenticate",
+            result="refused",
+            remote_address=remote_address,
+            reason=reason,
+            left_out=self._left_out,
+        )
+        try:
+            self.append(line)
+        except OSError:
+            _log.exception("The audit log cannot be written.", action="audit", result=line.result)
+            return False
+        self._left_out = 0
+        return True
 
     @contextlib.contextmanager
     def attempt(self, caller: Caller, action: Action, app_id: str) -> Iterator[Attempt]:

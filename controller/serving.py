@@ -19,6 +19,7 @@ from aiohttp import web
 
 from common import heap
 from common.files import private_directory, write_atomically
+from controller.admission import Admission
 from controller.agents import Agents
 from controller.app import make_app, make_runner
 from controller.audit import Audit
@@ -80,18 +81,19 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
     grace_seconds = settings.limits.stop_grace_seconds
     authority = CertificateAuthority.open(state.authority)
     identity = OwnIdentity(authority)
-    tokens, join_tokens = state.tokens(), state.join_tokens()
+    join_tokens = state.join_tokens()
     state.addresses.unlink(missing_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         audit = Audit(state.audit, clock=utc_now)
         stack.callback(audit.close)
+        admission = Admission(state.tokens(), audit)
         agents = Agents(identity.current, keepalive_seconds=settings.limits.agent_keepalive_seconds)
         operations = Operations(inventory=inventory, agents=agents, audit=audit)
         enrolling = EnrolmentServicer(authority, join_tokens, inventory)
-        data = DataControllerServicer(operations, tokens, upload_limit_bytes=settings.limits.upload_bytes)
+        data = DataControllerServicer(operations, admission, upload_limit_bytes=settings.limits.upload_bytes)
         programs = program_server(Address.parse(settings.grpc.listen), identity, data, enrolling)
         enrolments = enrolment_server(Address.parse(settings.enrolment.listen), identity, enrolling)
-        runner = make_runner(make_app(operations, tokens, settings.limits), stop_grace_seconds=grace_seconds)
+        runner = make_runner(make_app(operations, admission, settings.limits), stop_grace_seconds=grace_seconds)
 
         async def stop() -> None:
             operations.stop()

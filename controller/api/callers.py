@@ -8,7 +8,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from controller.api.keys import CALLER, ERROR, TOKENS, TRANSFER_ID
+from controller.api.keys import ADMISSION, CALLER, ERROR, TRANSFER_ID
 
 _log = structlog.get_logger(__name__)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -18,7 +18,7 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every path but those of health needs a caller, also one that does not exist."""
     if request.path not in _OPEN_PATHS:
-        request[CALLER] = request.app[TOKENS].authenticate(
+        request[CALLER] = request.app[ADMISSION].admit(
             request.headers.get(hdrs.AUTHORIZATION, ""), remote_address=request.remote or ""
         )
     return await handler(request)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from common.errors import ServiceError
+from controller.admission import Admission
 from controller.callers import Caller
-from controller.identity.tokens import ApiTokens
 from controller.operations import Operations
 from controller.settings import LimitSettings
 
 OPERATIONS = web.AppKey("operations", Operations)
-TOKENS = web.AppKey("tokens", ApiTokens)
+ADMISSION = web.AppKey("admission", Admission)
 LIMITS = web.AppKey("limits", LimitSettings)
 
 CALLER = web.RequestKey("caller", Caller)

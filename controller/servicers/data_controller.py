@@ -13,8 +13,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from common.errors import InvalidRequestError, UploadIncompleteError
+from controller.admission import Admission
 from controller.callers import Caller
-from controller.identity.tokens import ApiTokens
 from controller.interceptors import Context
 from controller.operations import Deployment, Operations, Order, transfer_id_or_new
 from controller.relay import checked_upload
@@ -30,9 +30,9 @@ TRANSFER_KEY = "mathison-transfer"
 class DataControllerServicer(controller_pb2_grpc.DataControllerServicer):
     """Callers are known by the token in their metadata; the certificate was looked at before."""
 
-    def __init__(self, operations: Operations, tokens: ApiTokens, *, upload_limit_bytes: int) -> None:
+    def __init__(self, operations: Operations, admission: Admission, *, upload_limit_bytes: int) -> None:
         self._operations = operations
-        self._tokens = tokens
+        self._admission = admission
         self._upload_limit_bytes = upload_limit_bytes
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -132,7 +132,7 @@ class DataControllerServicer(controller_pb2_grpc.DataControllerServicer):
 
     def _caller(self, context: Context) -> Caller:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        return self._tokens.authenticate(metadata.get("authorization", ""), remote_address=context.peer())
+        return self._admission.admit(metadata.get("authorization", ""), remote_address=context.peer())
 
 
 async def _read_start(requests: AsyncIterator[bytes]) -> wire.ImportStart:

@@ -139,6 +139,23 @@ async def test_an_expired_token_is_refused(controller: ControllerProcess) -> Non
     assert "expired" in str(problem["detail"])
 
 
+async def test_callers_without_a_valid_token_are_in_the_audit_log_each_counted_and_none_with_its_token(
+    own_controller: ControllerProcess,
+) -> None:
+    await own_controller.start()
+    guesses = [None, "guessed-7d1f", "guessed-7d1f", "guessed-7d1f"]
+
+    for guess in guesses:
+        await ask(own_controller, *EXPORT, guess)
+    await own_controller.stop()
+
+    first, *others = own_controller.audit()
+    assert (first["action"], first["result"], first["reason"]) == ("authenticate", "refused", "NOT_AUTHENTICATED")
+    assert first["remote_address"] == "127.0.0.1"
+    assert sum(("remote_address" in line) + line.get("left_out", 0) for line in (first, *others)) == len(guesses)
+    assert "7d1f" not in own_controller.state.audit.read_text()
+
+
 async def test_refused_attempts_are_in_the_audit_log(controller: ControllerProcess, agent: FakeAgent) -> None:
     reader = controller.token("reader", scopes=[Scope.READ])
     stranger = controller.token("stranger", workspaces=["blog"])

@@ -279,6 +279,17 @@ async def test_transfers_are_listed_watched_undone_confirmed_and_cancelled(
     assert isinstance(undone_again, NothingToUndoError)
 
 
+async def test_a_call_without_a_token_is_in_the_audit_log(own_controller: ControllerProcess) -> None:
+    await own_controller.start()
+
+    async with own_controller.channel() as channel:
+        await failure(controller_pb2_grpc.DataControllerStub(channel).ListApps(wire.ListAppsRequest()))
+
+    (line,) = own_controller.audit()
+    assert (line["action"], line["result"]) == ("authenticate", "refused")
+    assert line["remote_address"].startswith("ipv4:127.0.0.1:")
+
+
 async def test_a_call_without_a_token_is_not_authenticated(stub: Stub, agent: FakeAgent) -> None:
     for metadata in ((), (("authorization", "Bearer nonsense"),), (("authorization", "Basic x"),)):
         error = await failure(stub.ListApps(wire.ListAppsRequest(), metadata=metadata))

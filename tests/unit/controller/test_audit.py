@@ -129,6 +129,56 @@ def test_a_line_that_the_disk_takes_in_part_is_not_taken_for_written_and_spoils_
     assert [json.loads(line)["result"] for line in whole] == ["started", "succeeded"]
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+
+def test_callers_without_a_token_have_one_line_a_second_with_the_number_of_those_left_out(tmp_path: Path) -> None:
+    clock = Clock()
+    audit = Audit(tmp_path / "audit.log", clock=clock)
+
+    for moved_seconds in (0, 0.5, 0.4, 0.2, 3, 0, 0, -3600):
+        clock.now += dt.timedelta(seconds=moved_seconds)
+        audit.turn_away("192.0.2.1", "NOT_AUTHENTICATED")
+    audit.turn_away("192.0.2.2", "NOT_AUTHENTICATED")
+    audit.close()
+
+    assert lines(tmp_path)[0] == {
+        "at": "2026-11-23T12:00:00Z",
+        "action": "authenticate",
+        "result": "refused",
+        "remote_address": "192.0.2.1",
+        "reason": "NOT_AUTHENTICATED",
+    }
+    assert [line.get("left_out", 0) for line in lines(tmp_path)] == [0, 2, 0, 2, 1]
+
+
+def test_those_left_out_are_counted_until_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    clock = Clock()
+    audit = Audit(tmp_path / "audit.log", clock=clock)
+    audit.turn_away("192.0.2.1", "NOT_AUTHENTICATED")
+    audit.turn_away("192.0.2.1", "NOT_AUTHENTICATED")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        clock.now += dt.timedelta(seconds=2)
+        audit.turn_away("192.0.2.1", "NOT_AUTHENTICATED")
+
+    clock.now += dt.timedelta(seconds=2)
+    audit.turn_away("192.0.2.1", "NOT_AUTHENTICATED")
+    audit.close()
+
+    assert [line.get("left_out", 0) for line in lines(tmp_path)] == [0, 2]
+
+
 def test_a_refused_caller_does_not_choose_how_long_a_line_is(audit: Audit, tmp_path: Path) -> None:
     with pytest.raises(AppNotFoundError), audit.attempt(CALLER, "export", "x" * 4_000_000):
         raise AppNotFoundError("no")
