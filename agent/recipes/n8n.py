@@ -25,7 +25,7 @@ from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import mounts_below, usual_owner
 from agent.engines.n8n import importing, previewing
 from agent.engines.n8n.exporting import TravellingKey, make_travelling
-from agent.engines.n8n.facts import PRESENT, Facts, facts_of
+from agent.engines.n8n.facts import PRESENT, PRESENT_IN_FILE, Facts, facts_of
 from agent.engines.n8n.folder import LEFT_OUT, instance_key, required_key, write_config
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
@@ -174,7 +174,7 @@ class N8nRecipe(Recipe):
         report = await self._unpacked(area, volume, upload)
         links = verifying.check_links(report.extracted, present=volume, keep=False)
         request = await importing.request_of(area.new, report.header, target, wishes)
-        prepared = await self._prepared(area, report, request, record, progress)
+        prepared = await self._prepared(area, report, request, target, record, progress)
         compared = await self._compared(area.new)
         if self._folder:
             await asyncio.to_thread(write_config, self._folder, area.new)
@@ -214,7 +214,13 @@ class N8nRecipe(Recipe):
             raise self._not_readable(failure) from failure
 
     async def _prepared(
-        self, area: tree.StagingArea, report: Report, request: Request, record: Record, progress: Progress
+        self,
+        area: tree.StagingArea,
+        report: Report,
+        request: Request,
+        target: importing.Target,
+        record: Record,
+        progress: Progress,
     ) -> Prepared:
         """The database loaded beside the present one or ready in the area, its secrets encrypted again."""
         name = self._settings.database_file
@@ -223,7 +229,7 @@ class N8nRecipe(Recipe):
                 return await self._postgres.stage(dump, record.key, progress, request)
         database = await asyncio.to_thread(importing.find_database, area.new, report.header, name)
         progress.step(Step.VERIFYING, "encrypting the secrets again")
-        return await importing.make_file_ready(database, request, limits=self._surroundings.limits)
+        return await importing.make_file_ready(database, request, target, limits=self._surroundings.limits)
 
     async def restore(self, record: Record, progress: Progress) -> None:
         await self._exchange.restore(record, progress)
@@ -275,7 +281,7 @@ class N8nRecipe(Recipe):
         """What n8n has now; AppUnavailableError or SourceUnreadableError where that cannot be told."""
         if self._postgres is not None:
             return await self._postgres.ask(PRESENT)
-        return facts_of(await ask_database(self._source.database(), PRESENT))
+        return facts_of(await ask_database(self._source.database(), PRESENT_IN_FILE))
 
     async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
         limits = self._surroundings.limits

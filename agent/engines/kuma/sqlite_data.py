@@ -17,6 +17,7 @@ from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, files_fingerprint
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
+from agent.engines.sqlite_programs import PROGRAMS, require_known
 from agent.engines.sqlite_questions import Answers, Questions
 from agent.engines.sqlite_snapshots import Snapshots, ask_database
 from agent.engines.sqlite_uploads import absorb_changes, check_database
@@ -51,7 +52,7 @@ class SqliteData:
     async def look(self) -> KumaFacts | None:
         if not self._database.exists():
             return None
-        return facts_of((await ask_database(self._database, Questions(queries()))).rows)
+        return facts_of((await ask_database(self._database, Questions({**queries(), **PROGRAMS}))).rows)
 
     async def obstacle(self) -> str:
         return ""
@@ -122,10 +123,11 @@ class SqliteData:
                 "app wrote to them, the newest of its rows may be missing or mixed up."
             )
         await asyncio.to_thread(layout.remove_sidecars, area.new)
-        questions = Questions(queries(), tables=frozenset(ASKED.values()), kinds=KINDS)
+        questions = Questions({**queries(), **PROGRAMS}, tables=frozenset(ASKED.values()), kinds=KINDS)
         found = await check_database(database, questions=questions)
         require_kuma(found.tables)
         facts = facts_of(found.answers.rows)
+        require_known(facts.programs, target.programs if target else {}, "Uptime Kuma")
         return Verified(facts, [*warnings, *check_upload(facts, target)], found.answers.parts)
 
 

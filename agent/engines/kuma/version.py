@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.archives.members import printable
+from agent.engines.sqlite_programs import Programs, programs_of
 from agent.engines.table_parts import Kind
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
 
@@ -96,6 +97,7 @@ class KumaFacts:
         generation: 1 or 2.
         steps: names of the patches (1) or migrations (2) that were done to it.
         is_migrating: the app was at work on the schema, or was interrupted at it.
+        programs: triggers and views, where that was asked; the app makes none.
     """
 
     generation: int
@@ -103,6 +105,7 @@ class KumaFacts:
     last_step: str = ""
     is_migrating: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
+    programs: Programs = field(default_factory=dict)
 
     def require_settled(self) -> None:
         """SourceUnreadableError for what no version of the app would start on."""
@@ -144,6 +147,7 @@ def facts_of(rows: Rows) -> KumaFacts:
         last_step=steps[-1] if steps else "",
         is_migrating=is_locked or settings.get("migrateAggregateTableState", "").strip('"') == _MIGRATING,
         counts={name: _count(rows.get(name)) for name in COUNTED},
+        programs=programs_of(rows),
     )
 
 

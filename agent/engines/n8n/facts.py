@@ -9,6 +9,7 @@ from agent.archives.contents import ContentSum
 from agent.archives.members import Member
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
+from agent.engines.sqlite_programs import PROGRAMS, Programs, programs_of, without_quotes
 from agent.engines.sqlite_questions import Answers, Questions
 from common.errors import AppUnavailableError
 from common.fingerprints import Fingerprint
@@ -28,6 +29,8 @@ _SECRETS = {
 _TABLES = (*REQUIRED_TABLES, "execution_entity", "user", "deployment_key")
 PRESENT = Questions({**_COUNTS, **_MIGRATIONS}, _TABLES)
 """For what is there before an import."""
+PRESENT_IN_FILE = Questions({**PRESENT.queries, **PROGRAMS}, _TABLES)
+"""The same of a SQLite file."""
 EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS}, _TABLES)
 """For what is exported: also some secrets, to try the key on."""
 ENCRYPTED = {
@@ -36,9 +39,15 @@ ENCRYPTED = {
     "settings": ["value"],
     "user": ["mfaSecret", "mfaRecoveryCodes"],
 }
-PROVEN = Questions(EXPORTED.queries, _TABLES, with_content=True, without_columns=ENCRYPTED)
+PROVEN = Questions({**EXPORTED.queries, **PROGRAMS}, _TABLES, with_content=True, without_columns=ENCRYPTED)
 """The same with a digest of each table, without what is encrypted: that is another text each time."""
 SCHEME = "n8n/2"
+_COUNTING = """CREATE TRIGGER workflow_version_increment AFTER UPDATE ON workflow_entity FOR EACH ROW
+    WHEN OLD.versionCounter = NEW.versionCounter {condition}
+    BEGIN UPDATE workflow_entity SET versionCounter = versionCounter + 1 WHERE id = NEW.id; END"""
+_ON_CONTENT = "AND (OLD.nodes IS NOT NEW.nodes OR OLD.settings IS NOT NEW.settings)"
+OWN_PROGRAMS = frozenset(without_quotes(_COUNTING.format(condition=condition)) for condition in ("", _ON_CONTENT))
+"""All that n8n has in SQLite up to 2.41: a trigger, as AddWorkflowVersionColumn and its successor make it."""
 
 
 class FilesSum(ContentSum):
@@ -74,11 +83,12 @@ def tables_of(answers: Answers) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Facts:
-    """Counts by what they count; migrations by n8n's names, the oldest first; how well a key fits."""
+    """Counts by what they count; migrations by n8n's names, the oldest first; how well a key fits; triggers, views."""
 
     counts: dict[str, int] = field(default_factory=dict)
     migrations: list[str] = field(default_factory=list)
     fit: Fit = field(default_factory=Fit)
+    programs: Programs = field(default_factory=dict)
 
     @property
     def last_migration(self) -> str:
@@ -109,4 +119,5 @@ def facts_of(answers: Answers, key: str = "") -> Facts:
             [(str(row[0]), str(row[1]), str(row[2])) for row in sample],
             key,
         ),
+        programs=programs_of(rows),
     )

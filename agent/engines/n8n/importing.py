@@ -14,13 +14,15 @@ from typing import BinaryIO
 from agent.archives.members import SQLITE_MAGIC, SQLITE_SIDECARS
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.encryption import fingerprint_of
-from agent.engines.n8n.facts import Facts
+from agent.engines.n8n.facts import OWN_PROGRAMS, Facts
 from agent.engines.n8n.folder import StagedKey, take_key
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import prepare_file
 from agent.engines.n8n.sealing import unseal
 from agent.engines.n8n.settings import N8nSettings
 from agent.engines.n8n.wishes import ImportWishes
+from agent.engines.sqlite_programs import PROGRAMS, programs_of, require_known
+from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_uploads import absorb_changes, check_database
 from agent.engines.tree import StagingArea, spool
 from agent.limits import Limits
@@ -40,16 +42,18 @@ class Target:
     facts: Facts
 
 
-async def make_file_ready(database: Path, request: Request, *, limits: Limits) -> Prepared:
+async def make_file_ready(database: Path, request: Request, target: Target, *, limits: Limits) -> Prepared:
     """Turn a staged SQLite file into one that this n8n starts on.
 
     Raises:
+        ArchiveRefusedError: it has triggers or views that neither n8n makes nor this one has.
         ArchiveIncompatibleError: of a newer n8n, or none of the keys opens it.
         ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError: the database is not whole, or none.
     """
     if any(Path(f"{database}{ending}").exists() for ending in SQLITE_SIDECARS):
         await absorb_changes(database)
-    await check_database(database, required_tables=REQUIRED_TABLES)
+    found = await check_database(database, required_tables=REQUIRED_TABLES, questions=Questions(PROGRAMS))
+    require_known(programs_of(found.answers.rows), OWN_PROGRAMS | target.facts.programs.keys(), "n8n")
     return await prepare_file(database, request, most_bytes=limits.content_bytes)
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from agent.engines.n8n.facts import PROVEN, SCHEME, tables_of
+from agent.engines.n8n.facts import OWN_PROGRAMS, PROVEN, SCHEME, tables_of
 from agent.engines.n8n.postgres import scope_of
 from agent.engines.replay.postgresql import replay_dump
 from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
+from agent.engines.sqlite_programs import foreign, programs_of
 from agent.engines.sqlite_uploads import check_database
 from agent.limits import Limits
 from common.errors import ArchiveIncompatibleError
@@ -37,12 +38,15 @@ async def replay(request: Request) -> Replayed:
     details = request.details
     if not (name := details.get("database", "")):
         raise ArchiveIncompatibleError("The archive's header does not say where its database is.")
+    unproven = _UNPROVEN
     with tempfile.TemporaryDirectory(prefix="mathison-verify-") as folder:
         database = Path(folder) / "database"
         files = await _hashed(request.file, name, database)
         if details.get("database_type") == "sqlite":
             facts = await check_database(database, questions=PROVEN)
             tables, engine = tables_of(facts.answers), "SQLite"
+            if others := foreign(programs_of(facts.answers.rows), OWN_PROGRAMS):
+                unproven += f" Nor is it told by one whether n8n's database held {others}, which is in the archive."
         else:
             found = await replay_dump(
                 str(database),
@@ -51,7 +55,7 @@ async def replay(request: Request) -> Replayed:
                 scope=scope_of(details.get("schema", "public")),
             )
             tables, engine = dict(found.fingerprint.parts), found.engine
-    return Replayed(Fingerprint.of(SCHEME, {**files.parts, **tables}), engine, _UNPROVEN)
+    return Replayed(Fingerprint.of(SCHEME, {**files.parts, **tables}), engine, unproven)
 
 
 async def _hashed(file: str, name: str, database: Path) -> Fingerprint:

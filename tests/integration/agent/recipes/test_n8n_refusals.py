@@ -12,6 +12,8 @@ import pytest
 
 from agent.engines import tree
 from agent.engines.n8n import preparing
+from agent.engines.replay.__main__ import replay
+from agent.engines.replay.request import Request
 from common.errors import (
     AppMustStopError,
     AppUnavailableError,
@@ -134,11 +136,67 @@ async def test_data_of_a_newer_n8n_is_refused_by_the_name_of_its_migration(tmp_p
     await refused(target, exported.content, ArchiveIncompatibleError, "newer n8n.*FromTheFuture1999999999999")
 
 
-async def test_triggers_of_an_upload_come_along_and_do_nothing_meanwhile(source: N8nApp, target: N8nApp) -> None:
-    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+async def test_triggers_and_views_of_an_upload_that_n8n_does_not_make_are_refused_by_name(
+    source: N8nApp, target: N8nApp, tmp_path: Path
+) -> None:
     source.n8n.rows("CREATE TRIGGER bad AFTER UPDATE ON credentials_entity BEGIN DELETE FROM workflow_entity; END")
-    source.n8n.rows(f"CREATE TRIGGER long AFTER UPDATE ON workflow_entity BEGIN {endless}; END")
-    source.n8n.rows("CREATE TRIGGER out AFTER UPDATE ON user BEGIN SELECT load_extension('/tmp/x.so'); END")
+    source.n8n.rows("CREATE VIEW names AS SELECT name FROM workflow_entity")
+    exported = await source.export("tar", key="clear")
+
+    caught = await refused(target, exported.content, ArchiveRefusedError, "holds the trigger 'bad', the view 'names'")
+
+    assert "make the same in the app" in caught.value.next_step  # type: ignore[attr-defined]
+    (tmp_path / "n8n.tar").write_bytes(exported.content)
+    found = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/2", details=exported.header.details))
+    assert "held the trigger 'bad', the view 'names'" in found.unproven
+
+
+ON_NODES = 'OLD."nodes" IS NOT NEW."nodes"'
+
+
+@pytest.mark.parametrize(
+    ("condition", "quote", "is_own"),
+    [
+        ("", "", True),
+        (f'AND ({ON_NODES} OR OLD."settings" IS NOT NEW."settings")', '"', True),
+        (f"AND ({ON_NODES})", '"', False),
+    ],
+)
+async def test_the_trigger_that_n8n_makes_itself_comes_along_in_its_own_words_only(
+    condition: str, quote: str, is_own: bool, source: N8nApp, target: N8nApp
+) -> None:
+    table, counter = f"{quote}workflow_entity{quote}", f"{quote}versionCounter{quote}"
+    for column in ('"versionCounter" integer NOT NULL DEFAULT 1', "settings text"):
+        source.n8n.rows(f"ALTER TABLE workflow_entity ADD COLUMN {column}")
+    source.n8n.rows(
+        f"""CREATE TRIGGER {quote}workflow_version_increment{quote}
+\t\t\tAFTER UPDATE ON {table}
+\t\t\tFOR EACH ROW
+\t\t\tWHEN OLD.{counter} = NEW.{counter}
+\t\t\t\t{condition}
+\t\t\tBEGIN
+\t\t\t\tUPDATE {table}
+\t\t\t\tSET {counter} = {counter} + 1
+\t\t\t\tWHERE id = NEW.id;
+\t\t\tEND;"""
+    )
+    exported = await source.export(key="clear")
+
+    if not is_own:
+        await refused(target, exported.content, ArchiveRefusedError, "trigger 'workflow_version_increment'")
+        return
+    record = await target.import_(exported.content)
+
+    assert target.n8n.rows("SELECT name FROM sqlite_schema WHERE type = 'trigger'") == [("workflow_version_increment",)]
+    await target.recipe.discard(record)
+
+
+async def test_triggers_that_the_app_has_come_along_and_do_nothing_meanwhile(source: N8nApp, target: N8nApp) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    for app in (source, target):
+        app.n8n.rows("CREATE TRIGGER bad AFTER UPDATE ON credentials_entity BEGIN DELETE FROM workflow_entity; END")
+        app.n8n.rows(f"CREATE TRIGGER long AFTER UPDATE ON workflow_entity BEGIN {endless}; END")
+        app.n8n.rows("CREATE TRIGGER out AFTER UPDATE ON user BEGIN SELECT load_extension('/tmp/x.so'); END")
     exported = await source.export(key="clear")
 
     record = await target.import_(exported.content, deactivate_workflows="true")

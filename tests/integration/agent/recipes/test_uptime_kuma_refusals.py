@@ -111,6 +111,16 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
     ),
     "another database": (_other_database, ArchiveWrongKindError, "lacks the tables"),
     "a table is missing": (_without_tables, ArchiveWrongKindError, "lacks the tables monitor"),
+    "a trigger": (
+        _changed(KUMA_2, 'CREATE TRIGGER "sly" AFTER INSERT ON heartbeat BEGIN DELETE FROM user; END'),
+        ArchiveRefusedError,
+        "holds the trigger 'sly', which Uptime Kuma does not make",
+    ),
+    "a view": (
+        _changed(KUMA_2, "CREATE VIEW names AS SELECT name FROM monitor"),
+        ArchiveRefusedError,
+        "holds the view 'names', which",
+    ),
     "a view for a table": (_views_for_tables, ArchiveRefusedError, "setting is not a table.*nothing was changed"),
     "a view without end for a table": (_endless_view, ArchiveRefusedError, "Monitor is not a table"),
     "archive without database": (
