@@ -1,4 +1,7 @@
-"""One deployment for all tests of one pytest process; `make test` keeps the tests of a module in one."""
+"""One deployment for all tests of a module, which `make test` keeps in one process.
+
+Not for all of a process: its busy app would go on writing while the rest of the suite runs, for a tenth of the CPU.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ SERVER_SETTINGS = {"log_statement": "all"}
 """So that a secret in a statement shows in the server's log."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployed_world() -> Iterator[World]:
     """Everything, running, both apps filled."""
     with short_directory("acceptance") as folder:
