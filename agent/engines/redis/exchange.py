@@ -21,7 +21,7 @@ from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyErro
 from agent.engines.redis.durable import Keeping, find_keeping, make_durable
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import Loan, put_back
-from agent.engines.redis.marker import Marker, last_database
+from agent.engines.redis.marker import Marker
 from agent.engines.redis.master import Master, Payload, Tail
 from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.pausing import Pause, writes_paused
@@ -129,7 +129,7 @@ class Exchange:
         await make_durable(connection, keeping)
         self._record.reach(Reached.DURABLE)
         try:
-            await (await self._marker(connection)).remove(connection)
+            await (await Marker.on(connection, self._record.key)).remove(connection)
         except (ReplyError, ServiceError) as failure:
             _log.warning("A marker is left until it expires.", action="remove_marker", error=str(failure))
 
@@ -218,7 +218,7 @@ class Exchange:
         """Returns when the server has executed everything; raises as soon as it is clear that it will not."""
         # Its history's name changed if our copy was the first replica.
         server = await look(connection)
-        marker = await self._marker(connection)
+        marker = await Marker.on(connection, self._record.key)
         host = connection.local_host
 
         def before_the_end() -> None:
@@ -276,7 +276,7 @@ class Exchange:
                     raise UnsettledError("the server was restarted")
                 if self._record.reached is Reached.SEEN:
                     return True
-                value = await (await self._marker(connection)).read(connection)
+                value = await (await Marker.on(connection, self._record.key)).read(connection)
         except (ReplyError, AppUnavailableError) as failure:
             raise UnsettledError(str(failure)) from failure
         if value == IN_BETWEEN:
@@ -284,9 +284,6 @@ class Exchange:
         if not value and may_have_evicted_marker(server, self._record):
             raise UnsettledError("the server evicts keys, and may have evicted the one that says what it has")
         return value == aim.value
-
-    async def _marker(self, connection: Connection) -> Marker:
-        return await _marker(connection, self._record)
 
 
 async def release(settings: RedisSettings, record: SwapRecord) -> None:
@@ -344,7 +341,7 @@ async def _note_what_is_there(connection: Connection, server: ServerFacts, recor
     if record.aim is None or record.reached not in (Reached.SENT, Reached.LOADED):
         return
     try:
-        value = await (await _marker(connection, record)).read(connection)
+        value = await (await Marker.on(connection, record.key)).read(connection)
     except ReplyError as failure:
         _log.debug("A marker is not readable yet.", action="read_marker", error=str(failure))
         return
@@ -366,10 +363,6 @@ async def _until_freed(connection: Connection) -> None:
         if not (await look(connection)).will_evict_for_freed_data:
             return
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
-
-
-async def _marker(connection: Connection, record: SwapRecord) -> Marker:
-    return Marker(record.key, await last_database(connection))
 
 
 def _not_loaded(failure: BaseException | None) -> ServiceError:

@@ -31,6 +31,11 @@ class Marker:
         self.database = database
         self._name = f"mathison-data:import:{key}".encode()
 
+    @classmethod
+    async def on(cls, connection: Connection, key: str) -> Marker:
+        """That of an import on the server of a connection."""
+        return cls(key, await _last_database(connection))
+
     def in_snapshot(self, value: str) -> bytes:
         """It as a part of an RDB."""
         expires_at_ms = int((time.time() + LIFETIME_SECONDS) * 1000)
@@ -68,7 +73,7 @@ class Marker:
             await connection.call("SELECT", 0)
 
 
-async def last_database(connection: Connection) -> int:
+async def _last_database(connection: Connection) -> int:
     """The highest number that the server knows; asked by trying, since CONFIG may be renamed away."""
     low, high = 0, _MOST_DATABASES
     while high - low > 1:

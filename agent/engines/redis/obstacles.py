@@ -13,7 +13,7 @@ from agent.engines.redis.connection import (
     connect,
 )
 from agent.engines.redis.facts import ServerFacts
-from agent.engines.redis.marker import Marker, last_database
+from agent.engines.redis.marker import Marker
 from common.errors import AppUnavailableError
 
 _SENTINEL_CLIENT = b"name=sentinel-"
@@ -106,7 +106,7 @@ async def require_rights(connection: Connection, key: str, *, saves: bool, needs
         NotAllowedError: names the right that is missing. AppUnavailableError: with the server's reason.
     """
     try:
-        marker = Marker(key, await last_database(connection))
+        marker = await Marker.on(connection, key)
         await marker.read(connection)
         await marker.remove(connection)
     except ReplyError as refusal:

@@ -11,7 +11,7 @@ from agent.engines.redis.connection import Connection, ConnectionLostError, Repl
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exchange import IN_BETWEEN, Exchange, may_have_evicted_marker, release
 from agent.engines.redis.facts import ServerFacts, look
-from agent.engines.redis.marker import LIFETIME_SECONDS, Marker, last_database
+from agent.engines.redis.marker import LIFETIME_SECONDS, Marker
 from agent.engines.redis.pausing import unpause
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
@@ -47,7 +47,7 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         if record.reached is Reached.DURABLE:
             await exchange.settle(connection, Keeping.NOTHING)
             return record.aim
-        value = await Marker(record.key, await last_database(connection)).read(connection)
+        value = await (await Marker.on(connection, record.key)).read(connection)
         if value == record.aim.value or _is_swapped_for_certain(server, record, value):
             await _settle(exchange, connection, keeping)
             return record.aim

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.recipes.base import Limits, Upload
+from agent.recipes.base import Limits, Record, Upload
 from common.codecs import zstd_compressor
 from common.errors import (
     AppUnavailableError,
@@ -397,15 +397,22 @@ async def test_a_server_that_refuses_writes_is_refused_with_its_reason(
     assert app.server_settings() == settings
 
 
+async def _staged_over_old(server: RedisServer, tmp_path: Path) -> tuple[RedisApp, Record]:
+    """A server that holds "old", with an import of "new" staged."""
+    app = RedisApp(server, tmp_path / "work")
+    with client_of(server) as client:
+        client.set("old", "yes")
+    record, _ = await app.stage(rdb(text_key("new")))
+    return app, record
+
+
 @pytest.mark.parametrize("kind", ["NOREPLICAS", "MISCONF"])
 async def test_a_server_that_refuses_writes_gets_its_previous_data_back(
     kind: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start_redis("redis-7.0", settings={"save": "3600 1"})
-    app = RedisApp(server, tmp_path / "work")
+    app, record = await _staged_over_old(server, tmp_path)
     with client_of(server) as client:
-        client.set("old", "yes")
-        record, _ = await app.stage(rdb(text_key("new")))
         with monkeypatch.context() as patches:
             MOMENTS["settings changed"].hook(lambda: client.set("in the tail", "1"), patches.setattr)
             await app.recipe.restore(record, app.progress)
@@ -422,10 +429,8 @@ async def test_an_import_that_the_server_cannot_save_is_taken_back(
     start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start_redis("redis-7.0", settings={"save": "3600 1"})
-    app = RedisApp(server, tmp_path / "work")
+    app, record = await _staged_over_old(server, tmp_path)
     with client_of(server) as client:
-        client.set("old", "yes")
-        record, _ = await app.stage(rdb(text_key("new")))
         MOMENTS["settings changed"].hook(lambda: client.set("in the tail", "1"), monkeypatch.setattr)
         MOMENTS["before it is durable"].hook(lambda: refuse_writes(server, "MISCONF"), monkeypatch.setattr)
 
