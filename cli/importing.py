@@ -43,7 +43,6 @@ from common.errors import (
     TransferInProgressError,
     TransferNotFoundError,
     make_error,
-    say_unchanged,
 )
 
 CHUNK_BYTES = 1 << 20
@@ -278,13 +277,10 @@ async def import_archive(
 
 def _require_importable(app: App) -> None:
     """What the agent would say after the upload, said before the file is read."""
-    if app.description is None:
-        missing = AgentUnavailableError(app.obstacle or f"The agent of {app.id} does not answer.")
-        say_unchanged(missing)
-        raise missing
-    if not app.description.can_import:
+    description = app.described()
+    if not description.can_import:
         raise AppUnavailableError(
-            f"Nothing can be imported into {app.id} now: {app.description.import_obstacle} Nothing was changed."
+            f"Nothing can be imported into {app.id} now: {description.import_obstacle} Nothing was changed."
         )
 
 

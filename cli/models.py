@@ -9,6 +9,7 @@ import datetime as dt
 
 import msgspec
 
+from common.errors import AgentUnavailableError, say_unchanged
 from common.headers import ArchiveHeader
 
 
@@ -146,6 +147,14 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     is_available: bool = False
     obstacle: str = ""
     description: Description | None = None
+
+    def described(self) -> Description:
+        """The description; AgentUnavailableError, which says that nothing was changed, where there is none."""
+        if self.description is None:
+            missing = AgentUnavailableError(self.obstacle or f"The agent of {self.id} does not answer.")
+            say_unchanged(missing)
+            raise missing
+        return self.description
 
 
 class AppList(msgspec.Struct, frozen=True):

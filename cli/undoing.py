@@ -19,7 +19,6 @@ from common.errors import (
     InternalError,
     NotPermittedError,
     ServiceError,
-    say_unchanged,
 )
 
 
@@ -55,11 +54,8 @@ async def _last_import(controller: Controller, app_id: str) -> str:
         app = await controller.app(app_id)
     except NotPermittedError:
         return ""  # a token may undo without being allowed to read
-    if app.description is None:
-        missing = AgentUnavailableError(app.obstacle or f"The agent of {app_id} does not answer.")
-        say_unchanged(missing)
-        raise missing
-    return app.description.kept.transfer_id if app.description.kept is not None else ""
+    kept = app.described().kept
+    return kept.transfer_id if kept is not None else ""
 
 
 async def _settle(
