@@ -83,7 +83,7 @@ QUICK = Sizes(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: measured, whether targets were met or not; 1: something could not be measured."""
+    """Exit status 0: all was measured, whether targets were met or not; 1: not all, and what was is shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: only shows that it works")
     parser.add_argument("--rounds", type=int, help=f"of each measurement; {ROUNDS}, or 1 with --quick")
@@ -95,9 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     state = BUILD / "bench-state"
     shutil.rmtree(state, ignore_errors=True)
+    rows: list[Row] = []
+    failed = ""
     try:
         require("bash", "curl", "gzip", "tar", "zstd")
-        rows = _measure(
+        _measure(
+            rows,
             console,
             state,
             sizes=QUICK if options.quick else FULL,
@@ -105,15 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parts=options.only or PARTS,
         )
     except (BenchmarkError, DeploymentError, ServerStartError, ServerUnavailableError) as failure:
-        console.print(f"The benchmarks failed: {failure}\nLogs are in {state}.", style="red", markup=False)
-        return 1
-    shutil.rmtree(state, ignore_errors=True)
+        failed = f"The benchmarks failed: {failure}\nLogs are in {state}."
+    else:
+        shutil.rmtree(state, ignore_errors=True)
     write_json(BUILD / "bench.json", rows)
     print_table(console, rows)
-    return 0
+    if failed:
+        console.print(failed, style="red", markup=False)
+    return 1 if failed else 0
 
 
-def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts: Sequence[str]) -> list[Row]:
+def _measure(
+    rows: list[Row], console: Console, state: Path, *, sizes: Sizes, rounds: int, parts: Sequence[str]
+) -> None:
+    """Add a row for each thing that could be measured."""
     began_at = time.monotonic()
 
     def say(sentence: str) -> None:
@@ -124,7 +132,6 @@ def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts:
     cache = CacheApp("bench.cache", release=CACHE)
     relayed = RelayedApp("bench.relay", size_bytes=sizes.relay_bytes)
     archives = state / "archives"
-    rows: list[Row] = []
     with Deployment(state / "run", [database, volume, cache, relayed], say=say) as deployment:
         idle_bytes = resident(deployment)
         archives.mkdir()
@@ -166,7 +173,6 @@ def _measure(console: Console, state: Path, *, sizes: Sizes, rounds: int, parts:
                 benchmark.import_("ours.custom")
             children_bytes = {name: peak for name, peak in memory.peaks_bytes.items() if ": " in name}
         rows += memory_rows(deployment, idle_bytes, children_bytes)
-    return rows
 
 
 if __name__ == "__main__":
