@@ -255,6 +255,7 @@ class MinioRecipe(Recipe):
             await self._look(client)
             progress.step(Step.UNDOING, "exchanging the data")
             await self._carry_out(client, exchange, Side.PREVIOUS, record)
+        progress.step(Step.UNDOING, "removing the imported data; the server runs")
         await self._drop(record)
 
     async def discard(self, record: Record) -> None:

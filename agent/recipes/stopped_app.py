@@ -83,6 +83,7 @@ class StoppedExchange:
     async def undo(self, record: Record, progress: Progress) -> None:
         """Bring the previous data in place and drop the imported."""
         await self._exchange(record, Side.PREVIOUS, progress)
+        progress.step(Step.UNDOING, "removing the imported data; the app runs")
         try:
             await self.discard(record)
         except ServiceError as failure:

@@ -28,12 +28,15 @@ class NotedProgress:
     """Progress as it was told."""
 
     steps: list[Step] = field(default_factory=list)
+    note: str = ""
+    """The last step's."""
     read_bytes: int = 0
     expected_bytes: int = 0
 
     def step(self, step: Step, note: str = "") -> None:
         if self.steps[-1:] != [step]:
             self.steps.append(step)
+        self.note = note
 
     def read(self, size_bytes: int) -> None:
         self.read_bytes += size_bytes

@@ -293,9 +293,11 @@ async def test_the_app_is_down_during_the_swap_and_the_previous_data_can_come_ba
     assert (volume.directory / "data").read_text() == "new"
     assert volume.app.calls == ["stop", "start"]
     (volume.directory / "written since").touch()
-    await volume.recipe.undo(record, NotedProgress())
+    progress = NotedProgress()
+    await volume.recipe.undo(record, progress)
     assert described(volume.directory) == before
     assert volume.app.calls == ["stop", "start"] * 2
+    assert progress.note == "removing the imported data; the app runs"
     assert not volume.has_leftovers
 
 
