@@ -17,6 +17,7 @@ from agent.serving import StartError, make_recipe, serve
 from agent.settings import AgentSettings, SettingsError, read_settings
 from common.errors import ServiceError
 from common.logs import set_up_logs
+from common.sole_use import InUseError
 from common.version import VERSION
 
 CONFIG_VARIABLE = "MATHISON_AGENT_CONFIG"
@@ -42,7 +43,7 @@ def main() -> None:
         asyncio.run(serve(settings, config, version=VERSION))
     except ServiceError as failure:
         _fail(f"{arguments.config}: {failure.text}", WRONG_SETTINGS)
-    except (StartError, OSError) as failure:
+    except (StartError, InUseError, OSError) as failure:
         _fail(str(failure), CANNOT_SERVE)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
@@ -29,6 +28,7 @@ from agent.settings import AgentSettings
 from agent.transfers import TransferRules, Transfers
 from common.credentials import IdentityFiles
 from common.files import private_directory, write_atomically
+from common.sole_use import sole_use
 
 _log = structlog.get_logger(__name__)
 
@@ -61,13 +61,13 @@ async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -
     would interrupt it in ways that a recipe need not expect, while a kill is what its journal is for.
 
     Raises:
-        StartError, InvalidRequestError, OSError: the agent cannot serve with these settings.
+        StartError, InUseError, InvalidRequestError, OSError: the agent cannot serve with these settings.
     """
     stopped = _stop_signal()
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(sole_use(private_directory(settings.state_directory), program="agent"))
         private_directory(settings.work_directory)
-        stack.enter_context(_only_agent(private_directory(settings.state_directory) / "lock"))
         settings.address_file.unlink(missing_ok=True)
         recipe = make_recipe(settings, version=version)
         stack.push_async_callback(recipe.close)
@@ -160,21 +160,3 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopped
-
-
-@contextlib.contextmanager
-def _only_agent(lock_path: Path) -> Iterator[None]:
-    """Hold a lock for the block: two agents on one state directory would undo each other's work.
-
-    Raises:
-        StartError: another process holds it.
-    """
-    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as failure:
-            raise StartError(f"Another agent uses {lock_path.parent}.") from failure
-        yield
-    finally:
-        os.close(descriptor)

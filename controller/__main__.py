@@ -20,6 +20,7 @@ from common.credentials import check_workspace
 from common.errors import ServiceError
 from common.files import private_directory, write_atomically
 from common.logs import set_up_logs
+from common.sole_use import InUseError
 from common.version import VERSION
 from controller.callers import Scope
 from controller.identity.ca import AuthorityError, CertificateAuthority
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, TokenError) as failure:
         print(f"mathison-controller: {failure}", file=sys.stderr)
         return 2
-    except (AuthorityError, ServiceError, OSError) as failure:
+    except (AuthorityError, InUseError, ServiceError, OSError) as failure:
         print(f"mathison-controller: {failure}", file=sys.stderr)
         return 1
 

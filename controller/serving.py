@@ -19,6 +19,7 @@ from aiohttp import web
 
 from common import heap
 from common.files import private_directory, write_atomically
+from common.sole_use import sole_use
 from controller.admission import Admission
 from controller.agents import Agents
 from controller.app import make_app, make_runner
@@ -55,6 +56,7 @@ async def serve(settings: Settings, settings_path: Path) -> None:
 
     Raises:
         SettingsError, AuthorityError: the settings or the CA cannot be used.
+        InUseError: another controller uses the state directory.
         OSError: a port or a file cannot be had.
     """
     inventory = Inventory(static.apps_of(settings.apps))
@@ -79,11 +81,12 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
     """All ports open; leaving the context stops everything in order."""
     state = State(private_directory(settings.state))
     grace_seconds = settings.limits.stop_grace_seconds
-    authority = CertificateAuthority.open(state.authority)
-    identity = OwnIdentity(authority)
-    join_tokens = state.join_tokens()
-    state.addresses.unlink(missing_ok=True)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(sole_use(state.directory, program="controller"))
+        authority = CertificateAuthority.open(state.authority)
+        identity = OwnIdentity(authority)
+        join_tokens = state.join_tokens()
+        state.addresses.unlink(missing_ok=True)
         audit = Audit(state.audit, clock=utc_now)
         stack.callback(audit.close)
         admission = Admission(state.tokens(), audit)

@@ -98,7 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     discovery: Literal["static"] = "static"
     state_directory: str = "/var/lib/mathison-controller"
-    """CA, tokens, join tokens, audit log; made with mode 0700. Paths are relative to the settings file."""
+    """CA, tokens, join tokens, audit log; made with mode 0700. One running controller at a time. Paths are relative to
+    the settings file."""
     rest: RestSettings = RestSettings()
     grpc: GrpcSettings = GrpcSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()

@@ -174,6 +174,23 @@ async def test_a_taken_port_is_an_error_and_not_a_shared_port(
         assert "Traceback" not in done.stderr
 
 
+async def test_a_second_controller_on_one_state_directory_is_refused_and_leaves_the_first_alone(
+    controller: ControllerProcess, token: str
+) -> None:
+    second = controller.directory / "second.toml"
+    second.write_text(controller.config.read_text())
+    before = controller.state.addresses.read_bytes()
+
+    done = command(controller, "serve", "--config", str(second))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("mathison-controller: Another controller uses the state directory ")
+    assert str(controller.state.directory) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert controller.state.addresses.read_bytes() == before
+    assert await status_of(controller, token) == 200
+
+
 async def test_sighup_reads_the_apps_again(own_controller: ControllerProcess, own_agent: FakeAgent) -> None:
     address = own_controller.apps.pop("shop.db")
     await own_controller.start()

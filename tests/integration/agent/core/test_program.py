@@ -81,8 +81,18 @@ def test_a_second_agent_on_the_same_state_directory_is_refused(agent: AgentProce
     result = run(agent)
 
     assert result.returncode == 1
-    assert "Another agent uses" in result.stderr
+    assert f"Another agent uses the state directory {agent.state}" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert agent.address_file.exists()
+
+
+def test_an_agent_that_was_killed_leaves_its_state_directory_to_the_next(stopped_agent: AgentProcess) -> None:
+    stopped_agent.start()
+    stopped_agent.kill()
+
+    stopped_agent.start()
+
+    assert stopped_agent.address_file.exists()
 
 
 def test_a_port_that_is_taken_is_named(agent: AgentProcess) -> None:
