@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import pg_archives, rdb
+from common import kinds, pg_archives, rdb
 from common.codecs import PeekedFile, Reader
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError, ArchiveWrongKindError
+from common.kinds import kind_of
 from common.seals import RESERVED_DIRECTORY
 from common.wording import counted
 
@@ -53,11 +54,11 @@ def look(content: PeekedFile, found: Findings) -> None:
     Raises:
         ArchiveTruncatedError, ArchiveDamagedError: with `found` as far as it got.
     """
-    for is_it, look_at in _LOOKS:
-        if is_it(content.head):
-            look_at(content, found)
-            return
-    found.evidence.append("It is of no kind that Mathison Data knows.")
+    kind = kind_of(content.head)
+    if look_at := _LOOKS.get(kind) or _look_for(content.head):
+        look_at(content, found)
+        return
+    found.evidence.append(f"It is {kind}, which Mathison Data does not take.")
     _drain(content)
 
 
@@ -343,15 +344,25 @@ def _is_tar(head: bytes) -> bool:
         return len(head) >= 2 * tarfile.BLOCKSIZE and not any(head)
 
 
-_LOOKS: tuple[tuple[Callable[[bytes], bool], Callable[[PeekedFile, Findings], None]], ...] = (
-    (lambda head: not head, _look_at_nothing),
-    (lambda head: head.startswith(b"PGDMP"), _look_at_custom),
-    (lambda head: head.startswith(b"SQLite format 3\0"), _look_at_sqlite),
-    (lambda head: re.match(rb"REDIS\d{4}|VALKEY\d{3}", head) is not None, _look_at_rdb),
-    (lambda head: head.startswith((b"\xff\xfe", b"\xfe\xff")), _look_at_utf16),
-    (_is_tar, _look_at_tar),
-    (lambda head: b"\0" not in head and _SQL_BEGINNING.match(head) is not None, _look_at_sql),
-)
+_Look = Callable[[PeekedFile, Findings], None]
+
+
+def _look_for(head: bytes) -> _Look | None:
+    """For what is not told by its first bytes alone."""
+    if _is_tar(head):
+        return _look_at_tar
+    return _look_at_sql if b"\0" not in head and _SQL_BEGINNING.match(head) else None
+
+
+_LOOKS: dict[str, _Look] = {
+    kinds.EMPTY: _look_at_nothing,
+    kinds.TAR: _look_at_tar,
+    kinds.POSTGRESQL_CUSTOM: _look_at_custom,
+    kinds.SQLITE: _look_at_sqlite,
+    kinds.REDIS: _look_at_rdb,
+    kinds.VALKEY: _look_at_rdb,
+    kinds.UTF16: _look_at_utf16,
+}
 
 
 def _exactly(content: Reader, size: int) -> bytes:

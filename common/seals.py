@@ -28,7 +28,6 @@ SQL_FINGERPRINT = b"-- mathison-data fingerprint: "
 """Begins the line before the last, likewise."""
 
 _SQL_OPENING = b"-- mathison-data archive: "
-_SQL_RECIPE = re.compile(_SQL_OPENING + rb'\{"recipe":"([\w-]{1,40})"')
 _DUMP_START = b"PGDMP"
 DUMP_CLOSING_START = b"\n" + _SQL_OPENING
 """Behind the end of a pg_dump archive in custom format: what we have added, up to the end of the file."""
@@ -40,12 +39,6 @@ _BLOCK = tarfile.BLOCKSIZE
 _TAR_CLOSING_BYTES = 4 * _BLOCK
 _MAX_OPENING_BYTES = 1 << 20
 _MAX_CLOSING_BYTES = 1 << 18
-
-
-def recipe_of_sql(head: bytes) -> str:
-    """Of an SQL text that begins so: which recipe's export it is; empty: none of ours."""
-    found = _SQL_RECIPE.match(head)
-    return found[1].decode() if found else ""
 
 
 class SealWriter:

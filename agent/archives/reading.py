@@ -20,7 +20,7 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
-from common.seals import recipe_of_sql
+from common.kinds import TAR, ZIP, kind_of
 
 PIECE_BYTES = 1 << 20
 _MAX_META_BYTES = 2 << 20
@@ -88,8 +88,11 @@ class TarReader:
         block = self._input.some(tar.BLOCK) if is_first else self._input.exactly(tar.BLOCK)
         if len(block) == tar.BLOCK and (block == tar.EMPTY or tar.is_header(block)):
             return block
-        if is_first:
-            raise ArchiveWrongKindError(f"The file is {kind_of(block)}, not a tar or zip archive.")
+        if is_first and (kind := kind_of(block)) != TAR:
+            # Who takes zips does not read them here.
+            raise ArchiveWrongKindError(f"The file is {kind}, not a tar{'' if kind == ZIP else ' or zip'} archive.")
+        if len(block) < tar.BLOCK:
+            raise _truncated(self._input.position)
         raise ArchiveDamagedError(
             f"The archive is damaged: what stands at byte {self._input.position - tar.BLOCK} is no header."
         )
@@ -254,38 +257,6 @@ class _Input:
             parts.append(part)
             missing -= len(part)
         self._held, self._start = b"".join(parts), 0
-
-
-def kind_of(head: bytes) -> str:
-    """What a file that begins so is, for a person; "an unknown kind of file" for most."""
-    known = {
-        b"PGDMP": "a PostgreSQL dump in custom format",
-        b"REDIS": "a Redis dump (RDB)",
-        b"VALKEY": "a Valkey dump (RDB)",
-        b"SQLite format 3\0": "a SQLite database",
-        b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
-        b"Rar!": "a RAR archive",
-        b"BZh": "a bzip2 file",
-        b"\x04\x22\x4d\x18": "an lz4 file",
-        b"age-encryption.org/": "an encrypted file (age)",
-        b"%PDF": "a PDF document",
-        b"\x7fELF": "a program",
-        b"<": "a web page or XML document",
-        b"{": "a JSON document",
-    }
-    if not head:
-        return "empty"
-    for magic, name in known.items():
-        if head.startswith(magic):
-            return name
-    recipe = recipe_of_sql(head)
-    if recipe == "postgresql" or (not recipe and b"PostgreSQL database dump" in head):
-        return "a PostgreSQL dump in SQL"
-    if recipe == "mariadb" or b"-- MariaDB dump" in head:
-        return "a MariaDB dump"
-    if b"-- MySQL dump" in head:
-        return "a MySQL dump"
-    return "an unknown kind of file"
 
 
 def _truncated(position: int) -> ArchiveTruncatedError:

@@ -68,6 +68,7 @@ from common.errors import (
 )
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+from common.kinds import HEAD_BYTES
 from common.seals import FORMAT_VERSION
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ class N8nRecipe(Recipe):
             work_directory=self._surroundings.work_directory,
         )
         async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
-            head, chunks = await peeked(content.chunks)
+            head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
             async with aclosing(chunks):
                 if name := importing.bare_name(head, self._settings):
                     await importing.place_file(area, chunks, name, owner, limits)

@@ -66,6 +66,8 @@ class AppUnderTest(abc.ABC):
     killed elsewhere too. Not 2: moments come in pairs, before and after a line of the journal."""
     wrong_files: ClassVar[Mapping[str, bytes]] = {}
     """What the recipe has to refuse beside `suite.WRONG_FILES`, by what it is."""
+    names_kinds: ClassVar[bool] = True
+    """It says of any file of a known kind what it is; see common/kinds.py."""
     right_files: ClassVar[frozenset[str]] = frozenset()
     """Those of `suite.WRONG_FILES` that it takes."""
 

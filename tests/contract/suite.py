@@ -40,6 +40,7 @@ WRONG_FILES = {
     "a text": b"something to read\n" * 100,
     "binary": bytes(range(256)) * 40,
     "an image": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(200),
+    "a PDF document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + bytes(200),
     "gzip of nothing known": b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + bytes(50),
 }
 """What no recipe takes."""
@@ -203,6 +204,7 @@ class ContractSuite:
             with pytest.raises(ArchiveError) as refusal:
                 await agent.stage("t-1", whole(file))
             assert "othing was changed" in refusal.value.text, what
+            assert what in refusal.value.text or what != "a PDF document" or not app.names_kinds
 
         assert await app.contents() == old
         require_nothing_left(app, agent)

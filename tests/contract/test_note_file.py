@@ -30,6 +30,7 @@ class NoteFile(AppUnderTest):
     """It takes a megabyte at most."""
     takes_fingerprints = False
     parses_in_a_child = False
+    names_kinds = False
     right_files = frozenset({"nothing", "a text"})
 
     def __init__(self, directory: Path) -> None:

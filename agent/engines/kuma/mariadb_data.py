@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.archives import tarblocks
-from agent.archives.members import SQLITE_MAGIC, Kind, Member
+from agent.archives.members import Kind, Member
 from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.kuma import layout
@@ -27,6 +27,7 @@ from agent.engines.mariadb.client import literal, query
 from agent.engines.mariadb.content import TableHasher
 from agent.engines.mariadb.describing import obstacle_in
 from agent.engines.mariadb.dumping import raw_dump
+from agent.engines.mariadb.foreign import what_it_is
 from agent.engines.mariadb.parts import parts_of
 from agent.engines.mariadb.settings import Login
 from agent.engines.table_parts import Parts
@@ -36,14 +37,13 @@ from common.codecs import codec_of
 from common.errors import AppUnavailableError, ArchiveWrongKindError, SourceUnreadableError
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
+from common.kinds import HEAD_BYTES, SQLITE, kind_of
 
 SCHEME = "uptime-kuma-mariadb/1"
 DUMP = "kuma.sql"
 """The dump's name in an archive, beside the folders."""
 _ALONE = "The file holds the database alone: the app's other files stay as they are, whether they belong to it or not."
 _OTHER_ENGINE = "this Uptime Kuma keeps its data in MariaDB: one cannot be made of the other."
-_HEAD_BYTES = 64
-_SQL_BEGINNINGS = (b"/*", b"--", b"#", b"DROP", b"CREATE", b"SET")
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,11 @@ class MariadbData:
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits
         async with unpacked(upload, limits=limits, unpack_zip=False) as content:
-            head, chunks = await peeked(content.chunks, least_bytes=_HEAD_BYTES)
+            head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
             async with aclosing(chunks):
-                if head.startswith(SQLITE_MAGIC):
+                if kind_of(head) == SQLITE:
                     raise ArchiveWrongKindError(f"The file is a SQLite database, and {_OTHER_ENGINE}")
-                if head.lstrip().startswith(_SQL_BEGINNINGS):
+                if head.strip() and not what_it_is(head):
                     await self._load(area, chunks, key)
                     return Unpacked(self._tables_in, None, None, (_ALONE,))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")

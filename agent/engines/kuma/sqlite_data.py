@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from agent.archives.members import SQLITE_MAGIC
 from agent.archives.writing import Substitute, TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.filesystem import usual_owner
@@ -31,11 +30,9 @@ from common.errors import (
     ToolFailedError,
 )
 from common.fingerprints import Fingerprint
-from common.seals import recipe_of_sql
+from common.kinds import HEAD_BYTES, JSON, MARIADB_SQL, MYSQL_SQL, SQLITE, kind_of
 
 SCHEME = "uptime-kuma/1"
-_HEAD_BYTES = 64
-_SQL_BEGINNINGS = (b"/*M!999999", b"-- MariaDB dump", b"-- MySQL dump")
 
 
 class SqliteData:
@@ -89,10 +86,11 @@ class SqliteData:
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits
         async with unpacked(upload, limits=limits, unpack_zip=False) as content:
-            head, chunks = await peeked(content.chunks, least_bytes=_HEAD_BYTES)
+            head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
             async with aclosing(chunks):
-                _refuse_others(head)
-                if head.startswith(SQLITE_MAGIC):
+                kind = kind_of(head)
+                _refuse_others(kind)
+                if kind == SQLITE:
                     await _store_database(area, chunks, self._place)
                     return Unpacked(layout.DATABASE_FILES, None, None, (_alone("file"),))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
@@ -181,15 +179,14 @@ async def _store_database(area: tree.StagingArea, chunks: AsyncIterator[bytes], 
         os.close(database)
 
 
-def _refuse_others(head: bytes) -> None:
+def _refuse_others(kind: str) -> None:
     """Say what it is where the tar reader could only say that it is no archive."""
-    if head.startswith(_SQL_BEGINNINGS) or recipe_of_sql(head) == "mariadb":
+    if kind in (MARIADB_SQL, MYSQL_SQL):
         raise ArchiveWrongKindError(
-            "The file is a dump of MariaDB or MySQL; this Uptime Kuma keeps its data in SQLite, and one cannot be made "
-            "of the other.",
+            f"The file is {kind}; this Uptime Kuma keeps its data in SQLite, and one cannot be made of the other.",
             next_step="Import it into an Uptime Kuma 2 that was set up with MariaDB.",
         )
-    if head.lstrip().startswith(b"{"):
+    if kind == JSON:
         raise ArchiveWrongKindError(
             "The file is JSON, perhaps a backup that Uptime Kuma 1 made in its settings: those hold monitors and "
             "notifications only, no history and no status pages.",

@@ -34,6 +34,7 @@ from common.errors import (
     make_error,
 )
 from common.headers import ArchiveHeader
+from common.kinds import HEAD_BYTES
 
 _FILTER = Jail(address_space_bytes=2 << 30)
 _STATEMENT_SECONDS = 3600
@@ -140,7 +141,7 @@ async def load(
         Whatever the upload raises.
     """
     async with unpacked(upload, limits=limits) as content:
-        head, chunks = await peeked(content.chunks, least_bytes=foreign.HEAD_BYTES)
+        head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
         [[most_bytes]] = await query(loader, "SELECT @@max_allowed_packet;")

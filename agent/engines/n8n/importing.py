@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.archives.members import SQLITE_MAGIC, SQLITE_SIDECARS
+from agent.archives.members import SQLITE_SIDECARS
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import OWN_PROGRAMS, Facts
@@ -28,6 +28,7 @@ from agent.engines.tree import StagingArea, spool
 from agent.limits import Limits
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError
 from common.headers import ArchiveHeader
+from common.kinds import POSTGRESQL_CUSTOM, POSTGRESQL_SQL, SQLITE, TEXT, kind_of
 
 _DEFAULT_DATABASE = "database.sqlite"
 DUMP = "database.sql.gz"
@@ -82,10 +83,10 @@ def size_of(file: Path) -> int:
 
 def bare_name(head: bytes, settings: N8nSettings) -> str:
     """What to call an upload that is only the database, by its first bytes; empty for an archive."""
+    kind = kind_of(head)
     if settings.postgresql is None:
-        return settings.database_file if head.startswith(SQLITE_MAGIC) else ""
-    is_tar = head[257:262] == b"ustar"
-    is_dump = head.startswith((b"PGDMP", b"--")) or (b"PostgreSQL database dump" in head and not is_tar)
+        return settings.database_file if kind == SQLITE else ""
+    is_dump = kind in (POSTGRESQL_CUSTOM, POSTGRESQL_SQL) or (kind == TEXT and head.startswith(b"--"))
     return DUMP if is_dump else ""
 
 

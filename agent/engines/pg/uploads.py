@@ -6,21 +6,17 @@ import enum
 from collections.abc import AsyncGenerator, AsyncIterable
 
 from agent.archives import tarblocks
-from agent.archives.reading import kind_of
+from common.codecs import codec_of
 from common.errors import ArchiveWrongKindError
-from common.pg_archives import CUSTOM, DIRECTORY, DUMP_FILE, FORMAT_AT, MAGIC, TAR
+from common.kinds import POSTGRESQL_CUSTOM, POSTGRESQL_SQL, TAR, TEXT, UNKNOWN, kind_of
+from common.pg_archives import CUSTOM, DIRECTORY, DUMP_FILE, FORMAT_AT, MAGIC
+from common.pg_archives import TAR as TAR_FORMAT
 
 HEAD_BYTES = tarblocks.BLOCK + FORMAT_AT + 1
 """Enough to see the format of the table of contents that a tar begins with."""
-_DUMP_AGAIN = "Make the dump with pg_dump, as SQL text (--format=plain) or in custom format (--format=custom)."
-_ZIP_ENTRY = b"PK\x03\x04"
-_FOREIGN_SQL = {
-    b"-- MySQL dump": "MySQL",
-    b"-- MariaDB dump": "MariaDB",
-    b"/*M!999999": "MariaDB",
-    b"PRAGMA foreign_keys=": "SQLite",
-    b"PRAGMA foreign_keys =": "SQLite",
-}
+_DUMP_AGAIN = (
+    "Make the dump with pg_dump --file=FILE, as SQL text (--format=plain) or in custom format (--format=custom)."
+)
 
 
 class UploadForm(enum.Enum):
@@ -41,34 +37,20 @@ def form_of(head: bytes) -> UploadForm:
     Raises:
         ArchiveWrongKindError: none that is taken; the text says what it seems to be.
     """
-    if not head:
-        raise ArchiveWrongKindError("The file is empty.", next_step=_DUMP_AGAIN)
-    if head.startswith(MAGIC):
-        return _form_of_contents(head)
-    if len(head) >= tarblocks.BLOCK and tarblocks.is_header(head[: tarblocks.BLOCK]):
-        is_tar_format = head[tarblocks.BLOCK :].startswith(MAGIC) and head[-1] == TAR
-        return UploadForm.TAR if is_tar_format else UploadForm.DIRECTORY
-    if not any(head):
-        raise ArchiveWrongKindError(
-            "The file begins with nothing but zeros: its content was lost.", next_step=_DUMP_AGAIN
-        )
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head[1:8:2] == bytes(4) or head[:8:2] == bytes(4):
-        raise ArchiveWrongKindError(
-            "The file is UTF-16 text, as PowerShell's `>` writes it, not what pg_dump wrote.",
-            next_step="Let pg_dump write the file itself: pg_dump -f FILE.",
-        )
-    for beginning, engine in _FOREIGN_SQL.items():
-        if head.startswith(beginning):
-            raise ArchiveWrongKindError(f"The file is a dump of {engine}, not of PostgreSQL.")
     kind = kind_of(head)
-    if kind == "a PostgreSQL dump in SQL" or (kind.startswith("an unknown kind") and b"\0" not in head):
+    if kind == POSTGRESQL_CUSTOM:
+        return _form_of_contents(head)
+    if kind == TAR or (len(head) >= tarblocks.BLOCK and tarblocks.is_header(head[: tarblocks.BLOCK])):
+        is_tar_format = head[tarblocks.BLOCK :].startswith(MAGIC) and head[-1] == TAR_FORMAT
+        return UploadForm.TAR if is_tar_format else UploadForm.DIRECTORY
+    if kind == POSTGRESQL_SQL or (kind in (TEXT, UNKNOWN) and b"\0" not in head):
         return UploadForm.SQL
     raise ArchiveWrongKindError(f"The file is {kind}, not a PostgreSQL dump.", next_step=_DUMP_AGAIN)
 
 
 def is_zipped_directory(head: bytes) -> bool:
     """Whether a file begins as a zip does that holds a dump in directory format, and not a single file."""
-    if not head.startswith(_ZIP_ENTRY):
+    if codec_of(head) != "zip":
         return False
     # The first entry's own header (APPNOTE.TXT 4.3.7); its name is behind 30 bytes.
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode(errors="replace").replace("\\", "/")
@@ -77,7 +59,7 @@ def is_zipped_directory(head: bytes) -> bool:
 
 def _form_of_contents(head: bytes) -> UploadForm:
     form = head[FORMAT_AT] if len(head) > FORMAT_AT else CUSTOM
-    if form in (TAR, DIRECTORY):
+    if form in (TAR_FORMAT, DIRECTORY):
         raise ArchiveWrongKindError(
             "The file is only toc.dat, the table of contents of a dump in directory format.",
             next_step="Pack the whole directory with tar or zip and upload that.",

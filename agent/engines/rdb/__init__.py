@@ -8,7 +8,6 @@ does not refuse it: it ends. So all of that is found out before.
 - `contents`, `sums`, `summing`: what the keys hold, for a fingerprint.
 - `distinct`: whether anything stands twice, for any number of keys.
 - `child`, `examination`: the reading in a jailed process, and that process seen from the agent.
-- `foreign`: what a file is that is no RDB.
 """
 
 from __future__ import annotations

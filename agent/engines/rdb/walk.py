@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from array import array
 from collections import Counter
@@ -11,7 +12,6 @@ from collections.abc import Callable, Mapping
 from agent.engines.rdb import lzf
 from agent.engines.rdb.content import Library, RdbContent
 from agent.engines.rdb.distinct import Distinct
-from agent.engines.rdb.foreign import what_it_is
 from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, Opcode, Type, module_type_name
 from agent.engines.rdb.lua import beyond_registering, name_of
 from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Rest, Source
@@ -25,11 +25,11 @@ from common.errors import (
     LimitExceededError,
     ServiceError,
 )
+from common.kinds import HEAD_BYTES, kind_of
 from common.rdb import CRC_BYTES, RdbHeader, read_magic
 
 MAGIC_BYTES = 9
-HEAD_BYTES = 512
-"""Enough to say what a file is that is no RDB."""
+_COMMAND = re.compile(rb"\s*(SET|HSET|HMSET|LPUSH|RPUSH|SADD|ZADD|SELECT|RESTORE|FLUSHALL|MULTI|XADD)\s", re.IGNORECASE)
 SECTIONS = 512
 FAST_KEYS = 1024
 """At most so many keys of the common kind in one section, and sections between two reports of progress."""
@@ -121,8 +121,9 @@ class Walk:
             source.fill(HEAD_BYTES)
         header = read_magic(source.buffer)
         if header is None:
+            kind = "a list of commands" if _COMMAND.match(source.buffer) else kind_of(source.buffer)
             raise ArchiveWrongKindError(
-                f"This is not an RDB file{what_it_is(source.buffer)}.",
+                f"This is not an RDB file, it is {kind}.",
                 next_step="Send the file that BGSAVE or `redis-cli --rdb` makes, or an export of this program.",
             )
         source.position = MAGIC_BYTES

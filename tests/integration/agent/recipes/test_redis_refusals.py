@@ -80,7 +80,7 @@ BAD_FILES: dict[str, tuple[bytes, type[Exception], str]] = {
     "not an RDB file": (b"\x00\x01 whatever", ArchiveWrongKindError, "not an RDB file"),
     "nothing": (b"", ArchiveWrongKindError, "it is empty"),
     "JSON": (JSON, ArchiveWrongKindError, "not an RDB file, it is JSON"),
-    "append-only file": (AOF, ArchiveWrongKindError, r"append-only file \(AOF\)"),
+    "append-only file": (AOF, ArchiveWrongKindError, r"append-only file of Redis \(AOF\)"),
     "append-only file after a snapshot": (GOOD + AOF, ArchiveWrongKindError, "append-only file.*would lose them"),
     "newer RDB version": (
         rdb(aux("redis-ver", "8.2.3"), text_key("a"), magic="REDIS0012"),

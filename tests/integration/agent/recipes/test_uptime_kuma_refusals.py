@@ -102,7 +102,7 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
     "dump of MariaDB": (
         lambda _: (DATA / "kuma-2.5.3-mariadb.sql.gz").read_bytes(),
         ArchiveWrongKindError,
-        "dump of MariaDB",
+        "a MariaDB dump",
     ),
     "our export of MariaDB": (
         lambda _: b'-- mathison-data archive: {"recipe":"mariadb","format":"sql"}\n-- MariaDB dump 10.19\n',
