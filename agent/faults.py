@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.errors import AppUnavailableError, InternalError
+from common.errors import AppUnavailableError, InternalError, ServiceError
 
 
 def fault_of(transfer_id: str) -> InternalError:
@@ -19,3 +19,14 @@ def outcome_unknown(transfer_id: str, obstacle: AppUnavailableError) -> AppUnava
     )
     error.says_what_changed = True
     return error
+
+
+def given_up(transfer_id: str, obstacle: ServiceError) -> ServiceError:
+    """The obstacle, with what became of data that was to be dropped and could not be removed yet."""
+    obstacle.text = (
+        f"{obstacle.text} What import {transfer_id} held is given up all the same and cannot be brought back; the "
+        "agent goes on trying to remove it."
+    )
+    obstacle.args = (obstacle.text,)
+    obstacle.says_what_changed = True
+    return obstacle

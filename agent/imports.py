@@ -31,6 +31,7 @@ from common.errors import (
     ServiceError,
     TransferNotFoundError,
     say_unchanged,
+    unchanged,
 )
 from common.frames import FrameReceiver
 from common.headers import Receipt
@@ -73,11 +74,8 @@ class Imports:
         An import that an earlier Stage left is dropped first: its room may be needed. The previous data of a restored
         import stays until this one is restored.
         """
-        try:
+        with unchanged():
             await self._stage(transfer, frames, options, dry_run=dry_run)
-        except ServiceError as failure:
-            say_unchanged(failure)
-            raise
 
     async def _stage(
         self, transfer: Transfer, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool

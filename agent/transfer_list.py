@@ -88,7 +88,9 @@ class TransferList:
         """As find; TransferNotFoundError when there is none."""
         transfer = self.find(check_transfer_id(transfer_id))
         if transfer is None:
-            raise TransferNotFoundError(f"The agent knows no transfer {transfer_id}.")
+            raise TransferNotFoundError(
+                f"The agent knows no transfer {transfer_id}.", next_step="Look at the app's transfers."
+            )
         return transfer
 
     def next_number(self) -> int:

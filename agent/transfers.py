@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from agent.clock import Clock
 from agent.descriptions import describe
 from agent.exports import ExportPipe, OutgoingFrame
+from agent.faults import given_up
 from agent.housekeeping import Housekeeping
 from agent.imports import Imports
 from agent.journal import History, ImportPhase, Journal
@@ -32,6 +33,7 @@ from common.errors import (
     NothingToUndoError,
     TransferInProgressError,
     TransferNotFoundError,
+    unchanged,
 )
 from common.fingerprints import Fingerprint
 from mathison.data.v1 import transfer_pb2 as wire
@@ -178,16 +180,15 @@ class Transfers:
             InvalidRequestError: the id was used for another transfer, or for an import that is not there any more.
         """
         order = order_of(Kind.IMPORT, options, dry_run=dry_run)
-        if (known := self._done_before(transfer_id, order)) is not None:
-            async with aclosing(unless_idle(frames, self._rules.idle_seconds)) as patient_frames:
-                await check_upload(known.state, patient_frames, limit_bytes=self._rules.limits.archive_bytes)
-            if self._done_before(transfer_id, order) is not known:
-                raise TransferInProgressError(
-                    f"Transfer {transfer_id} went on or was dropped meanwhile.", next_step="Look at it, then ask again."
-                )
+        with unchanged():
+            known = self._done_before(transfer_id, order)
+            if known is None:
+                transfer = self._begin(transfer_id, Kind.IMPORT, order)
+            else:
+                await self._check_repeat(known, frames, order)
+        if known is not None:
             yield known.state
             return
-        transfer = self._begin(transfer_id, Kind.IMPORT, order)
         self._operations.start(transfer, lambda: self._imports.stage(transfer, frames, options, dry_run=dry_run))
         try:
             async with aclosing(self._operations.follow(transfer)) as states:
@@ -196,6 +197,7 @@ class Transfers:
         finally:
             await self._operations.end(transfer, CancelledError(_CALLER_LEFT))
 
+    @unchanged()
     def restore(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """Swap what is staged in; begun on return, and goes on when the caller leaves."""
         transfer = self._transfers.get(transfer_id)
@@ -209,6 +211,7 @@ class Transfers:
         self._operations.start(transfer, lambda: self._imports.restore(transfer), is_swap=True)
         return self._operations.follow(transfer)
 
+    @unchanged()
     def undo(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """Swap the previous data back in; begun on return, and goes on when the caller leaves.
 
@@ -221,7 +224,9 @@ class Transfers:
         self._refuse_if_occupied()
         if transfer is None or transfer.phase is not ImportPhase.KEPT:
             raise NothingToUndoError(
-                "No data from before an import is kept: never imported, undone already, confirmed, or its time is over."
+                "No data from before an import is kept: never imported, undone already, confirmed, or its time is "
+                "over.",
+                next_step="The app's transfers tell which; an export from before can be imported.",
             )
         kept = transfer
         self._operations.start(kept, lambda: self._imports.undo(kept), is_swap=True)
@@ -232,16 +237,19 @@ class Transfers:
 
         Args:
             transfer_id: empty: the latest import whose previous data is kept; without one, the latest that holds any.
+        Raises:
+            ServiceError: it could not be dropped yet; it is given up all the same.
         """
         phases = (ImportPhase.STAGED, ImportPhase.KEPT, ImportPhase.DROPPING)
-        self._refuse_if_occupied()
-        transfer = self._find(transfer_id, ImportPhase.KEPT) or self._find(transfer_id, *phases)
+        with unchanged():
+            self._refuse_if_occupied()
+            transfer = self._find(transfer_id, ImportPhase.KEPT) or self._find(transfer_id, *phases)
         if transfer is None or transfer.phase not in phases:
             return False
         async with self._operations.recipe_lock:
             failure = await self._imports.abandon(transfer, CancelledError("The staged import was discarded."))
         if failure is not None:
-            raise failure
+            raise given_up(transfer.transfer_id, failure)
         return True
 
     async def cancel(self, transfer_id: str) -> TransferState:
@@ -306,6 +314,16 @@ class Transfers:
         check_order(known.state, order)
         check_still_there(known.state, (other.state for other in self._transfers.latest_first()))
         return known
+
+    async def _check_repeat(self, known: Transfer, frames: AsyncIterator[wire.Frame], order: str) -> None:
+        """Returns once the upload has arrived and turned out to be the one that `known` stands for."""
+        async with aclosing(unless_idle(frames, self._rules.idle_seconds)) as patient_frames:
+            await check_upload(known.state, patient_frames, limit_bytes=self._rules.limits.archive_bytes)
+        if self._done_before(known.transfer_id, order) is not known:
+            raise TransferInProgressError(
+                f"Transfer {known.transfer_id} went on or was dropped meanwhile.",
+                next_step="Look at it, then ask again.",
+            )
 
     def _begin(self, transfer_id: str, kind: Kind, order: str) -> Transfer:
         self._refuse_if_occupied()

@@ -7,7 +7,9 @@ back; the controller's `api.problems` turns it into an HTTP answer.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -56,6 +58,16 @@ def say_unchanged(error: ServiceError) -> None:
     text = error.text.rstrip()
     error.text = f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} {NOTHING_CHANGED}"
     error.args = (error.text,)
+
+
+@contextlib.contextmanager
+def unchanged() -> Iterator[None]:
+    """Around what leaves everything as it was where it fails: errors that come out of it say so."""
+    try:
+        yield
+    except ServiceError as error:
+        say_unchanged(error)
+        raise
 
 
 class InternalError(ServiceError):

@@ -20,6 +20,7 @@ from common.errors import (
     ServiceError,
     TransferNotFoundError,
     say_unchanged,
+    unchanged,
 )
 from controller import relay
 from controller.agents import Agent, Agents, error_of
@@ -154,7 +155,8 @@ class Operations:
             async with aclosing(frames):
                 with self._audit.attempt(caller, "import", order.app_id) as attempt:
                     attempt.is_dry_run = order.is_dry_run
-                    app = self._begin(attempt, caller, order, Scope.IMPORT)
+                    with unchanged():
+                        app = self._begin(attempt, caller, order, Scope.IMPORT)
                     async with self._agents.dial(app) as agent:
                         await self._import(agent, order, frames, run, attempt)
 
@@ -184,13 +186,12 @@ class Operations:
 
         async def work(run: Run) -> None:
             with self._audit.attempt(caller, "undo", app_id) as attempt:
-                app = self._allow(caller, app_id, Scope.IMPORT)
-                attempt.transfer_id = check_transfer_id(transfer_id) if transfer_id else ""
-                attempt.start()
+                app = self._begin_settling(attempt, caller, app_id, transfer_id)
                 run.pass_return()
                 attempt.is_past_return = True
                 async with self._agents.dial(app) as agent:
-                    await _reach(agent)
+                    with unchanged():
+                        await agent.reach()
                     last = await _swap(agent, agent.undo(transfer_id), run, transfer_id=transfer_id)
                     attempt.transfer_id = last.transfer_id
 
@@ -199,11 +200,11 @@ class Operations:
     async def confirm(self, caller: Caller, app_id: str, transfer_id: str) -> bool:
         """Drop the data from before an import, the latest when no id is given; False when there was none."""
         with self._audit.attempt(caller, "confirm", app_id) as attempt:
-            app = self._allow(caller, app_id, Scope.IMPORT)
-            attempt.transfer_id = check_transfer_id(transfer_id) if transfer_id else ""
-            attempt.start()
+            app = self._begin_settling(attempt, caller, app_id, transfer_id)
             async with self._agents.dial(app) as agent:
-                return await agent.discard(transfer_id)
+                with unchanged():
+                    await agent.reach()
+                return await _discard(agent, transfer_id)
 
     async def cancel(self, caller: Caller, app_id: str, transfer_id: str) -> TransferState:
         """End a running transfer; needs the scope that the transfer needed."""
@@ -314,6 +315,14 @@ class Operations:
         self._remember(order.transfer_id, app.id)
         return app
 
+    def _begin_settling(self, attempt: Attempt, caller: Caller, app_id: str, transfer_id: str) -> App:
+        """Of an undo or a confirmation, the latest import's when the id is empty."""
+        with unchanged():
+            app = self._allow(caller, app_id, Scope.IMPORT)
+            attempt.transfer_id = check_transfer_id(transfer_id) if transfer_id else ""
+            attempt.start()
+            return app
+
     def _remember(self, transfer_id: str, app_id: str) -> None:
         self._apps_of_transfers.pop(transfer_id, None)
         self._apps_of_transfers[transfer_id] = app_id
@@ -336,13 +345,18 @@ class Operations:
         return app
 
 
-async def _reach(agent: Agent) -> None:
-    """Raises a ServiceError that says that nothing was changed when the agent does not answer."""
+async def _discard(agent: Agent, transfer_id: str) -> bool:
     try:
-        await agent.reach()
-    except ServiceError as failure:
-        say_unchanged(failure)
-        raise
+        return await agent.discard(transfer_id)
+    except AgentUnavailableError as lost:
+        if lost.is_refusal:
+            say_unchanged(lost)
+            raise
+        raise AgentUnavailableError(
+            f"{agent.peer} does not answer or went away while the data from before was to be dropped. What it has "
+            "begun to drop it drops to the end when it is back.",
+            next_step="The app's transfers tell then whether the import can still be undone.",
+        ) from lost
 
 
 async def _swap(

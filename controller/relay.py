@@ -23,7 +23,7 @@ from common.errors import (
     LimitExceededError,
     ServiceError,
     UploadIncompleteError,
-    say_unchanged,
+    unchanged,
 )
 from common.frames import MAX_CHUNK_BYTES, RunningDigest
 from common.headers import Receipt
@@ -153,11 +153,8 @@ async def stage(
     Raises:
         ServiceError: what the caller's stream or the agent raised; its text says that nothing was changed.
     """
-    try:
+    with unchanged():
         return await _pass_on(agent, start, frames, publish)
-    except ServiceError as failure:
-        say_unchanged(failure)
-        raise
 
 
 async def _pass_on(
@@ -225,7 +222,7 @@ async def _receive(agent: Agent, call: StageCall, has_spoken: asyncio.Event, pub
     except grpc.aio.AioRpcError as failed:
         raise agent.error(failed) from failed
     if last is None:
-        raise AgentUnavailableError(f"{agent.peer} ended the import without a word.")
+        raise AgentUnavailableError(f"{agent.peer} ended the import without a word.", next_step="Import again.")
     return last
 
 

@@ -111,7 +111,7 @@ async def refuse_body(request: web.Request, *parameters: str) -> None:
     begin = await _patiently(request.content.read(1), stalled_seconds) if request.can_read_body else b""
     if begin:
         raise InvalidRequestError(
-            "This takes no body. Nothing was done.",
+            "This takes no body.",
             next_step=f"Leave it out, and give parameters in the query: {', '.join(parameters)}.",
         )
 

@@ -12,7 +12,7 @@ from contextlib import aclosing
 import grpc
 from google.protobuf.message import DecodeError
 
-from common.errors import InvalidRequestError, UploadIncompleteError
+from common.errors import InvalidRequestError, UploadIncompleteError, unchanged
 from controller.admission import Admission
 from controller.callers import Caller
 from controller.interceptors import Context
@@ -84,13 +84,14 @@ class DataControllerServicer(controller_pb2_grpc.DataControllerServicer):
         self, request_iterator: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[TransferEvent]:
         caller = self._caller(context)
-        start = await _read_start(request_iterator)
-        order = Order(
-            app_id=start.app_id,
-            transfer_id=transfer_id_or_new(start.transfer_id),
-            options=dict(start.options),
-            is_dry_run=start.dry_run,
-        )
+        with unchanged():
+            start = await _read_start(request_iterator)
+            order = Order(
+                app_id=start.app_id,
+                transfer_id=transfer_id_or_new(start.transfer_id),
+                options=dict(start.options),
+                is_dry_run=start.dry_run,
+            )
         frames = checked_upload(request_iterator, limit_bytes=self._upload_limit_bytes)
         async with aclosing(self._operations.import_data(caller, order, frames)) as states:
             async for event in _events(states):

@@ -113,6 +113,8 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         self.kept = ""
         self.undo_failure: ServiceError | grpc.StatusCode | None = None
         """Answered to an undo: an agent's own words, or what gRPC says of one that went away."""
+        self.discard_failure: ServiceError | grpc.StatusCode | None = None
+        """Likewise, to a confirmation."""
         self.patience_seconds: dict[str, float] = {}
         """How long the latest caller of Discard or Cancel would wait."""
 
@@ -268,10 +270,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
         await self._end(state, end=state.end)
 
     async def Undo(self, request: wire.UndoRequest, context: Context) -> AsyncIterator[TransferEvent]:
-        if isinstance(self.undo_failure, ServiceError):
-            await _abort(context, self.undo_failure)
-        elif self.undo_failure is not None:
-            await context.abort(self.undo_failure, "Socket closed")
+        await _fail_as_told(context, self.undo_failure)
         if not self.kept:
             await _abort(context, NothingToUndoError("No previous data is kept."))
         state = self.states[request.transfer_id or self.kept]
@@ -284,6 +283,7 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
 
     async def Discard(self, request: wire.DiscardRequest, context: Context) -> wire.DiscardResponse:
         self.patience_seconds["Discard"] = context.time_remaining()
+        await _fail_as_told(context, self.discard_failure)
         had, self.kept = self.kept, ""
         return wire.DiscardResponse(discarded=bool(had))
 
@@ -346,6 +346,13 @@ class FakeAgent(agent_pb2_grpc.DataAgentServicer):
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+async def _fail_as_told(context: Context, failure: ServiceError | grpc.StatusCode | None) -> None:
+    if isinstance(failure, ServiceError):
+        await _abort(context, failure)
+    elif failure is not None:
+        await context.abort(failure, "Socket closed")
 
 
 async def _abort(context: Context, error: ServiceError) -> None:

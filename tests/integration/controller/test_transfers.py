@@ -294,6 +294,53 @@ async def test_an_import_is_confirmed(client: aiohttp.ClientSession, agent: Fake
     assert second == (200, {"confirmed": False})
 
 
+async def test_a_confirmation_for_an_agent_that_is_away_says_that_nothing_was_changed(
+    own_client: aiohttp.ClientSession, own_agent: FakeAgent
+) -> None:
+    await own_agent.stop()
+
+    status, problem = await post(own_client, "/api/deployments/shop.db/confirm-import")
+
+    assert (status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert problem["detail"] == "The agent of shop.db does not answer or went away. Nothing was changed."
+
+
+async def test_a_confirmation_whose_agent_goes_away_in_the_middle_may_have_begun(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.discard_failure = grpc.StatusCode.UNAVAILABLE
+
+    status, problem = await post(client, "/api/deployments/shop.db/confirm-import")
+
+    assert (status, problem["reason"]) == (503, "AGENT_UNAVAILABLE")
+    assert "What it has begun to drop it drops to the end when it is back." in problem["detail"]
+    assert "Nothing was changed" not in problem["detail"]
+
+
+async def test_a_confirmation_that_an_agent_refuses_since_it_stops_says_that_nothing_was_changed(
+    client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    agent.discard_failure = AgentUnavailableError("The agent of shop.db is being stopped.")
+
+    _, problem = await post(client, "/api/deployments/shop.db/confirm-import")
+
+    assert problem["detail"] == "The agent of shop.db is being stopped. Nothing was changed."
+
+
+@pytest.mark.parametrize("operation", ["import-data", "undo-import", "confirm-import"])
+@pytest.mark.parametrize(
+    "target", ["shop.none/{}", "shop.db/{}?dryrun=true", "shop.db/{}?transfer_id=a/b"], ids=["app", "parameter", "id"]
+)
+async def test_a_request_that_is_refused_says_that_nothing_was_changed(
+    client: aiohttp.ClientSession, agent: FakeAgent, operation: str, target: str
+) -> None:
+    status, problem = await post(client, f"/api/deployments/{target.format(operation)}")
+
+    assert status in (400, 404)
+    assert problem["detail"].endswith(" Nothing was changed.")
+    assert problem["next_step"]
+
+
 async def test_dropping_what_an_import_holds_may_take_minutes(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
     await post(client, IMPORT, **{"Mathison-Transfer": "t-1"})
 

@@ -510,9 +510,10 @@ async def test_there_is_nothing_to_undo_after_confirming(setting: Setting, trans
     await setting.run_import("t-1")
     await setting.transfers.discard("t-1")
 
-    with pytest.raises(NothingToUndoError):
+    with pytest.raises(NothingToUndoError) as refused:
         await setting.undo(transfer_id)
 
+    assert refused.value.text.endswith(" Nothing was changed.")
     assert setting.recipe.live == b"new data"
 
 
@@ -603,10 +604,14 @@ async def test_discard_without_an_id_confirms_an_import_though_a_newer_one_holds
 async def test_a_discard_that_fails_is_told_and_tried_again(setting: Setting) -> None:
     await setting.run_import("t-1")
     setting.recipe.at["discard"] = raiser(AppUnavailableError("Down."))
-    with pytest.raises(AppUnavailableError):
+    with pytest.raises(AppUnavailableError) as told:
         await setting.transfers.discard("t-1")
     del setting.recipe.at["discard"]
 
+    assert told.value.text == (
+        "Down. What import t-1 held is given up all the same and cannot be brought back; the agent goes on trying to "
+        "remove it."
+    )
     assert await setting.transfers.discard("t-1")
 
     assert setting.recipe.beside == set()
@@ -629,8 +634,11 @@ async def test_everything_is_refused_while_a_transfer_runs(setting: Setting, req
     running = asyncio.ensure_future(anext(setting.transfers.export("running", "", {})))
     await asyncio.sleep(0)
 
-    with pytest.raises(TransferInProgressError, match="running"):
+    with pytest.raises(TransferInProgressError, match="running") as refused:
         await REQUESTS[request_name](setting)
+
+    assert ("Nothing was changed." in refused.value.text) is (request_name != "export")
+    assert refused.value.next_step
 
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
