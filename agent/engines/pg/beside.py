@@ -16,6 +16,7 @@ from agent.engines.pg import green
 from agent.engines.pg.belongings import read_belongings
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.filled_views import filled_views, warnings_about
+from agent.engines.pg.foreign_servers import read_servers
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, Terms
 from agent.engines.pg.names import Label, find_ours, kept_name, new_name, session_name
@@ -84,9 +85,12 @@ class Beside:
             before = await look_at_content(connection)
             held_before = await look_at_tables(connection)
             extensions = await green.untrusted_extensions(connection)
-        created = await green.prepare(self.manager, server=self.plan.server, key=key, extensions=extensions)
+            servers = await read_servers(connection) if self.plan.server.is_superuser else []
+        prepared = await green.prepare(
+            self.manager, server=self.plan.server, key=key, extensions=extensions, foreign_servers=servers
+        )
         async with self._watched(key):
-            loading = self._load(chunks, login, progress, created)
+            loading = self._load(chunks, login, progress, prepared)
             loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
             if rework is not None:
                 await rework(login)
@@ -94,9 +98,13 @@ class Beside:
             async with connect(login) as connection:
                 held_after = await look_at_tables(connection)
         progress.step(Step.VERIFYING, "carrying owners, grants and settings over")
-        superfluous = created - loaded.extensions
         warnings = await green.adopt(
-            self.manager, login, belongings=belongings, label=label, superfluous_extensions=superfluous
+            self.manager,
+            login,
+            belongings=belongings,
+            label=label,
+            superfluous_extensions=prepared.extensions - loaded.extensions,
+            foreign_servers=prepared.servers,
         )
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             after = await look_at_content(connection)
@@ -138,7 +146,7 @@ class Beside:
         chunks: AsyncIterator[bytes],
         login: Login,
         progress: Progress,
-        pre_created_extensions: frozenset[str],
+        prepared: green.Prepared,
     ) -> Loaded:
         surroundings = self.surroundings
         loaded = await load(
@@ -148,10 +156,10 @@ class Beside:
             clients=surroundings.clients,
             spool_directory=surroundings.spool_directory,
             limits=surroundings.limits,
-            pre_created_extensions=pre_created_extensions,
+            pre_created_extensions=prepared.extensions,
             progress=LoadProgressOf(progress, Step.TRANSFERRING),
             sessions=surroundings.sessions,
-            terms=Terms(is_restricted=self.plan.has_own_rights),
+            terms=Terms(is_restricted=self.plan.has_own_rights, foreign_servers=prepared.servers.names),
         )
         progress.step(Step.VERIFYING, "gathering statistics for the planner")
         async with connect(self.manager) as connection:

@@ -157,11 +157,11 @@ def _gifts_of_thing(thing: Thing, belongings: Belongings) -> list[Gift]:
         statement = sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, sql.Identifier(thing.owner))
         gifts.append(Gift(f"The owner of {what}", statement))
     if thing.grants is not None:
-        gifts += _grants(thing.grants, sql.SQL("{} {}").format(kind, identity), what)
+        gifts += grants_on(sql.SQL("{} {}").format(kind, identity), thing.grants, what)
     return gifts
 
 
-def _grants(grants: Sequence[Grant], target: sql.Composable, what: str) -> list[Gift]:
+def grants_on(target: sql.Composable, grants: Sequence[Grant], what: str) -> list[Gift]:
     """Replace the default grants of a target."""
     gifts = []
     if not any(grant.column for grant in grants):
@@ -204,7 +204,7 @@ def _default_gifts(default: DefaultGrant) -> list[Gift]:
 def _gifts_of_database(belongings: Belongings, name: sql.Identifier) -> list[Gift]:
     gifts = []
     if belongings.database_grants is not None:
-        gifts += _grants(belongings.database_grants, sql.SQL("DATABASE {}").format(name), "the database")
+        gifts += grants_on(sql.SQL("DATABASE {}").format(name), belongings.database_grants, "the database")
     for setting in belongings.settings:
         gifts.append(Gift(f"The setting {setting.name}", _setting_statement(setting, name)))
     for provider, label in belongings.labels:

@@ -206,6 +206,14 @@ async def tables_with_hidden_rows(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
+async def foreign_servers(connection: Connection) -> list[str]:
+    """Names of the connected database's foreign servers, but for those of extensions."""
+    cursor = await connection.execute(
+        f"SELECT srvname FROM pg_foreign_server s WHERE {no_member('pg_foreign_server', 's.oid')} ORDER BY 1"  # noqa: S608
+    )
+    return [name for (name,) in await cursor.fetchall()]
+
+
 async def other_databases(connection: Connection, name: str) -> list[str]:
     """Databases of the server besides `name` that people may have made, ours and the templates left out."""
     cursor = await connection.execute(

@@ -15,6 +15,7 @@ from agent.engines.pg.catalog import (
     count_objects,
     describe_content,
     estimate_bytes,
+    foreign_servers,
     look_at_database,
     look_at_server,
     unreadable_tables,
@@ -23,6 +24,7 @@ from agent.engines.pg.clients import Client, Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.dump import DumpForm, dump, end_leftovers
 from agent.engines.pg.fingerprint import EVERYTHING, Scope
+from agent.engines.pg.privileges import listed
 from agent.engines.pg.proving import SnapshotProof, proving
 from agent.steps import Progress, Step
 from common.errors import AppUnavailableError, ServiceError, SourceUnreadableError
@@ -74,6 +76,7 @@ async def export_database(
         server = await look_at_server(connection)
         client = await clients.for_server(server.version_num)
         header = await _make_header(connection, login, server, client, known)
+        of_servers = _about(await foreign_servers(connection))
 
         async def estimate() -> None:
             await _estimate(connection, progress, form)
@@ -91,7 +94,17 @@ async def export_database(
             )
             chunks = await stack.enter_async_context(dumping)
             progress.step(Step.TRANSFERRING)
-            yield DatabaseExport(header, chunks, proof, warnings)
+            yield DatabaseExport(header, chunks, proof, [*of_servers, *warnings])
+
+
+def _about(servers: Sequence[str]) -> list[str]:
+    """A warning of what an import will ask for."""
+    if not servers:
+        return []
+    return [
+        "An import brings no foreign servers, only what uses them: these have to be in the database that it replaces, "
+        f"made there by a superuser: {listed(servers)}. The archive may hold passwords of their user mappings."
+    ]
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from psycopg import sql
@@ -21,6 +21,7 @@ from agent.engines.pg.belongings import Belongings
 from agent.engines.pg.carry_over import give_belongings
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, ServerFacts
 from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.foreign_servers import ForeignServer, MadeServers, give_servers, make_servers
 from agent.engines.pg.names import Label, new_name, role_name, session_name
 from agent.engines.pg.privileges import require_no_kept_schema, require_owner, take_back_privileges
 from common.errors import AppBusyError, AppUnavailableError, ToolFailedError
@@ -141,16 +142,29 @@ async def untrusted_extensions(connection: Connection) -> Mapping[str, str]:
     return dict(await cursor.fetchall())
 
 
-async def prepare(manager: Login, *, server: ServerFacts, key: str, extensions: Mapping[str, str]) -> frozenset[str]:
-    """Give the new database what its role cannot make itself.
+@dataclass(frozen=True)
+class Prepared:
+    """What a new database has before anything is loaded."""
+
+    extensions: frozenset[str] = frozenset()
+    servers: MadeServers = field(default_factory=MadeServers)
+
+
+async def prepare(
+    manager: Login,
+    *,
+    server: ServerFacts,
+    key: str,
+    extensions: Mapping[str, str],
+    foreign_servers: Sequence[ForeignServer],
+) -> Prepared:
+    """Give the new database what its role cannot make itself; who is no superuser cannot either.
 
     Args:
-        extensions: from `untrusted_extensions`; only a superuser can create them, others leave them out.
-    Returns:
-        The extensions that were created.
+        extensions: from `untrusted_extensions`.
     """
     if not server.is_superuser:
-        return frozenset()
+        return Prepared()
     created = set()
     async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
         role = sql.Identifier(role_name(key))
@@ -170,7 +184,7 @@ async def prepare(manager: Login, *, server: ServerFacts, key: str, extensions: 
                     next_step="See whether its files are still installed in the server, and as which version.",
                 ) from failure
             created.add(name)
-    return frozenset(created)
+        return Prepared(frozenset(created), await make_servers(connection, foreign_servers, role=role_name(key)))
 
 
 async def analyze(login: Login, *, sessions: int) -> None:
@@ -181,10 +195,16 @@ async def analyze(login: Login, *, sessions: int) -> None:
     """
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(connect(login))]
-        # Of a partitioned table with its partitions.
+        # Of a partitioned table with its partitions, unless one is a foreign table: those cannot be reached yet.
         cursor = await connections[0].execute(f"""
-            SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
+            WITH RECURSIVE above_foreign (oid) AS (
+                SELECT oid FROM pg_class WHERE relkind = 'f'
+                UNION SELECT i.inhparent FROM above_foreign a JOIN pg_inherits i ON i.inhrelid = a.oid)
+            SELECT n.nspname, c.relname
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+              LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
+             WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'm') AND c.oid NOT IN (SELECT oid FROM above_foreign)
+               AND (i.inhparent IS NULL OR i.inhparent IN (SELECT oid FROM above_foreign))
              ORDER BY pg_table_size(c.oid)
         """)  # noqa: S608
         tables = await cursor.fetchall()
@@ -200,7 +220,13 @@ async def _analyze_from(tables: list[tuple[str, str]], connection: Connection) -
 
 
 async def adopt(
-    manager: Login, login: Login, *, belongings: Belongings, label: Label, superfluous_extensions: Collection[str]
+    manager: Login,
+    login: Login,
+    *,
+    belongings: Belongings,
+    label: Label,
+    superfluous_extensions: Collection[str],
+    foreign_servers: MadeServers,
 ) -> list[str]:
     """Take the loaded database from the role that loaded it and make it like the old one; that role is gone afterwards.
 
@@ -233,6 +259,7 @@ async def adopt(
         await require_no_kept_schema(connection)
         await require_owner(connection, belongings.content_owner if has_role else login.user)
         warnings = await take_back_privileges(connection)
+        warnings += await give_servers(connection, foreign_servers)
         warnings += await give_belongings(connection, belongings, name=new_name(key))
         await _check_indexes(connection)
     if has_role:

@@ -34,6 +34,8 @@ _LEFT_OUT = {
     "grants": "{:,} statements about privileges were left out; those of the app's database are carried over.",
     "tablespaces": "{:,} statements about tablespaces were left out: everything lies in the database's own.",
     "security labels": "{:,} security labels were left out.",
+    "foreign servers": "{:,} statements about foreign servers and their user mappings were left out; those of the "
+    "app's database are carried over.",
 }
 _BRIDGED = {
     "transaction_timeout": "the setting transaction_timeout, which it does not know, was left out",

@@ -45,12 +45,14 @@ class Terms:
         before: statements of ours that run first. With them, all runs in one session and one transaction, which is
             committed only after everything.
         after: statements of ours that run last; what they raise ends the import as refused.
+        foreign_servers: those that are there already; the file's statements about them are left out.
     """
 
     is_restricted: bool = False
     is_check: bool = False
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    foreign_servers: frozenset[str] = frozenset()
 
 
 ORDINARY = Terms()

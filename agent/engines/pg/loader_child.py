@@ -129,10 +129,14 @@ async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
 def _judge(request: dict[str, Any]) -> Judge:
     extensions = frozenset(name.encode() for name in request["pre_created_extensions"])
     version_num = request["server_version_num"]
+    servers = frozenset(name.encode() for name in request["foreign_servers"])
     if not request["is_restricted"]:
-        return Judge(pre_created_extensions=extensions, server_version_num=version_num)
+        return Judge(pre_created_extensions=extensions, server_version_num=version_num, foreign_servers=servers)
     return RestrictedJudge(
-        pre_created_extensions=extensions, server_version_num=version_num, is_in_transaction=bool(request["before"])
+        pre_created_extensions=extensions,
+        server_version_num=version_num,
+        foreign_servers=servers,
+        is_in_transaction=bool(request["before"]),
     )
 
 

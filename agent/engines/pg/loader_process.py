@@ -80,6 +80,7 @@ async def load_sql(
             "is_check": terms.is_check,
             "before": list(terms.before),
             "after": list(terms.after),
+            "foreign_servers": sorted(terms.foreign_servers),
         }
     ).encode()
     request = len(request).to_bytes(LENGTH_BYTES, "big") + request

@@ -56,13 +56,22 @@ class RestrictedJudge(Judge):
     """Decides as Judge does, about fewer statements."""
 
     def __init__(
-        self, *, pre_created_extensions: frozenset[bytes], server_version_num: int, is_in_transaction: bool = False
+        self,
+        *,
+        pre_created_extensions: frozenset[bytes],
+        server_version_num: int,
+        foreign_servers: frozenset[bytes] = frozenset(),
+        is_in_transaction: bool = False,
     ) -> None:
         """
         Args:
             is_in_transaction: all runs in one that is ours.
         """
-        super().__init__(pre_created_extensions=pre_created_extensions, server_version_num=server_version_num)
+        super().__init__(
+            pre_created_extensions=pre_created_extensions,
+            server_version_num=server_version_num,
+            foreign_servers=foreign_servers,
+        )
         self._is_in_transaction = is_in_transaction
 
     def decide(self, text: bytes, line: int) -> Decision:
@@ -77,6 +86,8 @@ class RestrictedJudge(Judge):
         if _LEFT_OUT.match(text) or _STATISTICS.match(text):
             return self._deferred(text) or Decision(Way.SKIP)
         if not (_ALLOWED.match(text) or _CALL.match(text) or _SETTING.match(text)):
+            if there := self.about_what_is_there(text):
+                return there
             if found := made_outside_of_schemas(text[:_HEAD_BYTES].decode(errors="replace")):
                 thing, next_step = found
                 said = f"Line {line} makes {thing}, which an import with the app's own rights does not."

@@ -65,6 +65,7 @@ _PLANNERS = Decision(Way.SKIP, "statistics")
 _VERSIONS = Decision(Way.SKIP, "column versions")
 _OWNER = Decision(Way.SKIP, "owners")
 _GRANT = Decision(Way.SKIP, "grants")
+_SERVERS = Decision(Way.SKIP, "foreign servers")
 _SETTING = Decision(Way.SETTING)
 _REMOVE = Decision(Way.REMOVE)
 _INSERT = Decision(Way.INSERT)
@@ -86,6 +87,11 @@ _UNLINK = re.compile(rb"SELECT\s+pg_catalog\.lo_unlink\(", _I)
 _STATISTICS = re.compile(rb"SELECT\s+\*\s+FROM\s+pg_catalog\.pg_restore_(?:relation|attribute)_stats\(", _I)
 _EXTENSION = re.compile(
     rb"(?:CREATE|DROP|ALTER|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % IDENTIFIER, _I
+)
+_SERVER = re.compile(
+    rb"(?:CREATE|ALTER|DROP|COMMENT\s+ON)\s+(?:USER\s+MAPPING\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?FOR\s+%b\s+)?"
+    rb"SERVER\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % (IDENTIFIER, IDENTIFIER),
+    _I,
 )
 _DEFERRED = re.compile(
     rb"(CREATE|ALTER|COMMENT\s+ON)\s+(EVENT\s+TRIGGER|SUBSCRIPTION|PUBLICATION)\s+(%b)(.*)" % IDENTIFIER,
@@ -122,10 +128,17 @@ class Judge:
         extensions: those that the upload asks for.
     """
 
-    def __init__(self, *, pre_created_extensions: frozenset[bytes], server_version_num: int) -> None:
+    def __init__(
+        self,
+        *,
+        pre_created_extensions: frozenset[bytes],
+        server_version_num: int,
+        foreign_servers: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.extensions: set[bytes] = set()
         self._pre_created = pre_created_extensions | {b"plpgsql"}
         self._server_version_num = server_version_num
+        self._foreign_servers = foreign_servers
         self._deferred_publications: set[bytes] = set()
         self._by_word: dict[bytes, Callable[[bytes, int], Decision]] = {
             b"ALTER": self._alter,
@@ -170,12 +183,12 @@ class Judge:
             return Decision(Way.RUN, text=found[1] + b"SET (" + options.strip(b", ") + b")") if options else _VERSIONS
         if _TAKES_AWAY.match(text):
             return _REMOVE
-        return _SILENTLY if self._is_there(text) else self._deferred(text) or RUN
+        return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _comment(self, text: bytes, line: int) -> Decision:
-        if _words(text) == b"COMMENT ON DATABASE" or _PUBLIC_COMMENT.match(text) or self._is_there(text):
+        if _words(text) == b"COMMENT ON DATABASE" or _PUBLIC_COMMENT.match(text):
             return _SILENTLY
-        return self._deferred(text) or RUN
+        return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _copy(self, text: bytes, line: int) -> Decision:
         if not _COPY.match(text):
@@ -196,13 +209,12 @@ class Judge:
             return Decision(Way.RUN, text=b"CREATE SCHEMA IF NOT EXISTS " + found[1])
         if words.startswith(b"CREATE EXTENSION") and (found := _EXTENSION.match(text)):
             self.extensions.add(_plain(found[1]))
-            return _SILENTLY if self._is_there(text) else RUN
-        return self._deferred(text) or RUN
+        return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _drop(self, text: bytes, line: int) -> Decision:
         if _words(text).startswith(b"DROP DATABASE"):
             raise made_with_create(line)
-        return _SILENTLY if _SCHEMA_PUBLIC.match(text) or self._is_there(text) else _REMOVE
+        return _SILENTLY if _SCHEMA_PUBLIC.match(text) else self.about_what_is_there(text) or _REMOVE
 
     def _prepare(self, _text: bytes, line: int) -> Decision:
         """A prepared transaction would outlive its session and keep the database from being dropped."""
@@ -240,10 +252,13 @@ class Judge:
             )
         return _SETTING
 
-    def _is_there(self, text: bytes) -> bool:
-        """It is about an extension that is there already."""
-        found = _EXTENSION.match(text)
-        return found is not None and _plain(found[1]) in self._pre_created
+    def about_what_is_there(self, text: bytes) -> Decision | None:
+        """About an extension or a foreign server that is there already."""
+        if (found := _EXTENSION.match(text)) and _plain(found[1]) in self._pre_created:
+            return _SILENTLY
+        if (found := _SERVER.match(text)) and _plain(found[1]) in self._foreign_servers:
+            return _SERVERS
+        return None
 
     def _deferred(self, text: bytes) -> Decision | None:
         found = _DEFERRED.match(text)

@@ -63,9 +63,15 @@ def made_outside_of_schemas(head: str) -> tuple[str, str] | None:
         return None
     kind = " ".join(found[1].upper().split())
     kinds = _FOREIGN if kind in _FOREIGN else kind
+    there = (
+        " An import takes a server with its user mappings from the app's database, where the agent has a superuser as "
+        "its admin_user and the server's wrapper is an extension's: so an administrator may make it there first."
+        if kind in ("SERVER", "USER MAPPING")
+        else ""
+    )
     return (
         f"{'an' if kind.startswith('A') else 'a'} {kind.lower()}",
         "Leave it and what needs it out of a dump in custom format: "
         f"pg_restore --list DUMP | grep -vE ' ({kinds}) ' > LIST; "
-        "pg_restore --use-list=LIST --file=NEW.sql DUMP; then import NEW.sql. Or drop it in the source.",
+        f"pg_restore --use-list=LIST --file=NEW.sql DUMP; then import NEW.sql. Or drop it in the source.{there}",
     )

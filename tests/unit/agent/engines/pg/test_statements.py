@@ -153,6 +153,29 @@ def test_a_columns_version_is_taken_out_of_its_options(options: str) -> None:
     assert decision.text == b"ALTER TABLE ONLY t ALTER COLUMN a SET (n_distinct=5)"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE SERVER far FOREIGN DATA WRAPPER w OPTIONS (host 'x')",
+        "CREATE SERVER IF NOT EXISTS far FOREIGN DATA WRAPPER w",
+        "ALTER SERVER far OPTIONS (SET host 'x')",
+        "COMMENT ON SERVER far IS 'x'",
+        "DROP SERVER IF EXISTS far",
+        "CREATE USER MAPPING FOR \"a b\" SERVER far OPTIONS (password 'p')",
+        "CREATE USER MAPPING FOR PUBLIC SERVER far",
+        "DROP USER MAPPING IF EXISTS FOR CURRENT_USER SERVER far",
+    ],
+)
+def test_foreign_servers_that_are_there_stay_as_they_are(text: str) -> None:
+    judging = Judge(
+        pre_created_extensions=frozenset(), server_version_num=170010, foreign_servers=frozenset({b"far", b"Other"})
+    )
+
+    assert judging.decide(text.encode(), 1) == Decision(Way.SKIP, "foreign servers")
+    assert judging.decide(text.replace("far", '"Other"').encode(), 1).way is Way.SKIP
+    assert judging.decide(text.replace("far", "other").encode(), 1).way in (Way.RUN, Way.REMOVE)
+
+
 def test_what_belongs_to_a_deferred_publication_is_deferred_with_it() -> None:
     judging = judge()
     judging.decide(b'CREATE PUBLICATION "All" FOR ALL TABLES', 1)
