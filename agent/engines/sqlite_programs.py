@@ -36,6 +36,20 @@ def foreign(programs: Programs, known: Collection[str]) -> str:
     return ", ".join(name for text, name in programs.items() if text not in known)
 
 
+def warnings_of(programs: Programs, known: Collection[str], app: str) -> list[str]:
+    """What is to be said with an export of a database; nothing where an import takes all of it.
+
+    Args:
+        known: texts of those that the app makes.
+    """
+    if found := foreign(programs, known):
+        return [
+            f"The database holds {found}, which {app} does not make: an import is refused, unless into an app that has "
+            "the very same."
+        ]
+    return []
+
+
 def require_known(programs: Programs, known: Collection[str], app: str) -> None:
     """
     Args:

@@ -293,7 +293,7 @@ async def _told(
             progress.read(read - told)
             told = read
             yield chunk
-    warnings += [*archived.writer.warnings(), *archived.warnings]
+    warnings += [*archived.facts.warnings, *archived.writer.warnings(), *archived.warnings]
 
 
 def _busy_text(facts: KumaFacts | None) -> str:

@@ -61,7 +61,7 @@ class SqliteData:
     @asynccontextmanager
     async def archived(self, *, takes_fingerprint: bool) -> AsyncIterator[Archived]:
         place = self._place
-        questions = Questions(queries(), with_content=takes_fingerprint)
+        questions = Questions({**queries(), **PROGRAMS}, with_content=takes_fingerprint)
         async with Snapshots(
             place.directory, work_directory=place.work_directory, limits=place.limits, questions=questions
         ) as snapshots:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.archives.members import printable
-from agent.engines.sqlite_programs import Programs, programs_of
+from agent.engines.sqlite_programs import Programs, programs_of, warnings_of
 from agent.engines.table_parts import Kind
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
 
@@ -115,6 +115,11 @@ class KumaFacts:
                 next_step="Wait until its log says that the migration is done. If it was interrupted, the app's "
                 "extra/reset-migrate-aggregate-table-state.js repairs it.",
             )
+
+    @property
+    def warnings(self) -> list[str]:
+        """For an export of it."""
+        return warnings_of(self.programs, (), "Uptime Kuma")
 
     @property
     def version(self) -> str:

@@ -33,13 +33,14 @@ PRESENT_IN_FILE = Questions({**PRESENT.queries, **PROGRAMS}, _TABLES)
 """The same of a SQLite file."""
 EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS}, _TABLES)
 """For what is exported: also some secrets, to try the key on."""
+EXPORTED_IN_FILE = Questions({**EXPORTED.queries, **PROGRAMS}, _TABLES)
 ENCRYPTED = {
     "credentials_entity": ["data"],
     "deployment_key": ["value"],
     "settings": ["value"],
     "user": ["mfaSecret", "mfaRecoveryCodes"],
 }
-PROVEN = Questions({**EXPORTED.queries, **PROGRAMS}, _TABLES, with_content=True, without_columns=ENCRYPTED)
+PROVEN = Questions(EXPORTED_IN_FILE.queries, _TABLES, with_content=True, without_columns=ENCRYPTED)
 """The same with a digest of each table, without what is encrypted: that is another text each time."""
 SCHEME = "n8n/2"
 _COUNTING = """CREATE TRIGGER workflow_version_increment AFTER UPDATE ON workflow_entity FOR EACH ROW

@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING
 from agent.archives.walking import left_out_by
 from agent.archives.writing import Substitute, TreeWriter
 from agent.engines.n8n.exporting import member_blocks
-from agent.engines.n8n.facts import EXPORTED, PROVEN, Facts, FilesSum, facts_of, tables_of
+from agent.engines.n8n.facts import (
+    EXPORTED,
+    EXPORTED_IN_FILE,
+    OWN_PROGRAMS,
+    PROVEN,
+    Facts,
+    FilesSum,
+    facts_of,
+    tables_of,
+)
 from agent.engines.n8n.folder import LEFT_OUT
 from agent.engines.n8n.importing import DUMP
 from agent.engines.n8n.settings import N8nSettings
+from agent.engines.sqlite_programs import warnings_of
 from agent.engines.sqlite_snapshots import Snapshots
 from agent.limits import Limits
 from agent.steps import Progress
@@ -72,6 +82,7 @@ class Opened:
     def warnings(self) -> list[str]:
         """All that is known so far."""
         return [
+            *warnings_of(self.facts.programs, OWN_PROGRAMS, "n8n"),
             *(self.dump.warnings if self.dump else ()),
             *(self.writer.warnings() if self.writer else ()),
             *(self.snapshots.warnings if self.snapshots else ()),
@@ -111,7 +122,7 @@ class Source:
         async with AsyncExitStack() as stack:
             snapshots = None
             if self.settings.folder is not None:
-                questions = PROVEN if takes_fingerprint and self.postgres is None else EXPORTED
+                questions = PROVEN if takes_fingerprint and self.postgres is None else EXPORTED_IN_FILE
                 snapshots = await stack.enter_async_context(
                     Snapshots(
                         self.settings.folder,

@@ -145,6 +145,9 @@ async def test_triggers_and_views_of_an_upload_that_n8n_does_not_make_are_refuse
 
     caught = await refused(target, exported.content, ArchiveRefusedError, "holds the trigger 'bad', the view 'names'")
 
+    [warning] = [said for said in exported.warnings if "trigger" in said]
+    assert warning.startswith("The database holds the trigger 'bad', the view 'names', which n8n does not make")
+
     assert "make the same in the app" in caught.value.next_step  # type: ignore[attr-defined]
     (tmp_path / "n8n.tar").write_bytes(exported.content)
     found = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/2", details=exported.header.details))
@@ -182,6 +185,7 @@ async def test_the_trigger_that_n8n_makes_itself_comes_along_in_its_own_words_on
     )
     exported = await source.export(key="clear")
 
+    assert any("does not make" in said for said in exported.warnings) is not is_own
     if not is_own:
         await refused(target, exported.content, ArchiveRefusedError, "trigger 'workflow_version_increment'")
         return

@@ -226,3 +226,19 @@ async def test_an_upload_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -
     await kuma.recipe.discard(record)
 
     assert kuma.files == before
+
+
+async def test_an_export_warns_of_the_triggers_and_views_that_only_this_app_takes(tmp_path: Path) -> None:
+    target = KumaApp(tmp_path / "target", NotedApp(), content=KUMA_2)
+    source = KumaApp(tmp_path / "source", NotedApp(), content=KUMA_2)
+    source.execute("CREATE TRIGGER sly AFTER INSERT ON heartbeat BEGIN DELETE FROM user; END")
+    source.execute("CREATE VIEW names AS SELECT name FROM monitor")
+
+    for options in ({}, {"fingerprint": "no"}):
+        exported = await source.export("tar", **options)
+
+        [warning] = exported.warnings
+        assert warning.startswith("The database holds the trigger 'sly', the view 'names', which Uptime Kuma does not")
+    with pytest.raises(ArchiveRefusedError, match="holds the trigger 'sly', the view 'names'"):
+        await target.import_(exported.content)
+    await source.import_(exported.content)
