@@ -272,13 +272,15 @@ async def undo(session: Session, app_id: AppId, yes: Yes = False) -> None:
 @_command
 async def confirm(session: Session, app_id: AppId, yes: Yes = False) -> None:
     """Drop the data from before an app's last import. That import cannot be undone any more."""
+    from cli.confirming import confirm_import
     from cli.reports import report_confirm
 
     await session.ask(
         f"Drop what {app_id} had before its last import, so that it cannot be undone any more?", is_agreed=yes
     )
     async with session.controller() as controller:
-        is_confirmed = await controller.confirm(app_id)
+        with session.gauge() as gauge:
+            is_confirmed = await confirm_import(controller, gauge, app_id)
     session.give({"confirmed": is_confirmed}, lambda: report_confirm(session.output, app_id, is_confirmed=is_confirmed))
 
 

@@ -117,10 +117,11 @@ class Controller:
         path = f"{_app_path(app_id)}/undo-import"
         return await self._ask("POST", path, TransferState, query=query, answer_seconds=None)
 
-    async def confirm(self, app_id: str) -> bool:
-        """Drop the data from before the last import; False when there was none."""
+    async def confirm(self, app_id: str, transfer_id: str) -> bool:
+        """Drop the data from before an import, the last one where the id is empty; False when there was none."""
+        query = {"transfer_id": transfer_id} if transfer_id else None
         path = f"{_app_path(app_id)}/confirm-import"
-        return (await self._ask("POST", path, _Confirmed, answer_seconds=None)).confirmed
+        return (await self._ask("POST", path, _Confirmed, query=query, answer_seconds=None)).confirmed
 
     async def watch(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """The transfer's state each time it changes, until it is over; ends early when the connection breaks."""

@@ -236,9 +236,15 @@ class Exporting:
     async def _stopped(self) -> StoppedError:
         """After Ctrl-C: the file first, since a second Ctrl-C ends the command at once."""
         self._drop()
-        await cancel_quietly(self._controller, self._transfer_id)
+        self._gauge.enter("cancelling")
+        outcome = await cancel_quietly(self._controller, self._transfer_id)
+        done = (
+            "The controller does not answer; it ends the export when it notices that the connection is gone."
+            if outcome is None
+            else "The export was cancelled."
+        )
         return StoppedError(
-            f"Stopped. The export was cancelled. {self._nothing_kept()}",
+            f"Stopped. {done} {self._nothing_kept()}",
             next_step="An export cannot be resumed; running the command again starts over.",
         )
 

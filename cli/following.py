@@ -12,7 +12,7 @@ from contextlib import aclosing
 from cli.client import Controller
 from cli.failures import UnreachableError
 from cli.models import TransferState
-from common.errors import ServiceError, TransferNotFoundError
+from common.errors import NotPermittedError, ServiceError, TransferNotFoundError
 
 RETRY_SECONDS = 0.5
 STAGED_SECONDS = 10.0
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 60.0
 SWAP_SECONDS = 5.0
 """How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
 CANCEL_SECONDS = 10.0
-"""How long Ctrl-C waits for the controller to say that it cancelled."""
+"""How long Ctrl-C waits for the controller to answer at all."""
 
 
 def new_transfer_id() -> str:
@@ -87,6 +87,31 @@ async def final_state(
             if state.result or has_waited or answered_at - moved_at > STAGED_SECONDS:
                 return state
         await asyncio.sleep(RETRY_SECONDS)
+
+
+async def state_soon(controller: Controller, transfer_id: str) -> TransferState | None:
+    """For Ctrl-C: a transfer's state, once it is over or has had a little time for that; None where nobody answers.
+
+    A controller that hangs keeps nobody.
+    """
+    with contextlib.suppress(ServiceError, UnreachableError, TimeoutError):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            return await final_state(controller, transfer_id, unreachable_seconds=0, running_seconds=SWAP_SECONDS)
+    return None
+
+
+async def last_import(controller: Controller, app_id: str) -> str:
+    """The id of the import that can be undone or confirmed; empty where none is, which the agent gives the reasons of.
+
+    Raises:
+        AgentUnavailableError: the app's agent does not answer; says that nothing was changed.
+    """
+    try:
+        app = await controller.app(app_id)
+    except NotPermittedError:
+        return ""  # a token may undo without being allowed to read
+    kept = app.described().kept
+    return kept.transfer_id if kept is not None else ""
 
 
 async def cancel_quietly(controller: Controller, transfer_id: str) -> TransferState | ServiceError | None:

@@ -7,7 +7,6 @@ a guess.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -22,11 +21,11 @@ from cli.client import ConnectionLostError, Controller
 from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError, said_by
 from cli.following import (
     PATIENCE_SECONDS,
-    SWAP_SECONDS,
     cancel_quietly,
     final_state,
     following,
     new_transfer_id,
+    state_soon,
 )
 from cli.inspecting import Inspection, describe_briefly, inspect_file, open_archive
 from cli.models import App, Failure, TransferState
@@ -227,12 +226,9 @@ class Importing:
 
     async def _late_outcome(self) -> TransferState | ServiceError | None:
         """Of an import that could not be cancelled a moment ago; as `cancel_quietly` tells it."""
-        with contextlib.suppress(ServiceError, UnreachableError):
-            state = await final_state(
-                self._controller, self._transfer_id, unreachable_seconds=0, running_seconds=SWAP_SECONDS
-            )
-            if state.result:
-                return state
+        state = await state_soon(self._controller, self._transfer_id)
+        if state is not None and state.result:
+            return state
         return await cancel_quietly(self._controller, self._transfer_id)
 
 

@@ -6,18 +6,16 @@ An undo goes on in the app's agent when its caller or the controller goes away: 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import StoppedError, TransferBrokenError, UnreachableError
-from cli.following import PATIENCE_SECONDS, SWAP_SECONDS, final_state
+from cli.following import PATIENCE_SECONDS, final_state, last_import, state_soon
 from cli.models import TransferState
 from cli.progress import Gauge
 from common.errors import (
     NOTHING_CHANGED,
     AgentUnavailableError,
     InternalError,
-    NotPermittedError,
     ServiceError,
 )
 
@@ -35,7 +33,7 @@ async def undo_import(
         StoppedError: Ctrl-C; likewise.
     """
     gauge.enter("putting back")
-    transfer_id = await _last_import(controller, app_id)
+    transfer_id = await last_import(controller, app_id)
     try:
         return await controller.undo(app_id, transfer_id)
     except asyncio.CancelledError:
@@ -46,16 +44,6 @@ async def undo_import(
             raise
         gauge.enter("asking", "the connection broke; asking what became of the undo")
         return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
-
-
-async def _last_import(controller: Controller, app_id: str) -> str:
-    """The id of the import that an undo takes back; empty where none is kept, which the agent gives the reasons of."""
-    try:
-        app = await controller.app(app_id)
-    except NotPermittedError:
-        return ""  # a token may undo without being allowed to read
-    kept = app.described().kept
-    return kept.transfer_id if kept is not None else ""
 
 
 async def _settle(
@@ -86,10 +74,7 @@ async def _settle(
 
 async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> StoppedError:
     """After Ctrl-C, which does not end an undo."""
-    state: TransferState | None = None
-    if transfer_id:
-        with contextlib.suppress(ServiceError, UnreachableError):
-            state = await final_state(controller, transfer_id, unreachable_seconds=0, running_seconds=SWAP_SECONDS)
+    state = await state_soon(controller, transfer_id) if transfer_id else None
     if state is not None and state.undone:
         return StoppedError(f"Stopped too late: the undo is done, and {app_id} has the data from before the import.")
     return StoppedError(

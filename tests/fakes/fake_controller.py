@@ -54,6 +54,10 @@ class FakeController:
         broken_undo: "answer" drops the connection and has the undo done a moment later; "controller" drops it and has
             nothing done; "answer, forever" never answers again; "agent" loses the agent in the middle, which has
             undone it when it is back; "hold" undoes and does not answer.
+        broken_confirm: "answer" drops the data and then the connection; "controller" drops the connection with nothing
+            done; "answer, forever" never answers again; "agent" loses the agent, which has dropped the data when it is
+            back; "hold" drops the data and does not answer.
+        holds_cancel: asked to cancel, it does not answer.
         swap_result: what a transfer that could not be cancelled has come to by the next time it is asked for; empty:
             it goes on.
     """
@@ -69,6 +73,8 @@ class FakeController:
     refusals: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     broken_import: str = ""
     broken_undo: str = ""
+    broken_confirm: str = ""
+    holds_cancel: bool = False
     import_error: tuple[str, str] | None = None
     can_cancel: bool = True
     swap_result: str = ""
@@ -236,7 +242,30 @@ class FakeController:
         return web.json_response(state)
 
     async def _confirm(self, request: web.Request) -> web.Response:
-        return self._found(request) or web.json_response({"confirmed": True})
+        if (missing := self._found(request)) is not None:
+            return missing
+        state = self._kept(request)
+        if state is not None and self.broken_confirm != "controller":
+            state["kept_until"] = None
+        match self.broken_confirm:
+            case "answer" | "controller":
+                _drop(request)
+            case "answer, forever":
+                self.refusals |= {"transfer": (503, "AGENT_UNAVAILABLE", "The agent of shop.db does not answer.")}
+                _drop(request)
+            case "agent":
+                return problem(503, "AGENT_UNAVAILABLE", "The agent of shop.db went away.")
+            case "hold":
+                await asyncio.Event().wait()
+        return web.json_response({"confirmed": True})
+
+    def _kept(self, request: web.Request) -> State | None:
+        """The import that is confirmed, as it is asked for from now on."""
+        found = self._named(request)
+        kept = (found or {}).get("description", {}).get("kept")
+        if kept is None or request.query.get("transfer_id", "") != kept["transfer_id"]:
+            return None
+        return self.states.setdefault(kept["transfer_id"], dict(kept))
 
     async def _transfer(self, request: web.Request) -> web.Response:
         state = self.states.get(request.match_info["transfer"])
@@ -247,6 +276,8 @@ class FakeController:
     async def _cancel(self, request: web.Request) -> web.Response:
         transfer_id = request.match_info["transfer"]
         state = self.states.get(transfer_id)
+        if self.holds_cancel:
+            await asyncio.Event().wait()
         if state is None:
             return problem(404, "TRANSFER_NOT_FOUND", "No transfer has this id.")
         if not self.can_cancel:

@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.fake_controller import FakeController, app
+from cli.client import Connection, Controller
+from cli.exporting import Exporting
+from cli.failures import StoppedError
+from cli.output import Output
+from cli.progress import NoGauge
+from tests.fakes.fake_controller import TOKEN, FakeController, app
 from tests.unit.cli.conftest import Mathison, until
 
 
@@ -306,6 +311,30 @@ async def test_ctrl_c_cancels_the_transfer_and_removes_the_part_file(
     assert b"Traceback" not in stderr
     assert len(controller.cancelled) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_ctrl_c_while_the_controller_hangs_does_not_claim_that_the_export_is_cancelled(
+    controller: FakeController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.following.CANCEL_SECONDS", 0.2)
+    controller.holds_export = controller.holds_cancel = True
+    async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
+        exporting = asyncio.create_task(
+            Exporting(client, Output(is_json=False, is_quiet=True), NoGauge()).run(
+                "shop.db", destination=str(tmp_path / "out.gz"), format="", options={}, may_replace=False
+            )
+        )
+        await until((tmp_path / "out.gz.part").exists)
+
+        exporting.cancel()
+        await until(lambda: "cancel" in controller.requests)
+        left_while_waiting = list(tmp_path.iterdir())
+        with pytest.raises(StoppedError) as stopped:
+            await exporting
+
+    assert left_while_waiting == []
+    assert "The controller does not answer; it ends the export when it notices" in stopped.value.text
+    assert "was cancelled" not in stopped.value.text
 
 
 async def test_the_files_ending_chooses_the_format(mathison: Mathison, controller: FakeController) -> None:
