@@ -356,10 +356,10 @@ async def verify(
 ) -> int | None:
     """Prove that an export holds what its app held: replay it into a throw-away engine and compare.
 
-    Asks no controller and touches no app. SQL exports of PostgreSQL need the server programs of PostgreSQL on this
-    machine, of the same major version or a newer one; exports of volumes need nothing; those of Redis are loaded by a
-    redis-server or valkey-server of this machine, or read through where there is none. Exit code 6: the file is
-    damaged; 10: it does not hold what its fingerprint says; 11: that cannot be found out here.
+    Asks no controller and touches no app. SQL exports need the server programs of PostgreSQL, of the same major version
+    or a newer one, or of MariaDB on this machine; those of Redis are loaded by a redis-server or valkey-server of this
+    machine, or read through where there is none; all others are read through. Exit code 6: the file is damaged; 10: it
+    does not hold what its fingerprint says; 11: that cannot be found out here.
     """
     from cli.reports import report_verification
     from cli.verifying import verify_file

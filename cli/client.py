@@ -25,7 +25,9 @@ from cli.failures import UnreachableError, UsageError
 from cli.models import App, AppFingerprint, AppList, Problem, TransferList, TransferState
 from common.errors import (
     ERRORS_BY_REASON,
+    AppNotFoundError,
     InternalError,
+    InvalidRequestError,
     NotAuthenticatedError,
     NotPermittedError,
     ServiceError,
@@ -275,6 +277,11 @@ class Controller:
         if answer.content_type == "application/problem+json":
             with contextlib.suppress(msgspec.MsgspecError):
                 problem = msgspec.json.decode(text, type=Problem)
+                if problem.reason == InvalidRequestError.reason and answer.status in (404, 405):
+                    return UnreachableError(
+                        f"The controller at {self._url} has no {answer.method} {answer.url.raw_path}.",
+                        next_step="Give its address without a path; if it has none, it may be of another version.",
+                    )
                 return _from_problem(problem, answer.status, has_token=self._has_token)
         if answer.status in (401, 403):
             kind = NotAuthenticatedError if answer.status == 401 else NotPermittedError
@@ -289,12 +296,19 @@ class Controller:
 
     def _unreachable(self, failure: aiohttp.ClientConnectorError) -> UnreachableError:
         match failure:
-            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-                cause = getattr(failure, "certificate_error", None) or failure.os_error
-                said = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__
+            case aiohttp.ClientConnectorCertificateError() as refused:
+                cause = refused.certificate_error
+                said = getattr(cause, "verify_message", "") or type(cause).__name__
                 return UnreachableError(
-                    f"{self._url} could not prove who it is: {said}.",
-                    next_step="Name the controller's CA certificate by --ca-file, and check the address.",
+                    f"{self._url} could not prove who it is: {said.rstrip('.')}.",
+                    next_step="Check the address, and name the certificate that signed the controller's by --ca-file "
+                    "or MATHISON_CA_FILE.",
+                )
+            case aiohttp.ClientConnectorSSLError():
+                said = getattr(failure.os_error, "reason", "") or "handshake failed"
+                return UnreachableError(
+                    f"There is no speaking TLS with {self._url} ({said.lower().replace('_', ' ')}).",
+                    next_step="If the controller serves plain HTTP there, its address begins with http://.",
                 )
             case aiohttp.ClientConnectorDNSError():
                 return UnreachableError(f"The host name in {self._url} is not known.", next_step=_REACH_STEP)
@@ -305,7 +319,11 @@ class Controller:
                 return UnreachableError(f"No controller answers at {self._url} ({said}).", next_step=_REACH_STEP)
 
     def _lost(self, failure: Exception) -> ConnectionLostError:
-        return ConnectionLostError(f"The connection to {self._url} broke.", next_step=_REACH_STEP)
+        step = _REACH_STEP
+        is_unanswered = isinstance(failure, aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError)
+        if is_unanswered and self._url.startswith("http:"):
+            step += " If it serves HTTPS, its address begins with https://."
+        return ConnectionLostError(f"The connection to {self._url} broke.", next_step=step)
 
 
 class _Confirmed(msgspec.Struct, frozen=True):
@@ -314,6 +332,8 @@ class _Confirmed(msgspec.Struct, frozen=True):
 
 _REACH_STEP = "See that the controller runs, and give its address by --url or MATHISON_URL."
 _SIGN_IN_STEP = "Name a file with an API token by --token-file or MATHISON_TOKEN_FILE."
+_RENEW_STEP = "Whoever runs the controller makes a new one with `mathison-controller token create`."
+_LISTS_STEP = "`mathison apps` lists those that this token may see."
 
 
 def _from_problem(problem: Problem, status: int, *, has_token: bool) -> ServiceError:
@@ -321,7 +341,11 @@ def _from_problem(problem: Problem, status: int, *, has_token: bool) -> ServiceE
     if kind is None:
         text = problem.detail or problem.title or f"The controller answered with status {status}."
         return InternalError(text, next_step=problem.next_step)
-    next_step = _SIGN_IN_STEP if kind is NotAuthenticatedError and not has_token else problem.next_step
+    next_step = problem.next_step
+    if kind is NotAuthenticatedError:
+        next_step = _RENEW_STEP if has_token else _SIGN_IN_STEP
+    elif kind is AppNotFoundError:
+        next_step = _LISTS_STEP
     return kind(problem.detail or problem.title, next_step=next_step)
 
 

@@ -6,6 +6,7 @@ meet: its arguments, its connection, its files. `explain` turns any of them into
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from typing import ClassVar
 
@@ -121,7 +122,7 @@ def explain(failure: BaseException) -> Explanation:
             exit_code = failure.exit_code
         case ServiceError():
             exit_code = EXIT_CODES_BY_REASON[failure.reason]
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | asyncio.CancelledError():
             return explain(StoppedError("Stopped."))
         case _:
             return Explanation(

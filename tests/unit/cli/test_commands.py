@@ -315,6 +315,59 @@ async def test_https_needs_a_certificate_that_is_trusted(
     assert "--ca-file" in untrusted.stderr
 
 
+async def test_http_and_https_taken_for_each_other_are_told(mathison: Mathison, tmp_path: Path) -> None:
+    async with FakeController().serve(self_signed(tmp_path / "ca.pem")) as secure, FakeController().serve() as plain:
+        without_tls = await mathison("apps", "--url", secure.url.replace("https", "http"))
+        with_tls = await mathison("apps", "--url", plain.url.replace("http", "https"))
+
+    assert (without_tls.exit_code, with_tls.exit_code) == (3, 3)
+    assert "If it serves HTTPS, its address begins with https://." in without_tls.stderr
+    assert f"There is no speaking TLS with {plain.url.replace('http', 'https')} (" in with_tls.stderr
+    assert "its address begins with http://." in with_tls.stderr
+
+
+async def test_an_address_with_a_path_is_told_from_a_missing_app(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.refusals["apps"] = (404, "INVALID_REQUEST", "There is nothing like this here.")
+
+    ended = await mathison("apps")
+
+    assert ended.exit_code == 3
+    assert f"The controller at {controller.url} has no GET /api/deployments." in ended.stderr
+    assert "without a path" in ended.stderr
+
+
+async def test_a_token_and_an_app_that_are_not_known_are_told_with_the_command_that_helps(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    unknown_token = await mathison("apps", MATHISON_TOKEN="mathison-api.old")
+    unknown_app = await mathison("export", "shop.none")
+
+    assert "`mathison-controller token create`" in unknown_token.stderr
+    assert "`mathison apps` lists those that this token may see." in unknown_app.stderr
+
+
+async def test_a_command_that_waits_for_an_answer_is_ended_by_a_signal_without_a_fault(
+    start: Callable[..., Any],
+) -> None:
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    asked = asyncio.Event()
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    url = "http://{}:{}".format(*server.sockets[0].getsockname())
+
+    async with server, start("apps", MATHISON_URL=url) as process:
+        await asyncio.wait_for(asked.wait(), 20)
+        process.terminate()
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+
+    assert (process.returncode, stderr) == (130, b"Stopped.\n")
+
+
 def self_signed(certificate_path: Path) -> ssl.SSLContext:
     """A server's context for 127.0.0.1; its certificate is written to `certificate_path`."""
     key = ec.generate_private_key(ec.SECP256R1())
