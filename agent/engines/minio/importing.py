@@ -23,6 +23,7 @@ from agent.engines.minio.facts import PORTABLE_HINT, Facts
 from agent.engines.minio.layout import BUCKETS, CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name
 from agent.engines.minio.sealing_below import open_below
 from agent.engines.minio.settings import MinioSettings
+from agent.engines.minio.sums import require_as_exported
 from agent.limits import Limits
 from common.errors import (
     ArchiveDamagedError,
@@ -193,28 +194,14 @@ def _require_drive(report: Report, tally: Tally) -> None:
 
 def _require_same(report: Report, tally: Tally, *, only: str) -> None:
     """Whether it is what was exported, or where nothing tells, whether something is seen to be missing."""
-    if report.fingerprint is None:
-        if tally.orphans:
-            raise ArchiveDamagedError(
-                f"The archive holds data of {', '.join(tally.orphans)}, and not the xl.meta that makes it an object; "
-                "nothing was changed.",
-                next_step="Export again. If an upload was cut off there on the source, pack it without that directory.",
-            )
-        return
-    carried, found = report.fingerprint, tally.fingerprint()
-    if carried.scheme != found.scheme:
-        return
-    names = sorted({*carried.parts, *found.parts})
-    if only:
-        # Where there are many buckets they are told in groups, and nothing tells of one alone.
-        names = [name for name in names if name == f"bucket {only}" and name in carried.parts]
-    if differing := [name for name in names if carried.parts.get(name) != found.parts.get(name)]:
-        damaged = f" (damaged in it: {', '.join(tally.damaged_names)})" if tally.damaged else ""
+    if report.fingerprint is None and tally.orphans:
         raise ArchiveDamagedError(
-            f"The archive does not hold what it held when it was exported: {', '.join(differing[:5])}{damaged}; "
+            f"The archive holds data of {', '.join(tally.orphans)}, and not the xl.meta that makes it an object; "
             "nothing was changed.",
-            next_step="Take another copy of the file, or export again.",
+            next_step="Export again. If an upload was cut off there on the source, pack it without that directory.",
         )
+    damaged = f" (damaged in it: {', '.join(tally.damaged_names)})" if tally.damaged else ""
+    require_as_exported(report.fingerprint, tally.fingerprint(), only=only, beside=damaged)
 
 
 def _sealed_buckets(new: Path) -> set[str]:

@@ -47,7 +47,7 @@ async def fill(client: Client, tree: Path, bucket: str) -> None:
     Raises:
         ToolFailedError, AppUnavailableError: the server did not take something.
     """
-    has_versions = is_versioned(tree, bucket)
+    has_versions = is_versioned(settings_of(tree, bucket))
     if has_versions:
         await client.call("PUT", bucket, query={"versioning": ""}, body=_VERSIONING)
     running: set[asyncio.Task[None]] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -77,22 +77,20 @@ def look_through(tree: Path, *, only: str) -> Inventory:
         fingerprint=Fingerprint(scheme=SCHEME),
     )
     sums = Sums(SCHEME)
-    settings_bytes = 0
+    room_bytes = MOST_SETTINGS_BYTES
     for bucket in buckets:
-        settings_bytes += _add_settings(tree, bucket, sums)
-        if settings_bytes > MOST_SETTINGS_BYTES:
-            raise ArchiveRefusedError(
-                f"The settings of the archive's buckets have more than {MOST_SETTINGS_BYTES >> 20} MiB; those of an "
-                "export have some kilobytes each. Nothing was changed."
-            )
+        settings = _all_settings(tree, bucket, most_bytes=room_bytes)
+        room_bytes -= sum(map(len, settings.values()))
+        for name, content in settings.items():
+            sums.add_setting(bucket, name, hashlib.sha256(content).hexdigest())
         is_wanted = bucket in inventory.wanted
-        counts, is_encrypted = _look_at(tree, bucket, sums, is_wanted=is_wanted)
+        counts, is_encrypted = _look_at(tree, bucket, settings, sums, is_wanted=is_wanted)
         for name, number in counts.items():
             inventory.counts[name] += number
             inventory.wanted_counts[name] += number * is_wanted
         if is_wanted and is_encrypted:
             inventory.encrypted.append(bucket)
-        if is_wanted and b"<Expiration>" in settings_of(tree, bucket).get("lifecycle.xml", b""):
+        if is_wanted and b"<Expiration>" in settings.get("lifecycle.xml", b""):
             inventory.expiring.append(bucket)
     inventory.fingerprint = sums.fingerprint()
     return inventory
@@ -130,21 +128,20 @@ def locked_buckets(tree: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if (tree / SETTINGS / name / _LOCK_FILE).is_file()]
 
 
-def is_versioned(tree: Path, bucket: str) -> bool:
-    """Whether the bucket's settings say anything of versions."""
-    return b"<Status>" in settings_of(tree, bucket).get("versioning.xml", b"")
+def is_versioned(settings: Mapping[str, bytes]) -> bool:
+    """Whether a bucket's settings say anything of versions."""
+    return b"<Status>" in settings.get("versioning.xml", b"")
 
 
 def settings_of(tree: Path, bucket: str) -> dict[str, bytes]:
     """What a server is given, by the name of the file."""
-    return {
-        path.name: path.read_bytes()
-        for path in _settings_files(tree, bucket)
-        if path.name not in (*LEFT_OUT_SETTINGS, _LOCK_FILE)
-    }
+    found = _all_settings(tree, bucket, most_bytes=MOST_SETTINGS_BYTES)
+    return {name: content for name, content in found.items() if name not in (*LEFT_OUT_SETTINGS, _LOCK_FILE)}
 
 
-def _look_at(tree: Path, bucket: str, sums: Sums, *, is_wanted: bool) -> tuple[dict[str, int], bool]:
+def _look_at(
+    tree: Path, bucket: str, settings: Mapping[str, bytes], sums: Sums, *, is_wanted: bool
+) -> tuple[dict[str, int], bool]:
     """Counts of a bucket, and whether some of it is encrypted."""
     counts = _nothing() | {"buckets": 1}
     is_encrypted = False
@@ -161,7 +158,7 @@ def _look_at(tree: Path, bucket: str, sums: Sums, *, is_wanted: bool) -> tuple[d
         is_encrypted = is_encrypted or ENCRYPTED in line.headers
         last = line.key
     checked.finish(functools.partial(lines_of, tree, bucket))
-    if checked.has_versions and not is_versioned(tree, bucket):
+    if checked.has_versions and not is_versioned(settings):
         raise ArchiveDamagedError(
             f"The archive is damaged: the bucket {bucket} has versions, and its settings say nothing of "
             "versioning, so they would be lost; nothing was changed.",
@@ -174,18 +171,19 @@ def _nothing() -> dict[str, int]:
     return dict.fromkeys(("buckets", "objects", "versions", "markers", "bytes"), 0)
 
 
-def _add_settings(tree: Path, bucket: str, sums: Sums) -> int:
-    """Their size in bytes."""
-    size_bytes = 0
-    for path in _settings_files(tree, bucket):
-        with open(os.open(path, OPEN_FLAGS), "rb") as file:
-            sums.add_setting(bucket, path.name, hashlib.file_digest(file, "sha256").hexdigest())
-            size_bytes += file.tell()
-    return size_bytes
-
-
-def _settings_files(tree: Path, bucket: str) -> Iterable[Path]:
+def _all_settings(tree: Path, bucket: str, *, most_bytes: int) -> dict[str, bytes]:
+    """By the name of the file; ArchiveRefusedError for more than an export can have."""
+    found: dict[str, bytes] = {}
     directory = tree / SETTINGS / bucket
-    if not directory.is_dir():
-        return []
-    return [path for path in sorted(directory.iterdir()) if path.is_file() and not path.is_symlink()]
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.is_symlink() or not path.is_file():
+            continue
+        with open(os.open(path, OPEN_FLAGS), "rb") as file:
+            found[path.name] = file.read(most_bytes + 1)
+        most_bytes -= len(found[path.name])
+        if most_bytes < 0:
+            raise ArchiveRefusedError(
+                f"The settings of the archive's buckets have more than {MOST_SETTINGS_BYTES >> 20} MiB; those of an "
+                "export have some kilobytes each. Nothing was changed."
+            )
+    return found

@@ -25,9 +25,9 @@ from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.listing import buckets_of
-from agent.engines.minio.portable import SCHEME
 from agent.engines.minio.portable_child import Request
 from agent.engines.minio.portable_tree import Inventory
+from agent.engines.minio.sums import require_as_exported
 from agent.engines.minio.tree_questions import ask
 from agent.limits import Limits
 from agent.steps import Progress, Step
@@ -44,7 +44,6 @@ from common.headers import ArchiveHeader
 from common.seals import SealReader
 from common.wording import counted
 
-_NAMED = 5
 _PEEKED_BYTES = 2 << 20
 _VERSIONS_A_SECOND = 500
 _BYTES_A_SECOND = 50_000_000
@@ -269,13 +268,7 @@ async def _told(
 
 def _require_as_told(report: Report, inventory: Inventory) -> None:
     """Raises ArchiveDamagedError when the archive says of itself what it does not hold."""
-    carried = report.fingerprint
-    if carried is not None and carried.scheme == SCHEME and (differing := carried.differences(inventory.fingerprint)):
-        names = ", ".join(text.partition(":")[0] for text in differing[:_NAMED])
-        raise ArchiveDamagedError(
-            f"The archive does not hold what it held when it was exported: {names}; nothing was changed.",
-            next_step="Take another copy of the file, or export again.",
-        )
+    require_as_exported(report.fingerprint, inventory.fingerprint)
     for name, told in (report.header.counts if report.header else {}).items():
         if told != (found := inventory.counts.get(name, told)):
             raise ArchiveDamagedError(

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from common.errors import ArchiveDamagedError
 from common.fingerprints import Fingerprint
 
 _MODULUS = 1 << 256
+_NAMED = 5
 
 
 def number_of(fields: Iterable[str]) -> int:
@@ -79,3 +81,25 @@ class Sums:
 def fingerprint_of(scheme: str, buckets: Mapping[str, str], others: Mapping[str, str] = {}) -> Fingerprint:
     """From the text of each bucket, and other parts."""
     return Fingerprint.of(scheme, {f"bucket {name}": text for name, text in buckets.items()} | dict(others))
+
+
+def require_as_exported(carried: Fingerprint | None, found: Fingerprint, *, only: str = "", beside: str = "") -> None:
+    """Compare what an archive says of itself with what is in it; nothing where it was told in another way.
+
+    Args:
+        carried: what it says; None: nothing.
+        only: the one bucket that was looked at; empty: all.
+        beside: what else is to be said of a difference.
+    Raises:
+        ArchiveDamagedError: it is not what was exported.
+    """
+    if carried is None or carried.scheme != found.scheme:
+        return
+    # Where there are many buckets they are told in groups, and nothing tells of one alone.
+    names = {f"bucket {only}"} & carried.parts.keys() if only else carried.parts.keys() | found.parts.keys()
+    if differing := [name for name in sorted(names) if carried.parts.get(name) != found.parts.get(name)]:
+        raise ArchiveDamagedError(
+            f"The archive does not hold what it held when it was exported: {', '.join(differing[:_NAMED])}{beside}; "
+            "nothing was changed.",
+            next_step="Take another copy of the file, or export again.",
+        )

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
-from agent.states import Phase, Result
+from agent.states import Phase, Result, TransferState
 from common.errors import (
     AgentUnavailableError,
     AppBusyError,
@@ -214,36 +215,36 @@ async def test_cancel_ends_a_stage_and_its_caller_hears_of_it(setting: Setting) 
 
 @pytest.mark.parametrize("dry_run", [False, True])
 async def test_cancel_waits_for_a_stage_whose_caller_has_left_already(setting: Setting, dry_run: bool) -> None:
-    tidied = asyncio.Event()
-    setting.recipe.at["discard"] = tidied.wait
     upload = waiting(*frame_list(b"new", end=False))
     states = setting.transfers.stage("t-1", upload, {}, dry_run=dry_run)
     await anext(states)
-    leaving = asyncio.create_task(states.aclose())
-    await until(lambda: setting.recipe.has_reached("discard"))
 
-    cancelling = asyncio.create_task(setting.transfers.cancel("t-1"))
-    await asyncio.sleep(0)
-    tidied.set()
+    state = await _cancelled_while_discarding(setting, states.aclose())
 
-    assert (await cancelling).result is Result.CANCELLED
-    await leaving
+    assert state.result is Result.CANCELLED
     assert is_untouched(setting)
 
 
 async def test_a_dry_run_that_is_cancelled_at_its_very_end_is_over(setting: Setting) -> None:
+    state = await _cancelled_while_discarding(setting, setting.stage("t-1", dry_run=True))
+
+    assert state.result is Result.SUCCEEDED
+    assert is_untouched(setting)
+
+
+async def _cancelled_while_discarding(setting: Setting, ending: Coroutine[Any, Any, object]) -> TransferState:
+    """What a cancel is told that comes while what was staged is being dropped, and has to wait for that."""
     tidied = asyncio.Event()
     setting.recipe.at["discard"] = tidied.wait
-    running = asyncio.create_task(setting.stage("t-1", dry_run=True))
+    running = asyncio.create_task(ending)
     await until(lambda: setting.recipe.has_reached("discard"))
 
     cancelling = asyncio.create_task(setting.transfers.cancel("t-1"))
     await asyncio.sleep(0)
     tidied.set()
 
-    assert (await cancelling).result is Result.SUCCEEDED
     await running
-    assert is_untouched(setting)
+    return await cancelling
 
 
 async def test_cancel_drops_what_is_staged(setting: Setting) -> None:

@@ -338,13 +338,20 @@ def _with_other_content(name: str, content: bytes) -> bytes:
     return content[::-1] if name == "buckets/versions/from before" else content
 
 
-async def test_an_export_names_the_object_whose_content_the_server_breaks_off(
-    start_minio: StartMinio, tmp_path: Path
-) -> None:
+async def _with_things(start_minio: StartMinio, tmp_path: Path, **things: bytes) -> MinioApp:
+    """A server with objects in one bucket."""
     app = MinioApp(start_minio(), tmp_path)
     async with client_of(app.server) as client:
         await client.call("PUT", "things")
-        await put(client, "things", "rotten", bytes(3 << 20))
+        for key, content in things.items():
+            await put(client, "things", key, content)
+    return app
+
+
+async def test_an_export_names_the_object_whose_content_the_server_breaks_off(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    app = await _with_things(start_minio, tmp_path, rotten=bytes(3 << 20))
     [part] = app.server.drive.glob("things/rotten/*/part.1")
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
@@ -357,11 +364,7 @@ async def test_an_export_names_the_object_whose_content_the_server_breaks_off(
 async def test_an_export_warns_of_objects_that_a_listing_leaves_out_since_they_are_damaged(
     start_minio: StartMinio, tmp_path: Path
 ) -> None:
-    app = MinioApp(start_minio(), tmp_path)
-    async with client_of(app.server) as client:
-        await client.call("PUT", "things")
-        for key in ("rotten", "whole"):
-            await put(client, "things", key, b"content")
+    app = await _with_things(start_minio, tmp_path, rotten=b"content", whole=b"content")
     meta = app.server.drive / "things/rotten/xl.meta"
     content = bytearray(meta.read_bytes())
     content[IN_CHECKSUM_ONLY] ^= 1
