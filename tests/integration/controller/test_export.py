@@ -21,7 +21,7 @@ import pytest
 
 from common.errors import AppUnavailableError, FormatNotSupportedError, ServiceError, ToolFailedError
 from tests.fakes.fake_agent import BLOCK, ExportPlan, FakeAgent, Launch
-from tests.fixtures.controller import ControllerProcess
+from tests.fixtures.controller import ControllerProcess, until_export_is_still
 from tests.fixtures.curl import curl
 from tests.fixtures.waiting import until
 
@@ -247,19 +247,10 @@ async def test_a_client_who_leaves_while_the_controller_is_blocked_writing_ends_
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         request = f"POST {EXPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
         await asyncio.to_thread(connection.sendall, request.encode())
-        await until_it_stands_still(agent)
+        await until_export_is_still(controller, agent)
 
     await asyncio.wait_for(agent.export_ended.wait(), 1)
     assert agent.exported_chunks < 100
-
-
-async def until_it_stands_still(agent: FakeAgent) -> None:
-    """Returns once the agent has sent something and then nothing for half a second."""
-    before = -1
-    async with asyncio.timeout(30):
-        while before != agent.exported_chunks or before <= 0:
-            before = agent.exported_chunks
-            await asyncio.sleep(0.5)
 
 
 async def test_a_client_who_takes_nothing_for_too_long_is_dropped(

@@ -32,7 +32,7 @@ from controller.callers import Scope
 from mathison.data.v1 import controller_pb2 as wire
 from mathison.data.v1 import controller_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, transfer_pb2
 from tests.fakes.fake_agent import BLOCK, ExportPlan, FakeAgent
-from tests.fixtures.controller import ControllerProcess
+from tests.fixtures.controller import ControllerProcess, until_export_is_still
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -160,16 +160,15 @@ async def test_a_caller_who_cancels_ends_the_dump_within_a_second(
     await until(lambda: controller.audit()[-1]["result"] == "cancelled")
 
 
-async def test_a_caller_who_takes_nothing_stops_the_agent(stub: Stub, bearer: Metadata, agent: FakeAgent) -> None:
+async def test_a_caller_who_takes_nothing_stops_the_agent(
+    stub: Stub, bearer: Metadata, agent: FakeAgent, controller: ControllerProcess
+) -> None:
     agent.export_plan.chunks = 10_000
     call = stub.ExportApp(wire.ExportAppRequest(app_id="shop.db"), metadata=bearer)
-    before = -1
-    async with asyncio.timeout(30):
-        while before != agent.exported_chunks or before <= 0:
-            before = agent.exported_chunks
-            await asyncio.sleep(0.5)
 
-    assert before < 100
+    exported = await until_export_is_still(controller, agent)
+
+    assert exported < 100
     call.cancel()
 
 

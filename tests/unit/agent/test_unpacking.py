@@ -8,6 +8,7 @@ import lzma
 import os
 from collections.abc import AsyncIterator
 
+import psutil
 import pytest
 
 from agent import unpacking
@@ -20,6 +21,8 @@ from common.errors import (
     ServiceError,
     UploadIncompleteError,
 )
+from tests.fixtures.children import agent_children
+from tests.fixtures.waiting import until, until_still
 
 CONTENT = bytes(range(256)) * 20_000
 
@@ -78,10 +81,13 @@ async def test_leaving_in_the_middle_ends_at_once_although_every_pipe_is_full() 
 
     async with asyncio.timeout(60), unpacked(pieces(archive), limits=Limits()) as content:
         await anext(content.chunks)
-        seen = 0
-        while seen < content.received_bytes:
-            seen = content.received_bytes
-            await asyncio.sleep(0.5)
+        [child] = agent_children()
+
+        async def received_bytes() -> int:
+            await until(lambda: child.status() == psutil.STATUS_SLEEPING)
+            return content.received_bytes
+
+        await until_still(received_bytes)
 
     assert content.received_bytes < len(archive)
 

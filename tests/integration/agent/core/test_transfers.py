@@ -24,7 +24,7 @@ from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 from tests.fixtures.agent_program import stage_requests
 from tests.fixtures.uploads import frame_list
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import until, until_still
 from tests.integration.agent.core.conftest import AgentProcess
 
 MIB = 1 << 20
@@ -385,10 +385,11 @@ async def test_an_export_holds_still_while_its_caller_does(stopped_agent: AgentP
         stub = Stub(channel)
         call = stub.Export(messages.ExportRequest(transfer_id="t-1"))
         await anext(aiter(call))
-        read = -1
-        while (now := (await state_of(stub, "t-1")).progress.read_bytes) != read:
-            read = now
-            await asyncio.sleep(0.3)
+
+        async def read_bytes() -> int:
+            return (await state_of(stub, "t-1")).progress.read_bytes
+
+        read = await until_still(read_bytes)
         call.cancel()
 
     assert read < 32 * MIB

@@ -17,11 +17,13 @@ from common.errors import AppUnavailableError, ServiceError
 from tests.fixtures.minio_data import ENABLED, md5_of, put, versions
 from tests.fixtures.minio_moments import MOMENTS
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
 
 CLIENTS = 8
 PAIRS = 24
+_MANY = 20
 _UNAVAILABLE = "unavailable"
 
 
@@ -112,19 +114,20 @@ async def test_an_import_mixes_nothing_and_loses_no_acknowledged_write(
             return
         seen.acknowledged[f"written{turn}"] = began_at
 
+    def later() -> set[str]:
+        return {key for key, began_at in seen.acknowledged.items() if began_at > exchanged_at}
+
     MOMENTS["exchanged"].hook(note_exchange, monkeypatch.setattr)
     async with busy(target, read, write):
-        await asyncio.sleep(0.5)
+        await until(lambda: seen.reads >= _MANY and len(seen.acknowledged) >= _MANY)
         await app.recipe.restore(record, app.progress)
-        await asyncio.sleep(0.5)
+        reads = seen.reads
+        await until(lambda: seen.reads >= reads + _MANY and len(later()) >= _MANY)
 
     async with client_of(target) as client:
         there = {key for key, *_ in await versions(client, "both1")}
-    later = {key for key, began_at in seen.acknowledged.items() if began_at > exchanged_at}
-    assert later
-    assert later <= there
+    assert later() <= there
     assert seen.mixed == 0
-    assert seen.reads > 0
     # Nobody was told that something is not there: connections were refused while MinIO restarted, and nothing else.
     assert set(seen.failures) <= {_UNAVAILABLE}
 
@@ -136,6 +139,9 @@ async def test_an_export_is_of_one_moment_while_clients_write(start_minio: Start
             await client.call("PUT", bucket)
         await client.call("PUT", "versioned", query={"versioning": ""}, body=ENABLED)
 
+    written: set[int] = set()
+    deletions = 0
+
     async def write_pairs(client: Client, turn: int) -> None:
         # Each pair has one writer, which writes the first half first: so the second is never the newer one.
         pair = turn // 1_000_000 + CLIENTS * (turn % (PAIRS // CLIENTS))
@@ -143,8 +149,10 @@ async def test_an_export_is_of_one_moment_while_clients_write(start_minio: Start
         for bucket in ("plain", "versioned"):
             for half in ("a", "b"):
                 await put(client, bucket, f"{half}{pair:02d}", body)
+        written.add(pair)
 
     async def delete_old(client: Client, turn: int) -> None:
+        nonlocal deletions
         # Many at once: MinIO rewrites their xl.meta in place then.
         await asyncio.sleep(0.1)
         old = [(key, version) for key, version, _, is_latest in await versions(client, "versioned") if not is_latest]
@@ -153,9 +161,10 @@ async def test_an_export_is_of_one_moment_while_clients_write(start_minio: Start
             body = f"<Delete>{listed}</Delete>".encode()
             headers = {"content-md5": md5_of(body)}
             await client.call("POST", "versioned", query={"delete": ""}, headers=headers, body=body)
+            deletions += 1
 
     async with busy(source, *[write_pairs] * (CLIENTS - 1), delete_old):
-        await asyncio.sleep(1)
+        await until(lambda: len(written) == PAIRS - PAIRS // CLIENTS and deletions > 0)
         exported = await MinioApp(source, tmp_path / "a").export()
     await MinioApp(target, tmp_path / "b").import_file(exported.file)
 
