@@ -16,6 +16,7 @@ import agent.footprint  # noqa: F401  # first of ours: it decides what the other
 from agent.serving import StartError, make_recipe, serve
 from agent.settings import AgentSettings, SettingsError, read_settings
 from common.errors import ServiceError
+from common.files import sentence_of
 from common.logs import set_up_logs
 from common.sole_use import InUseError
 from common.version import VERSION
@@ -36,15 +37,17 @@ def main() -> None:
         if arguments.check:
             _check(settings)
             return
-    except (SettingsError, ServiceError) as failure:
+    except SettingsError as failure:
         _fail(str(failure), WRONG_SETTINGS)
+    except ServiceError as failure:
+        _fail(f"{config}: {failure.text}", WRONG_SETTINGS)
     set_up_logs(program="agent")
     try:
         asyncio.run(serve(settings, config, version=VERSION))
     except ServiceError as failure:
         _fail(f"{arguments.config}: {failure.text}", WRONG_SETTINGS)
     except (StartError, InUseError, OSError) as failure:
-        _fail(str(failure), CANNOT_SERVE)
+        _fail(sentence_of(failure), CANNOT_SERVE)
 
 
 def _parse() -> argparse.Namespace:

@@ -27,7 +27,7 @@ from agent.servicers.data_agent import DataAgentServicer
 from agent.settings import AgentSettings
 from agent.transfers import TransferRules, Transfers
 from common.credentials import IdentityFiles
-from common.files import private_directory, write_atomically
+from common.files import private_directory, state_directory, write_atomically
 from common.sole_use import sole_use
 
 _log = structlog.get_logger(__name__)
@@ -66,7 +66,7 @@ async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -
     stopped = _stop_signal()
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(sole_use(private_directory(settings.state_directory), program="agent"))
+        stack.enter_context(sole_use(state_directory(settings.state_directory), program="agent"))
         private_directory(settings.work_directory)
         settings.address_file.unlink(missing_ok=True)
         recipe = make_recipe(settings, version=version)

@@ -7,6 +7,13 @@ import secrets
 from pathlib import Path
 
 
+def sentence_of(failure: Exception) -> str:
+    """For a program's last line: of the system's errors the file and what is wrong, without a number."""
+    if isinstance(failure, OSError) and failure.filename is not None and failure.strerror:
+        return f"{failure.filename}: {failure.strerror.lower()}."
+    return str(failure)
+
+
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file under a temporary name, fsync it, rename it, fsync its directory.
 
@@ -41,6 +48,18 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def state_directory(path: Path) -> Path:
+    """As `private_directory`, for what a program's settings name: its OSError is a sentence for who wrote them."""
+    try:
+        return private_directory(path)
+    except OSError as failure:
+        said = "it is no directory" if isinstance(failure, FileExistsError) else (failure.strerror or "").lower()
+        raise OSError(
+            f"The state directory {path} cannot be used: {said}. Give this program's user the right to it, or name "
+            "another as `state_directory`."
+        ) from failure
 
 
 def private_directory(path: Path) -> Path:

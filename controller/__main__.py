@@ -18,7 +18,7 @@ from pathlib import Path
 import controller.footprint  # noqa: F401  # first of ours: before gRPC and any thread
 from common.credentials import check_workspace
 from common.errors import ServiceError
-from common.files import private_directory, write_atomically
+from common.files import private_directory, sentence_of, state_directory, write_atomically
 from common.logs import set_up_logs
 from common.sole_use import InUseError
 from common.version import VERSION
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mathison-controller: {failure}", file=sys.stderr)
         return 2
     except (AuthorityError, InUseError, ServiceError, OSError) as failure:
-        print(f"mathison-controller: {failure}", file=sys.stderr)
+        print(f"mathison-controller: {sentence_of(failure)}", file=sys.stderr)
         return 1
 
 
@@ -114,7 +114,7 @@ def _issue_client_certificate(parsed: argparse.Namespace, settings: Settings) ->
 
 
 def _state(settings: Settings) -> State:
-    return State(private_directory(settings.state))
+    return State(state_directory(settings.state))
 
 
 def _config_path(parsed: argparse.Namespace) -> Path:
@@ -128,7 +128,8 @@ def _scopes(names: Sequence[str]) -> frozenset[Scope]:
     try:
         return frozenset(map(Scope, names))
     except ValueError as failure:
-        raise TokenError(f"{failure}; there are {', '.join(Scope)}.") from failure
+        wrong = next(name for name in names if name not in list(Scope))
+        raise TokenError(f"{wrong!r} is no scope; there are {', '.join(Scope)}.") from failure
 
 
 def _workspaces(values: Sequence[str]) -> frozenset[str] | None:
@@ -161,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tokens = commands.add_parser("token", help="API tokens of callers").add_subparsers(required=True, metavar="COMMAND")
     create = tokens.add_parser("create", parents=[config], help="make one and print it; it is shown only now")
-    create.add_argument("name", metavar="NAME")
+    create.add_argument("name", metavar="NAME", help="whom or what it is for; stands in the audit log")
     create.add_argument("--scope", action="append", required=True, metavar="read|export|import", help="repeatable")
     create.add_argument("--workspace", action="append", default=[], metavar="NAME", help="repeatable; not given: all")
     create.add_argument("--expires-days", type=_positive, metavar="N", help="it lasts for ever when not given")
@@ -169,19 +170,19 @@ def _parser() -> argparse.ArgumentParser:
     listing = tokens.add_parser("list", parents=[config], help="names, scopes, workspaces; no secrets")
     listing.set_defaults(run=_token_list)
     revoke = tokens.add_parser("revoke", parents=[config], help="forget one; it is refused from the next call on")
-    revoke.add_argument("name", metavar="NAME")
+    revoke.add_argument("name", metavar="NAME", help="as `token list` shows it")
     revoke.set_defaults(run=_token_revoke)
 
     join = commands.add_parser("join-token", parents=[config], help="make what an agent enrols with, and print it")
-    join.add_argument("app_id", metavar="APP_ID")
+    join.add_argument("app_id", metavar="APP_ID", help="as the settings have it, for example shop.db")
     join.add_argument("--valid-minutes", type=_positive, default=60, metavar="N", help="60 when not given")
     join.set_defaults(run=_join_token)
 
     client = commands.add_parser(
         "issue-client-certificate", parents=[config], help="key and certificate for a program, or for debugging"
     )
-    client.add_argument("name", metavar="NAME")
-    client.add_argument("--out", required=True, metavar="DIRECTORY")
+    client.add_argument("name", metavar="NAME", help="stands in the certificate; lower-case letters, digits, '-'")
+    client.add_argument("--out", required=True, metavar="DIRECTORY", help="where ca.crt, NAME.crt and NAME.key go")
     client.set_defaults(run=_issue_client_certificate)
     return parser
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import ssl
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ import structlog
 from aiohttp import web
 
 from common import heap
-from common.files import private_directory, write_atomically
+from common.files import state_directory, write_atomically
 from common.sole_use import sole_use
 from controller.admission import Admission
 from controller.agents import Agents
@@ -30,7 +31,7 @@ from controller.discovery.inventory import Inventory
 from controller.identity.ca import CertificateAuthority, utc_now
 from controller.identity.own import OwnIdentity
 from controller.operations import Operations
-from controller.server import enrolment_server, program_server
+from controller.server import GrpcServer, enrolment_server, program_server
 from controller.servicers.data_controller import DataControllerServicer
 from controller.servicers.enrolment import EnrolmentServicer
 from controller.settings import Address, LimitSettings, RestSettings, Settings, SettingsError
@@ -79,7 +80,7 @@ async def serve(settings: Settings, settings_path: Path) -> None:
 @contextlib.asynccontextmanager
 async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Addresses]:
     """All ports open; leaving the context stops everything in order."""
-    state = State(private_directory(settings.state))
+    state = State(state_directory(settings.state))
     grace_seconds = settings.limits.stop_grace_seconds
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(sole_use(state.directory, program="controller"))
@@ -112,8 +113,8 @@ async def running(settings: Settings, inventory: Inventory) -> AsyncIterator[Add
         stack.callback(keeping_small.cancel)
         addresses = Addresses(
             rest=await _start_rest(runner, settings.rest, settings.limits),
-            grpc=str(await programs.start()),
-            enrolment=str(await enrolments.start()),
+            grpc=str(await _start_grpc(programs, "grpc", settings.grpc.listen)),
+            enrolment=str(await _start_grpc(enrolments, "enrolment", settings.enrolment.listen)),
         )
         write_atomically(state.addresses, msgspec.json.encode(addresses) + b"\n")
         stack.callback(state.addresses.unlink, missing_ok=True)
@@ -131,9 +132,29 @@ async def _start_rest(runner: web.AppRunner, settings: RestSettings, limits: Lim
     address = Address.parse(settings.listen)
     context = _tls_context(settings)
     await runner.setup()
-    await Site(runner, address.host, address.port, limits=limits, ssl=context).start()
+    try:
+        await Site(runner, address.host, address.port, limits=limits, ssl=context).start()
+    except OSError as failure:
+        raise _cannot_listen("rest", settings.listen, failure) from failure
     chosen: int = runner.addresses[0][1]
     return f"{'https' if context else 'http'}://{Address(address.host, chosen)}"
+
+
+async def _start_grpc(server: GrpcServer, table: str, listen: str) -> Address:
+    try:
+        return await server.start()
+    except OSError as failure:
+        raise _cannot_listen(table, listen, failure) from failure
+
+
+def _cannot_listen(table: str, listen: str, failure: OSError) -> OSError:
+    """In words that name the setting; the address may be another program's, or none of this machine."""
+    number = failure.errno or 0
+    said = f" ({os.strerror(number).lower()})" if number > 0 else ""
+    return OSError(
+        f"{listen} cannot be listened on{said}; another program may do so, or the address is not this machine's. "
+        f"Correct `{table}.listen` in the settings."
+    )
 
 
 def _tls_context(settings: RestSettings) -> ssl.SSLContext | None:

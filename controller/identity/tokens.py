@@ -57,14 +57,19 @@ class ApiTokens:
         self._seen: tuple[int, int] | None = None
 
     def list(self) -> Sequence[ApiToken]:
-        """All, expired ones included, in the order in which they were made."""
+        """All, expired ones included, in the order in which they were made. TokenError: the file is damaged."""
         try:
             found = os.stat(self._path)
         except FileNotFoundError:
             self._tokens, self._seen = [], None
             return self._tokens
         if (state := (found.st_ino, found.st_mtime_ns)) != self._seen:
-            self._tokens = msgspec.json.decode(self._path.read_bytes(), type=list[ApiToken])
+            try:
+                self._tokens = msgspec.json.decode(self._path.read_bytes(), type=list[ApiToken])
+            except msgspec.MsgspecError as failure:
+                raise TokenError(
+                    f"{self._path} is damaged: {failure}. Put back a copy, or move it away and make new tokens."
+                ) from failure
             self._seen = state
         return self._tokens
 
@@ -118,7 +123,7 @@ class ApiTokens:
             raise NotAuthenticatedError("This needs an API token.", next_step="Send `Authorization: Bearer <token>`.")
         try:
             tokens = self.list()
-        except (OSError, msgspec.MsgspecError) as failure:
+        except (OSError, TokenError) as failure:
             raise InternalError("The controller cannot read its tokens.") from failure
         digest = _digest(secret.strip())
         for token in tokens:

@@ -95,6 +95,12 @@ async def test_a_wrong_command_exits_with_2_and_says_why(
     assert "Traceback" not in done.stderr
 
 
+async def test_a_misspelt_scope_is_told_with_those_that_there_are(controller: ControllerProcess) -> None:
+    done = command(controller, "token", "create", "ok", "--scope", "read,write")
+
+    assert done.stderr == "mathison-controller: 'write' is no scope; there are read, export, import.\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -161,7 +167,12 @@ async def test_without_settings_the_program_says_how_to_name_them(own_controller
 async def test_a_taken_port_is_an_error_and_not_a_shared_port(
     own_controller: ControllerProcess, controller: ControllerProcess
 ) -> None:
-    for table, address in (("rest", controller.rest.removeprefix("http://")), ("grpc", controller.grpc)):
+    taken = {
+        "rest": controller.rest.removeprefix("http://"),
+        "grpc": controller.grpc,
+        "enrolment": controller.enrolment,
+    }
+    for table, address in taken.items():
         own_controller.write_settings()
         text = own_controller.config.read_text()
         own_controller.config.write_text(
@@ -171,7 +182,51 @@ async def test_a_taken_port_is_an_error_and_not_a_shared_port(
         done = command(own_controller, "serve")
 
         assert done.returncode == 1, table
+        assert f"mathison-controller: {address} cannot be listened on" in done.stderr
+        assert f"Correct `{table}.listen` in the settings." in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("token", "list")], ids=" ".join)
+async def test_a_state_directory_that_cannot_be_used_is_named_with_its_setting(
+    own_controller: ControllerProcess, arguments: tuple[str, ...]
+) -> None:
+    own_controller.write_settings()
+    own_controller.state.directory.write_text("a file")
+
+    done = command(own_controller, *arguments)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"mathison-controller: The state directory {own_controller.state.directory} cannot be used: it is no directory."
+    )
+    assert "`state_directory`" in done.stderr
+
+
+async def test_a_file_that_cannot_be_written_is_named_without_a_number(
+    controller: ControllerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    done = command(controller, "issue-client-certificate", "grpcurl", "--out", str(tmp_path / "out"))
+
+    assert done.returncode == 1
+    assert "out/" in done.stderr
+    assert "not a directory." in done.stderr
+    assert "Errno" not in done.stderr
+
+
+async def test_tokens_that_cannot_be_read_are_named(own_controller: ControllerProcess) -> None:
+    own_controller.write_settings()
+    command(own_controller, "token", "create", "me", "--scope", "read")
+    tokens = own_controller.state.directory / "tokens.json"
+    tokens.write_text("[")
+
+    done = command(own_controller, "token", "create", "ci", "--scope", "read")
+
+    assert done.returncode == 2
+    assert f"mathison-controller: {tokens} is damaged: " in done.stderr
+    assert tokens.read_text() == "["
 
 
 async def test_a_second_controller_on_one_state_directory_is_refused_and_leaves_the_first_alone(

@@ -62,7 +62,8 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
         ("[rest]\nlisten = 1", "`rest.listen`"),
         ('[rest]\nlisten = "8080"', "`rest.listen`"),
         ('discovery = "magic"', "`discovery`"),
-        ("[rest]\nport = 1", "`rest`"),
+        ("[rest]\nport = 1", "no setting `rest.port`; there are rest.listen, rest.tls_certificate_file, "),
+        ("state_dir = 1", "no setting `state_dir`; there are discovery, state_directory, "),
         ('[limits]\nupload_bytes = "1"', "`limits.upload_bytes`"),
         ("[limits]\nupload_bytes = 0", "`limits.upload_bytes`"),
         ("[limits]\nstop_grace_seconds = 0", "`limits.stop_grace_seconds`"),
@@ -74,9 +75,12 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
         ('[[apps]]\nid = "a.b"\nagent = "x"', "`apps[0].agent`"),
         ('[[apps]]\nagent = "x:1"', "id"),
         ('[[apps]]\nid = "a.b"\nagent = "x:99999"', "`apps[0].agent`"),
-        ('[[apps]]\nid = "a.b"\nagent = "x:1"\nport = 1', "`apps[0]`"),
+        (
+            '[[apps]]\nid = "a.b"\nagent = "x:1"\nport = 1',
+            "no setting `apps[0].port`; there are apps[0].id, apps[0].agent, ",
+        ),
         ("apps = 1", "`apps`"),
-        ("= 1", "controller.toml"),
+        ("= 1", "controller.toml is not TOML: "),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:

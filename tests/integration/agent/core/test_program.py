@@ -52,6 +52,7 @@ def test_wrong_settings_end_with_status_2_and_name_what_is_wrong(
 
     assert result.returncode == 2
     assert named in result.stderr
+    assert f"mathison-agent: {stopped_agent.config}: " in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -109,6 +110,22 @@ def test_a_port_that_is_taken_is_named(agent: AgentProcess) -> None:
 
     assert result.returncode == 1
     assert f"cannot listen on {taken}" in result.stderr
+
+
+def test_a_state_directory_that_cannot_be_used_is_named_with_its_setting(stopped_agent: AgentProcess) -> None:
+    stopped_agent.settings["state_directory"] = "elsewhere"
+    stopped_agent.write_config()
+    text = stopped_agent.config.read_text().replace('state_directory = "state"\n', "")
+    stopped_agent.config.write_text(text)
+    (stopped_agent.directory / "elsewhere").write_text("a file")
+
+    result = run(stopped_agent)
+
+    assert result.returncode == 1
+    assert (
+        f"The state directory {stopped_agent.directory}/elsewhere cannot be used: it is no directory." in result.stderr
+    )
+    assert "`state_directory`" in result.stderr
 
 
 async def test_every_line_of_the_log_is_one_event(agent: AgentProcess) -> None:
