@@ -151,7 +151,7 @@ class Exchange:
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
             await require_rights(
-                connection, self._record.key, saves=keeping is Keeping.SNAPSHOTS, needs_writes=aim is Aim.IMPORTED
+                connection, self._record.key, saves=keeping is Keeping.SNAPSHOTS, is_undo=aim is Aim.PREVIOUS
             )
             self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict)
             loan = Loan(self._record, server.run_id)

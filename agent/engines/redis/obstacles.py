@@ -24,6 +24,19 @@ _ADVICE = {
     "MISCONF": "As a rule there is no room on its disk, or it may not write there; see that BGSAVE works again.",
 }
 """By the kind of the server's refusal of a write."""
+_PROBES = (
+    ("REPLICAOF", "NO", "ONE"),
+    ("CLIENT", "PAUSE", "?", "WRITE"),
+    ("CLIENT", "UNPAUSE"),
+    ("CONFIG", "GET", "?"),
+    ("CONFIG", "SET", "?", "?"),
+)
+"""What a server that allows them refuses, or does without an effect: it looks at the rights first."""
+_PROBES_OF_A_COPY = (
+    ("REPLCONF", "?"),
+    # "PSYNC FAILOVER can't be sent to a master" (syncCommand, replication.c, since 6.2); a replica asks for its own name.
+    ("PSYNC", "?", "-1", "FAILOVER"),
+)
 
 
 def export_obstacle(server: ServerFacts) -> str:
@@ -95,13 +108,13 @@ async def require_importable(connection: Connection, server: ServerFacts) -> Non
         raise AppUnavailableError(obstacle)
 
 
-async def require_rights(connection: Connection, key: str, *, saves: bool, needs_writes: bool = True) -> None:
-    """See that everything is allowed that is needed from the middle of a swap on. None of this changes anything.
+async def require_rights(connection: Connection, key: str, *, saves: bool, is_undo: bool = False) -> None:
+    """See that everything is allowed that a swap needs. None of this changes anything.
 
     Args:
         key: the import's.
         saves: the server will be asked to save a snapshot.
-        needs_writes: one that refuses writes now is an obstacle. It is none to getting the previous data back.
+        is_undo: the previous data comes back; nothing is copied then, and one that refuses writes now is no obstacle.
     Raises:
         NotAllowedError: names the right that is missing. AppUnavailableError: with the server's reason.
     """
@@ -110,12 +123,11 @@ async def require_rights(connection: Connection, key: str, *, saves: bool, needs
         await marker.read(connection)
         await marker.remove(connection)
     except ReplyError as refusal:
-        if needs_writes:
+        if not is_undo:
             raise AppUnavailableError(
                 f"{_refused(refusal)} Nothing was changed.", next_step="When it takes writes, try again."
             ) from refusal
-    commands = [("REPLICAOF", "NO", "ONE"), ("CLIENT", "UNPAUSE"), ("CONFIG", "GET", "?"), ("CONFIG", "SET", "?", "?")]
-    for words in [*commands, *([("BGSAVE", "?")] if saves else [])]:
+    for words in [*_PROBES, *([] if is_undo else _PROBES_OF_A_COPY), *([("BGSAVE", "?")] if saves else [])]:
         # What it says to these does not matter; CONFIG may be renamed away.
         with contextlib.suppress(ReplyError):
             await connection.call(*words)

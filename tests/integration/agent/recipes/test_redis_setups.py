@@ -70,19 +70,20 @@ async def test_a_user_with_the_documented_rights_can_do_everything(
 
 
 @pytest.mark.parametrize("lacking", [right for right in RIGHTS if right != "+client|list"])
-async def test_a_right_that_is_missing_is_named_and_nothing_is_changed(
-    lacking: str, start_redis: StartRedis, tmp_path: Path
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+async def test_a_right_that_is_missing_is_named_by_a_dry_run_and_nothing_is_changed(
+    name: str, lacking: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
-    server = start_redis("redis-7.0", settings={"save": "3600 1"})
+    server = start_redis(name, settings={"save": "3600 1"})
     fill_otherwise(server)
     content = await content_of(server)
     app = app_of_user(server, tmp_path, *(right for right in RIGHTS if right != lacking))
     settings = app.server_settings()
 
     with pytest.raises(AppUnavailableError, match=r"may not") as refused:
-        await app.import_file(GOOD)
+        await app.stage(rdb(text_key("a"), magic="REDIS0009"))
 
-    assert lacking in refused.value.next_step
+    assert f"ACL SETUSER keeper {lacking}" in refused.value.next_step
     assert (await content_of(server)).differences(content) == []
     app.require_released(settings)
 
