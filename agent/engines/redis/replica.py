@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
+from agent.engines.redis.facts import look
 from agent.engines.redis.lending import Loan
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from common.frames import CHUNK_BYTES
@@ -133,6 +134,8 @@ async def replicating(wish: Wish, *, loan: Loan, admin: Connection) -> AsyncIter
             await loan.change(admin, {_DELAY: "0"})
         try:
             replica = await _begin(connection)
+        except ConnectionLostError as lost:
+            raise await _cause(lost, wish, admin) from lost
         finally:
             if not wish.is_on_servers_disk:
                 with contextlib.suppress(ServiceError):
@@ -164,6 +167,24 @@ async def _begin(connection: Connection) -> Replica:
             return Replica(connection, offset=offset, size_bytes=int(line[1:]), mark=b"")
         elif line:
             raise ToolFailedError(f"{connection.login.place} does not replicate as Redis does.")
+
+
+async def _cause(lost: ConnectionLostError, wish: Wish, admin: Connection) -> ServiceError:
+    """Why a server left before it sent anything: one whose snapshot failed on its disk does so without a word
+    (updateSlavesWaitingBgsave, replication.c)."""
+    try:
+        server = await look(admin)
+    except ServiceError:
+        return lost
+    if server.raw.get("rdb_last_bgsave_status", "ok") == "ok":
+        return lost
+    without_disk = "" if wish.is_on_servers_disk else " Or have it send without its disk: CONFIG SET repl-diskless-sync yes"
+    return ToolFailedError(
+        f"{admin.login.place} could not write its snapshot to its own disk (rdb_last_bgsave_status is err); its log has "
+        "the cause.",
+        next_step="See that BGSAVE works again: as a rule there is no room in the server's folder (CONFIG GET dir), or it "
+        f"may not write there.{without_disk}",
+    )
 
 
 def _refusal(connection: Connection, text: str) -> ServiceError:

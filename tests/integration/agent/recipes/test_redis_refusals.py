@@ -397,6 +397,27 @@ async def test_a_server_that_refuses_writes_is_refused_with_its_reason(
     assert app.server_settings() == settings
 
 
+@pytest.mark.parametrize(("name", "settings"), [("redis-6.2", {}), ("valkey-9.1", {"repl-diskless-sync": "no"})])
+async def test_an_export_of_a_server_whose_snapshots_fail_says_so(
+    name: str, settings: dict[str, str], start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings={"save": "3600 1", **settings})
+    with client_of(server) as client:
+        client.set("a", "1")
+    refuse_writes(server, "MISCONF")
+    app = RedisApp(server, tmp_path / "work")
+    before = app.server_settings()
+
+    with pytest.raises(ToolFailedError, match="could not write its snapshot to its own disk") as failed:
+        await app.export()
+
+    assert "CONFIG GET dir" in failed.value.next_step
+    assert app.server_settings() == before
+    with client_of(server) as client:
+        client.config_set("repl-diskless-sync", "yes")
+    assert (await app.export()).counts["keys"] == 1
+
+
 async def _staged_over_old(server: RedisServer, tmp_path: Path) -> tuple[RedisApp, Record]:
     """A server that holds "old", with an import of "new" staged."""
     app = RedisApp(server, tmp_path / "work")
