@@ -69,6 +69,12 @@ class ServerFacts:
         return sum(self.keys.values())
 
     @property
+    def has_saved(self) -> bool:
+        """Whether it has made a snapshot of its own since it started; `changes` count from there then."""
+        saves = self.raw.get("rdb_saves", "0")
+        return saves != "0" or self.raw.get("rdb_last_bgsave_time_sec", "-1") != "-1"
+
+    @property
     def may_evict(self) -> bool:
         """Whether it drops keys when its memory is full."""
         return self.maximum_bytes > 0 and self.eviction != "noeviction"

@@ -85,7 +85,7 @@ def _came_back_with_less(server: ServerFacts, keeping: Keeping, record: SwapReco
     """
     if record.is_undo or record.aim is not Aim.IMPORTED or record.previous is None or server.run_id == record.run_id:
         return False
-    return server.changes == 0 or keeping is Keeping.NOTHING
+    return (server.changes == 0 and not server.has_saved) or keeping is Keeping.NOTHING
 
 
 async def _settle(exchange: Exchange, connection: Connection, keeping: Keeping) -> None:

@@ -94,7 +94,11 @@ class SwapRecord:
 
     def open(self, *, is_undo: bool) -> None:
         """A restore or an undo begins."""
-        self._record.save(operation="undo" if is_undo else "restore", aim="", reached="")
+        if is_undo:
+            self._record.save(operation="undo", aim="", reached="")
+        else:
+            # What an attempt that failed has copied is of that day.
+            self._record.save(operation="restore", aim="", reached="", previous="")
 
     @property
     def aim(self) -> Aim | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.redis import exchange
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
@@ -221,14 +222,48 @@ async def test_agent_and_server_killed_together_are_recovered_from(
     await one.require(side)
 
 
-async def test_writes_after_a_restart_are_not_taken_back(start_redis: StartRedis, tmp_path: Path) -> None:
-    server = start_redis("redis-7.0", settings=LOG)
+@pytest.mark.parametrize("moment", ["copying", "settings changed"])
+async def test_the_copy_of_an_attempt_that_failed_is_never_put_back(
+    moment: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings=SNAPSHOTS)
+    one = await stage(server, tmp_path)
+    with monkeypatch.context() as patches:
+        patches.setattr(exchange.Exchange, "_load", _refuse)
+        with pytest.raises(ToolFailedError, match="not today"):
+            await one.app.recipe.restore(one.entry, one.app.progress)
+    with client_of(server) as client:
+        client.set("old", "written after the first attempt")
+        client.save()
+    one.previous = await content_of(server)
+
+    one.die_at(moment)
+    server.kill()
+    server.start()
+
+    assert await one.recover() is Recovered.PREVIOUS
+
+
+async def _refuse(*_: object) -> None:
+    raise ToolFailedError("not today")
+
+
+@pytest.mark.parametrize("is_saved", [False, True], ids=["not saved yet", "saved since"])
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+async def test_writes_after_a_restart_are_not_taken_back(
+    name: str, start_redis: StartRedis, tmp_path: Path, *, is_saved: bool
+) -> None:
+    server = start_redis(name, settings=SNAPSHOTS if is_saved else LOG)
     one = await stage(server, tmp_path)
     one.die_at("told to copy us")
     server.kill()
     server.start()
     with client_of(server) as client:
         client.set("written since", "1")
+        if is_saved:
+            client.bgsave()
+            while client.info("persistence")["rdb_changes_since_last_save"]:
+                pass
 
     side = await one.app.recover(one.read())
 
