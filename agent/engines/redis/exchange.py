@@ -31,7 +31,14 @@ from agent.engines.redis.snapshots import Snapshot
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
 from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, ToolFailedError, TransferNotFoundError
+from common.errors import (
+    AppUnavailableError,
+    NoSpaceError,
+    NothingToUndoError,
+    ServiceError,
+    ToolFailedError,
+    TransferNotFoundError,
+)
 
 RELEASE_SECONDS = 20.0
 """How long a server that does not answer is waited for, before the swap is left to `recovery`."""
@@ -88,7 +95,7 @@ class Exchange:
         try:
             await self._settle(keeping)
         except ToolFailedError as failure:
-            await self.swap(Aim.PREVIOUS)
+            await self._take_back(failure)
             with contextlib.suppress(ToolFailedError):
                 await self._settle(keeping)
             raise ToolFailedError(
@@ -111,13 +118,27 @@ class Exchange:
             # It has the previous data, as was asked for; that it cannot write to its disk was true before as well.
             _log.warning("An undo could not be made durable by the server.", action="undo", error=failure.text)
 
+    async def _take_back(self, reason: ToolFailedError) -> None:
+        try:
+            await self.swap(Aim.PREVIOUS)
+        except ServiceError as failure:
+            raise UnsettledError(f"{reason.text} The previous data could not be put back: {failure.text}") from failure
+
     async def _settle(self, keeping: Keeping) -> None:
+        """`settle` right after a swap.
+
+        Raises:
+            ToolFailedError: the server cannot write its files. UnsettledError: anything else.
+        """
         try:
             async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
                 if (await look(connection)).run_id != self._record.run_id:
                     raise UnsettledError("the server was restarted")
                 await self.settle(connection, keeping)
-        except AppUnavailableError as failure:
+        except ToolFailedError:
+            raise
+        except ServiceError as failure:
+            # It may be our own disk that is full.
             raise UnsettledError(failure.text) from failure
 
     async def settle(self, connection: Connection, keeping: Keeping) -> None:
@@ -290,7 +311,7 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
     """Have the server be its own master again, with its own settings. May be repeated.
 
     Raises:
-        UnsettledError: it does not answer for RELEASE_SECONDS.
+        UnsettledError: it does not answer for RELEASE_SECONDS, or does not take its settings back, or that cannot be noted.
     """
     if record.agent_at is None and record.read() is None:
         return
@@ -307,6 +328,8 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
                 await asyncio.sleep(_LOOK_EVERY_SECONDS)
     except TimeoutError:
         raise UnsettledError(f"the server did not answer for {RELEASE_SECONDS:.0f} seconds") from None
+    except (ServiceError, OSError) as failure:
+        raise UnsettledError(str(failure)) from failure
 
 
 def may_have_evicted_marker(server: ServerFacts, record: SwapRecord) -> bool:
@@ -325,9 +348,11 @@ async def _release(connection: Connection, record: SwapRecord) -> None:
         await _until_freed(connection)
         await connection.call("REPLICAOF", "NO", "ONE")
         server = await look(connection)
-    record.forget_agent_at()
     if (note := record.read()) is not None:
         await put_back(connection, note, run_id=server.run_id)
+    # Only now: where these cannot be noted, the server is at least free.
+    record.forget_agent_at()
+    if note is not None:
         record.write(None)
 
 
@@ -345,12 +370,18 @@ async def _note_what_is_there(connection: Connection, server: ServerFacts, recor
     except ReplyError as failure:
         _log.debug("A marker is not readable yet.", action="read_marker", error=str(failure))
         return
+    reached = record.reached
     if value == record.aim.value:
-        record.reach(Reached.SEEN)
+        reached = Reached.SEEN
     elif value == IN_BETWEEN:
-        record.reach(Reached.LOADED)
-    elif record.reached is Reached.SENT and not server.is_copying:
-        record.reach(Reached.BEGUN)
+        reached = Reached.LOADED
+    elif reached is Reached.SENT and not server.is_copying:
+        reached = Reached.BEGUN
+    try:
+        record.reach(reached)
+    except NoSpaceError as failure:
+        # It is known as long as this process lives, and the server has to be let go in any case.
+        _log.warning("What a server has could not be noted.", action="read_marker", error=failure.text)
 
 
 async def _until_freed(connection: Connection) -> None:

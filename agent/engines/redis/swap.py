@@ -10,7 +10,7 @@ from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, SwapRecord
 from agent.steps import Progress
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, ToolFailedError
+from common.errors import ServiceError, ToolFailedError
 
 SETTLE_SECONDS = 30.0
 """How long a server that went away is waited for before an answer; afterwards recovery goes on by itself."""
@@ -57,7 +57,8 @@ class Swap:
                 while True:
                     try:
                         return await self.recover()
-                    except AppUnavailableError:
+                    except ServiceError:
+                        # Whatever it is, an answer that says so would say that nothing was changed.
                         await asyncio.sleep(_TRY_EVERY_SECONDS)
         except TimeoutError:
             raise unknown from None

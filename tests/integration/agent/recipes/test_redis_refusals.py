@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.recipes.base import Limits, Record, Upload
+from agent.engines.redis import swap
+from agent.recipes.base import Limits, Record, Recovered, Upload
+from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
 from common.errors import (
     AppUnavailableError,
@@ -460,6 +462,74 @@ async def test_an_import_that_the_server_cannot_save_is_taken_back(
 
         assert sorted(client.keys()) == [b"in the tail", b"old"]
         assert client.info("replication")["role"] == "master"
+
+
+async def test_an_import_that_can_be_neither_saved_nor_taken_back_is_not_said_to_have_changed_nothing(
+    start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1", "repl-diskless-sync-delay": "0"})
+    app, record = await _staged_over_old(server, tmp_path)
+    monkeypatch.setattr(swap, "SETTLE_SECONDS", 0.3)
+    replicas: list[RedisServer] = []
+
+    def go_wrong() -> None:
+        replicas.append(start_redis("redis-7.0", settings={"replicaof": f"{server.host} {server.port}"}))
+        refuse_writes(server, "MISCONF")
+        with client_of(server) as client:
+            while not client.info("replication")["connected_slaves"]:
+                pass
+
+    with monkeypatch.context() as patches:
+        MOMENTS["before it is durable"].hook(go_wrong, patches.setattr)
+        with pytest.raises(UnsettledError, match=r"could not save a snapshot.*could not be put back.*1 replica"):
+            await app.recipe.restore(record, app.progress)
+
+    with client_of(server) as client:
+        assert client.keys() == [b"new"]
+        replicas[0].kill()
+        (server.directory / "dump.rdb").rmdir()
+        assert await app.recover(record) is Recovered.IMPORTED
+        while client.info("replication")["connected_slaves"]:
+            pass
+        await app.recipe.undo(record, app.progress)
+        assert client.keys() == [b"old"]
+
+
+class FullRecord(MemoryRecord):
+    """On a disk that may be full."""
+
+    is_full = False
+
+    def save(self, **facts: str) -> None:  # type: ignore[override]  # of this engine
+        super().save(**facts)
+        if self.is_full:
+            raise NoSpaceError("There is no room left in the agent's state directory.")
+
+
+@pytest.mark.parametrize("moment", ["loaded", "before it is durable"])
+async def test_an_agent_whose_disk_is_full_lets_the_server_go_and_does_not_say_that_nothing_was_changed(
+    moment: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1"})
+    app, record = RedisApp(server, tmp_path / "work"), FullRecord()
+    with client_of(server) as client:
+        client.set("old", "yes")
+    settings = app.server_settings()
+    await app.stage(rdb(text_key("new")), record)
+    monkeypatch.setattr(swap, "SETTLE_SECONDS", 0.3)
+
+    with monkeypatch.context() as patches:
+        MOMENTS[moment].hook(lambda: setattr(record, "is_full", True), patches.setattr)
+        with pytest.raises(UnsettledError, match="no room left in the agent's state directory"):
+            await app.recipe.restore(record, app.progress)
+
+    assert app.server_settings() == settings
+    record.is_full = False
+    assert await app.recover(record) is Recovered.IMPORTED
+    app.require_released(settings)
+    await app.recipe.undo(record, app.progress)
+    with client_of(server) as client:
+        assert client.keys() == [b"old"]
 
 
 async def test_a_sentinel_and_who_it_watches_are_refused(start_redis: StartRedis, tmp_path: Path) -> None:
