@@ -375,7 +375,7 @@ async def _note_what_is_there(connection: Connection, server: ServerFacts, recor
         reached = Reached.SEEN
     elif value == IN_BETWEEN:
         reached = Reached.LOADED
-    elif reached is Reached.SENT and not server.is_copying:
+    elif reached is Reached.SENT and not server.is_copying and not record.has_outlived_marker:
         reached = Reached.BEGUN
     try:
         record.reach(reached)

@@ -81,7 +81,10 @@ async def _last_database(connection: Connection) -> int:
         try:
             await connection.call("SELECT", middle)
             low = middle
-        except ReplyError:
+        except ReplyError as refusal:
+            # -BUSY or -LOADING says nothing about the number, and may be over before the next one is asked for.
+            if refusal.kind != "ERR":
+                raise
             high = middle
     await connection.call("SELECT", 0)
     return low

@@ -11,7 +11,7 @@ from agent.engines.redis.connection import Connection, ConnectionLostError, Repl
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exchange import IN_BETWEEN, Exchange, may_have_evicted_marker, release
 from agent.engines.redis.facts import ServerFacts, look
-from agent.engines.redis.marker import LIFETIME_SECONDS, Marker
+from agent.engines.redis.marker import Marker
 from agent.engines.redis.pausing import unpause
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
@@ -53,7 +53,8 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
             return record.aim
     wants_previous = record.aim is Aim.PREVIOUS
     is_half_back = value == IN_BETWEEN or (wants_previous and record.reached in (Reached.LOADED, Reached.SEEN))
-    is_rolling_back = wants_previous and value == Aim.IMPORTED.value
+    is_imported_still = value == Aim.IMPORTED.value or (record.has_outlived_marker and not record.is_undo)
+    is_rolling_back = wants_previous and is_imported_still
     is_unknown = not value and may_have_evicted_marker(server, record)
     if is_half_back or is_rolling_back or is_unknown or _came_back_with_less(server, keeping, record):
         await exchange.swap(Aim.PREVIOUS)
@@ -66,15 +67,17 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
 def _is_swapped_for_certain(server: ServerFacts, record: SwapRecord, value: str) -> bool:
     """Whether the swap was made although its marker is not there any more.
 
-    It may have expired while there was no agent. Should the server have been restarted too, nobody can tell; then it
-    counts as imported, since that keeps the previous data.
+    It may have expired while there was no agent. Should the server have been restarted too, or had it not said yet that
+    it has loaded, nobody can tell; then it counts as imported, since that keeps the previous data.
     """
     is_same_run = server.run_id == record.run_id
     if record.reached is Reached.SEEN and is_same_run:
         return True
-    if value or record.aim is not Aim.IMPORTED or record.reached not in (Reached.LOADED, Reached.SEEN):
+    if value or record.aim is not Aim.IMPORTED:
         return False
-    return is_same_run or record.age_seconds > LIFETIME_SECONDS
+    if record.reached is Reached.LOADED and is_same_run:
+        return True
+    return record.reached in (Reached.SENT, Reached.LOADED, Reached.SEEN) and record.has_outlived_marker
 
 
 def _came_back_with_less(server: ServerFacts, keeping: Keeping, record: SwapRecord) -> bool:

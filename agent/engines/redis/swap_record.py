@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from agent.engines.redis.lending import Note
+from agent.engines.redis.marker import LIFETIME_SECONDS
 from agent.engines.redis.snapshots import Snapshot
 
 
@@ -130,9 +131,9 @@ class SwapRecord:
         )
 
     @property
-    def age_seconds(self) -> float:
-        """Since it began, by the machine's clock."""
-        return time.time() - int(self._text("begun_at") or 0)
+    def has_outlived_marker(self) -> bool:
+        """Whether it began so long ago, by the machine's clock, that a marker would not be there any more."""
+        return time.time() - int(self._text("begun_at") or 0) > LIFETIME_SECONDS
 
     def reach(self, reached: Reached) -> None:
         self._record.save(reached=reached.value)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.redis import exchange
+from agent.engines.redis.swap_record import Aim, Reached
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
@@ -30,6 +31,8 @@ NOTHING, SNAPSHOTS, LOG = (
     {"appendonly": "yes", "save": '""', "appendfsync": "always"},
 )
 KEEPING = {"nothing": NOTHING, "snapshots": SNAPSHOTS, "append-only file": LOG}
+LONG_AGO = "1700000000"
+"""Unix seconds: markers of that day have expired."""
 BEFORE_THE_SWAP = ["copying", "settings changed", "copy complete", "told to copy us", "all sent but the end"]
 AFTER_THE_SWAP = ["loaded", "before it is durable", "durable"]
 OF_AN_UNDO = [moment for moment in MOMENTS if moment not in ("copying", "copy complete")]
@@ -246,6 +249,30 @@ async def test_the_copy_of_an_attempt_that_failed_is_never_put_back(
 
 async def _refuse(*_: object) -> None:
     raise ToolFailedError("not today")
+
+
+async def test_an_import_whose_marker_expired_before_anybody_read_it_keeps_the_previous_data(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    one.die_at("all sent")
+    with client_of(one.server, database=LAST_DATABASE) as client:
+        while not client.delete(f"mathison-data:import:{one.entry.key}"):
+            pass
+    one.read().save(begun_at=LONG_AGO)
+
+    assert await one.recover() is Recovered.IMPORTED
+    await one.take_back()
+
+
+async def test_a_taking_back_that_died_before_it_began_is_done_when_the_marker_has_expired(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    await one.app.recipe.restore(one.entry, one.app.progress)
+    one.entry.save(aim=Aim.PREVIOUS.value, reached=Reached.BEGUN.value, begun_at=LONG_AGO)
+
+    assert await one.recover() is Recovered.PREVIOUS
 
 
 @pytest.mark.parametrize("is_saved", [False, True], ids=["not saved yet", "saved since"])
