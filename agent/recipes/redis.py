@@ -15,9 +15,9 @@ from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.comparing import KeyDigests, compare_keys
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe
-from agent.engines.redis.durable import Keeping, find_keeping
+from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file
 from agent.engines.redis.exporting import Dump, dumping, fingerprint, has_leftovers, put_back_leftovers
-from agent.engines.redis.facts import ServerFacts, read_setting
+from agent.engines.redis.facts import ServerFacts
 from agent.engines.redis.facts import look as look_at
 from agent.engines.redis.obstacles import require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
@@ -108,7 +108,8 @@ class RedisRecipe(Recipe):
             await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
-            await require_rights(connection, record.key, saves=keeping is Keeping.SNAPSHOTS)
+            by_file = await loads_by_file(connection)
+            await require_rights(connection, record.key, saves=by_file or keeping is Keeping.SNAPSHOTS)
             staged = self._swap_record(record)
             content = await receive(
                 upload.chunks,
@@ -123,7 +124,7 @@ class RedisRecipe(Recipe):
                 server,
                 content,
                 keeping=keeping,
-                may_configure=await read_setting(connection, "repl-diskless-load") is not None,
+                may_configure=not by_file,
             )
             keys = await compare_keys(
                 server,

@@ -53,6 +53,31 @@ async def make_durable(connection: Connection, keeping: Keeping) -> None:
             await look(connection)
 
 
+async def loads_by_file(connection: Connection) -> bool:
+    """Whether a snapshot that it copies from a master goes through its own file, and its data is dropped before."""
+    return await read_setting(connection, "repl-diskless-load") is None
+
+
+async def require_file(connection: Connection) -> None:
+    """See that a server that `loads_by_file` can write that file now.
+
+    One that cannot would drop its data and load nothing, or end itself on the first command after the load, from Redis
+    7.0 on (serverPanic in processCommand), since nobody can tell it `replica-ignore-disk-write-errors`.
+
+    Raises:
+        ToolFailedError: it cannot.
+    """
+    try:
+        await _save(connection)
+    except ToolFailedError as failure:
+        raise ToolFailedError(
+            f"{failure.text} It does not let the agent change its settings (CONFIG), so it would lose its data, or end "
+            "in the middle. Nothing was changed.",
+            next_step="See that BGSAVE works again: as a rule there is no room in the server's folder, or it may not "
+            "write there. Then try again.",
+        ) from failure
+
+
 async def _await_log(connection: Connection) -> None:
     """A server that has loaded as a replica rewrites its append-only file by itself."""
     server = await _when_idle(connection)

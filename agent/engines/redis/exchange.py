@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 import structlog
 
 from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyError, connect, encode
-from agent.engines.redis.durable import Keeping, find_keeping, make_durable
+from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file, make_durable, require_file
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import Loan, put_back
 from agent.engines.redis.marker import Marker
@@ -171,9 +171,11 @@ class Exchange:
             server = await look(connection)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
-            await require_rights(
-                connection, self._record.key, saves=keeping is Keeping.SNAPSHOTS, is_undo=aim is Aim.PREVIOUS
-            )
+            by_file = await loads_by_file(connection)
+            saves = by_file or keeping is Keeping.SNAPSHOTS
+            await require_rights(connection, self._record.key, saves=saves, is_undo=aim is Aim.PREVIOUS)
+            if by_file and aim is Aim.PREVIOUS:
+                await require_file(connection)
             self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict)
             loan = Loan(self._record, server.run_id)
             failure: BaseException | None = None
@@ -311,7 +313,7 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
     """Have the server be its own master again, with its own settings. May be repeated.
 
     Raises:
-        UnsettledError: it does not answer for RELEASE_SECONDS, or does not take its settings back, or that cannot be noted.
+        UnsettledError: it does not answer for RELEASE_SECONDS, refuses its own settings, or that cannot be noted.
     """
     if record.agent_at is None and record.read() is None:
         return
@@ -370,7 +372,7 @@ async def _note_what_is_there(connection: Connection, server: ServerFacts, recor
     except ReplyError as failure:
         _log.debug("A marker is not readable yet.", action="read_marker", error=str(failure))
         return
-    reached = record.reached
+    reached: Reached = record.reached
     if value == record.aim.value:
         reached = Reached.SEEN
     elif value == IN_BETWEEN:

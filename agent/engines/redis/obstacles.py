@@ -34,7 +34,7 @@ _PROBES = (
 """What a server that allows them refuses, or does without an effect: it looks at the rights first."""
 _PROBES_OF_A_COPY = (
     ("REPLCONF", "?"),
-    # "PSYNC FAILOVER can't be sent to a master" (syncCommand, replication.c, since 6.2); a replica asks for its own name.
+    # "PSYNC FAILOVER can't be sent to a master" (syncCommand, since 6.2); a replica wants the name of its history.
     ("PSYNC", "?", "-1", "FAILOVER"),
 )
 

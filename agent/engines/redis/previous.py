@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from agent.engines.redis.connection import Connection
-from agent.engines.redis.durable import Keeping
-from agent.engines.redis.facts import look, read_setting
+from agent.engines.redis.durable import Keeping, loads_by_file
+from agent.engines.redis.facts import look
 from agent.engines.redis.lending import Loan
 from agent.engines.redis.replica import Replica, Wish, replicating
 from agent.engines.redis.snapshots import BodyReader, Snapshot, Spool
 from agent.engines.redis.swap_record import SwapRecord
 from agent.steps import Progress
-from common.errors import ToolFailedError
 from common.files import sync_directory
 
 
@@ -57,23 +56,16 @@ async def keeping_previous(
     """Copy what the server holds into files, and go on with what is written meanwhile, in the block.
 
     A server that lives by snapshots makes its own one current by the same: should it die in the swap, it comes back
-    with the data of this moment, not of its last save.
+    with the data of this moment, not of its last save. One that is going to load by that file shows that it can.
 
     Raises:
         ToolFailedError: it cannot make a snapshot. NoSpaceError: the agent has no room for it.
     """
     async with AsyncExitStack() as stack:
         version = (await look(connection)).version
-        on_disk = Wish(version, has_tail=True, is_on_servers_disk=True)
-        elsewhere = Wish(version, has_tail=True)
-        try:
-            wish = on_disk if keeping is Keeping.SNAPSHOTS else elsewhere
-            replica = await stack.enter_async_context(replicating(wish, loan=loan, admin=connection))
-        except ToolFailedError:
-            # One that hides its settings may have been told to save nothing; then there is nothing to be made current.
-            if wish is elsewhere or await read_setting(connection, "save") is not None:
-                raise
-            replica = await stack.enter_async_context(replicating(elsewhere, loan=loan, admin=connection))
+        is_on_disk = keeping is Keeping.SNAPSHOTS or await loads_by_file(connection)
+        wish = Wish(version, has_tail=True, is_on_servers_disk=is_on_disk)
+        replica = await stack.enter_async_context(replicating(wish, loan=loan, admin=connection))
         spool = stack.enter_context(Spool(record.previous_path, free_bytes=free_bytes))
         tail = stack.enter_context(Spool(record.tail_path, free_bytes=free_bytes))
         body = BodyReader()

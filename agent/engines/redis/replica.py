@@ -178,12 +178,12 @@ async def _cause(lost: ConnectionLostError, wish: Wish, admin: Connection) -> Se
         return lost
     if server.raw.get("rdb_last_bgsave_status", "ok") == "ok":
         return lost
-    without_disk = "" if wish.is_on_servers_disk else " Or have it send without its disk: CONFIG SET repl-diskless-sync yes"
+    or_else = "" if wish.is_on_servers_disk else " Or have it send without its disk: CONFIG SET repl-diskless-sync yes"
     return ToolFailedError(
-        f"{admin.login.place} could not write its snapshot to its own disk (rdb_last_bgsave_status is err); its log has "
-        "the cause.",
-        next_step="See that BGSAVE works again: as a rule there is no room in the server's folder (CONFIG GET dir), or it "
-        f"may not write there.{without_disk}",
+        f"{admin.login.place} could not write its snapshot to its own disk (rdb_last_bgsave_status is err); its log "
+        "has the cause.",
+        next_step="See that BGSAVE works again: as a rule there is no room in the server's folder (CONFIG GET dir), or "
+        f"it may not write there.{or_else}",
     )
 
 

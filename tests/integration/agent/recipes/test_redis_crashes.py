@@ -257,8 +257,10 @@ async def test_an_import_whose_marker_expired_before_anybody_read_it_keeps_the_p
     one = await stage(redis_servers("redis-7.0"), tmp_path)
     one.die_at("all sent")
     with client_of(one.server, database=LAST_DATABASE) as client:
-        while not client.delete(f"mathison-data:import:{one.entry.key}"):
+        while not client.keys("mathison-data:*"):
             pass
+        client.client_unpause()
+        client.flushdb()
     one.read().save(begun_at=LONG_AGO)
 
     assert await one.recover() is Recovered.IMPORTED

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.redis import swap
-from agent.recipes.base import Limits, Record, Recovered, Upload
+from agent.recipes.base import Fact, Limits, Record, Recovered, Upload
 from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
 from common.errors import (
@@ -425,7 +425,7 @@ async def _staged_over_old(server: RedisServer, tmp_path: Path) -> tuple[RedisAp
     app = RedisApp(server, tmp_path / "work")
     with client_of(server) as client:
         client.set("old", "yes")
-    record, _ = await app.stage(rdb(text_key("new")))
+    record, _ = await app.stage(rdb(text_key("new"), magic="REDIS0009"))
     return app, record
 
 
@@ -445,6 +445,53 @@ async def test_a_server_that_refuses_writes_gets_its_previous_data_back(
         await app.recipe.undo(record, app.progress)
 
         assert sorted(client.keys()) == [b"in the tail", b"old"]
+        assert client.info("replication")["role"] == "master"
+
+
+WITHOUT_CONFIG = ['rename-command CONFIG ""']
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+async def test_without_config_a_server_that_cannot_save_keeps_what_it_has_and_is_undone_when_it_can(
+    name: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis(name, settings={"save": "3600 1", "repl-diskless-sync-delay": "0"}, lines=WITHOUT_CONFIG)
+    app, record = await _staged_over_old(server, tmp_path)
+    with client_of(server) as client:
+        with monkeypatch.context() as patches:
+            MOMENTS["settings changed"].hook(lambda: client.set("in the tail", "1"), patches.setattr)
+            await app.recipe.restore(record, app.progress)
+        run_id = client.info("server")["run_id"]
+        refuse_writes(server, "MISCONF")
+
+        with pytest.raises(ToolFailedError, match=r"could not save a snapshot.*Nothing was changed") as refused:
+            await app.recipe.undo(record, app.progress)
+
+        assert "BGSAVE" in refused.value.next_step
+        assert client.keys() == [b"new"]
+        (server.directory / "dump.rdb").rmdir()
+        await app.recipe.undo(record, app.progress)
+        assert sorted(client.keys()) == [b"in the tail", b"old"]
+        assert client.info("server")["run_id"] == run_id
+
+
+@pytest.mark.parametrize(
+    "settings", [{"save": "3600 1"}, {"appendonly": "yes"}, {}], ids=["snapshots", "log", "nothing"]
+)
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+async def test_without_config_an_import_is_refused_where_the_server_cannot_write_the_file_that_it_loads_by(
+    name: str, settings: dict[str, str], start_redis: StartRedis, tmp_path: Path
+) -> None:
+    settings = {"stop-writes-on-bgsave-error": "no", "repl-diskless-sync-delay": "0", **settings}
+    server = start_redis(name, settings=settings, lines=WITHOUT_CONFIG)
+    app, record = await _staged_over_old(server, tmp_path)
+    refuse_writes(server, "MISCONF")
+
+    with pytest.raises(ToolFailedError, match="could not write its snapshot to its own disk"):
+        await app.recipe.restore(record, app.progress)
+
+    with client_of(server) as client:
+        assert client.keys() == [b"old"]
         assert client.info("replication")["role"] == "master"
 
 
@@ -474,10 +521,13 @@ async def test_an_import_that_can_be_neither_saved_nor_taken_back_is_not_said_to
 
     def go_wrong() -> None:
         replicas.append(start_redis("redis-7.0", settings={"replicaof": f"{server.host} {server.port}"}))
-        refuse_writes(server, "MISCONF")
-        with client_of(server) as client:
-            while not client.info("replication")["connected_slaves"]:
+        with client_of(replicas[0]) as client:
+            while client.info("replication")["master_link_status"] != "up":
                 pass
+        with client_of(server) as client:
+            while client.info("persistence")["rdb_bgsave_in_progress"]:
+                pass
+        refuse_writes(server, "MISCONF")
 
     with monkeypatch.context() as patches:
         MOMENTS["before it is durable"].hook(go_wrong, patches.setattr)
@@ -500,7 +550,7 @@ class FullRecord(MemoryRecord):
 
     is_full = False
 
-    def save(self, **facts: str) -> None:  # type: ignore[override]  # of this engine
+    def save(self, **facts: Fact) -> None:
         super().save(**facts)
         if self.is_full:
             raise NoSpaceError("There is no room left in the agent's state directory.")
