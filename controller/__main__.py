@@ -12,6 +12,7 @@ import datetime as dt
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def _serve(parsed: argparse.Namespace, settings: Settings) -> None:
     from controller.serving import serve  # the commands beside it start faster without
 
     set_up_logs(program="controller")
+    # aiohttp's, of a malformed Content-Disposition: the request's own words, between lines of JSON.
+    warnings.filterwarnings("ignore", module=r"aiohttp\.multipart")
     asyncio.run(serve(settings, _config_path(parsed)))
 
 

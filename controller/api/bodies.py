@@ -79,7 +79,10 @@ class FormBody:
             self._form = await self._request.multipart()
         except (ValueError, AssertionError) as failure:
             raise InvalidRequestError("The form's Content-Type has no boundary.") from failure
-        part = await _patiently(self._form.next(), self._stalled_seconds)
+        try:
+            part = await _patiently(self._form.next(), self._stalled_seconds)
+        except RuntimeError as failure:  # aiohttp 3.14.5, of a field `_charset_` that names none
+            raise InvalidRequestError("The form's character set is none.") from failure
         if not isinstance(part, BodyPartReader) or part.name != "file":
             raise InvalidRequestError(
                 "The form's first part has to be the file, under the name 'file'.",

@@ -13,7 +13,7 @@ _SHA256_MEMBER = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):\s*(?=$|[,;])
 
 
 def expected_digests(headers: Mapping[str, str], *names: str) -> list[str]:
-    """SHA-256 in lower-case hex from each of the headers that is there.
+    """SHA-256 in lower-case hex from each line of the headers that are there.
 
     Raises:
         InvalidRequestError: a header has no well-formed sha-256. A sender who announces another digest expects it to
@@ -21,9 +21,10 @@ def expected_digests(headers: Mapping[str, str], *names: str) -> list[str]:
     """
     found = []
     for name in names:
-        if name not in headers:
+        lines = [value for key, value in headers.items() if key.lower() == name.lower()]  # of a multi-mapping all
+        if not lines:
             continue
-        members = _SHA256_MEMBER.findall(headers[name])
+        members = _SHA256_MEMBER.findall(", ".join(lines))  # RFC 9110: as if they were one
         try:
             digests = [base64.b64decode(member, validate=True) for member in members]
         except binascii.Error:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from aiohttp import hdrs, web
 
-from common.errors import DigestMismatchError
+from common.errors import DigestMismatchError, InvalidRequestError
 from common.frames import CHUNK_BYTES, RunningDigest
 from controller.api.bodies import SEND_AGAIN, Body, FormBody, RawBody, refuse_encodings
 from controller.api.problems import ExpectationNotMetError
@@ -26,7 +26,7 @@ class Upload:
         """Look at the request's headers only.
 
         Raises:
-            InvalidRequestError: digests that cannot be understood.
+            InvalidRequestError: digests that cannot be understood, or a part of a file.
             ExpectationNotMetError: an Expect that asks for more than to be asked for the body.
             LimitExceededError: the announced length is over the limit.
             EncodingNotSupportedError: the body would have to be decoded.
@@ -34,6 +34,10 @@ class Upload:
         self._request = request
         self._limit_bytes = limits.upload_bytes
         refuse_encodings(request.headers)
+        if hdrs.CONTENT_RANGE in request.headers:  # as `curl --continue-at` sends it: the rest of a file, not the file
+            raise InvalidRequestError(
+                "A Content-Range says that this is a part of the file only.", next_step="Send the whole file."
+            )
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             raise ExpectationNotMetError("The only expectation that is met is 100-continue.")
         kind = FormBody if request.content_type.startswith("multipart/") else RawBody

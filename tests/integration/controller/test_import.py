@@ -104,6 +104,18 @@ async def test_a_file_name_that_is_no_utf_8_keeps_no_file_out(client: aiohttp.Cl
     assert (header.file_name, header.media_type) == ("caf?.sql", "text/caf?")
 
 
+async def test_a_malformed_file_name_keeps_no_file_out_and_does_not_get_into_the_log(
+    controller: ControllerProcess, client: aiohttp.ClientSession, agent: FakeAgent
+) -> None:
+    for disposition in (';;;=private"', "attachment; filename*=nonsense''private%ff"):
+        async with client.post(IMPORT, data=b"x", headers={"Content-Disposition": disposition}) as answer:
+            assert answer.status == 200
+
+    log = controller.log.read_text()
+    assert "private" not in log
+    assert all(line.startswith("{") for line in log.splitlines())
+
+
 async def test_curl_uploads_a_form_and_a_raw_body(
     controller: ControllerProcess, agent: FakeAgent, token: str, tmp_path: Path
 ) -> None:
@@ -221,6 +233,8 @@ async def test_a_form_that_is_cut_but_well_framed_never_gets_an_end_frame(
         pytest.param(form(b"x", headers="Content-Transfer-Encoding: base64\r\n"), "INVALID_REQUEST", id="encoded"),
         pytest.param(form(b"x", headers=f"Content-Digest: {digest_header(b'y')}\r\n"), "DIGEST_MISMATCH", id="digest"),
         pytest.param(b"--b--\r\n", "INVALID_REQUEST", id="no part"),
+        pytest.param(form(b"x", end="\r\n" + 10_000 * "--b\r\n\r\n\r\n"), "INVALID_REQUEST", id="10,000 parts"),
+        pytest.param(form(b"x" * 40, name="_charset_"), "INVALID_REQUEST", id="a character set that is none"),
     ],
 )
 async def test_a_form_that_is_not_one_file_never_gets_an_end_frame(
@@ -247,6 +261,16 @@ async def test_a_body_that_is_not_what_its_digest_says_never_gets_an_end_frame(
     assert not agent.restored
 
 
+async def test_every_digest_that_is_announced_is_checked(client: aiohttp.ClientSession, agent: FakeAgent) -> None:
+    headers = [("Repr-Digest", digest_header(ARCHIVE)), ("Repr-Digest", digest_header(b"other"))]
+
+    async with client.post(IMPORT, data=BytesIO(ARCHIVE), headers=headers) as answer:
+        problem = await answer.json()
+
+    assert (answer.status, problem["reason"]) == (400, "DIGEST_MISMATCH")
+    assert not agent.restored
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -255,6 +279,7 @@ async def test_a_body_that_is_not_what_its_digest_says_never_gets_an_end_frame(
         pytest.param({"Content-Encoding": "gzip"}, 415, id="an encoded body"),
         pytest.param({"Expect": "200-maybe"}, 417, id="another expectation"),
         pytest.param(FORM_TYPE | {"Content-Digest": digest_header(ARCHIVE)}, 400, id="a form's content digest"),
+        pytest.param({"Content-Range": "bytes 100-199/200"}, 400, id="a part of the file"),
     ],
 )
 async def test_headers_that_cannot_be_met_are_refused_before_the_agent_is_asked(
