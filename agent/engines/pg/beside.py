@@ -14,6 +14,7 @@ import structlog
 
 from agent.engines.pg import green
 from agent.engines.pg.belongings import read_belongings
+from agent.engines.pg.catalog import extension_tables
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.filled_views import filled_views, warnings_about
 from agent.engines.pg.foreign_servers import read_servers
@@ -86,11 +87,17 @@ class Beside:
             held_before = await look_at_tables(connection)
             extensions = await green.untrusted_extensions(connection)
             servers = await read_servers(connection) if self.plan.server.is_superuser else []
+            tables_of_extensions = await extension_tables(connection)
         prepared = await green.prepare(
             self.manager, server=self.plan.server, key=key, extensions=extensions, foreign_servers=servers
         )
         async with self._watched(key):
-            loading = self._load(chunks, login, progress, prepared)
+            terms = Terms(
+                is_restricted=self.plan.has_own_rights,
+                foreign_servers=prepared.servers.names,
+                extension_tables=tables_of_extensions,
+            )
+            loading = self._load(chunks, login, progress, terms, prepared.extensions)
             loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
             if rework is not None:
                 await rework(login)
@@ -146,7 +153,8 @@ class Beside:
         chunks: AsyncIterator[bytes],
         login: Login,
         progress: Progress,
-        prepared: green.Prepared,
+        terms: Terms,
+        pre_created_extensions: frozenset[str],
     ) -> Loaded:
         surroundings = self.surroundings
         loaded = await load(
@@ -156,10 +164,10 @@ class Beside:
             clients=surroundings.clients,
             spool_directory=surroundings.spool_directory,
             limits=surroundings.limits,
-            pre_created_extensions=prepared.extensions,
+            pre_created_extensions=pre_created_extensions,
             progress=LoadProgressOf(progress, Step.TRANSFERRING),
             sessions=surroundings.sessions,
-            terms=Terms(is_restricted=self.plan.has_own_rights, foreign_servers=prepared.servers.names),
+            terms=terms,
         )
         progress.step(Step.VERIFYING, "gathering statistics for the planner")
         async with connect(self.manager) as connection:

@@ -214,6 +214,17 @@ async def foreign_servers(connection: Connection) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
+async def extension_tables(connection: Connection) -> frozenset[tuple[str, str]]:
+    """Schema and name of tables of extensions whose rows pg_dump writes, as of PostGIS's spatial_ref_sys."""
+    cursor = await connection.execute("""
+        SELECT n.nspname, c.relname
+          FROM pg_extension e CROSS JOIN unnest(e.extconfig) AS t (oid)
+          JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p')
+    """)
+    return frozenset(await cursor.fetchall())
+
+
 async def other_databases(connection: Connection, name: str) -> list[str]:
     """Databases of the server besides `name` that people may have made, ours and the templates left out."""
     cursor = await connection.execute(

@@ -24,7 +24,10 @@ from common.errors import (
 _MAJOR = re.compile(r"\d+")
 _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")*"|\w+)', re.IGNORECASE)
 _DISABLES_TRIGGERS = re.compile(r"ALTER\s+TABLE\s.*\s(?:DISABLE|ENABLE)\s+TRIGGER\s+ALL", re.IGNORECASE | re.DOTALL)
+_SWITCHES_TRIGGERS_OFF = re.compile(r"SET\s+(?:SESSION\s+)?session_replication_role\b", re.IGNORECASE)
+_INSERTS = re.compile(r"INSERT\s+INTO\s+(\S+)", re.IGNORECASE)
 _OTHER_USER = re.compile(r"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\b", re.IGNORECASE)
+_ROLE = re.compile(r"(?:CREATE|ALTER|DROP)\s+(?:ROLE|GROUP|USER(?!\s+MAPPING))\b", re.IGNORECASE)
 _SUPERUSERS_OWN = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
     r"(?:FUNCTION|PROCEDURE|OPERATOR|TYPE|TEXT\s+SEARCH|CONVERSION)\b",
@@ -78,10 +81,16 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
         return _not_filled(failure, where, view[1])
     extension = _EXTENSION.match(failure.head)
     if extension is not None and _is_about_content(failure.sqlstate):
+        is_missing = failure.sqlstate in ("0A000", "58P01")
         return ArchiveIncompatibleError(
             f"{where} needs the extension {extension[1]}, which the import cannot create: {failure.message}.",
-            next_step="Let an administrator create the extension in the app's database, then import again.",
+            next_step=(
+                "Install it for this server (another image of it may have it), then let" if is_missing else "Let"
+            )
+            + " an administrator create the extension in the app's database, then import again.",
         )
+    if _OTHER_USER.match(failure.head) and failure.sqlstate in ("22023", "42704"):
+        return _not_permitted(failure, where)
     match failure.sqlstate[:2], failure.sqlstate:
         case "", _:
             return AppUnavailableError(f"PostgreSQL went away: {failure.message}", next_step="See whether it runs.")
@@ -134,15 +143,27 @@ def _not_filled(failure: Failure, where: str, view: str) -> ServiceError:
 
 
 def _not_permitted(failure: Failure, where: str) -> ServiceError:
-    if _DISABLES_TRIGGERS.match(failure.head):
+    if _DISABLES_TRIGGERS.match(failure.head) or _SWITCHES_TRIGGERS_OFF.match(failure.head):
         return ArchiveRefusedError(
-            f"{where} switches constraints off, as with --disable-triggers; only a superuser may: {failure.message}.",
-            next_step="Make a dump of everything, without --disable-triggers.",
+            f"{where} switches triggers and constraints off, as with --disable-triggers; only a superuser may: "
+            f"{failure.message}.",
+            next_step="Make a dump of everything with pg_dump, without --disable-triggers.",
+        )
+    if (table := _INSERTS.match(failure.head)) and not failure.is_inside_code:
+        return ArchiveRefusedError(
+            f"{where} adds rows to {table[1]}, which is not the dump's own, as an extension's is not: "
+            f"{failure.message}.",
+            next_step=f"Dump without them: pg_dump --exclude-table-data={shlex.quote(table[1])}.",
         )
     if _OTHER_USER.match(failure.head):
         return ArchiveRefusedError(
             f"{where} tries to become another role: {failure.message}.",
             next_step="Dump with --no-owner --no-privileges, without --use-set-session-authorization.",
+        )
+    if _ROLE.match(failure.head):
+        return ArchiveRefusedError(
+            f"{where} makes or changes a role, which belongs to the server and not to a database: {failure.message}.",
+            next_step="Import what pg_dump writes alone, without the roles of pg_dumpall.",
         )
     if _SUPERUSERS_OWN.match(failure.head):
         return ArchiveIncompatibleError(

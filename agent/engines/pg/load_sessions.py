@@ -47,6 +47,11 @@ class SqlFailure(Exception):
         """The object that the statement is about does not exist: SQLSTATE undefined_* and invalid_schema_name."""
         return self.sqlstate in ("42P01", "42703", "42704", "42883", "3F000", "42P02")
 
+    @property
+    def is_needed(self) -> bool:
+        """Something depends on what the statement would drop."""
+        return self.sqlstate == "2BP01"
+
 
 def session_options(server_version_num: int) -> str:
     """What each session is started with, as libpq's `options`.

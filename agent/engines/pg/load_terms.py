@@ -46,6 +46,7 @@ class Terms:
             committed only after everything.
         after: statements of ours that run last; what they raise ends the import as refused.
         foreign_servers: those that are there already; the file's statements about them are left out.
+        extension_tables: schema and name of those in which a file can put no rows; it may say that it has none.
     """
 
     is_restricted: bool = False
@@ -53,6 +54,7 @@ class Terms:
     before: Sequence[str] = ()
     after: Sequence[str] = ()
     foreign_servers: frozenset[str] = frozenset()
+    extension_tables: frozenset[tuple[str, str]] = frozenset()
 
 
 ORDINARY = Terms()

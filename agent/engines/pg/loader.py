@@ -20,7 +20,7 @@ from agent.engines.pg.load_sessions import Session, Settings, SqlFailure
 from agent.engines.pg.row_security import ForcedRowSecurity
 from agent.engines.pg.sqltext import EndOfRows, Event, Rows, Splitter, Statement
 from agent.engines.pg.statements import Decision, Judge, Way, copied_table
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.text_errors import TextError, rows_of_an_extension
 
 _KEYS = frozenset({"CONSTRAINT", "INDEX"})
 _FOREIGN_KEYS = frozenset({"FK CONSTRAINT"})
@@ -40,6 +40,7 @@ MOST_DEFERRED = 1000
 DEFERRED_BYTES = 64 << 10
 _MOST_LATER = 1000
 _TABLE = re.compile(rb"CREATE\s+(?:UNLOGGED\s+|FOREIGN\s+)?TABLE\b", re.IGNORECASE)
+_SCHEMA = re.compile(rb"DROP\s+SCHEMA\b", re.IGNORECASE)
 _LARGE_OBJECT = re.compile(rb"SELECT\s+pg_catalog\.lo_create\(", re.IGNORECASE)
 
 
@@ -168,6 +169,8 @@ class Loader:
                 return await self._spread_jobs(event, events)
         if decision.way is Way.ROWS:
             await self._copy_alone(event, events)
+        elif decision.way is Way.NO_ROWS:
+            await self._require_no_rows(event, decision, events)
         else:
             await self._run(event, decision)
         return await anext(events, None)
@@ -193,6 +196,8 @@ class Loader:
                 await session.insert(text, line, has_standard_strings=self.splitter.has_standard_strings)
             case Way.REMOVE:
                 await self._remove(text, line)
+            case Way.EXTENSION:
+                await self._make_extension(text, line, schema=decision.name)
             case Way.FILL:
                 await self._forced_row_security.lift(line)
                 await session.run(text, line)
@@ -211,8 +216,25 @@ class Loader:
         try:
             await self._main.run(text, line)
         except SqlFailure as failure:
+            # What was there before the dump may be in a schema of its own.
+            is_needed = failure.is_needed and _SCHEMA.match(text)
+            if not (failure.is_missing or is_needed) or not self._main.is_idle:
+                raise
+
+    async def _make_extension(self, text: bytes, line: int, *, schema: bytes) -> None:
+        """Dumps of hosters that keep extensions in a schema of theirs may be without that."""
+        try:
+            await self._main.run(text, line)
+        except SqlFailure as failure:
             if not failure.is_missing or not self._main.is_idle:
                 raise
+            await self._main.run(b"CREATE SCHEMA IF NOT EXISTS " + schema, line)
+            await self._main.run(text, line)
+
+    async def _require_no_rows(self, statement: Statement, decision: Decision, events: AsyncIterator[Event]) -> None:
+        self._count(statement)
+        if isinstance(await anext(events, None), Rows):
+            raise rows_of_an_extension(statement.line, decision.name)
 
     async def _copy_alone(self, statement: Statement, events: AsyncIterator[Event]) -> None:
         self._count(statement)

@@ -24,7 +24,7 @@ from agent.engines.pg.load_sessions import Session, SqlFailure, session_options
 from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
-from agent.engines.pg.statements import Judge
+from agent.engines.pg.statements import Judge, There
 from agent.engines.pg.text_errors import TextError, refused_by_check
 from agent.jail import enter_from_argv
 
@@ -127,17 +127,15 @@ async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
 
 
 def _judge(request: dict[str, Any]) -> Judge:
-    extensions = frozenset(name.encode() for name in request["pre_created_extensions"])
-    version_num = request["server_version_num"]
-    servers = frozenset(name.encode() for name in request["foreign_servers"])
-    if not request["is_restricted"]:
-        return Judge(pre_created_extensions=extensions, server_version_num=version_num, foreign_servers=servers)
-    return RestrictedJudge(
-        pre_created_extensions=extensions,
-        server_version_num=version_num,
-        foreign_servers=servers,
-        is_in_transaction=bool(request["before"]),
+    there = There(
+        extensions=frozenset(name.encode() for name in request["pre_created_extensions"]),
+        foreign_servers=frozenset(name.encode() for name in request["foreign_servers"]),
+        extension_tables=frozenset((schema.encode(), table.encode()) for schema, table in request["extension_tables"]),
     )
+    version_num = request["server_version_num"]
+    if not request["is_restricted"]:
+        return Judge(there, server_version_num=version_num)
+    return RestrictedJudge(there, server_version_num=version_num, is_in_transaction=bool(request["before"]))
 
 
 async def _run_ours(session: Session, statements: list[str]) -> None:

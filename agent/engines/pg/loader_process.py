@@ -81,6 +81,7 @@ async def load_sql(
             "before": list(terms.before),
             "after": list(terms.after),
             "foreign_servers": sorted(terms.foreign_servers),
+            "extension_tables": sorted(terms.extension_tables),
         }
     ).encode()
     request = len(request).to_bytes(LENGTH_BYTES, "big") + request

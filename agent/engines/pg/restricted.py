@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from agent.engines.pg.sql_tokens import IDENTIFIER
-from agent.engines.pg.statements import RUN, Decision, Judge, Way
+from agent.engines.pg.statements import RUN, Decision, Judge, There, Way
 from agent.engines.pg.text_errors import TextError, made_outside_of_schemas
 
 _HEAD_BYTES = 200
@@ -27,7 +27,8 @@ _ALLOWED = re.compile(
 )
 _LEFT_OUT = re.compile(
     rb"(?:DROP\s+(?:%b)|GRANT|REVOKE|SECURITY\s+LABEL|ALTER\s+DEFAULT\s+PRIVILEGES"
-    rb"|ALTER\s+LARGE\s+OBJECT|(?:CREATE|ALTER|DROP)\s+(?:EVENT\s+TRIGGER|SUBSCRIPTION))\b" % _KINDS,
+    rb"|ALTER\s+LARGE\s+OBJECT|(?:CREATE|ALTER|DROP)\s+(?:EVENT\s+TRIGGER|SUBSCRIPTION)"
+    rb"|SELECT\s+pg_catalog\.lo_unlink\(oid\)\s+FROM\s+pg_catalog\.pg_largeobject_metadata\s+WHERE\s+oid)\b" % _KINDS,
     _I,
 )
 """What an import has no need of: the database is empty, and owners and grants are not taken from a file."""
@@ -55,23 +56,12 @@ _STATISTICS = re.compile(rb"SELECT\s+\*\s+FROM\s+pg_catalog\.pg_restore_(?:relat
 class RestrictedJudge(Judge):
     """Decides as Judge does, about fewer statements."""
 
-    def __init__(
-        self,
-        *,
-        pre_created_extensions: frozenset[bytes],
-        server_version_num: int,
-        foreign_servers: frozenset[bytes] = frozenset(),
-        is_in_transaction: bool = False,
-    ) -> None:
+    def __init__(self, there: There, *, server_version_num: int, is_in_transaction: bool = False) -> None:
         """
         Args:
             is_in_transaction: all runs in one that is ours.
         """
-        super().__init__(
-            pre_created_extensions=pre_created_extensions,
-            server_version_num=server_version_num,
-            foreign_servers=foreign_servers,
-        )
+        super().__init__(there, server_version_num=server_version_num)
         self._is_in_transaction = is_in_transaction
 
     def decide(self, text: bytes, line: int) -> Decision:

@@ -20,7 +20,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from agent.engines.pg.catalog import foreign_servers
+from agent.engines.pg.catalog import extension_tables, foreign_servers
 from agent.engines.pg.connection import Connection, connect
 from agent.engines.pg.dump import DumpForm, dump
 from agent.engines.pg.load import Loaded, load
@@ -74,12 +74,16 @@ class SameDatabase:
             present_bytes = await size_of(connection)
             extensions = await extensions_of(connection)
             kept = await kept_keys(connection)
-            servers = frozenset(await foreign_servers(connection))
+            terms = Terms(
+                is_restricted=True,
+                is_check=True,
+                foreign_servers=frozenset(await foreign_servers(connection)),
+                extension_tables=await extension_tables(connection),
+            )
         room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
         file = os.open(self._upload_file(key), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             async with aclosing(_copied(chunks, file, room)) as copied:
-                terms = Terms(is_restricted=True, is_check=True, foreign_servers=servers)
                 loaded = await self._load(copied, progress, terms, extensions)
                 async for _ in copied:  # a format may end before its file does
                     pass

@@ -10,6 +10,7 @@ import enum
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.engines.pg.sql_tokens import IDENTIFIER
 from agent.engines.pg.text_errors import TextError, made_with_create
@@ -37,6 +38,10 @@ class Way(enum.Enum):
     """It removes what may not be there, as the first part of a dump made with --clean does."""
     FILL = enum.auto()
     """It fills a materialized view: with all rows, see `row_security`."""
+    EXTENSION = enum.auto()
+    """It makes an extension in a schema of its own choice, which the dump may not have."""
+    NO_ROWS = enum.auto()
+    """COPY FROM stdin into a table of an extension: whoever loads may not write there, but there may be no rows."""
     SKIP = enum.auto()
     DEFER = enum.auto()
     """Only a superuser may run it, and from a file nobody should."""
@@ -49,7 +54,7 @@ class Decision:
     Attributes:
         what: of a statement that is left out, what it would have set; of one that is deferred, the kind of object.
             Empty where nobody misses it.
-        name: of a deferred object, as it is written.
+        name: of a deferred object, an extension's schema or a table of one, as it is written.
         text: to be sent instead.
     """
 
@@ -85,9 +90,21 @@ _NOT_KEPT = re.compile(rb"SET\s+(?:LOCAL|ROLE|TRANSACTION|CONSTRAINTS|SESSION\s+
 _SET_CONFIG = re.compile(rb"SELECT\s+pg_catalog\.set_config\(", _I)
 _UNLINK = re.compile(rb"SELECT\s+pg_catalog\.lo_unlink\(", _I)
 _STATISTICS = re.compile(rb"SELECT\s+\*\s+FROM\s+pg_catalog\.pg_restore_(?:relation|attribute)_stats\(", _I)
+_EMPTIED_VIEW = re.compile(
+    rb"CREATE\s+OR\s+REPLACE\s+VIEW\s+%b(?:\s*\.\s*%b)?\s+AS\s+SELECT\s+NULL::(?!.*\bFROM\b)"
+    % (IDENTIFIER, IDENTIFIER),
+    _I,
+)
+"""What pg_dump --clean makes of a view before it drops the key that the view needs."""
 _EXTENSION = re.compile(
     rb"(?:CREATE|DROP|ALTER|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % IDENTIFIER, _I
 )
+_EXTENSION_SCHEMA = re.compile(
+    rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+(?:WITH\s+)?SCHEMA\s+(?!\"?pg_)(%b)\s*\Z"
+    % (IDENTIFIER, IDENTIFIER),
+    _I,
+)
+_NAME = re.compile(IDENTIFIER)
 _SERVER = re.compile(
     rb"(?:CREATE|ALTER|DROP|COMMENT\s+ON)\s+(?:USER\s+MAPPING\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?FOR\s+%b\s+)?"
     rb"SERVER\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % (IDENTIFIER, IDENTIFIER),
@@ -121,6 +138,14 @@ _COPY = re.compile(
 """No table has more than 1600 columns."""
 
 
+class There(NamedTuple):
+    """What the database has already, by names as the catalogs have them; of tables with their schema."""
+
+    extensions: frozenset[bytes] = frozenset()
+    foreign_servers: frozenset[bytes] = frozenset()
+    extension_tables: frozenset[tuple[bytes, ...]] = frozenset()
+
+
 class Judge:
     """Decides about statements.
 
@@ -128,17 +153,10 @@ class Judge:
         extensions: those that the upload asks for.
     """
 
-    def __init__(
-        self,
-        *,
-        pre_created_extensions: frozenset[bytes],
-        server_version_num: int,
-        foreign_servers: frozenset[bytes] = frozenset(),
-    ) -> None:
+    def __init__(self, there: There, *, server_version_num: int) -> None:
         self.extensions: set[bytes] = set()
-        self._pre_created = pre_created_extensions | {b"plpgsql"}
+        self._there = there._replace(extensions=there.extensions | {b"plpgsql"})
         self._server_version_num = server_version_num
-        self._foreign_servers = foreign_servers
         self._deferred_publications: set[bytes] = set()
         self._by_word: dict[bytes, Callable[[bytes, int], Decision]] = {
             b"ALTER": self._alter,
@@ -191,12 +209,15 @@ class Judge:
         return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _copy(self, text: bytes, line: int) -> Decision:
-        if not _COPY.match(text):
+        found = _COPY.match(text)
+        if not found:
             raise TextError(
                 "ARCHIVE_REFUSED",
                 f"Line {line}: the file tries to copy from or to something that is not the file itself.",
                 next_step="A dump made by pg_dump has no such line; make a new one.",
             )
+        if tuple(_plain(part) for part in _NAME.findall(found[1])) in self._there.extension_tables:
+            return Decision(Way.NO_ROWS, name=found[1])
         return Decision(Way.ROWS)
 
     def _create(self, text: bytes, line: int) -> Decision:
@@ -207,8 +228,12 @@ class Judge:
         if words.startswith(b"CREATE SCHEMA") and (found := _SCHEMA.match(text)):
             # public is there, and so are the schemas of extensions that were created before.
             return Decision(Way.RUN, text=b"CREATE SCHEMA IF NOT EXISTS " + found[1])
+        if _EMPTIED_VIEW.match(text):
+            return _REMOVE
         if words.startswith(b"CREATE EXTENSION") and (found := _EXTENSION.match(text)):
             self.extensions.add(_plain(found[1]))
+            if (schema := _EXTENSION_SCHEMA.match(text)) and not self.about_what_is_there(text):
+                return Decision(Way.EXTENSION, name=schema[1])
         return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _drop(self, text: bytes, line: int) -> Decision:
@@ -254,9 +279,9 @@ class Judge:
 
     def about_what_is_there(self, text: bytes) -> Decision | None:
         """About an extension or a foreign server that is there already."""
-        if (found := _EXTENSION.match(text)) and _plain(found[1]) in self._pre_created:
+        if (found := _EXTENSION.match(text)) and _plain(found[1]) in self._there.extensions:
             return _SILENTLY
-        if (found := _SERVER.match(text)) and _plain(found[1]) in self._foreign_servers:
+        if (found := _SERVER.match(text)) and _plain(found[1]) in self._there.foreign_servers:
             return _SERVERS
         return None
 

@@ -7,6 +7,7 @@ error of it.
 from __future__ import annotations
 
 import re
+import shlex
 
 _IN_NO_SCHEMA = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
@@ -41,6 +42,18 @@ def client_command(line: int) -> TextError:
         "ARCHIVE_REFUSED",
         f"Line {line}: the file tries to run a client command.",
         next_step="A dump made by pg_dump has no such line; make a new one.",
+    )
+
+
+def rows_of_an_extension(line: int, table: bytes) -> TextError:
+    """The refusal of rows that only a superuser may add."""
+    name = table.decode(errors="replace")
+    return TextError(
+        "ARCHIVE_INCOMPATIBLE",
+        f"Line {line}: the dump brings rows for {name}, which is a table of an extension, and an import may not write "
+        "there: an extension's own code may trust it.",
+        next_step=f"Dump without them (pg_dump --exclude-table-data={shlex.quote(name)}), import that, and add them as "
+        "a superuser.",
     )
 
 

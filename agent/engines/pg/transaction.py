@@ -8,7 +8,7 @@ from psycopg import sql
 
 from agent.engines.pg.belongings import WRAPPER, read_belongings
 from agent.engines.pg.carry_over import gifts_of_things, special_things
-from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, foreign_servers, no_member
+from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, extension_tables, foreign_servers, no_member
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.load_terms import Terms
 from agent.engines.pg.moving import kept_prefix, take_aside
@@ -87,6 +87,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         before=("BEGIN", _NO_SEARCH_PATH, *_texts(connection, before)),
         after=(_NO_SEARCH_PATH, *_texts(connection, after), "COMMIT"),
         foreign_servers=frozenset(await foreign_servers(connection)),
+        extension_tables=await extension_tables(connection),
     )
 
 

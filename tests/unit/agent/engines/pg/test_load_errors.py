@@ -44,7 +44,12 @@ CASES: list[tuple[Failure, type[ServiceError], str]] = [
     (failure("40P01"), ToolFailedError, "could not go on"),
     (failure("42501"), ArchiveRefusedError, "may not do"),
     (failure("42501", "SET SESSION AUTHORIZATION 'x'"), ArchiveRefusedError, "another role"),
+    (failure("22023", "SET SESSION AUTHORIZATION 'x'"), ArchiveRefusedError, "another role"),
+    (failure("42501", "CREATE ROLE anon"), ArchiveRefusedError, "makes or changes a role"),
+    (failure("42501", "CREATE USER MAPPING FOR x"), ArchiveIncompatibleError, "makes a user mapping"),
     (failure("42501", "ALTER TABLE t DISABLE TRIGGER ALL"), ArchiveRefusedError, "--disable-triggers"),
+    (failure("42501", "SET session_replication_role = replica"), ArchiveRefusedError, "triggers and constraints off"),
+    (failure("42501", "INSERT INTO public.srs VALUES"), ArchiveRefusedError, r"rows to public\.srs, which is not the"),
     (failure("42501", "CREATE OR REPLACE FUNCTION f() LANGUAGE c"), ArchiveIncompatibleError, "only a superuser"),
     (failure("42501", "CREATE OPERATOR CLASS o"), ArchiveIncompatibleError, "only a superuser"),
     (

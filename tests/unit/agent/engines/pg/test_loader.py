@@ -12,7 +12,7 @@ import pytest
 from agent.engines.pg.load_sessions import Session, Settings, SqlFailure
 from agent.engines.pg.loader import Loader
 from agent.engines.pg.sqltext import Splitter
-from agent.engines.pg.statements import Judge
+from agent.engines.pg.statements import Judge, There
 from agent.engines.pg.text_errors import TextError
 
 CLOSING = b"\n--\n-- PostgreSQL database dump complete\n--\n"
@@ -86,7 +86,7 @@ class Run:
         self.sessions = [NotingSession(number, self.log, by_statement) for number in range(3)]
         self.loader = Loader(
             self.sessions,
-            judge=Judge(pre_created_extensions=frozenset(), server_version_num=170010),
+            judge=Judge(There(), server_version_num=170010),
             splitter=Splitter(),
             on_note=self.notes.append,
         )

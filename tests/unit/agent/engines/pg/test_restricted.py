@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from agent.engines.pg.restricted import RestrictedJudge
-from agent.engines.pg.statements import Way
+from agent.engines.pg.statements import There, Way
 from agent.engines.pg.text_errors import TextError
 
-JUDGE = RestrictedJudge(pre_created_extensions=frozenset(), server_version_num=170000)
+JUDGE = RestrictedJudge(There(), server_version_num=170000)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,8 @@ def test_what_pg_dump_writes_and_these_rights_are_not_for_can_be_left_out(text: 
         "ALTER TABLE public.t OWNER TO x",
         "ALTER LARGE OBJECT 1 OWNER TO x",
         "SECURITY LABEL ON TABLE t IS 'x'",
+        "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = '77'",
+        "CREATE OR REPLACE VIEW s.v AS\nSELECT\n    NULL::integer AS id",
         "SELECT * FROM pg_catalog.pg_restore_relation_stats('version', '180000'::integer)",
     ],
 )
@@ -123,7 +125,7 @@ def test_what_an_import_has_no_need_of_is_left_out(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["BEGIN", "commit"])
 def test_the_transaction_around_large_objects_is_left_out_within_ours(text: str) -> None:
-    within = RestrictedJudge(pre_created_extensions=frozenset(), server_version_num=170000, is_in_transaction=True)
+    within = RestrictedJudge(There(), server_version_num=170000, is_in_transaction=True)
 
     assert JUDGE.decide(text.encode(), 7).way is Way.RUN
     assert within.decide(text.encode(), 7).way is Way.SKIP

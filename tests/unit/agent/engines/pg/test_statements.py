@@ -6,18 +6,21 @@ from contextlib import suppress
 
 import pytest
 
-from agent.engines.pg.statements import Decision, Judge, Way, copied_table
+from agent.engines.pg.statements import Decision, Judge, There, Way, copied_table
 from agent.engines.pg.text_errors import TextError
 
 
 def judge(*, server: int = 170010, extensions: frozenset[bytes] = frozenset({b"pg_stat_statements"})) -> Judge:
-    return Judge(pre_created_extensions=extensions, server_version_num=server)
+    there = There(extensions, extension_tables=frozenset({(b"public", b"srs")}))
+    return Judge(there, server_version_num=server)
 
 
 WAYS = {
     Way.RUN: [
         "CREATE TABLE t (a int)",
-        "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public",
+        "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA pg_catalog",
+        "CREATE EXTENSION citext",
+        "CREATE OR REPLACE VIEW v AS SELECT NULL::text AS a, t.id FROM t GROUP BY t.id",
         'ALTER TABLE t ADD COLUMN "x OWNER TO y" int',
         "ALTER TABLE t ALTER COLUMN a SET DEFAULT 'OWNER TO b'",
         "ALTER TABLE ONLY t ATTACH PARTITION p DEFAULT",
@@ -55,8 +58,12 @@ WAYS = {
         'COPY public.t (a, "b""; c") FROM STDIN',
         'copy "a b".t(a)from stdin with (format csv)',
         "COPY t (grün) FROM stdin",
+        "COPY srs FROM stdin",
     ],
+    Way.EXTENSION: ["CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public", 'CREATE EXTENSION c SCHEMA "a b"'],
+    Way.NO_ROWS: ["COPY public.srs (n, auth) FROM stdin", 'COPY "public".srs FROM stdin'],
     Way.REMOVE: [
+        'CREATE OR REPLACE VIEW s."v" AS\nSELECT\n    NULL::integer AS id,\n    NULL::text AS b',
         "DROP TABLE t",
         "DROP SCHEMA IF EXISTS shop",
         "DROP EXTENSION citext",
@@ -167,9 +174,7 @@ def test_a_columns_version_is_taken_out_of_its_options(options: str) -> None:
     ],
 )
 def test_foreign_servers_that_are_there_stay_as_they_are(text: str) -> None:
-    judging = Judge(
-        pre_created_extensions=frozenset(), server_version_num=170010, foreign_servers=frozenset({b"far", b"Other"})
-    )
+    judging = Judge(There(foreign_servers=frozenset({b"far", b"Other"})), server_version_num=170010)
 
     assert judging.decide(text.encode(), 1) == Decision(Way.SKIP, "foreign servers")
     assert judging.decide(text.replace("far", '"Other"').encode(), 1).way is Way.SKIP
