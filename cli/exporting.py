@@ -227,6 +227,8 @@ class Exporting:
     def _nothing_kept(self) -> str:
         if isinstance(self._target, StandardOutput):
             return "What came out of standard output so far is worthless."
+        if isinstance(self._target, FileTarget) and self._target.path.exists():  # and was to be replaced
+            return f"{self._target.path} is as it was."
         return "No file was kept."
 
     def _drop(self) -> None:

@@ -145,6 +145,20 @@ async def test_an_existing_file_is_kept_unless_force_is_given(
     assert (forced.exit_code, target.read_bytes()) == (0, controller.archive)
 
 
+async def test_a_file_that_was_to_be_replaced_is_said_to_be_as_it_was(
+    mathison: Mathison, controller: FakeController, tmp_path: Path
+) -> None:
+    (tmp_path / "out.gz").write_bytes(b"precious")
+    controller.cut_after = 100_000
+
+    ended = await mathison("export", "shop.db", "-o", "out.gz", "--force")
+
+    assert ended.exit_code == 8
+    assert "pg_dump was killed by signal 9. out.gz is as it was." in ended.stderr
+    assert "No file was kept" not in ended.stderr
+    assert (tmp_path / "out.gz").read_bytes() == b"precious"
+
+
 async def test_a_file_of_the_servers_own_name_is_not_replaced_either(
     mathison: Mathison, controller: FakeController, tmp_path: Path
 ) -> None:
