@@ -21,8 +21,10 @@ from agent.engines.minio import bucket_settings, contents, xlmeta
 from agent.engines.minio.comparing import Changes, Comparison, read_file
 from agent.engines.minio.layout import (
     CONFIG,
+    FORMAT,
     META,
     SYSTEM,
+    TRANSIENT,
     is_bucket_name,
     is_data_directory_name,
     key_of,
@@ -35,7 +37,12 @@ from common.fingerprints import Fingerprint
 SCHEME = "minio/2"
 _NAMED = 5
 _SAMPLES = 4
+_MOST_FORMAT_BYTES = 64 << 10
 _SAMPLE_BYTES = 8 << 20
+
+
+class _Format(msgspec.Struct):
+    format: str = ""
 
 
 class Bucket(msgspec.Struct):
@@ -81,7 +88,9 @@ class Tally(msgspec.Struct):
         encrypted: versions that need the server's KMS; `customer_encrypted`: those that need a caller's key.
         damaged: versions whose data is not there or was found not to be what was stored, or whose xl.meta has another
             checksum, and xl.meta that cannot be read; the first of them by name.
-        orphans: objects whose data is there and whose xl.meta is not, a few by name; looked for as contents are.
+        orphans: objects whose data is there and whose xl.meta is not, and files in buckets that are no object's, a few
+            by name; looked for as contents are.
+        drive: what the tree's format.json says of it, for example "xl-single"; empty where it has none.
         unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
         damaged_config, damaged_settings: files of the server's own that are not what it stored, a few by name: users,
             policies and configuration; settings of buckets. Looked for as contents are.
@@ -100,6 +109,7 @@ class Tally(msgspec.Struct):
     damaged: int = 0
     damaged_names: list[str] = []
     orphans: list[str] = []
+    drive: str = ""
     unproven: int = 0
     damaged_config: list[str] = []
     damaged_settings: list[str] = []
@@ -293,11 +303,14 @@ class Census:
 
     @staticmethod
     def _is_orphan(found: Found) -> bool:
-        """A part without the xl.meta that may name it; one on its way in while a drive was copied is one too."""
-        return not found.is_directory and found.name.startswith("part.") and not _exists(f"../{META}", found.parent)
+        """A file without the xl.meta that may name it; a part on its way in while a drive was copied is one too."""
+        is_part = found.name.startswith("part.")
+        is_known = found.name.startswith(META) or (is_part and _exists(f"../{META}", found.parent))
+        return not found.is_directory and not is_known
 
     def _note_orphan(self, path: str) -> None:
-        name = printable("/".join(path.split("/")[:-2]))
+        *above, name = path.split("/")
+        name = printable("/".join(above[:-1]) if name.startswith("part.") and len(above) > 2 else path)
         if name not in self.tally.orphans:
             self._note(self.tally.orphans, name)
 
@@ -336,6 +349,7 @@ def _count(root: int, census: Census, *, seconds: float | None, only: str) -> Ta
         for entry in entries:
             if is_bucket_name(entry.name) and only in ("", entry.name) and entry.is_dir(follow_symlinks=False):
                 census.tally.buckets.setdefault(entry.name, Bucket())
+    census.tally.drive = _drive_of(root)
     for found in data_of(root, only=only):
         if not is_meta(found):
             census.meet(found)
@@ -357,9 +371,18 @@ def data_of(root: int, *, only: str = "") -> Iterator[Found]:
     def is_left_out(path: str, name: str) -> bool:
         if only and "/" not in path:
             return path != only
-        return path.startswith(f"{SYSTEM}/") and path.count("/") == 1 and path not in inside
+        is_data = name not in TRANSIENT and (path.count("/") > 1 or path in inside)
+        return path.startswith(f"{SYSTEM}/") and not is_data
 
     return walk(root, is_left_out=is_left_out)
+
+
+def _drive_of(root: int) -> str:
+    try:
+        with open(os.open(FORMAT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root), "rb", buffering=0) as file:
+            return msgspec.json.decode(file.read(_MOST_FORMAT_BYTES), type=_Format).format
+    except (OSError, msgspec.DecodeError):
+        return ""
 
 
 def is_meta(found: Found) -> bool:

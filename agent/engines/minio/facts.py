@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.layout import FORMAT, other_drive
 from common.errors import AppUnavailableError, ToolFailedError
 
-SINGLE_DRIVE = "xl-single"
 ONLY_PORTABLE = "This is another S3 server than MinIO; it is exported in the portable format only."
 OTHER_SERVER = (
     "This is another S3 server than MinIO: it has no way to store versions, delete markers and dates as they were, so "
@@ -102,14 +102,14 @@ def drive_obstacle(facts: Facts, drive: Path) -> str:
             "be read and exchanged as a whole."
         )
     try:
-        found = json.loads((drive / ".minio.sys" / "format.json").read_bytes())
+        found = json.loads((drive / FORMAT).read_bytes())
         kind, deployment_id = found["format"], found["id"]
     except OSError as failure:
         return f"The directory {drive} cannot be read as a drive of MinIO: {failure.strerror}."
     except (ValueError, KeyError, TypeError):
         return f"The directory {drive} is not a drive of MinIO: its format.json cannot be read."
-    if kind != SINGLE_DRIVE:
-        return f"The drive {drive} is one of several ({kind}); only a single drive can be exchanged as a whole."
+    if other := other_drive(kind):
+        return f"The drive {drive} is {other}; only a single drive of today's kind can be exchanged as a whole."
     if deployment_id != facts.deployment_id:
         return f"The drive {drive} is not the server's: its deployment id is {deployment_id}."
     return ""

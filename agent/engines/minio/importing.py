@@ -20,7 +20,17 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import kms_fingerprint
 from agent.engines.minio.facts import PORTABLE_HINT, Facts
-from agent.engines.minio.layout import BUCKETS, CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name
+from agent.engines.minio.layout import (
+    BUCKETS,
+    CONFIG,
+    FORMAT,
+    META,
+    SEALED_MAGIC,
+    SINGLE_DRIVE,
+    SYSTEM,
+    is_bucket_name,
+    other_drive,
+)
 from agent.engines.minio.sealing_below import open_below
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.sums import require_as_exported
@@ -170,6 +180,12 @@ def _require_drive(report: Report, tally: Tally) -> None:
             f"The archive is not one of a MinIO drive: {', '.join(tally.strange)} does not belong there.",
             next_step="Import an export of a MinIO app.",
         )
+    if other := other_drive(tally.drive or SINGLE_DRIVE):
+        raise ArchiveIncompatibleError(
+            f"The archive is of {other}; a server with a single drive of today's kind reads nothing of it. Nothing was "
+            "changed.",
+            next_step="Export from its own server, with `?format=s3`, which goes between all kinds of drives.",
+        )
     if not tally.buckets and not tally.has_config and report.header is None:
         raise ArchiveWrongKindError("The archive holds no buckets; an import would leave the app without data.")
     if tally.damaged_config:
@@ -198,7 +214,8 @@ def _require_same(report: Report, tally: Tally, *, only: str) -> None:
         raise ArchiveDamagedError(
             f"The archive holds data of {', '.join(tally.orphans)}, and not the xl.meta that makes it an object; "
             "nothing was changed.",
-            next_step="Export again. If an upload was cut off there on the source, pack it without that directory.",
+            next_step="Export again. If an upload was cut off there on the source, or MinIO did not put it there, pack "
+            "the drive without it.",
         )
     damaged = f" (damaged in it: {', '.join(tally.damaged_names)})" if tally.damaged else ""
     require_as_exported(report.fingerprint, tally.fingerprint(), only=only, beside=damaged)
@@ -228,12 +245,15 @@ def _keep_only(new: Path, bucket: str) -> None:
 
 
 def _leave_out(new: Path, keep_users: bool) -> None:
-    """Drop what is the target's own, in archives that were made by hand, and its users where they are to stay."""
+    """Drop what is the target's own, in archives that were made by hand, and its users where they are to stay.
+
+    What the drive said of itself stays for who counts, and is exchanged with nothing.
+    """
     system = new / SYSTEM
     if system.is_symlink() or not system.is_dir():
         return
     for name in os.listdir(system):
-        if name not in ("buckets", "config") or (name == "config" and keep_users):
+        if name not in ("buckets", "config", Path(FORMAT).name) or (name == "config" and keep_users):
             path = system / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -14,6 +14,11 @@ SYSTEM_DATA = ("buckets", "config")
 (format.json, pool.bin) and what is on its way (tmp, multipart)."""
 CONFIG = f"{SYSTEM}/config"
 BUCKETS = f"{SYSTEM}/buckets"
+FORMAT = f"{SYSTEM}/format.json"
+SINGLE_DRIVE = "xl-single"
+"""What it says of a drive that holds all that its server has; "xl" of one of several."""
+FILES = "fs"
+"""What it says where objects are plain files, as single servers kept them until 2022; none of today reads them."""
 META = "xl.meta"
 TARGETS_FILE = "bucket-targets.json"
 """In a bucket's settings: the keys of other servers."""
@@ -72,3 +77,10 @@ def data_roots(drive: Path) -> list[str]:
 def system_roots() -> list[str]:
     """The part of `.minio.sys` that is data."""
     return [f"{SYSTEM}/{name}" for name in SYSTEM_DATA]
+
+
+def other_drive(kind: str) -> str:
+    """What a drive is that cannot be exported or imported as it is, by its format; empty for a single one."""
+    if kind == FILES:
+        return "a drive of MinIO's old kind, which kept objects as plain files"
+    return "" if kind == SINGLE_DRIVE else "one of several drives, which holds a share of each object"

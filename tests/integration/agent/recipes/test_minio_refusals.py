@@ -30,6 +30,7 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
 from tests.fakes.imports import MemoryRecord
+from tests.fixtures.archives import entry, tar_of
 from tests.fixtures.minio_archives import (
     IN_CHECKSUM_ONLY,
     Change,
@@ -133,6 +134,16 @@ def _device() -> tarfile.TarInfo:
     return member
 
 
+def _of_old_kind(bucket: str = "files") -> bytes:
+    """As MinIO kept objects on a single drive until 2022."""
+    kept = {
+        ".minio.sys/format.json": b'{"version":"1","format":"fs","id":"0a0b","fs":{"version":"2"}}',
+        f".minio.sys/buckets/{bucket}/small/fs.json": b'{"version":"1.0.2","meta":{"etag":"0a0b"}}',
+        f"{bucket}/small": b"small",
+    }
+    return tar_of(*[entry(name, content) for name, content in kept.items()])
+
+
 def _of_recipe(recipe: str, *, version: int = 1) -> bytes:
     seal = TarSealWriter()
     opening = seal.opening(ArchiveHeader(recipe=recipe, format="tar", format_version=version))
@@ -202,6 +213,12 @@ BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] 
         ArchiveWrongKindError,
         "Not_A_Bucket",
     ),
+    "a drive of files": (lambda t: _of_old_kind(), ArchiveIncompatibleError, "objects as plain files"),
+    "a file that is no object's": (
+        lambda t: with_member(t.clear, _file("files/folder/notes.txt"), b"notes"),
+        ArchiveDamagedError,
+        "files/folder/notes.txt",
+    ),
     "other files": (lambda t: _with_foreign_files(), ArchiveWrongKindError, "README"),
     "another app's export": (lambda t: _of_recipe("volume"), ArchiveWrongKindError, "volume"),
     "a later format": (lambda t: _of_recipe("minio", version=9), ArchiveIncompatibleError, "version 9"),
@@ -221,6 +238,29 @@ async def test_a_bad_file_is_refused_by_what_is_wrong_with_it(name: str, target:
         await app.stage(file, record)
 
     assert type(refusal.value) is kind
+    await target.require_unchanged(app, record)
+
+
+async def test_one_of_several_drives_is_refused_by_what_it_is(target: Target, start_minio: StartMinio) -> None:
+    several = start_minio(drives=4)
+    await _fill(several)
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        archive.add(several.drive, ".")
+    app, record = target.app, MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="one of several drives"):
+        await app.stage(output.getvalue(), record)
+
+    await target.require_unchanged(app, record)
+
+
+async def test_what_a_server_makes_anew_by_itself_may_be_damaged(target: Target) -> None:
+    app, record = target.app, MemoryRecord()
+    archive = with_member(target.clear, _file(".minio.sys/buckets/.usage.json/xl.meta"), b"torn")
+
+    await app.stage(archive, record)
+
     await target.require_unchanged(app, record)
 
 

@@ -1,0 +1,30 @@
+"""Whether what the agent sees is the server's drive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.engines.minio.facts import Facts, drive_obstacle
+
+
+@pytest.mark.parametrize(
+    ("format", "words"),
+    [
+        ('{"format": "xl-single", "id": "here"}', ""),
+        ('{"format": "xl-single", "id": "elsewhere"}', "not the server's"),
+        ('{"format": "xl", "id": "here"}', "is one of several drives"),
+        ('{"format": "fs", "id": "here"}', "old kind, which kept objects as plain files"),
+        ("torn", "cannot be read"),
+    ],
+)
+def test_a_drive_that_cannot_be_exchanged_is_told_by_what_it_is(format: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / ".minio.sys").mkdir()
+    (tmp_path / ".minio.sys/format.json").write_text(format)
+    facts = Facts(version="", deployment_id="here", uptime_seconds=0, servers=1, drives=1, kms="")
+
+    obstacle = drive_obstacle(facts, tmp_path)
+
+    assert words in obstacle
+    assert bool(words) == bool(obstacle)
