@@ -2,8 +2,8 @@
 
 A file could name any host, and its code runs while it is loaded. So a superuser makes the servers anew before, as they
 are in the app's database, where someone decided for them once; and their wrappers have no handler until the role that
-loads is gone, so that nothing of the file makes PostgreSQL connect anywhere. Passwords go from one database to the
-other and nowhere else.
+loads is gone, so that no foreign table of the file is reached. Passwords go from one database to the other and nowhere
+else.
 """
 
 from __future__ import annotations

@@ -79,6 +79,50 @@ async def test_a_dump_of_pg_dump_itself_fills_them_too(make_app: MakeApp, major:
     assert app.run(SECURITY) == AS_IT_WAS
 
 
+NESTED = """
+    CREATE TABLE public.days (day int, n int) PARTITION BY RANGE (day);
+    CREATE TABLE public.d1 PARTITION OF public.days FOR VALUES FROM (0) TO (10);
+    CREATE TABLE public.d2 PARTITION OF public.days FOR VALUES FROM (10) TO (20) PARTITION BY LIST (n);
+    CREATE TABLE public.d2a PARTITION OF public.d2 FOR VALUES IN (1);
+    CREATE TABLE public.parent (a int);
+    CREATE TABLE public.child (b int) INHERITS (public.parent);
+    INSERT INTO public.days VALUES (1, 1), (11, 1);
+    INSERT INTO public.parent VALUES (1);
+    INSERT INTO public.child VALUES (2, 3);
+    CREATE FUNCTION public.allowed(int) RETURNS bool LANGUAGE plpgsql
+        AS 'BEGIN RETURN current_setting(''app.x'')::int = $1; END';
+    CREATE VIEW public.v1 WITH (security_invoker) AS SELECT day FROM public.days;
+    CREATE VIEW public.v2 AS SELECT * FROM public.v1 UNION ALL SELECT a FROM public.parent UNION ALL
+        SELECT a FROM public.child UNION ALL SELECT day FROM public.d2a;
+    CREATE MATERIALIZED VIEW public.m1 AS SELECT * FROM public.v2;
+    CREATE MATERIALIZED VIEW public.a_m2 AS SELECT count(*) FROM public.m1;
+    CREATE MATERIALIZED VIEW public.m3 AS SELECT * FROM public.a_m2, public.d1;
+    CREATE FUNCTION public.reads() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM public.parent';
+    CREATE MATERIALIZED VIEW public.m4 AS SELECT public.reads() AS n;
+    CREATE POLICY p ON public.days USING (public.allowed(day));
+    CREATE POLICY p ON public.d1 USING (false);
+    CREATE POLICY p ON public.parent USING (public.allowed(a));
+    CREATE POLICY p ON public.d2a USING (false);
+    ALTER TABLE public.days ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    ALTER TABLE public.d1 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    ALTER TABLE public.parent ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    ALTER TABLE public.d2a ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    ALTER TABLE public.child FORCE ROW LEVEL SECURITY;
+"""
+
+
+@pytest.mark.parametrize("rights", ["CREATEDB CREATEROLE", ""], ids=["beside", "within"])
+async def test_views_on_views_on_partitions_and_heirs_come_back_full(make_app: MakeApp, rights: str) -> None:
+    source = make_app()
+    source.run(NESTED, as_app=True)
+    app = make_app(rights=rights, has_admin=False)
+
+    await app.bring_in(source.dump("--enable-row-security"))
+
+    assert (await source.fingerprint()).differences(await app.fingerprint()) == []
+    assert app.run(SECURITY) == source.run(SECURITY)
+
+
 async def test_a_view_that_shows_more_than_its_owner_may_see_is_named(app: PostgresApp) -> None:
     filled(app)
     by_people = app.dump()
