@@ -79,13 +79,20 @@ async def require_file(connection: Connection) -> None:
 
 
 async def _await_log(connection: Connection) -> None:
-    """A server that has loaded as a replica rewrites its append-only file by itself."""
-    server = await _when_idle(connection)
-    if not server.has_aof or server.raw.get("aof_last_bgrewrite_status") != "ok":
-        raise ToolFailedError(
-            "The server could not write its append-only file; its log has the cause.",
-            next_step="As a rule there is no room on its disk.",
-        )
+    """A server that has loaded as a replica rewrites its append-only file by itself.
+
+    Where that fails it begins again, for ever. The one before the swap succeeded, see `obstacles.import_obstacle`.
+    """
+    while True:
+        server = await look(connection)
+        if not server.has_aof or not server.has_rewritten_aof:
+            raise ToolFailedError(
+                "The server could not write its append-only file; its log has the cause.",
+                next_step="As a rule there is no room on its disk.",
+            )
+        if _is_idle(server):
+            return
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 async def _save(connection: Connection) -> None:
@@ -108,9 +115,13 @@ async def _save(connection: Connection) -> None:
 
 async def _when_idle(connection: Connection) -> ServerFacts:
     """The server when nothing is being written to its disk or about to be."""
-    names = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
     while True:
         server = await look(connection)
-        if not any(server.raw.get(name) == "1" for name in names):
+        if _is_idle(server):
             return server
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+def _is_idle(server: ServerFacts) -> bool:
+    names = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+    return not any(server.raw.get(name) == "1" for name in names)

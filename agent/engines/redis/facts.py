@@ -75,6 +75,11 @@ class ServerFacts:
         return saves != "0" or self.raw.get("rdb_last_bgsave_time_sec", "-1") != "-1"
 
     @property
+    def has_rewritten_aof(self) -> bool:
+        """Whether the last rewrite of its append-only file succeeded, or there was none since it started."""
+        return self.raw.get("aof_last_bgrewrite_status", "ok") == "ok"
+
+    @property
     def may_evict(self) -> bool:
         """Whether it drops keys when its memory is full."""
         return self.maximum_bytes > 0 and self.eviction != "noeviction"

@@ -65,6 +65,13 @@ async def import_obstacle(connection: Connection, server: ServerFacts) -> str:
             f"The server has {server.replicas} replica{'s' if server.replicas > 1 else ''} that would have to copy all "
             "of the new data; detach them first (REPLICAOF NO ONE there)."
         )
+    if server.has_aof and not server.has_rewritten_aof:
+        # After a load it begins a new one; where that cannot be, it ends itself (restartAOFAfterSYNC, replication.c).
+        return (
+            "The server could not rewrite its append-only file the last time (aof_last_bgrewrite_status is err), which "
+            "an import has it do. As a rule there is no room on its disk, or it may not write there; see that "
+            "BGREWRITEAOF works again."
+        )
     if await _is_watched(connection):
         return "A Sentinel watches the server and would take an import for its failure; have it stop that first."
     return ""

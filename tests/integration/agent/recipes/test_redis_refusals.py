@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import io
 import lzma
@@ -10,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
+from redis import ResponseError
 
 from agent.engines.redis import swap
 from agent.recipes.base import Fact, Limits, Record, Recovered, Upload
@@ -446,6 +449,61 @@ async def test_a_server_that_refuses_writes_gets_its_previous_data_back(
 
         assert sorted(client.keys()) == [b"in the tail", b"old"]
         assert client.info("replication")["role"] == "master"
+
+
+LOG = {"appendonly": "yes", "save": '""'}
+
+
+def forbid_writing_the_log(server: RedisServer) -> Path:
+    """As on a disk that has become read-only to it; returns the folder."""
+    folder = server.directory / "appendonlydir"
+    folder = folder if folder.exists() else server.directory
+    folder.chmod(0o555)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+async def test_a_server_that_cannot_rewrite_its_append_only_file_is_refused_until_it_can(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings=LOG)
+    app, record = await _staged_over_old(server, tmp_path)
+    await app.recipe.restore(record, app.progress)
+    folder = forbid_writing_the_log(server)
+    with client_of(server) as client:
+        with contextlib.suppress(ResponseError):
+            client.bgrewriteaof()
+        while client.info("persistence")["aof_last_bgrewrite_status"] == "ok":
+            pass
+
+        with pytest.raises(AppUnavailableError, match="could not rewrite its append-only file") as refused:
+            await app.recipe.undo(record, app.progress)
+
+        assert client.keys() == [b"new"]
+        assert refused.value.text == (await app.recipe.describe()).can_import.obstacle
+        folder.chmod(0o755)
+        client.bgrewriteaof()
+        while client.info("persistence")["aof_last_bgrewrite_status"] != "ok":
+            pass
+        await app.recipe.undo(record, app.progress)
+        assert client.keys() == [b"old"]
+
+
+async def test_an_append_only_file_that_cannot_be_rewritten_is_not_waited_for_for_ever(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-6.2", settings=LOG)
+    app, record = await _staged_over_old(server, tmp_path)
+    await app.recipe.restore(record, app.progress)
+    folder = forbid_writing_the_log(server)
+
+    async with asyncio.timeout(60):
+        await app.recipe.undo(record, app.progress)
+
+    with client_of(server) as client:
+        assert client.keys() == [b"old"]
+        assert client.info("persistence")["aof_last_bgrewrite_status"] == "err"
+    folder.chmod(0o755)
 
 
 WITHOUT_CONFIG = ['rename-command CONFIG ""']
