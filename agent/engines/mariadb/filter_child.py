@@ -19,6 +19,7 @@ from typing import BinaryIO
 from agent.engines.mariadb import foreign, packets
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.foreign import DUMP_AGAIN
+from agent.engines.mariadb.inserts import Batches
 from agent.engines.mariadb.sequence_texts import SequencePositions
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
 from agent.engines.mariadb.statements import RefusedError, Way, decide_all
@@ -76,7 +77,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sch
 
 
 def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
-    splitter, seal, positions = Splitter(), SealReader(), SequencePositions()
+    splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
@@ -96,7 +97,8 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             events += text.startswith(_EVENT)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is not Way.LATER:
-                target.write(positions.corrected(text) + b";\n")
+                for part in batches.of(text):
+                    target.write(positions.corrected(part) + b";\n")
             if way is not Way.RUN and schemas:
                 later.extend(text + b";\n")
                 # Settings after the last of them are for nothing.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import enum
 import re
 
-from agent.engines.mariadb import definitions, sequence_uses
+from agent.engines.mariadb import definitions, inserts, sequence_uses
 from agent.engines.mariadb.definitions import Schemas
+from agent.engines.mariadb.inserts import NAME
 from agent.engines.mariadb.sqltext import Splitter, Statement, code_within
 
 
@@ -41,17 +42,7 @@ class RefusedError(Exception):
 
 
 _I = re.IGNORECASE | re.DOTALL
-_NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
 _FIRST_WORD = re.compile(rb"[A-Za-z]+")
-_STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
-_LITERAL = rb"(?:[-+]?[0-9.][\w.+-]*|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|[A-Za-z]+(?![\w('\"]))" % (_STRING, _STRING)
-"""A value as dumps write it: no function, no variable, nothing that the server would have to work out."""
-_ROW = re.compile(rb"\s*\(\s*(?:%b(?:,\s*%b)*)?\s*\)\s*(,|\Z)" % (_LITERAL, _LITERAL), re.DOTALL)
-_INSERT = re.compile(
-    rb"(?:INSERT|REPLACE)\s+(?:IGNORE\s+|DELAYED\s+)?INTO\s+%b\s*(?:\(\s*%b(?:\s*,\s*%b)*\s*\)\s*)?VALUES?(?=\W)"
-    % (_NAME, _NAME, _NAME),
-    _I,
-)
 _VALUE = rb"(?:'[\w+:,. -]*'|\"[\w+:,. -]*\"|@?@?(?:SESSION\.|GLOBAL\.)?[\w.]+|-?\d+)"
 _ASSIGNMENT = re.compile(
     rb"(?:(?P<user>@\w+)|(?:@@)?(?:(?:SESSION|LOCAL)(?:\.|\s+))?(?P<name>[A-Za-z_]\w*))\s*:?=\s*(?P<value>%b)" % _VALUE,
@@ -67,8 +58,8 @@ _TABLE_OPTION = re.compile(rb"\b(?:(?:DATA|INDEX)\s+DIRECTORY|CONNECTION|UNION|T
 _QUERY = re.compile(rb"\b(?:SELECT|WITH\s+RECURSIVE|VALUES\s*\(|HANDLER)\b", _I)
 _ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
 _TABLE = re.compile(rb"(?:/\*M?!\d*\s*)?CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\b", _I)
-_SETVAL = re.compile(rb"(?:DO|SELECT)\s+SETVAL\(\s*%b\s*,\s*-?\d+(?:\s*,\s*\d+){0,2}\s*\)" % _NAME, _I)
-_KEYS = re.compile(rb"ALTER\s+TABLE\s+%b\s+(?:DISABLE|ENABLE)\s+KEYS" % _NAME, _I)
+_SETVAL = re.compile(rb"(?:DO|SELECT)\s+SETVAL\(\s*%b\s*,\s*-?\d+(?:\s*,\s*\d+){0,2}\s*\)" % NAME, _I)
+_KEYS = re.compile(rb"ALTER\s+TABLE\s+%b\s+(?:DISABLE|ENABLE)\s+KEYS" % NAME, _I)
 _PROGRAM = re.compile(
     rb"(?:CREATE|ALTER|DROP)\b.*?\b(VIEW|TRIGGER|PROCEDURE|FUNCTION|PACKAGE|EVENT)\b|(DELIMITER)\b", _I
 )
@@ -136,6 +127,8 @@ def decide(statement: Statement) -> tuple[Way, bytes]:
     text, line = statement.text, statement.line
     if (code := code_within(text)) is not None:
         # Judged by what is in it, sent as it is: the server knows whether it is of its version.
+        if inserts.is_plain(code):
+            raise _refused(line, "it inserts rows within a comment")
         way, _ = _decide(Statement(code, line))
         return way, text
     if text.startswith(b"/*"):
@@ -150,7 +143,7 @@ def _decide(statement: Statement) -> tuple[Way, bytes]:
     word = _FIRST_WORD.match(text)
     match word[0].upper() if word else b"":
         case b"INSERT" | b"REPLACE":
-            if not _is_plain_insert(text):
+            if not inserts.is_plain(text):
                 raise _refused(line, "it inserts something else than rows of plain values")
             return Way.RUN, text
         case b"SET":
@@ -166,16 +159,6 @@ def _decide(statement: Statement) -> tuple[Way, bytes]:
             raise _of_several(line)
     _refuse_program(statement)
     raise _refused(line, statement.first_words)
-
-
-def _is_plain_insert(text: bytes) -> bool:
-    head = _INSERT.match(text)
-    at = head.end() if head else len(text)
-    while row := _ROW.match(text, at):
-        if not row[1]:
-            return True
-        at = row.end()
-    return False
 
 
 def _decide_set(statement: Statement) -> Way:

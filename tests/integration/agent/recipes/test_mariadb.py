@@ -305,6 +305,25 @@ async def test_a_file_whose_short_rows_become_long_ones_is_refused_before_the_di
     assert shop.leftovers(record) == []
 
 
+@pytest.mark.parametrize("column", ["DEFAULT (REPEAT('x', 1000000))", "AS (REPEAT('x', 1000000)) STORED"])
+async def test_a_server_stops_in_the_middle_of_many_rows_that_become_long_ones(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    monkeypatch.setattr(loading, "RATIO_COUNTS_FROM_BYTES", 4 << 20)
+    monkeypatch.setattr(loading, "_SIZE_SECONDS", 0.05)
+    rows = ",".join(["(1)"] * 5_000)
+    dump = f"-- MariaDB dump 10.19\n\nCREATE TABLE t (a int, b longtext {column});\nINSERT INTO t (a) VALUES {rows};\n"
+    dump += "-- Dump completed\n"
+    record = MemoryRecord()
+
+    with pytest.raises(LimitExceededError, match="200 times its size"):
+        await shop.stage(dump.encode(), record)
+    await shop.recipe.discard(record)
+
+    assert shop.leftovers(record) == []
+    assert shop.server.sql(f"{PROCESSES} WHERE USER LIKE 'mathison%'") == ""
+
+
 PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"
 
 

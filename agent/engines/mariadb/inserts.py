@@ -1,0 +1,89 @@
+"""Rows as a dump writes them, and no more of them in one statement than its server can be stopped in.
+
+The one fact to know: a killed session ends between statements, not between the rows of an INSERT (seen with MariaDB
+10.11). 16 MB of `(1),(1),…` are 8 million rows, and each may get megabytes of defaults: so a file could fill the disk
+of a server that was told to stop long before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from agent.engines.mariadb.sqltext import Statement
+
+_I = re.IGNORECASE | re.DOTALL
+NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
+_STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
+_LITERAL = rb"(?:[-+]?[0-9.][\w.+-]*|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|[A-Za-z]+(?![\w('\"]))" % (_STRING, _STRING)
+"""A value as dumps write it: no function, no variable, nothing that the server would have to work out."""
+_ROW = re.compile(rb"\s*\(\s*(?:%b(?:,\s*%b)*)?\s*\)\s*(,|\Z)" % (_LITERAL, _LITERAL), re.DOTALL)
+_INSERT = re.compile(
+    rb"(?:INSERT|REPLACE)\s+(?:IGNORE\s+|DELAYED\s+)?INTO\s+%b\s*(?:\(\s*%b(?:\s*,\s*%b)*\s*\)\s*)?VALUES?(?=\W)"
+    % (NAME, NAME, NAME),
+    _I,
+)
+_CALL = re.compile(rb"([A-Za-z_]\w*) ?\(")
+_BOUNDED = frozenset(
+    b"BIT BOOL TINYINT SMALLINT MEDIUMINT INT INTEGER BIGINT DECIMAL NUMERIC DEC FIXED FLOAT DOUBLE REAL "
+    b"CHAR CHARACTER VARYING VARCHAR NCHAR NVARCHAR BINARY VARBINARY TEXT BLOB YEAR TIME TIMESTAMP DATETIME ENUM SET "
+    b"VECTOR KEY INDEX CHECK RANGE LIST HASH COLUMNS THAN IN "
+    b"CURRENT_TIMESTAMP NOW LOCALTIME LOCALTIMESTAMP CURRENT_DATE CURDATE UUID NEXTVAL JSON_VALID TO_DAYS "
+    b"UNIX_TIMESTAMP".split()
+)
+"""What stands before a bracket in a table's definition and makes no value longer than a column's type says."""
+_ROWS_AT_ONCE = 10_000
+"""Where a row gets 64 KB at most that its text does not give, as the server's own limit has it; dumps write as many."""
+_BYTES_AT_ONCE = 256 << 20
+
+
+def is_plain(text: bytes) -> bool:
+    """Whether a statement inserts rows of plain values and does nothing else."""
+    head = _INSERT.match(text)
+    at = head.end() if head else len(text)
+    while row := _ROW.match(text, at):
+        if not row[1]:
+            return True
+        at = row.end()
+    return False
+
+
+class Batches:
+    """Gives each statement of a file with a bounded number of rows.
+
+    Args:
+        most_bytes: which the server takes in one statement, and which a value that it works out can have.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._most_rows = _ROWS_AT_ONCE
+
+    def of(self, text: bytes) -> Iterator[bytes]:
+        """What to send for a statement that may run: itself, or several with its rows, in one transaction."""
+        head = _INSERT.match(text)
+        if head is None and _may_compute(text):
+            # Of which table rows are does not matter: one such is reason enough.
+            self._most_rows = max(1, _BYTES_AT_ONCE // self._most_bytes)
+        if head is None or text.count(b"(") <= self._most_rows:
+            yield text
+            return
+        yield b"BEGIN"
+        beginning, first, rows, at = head[0], head.end(), 0, head.end()
+        while row := _ROW.match(text, at):
+            rows += 1
+            at = row.end()
+            if rows == self._most_rows or not row[1]:
+                yield beginning + text[first : row.start(1)]
+                first, rows = at, 0
+            if not row[1]:
+                break
+        yield b"COMMIT"
+
+
+def _may_compute(statement: bytes) -> bool:
+    """Whether it makes a table that may have columns which the server works out for each row, of any length."""
+    code = Statement(statement, 0).code.upper()
+    if b"TABLE" not in code.split(b" ", 4)[:4]:
+        return False
+    return b" AS (" in code or b" AS(" in code or not _BOUNDED.issuperset(_CALL.findall(code))
