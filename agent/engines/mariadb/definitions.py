@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from agent.engines.mariadb import sequence_uses
-from agent.engines.mariadb.names import moved
+from agent.engines.mariadb.names import moved, within
 
 _I = re.IGNORECASE | re.DOTALL
 _NAME = rb"(?:`(?:[^`]|``)*`|[\w$%.-]+|'[^']*')"
@@ -61,6 +61,11 @@ class Schemas:
         text = view.decode("utf-8", "surrogateescape")
         return moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
 
+    def within(self, trigger: bytes) -> bytes:
+        """Without the schema's name before its own and its table's."""
+        text = trigger.decode("utf-8", "surrogateescape")
+        return within(text, self.source).encode("utf-8", "surrogateescape")
+
     def with_sequences_moved(self, table: bytes) -> bytes:
         """
         Raises:
@@ -98,8 +103,12 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
         rest = scheduled["schedule"] + status + rest[scheduled.end() :]
     if kind == b"VIEW":
         rest = schemas.moved(rest)
+    made = kind + rest
+    if kind == b"TRIGGER":
+        # In the words of who made it, which the server keeps.
+        made = schemas.within(created["kind"] + rest)
     options = b"".join(created[part] or b"" for part in ("replace", "algorithm", "security"))
-    return b"EXECUTE IMMEDIATE 0x" + (b"CREATE " + options + kind + rest).hex().encode()
+    return b"EXECUTE IMMEDIATE 0x" + (b"CREATE " + options + made).hex().encode()
 
 
 def is_charset_of_database(text: bytes) -> bool:

@@ -6,6 +6,13 @@ import re
 
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`\.?""", re.DOTALL)
 """A string, or a name with the point after it."""
+_NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)"""
+_TRIGGER = re.compile(
+    rf"(?P<kind>\bTRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
+    rf"(?P<when>\s+(?:BEFORE|AFTER)\s[\w\s,]*?\bON\s+)(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})",
+    re.IGNORECASE,
+)
+"""A trigger's text keeps the words of who made it."""
 
 
 def new_schema(key: str) -> str:
@@ -38,6 +45,21 @@ def moved(view: str, source: str, target: str) -> str:
     server writes its names in full."""
     before, after = f"{quoted(source)}.", f"{quoted(target)}." if target else ""
     return _QUOTED.sub(lambda found: after if found[0] == before else found[0], view)
+
+
+def within(trigger: str, schema: str) -> str:
+    """A trigger's text with that schema's name left out before its own and its table's name."""
+
+    def named(found: re.Match[str], part: str, what: str) -> str:
+        qualifier = found[part] or ""
+        bare = plain(qualifier) if qualifier.startswith("`") else qualifier.strip('"').replace('""', '"')
+        return found[what] if bare in ("", schema) else f"{qualifier}.{found[what]}"
+
+    return _TRIGGER.sub(
+        lambda found: found["kind"] + named(found, "own", "name") + found["when"] + named(found, "schema", "table"),
+        trigger,
+        count=1,
+    )
 
 
 def without_strings(text: str) -> str:

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 
 from agent.engines.mariadb.client import literal, query, quoted
-from agent.engines.mariadb.names import moved
+from agent.engines.mariadb.names import moved, within
 from agent.engines.mariadb.settings import Login
 from agent.engines.mariadb.view_reads import tables_read
 from common.errors import ArchiveIncompatibleError, ToolFailedError
@@ -165,7 +165,7 @@ async def show(login: Login, database: str) -> list[Shown]:
         if current is None:
             current = listed[int(row[1])]
         else:
-            shown.append(_shown(current, row))
+            shown.append(_shown(current, row, database))
             current = None
     return shown
 
@@ -194,7 +194,7 @@ async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program
     ]
 
 
-def _shown(listed: Listed, row: Sequence[str]) -> Shown:
+def _shown(listed: Listed, row: Sequence[str], database: str) -> Shown:
     match listed.kind:
         case "view":
             _, text, charset, collation = row[:4]
@@ -209,6 +209,8 @@ def _shown(listed: Listed, row: Sequence[str]) -> Shown:
             f"How the {listed.kind} {listed.name} is made is not told to the app's account; it belongs to "
             f"{listed.definer}."
         )
+    if listed.kind == "trigger":
+        text = within(text, database)
     return Shown(listed, text, charset, collation, mode, zone)
 
 

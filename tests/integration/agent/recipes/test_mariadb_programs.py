@@ -66,6 +66,30 @@ async def test_programs_are_the_same_after_export_and_import_and_as_before_after
     assert shop.leftovers(record) == []
 
 
+TRIGGER_WORDS = {
+    "in lower case": "create trigger t before insert on tag for each row set new.id = new.id + 1",
+    "with its database's name": "CREATE TRIGGER {own}.t BEFORE DELETE ON {own}.tag FOR EACH ROW SET @a = 1",
+    "with that name far off": "create trigger {own} . T AFTER UPDATE ON\n\t{own} . tag FOR EACH ROW SET @a = 1",
+    "or replaced": "CREATE OR REPLACE TRIGGER t BEFORE INSERT ON tag FOR EACH ROW SET @a = 1",
+    "if it is not there": "CREATE TRIGGER IF NOT EXISTS t BEFORE INSERT ON tag FOR EACH ROW SET @a = 1",
+    "with comments": "create /* a */ trigger /* b */ t -- c\n before insert on tag for each row set @a = 1 /* d */",
+}
+
+
+@pytest.mark.parametrize("words", TRIGGER_WORDS.values(), ids=TRIGGER_WORDS)
+async def test_a_trigger_comes_back_in_the_words_of_who_made_it(shop: MariadbApp, words: str) -> None:
+    shop.sql(f"CREATE TABLE tag (id int); {words.format(own=shop.database)}")
+    exported, original, record = await shop.export("sql"), await programs_of(shop), MemoryRecord()
+
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.restore(record, NotedProgress())
+
+    assert preview.items["triggers"] == ItemChanges(same=1)
+    assert await programs_of(shop) == original
+    assert await shop.fingerprint() == exported.fingerprint
+    await shop.recipe.discard(record)
+
+
 class KilledError(BaseException):
     """The agent is gone: nothing of it runs any more."""
 

@@ -31,6 +31,15 @@ def sent(text: bytes) -> bytes:
             b"CREATE DEFINER=`root`@`localhost` FUNCTION `f`() RETURNS int RETURN 1",
             b"CREATE FUNCTION `f`() RETURNS int RETURN 1",
         ),
+        (
+            b"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 trigger shop.`t` before insert on `shop` . x "
+            b"for each row set @a = 'trigger shop.t' */",
+            b"CREATE trigger `t` before insert on x for each row set @a = 'trigger shop.t'",
+        ),
+        (
+            b"CREATE TRIGGER t AFTER DELETE ON `other`.x FOR EACH ROW SET @a = 1",
+            b"CREATE TRIGGER t AFTER DELETE ON `other`.x FOR EACH ROW SET @a = 1",
+        ),
         (b"create definer = CURRENT_USER() procedure p() SELECT 1", b"CREATE PROCEDURE p() SELECT 1"),
         (b"CREATE DEFINER='a'@'b' AGGREGATE FUNCTION f() RETURN 1", b"CREATE AGGREGATE FUNCTION f() RETURN 1"),
         (b"/*!50001 CREATE VIEW `*/ v` AS SELECT '*/' */", b"CREATE VIEW `*/ v` AS SELECT '*/'"),
