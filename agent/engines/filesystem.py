@@ -44,6 +44,29 @@ def rename_without_replacing(name: str, *, source: int, target: int) -> None:
     os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
 
 
+def read_small_file(
+    name: str | Path, *, parent: int | None = None, most_bytes: int, follow_links: bool = False
+) -> bytes:
+    """A file's content. Waits for nobody: what is no regular file is not read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read, is something else than a file, or is larger; `strerror` says which.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    descriptor = os.open(name, flags, dir_fd=parent)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(name))
+        if status.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"it has more than {most_bytes} bytes", str(name))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most_bytes)
+    finally:
+        os.close(descriptor)
+
+
 def sync_filesystem(descriptor: int) -> None:
     """Make all that was written to the descriptor's filesystem durable."""
     if _libc.syncfs(descriptor):

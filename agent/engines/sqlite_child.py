@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -202,8 +203,13 @@ _UNJAILED = {"snapshot": _snapshot, "ask": _ask, "import": _import}
 def connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
     """Open an app's database without leaving anything beside it that the app could not use."""
     status = os.lstat(path)
-    with open(path, "rb", buffering=0) as file:
-        is_wal = file.read(20)[_WRITE_VERSION_AT:] == _WAL
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _FailedError("refused", "it is no regular file")
+        is_wal = os.pread(descriptor, 20, 0)[_WRITE_VERSION_AT:] == _WAL
+    finally:
+        os.close(descriptor)
     is_ours = os.geteuid() in (0, status.st_uid)
     if is_wal and not is_ours:
         raise _FailedError(

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from agent.engines.filesystem import read_small_file
 from agent.engines.kuma.layout import CONFIGURATION
 from common.errors import AppUnavailableError
+
+_MOST_BYTES = 64 << 10
 
 
 class Storage(enum.Enum):
@@ -39,12 +42,14 @@ def configuration_of(directory: Path) -> Configuration:
         AppUnavailableError: the file cannot be read, or names something that is not known.
     """
     try:
-        found = msgspec.json.decode((directory / CONFIGURATION).read_bytes(), type=Configuration)
+        # Links are followed: the file may be mounted from a ConfigMap or Secret.
+        content = read_small_file(directory / CONFIGURATION, most_bytes=_MOST_BYTES, follow_links=True)
+        found = msgspec.json.decode(content, type=Configuration)
     except FileNotFoundError:
         return Configuration()
     except OSError as failure:
         raise AppUnavailableError(f"The app's {CONFIGURATION} cannot be read: {failure.strerror}.") from failure
-    except msgspec.DecodeError as failure:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as failure:
         # Not its text: the content may hold a password.
         raise AppUnavailableError(f"The app's {CONFIGURATION} is not as Uptime Kuma writes it.") from failure
     if found.ssl and found.type is Storage.MARIADB:

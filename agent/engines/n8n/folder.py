@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.filesystem import DIRECTORY, remove_tree
+from agent.engines.filesystem import DIRECTORY, read_small_file, remove_tree
 from agent.engines.n8n.settings import N8nSettings, read_secret
 from common.errors import AppUnavailableError, ArchiveDamagedError
 
@@ -29,6 +29,7 @@ _MIGRATED_FIELD = "fsStorageMigrated"
 """Set by n8n 2 once it has moved `binaryData` to `storage`."""
 _OLD_STORAGE, _STORAGE = "binaryData", "storage"
 _MOST_BYTES = 64 << 10
+_OWN_NEXT_STEP = "See that it is a small file of JSON, as n8n writes it, and readable for the agent."
 
 
 def instance_key(settings: N8nSettings) -> str:
@@ -81,18 +82,20 @@ def take_key(staged: Path) -> StagedKey:
         return StagedKey(sealed=sealed)
     if clear is None:
         # A copy of the whole folder that somebody made without us.
-        clear = str(_parsed(config or b"{}").get(_KEY_FIELD, "")).encode()
+        clear = str(_parsed(config or b"{}").get(_KEY_FIELD, "")).encode(errors="replace")
     return StagedKey(clear=clear.decode(errors="replace").strip())
 
 
 def write_config(folder: Path, staged: Path) -> None:
-    """Give a staged folder the instance's own `config`, where it has one."""
-    with _opened(folder) as source:
-        content = _read(CONFIG, source)
-        if content is None:
-            return
-        status = os.stat(CONFIG, dir_fd=source, follow_symlinks=False)
-    fields = dict(_parsed(content))
+    """Give a staged folder the instance's own `config`, where it has one.
+
+    Raises:
+        AppUnavailableError: the instance's cannot be read.
+    """
+    if not os.path.lexists(folder / CONFIG):
+        return
+    fields = dict(_config_of(folder))
+    status = (folder / CONFIG).lstat()
     fields.pop(_MIGRATED_FIELD, None)
     with _opened(staged) as target:
         if _STORAGE in os.listdir(target) and _OLD_STORAGE not in os.listdir(target):
@@ -111,13 +114,15 @@ def _config_of(folder: Path) -> Mapping[str, Any]:
         with _opened(folder) as directory:
             return _parsed(_read(CONFIG, directory) or b"{}")
     except (OSError, ArchiveDamagedError) as failure:
-        raise AppUnavailableError(f"n8n's file {CONFIG} in {folder} cannot be read.") from failure
+        raise AppUnavailableError(
+            f"n8n's file {CONFIG} in {folder} cannot be read.", next_step=_OWN_NEXT_STEP
+        ) from failure
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:
     try:
         fields = json.loads(content)
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise ArchiveDamagedError(f"n8n's file {CONFIG} is not JSON.") from failure
     return fields if isinstance(fields, dict) else {}
 
@@ -125,16 +130,13 @@ def _parsed(content: bytes) -> Mapping[str, Any]:
 def _read(name: str, directory: int) -> bytes | None:
     """A small file's content; None when there is none."""
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        return read_small_file(name, parent=directory, most_bytes=_MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as failure:
-        raise ArchiveDamagedError(f"{name} is not a file that can be read: {failure.strerror}.") from failure
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            raise ArchiveDamagedError(f"{name} is not a small file, as n8n's is.")
-        return file.read(_MOST_BYTES)
+        raise ArchiveDamagedError(
+            f"{name} is not a small file that can be read, as n8n's is: {failure.strerror}."
+        ) from failure
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.archives.members import SQLITE_SIDECARS
+from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import OWN_PROGRAMS, Facts
@@ -26,7 +26,7 @@ from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_uploads import absorb_changes, check_database
 from agent.engines.tree import StagingArea, spool
 from agent.limits import Limits
-from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError
+from common.errors import ArchiveIncompatibleError, ArchiveRefusedError, ArchiveWrongKindError
 from common.headers import ArchiveHeader
 from common.kinds import POSTGRESQL_CUSTOM, POSTGRESQL_SQL, SQLITE, TEXT, kind_of
 
@@ -128,6 +128,7 @@ def find_database(staged: Path, header: ArchiveHeader | None, name: str) -> Path
 
     Raises:
         ArchiveWrongKindError, ArchiveIncompatibleError: there is none.
+        ArchiveRefusedError: what SQLite keeps beside it is no file.
     """
     _require_type(header, "sqlite")
     told = header.details.get("database", "") if header else ""
@@ -135,8 +136,13 @@ def find_database(staged: Path, header: ArchiveHeader | None, name: str) -> Path
         if not candidate or "/" in candidate or not _is_file(staged / candidate):
             continue
         for ending in ("", *SQLITE_SIDECARS):
-            if candidate != name and _is_file(staged / f"{candidate}{ending}"):
-                (staged / f"{candidate}{ending}").rename(staged / f"{name}{ending}")
+            found, wanted = staged / f"{candidate}{ending}", staged / f"{name}{ending}"
+            _require_plain(found, wanted)
+            if candidate != name:
+                # Of another database, if there is one.
+                wanted.unlink(missing_ok=True)
+                if _is_file(found):
+                    found.rename(wanted)
         return staged / name
     raise ArchiveWrongKindError(
         f"The archive holds no database of n8n: there is no file {name} at its top.",
@@ -174,6 +180,15 @@ def _require_type(header: ArchiveHeader | None, wanted: str) -> None:
             next_step="Import it into an n8n on the same engine, or move workflows and credentials with n8n's own "
             "export:entities and import:entities.",
         )
+
+
+def _require_plain(*paths: Path) -> None:
+    """SQLite and n8n would follow a link anywhere, and get nowhere with a directory."""
+    for path in paths:
+        if os.path.lexists(path) and not _is_file(path):
+            raise ArchiveRefusedError(
+                f"{printable(path.name)} in the archive is not the file that it is in n8n's data."
+            )
 
 
 def _is_file(path: Path) -> bool:

@@ -28,7 +28,7 @@ from common.errors import (
 )
 from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord
-from tests.fixtures.archives import SYMLINK, Entry, described, entry, tar_of
+from tests.fixtures.archives import DIRECTORY, SYMLINK, Entry, described, entry, tar_of
 from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, SECRET, N8n
 from tests.integration.agent.recipes.conftest import NotedApp
 from tests.integration.agent.recipes.n8n_apps import N8nApp, new_app
@@ -340,9 +340,13 @@ KEYS: dict[str, tuple[Entry, str]] = {
     "sealed key that is huge": (entry("encryption-key.age", bytes(100_000)), "not a small file"),
     "key that is a link": (
         entry("encryption-key.txt", type=SYMLINK, linkname="storage"),
-        "not a file that can be read",
+        "not a small file that can be read",
     ),
+    "key that is a directory": (entry("encryption-key.txt", type=DIRECTORY), "no regular file"),
+    "sealed key that is a directory": (entry("encryption-key.age", type=DIRECTORY), "no regular file"),
+    "config that is a directory": (entry("config", type=DIRECTORY), "no regular file"),
     "config that is no JSON": (entry("config", b"{"), "not JSON"),
+    "config that is JSON without end": (entry("config", b"[" * 60_000), "not JSON"),
 }
 
 
@@ -352,6 +356,50 @@ async def test_an_odd_key_in_an_archive_is_refused(name: str, source: N8nApp, ta
     content = tar_of(entry("database.sqlite", await database_of(source)), member, entry("storage", b""))
 
     await refused(target, content, ArchiveDamagedError, match, passphrase="x")
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("attributes", [{"type": DIRECTORY}, {"type": SYMLINK, "linkname": "storage/none"}], ids=str)
+async def test_what_sqlite_keeps_beside_a_database_has_to_be_a_file(
+    attributes: dict[str, object], ending: str, source: N8nApp, target: N8nApp
+) -> None:
+    content = tar_of(
+        entry("database.sqlite", await database_of(source)),
+        entry(f"database.sqlite{ending}", None, **attributes),
+        entry("storage", type=DIRECTORY),
+    )
+
+    await refused(target, content, ArchiveRefusedError, f"database.sqlite{ending}", encryption_key=OLD_KEY)
+
+
+async def test_a_directory_that_has_the_name_of_this_n8ns_database_is_refused(source: N8nApp, tmp_path: Path) -> None:
+    target = N8nApp(
+        N8n(tmp_path / "other", key=NEW_KEY, database_file="n8n.sqlite").make(), {"database_file": "n8n.sqlite"}
+    )
+    content = tar_of(
+        entry("database.sqlite", await database_of(source)), entry("n8n.sqlite", type=DIRECTORY), entry("storage", b"")
+    )
+
+    await refused(target, content, ArchiveRefusedError, "n8n.sqlite", encryption_key=OLD_KEY)
+
+
+async def test_a_secret_with_half_a_character_is_a_key_that_does_not_open(source: N8nApp, target: N8nApp) -> None:
+    config = entry("config", b'{"encryptionKey": "\\ud800"}')
+    content = tar_of(entry("database.sqlite", await database_of(source)), config, entry("storage", b""))
+
+    await refused(target, content, ArchiveIncompatibleError, "does not open|do not open|opens")
+
+
+async def test_an_n8n_whose_own_config_is_a_directory_is_not_imported_into(
+    source: N8nApp, target: N8nApp, tmp_path: Path
+) -> None:
+    exported = await source.export(key="clear")
+    (tmp_path / "key").write_text(NEW_KEY)
+    (target.n8n.folder / "config").unlink()
+    (target.n8n.folder / "config").mkdir()
+    target = N8nApp(target.n8n, {"encryption_key_file": str(tmp_path / "key")})
+
+    await refused(target, exported.content, AppUnavailableError, "config")
 
 
 async def test_an_archive_of_an_n8n_on_postgresql_is_refused(target: N8nApp) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sqlite3
 import tarfile
 import zipfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -352,6 +354,21 @@ async def test_a_configuration_that_is_none_is_an_obstacle_without_its_content(t
 
     assert "db-config.json" in described.can_export.obstacle
     assert "secret" not in described.can_export.obstacle
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "fifo"])
+@pytest.mark.parametrize("name", ["db-config.json", "kuma.db"])
+async def test_a_file_of_the_app_that_is_none_is_an_obstacle_and_keeps_nobody_waiting(
+    name: str, make: Callable[[Path], None], kuma: KumaApp
+) -> None:
+    for file in (name, f"{name}-wal", f"{name}-shm"):
+        (kuma.directory / file).unlink(missing_ok=True)
+    make(kuma.directory / name)
+
+    described = await kuma.recipe.describe()
+
+    assert name in described.can_export.obstacle
+    assert "no regular file" in described.can_export.obstacle
 
 
 async def test_a_newer_file_is_refused_with_what_is_new_in_it(kuma: KumaApp, tmp_path: Path) -> None:
