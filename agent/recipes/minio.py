@@ -262,7 +262,7 @@ class MinioRecipe(Recipe):
         if "directory" not in record.facts:
             return
         if (portable := PortableImport.of(record)) is not None:
-            await portable.discard()
+            await portable.discard(self._connected)
             return
         exchange = self._exchange(record)
         if exchange.is_unfinished():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines import tree
-from agent.engines.minio import portable, portable_way, previewing
+from agent.engines.minio import canary, portable, portable_way, previewing
 from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
+from agent.engines.minio.settings_trial import Trial
 from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings
 
 S3 = Format(
@@ -45,7 +47,7 @@ class PortableImport:
         options: Mapping[str, str],
         surroundings: Surroundings,
     ) -> Preview:
-        """Unpack and check; refused are buckets that are there already."""
+        """Unpack and check; refused are buckets that are there already, and settings that the server does not take."""
         report, inventory = await portable_way.unpack(
             chunks,
             self.area,
@@ -56,7 +58,10 @@ class PortableImport:
             has_kms=bool(facts.kms),
         )
         changes, stay = await portable_way.changes(client, inventory, only=options["bucket"])
-        self.record.save(buckets=inventory.wanted)
+        trial = await self._try_settings(client, inventory.wanted)
+        if options["settings"] == "refuse":
+            trial.require_taken()
+        self.record.save(buckets=inventory.wanted, settings_left_out=[*trial.refused])
         counts = inventory.wanted_counts
         return Preview(
             changes=changes,
@@ -65,24 +70,45 @@ class PortableImport:
                 "buckets": ItemChanges(added=len(inventory.wanted), same=stay),
                 **{kind: ItemChanges(added=counts[kind]) for kind in ("objects", "versions")},
             },
-            warnings=(previewing.expiring(inventory.expiring),) if inventory.expiring else (),
+            warnings=(
+                *trial.warnings(),
+                *([previewing.expiring(inventory.expiring)] if inventory.expiring else []),
+            ),
             bridging=portable_way.bridging(report.header, facts),
             room_bytes=report.extracted.bytes + counts["bytes"],
             swap_seconds=portable_way.swap_seconds(counts),
             header=report.header,
         )
 
+    async def _try_settings(self, client: Client, names: list[str]) -> Trial:
+        bucket = canary.bucket_of(self.record.key)
+        self.record.save(trying=[bucket])
+        trial = await portable_way.try_settings(client, self.area, names, canary=bucket)
+        self.record.save(trying=[])
+        return trial
+
     async def restore(self, client: Client, progress: Progress) -> None:
         """Make and fill the buckets; on failure they are gone again."""
         names = names_in(self.record, "buckets")
-        await portable_way.restore(client, self.area, names, progress, note=lambda made: self.record.save(made=made))
+        await portable_way.restore(
+            client,
+            self.area,
+            names,
+            progress,
+            left_out=names_in(self.record, "settings_left_out"),
+            note=lambda made: self.record.save(made=made),
+        )
 
     async def take_back(self, client: Client) -> None:
         """Delete the buckets that were made, also by an agent that was killed."""
         await portable_way.take_back(client, names_in(self.record, "made"))
 
-    async def discard(self) -> None:
-        """Drop what was unpacked."""
+    async def discard(self, connected: Callable[[], AbstractAsyncContextManager[Client]]) -> None:
+        """Drop what was unpacked, and the bucket of a trial that was broken off."""
+        if names_in(self.record, "trying"):
+            async with connected() as client:
+                await portable_way.take_back(client, names_in(self.record, "trying"))
+            self.record.save(trying=[])
         await asyncio.to_thread(self.area.remove)
 
 

@@ -8,7 +8,11 @@ from agent.engines.minio.exporting import SECRETS
 from common.errors import InvalidRequestError
 
 _EXPORT: dict[str, tuple[str, ...]] = {"secrets": SECRETS}
-_IMPORT: dict[str, tuple[str, ...]] = {"users": ("archive", "keep"), "locks": ("refuse", "drop")}
+_IMPORT: dict[str, tuple[str, ...]] = {
+    "users": ("archive", "keep"),
+    "locks": ("refuse", "drop"),
+    "settings": ("refuse", "drop"),
+}
 """The first is the default."""
 
 

@@ -7,10 +7,8 @@ are their settings applied, rules that delete and quotas among them.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 from agent.archives.members import path_of
@@ -18,6 +16,7 @@ from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.listing import buckets_of
 from agent.engines.minio.portable import KEPT_HEADERS, METADATA_PREFIX, Line, version_id
 from agent.engines.minio.portable_tree import ENCRYPTED, OPEN_FLAGS, is_versioned, lines_of, settings_of
+from agent.engines.minio.settings_trial import give, not_taken
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 _TOGETHER = 8
@@ -67,28 +66,25 @@ async def fill(client: Client, tree: Path, bucket: str) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def apply_settings(client: Client, tree: Path, names: Sequence[str]) -> None:
+async def apply_settings(client: Client, tree: Path, names: Sequence[str], *, left_out: Collection[str]) -> None:
     """Give buckets the settings of the archive, where there is an admin API to do it with.
 
+    Args:
+        left_out: paths below `settings/` of those that the server is not given.
     Raises:
-        ToolFailedError: the server refused one.
+        ArchiveIncompatibleError: the server refused one.
     """
-    file = io.BytesIO()
-    is_empty = True
-    with zipfile.ZipFile(file, "w") as archive:
-        for bucket in names:
-            for name, content in settings_of(tree, bucket).items():
-                archive.writestr(f"{bucket}/{name}", content)
-                is_empty = False
-    if is_empty:
+    files = {
+        path: content
+        for bucket in names
+        for name, content in settings_of(tree, bucket).items()
+        if (path := f"{bucket}/{name}") not in left_out
+    }
+    if not files:
         return
-    report = (await client.admin("PUT", "import-bucket-metadata", body=file.getvalue())).json()
-    buckets = report.get("buckets", {}) if isinstance(report, dict) else {}
-    for bucket, found in buckets.items():
-        for name, outcome in found.items() if isinstance(found, dict) else ():
-            said = outcome.get("error") if isinstance(outcome, dict) else outcome if name == "error" else ""
-            if said:
-                raise ToolFailedError(f"MinIO refused the settings {name!r} of bucket {bucket}: {said}")
+    refused = {f"{told.bucket}/{told.name}": told.said for told in await give(client, files) if told.said}
+    if refused:
+        raise not_taken(refused)
 
 
 async def remove(client: Client, names: Sequence[str]) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from agent.archives.members import printable
-from agent.engines.minio.layout import is_bucket_name
+from agent.engines.minio.bucket_settings import holds_targets
+from agent.engines.minio.layout import TARGETS_FILE, is_bucket_name
 from agent.engines.minio.portable import (
     BUCKETS,
     LEFT_OUT_SETTINGS,
@@ -36,6 +38,8 @@ MOST_SETTINGS_BYTES = 32 << 20
 """Of all buckets together: they travel to the server in one call. S3 allows 20 kB for a policy."""
 _MAX_LINE_BYTES = 1 << 20
 _LOCK_FILE = "object-lock.xml"
+_SETTINGS_FILE = re.compile(r"[a-z0-9-]{1,64}\.(?:xml|json)")
+"""What MinIO calls one."""
 
 
 class Inventory(msgspec.Struct, kw_only=True):
@@ -136,7 +140,22 @@ def is_versioned(settings: Mapping[str, bytes]) -> bool:
 def settings_of(tree: Path, bucket: str) -> dict[str, bytes]:
     """What a server is given, by the name of the file."""
     found = _all_settings(tree, bucket, most_bytes=MOST_SETTINGS_BYTES)
-    return {name: content for name, content in found.items() if name not in (*LEFT_OUT_SETTINGS, _LOCK_FILE)}
+    return {name: content for name, content in found.items() if _is_given(name) and name != _LOCK_FILE}
+
+
+def settings_left_out(tree: Path, bucket: str) -> list[str]:
+    """Names of what lies below a bucket's settings and is given to no server, but for locks and what says nothing."""
+    directory = tree / SETTINGS / bucket
+    found = []
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        is_empty = path.name == TARGETS_FILE and path.is_file() and not holds_targets(path.read_bytes())
+        if (path.is_dir() or not _is_given(path.name)) and not is_empty:
+            found.append(path.name)
+    return found
+
+
+def _is_given(name: str) -> bool:
+    return bool(_SETTINGS_FILE.fullmatch(name)) and name not in LEFT_OUT_SETTINGS
 
 
 def _look_at(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import msgspec
 from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
-from agent.engines.minio import portable_export, portable_import, portable_tree
+from agent.engines.minio import portable_export, portable_import, portable_tree, settings_trial
 from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
@@ -27,6 +27,7 @@ from agent.engines.minio.facts import Facts
 from agent.engines.minio.listing import buckets_of
 from agent.engines.minio.portable_child import Request
 from agent.engines.minio.portable_tree import Inventory
+from agent.engines.minio.settings_trial import Trial
 from agent.engines.minio.sums import require_as_exported
 from agent.engines.minio.tree_questions import ask
 from agent.limits import Limits
@@ -153,12 +154,32 @@ async def changes(client: Client, inventory: Inventory, *, only: str) -> tuple[t
     return (*sentences, f"The {stay} buckets that are there stay as they are."), stay
 
 
+async def try_settings(client: Client, area: tree.StagingArea, names: list[str], *, canary: str) -> Trial:
+    """Have the server take the buckets' settings, on a bucket that is there for some moments.
+
+    Raises:
+        ToolFailedError, AppUnavailableError: the server does not answer as MinIO does.
+    """
+    await client.call("PUT", canary)
+    try:
+        return await settings_trial.try_out(client, area.new, names, canary=canary)
+    finally:
+        await portable_import.remove(client, [canary])
+
+
 async def restore(
-    client: Client, area: tree.StagingArea, names: list[str], progress: Progress, *, note: Callable[[list[str]], None]
+    client: Client,
+    area: tree.StagingArea,
+    names: list[str],
+    progress: Progress,
+    *,
+    left_out: Collection[str],
+    note: Callable[[list[str]], None],
 ) -> None:
     """Make the buckets; on failure they are gone again.
 
     Args:
+        left_out: paths below `settings/` of what the server is not given.
         note: called with the buckets that are being made, before each of them is.
     """
     await portable_import.require_absent(client, names)
@@ -170,7 +191,7 @@ async def restore(
             await client.call("PUT", name)
             made.append(name)
             await portable_import.fill(client, area.new, name)
-        await portable_import.apply_settings(client, area.new, names)
+        await portable_import.apply_settings(client, area.new, names, left_out=left_out)
     except ServiceError:
         # Not one that somebody else made in between.
         await portable_import.remove(client, made)

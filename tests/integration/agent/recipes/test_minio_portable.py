@@ -13,6 +13,7 @@ import pytest
 
 from agent.engines.minio import portable_import
 from agent.engines.minio.client import Client
+from agent.engines.tree import StagingArea
 from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppUnavailableError,
@@ -310,6 +311,122 @@ async def test_an_archive_without_the_settings_of_its_fingerprint_is_refused(sou
     await target.app.recipe.discard(record)
 
 
+_TO_A_WEBHOOK = (
+    b"<NotificationConfiguration><QueueConfiguration><Id>1</Id><Queue>arn:minio:sqs::x:webhook</Queue>"
+    b"<Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>"
+)
+
+
+_POLICY = (
+    b'{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["*"]},"Action":["s3:GetObject"],'
+    b'"Resource":["arn:aws:s3:::versions/a/*","arn:aws:s3:::vers*/b","arn:aws:s3:::*"]}]}'
+)
+
+
+def _with_a_notification(name: str, content: bytes) -> bytes:
+    """To a target that no server here has."""
+    return _TO_A_WEBHOOK if name == "settings/versions/notification.xml" else content
+
+
+async def test_settings_that_the_server_does_not_take_are_refused_before_anything_is_imported(
+    source: Source, target: Target
+) -> None:
+    file = resealed(source.objects.file, _with_a_notification, keeps_fingerprint=False)
+    record = MemoryRecord()
+
+    with pytest.raises(
+        ArchiveIncompatibleError, match=r"'versions/notification.xml' \(ARN 'arn:minio:sqs::x:webhook' not found\)"
+    ) as refusal:
+        await target.app.stage(file, record, bucket="versions")
+
+    assert "settings=drop" in refusal.value.next_step
+    await target.app.recipe.discard(record)
+    # What other buckets have does not matter.
+    other, preview = await target.app.stage(file, None, bucket="empty")
+    await target.app.recipe.discard(other)
+    assert preview.warnings == ()
+
+
+async def test_an_import_goes_without_the_settings_that_the_server_does_not_take_where_that_is_wanted(
+    source: Source, target: Target
+) -> None:
+    app = target.app
+    added = {
+        "settings/versions/policy.json": _POLICY,
+        "settings/versions/cors.xml": b"<CORSConfiguration/>",
+        "settings/versions/replication.xml": b"<ReplicationConfiguration/>",
+        "settings/versions/odd name": b"x",
+        "settings/versions/below/policy.json": b"{}",
+    }
+    file = resealed(source.objects.file, _with_a_notification, keeps_fingerprint=False, added=added)
+
+    record, preview = await app.stage(file, None, bucket="versions", settings="drop")
+    await app.recipe.restore(record, app.progress)
+
+    refused, unknown = preview.warnings
+    assert refused.startswith("Left out, since this server does not take them: 'versions/notification.xml' (")
+    assert unknown.endswith(
+        "MinIO: 'versions/below', 'versions/odd name', 'versions/replication.xml', 'versions/cors.xml'."
+    )
+    async with client_of(target.server) as client:
+        policy = json.loads((await client.call("GET", "versions", query={"policy": ""})).body)
+        notification = await client.call("GET", "versions", query={"notification": ""})
+    assert sorted(policy["Statement"][0]["Resource"]) == [
+        "arn:aws:s3:::*",
+        "arn:aws:s3:::vers*/b",
+        "arn:aws:s3:::versions/a/*",
+    ]
+    assert b"webhook" not in notification.body
+    await app.recipe.undo(record, app.progress)
+
+
+async def test_a_policy_of_another_bucket_is_refused_before_anything_is_imported(
+    source: Source, target: Target
+) -> None:
+    added = {"settings/versions/policy.json": _POLICY.replace(b"vers*/b", b"other/b")}
+    file = resealed(source.objects.file, lambda name, content: content, keeps_fingerprint=False, added=added)
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"'versions/policy.json' \(bucket name does not match\)"):
+        await target.app.stage(file, record, bucket="versions")
+
+    await target.app.recipe.discard(record)
+
+
+async def test_settings_that_are_refused_only_at_last_leave_nothing(source: Source, target: Target) -> None:
+    app = target.app
+    record, _ = await app.stage(source.objects.file, None, bucket="versions")
+    # As if a target of the server had gone since.
+    area = StagingArea(Path(str(record.facts["directory"])), record.key)
+    (area.new / "settings/versions/notification.xml").write_bytes(_TO_A_WEBHOOK)
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"'versions/notification' \(") as refusal:
+        await app.recipe.restore(record, app.progress)
+
+    assert "settings=drop" in refusal.value.next_step
+    await app.recipe.discard(record)
+
+
+async def test_the_bucket_of_a_trial_that_a_killed_agent_left_is_deleted_by_the_next(
+    source: Source, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, record = target.app, MemoryRecord()
+
+    class KilledError(BaseException):
+        """The process is gone."""
+
+    async def killed(*arguments: object, **options: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patches:
+        patches.setattr(portable_import, "remove", killed)
+        with pytest.raises(KilledError):
+            await app.stage(source.objects.file, record, bucket="versions")
+    assert len(app.leftovers()) == 2
+
+    await app.recipe.discard(record)
+
+
 async def test_settings_too_large_to_hand_to_a_server_are_refused(source: Source, target: Target) -> None:
     record = MemoryRecord()
 
@@ -426,7 +543,7 @@ async def test_what_a_killed_agent_made_is_deleted_by_the_next(
     class KilledError(BaseException):
         """The process is gone."""
 
-    async def killed(*arguments: object) -> None:
+    async def killed(*arguments: object, **options: object) -> None:
         raise KilledError
 
     with monkeypatch.context() as patches:

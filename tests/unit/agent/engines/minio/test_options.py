@@ -14,5 +14,5 @@ def test_an_empty_name_of_a_bucket_is_not_taken_for_all_buckets() -> None:
 
 
 def test_without_a_bucket_all_are_wanted() -> None:
-    assert of_import({}) == {"bucket": "", "users": "archive", "locks": "refuse"}
+    assert of_import({}) == {"bucket": "", "users": "archive", "locks": "refuse", "settings": "refuse"}
     assert of_import({"bucket": "uploads"})["bucket"] == "uploads"
