@@ -13,8 +13,11 @@ import psycopg
 
 from agent.engines.pg.connection import Connection
 
-KEPT_SCHEMA = "^mathison_(kept|drop)_[0-9a-f]{12}_"
-"""Pattern of schemas with what an import within the database keeps; that is not the app's any more."""
+KEPT_SCHEMA_NAME = "mathison_(?:kept|drop)_[0-9a-f]{12}_[0-9]+"
+KEPT_SCHEMA = f"^{KEPT_SCHEMA_NAME}$"
+"""Pattern of schemas with what an import within the database keeps; that is not the app's any more. The only word on
+that: what an import refuses to bring is what no export holds and no comparison sees.
+"""
 USER_SCHEMA = rf"n.nspname !~ '^(pg_|information_schema$)|{KEPT_SCHEMA}'"
 """Condition on pg_namespace n."""
 _SIZE_WAIT_MILLISECONDS = 300
@@ -203,6 +206,12 @@ async def tables_with_hidden_rows(connection: Connection) -> list[str]:
            AND row_security_active(c.oid)
          ORDER BY 1
     """)  # noqa: S608
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def kept_schema_names(connection: Connection) -> list[str]:
+    """Schemas of the connected database with what an import keeps; everything outside them is the app's."""
+    cursor = await connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ %s ORDER BY 1", [KEPT_SCHEMA])
     return [name for (name,) in await cursor.fetchall()]
 
 

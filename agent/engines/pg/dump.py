@@ -70,6 +70,7 @@ async def dump(
     form: DumpForm,
     header: ArchiveHeader,
     app_id: str,
+    without: Sequence[str],
     on_read: Callable[[int], None],
     proof: Proof | None = None,
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
@@ -78,6 +79,7 @@ async def dump(
     Args:
         header: written into SQL forms as their first line.
         app_id: marks the dump's session, so that one left by an agent that was killed is found by `end_leftovers`.
+        without: schemas that are left out, from `kept_schema_names`.
         on_read: called with the size of each piece of pg_dump's output.
         proof: whose snapshot is dumped, and whose fingerprint closes SQL forms.
     Raises:
@@ -85,7 +87,7 @@ async def dump(
     """
     session = f"{session_prefix(app_id)}{secrets.token_hex(6)}"
     command = Command(
-        pg_dump_argv(client, form, snapshot=proof.snapshot if proof else ""),
+        pg_dump_argv(client, form, without=without, snapshot=proof.snapshot if proof else ""),
         environment={**client.environment(), **login.environment(application_name=session)},
     )
     is_whole = False
@@ -124,7 +126,7 @@ async def end_leftovers(connection: Connection, app_id: str) -> None:
     await _terminate(connection, session_prefix(app_id))
 
 
-def pg_dump_argv(client: Client, form: DumpForm, *, snapshot: str = "") -> list[str]:
+def pg_dump_argv(client: Client, form: DumpForm, *, without: Sequence[str], snapshot: str = "") -> list[str]:
     """What is left out, and why: owners and grants belong to the server, not the data; subscriptions hold passwords of
     other servers; tablespaces are places on a disk; what an import within the database keeps is not the app's any more.
     """
@@ -135,7 +137,7 @@ def pg_dump_argv(client: Client, form: DumpForm, *, snapshot: str = "") -> list[
         "--no-privileges",
         "--no-subscriptions",
         "--no-tablespaces",
-        "--exclude-schema=mathison_kept_*",
+        *(f'--exclude-schema="{name}"' for name in without),
         f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
         *([f"--snapshot={snapshot}"] if snapshot else []),
     ]

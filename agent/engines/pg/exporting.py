@@ -16,6 +16,7 @@ from agent.engines.pg.catalog import (
     describe_content,
     estimate_bytes,
     foreign_servers,
+    kept_schema_names,
     look_at_database,
     look_at_server,
     unreadable_tables,
@@ -76,6 +77,7 @@ async def export_database(
         server = await look_at_server(connection)
         client = await clients.for_server(server.version_num)
         header = await _make_header(connection, login, server, client, known)
+        kept = await kept_schema_names(connection)
         of_servers = _about(await foreign_servers(connection))
 
         async def estimate() -> None:
@@ -90,7 +92,14 @@ async def export_database(
             if proof is None:
                 await stack.enter_async_context(_beside(estimate()))
             dumping = dump(
-                login, client, form=form, header=header, app_id=known.app_id, on_read=progress.read, proof=proof
+                login,
+                client,
+                form=form,
+                header=header,
+                app_id=known.app_id,
+                without=kept,
+                on_read=progress.read,
+                proof=proof,
             )
             chunks = await stack.enter_async_context(dumping)
             progress.step(Step.TRANSFERRING)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 from psycopg import sql
 
-from agent.engines.pg.catalog import USER_SCHEMA, no_member
+from agent.engines.pg.catalog import KEPT_SCHEMA, USER_SCHEMA, kept_schema_names, no_member
 from agent.engines.pg.connection import Connection
 
 _OWNED_SEQUENCE = (
@@ -190,19 +190,18 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
 async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema]:
     """An import's kept schemas by name; empty when there are none."""
     cursor = await connection.execute(
-        "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE starts_with(nspname, %s)"
-        " ORDER BY nspname",
-        [kept_prefix(key)],
+        "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
+        " WHERE nspname ~ %s AND starts_with(nspname, %s) ORDER BY nspname",
+        [KEPT_SCHEMA, kept_prefix(key)],
     )
     return {name: msgspec.json.decode(comment or "", type=KeptSchema) for name, comment in await cursor.fetchall()}
 
 
 async def kept_keys(connection: Connection) -> set[str]:
     """Keys of the imports that keep previous content in the connected database."""
-    cursor = await connection.execute(
-        "SELECT DISTINCT substr(nspname, 15, 12) FROM pg_namespace WHERE nspname ~ '^mathison_kept_[0-9a-f]{12}_'"
-    )
-    return {key for (key,) in await cursor.fetchall()}
+    # mathison_kept_<key>_<n>
+    parts = [name.split("_") for name in await kept_schema_names(connection)]
+    return {key for _, kind, key, _ in parts if kind == "kept"}
 
 
 async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from agent.engines.pg.catalog import KEPT_SCHEMA, USER_SCHEMA
+from agent.engines.pg.catalog import USER_SCHEMA, kept_schema_names
 from agent.engines.pg.connection import Connection
 from common.errors import AppUnavailableError, ArchiveRefusedError
 
@@ -146,8 +146,7 @@ async def require_no_kept_schema(connection: Connection) -> None:
     Raises:
         ArchiveRefusedError: the file made one, in a DO block or in a way that statements do not show.
     """
-    cursor = await connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ %s", [KEPT_SCHEMA])
-    if found := [name for (name,) in await cursor.fetchall()]:
+    if found := await kept_schema_names(connection):
         raise ArchiveRefusedError(
             f"The file makes schemas called like those in which an import keeps previous data: {listed(found)}."
         )

@@ -20,7 +20,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from agent.engines.pg.catalog import extension_tables, foreign_servers
+from agent.engines.pg.catalog import extension_tables, foreign_servers, kept_schema_names
 from agent.engines.pg.connection import Connection, connect
 from agent.engines.pg.dump import DumpForm, dump
 from agent.engines.pg.load import Loaded, load
@@ -193,6 +193,8 @@ class SameDatabase:
         """A dump of the present content, for the case that nothing else helps."""
         room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
         client = await self.surroundings.clients.for_server(self.plan.server.version_num)
+        async with connect(self.plan.login) as connection:
+            kept = await kept_schema_names(connection)
         file = os.open(self._previous_file(key), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             async with dump(
@@ -201,6 +203,7 @@ class SameDatabase:
                 form=DumpForm.CUSTOM,
                 header=ArchiveHeader(),
                 app_id=self.app_id,
+                without=kept,
                 on_read=lambda _: None,
             ) as chunks:
                 async for chunk in chunks:

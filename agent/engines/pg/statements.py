@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agent.engines.pg.catalog import KEPT_SCHEMA_NAME
 from agent.engines.pg.sql_tokens import IDENTIFIER
 from agent.engines.pg.text_errors import TextError, made_with_create
 
@@ -116,7 +117,11 @@ _DEFERRED = re.compile(
 )
 _FOR_ALL = re.compile(rb"\s+(?:FOR\s+ALL\s|(?:FOR|ADD|SET)\s+TABLES\s+IN\s)", _I)
 _SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(%b)\s*\Z" % IDENTIFIER, _I)
-_KEPT_SCHEMA = re.compile(rb"(?:CREATE|ALTER)\s+SCHEMA\b.*\bmathison_(?:kept|drop)_[0-9a-f]{12}_", _I)
+_KEPT_SCHEMA = re.compile(
+    rb"(?:CREATE|ALTER)\s+SCHEMA\b.*(?:(?-i:\"%(name)b\")|(?<![\w$\"\x80-\xff])%(name)b(?![\w$\"\x80-\xff]))"
+    % {b"name": KEPT_SCHEMA_NAME.encode()},
+    _I,
+)
 """As `moving` calls those that it keeps; whatever is in one is no content of the app."""
 _SCHEMA_PUBLIC = re.compile(rb"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I)
 _PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)

@@ -162,6 +162,26 @@ async def test_what_is_kept_is_not_exported_and_dropped_when_confirmed(modest: P
         await modest.recipe.undo(record, modest.progress)
 
 
+@pytest.mark.parametrize("form", ["sql", "custom"])
+async def test_a_schema_that_is_only_called_nearly_like_those_is_the_apps(modest: PostgresApp, form: str) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    await modest.bring_in(await modest.export())
+    own = ["mathison_kept_x", "mathison_kept_0123456789ab_x", '"mathison_kept_0123456789ab_1 "']
+    for schema in own:
+        modest.run(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.secret AS SELECT 7 AS a", as_app=True)
+    before = await modest.fingerprint()
+
+    archive = await modest.export(form)
+    for schema in own:
+        modest.run(f"DROP SCHEMA {schema} CASCADE", as_app=True)
+    record, preview = await modest.stage(archive)
+    await modest.recipe.restore(record, modest.progress)
+
+    assert preview.counts_after["tables"] == 4
+    assert before.differences(await modest.fingerprint()) == []
+    assert [modest.run(f"SELECT a FROM {schema}.secret") for schema in own] == [[(7,)]] * 3
+
+
 async def test_grants_are_carried_over_in_the_same_transaction(modest: PostgresApp) -> None:
     reader = f"reader_{modest.role}"
     modest.fill()

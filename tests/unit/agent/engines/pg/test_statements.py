@@ -205,6 +205,20 @@ def test_a_schema_named_like_those_that_imports_keep_is_refused(text: str) -> No
     assert refused.value.reason == "ARCHIVE_REFUSED"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mathison_kept_x",
+        "mathison_kept_0123456789ab_x",
+        "mathison_kept_0123456789ab_1a",
+        '"mathison_kept_0123456789ab_1 "',
+        '"MATHISON_KEPT_0123456789ab_1"',
+    ],
+)
+def test_a_schema_that_only_begins_like_those_that_imports_keep_is_the_apps(name: str) -> None:
+    assert judge().decide(f"CREATE SCHEMA {name}".encode(), 4).way is Way.RUN
+
+
 def test_extensions_that_were_asked_for_are_known_by_their_plain_names() -> None:
     judging = judge()
     for name in ("citext", '"uuid-ossp"', "PG_TRGM", "pg_stat_statements"):
