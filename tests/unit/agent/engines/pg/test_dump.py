@@ -29,7 +29,8 @@ def program(folder: Path, script: str) -> Client:
 
 async def run(client: Client, form: DumpForm) -> bytes:
     header = ArchiveHeader(recipe="postgresql")
-    async with dump(NOWHERE, client, form=form, header=header, app_id="shop.db", without=(), on_read=lambda _: None) as chunks:
+    dumping = dump(NOWHERE, client, form=form, header=header, app_id="shop.db", without=(), on_read=lambda _: None)
+    async with dumping as chunks:
         return b"".join([chunk async for chunk in chunks])
 
 
