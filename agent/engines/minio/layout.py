@@ -40,14 +40,15 @@ TRANSIENT = frozenset(
 )
 """Names that MinIO makes again by itself, anywhere below `.minio.sys`."""
 _DIRECTORY_MARK = "__XLDIR__"
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9](?:-*[a-z0-9])*(?:\.[a-z0-9](?:-*[a-z0-9])*)*")
+_ADDRESS = re.compile(r"(?:[0-9]+\.){3}[0-9]+")
 _RESERVED = ("minio",)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def is_bucket_name(name: str) -> bool:
     """Whether MinIO takes it: a directory of another name at the top of a drive is invisible to it."""
-    return bool(_BUCKET.fullmatch(name)) and ".." not in name and name not in _RESERVED
+    return bool(_BUCKET.fullmatch(name)) and not _ADDRESS.fullmatch(name) and name not in _RESERVED
 
 
 def is_data_directory_name(name: str) -> bool:

@@ -439,6 +439,20 @@ async def test_settings_too_large_to_hand_to_a_server_are_refused(source: Source
     await target.app.recipe.discard(record)
 
 
+@pytest.mark.parametrize("name", ["1.2.3.4", "a.-b", "UPPER"])
+async def test_a_bucket_with_a_name_that_no_minio_takes_is_refused_before_anything_is_changed(
+    name: str, target: Target
+) -> None:
+    record = MemoryRecord()
+    added = {f"metadata/{name}.jsonl": b"", f"buckets/{name}/key": b"content"}
+    file = resealed((await target.app.export("s3")).file, lambda _, content: content, added=added)
+
+    with pytest.raises(ArchiveRefusedError, match=f"'{name}', which is no name of a bucket"):
+        await target.app.stage(file, record)
+
+    await target.app.recipe.discard(record)
+
+
 async def test_an_archive_without_an_object_of_its_fingerprint_is_refused(target: Target) -> None:
     app, record = target.app, MemoryRecord()
 
