@@ -6,8 +6,9 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -15,12 +16,14 @@ from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
 from agent.engines.minio import bucket_settings, contents, portable, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
-from agent.engines.minio.layout import META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of, own_name
+from agent.engines.minio.comparing import ACCOUNTS
+from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of, own_name
 from agent.engines.minio.sums import Sums
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
 from common.fingerprints import Fingerprint
 from common.seals import RESERVED_DIRECTORY
+from common.wording import counted
 
 _NAMED = 5
 _Path = tuple[str, str, str, str]
@@ -68,6 +71,7 @@ class _Drive:
     Attributes:
         damaged: paths of objects that are not whole; `own_damaged`: what of the server's own files is not.
         unproven, own_unproven: versions and files of which it is not known; `sealed`: files that nothing here opens.
+        accounts: how many users and the like there are, by the kinds of ACCOUNTS.
         doubtful: files whose blocks are to be compared with MinIO's own sums, with the block's size.
     """
 
@@ -76,6 +80,7 @@ class _Drive:
         self.damaged: set[str] = set()
         self.own_damaged: set[str] = set()
         self.unproven = self.own_unproven = self.sealed = 0
+        self.accounts = dict.fromkeys(ACCOUNTS, 0)
         self.doubtful: dict[_Path, int] = {}
         self.settings: dict[str, str] = {}
         self._parts: dict[_Path, _Part] = {}
@@ -89,6 +94,8 @@ class _Drive:
     def add_own(self, directory: str, content: bytes) -> None:
         """An xl.meta of the server's own, which may be sealed."""
         bucket = bucket_settings.bucket_of(f"{SYSTEM}/{directory}/{META}")
+        for kind, (parent, file) in ACCOUNTS.items():
+            self.accounts[kind] += PurePosixPath(SYSTEM, directory).match(f"{CONFIG}/iam/{parent}/*/{file}")
         if content.startswith(SEALED_MAGIC):
             self.sealed += 1
             if bucket:
@@ -190,8 +197,17 @@ def _of_drive(archive: TarReader) -> Answer:
     unproven = [
         contents.unproven_text(drive.unproven) if drive.unproven else "",
         contents.unproven_own_text(sealed=drive.sealed, others=drive.own_unproven),
+        _uncounted_text(drive.accounts),
     ]
     return Answer(drive.fingerprint(), fault, " ".join(text for text in unproven if text))
+
+
+def _uncounted_text(accounts: Mapping[str, int]) -> str:
+    told = [counted(number, kind.replace("_", " ")) for kind, number in accounts.items()]
+    return (
+        "Whether all users, policies and the configuration are in it: the fingerprint is of buckets. "
+        f"There are {', '.join(told[:-1])} and {told[-1]}."
+    )
 
 
 def _differing(doubtful: dict[_Path, int]) -> set[tuple[str, str]]:

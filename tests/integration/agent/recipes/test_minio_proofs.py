@@ -127,6 +127,24 @@ async def test_files_that_are_sealed_are_said_not_to_be_proven(source: Source, t
     assert re.search(r"Not proven: \d+ sealed files with users", " ".join(said.split()))
 
 
+async def test_users_that_no_fingerprint_counts_are_said_not_to_be_proven(source: Source, tmp_path: Path) -> None:
+    def without_bob(name: str, content: bytes) -> bytes | None:
+        return None if name.startswith(".minio.sys/config/iam/users/bob/") else content
+
+    whole, short = tmp_path / "whole.tar", tmp_path / "short.tar"
+    whole.write_bytes(source.drive.file)
+    short.write_bytes(resealed(source.drive.file, without_bob))
+
+    for file, users in ((whole, 3), (short, 2)):
+        exit_code, said = _verify(file)
+        told = " ".join(said.split())
+
+        assert exit_code == ExitCode.OK
+        assert "exactly what its app held" not in told
+        assert "Not proven: Whether all users, policies and the configuration are in it" in told
+        assert f"There are {users} users, 3 service accounts, " in told
+
+
 async def test_what_no_sum_was_compared_with_is_counted(
     source: Source, tmp_path: Path, start_minio: StartMinio
 ) -> None:
