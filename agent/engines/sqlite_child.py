@@ -18,6 +18,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ from agent.jail import enter, parse_argv
 
 MAGIC = b"SQLite format 3\0"
 _WRITE_VERSION_AT = 18
+_HEADER_BYTES, _LARGEST_PAGE = 100, 65536
 _ROLLBACK, _WAL = b"\1\1", b"\2\2"
 _BUSY_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
@@ -93,6 +95,7 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
     source_path, target_path = request["source"], request["target"]
     with contextlib.ExitStack() as opened:
         busy_seconds = request.get("busy_seconds", _BUSY_SECONDS)
+        begun = _begun_page(source_path)
         source = connect_live(source_path, busy_seconds=busy_seconds)
         opened.callback(source.close)
         if (request["device"], request["inode"]) not in _opened_files():
@@ -109,10 +112,49 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
             target.execute(f"PRAGMA {pragma}")
         _backup(source, target, seconds=busy_seconds)
         target.close()
+        if begun is not None and begun.is_all_of(descriptor):
+            copied = os.fstat(descriptor).st_size
+            raise _FailedError("truncated", f"it has {begun.end} bytes where its header says {copied}")
         os.pwrite(descriptor, _ROLLBACK, _WRITE_VERSION_AT)
         verdict = _verdict(copy)
         answers = asked(copy, request) if verdict == "ok" else {}
         return {"size": os.fstat(descriptor).st_size, "verdict": verdict, **answers}
+
+
+@dataclass(frozen=True)
+class _BegunPage:
+    """What a database's file has of its last page, when that is not all of it: SQLite reads the rest as zeros."""
+
+    start: int
+    content: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.content)
+
+    def is_all_of(self, copy: int) -> bool:
+        """Whether a copy of the database has nothing more of that page, from a -wal or a later write."""
+        page = os.pread(copy, _LARGEST_PAGE, self.start)
+        # The header counts writes, and a copy is one.
+        after_header = max(_HEADER_BYTES - self.start, 0)
+        return (
+            len(page) > len(self.content)
+            and page[after_header : len(self.content)] == self.content[after_header:]
+            and not any(page[len(self.content) :])
+        )
+
+
+def _begun_page(path: str) -> _BegunPage | None:
+    """None where the file has whole pages only. Closes it, so not while this process has the database open."""
+    with open(path, "rb", buffering=0) as file:
+        # Stated is 1 for 65536.
+        page_size = int.from_bytes(file.read(18)[16:18], "big")
+        page_size = _LARGEST_PAGE if page_size == 1 else page_size
+        size = os.fstat(file.fileno()).st_size
+        if not page_size or not size % page_size:
+            return None
+        start = size - size % page_size
+        return _BegunPage(start, os.pread(file.fileno(), size - start, start))
 
 
 def _ask(request: dict[str, Any]) -> dict[str, Any]:

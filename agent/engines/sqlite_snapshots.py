@@ -90,7 +90,7 @@ class Snapshots:
             self._asked.cancel()
 
     async def take(self, path: str, status: os.stat_result) -> Substitute | None:
-        """A copy of a database; None when SQLite says that it is none, so that the file itself has to do.
+        """A copy of a database; None when it is none for SQLite, or cut off, so that the file itself has to do.
 
         Args:
             path: below the directory.
@@ -140,6 +140,12 @@ class Snapshots:
             case "not_a_database":
                 self.warnings.append(
                     f"{printable(path)} begins as a SQLite database but SQLite cannot read it ({answer['text']}); "
+                    "its file is archived as it is."
+                )
+                return None
+            case "truncated":
+                self.warnings.append(
+                    f"The SQLite database {printable(path)} is cut off ({answer['text']}); "
                     "its file is archived as it is."
                 )
                 return None

@@ -556,6 +556,48 @@ async def test_a_database_that_was_damaged_when_exported_comes_back_as_it_was(vo
     assert (volume.directory / "app.db").read_bytes()[100:] == before[100:]
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("left_bytes", [3000, 5000, 8192, 9000])
+async def test_a_database_that_is_cut_off_is_exported_as_the_bytes_that_are_there_and_told(
+    mode: str, left_bytes: int, volume: Volume
+) -> None:
+    path = volume.directory / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as app:
+        app.executescript(f"PRAGMA journal_mode={mode}; CREATE TABLE t (a); INSERT INTO t VALUES (randomblob(6000));")
+        assert app.execute("PRAGMA page_count").fetchone() == (3,)
+    os.truncate(path, left_bytes)
+    before = path.read_bytes()
+
+    exported = await volume.export("tar")
+
+    assert "'app.db'" in exported.warnings[0]
+    assert "file is archived as it is" in exported.warnings[0]
+    wipe(volume.directory)
+    record = MemoryRecord()
+    preview = await volume.stage(exported.content, record)
+    assert "The SQLite database 'app.db' is damaged" in preview.warnings[0]
+    await volume.recipe.restore(record, NotedProgress())
+    assert path.read_bytes() == before
+
+
+async def test_a_database_whose_last_page_is_half_in_its_file_and_whole_in_its_wal_is_whole(volume: Volume) -> None:
+    path = volume.directory / "app.db"
+    make_ledger(path)
+    with contextlib.closing(sqlite3.connect(path)) as app:
+        app.execute("PRAGMA wal_autocheckpoint=0")
+        app.execute("CREATE TABLE more (a)")
+        app.execute("INSERT INTO more VALUES (1)")
+        app.commit()
+        app.execute("SELECT 1 FROM more").fetchone()
+        # As a checkpoint leaves it that was killed in the middle of the new page.
+        os.truncate(path, path.stat().st_size + 1000)
+
+        exported = await volume.export("tar")
+
+    assert exported.warnings == []
+    assert exported.counts["databases"] == 1
+
+
 async def test_a_database_that_came_with_its_wal_is_not_touched(volume: Volume, tmp_path: Path) -> None:
     make_ledger(tmp_path / "app.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as app:
