@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
+from agent.engines.pg import beside
 from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Login, connect
@@ -20,7 +21,7 @@ from agent.engines.pg.fingerprint import fingerprint
 from agent.engines.pg.load_terms import LoadSurroundings
 from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
-from agent.engines.pg.ways import Plan, Way, make_plan
+from agent.engines.pg.ways import Plan, Way, find_holder, make_plan
 from agent.recipes.base import (
     Capability,
     Description,
@@ -140,12 +141,24 @@ class PostgresqlRecipe(Recipe):
         await (await self._way_of(record)).undo(record.key, progress)
 
     async def discard(self, record: Record) -> None:
-        if "way" in record.facts:
+        if "way" not in record.facts:
+            return
+        if holder := await self._holder(record):
+            await beside.discard(holder, record.key)
+        else:
             await (await self._way_of(record)).discard(record.key)
 
     async def recover(self, record: Record) -> Recovered:
-        is_imported = await (await self._way_of(record)).is_imported(record.key)
+        if holder := await self._holder(record):
+            is_imported = await beside.is_imported(holder, record.key)
+        else:
+            is_imported = await (await self._way_of(record)).is_imported(record.key)
         return Recovered.IMPORTED if is_imported else Recovered.PREVIOUS
+
+    async def _holder(self, record: Record) -> Login | None:
+        """Who looks after what an import made beside the app's database, which a file may have taken from the agent."""
+        is_beside = Way(record.facts["way"]) is Way.BESIDE
+        return await find_holder(self._settings, record.key) if is_beside else None
 
     async def _way_of(self, record: Record) -> Beside | SameDatabase:
         """The way that an import began; what it made is found by the import's key."""

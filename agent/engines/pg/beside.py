@@ -255,20 +255,30 @@ class Beside:
 
     async def is_imported(self, key: str) -> bool:
         """Which data the app has: the swap is one transaction, so its own database's name says it."""
-        async with self._connect(key) as connection:
-            await green.end_own_sessions(connection, key)
-            there = await _databases(connection, [kept_name(key)])
-        return bool(there)
+        return await is_imported(self.manager, key)
 
     async def discard(self, key: str) -> None:
         """Drop the new or the previous database and the role, whatever there is of them."""
-        async with self._connect(key) as connection:
-            await green.end_own_sessions(connection, key)
-            await green.drop(connection, key)
-            await green.drop_database(connection, kept_name(key))
+        await discard(self.manager, key)
 
     def _connect(self, key: str) -> AbstractAsyncContextManager[Connection]:
         return connect(self.manager, application_name=session_name(key))
+
+
+async def is_imported(manager: Login, key: str) -> bool:
+    """See `Beside.is_imported`; asks nothing of the app's database."""
+    async with connect(manager, application_name=session_name(key)) as connection:
+        await green.end_own_sessions(connection, key)
+        there = await _databases(connection, [kept_name(key)])
+    return bool(there)
+
+
+async def discard(manager: Login, key: str) -> None:
+    """See `Beside.discard`; asks nothing of the app's database."""
+    async with connect(manager, application_name=session_name(key)) as connection:
+        await green.end_own_sessions(connection, key)
+        await green.drop(connection, key)
+        await green.drop_database(connection, kept_name(key))
 
 
 async def _databases(connection: Connection, names: list[str]) -> dict[str, str | None]:

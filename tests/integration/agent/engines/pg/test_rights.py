@@ -11,6 +11,7 @@ import pytest
 
 from agent.engines.pg import green, outside
 from agent.engines.pg.connection import connect
+from agent.recipes.base import Recovered
 from common.errors import AppUnavailableError, ArchiveRefusedError
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
@@ -203,6 +204,17 @@ async def test_all_that_a_function_of_the_file_changed_at_once_is_put_back(make_
     assert f"name of database {app.database}: {app.database} became {other.database}" in said
 
 
+@pytest.mark.parametrize("major", [14, 18])
+async def test_a_database_that_a_file_gives_away_is_taken_back(make_app: MakeApp, major: int) -> None:
+    app = make_app(major, rights="CREATEDB", has_admin=False)
+
+    said = await _refused_and_put_back(
+        app, await _with_trap(app, ["ALTER DATABASE {database} OWNER TO pg_database_owner"])
+    )
+
+    assert f"owner of database {app.database}: {app.role} became pg_database_owner" in said
+
+
 async def test_a_file_that_ends_the_agents_session_does_not_keep_what_it_changed(make_app: MakeApp) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
 
@@ -236,6 +248,19 @@ async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_i
 
     assert refused.value.says_what_changed
     assert f'Run: ALTER ROLE "{app.role}" RESET "search_path";' in refused.value.next_step
+    assert app.left_over() == []
+
+
+async def test_what_an_import_made_is_dropped_without_any_right_on_the_apps_database(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    record, _ = await app.stage(await app.export())
+    app.run(f"ALTER DATABASE {app.database} OWNER TO postgres", on="postgres")
+
+    found = await app.new_recipe().recover(record)
+    await app.new_recipe().discard(record)
+
+    assert found is Recovered.PREVIOUS
     assert app.left_over() == []
 
 
