@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from agent.engines.sqlite_bounds import stop_at
+from agent.engines.sqlite_tables import columns_of, is_of_unknown_module, quoted
 from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
 
 MAX_ANSWER_BYTES = 1 << 20
@@ -130,13 +131,13 @@ def _parts_of_kinds(connection: sqlite3.Connection, kinds: Mapping[str, Any], al
 
 
 def _parts(connection: sqlite3.Connection, table: str, names: Sequence[str], ends_at: float) -> dict[str, Any] | None:
-    columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    columns = [column.name for column in columns_of(connection, table)]
     width = 0 if names else width_for(_highest(connection, table))
     told_by = [columns.index(name) for name in names or ("id",) if name in columns]
     if len(told_by) < len(names or ("id",)):
         return None
     parts: dict[str, tuple[int, int]] = {}
-    for row in connection.execute(f"SELECT * FROM {_quoted(table)} NOT INDEXED"):  # noqa: S608  # quoted
+    for row in connection.execute(f"SELECT * FROM {quoted(table)} NOT INDEXED"):  # noqa: S608  # quoted
         identity = [row[column] for column in told_by]
         if width and not isinstance(identity[0], int):
             return None
@@ -149,7 +150,7 @@ def _parts(connection: sqlite3.Connection, table: str, names: Sequence[str], end
 
 
 def _highest(connection: sqlite3.Connection, table: str) -> int:
-    found = connection.execute(f"SELECT max(id) FROM {_quoted(table)}").fetchone()[0]  # noqa: S608  # quoted
+    found = connection.execute(f"SELECT max(id) FROM {quoted(table)}").fetchone()[0]  # noqa: S608  # quoted
     return found if isinstance(found, int) else 0
 
 
@@ -163,21 +164,36 @@ def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]
     """Row count and SHA-256 of each table, rows in the order of their keys."""
     query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     names = [row[0] for row in connection.execute(query)]
-    return {name: _digest(connection, name, without.get(name, ())) for name in sorted(names)}
+    found = {}
+    for name in sorted(names):
+        try:
+            found[name] = _digest(connection, name, without.get(name, ()))
+        except sqlite3.OperationalError as failure:
+            if not is_of_unknown_module(failure):
+                raise
+            found[name] = _definition(connection, name)
+    return found
+
+
+def _definition(connection: sqlite3.Connection, table: str) -> str:
+    """Of a virtual table that only its app can read; the tables in which it keeps its rows are told by themselves."""
+    [sql] = connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?", (table,)).fetchone()
+    return f"defined, {hashlib.sha256(str(sql).encode()).hexdigest()}"
 
 
 def _digest(connection: sqlite3.Connection, table: str, without: Sequence[str]) -> str:
-    quoted = _quoted(table)
-    columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-    wanted = ", ".join(_quoted(name) for name in columns if name not in without) if without else "*"
-    [total] = connection.execute(f"SELECT count(*) FROM {quoted} NOT INDEXED").fetchone()  # noqa: S608  # quoted above
+    name = quoted(table)
+    # Generated ones follow from the others, and may say what is left out.
+    told = [column.name for column in columns_of(connection, table) if not column.is_generated]
+    wanted = ", ".join(quoted(column) for column in told if column not in without) or "NULL" if without else "*"
+    [total] = connection.execute(f"SELECT count(*) FROM {name} NOT INDEXED").fetchone()  # noqa: S608  # quoted above
     count = 0
     digest = hashlib.sha256()
     encoded = bytearray()
     text_factory, connection.text_factory = connection.text_factory, bytes
     try:
         # Not by an index that happens to hold all columns: the table itself is in the order of its key.
-        for row in connection.execute(f"SELECT {wanted} FROM {quoted} NOT INDEXED"):  # noqa: S608  # quoted above
+        for row in connection.execute(f"SELECT {wanted} FROM {name} NOT INDEXED"):  # noqa: S608  # quoted above
             if count % _ROWS_TOGETHER == 0:
                 encoded += _array_of(min(total - count, _ROWS_TOGETHER))
             _ENCODER.encode_into(row, encoded, -1)
@@ -196,7 +212,3 @@ def _digest(connection: sqlite3.Connection, table: str, without: Sequence[str]) 
 def _array_of(length: int) -> bytes:
     """How MessagePack begins an array; its elements follow, one row after another."""
     return bytes([0x90 | length]) if length < 16 else b"\xdc" + length.to_bytes(2, "big")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

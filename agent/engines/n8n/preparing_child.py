@@ -33,6 +33,7 @@ from agent.engines.sqlite_bounds import (
     took_too_long,
 )
 from agent.engines.sqlite_child import connect_live
+from agent.engines.sqlite_tables import is_of_unknown_module
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
 
@@ -151,6 +152,12 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
             raise took_too_long(request.file, request.seconds) from failure
         if is_short_of_memory(failure):
             raise sqlite_needed_too_much(request.file) from failure
+        if is_of_unknown_module(failure):
+            raise ArchiveIncompatibleError(
+                f"The database in the archive holds a virtual table that the agent's SQLite does not know ({failure}), "
+                "so what is encrypted in it cannot be encrypted again.",
+                next_step="n8n makes none: drop it in a copy of the database, then import that.",
+            ) from failure
         raise ArchiveDamagedError(f"The database in the archive cannot be worked with: {failure}.") from failure
     except UnicodeError as failure:
         raise ArchiveDamagedError("The database in the archive has text that is none.") from failure

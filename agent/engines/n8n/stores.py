@@ -10,11 +10,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent.engines.sqlite_tables import columns_of, quoted
+
 if TYPE_CHECKING:
     import psycopg
 
 Row = tuple[Any, ...]
 _SQLITE_TEXT = ("text", "varchar", "json", "simple-json", "clob", "char", "")
+_ROWIDS = ("rowid", "_rowid_", "oid")
+"""SQLite's names for it, unless a column has them."""
 _ROWS_AT_ONCE = 10
 """From the server: a workflow can have megabytes."""
 _POSTGRES_TEXT = ("text", "character varying", "json", "jsonb")
@@ -36,10 +40,10 @@ class Store(Protocol):
             sql: with `?` for parameters, {table} and {column} for those names.
         """
 
-    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[object, str]]:
+    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[Row, str]]:
         """What a text column holds, with what `write` wants to find it again; rows may be written meanwhile."""
 
-    def write(self, table: str, column: str, row: object, value: str) -> None:
+    def write(self, table: str, column: str, row: Row, value: str) -> None:
         """Put another text in a place that `texts` gave."""
 
     def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
@@ -54,33 +58,69 @@ class SqliteStore:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._keys: dict[str, tuple[str, str]] = {}
 
     def tables(self) -> set[str]:
-        query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        return {row[0] for row in self.run(query)}
+        """Also virtual ones; not those in which such a one keeps what it holds, since through it they stay in step."""
+        return {name for name, kind, _ in self._listed() if kind in ("table", "virtual")}
 
     def columns(self, table: str) -> dict[str, bool]:
-        rows = self.run("SELECT name, type FROM pragma_table_info(?)", table)
-        return {name: kind.lower().partition("(")[0].strip() in _SQLITE_TEXT for name, kind in rows}
+        """Without generated ones, which follow from the others."""
+        described = columns_of(self._connection, table)
+        return {
+            column.name: column.type.lower().partition("(")[0].strip() in _SQLITE_TEXT
+            for column in described
+            if not column.is_generated
+        }
 
     def run(self, sql: str, *parameters: object, table: str = "", column: str = "") -> list[Row]:
-        named = sql.format(table=_quoted(table), column=_quoted(column))
+        named = sql.format(table=quoted(table), column=quoted(column))
         return self._connection.execute(named, parameters).fetchall()
 
-    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[object, str]]:
-        return _texts(self, table, column, containing, row="rowid", is_row="rowid = ?")
+    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[Row, str]]:
+        row, is_row = self._key_of(table)
+        return _texts(self, table, column, containing, row=row, is_row=is_row)
 
-    def write(self, table: str, column: str, row: object, value: str) -> None:
-        self.run("UPDATE {table} SET {column} = ? WHERE rowid = ?", value, row, table=table, column=column)
+    def write(self, table: str, column: str, row: Row, value: str) -> None:
+        _, is_row = self._key_of(table)
+        update = "UPDATE {table} SET {column} = ? WHERE " + is_row  # noqa: S608  # names of ours, or quoted
+        self.run(update, value, *row, table=table, column=column)
 
     def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
         # Nothing makes a text be one in SQLite, so it comes as bytes.
-        wanted = ", ".join(f"CAST({_quoted(name)} AS BLOB)" for name in columns)
-        for row in self._connection.execute(f"SELECT {wanted} FROM {_quoted(table)}"):  # noqa: S608  # quoted
+        wanted = ", ".join(f"CAST({quoted(name)} AS BLOB)" for name in columns)
+        for row in self._connection.execute(f"SELECT {wanted} FROM {quoted(table)}"):  # noqa: S608  # quoted
             yield tuple(None if value is None else value.decode(errors="backslashreplace") for value in row)
 
     def size_bytes(self) -> int:
         return 0
+
+    def _listed(self) -> list[tuple[str, str, bool]]:
+        """Name and kind of each table of the database, and whether it has no rowid."""
+        rows = self.run("PRAGMA main.table_list")
+        return [
+            (name, kind, bool(is_without))
+            for schema, name, kind, _, is_without, *_ in rows
+            if schema == "main" and not name.lower().startswith("sqlite_")
+        ]
+
+    def _key_of(self, table: str) -> tuple[str, str]:
+        """What tells a row from all others, and a condition for it: its rowid, its key, or all that is in it."""
+        if table not in self._keys:
+            self._keys[table] = self._find_key(table)
+        return self._keys[table]
+
+    def _find_key(self, table: str) -> tuple[str, str]:
+        columns = columns_of(self._connection, table)
+        taken = {column.name.lower() for column in columns}
+        is_without = any(name == table and is_without for name, _, is_without in self._listed())
+        if not is_without and (free := [name for name in _ROWIDS if name not in taken]):
+            return free[0], f"{free[0]} = ?"
+        own = [column for column in columns if not column.is_generated]
+        # Rows that are the same in every column hold the same text, so that they may be written together.
+        key = [column for column in own if column.is_key] if is_without else own
+        names = [quoted(column.name).replace("{", "{{").replace("}", "}}") for column in key]
+        return ", ".join(names), " AND ".join(f"{name} IS ? COLLATE BINARY" for name in names)
 
 
 class PostgresStore:
@@ -92,7 +132,7 @@ class PostgresStore:
 
     def tables(self) -> set[str]:
         query = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(?)"
-        return {row[0] for row in self.run(query, _quoted(self._schema))}
+        return {row[0] for row in self.run(query, quoted(self._schema))}
 
     def columns(self, table: str) -> dict[str, bool]:
         query = (
@@ -101,22 +141,22 @@ class PostgresStore:
         return {name: kind in _POSTGRES_TEXT for name, kind in self.run(query, self._schema, table)}
 
     def run(self, sql: str, *parameters: object, table: str = "", column: str = "") -> list[Row]:
-        named = sql.format(table=f"{_quoted(self._schema)}.{_quoted(table)}", column=_quoted(column))
+        named = sql.format(table=f"{quoted(self._schema)}.{quoted(table)}", column=quoted(column))
         # As bytes: psycopg's type wants a literal, and the names are quoted.
         cursor = self._connection.execute(named.replace("%", "%%").replace("?", "%s").encode(), parameters)
         return cursor.fetchall() if cursor.description else []
 
-    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[object, str]]:
+    def texts(self, table: str, column: str, *, containing: str) -> Iterator[tuple[Row, str]]:
         return _texts(self, table, column, containing, row="ctid::text", is_row="ctid = ?::tid")
 
-    def write(self, table: str, column: str, row: object, value: str) -> None:
-        self.run("UPDATE {table} SET {column} = ? WHERE ctid = ?::tid", value, row, table=table, column=column)
+    def write(self, table: str, column: str, row: Row, value: str) -> None:
+        self.run("UPDATE {table} SET {column} = ? WHERE ctid = ?::tid", value, *row, table=table, column=column)
 
     def contents(self, table: str, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
-        wanted = ", ".join(f"{_quoted(name)}::text" for name in columns)
+        wanted = ", ".join(f"{quoted(name)}::text" for name in columns)
         with self._connection.cursor(name="contents") as cursor:
             cursor.itersize = _ROWS_AT_ONCE
-            cursor.execute(f"SELECT {wanted} FROM {_quoted(self._schema)}.{_quoted(table)}".encode())  # noqa: S608
+            cursor.execute(f"SELECT {wanted} FROM {quoted(self._schema)}.{quoted(table)}".encode())  # noqa: S608
             yield from cursor
 
     def size_bytes(self) -> int:
@@ -129,7 +169,7 @@ def without_triggers(connection: sqlite3.Connection) -> Iterator[None]:
     """For a transaction: what an upload wants done with every change is not done, since that could be anything."""
     triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
     for name, _ in triggers:
-        connection.execute(f"DROP TRIGGER {_quoted(name)}")
+        connection.execute(f"DROP TRIGGER {quoted(name)}")
     yield
     for _, definition in triggers:
         connection.execute(definition)
@@ -145,14 +185,10 @@ def count(store: Store, table: str, condition: str = "") -> int:
 
 def _texts(
     store: Store, table: str, column: str, containing: str, *, row: str, is_row: str
-) -> Iterator[tuple[object, str]]:
+) -> Iterator[tuple[Row, str]]:
     """First where they are, then one at a time: rows that change under a query could come twice."""
     where = f"SELECT {row} FROM {{table}} WHERE CAST({{column}} AS TEXT) LIKE ?"  # noqa: S608
     what = f"SELECT CAST({{column}} AS TEXT) FROM {{table}} WHERE {is_row}"  # noqa: S608
-    for (place,) in store.run(where, f"%{containing}%", table=table, column=column):
-        for (value,) in store.run(what, place, table=table, column=column):
+    for place in store.run(where, f"%{containing}%", table=table, column=column):
+        for (value,) in store.run(what, *place, table=table, column=column):
             yield place, value
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -36,6 +36,7 @@ from common.errors import (
 )
 from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
+from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 
 LIMITS = Limits(free_bytes=1)
 
@@ -143,6 +144,32 @@ async def test_a_damaged_database_is_copied_and_told(volume: Path, work: Path) -
 
     assert "SQLite finds the database 'ledger.db' damaged" in snapshots.warnings[0]
     assert (work / "copy").stat().st_size == database.stat().st_size
+
+
+async def test_tables_of_any_kind_are_whole_in_a_copy_and_in_an_upload(volume: Path, work: Path) -> None:
+    database = volume / "odd.db"
+    add_odd_tables(database)
+    add_table_of_unknown_module(database)
+
+    async with snapshots_of(volume, work) as snapshots:
+        await taken(snapshots, database, work / "copy")
+    facts = await check_database(work / "copy", questions=Questions(with_content=True))
+
+    assert snapshots.warnings == []
+    assert facts.answers.content["odd_keys"].startswith("2 rows, ")
+    assert facts.answers.content["odd_maps"].startswith("defined, ")
+
+
+async def test_what_is_wrong_behind_a_table_with_a_key_in_another_order_is_found(tmp_path: Path) -> None:
+    add_odd_tables(tmp_path / "odd.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "odd.db", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE wrong (a, b)")
+        connection.execute("INSERT INTO wrong VALUES (1, NULL)")
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE TABLE wrong (a, b NOT NULL)' WHERE name = 'wrong'")
+
+    with pytest.raises(ArchiveDamagedError, match=r"NULL value in wrong\.b"):
+        await check_database(tmp_path / "odd.db")
 
 
 def destroy_page(database: Path, number: int) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
-from agent.engines.n8n.encryption import encrypt
+from agent.engines.n8n.encryption import decrypt, encrypt
+from agent.engines.replay.__main__ import replay
+from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import ItemChanges, Recovered
 from common.codecs import UnpackedFile
@@ -22,6 +24,7 @@ from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import described
 from tests.fixtures.children import agent_children
 from tests.fixtures.n8n_data import NEW_KEY, OLD_KEY, SECRET, SEED, N8n
+from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 from tests.integration.agent.recipes.conftest import NotedApp
 from tests.integration.agent.recipes.n8n_apps import N8nApp, new_app
 
@@ -413,6 +416,45 @@ async def test_an_archive_has_the_fingerprint_that_its_import_has_under_another_
     (target.n8n.folder / "storage" / "another").touch()
     changed = (await target.fingerprint()).differences(after)
     assert [one.partition(":")[0] for one in changed] == ["below 'storage'", "table workflow_entity"]
+
+
+async def test_tables_of_any_kind_come_along_with_their_secrets_encrypted_again(source: N8nApp, target: N8nApp) -> None:
+    add_odd_tables(source.n8n.database)
+    with source.n8n.opened() as database:
+        for name in ("odd_keys", "odd_words"):
+            database.execute(f"UPDATE {name} SET b = ? WHERE a IN (1, 'some')", (encrypt("mine", OLD_KEY),))
+    exported = await source.export(key="clear")
+
+    await target.import_(exported.content)
+
+    for name in ("odd_keys", "odd_words"):
+        [(value,)] = target.n8n.rows(f"SELECT b FROM {name} WHERE a IN (1, 'some')")
+        assert decrypt(str(value), NEW_KEY) == "mine"
+    for query in ("SELECT * FROM odd_sums", 'SELECT * FROM ""', "SELECT * FROM odd_places"):
+        assert target.n8n.rows(query) == source.n8n.rows(query) != []
+    assert target.n8n.rows("INSERT INTO odd_words (odd_words) VALUES ('integrity-check')") == []
+    assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+
+
+async def test_tables_of_any_kind_are_in_the_fingerprint_that_an_import_and_the_archive_have(
+    source: N8nApp, tmp_path: Path
+) -> None:
+    add_odd_tables(source.n8n.database)
+    add_table_of_unknown_module(source.n8n.database)
+    target = N8nApp(N8n(tmp_path / "same key", key=OLD_KEY, mark="present").make())
+    exported = await source.export(key="clear")
+    (tmp_path / "n8n.tar").write_bytes(exported.content)
+
+    await target.import_(exported.content)
+
+    archived = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/2", details=exported.header.details))
+    assert exported.fingerprint is not None
+    assert exported.fingerprint.differences(await source.fingerprint()) == []
+    assert exported.fingerprint.differences(archived.fingerprint) == []
+    assert exported.fingerprint.differences(await target.fingerprint()) == []
+    assert exported.fingerprint.parts["table odd_keys"].startswith("2 rows, ")
+    assert exported.fingerprint.parts["table odd_maps"].startswith("defined, ")
+    assert exported.fingerprint.parts["table odd_maps_node"].startswith("1 rows, ")
 
 
 async def test_an_export_takes_no_fingerprint_when_told_so(source: N8nApp) -> None:

@@ -30,6 +30,7 @@ from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.archives import DIRECTORY, SYMLINK, Entry, described, entry, tar_of
 from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, SECRET, N8n
+from tests.fixtures.odd_tables import add_table_of_unknown_module
 from tests.integration.agent.recipes.conftest import NotedApp
 from tests.integration.agent.recipes.n8n_apps import N8nApp, new_app
 
@@ -152,6 +153,17 @@ async def test_triggers_and_views_of_an_upload_that_n8n_does_not_make_are_refuse
     (tmp_path / "n8n.tar").write_bytes(exported.content)
     found = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/2", details=exported.header.details))
     assert "held the trigger 'bad', the view 'names'" in found.unproven
+
+
+async def test_a_virtual_table_that_nobody_here_knows_is_refused_by_its_kind_where_the_key_changes(
+    source: N8nApp, target: N8nApp
+) -> None:
+    add_table_of_unknown_module(source.n8n.database)
+    exported = await source.export(key="clear")
+
+    caught = await refused(target, exported.content, ArchiveIncompatibleError, "no such module: maps")
+
+    assert "drop it in a copy" in caught.value.next_step  # type: ignore[attr-defined]
 
 
 ON_NODES = 'OLD."nodes" IS NOT NEW."nodes"'

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.replay.__main__ import replay
+from agent.engines.replay.request import Request
 from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppBusyError,
@@ -39,6 +41,7 @@ from tests.fixtures.kuma_apps import (
     execute,
     set_of,
 )
+from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 from tests.integration.agent.recipes.conftest import NotedApp
 
 MIGRATING = "UPDATE setting SET value = '\"migrating\"' WHERE key = 'migrateAggregateTableState'"
@@ -240,6 +243,25 @@ async def test_a_preview_tells_what_becomes_of_each_kind_of_thing(kuma: KumaApp)
     assert preview.bridging == ""
     assert preview.room_bytes >= (kuma.directory / "kuma.db").stat().st_size
     assert 5 <= preview.swap_seconds < 6
+
+
+async def test_tables_of_any_kind_come_along_and_are_proven(kuma: KumaApp, tmp_path: Path) -> None:
+    source = KumaApp(tmp_path / "source", NotedApp(), content=KUMA_2)
+    add_odd_tables(source.directory / "kuma.db")
+    add_table_of_unknown_module(source.directory / "kuma.db")
+    source.execute("ALTER TABLE tag ADD COLUMN length AS (length(name))")
+
+    exported = await source.export()
+    preview = await kuma.stage(exported.content, MemoryRecord())
+    await kuma.import_(exported.content)
+
+    assert preview.items["monitors"] == ItemChanges(same=12)
+    assert exported.fingerprint is not None
+    assert (await kuma.fingerprint()).differences(exported.fingerprint) == []
+    assert exported.fingerprint.differences(await source.fingerprint()) == []
+    (tmp_path / "kuma.tar").write_bytes(exported.content)
+    archived = await replay(Request(file=str(tmp_path / "kuma.tar"), scheme="uptime-kuma/1"))
+    assert exported.fingerprint.differences(archived.fingerprint) == []
 
 
 async def test_a_preview_into_another_version_compares_names_and_tells_the_migration(kuma: KumaApp) -> None:

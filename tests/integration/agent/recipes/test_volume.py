@@ -46,6 +46,7 @@ from tests.fixtures.archives import DIRECTORY, SYMLINK, described, entry, make_n
 from tests.fixtures.attacks import ATTACKS
 from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
+from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.conftest import NotedApp, Volume
 
@@ -861,6 +862,24 @@ async def test_a_volume_has_the_same_fingerprint_in_its_archive_and_after_an_imp
     assert exported.fingerprint.differences(before) == []
     assert finder.fingerprint() == before
     assert (await volume.recipe.fingerprint(NotedProgress())).differences(before) == []
+
+
+async def test_databases_with_tables_of_any_kind_are_whole_and_compared(volume: Volume) -> None:
+    for name in ("same.db", "changed.db"):
+        add_odd_tables(volume.directory / name)
+        add_table_of_unknown_module(volume.directory / name)
+    exported = await volume.export()
+    with contextlib.closing(sqlite3.connect(volume.directory / "changed.db")) as app:
+        app.execute("UPDATE odd_keys SET b = 'y' WHERE a = 1")
+        app.commit()
+
+    preview = await volume.stage(exported.content, MemoryRecord())
+    await volume.import_(exported.content)
+
+    assert exported.warnings == []
+    assert preview.items["databases"] == ItemChanges(same=1, changed=1)
+    assert exported.fingerprint is not None
+    assert (await volume.recipe.fingerprint(NotedProgress())).differences(exported.fingerprint) == []
 
 
 async def test_what_changes_in_a_volume_changes_its_fingerprint(volume: Volume) -> None:

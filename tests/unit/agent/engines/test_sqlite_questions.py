@@ -136,3 +136,27 @@ def test_bytes_where_an_app_has_text_are_told_as_text(database: sqlite3.Connecti
     database.execute("UPDATE tag SET name = CAST('prod' AS BLOB) WHERE id = 1")
 
     assert asked(database, {"queries": {"tags": "SELECT name FROM tag"}})["rows"] == {"tags": [["prod"], [None]]}
+
+
+def test_columns_that_are_generated_do_not_shift_what_tells_a_row(database: sqlite3.Connection) -> None:
+    database.executescript("""
+        DROP TABLE tag;
+        CREATE TABLE tag (twice AS (id * 2), id INTEGER PRIMARY KEY, name TEXT);
+        INSERT INTO tag (id, name) VALUES (1, 'prod'), (2, NULL);
+    """)
+    before = parts(database)["tags"]
+    database.execute("UPDATE tag SET name = 'other' WHERE id = 2")
+
+    after = parts(database)["tags"]
+
+    assert len(before["parts"].keys() & after["parts"].keys()) == 1
+    assert before["columns"] == ["twice", "id", "name"]
+
+
+def test_a_digest_without_some_columns_is_without_what_follows_from_them(database: sqlite3.Connection) -> None:
+    request = {"with_content": True, "without_columns": {"tag": ["name", "id"], "beat": ["ping"]}}
+    database.execute("ALTER TABLE tag ADD COLUMN length AS (length(name))")
+    before = asked(database, request)["content"]
+    database.execute("UPDATE tag SET name = 'another'")
+
+    assert asked(database, request)["content"] == before

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.engines.n8n.encryption import decrypt, encrypt, unwrap, wrap
+from agent.engines.n8n.encryption import CBC_START, decrypt, encrypt, unwrap, wrap
 from agent.engines.n8n.rekeying import fit_of, rekey
 from agent.engines.n8n.stores import SqliteStore
 
@@ -89,3 +89,47 @@ def test_odd_names_of_tables_and_columns_do_no_harm(connection: sqlite3.Connecti
 
     [(value,)] = connection.execute('SELECT * FROM "a""b; DROP TABLE settings"').fetchall()
     assert decrypt(value, "new") == "mine"
+
+
+MINE = object()
+"""In the place of something encrypted."""
+ODD_TABLES: dict[str, tuple[str, str, list[tuple[object, ...]]]] = {
+    "no rowid": ("t (k, t text, PRIMARY KEY (k, t)) WITHOUT ROWID", "k, t", [(1, "x"), (1, MINE), (b"\xff", "y")]),
+    "odd names in a key": ('"{t} %" ("{k} ?" PRIMARY KEY, t text) WITHOUT ROWID', '"{k} ?", t', [(1, MINE), (2, "x")]),
+    "keys that differ in case": (
+        "t (k text COLLATE NOCASE, t text, PRIMARY KEY (k COLLATE BINARY)) WITHOUT ROWID",
+        "k, t",
+        [("A", "x"), ("a", MINE)],
+    ),
+    "columns in the place of all rowids": (
+        "t (rowid, _rowid_, oid, t text)",
+        "rowid, _rowid_, oid, t",
+        [(1, None, 2.5, MINE), (1, None, 2.5, "x")],
+    ),
+    "a column in the place of the rowid": ("t (rowid text, t text)", "rowid, t", [("same", MINE), ("same", "x")]),
+    "generated columns": ("t (g text AS (t || '!'), t text, s text AS (t) STORED UNIQUE)", "t", [(MINE,), ("x",)]),
+    "no name": ('"" (t text)', "t", [(MINE,), ("x",)]),
+    "an index of words": ("words USING fts5(t)", "t", [(MINE,), ("x",)]),
+}
+
+
+@pytest.mark.parametrize("case", ODD_TABLES)
+def test_a_table_of_any_kind_is_encrypted_again(case: str, connection: sqlite3.Connection) -> None:
+    definition, columns, rows = ODD_TABLES[case]
+    table = definition.partition(" USING" if "USING" in definition else " (")[0]
+    connection.execute(f"CREATE {'VIRTUAL ' * ('USING' in definition)}TABLE {definition}")
+    for row in rows:
+        values = [encrypt("mine", "old") if value is MINE else value for value in row]
+        connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(values))})", values)
+
+    done = rekey(SqliteStore(connection), "old", "new")
+
+    found = [
+        tuple(MINE if str(value).startswith(CBC_START) and decrypt(value, "new") == "mine" else value for value in row)
+        for row in connection.execute(f"SELECT {columns} FROM {table}")
+    ]
+    assert sorted(found, key=str) == sorted(rows, key=str)
+    assert (done.secrets, done.left) == (1, [])
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    if "fts5" in definition:
+        connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")

@@ -1,0 +1,72 @@
+"""What SQLite says of a table's columns. Runs in child processes only.
+
+Asked by statements, not by table-valued functions: a table of the database may have the name of one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+NULL_FOUND = "NULL value in "
+"""How quick_check begins to say that a column holds what it may not."""
+_HIDDEN = 1
+"""What a virtual table has besides its content; 2 and 3 are generated columns."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One that `SELECT *` gives.
+
+    Attributes:
+        type: as it was declared; empty for none.
+        is_key: part of the primary key.
+    """
+
+    name: str
+    type: str
+    is_key: bool
+    is_generated: bool
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> list[Column]:
+    """A table's columns in the order of `SELECT *`; none of one that is not there.
+
+    Raises:
+        sqlite3.OperationalError: `is_of_unknown_module`, or a virtual table that is not right.
+    """
+    rows = connection.execute(f"PRAGMA main.table_xinfo({quoted(table)})").fetchall()
+    return [
+        Column(name, kind or "", bool(key), bool(hidden))
+        for _, name, kind, _, _, key, hidden in rows
+        if hidden != _HIDDEN
+    ]
+
+
+def nulls_not_there(connection: sqlite3.Connection) -> set[str]:
+    """What quick_check may say of NULLs that are not there.
+
+    SQLite 3.40 looks for them at the wrong place in a table without rowid whose key is in another order than its
+    columns.
+    """
+    found = set()
+    for schema, table, _, _, is_without_rowid, *_ in connection.execute("PRAGMA main.table_list").fetchall():
+        if schema != "main" or not is_without_rowid:
+            continue
+        name = quoted(table)
+        for _, column, _, may_not, *_ in connection.execute(f"PRAGMA main.table_xinfo({name})").fetchall():
+            # Not `IS NULL`: SQLite knows that it cannot be, and does not look.
+            query = f"SELECT 1 FROM {name} WHERE typeof({quoted(column)}) = 'null' LIMIT 1"  # noqa: S608  # quoted
+            if may_not and connection.execute(query).fetchone() is None:
+                found.add(f"{NULL_FOUND}{table}.{column}")
+    return found
+
+
+def is_of_unknown_module(failure: sqlite3.Error) -> bool:
+    """Whether a virtual table cannot be read because nobody here knows its kind."""
+    return str(failure).startswith("no such module")
+
+
+def quoted(name: str) -> str:
+    """A name in SQL, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
