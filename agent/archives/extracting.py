@@ -281,7 +281,7 @@ class Extraction:
         os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
 
     def _set_attribute(self, descriptor: int, name: str, value: bytes) -> None:
-        if not name.startswith(RESTORED_ATTRIBUTES):
+        if not name.startswith(RESTORED_ATTRIBUTES) or "\0" in name:
             self.result.attributes_dropped += 1
             return
         try:

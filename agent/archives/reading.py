@@ -146,9 +146,7 @@ class TarReader:
             group=_text(records, "gname") or tar.text_of(block[297:329]),
         )
         self.acls_skipped += any(key.startswith("SCHILY.acl.") for key in records)
-        for key, value in records.items():
-            if key.startswith(tar.XATTR):
-                member.attributes[key.removeprefix(tar.XATTR)] = value
+        member.attributes = tar.attributes_of(records)
         if kind in (Kind.SYMLINK, Kind.HARD_LINK):
             member.link_target = _text(records, "linkpath") or link or tar.text_of(block[157:257])
         if kind is not Kind.FILE and flag != tar.GNU_DIRECTORY:

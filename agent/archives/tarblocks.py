@@ -6,9 +6,11 @@ goes into a pax record before the header, and there it may be any bytes of any l
 
 from __future__ import annotations
 
+import base64
 import functools
 import re
 from collections.abc import Mapping
+from urllib.parse import quote, unquote_to_bytes
 
 from agent.archives.members import Kind, Member, printable
 from common.errors import ArchiveDamagedError
@@ -18,10 +20,15 @@ EMPTY = bytes(BLOCK)
 REGULAR, LINK, SYMLINK, CHARACTER, DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 PAX, PAX_GLOBAL, PAX_SOLARIS = b"x", b"g", b"X"
 GNU_NAME, GNU_LINK, GNU_SPARSE, GNU_LABEL, GNU_DIRECTORY = b"L", b"K", b"S", b"V", b"D"
-XATTR = "SCHILY.xattr."
+_XATTR = "SCHILY.xattr."
 """star's keyword, which GNU tar, bsdtar and Docker read too."""
+_ENCODED_XATTR = "LIBARCHIVE.xattr."
+"""bsdtar's: the name is percent-encoded, the value in base64 without its padding."""
+_GNU_ESCAPES = {"%25": "%", "%3D": "="}
+"""Of names behind star's keyword, by GNU tar; others write all names there as they are."""
 _FLAGS = {Kind.FILE: REGULAR, Kind.HARD_LINK: LINK, Kind.SYMLINK: SYMLINK, Kind.DIRECTORY: DIRECTORY}
 _OCTAL_7, _OCTAL_11 = 8**7, 8**11
+_GNU_ESCAPE = re.compile("|".join(_GNU_ESCAPES))
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 
 
@@ -61,7 +68,8 @@ def header_of(
             records[keyword] = text.encode(errors="surrogateescape")
     records.update(extra)
     for attribute, value in member.attributes.items():
-        records[XATTR + attribute] = value
+        keyword, content = _attribute_record(attribute, value)
+        records[keyword] = content
     block = _ustar(
         raw_name[:100],
         mode=member.mode,
@@ -81,6 +89,14 @@ def pax_blocks(records: Mapping[str, bytes], *, about: bytes) -> bytes:
     name = b"PaxHeaders/" + about.rstrip(b"/").rpartition(b"/")[2][:80]
     header = _ustar(name, mode=0o644, owner=(0, 0), size=len(content), seconds=0, flag=PAX, target=b"", names=bytes(64))
     return header + content + padding(len(content))
+
+
+def _attribute_record(name: str, value: bytes) -> tuple[str, bytes]:
+    """A record's keyword ends at its first "=", and GNU tar takes two escapes in it for what they stand for."""
+    if "=" not in name and not any(escape in name for escape in _GNU_ESCAPES):
+        return _XATTR + name, value
+    encoded = quote(name.encode(errors="surrogateescape"), safe="")
+    return _ENCODED_XATTR + encoded, base64.b64encode(value).rstrip(b"=")
 
 
 def padding(size: int) -> bytes:
@@ -186,6 +202,33 @@ def parse_pax(content: bytes) -> dict[str, bytes]:
         # Format 0.0 says one pair after the other; joined, it is format 0.1.
         records["GNU.sparse.map"] = b",".join(pairs)
     return records
+
+
+def attributes_of(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The extended attributes that pax records say; bsdtar says each of them twice."""
+    attributes = {}
+    for key, value in records.items():
+        if key.startswith(_ENCODED_XATTR):
+            raw_name = unquote_to_bytes(key.removeprefix(_ENCODED_XATTR).encode(errors="surrogateescape"))
+            attributes[raw_name.decode(errors="surrogateescape")] = _base64_of(value)
+    told = {_joined(name, value) for name, value in attributes.items()}
+    for key, value in records.items():
+        # Joined, since a name with "=" is cut there.
+        if key.startswith(_XATTR) and _joined(name := key.removeprefix(_XATTR), value) not in told:
+            attributes[_GNU_ESCAPE.sub(lambda escape: _GNU_ESCAPES[escape[0]], name)] = value
+    return attributes
+
+
+def _joined(name: str, value: bytes) -> bytes:
+    return name.encode(errors="surrogateescape") + b"=" + value
+
+
+def _base64_of(value: bytes) -> bytes:
+    unpadded = value.rstrip(b"=")
+    try:
+        return base64.b64decode(unpadded + b"=" * (-len(unpadded) % 4))
+    except ValueError as failure:
+        raise ArchiveDamagedError("The archive is damaged: an extended attribute cannot be read.") from failure
 
 
 def nanoseconds_of(value: bytes) -> int:

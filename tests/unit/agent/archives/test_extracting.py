@@ -237,10 +237,15 @@ def test_limits_hold(target: Path, limits: ExtractionLimits, error: type[Service
 
 
 def test_unknown_attributes_are_counted_and_not_set(target: Path) -> None:
-    records = {"SCHILY.xattr.security.capability": "x", "SCHILY.xattr.trusted.x": "y", "SCHILY.xattr.user.z": "zz"}
+    records = {
+        "SCHILY.xattr.security.capability": "x",
+        "SCHILY.xattr.trusted.x": "y",
+        "LIBARCHIVE.xattr.user.%00": "",
+        "SCHILY.xattr.user.z": "zz",
+    }
 
     result = extract(tar_of(mine("a", b"1", pax_headers=records)), target)
 
-    assert result.attributes_dropped == 2
+    assert result.attributes_dropped == 3
     assert os.listxattr(target / "a") == ["user.z"]
     assert os.getxattr(target / "a", "user.z") == b"zz"

@@ -116,6 +116,29 @@ def test_times_keep_their_nanoseconds() -> None:
         assert member.mtime_ns == nanoseconds
 
 
+@pytest.mark.parametrize(
+    ("records", "attributes"),
+    [
+        (
+            {"SCHILY.xattr.user.a%3Db%25": b"1", "SCHILY.xattr.user.%41%3d": b"2"},
+            {"user.a=b%": b"1", "user.%41%3d": b"2"},
+        ),
+        ({"SCHILY.xattr.user.a": b"b=1", "LIBARCHIVE.xattr.user.a%3Db": b"MQ"}, {"user.a=b": b"1"}),
+        ({"SCHILY.xattr.user.%25": b"1", "LIBARCHIVE.xattr.user.%2525": b"MQ"}, {"user.%25": b"1"}),
+        ({"SCHILY.xattr.user.a": b"1"}, {"user.a": b"1"}),
+    ],
+    ids=["gnu-tar", "bsdtar", "bsdtar-percent", "plain"],
+)
+def test_names_of_attributes_are_read_as_their_writer_meant_them(
+    records: dict[str, bytes], attributes: dict[str, bytes]
+) -> None:
+    archive = tarblocks.pax_blocks(records, about=b"a") + tar_of(entry("a", b""))
+
+    ((member, _),) = read(archive)
+
+    assert member.attributes == attributes
+
+
 def test_a_global_header_holds_for_all_that_follow() -> None:
     plain = tar_of(entry("a", b"1"), entry("b", b"2"))
     with_global = tarblocks.pax_blocks({"gname": b"everyone", "comment": b"from git"}, about=b"x")
@@ -215,11 +238,12 @@ def test_a_header_that_would_fill_memory_is_refused() -> None:
         {"size": b"99999999999999999999999"},
         {"mtime": b"yesterday"},
         {"uid": b"4294967295"},
+        {"LIBARCHIVE.xattr.user.a": b"MQMQM"},
         {"GNU.sparse.map": b"0,9,5,9", "GNU.sparse.size": b"99"},
         {"GNU.sparse.map": b"0,1,2", "GNU.sparse.size": b"99"},
         {"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0", "GNU.sparse.realsize": b"9"},
     ],
-    ids=["negative", "huge", "no-time", "no-owner", "overlapping-map", "odd-map", "map-that-is-none"],
+    ids=["negative", "huge", "no-time", "no-owner", "no-base64", "overlapping-map", "odd-map", "map-that-is-none"],
 )
 def test_nonsense_in_an_extended_header_is_damage(records: dict[str, bytes]) -> None:
     member = entry("a", b"x" * 512)[0].tobuf(USTAR) + b"x" * 512

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.archives.members import MAX_DEPTH
+from agent.archives.reading import TarReader
 from agent.archives.sparse import segments_of
 from agent.archives.walking import left_out_by
 from agent.archives.writing import PIECE_BYTES, Substitute, TreeWriter
@@ -70,6 +71,34 @@ def test_gnu_tar_unpacks_everything_as_it_was(volume: Path, tmp_path: Path) -> N
     assert done.stderr == b""
     assert described(target) == described(volume)
     assert (target / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+def test_attributes_with_odd_names_come_back_as_they_were(volume: Path) -> None:
+    attributes = {"user.a=b": b"=\0\n", "user.100%25=": b"", "user.%3D": b"x" * 100, "user.ü%": b"c", "user.p": b"=="}
+    (volume / "a").touch()
+    for name, value in attributes.items():
+        os.setxattr(volume / "a", name, value)
+
+    archive, _ = archive_of(volume)
+
+    (member,) = TarReader(io.BytesIO(archive)).members()
+    assert member.attributes == attributes
+
+
+def test_gnu_tar_leaves_out_attributes_that_it_could_only_take_for_others_and_names_them(
+    volume: Path, tmp_path: Path
+) -> None:
+    (volume / "a").touch()
+    for name in ("user.a=b", "user.100%25", "user.half%"):
+        os.setxattr(volume / "a", name, b"value")
+    archive, _ = archive_of(volume)
+    target = tmp_path / "target"
+    target.mkdir()
+
+    done = subprocess.run(["tar", "-x", "--xattrs", "-C", target], input=archive, capture_output=True, check=True)
+
+    assert os.listxattr(target / "a") == ["user.half%"]
+    assert b"LIBARCHIVE.xattr.user.a%3Db" in done.stderr
 
 
 def test_python_reads_the_same(volume: Path) -> None:
