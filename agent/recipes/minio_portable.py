@@ -63,6 +63,7 @@ class PortableImport:
             trial.require_taken()
         self.record.save(buckets=inventory.wanted, settings_left_out=[*trial.refused])
         counts = inventory.wanted_counts
+        expiring = [name for name in inventory.expiring if f"{name}/lifecycle.xml" not in trial.refused]
         return Preview(
             changes=changes,
             counts_after=counts,
@@ -72,7 +73,7 @@ class PortableImport:
             },
             warnings=(
                 *trial.warnings(),
-                *([previewing.expiring(inventory.expiring)] if inventory.expiring else []),
+                *([previewing.expiring(expiring)] if expiring else []),
             ),
             bridging=portable_way.bridging(report.header, facts),
             room_bytes=report.extracted.bytes + counts["bytes"],
