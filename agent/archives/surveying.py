@@ -24,7 +24,11 @@ _SMALLEST_DATABASE = 512
 
 @dataclass
 class Top:
-    """All that lies under one name of the directory, itself included: equal for what did not change."""
+    """All that lies under one name of the directory, itself included: equal for what did not change.
+
+    Attributes:
+        bytes: of files, with their holes: how many of the zeros are holes differs between two copies of a file.
+    """
 
     entries: int = 0
     bytes: int = 0
@@ -121,7 +125,7 @@ def _count(counted: Survey, found: Found) -> None:
     if len(counted.tops) < _TOPS_COUNTED or name in counted.tops:
         top = counted.tops.setdefault(name, Top())
         top.entries += 1
-        top.bytes += size
+        top.bytes += status.st_size if stat.S_ISREG(status.st_mode) else 0
         top.newest_ns = max(top.newest_ns, status.st_mtime_ns)
 
 

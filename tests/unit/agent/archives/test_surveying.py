@@ -47,6 +47,21 @@ def test_what_lies_under_a_name_is_told_apart_when_it_changes(tmp_path: Path) ->
     assert before["d"].entries == 4
 
 
+def test_the_same_file_with_other_holes_did_not_change(tmp_path: Path) -> None:
+    for name in ("allocated", "sparse"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "allocated" / "a").write_bytes(bytes(1 << 20))
+    (tmp_path / "sparse" / "a").touch()
+    os.truncate(tmp_path / "sparse" / "a", 1 << 20)
+    for name in ("allocated", "sparse"):
+        os.utime(tmp_path / name / "a", (5, 5))
+
+    allocated, sparse = (survey(tmp_path / name, seconds=60) for name in ("allocated", "sparse"))
+
+    assert (allocated.bytes, sparse.bytes) == (1 << 20, 0)
+    assert allocated.tops == sparse.tops
+
+
 def test_a_count_that_takes_too_long_says_that_it_is_not_complete(tmp_path: Path) -> None:
     fill(tmp_path)
 
