@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.engines.filesystem import DIRECTORY, rename_without_replacing
-from common.errors import ArchiveRefusedError, ArchiveWrongKindError
+from common.errors import ArchiveDamagedError, ArchiveRefusedError, ArchiveWrongKindError
 
 DATABASE = "kuma.db"
 DATABASE_FILES = (DATABASE, *(f"{DATABASE}{ending}" for ending in SQLITE_SIDECARS))
@@ -42,6 +42,7 @@ def settle(new: int) -> None:
     Raises:
         ArchiveWrongKindError: the data is not in there.
         ArchiveRefusedError: there is a link in the place of it.
+        ArchiveDamagedError: a folder around it may not be entered.
     """
     level = os.dup(new)
     try:
@@ -56,6 +57,8 @@ def settle(new: int) -> None:
             below = os.open(names[0], DIRECTORY, dir_fd=level)
             os.close(level)
             level = below
+    except PermissionError as failure:
+        raise ArchiveDamagedError("A folder in the archive is one that its owner may not use.") from failure
     finally:
         os.close(level)
     raise ArchiveWrongKindError(

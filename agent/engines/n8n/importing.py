@@ -26,7 +26,7 @@ from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_uploads import absorb_changes, check_database
 from agent.engines.tree import StagingArea, spool
 from agent.limits import Limits
-from common.errors import ArchiveIncompatibleError, ArchiveRefusedError, ArchiveWrongKindError
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError, ArchiveWrongKindError
 from common.headers import ArchiveHeader
 from common.kinds import POSTGRESQL_CUSTOM, POSTGRESQL_SQL, SQLITE, TEXT, kind_of
 
@@ -155,11 +155,15 @@ def take_dump(staged: Path, header: ArchiveHeader | None, database_file: str) ->
 
     Raises:
         ArchiveWrongKindError, ArchiveIncompatibleError: there is none.
+        ArchiveDamagedError: it may not be read.
     """
     _require_type(header, "postgresql")
     for name in (DUMP, "database.sql", "database.dump"):
         if _is_file(staged / name):
-            file = (staged / name).open("rb")
+            try:
+                file = (staged / name).open("rb")
+            except PermissionError as failure:
+                raise ArchiveDamagedError(f"{name} in the archive is a file that its owner may not read.") from failure
             (staged / name).unlink()
             return file
     if _is_file(staged / database_file) or _is_file(staged / _DEFAULT_DATABASE):
