@@ -293,11 +293,13 @@ class Imports:
         match entry.phase:
             case ImportPhase.STAGING | ImportPhase.STAGED:
                 failed = transfer.state.swap_failure
-                self._fail(transfer, failed.to_error() if failed else reason)
+                found = await self._put_right(entry)
+                self._fail(transfer, found or (failed.to_error() if failed else reason))
                 await self.abandon(transfer)
             case ImportPhase.DROPPING:
-                if transfer.state.result is None:
-                    self._fail(transfer, reason)
+                found = await self._put_right(entry)
+                if found or transfer.state.result is None:
+                    self._fail(transfer, found or reason)
                 await self.abandon(transfer)
             case ImportPhase.RESTORING:
                 if await self._recipe.recover(entry) is Recovered.IMPORTED:
@@ -313,6 +315,12 @@ class Imports:
                     await self.abandon(transfer)
             case ImportPhase.KEPT:
                 pass
+
+    async def _put_right(self, entry: Entry) -> ServiceError | None:
+        """What an upload had changed outside before the crash, if anything."""
+        if found := await self._recipe.put_right(entry):
+            say_unchanged(found)
+        return found
 
     async def _settle_after_fault(self, transfer: Transfer, action: str) -> ServiceError:
         """Log the fault that is being handled, settle, and return what to answer unless that completed the step."""

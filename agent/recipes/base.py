@@ -19,7 +19,7 @@ from agent.item_changes import ItemChanges as ItemChanges
 from agent.limits import Limits as Limits
 from agent.steps import Progress as Progress
 from agent.steps import Step as Step
-from common.errors import InvalidRequestError
+from common.errors import InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
@@ -233,6 +233,14 @@ class Recipe(abc.ABC):
 
         Idempotent, and right after a crash at any point of `stage`. Never touches what the app reads.
         """
+
+    async def put_right(self, record: Record) -> ServiceError | None:
+        """After a crash in `stage`: put back what an upload had changed beside what `discard` drops. Idempotent.
+
+        Returns:
+            What was found and could be done, for the person who asked for the import; None: nothing was changed.
+        """
+        return None
 
     @abc.abstractmethod
     async def recover(self, record: Record) -> Recovered:

@@ -13,12 +13,14 @@ from dataclasses import replace
 from agent.engines.pg import beside
 from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
-from agent.engines.pg.connection import Login, connect
+from agent.engines.pg.connection import Login, LoginRefusedError, connect
 from agent.engines.pg.describing import describe
 from agent.engines.pg.dump import DumpForm
 from agent.engines.pg.exporting import DatabaseExport, export_database, find_reader
 from agent.engines.pg.fingerprint import fingerprint
 from agent.engines.pg.load_terms import LoadSurroundings
+from agent.engines.pg.names import new_name, session_name
+from agent.engines.pg.own_rights import locked_out, require_same_after_crash
 from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
 from agent.engines.pg.ways import Plan, Way, find_holder, make_plan
@@ -38,7 +40,7 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from common.errors import AppUnavailableError, InvalidRequestError
+from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -119,7 +121,13 @@ class PostgresqlRecipe(Recipe):
         if plan.obstacle:
             raise AppUnavailableError(plan.obstacle)
         record.save(way=plan.way.value)
-        found = await self._go(plan, plan.way).stage(upload.chunks, record.key, progress)
+        way = self._go(plan, plan.way)
+        if isinstance(way, Beside):
+            found = await way.stage(
+                upload.chunks, record.key, progress, remember=lambda text: record.save(outside=text)
+            )
+        else:
+            found = await way.stage(upload.chunks, record.key, progress)
         return Preview(
             changes=found.changes,
             counts_now=found.counts_now,
@@ -143,10 +151,33 @@ class PostgresqlRecipe(Recipe):
     async def discard(self, record: Record) -> None:
         if "way" not in record.facts:
             return
+        await self._put_outside_right(record)
+        if record.facts.get("outside"):
+            # What a person changes from now on is left alone, however long the rest takes.
+            record.save(outside="")
         if holder := await self._holder(record):
             await beside.discard(holder, record.key)
         else:
             await (await self._way_of(record)).discard(record.key)
+
+    async def put_right(self, record: Record) -> ServiceError | None:
+        try:
+            return await self._put_outside_right(record)
+        except LoginRefusedError as failure:
+            return locked_out(self._settings.app_login(), failure)
+
+    async def _put_outside_right(self, record: Record) -> ServiceError | None:
+        """After a load with the agent's own rights whose end it did not see."""
+        remembered = record.facts.get("outside")
+        if not isinstance(remembered, str) or not remembered:
+            return None
+        logins = [one for one in (self._settings.admin_login(), self._settings.app_login()) if one is not None]
+        return await require_same_after_crash(
+            remembered,
+            [one.to(self._settings.safe_maintenance_database) for one in logins],
+            loads_into=new_name(record.key),
+            session=session_name(record.key),
+        )
 
     async def recover(self, record: Record) -> Recovered:
         if holder := await self._holder(record):

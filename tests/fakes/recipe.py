@@ -32,7 +32,7 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
-from common.errors import ArchiveWrongKindError, ToolFailedError
+from common.errors import ArchiveWrongKindError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
@@ -63,6 +63,7 @@ class FakeRecipe(Recipe):
         self.counts_after = {"files": 1}
         self.running_exports = 0
         self.is_closed = False
+        self.found_outside: ServiceError | None = None
 
     @property
     def live(self) -> bytes:
@@ -175,6 +176,10 @@ class FakeRecipe(Recipe):
         for name in (record.facts.get("staged"), record.facts.get("previous")):
             if name is not None:
                 (self.directory / str(name)).unlink(missing_ok=True)
+
+    async def put_right(self, record: Record) -> ServiceError | None:
+        await self._reach("put right")
+        return self.found_outside
 
     async def recover(self, record: Record) -> Recovered:
         await self._reach("recover")

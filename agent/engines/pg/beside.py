@@ -68,6 +68,7 @@ class Beside:
         progress: Progress,
         *,
         rework: Callable[[Login], Awaitable[None]] | None = None,
+        remember: Callable[[str], None] | None = None,
     ) -> Changes:
         """Build the new database: loaded, checked, and like the old one but for its name and content.
 
@@ -75,6 +76,7 @@ class Beside:
 
         Args:
             rework: changes what was loaded, as the role that loaded it: triggers of the upload run with its rights.
+            remember: see `own_rights.same_outside`.
         """
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=self.plan.database.comment)
         async with self._connect(key) as connection:
@@ -91,7 +93,7 @@ class Beside:
         prepared = await green.prepare(
             self.manager, server=self.plan.server, key=key, extensions=extensions, foreign_servers=servers
         )
-        async with self._watched(key):
+        async with self._watched(key, remember):
             terms = Terms(
                 is_restricted=self.plan.has_own_rights,
                 foreign_servers=prepared.servers.names,
@@ -142,11 +144,11 @@ class Beside:
         await green.create_database(connection, login, server=server, old=old, label=label)
         return login
 
-    def _watched(self, key: str) -> AbstractAsyncContextManager[None]:
+    def _watched(self, key: str, remember: Callable[[str], None] | None) -> AbstractAsyncContextManager[None]:
         """Around the time in which code of the upload may run."""
         if not self.plan.has_own_rights:
             return nullcontext()
-        return same_outside(self.manager, loads_into=new_name(key), session=session_name(key))
+        return same_outside(self.manager, loads_into=new_name(key), session=session_name(key), remember=remember)
 
     async def _load(
         self,

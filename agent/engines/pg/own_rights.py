@@ -8,34 +8,47 @@ in a function. So what is outside is looked at before and after, and put back ov
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
+import msgspec
 import psycopg
 from psycopg import sql
 
 from agent.engines.pg.connection import Connection, Login, LoginRefusedError, connect
 from agent.engines.pg.loader_process import SESSION_NAME
-from agent.engines.pg.outside import Difference, Outside, differences, look_outside, put_back
+from agent.engines.pg.outside import Difference, Key, Outside, differences, look_outside, put_back
 from common.errors import AppBusyError, ArchiveRefusedError, ServiceError
 
 _MOST_NAMED = 6
 _ADVICE = "Do not import this file. With an admin_user for the agent no file can do that."
 
 
+class _Remembered(msgspec.Struct, frozen=True):
+    """What was outside before a load, for the case that the agent is killed meanwhile."""
+
+    role: str
+    facts: list[tuple[Key, str]]
+
+
 @asynccontextmanager
-async def same_outside(login: Login, *, loads_into: str, session: str) -> AsyncIterator[None]:
+async def same_outside(
+    login: Login, *, loads_into: str, session: str, remember: Callable[[str], None] | None = None
+) -> AsyncIterator[None]:
     """What the block loads changes nothing outside.
 
     Args:
         login: of the role that loads, into a database that is not renamed.
         loads_into: the name of the database.
         session: what our own session is called.
+        remember: keeps a text for `require_same_after_crash` beyond the end of the agent; empty: nothing any more.
     Raises:
         ArchiveRefusedError: at the end of the block: something was changed. Names it, and what could not be put back.
     """
     async with connect(login, application_name=session) as connection:
         before = await look_outside(connection)
+        if remember is not None:
+            remember(msgspec.json.encode(_Remembered(login.user, list(before.items()))).decode())
         try:
             yield
         finally:
@@ -44,6 +57,34 @@ async def same_outside(login: Login, *, loads_into: str, session: str) -> AsyncI
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 # A file can end its own role's sessions.
                 await _require_same_again(before, login, loads_into, session)
+    if remember is not None:
+        remember("")
+
+
+async def require_same_after_crash(
+    remembered: str, logins: Sequence[Login], *, loads_into: str, session: str
+) -> ArchiveRefusedError | None:
+    """Put back what was changed while a load went on that an agent did not see the end of.
+
+    Args:
+        remembered: from `same_outside`.
+        logins: of the agent, into a database that is not renamed.
+    Returns:
+        What was changed, and what could not be put back; None: nothing was, or its role is the agent's no more.
+    Raises:
+        LoginRefusedError: the role is not let in.
+        AppUnavailableError, AppBusyError: not possible now.
+    """
+    known = msgspec.json.decode(remembered, type=_Remembered)
+    login = next((one for one in logins if one.user == known.role), None)
+    if login is None:
+        return None
+    async with connect(login, application_name=session) as connection:
+        try:
+            await _require_same(connection, dict(known.facts), login, loads_into, when="after a restart of the agent")
+        except ArchiveRefusedError as refusal:
+            return refusal
+    return None
 
 
 async def _require_same_again(before: Outside, login: Login, loads_into: str, session: str) -> None:
@@ -51,14 +92,21 @@ async def _require_same_again(before: Outside, login: Login, loads_into: str, se
         async with connect(login, application_name=session) as connection:
             await _require_same(connection, before, login, loads_into)
     except LoginRefusedError as failure:
-        raise _refusal(
-            f"While the file was loaded, the agent's own session was ended, and now: {failure.text}",
-            next_step=f'Where the password was changed, a superuser sets it again: ALTER ROLE "{login.user}" '
-            f"PASSWORD '…'; Then see whether the role's databases are called as before. {_ADVICE}",
-        ) from failure
+        raise locked_out(login, failure) from failure
 
 
-async def _require_same(connection: Connection, before: Outside, login: Login, loads_into: str) -> None:
+def locked_out(login: Login, failure: LoginRefusedError) -> ArchiveRefusedError:
+    """Of a load after which the role is not let in any more."""
+    return _refusal(
+        f"While the file was loaded, the agent's own session was ended, and now: {failure.text}",
+        next_step=f'Where the password was changed, a superuser sets it again: ALTER ROLE "{login.user}" '
+        f"PASSWORD '…'; Then see whether the role's databases are called as before. {_ADVICE}",
+    )
+
+
+async def _require_same(
+    connection: Connection, before: Outside, login: Login, loads_into: str, *, when: str = "at once"
+) -> None:
     await end_loaders(connection, loads_into)
     found = differences(before, await look_outside(connection, before))
     left = await put_back(connection, before) if found else []
@@ -80,7 +128,7 @@ async def _require_same(connection: Connection, before: Outside, login: Login, l
         # Nothing is changed now, which is what the end of an import says.
         raise ArchiveRefusedError(
             "While the file was loaded, something outside of its database was changed, by its code as far as can be "
-            f"seen, and was put back at once ({_listed(changed)}).",
+            f"seen, and was put back {when} ({_listed(changed)}).",
             next_step=_ADVICE,
         )
 

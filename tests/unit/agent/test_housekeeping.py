@@ -10,7 +10,13 @@ from typing import NoReturn
 import pytest
 
 from agent.states import Phase, Result
-from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, TransferNotFoundError
+from common.errors import (
+    AppUnavailableError,
+    ArchiveRefusedError,
+    NothingToUndoError,
+    ServiceError,
+    TransferNotFoundError,
+)
 from tests.unit.agent.conftest import Setting
 
 
@@ -65,6 +71,35 @@ async def test_an_import_killed_while_it_was_staged_leaves_nothing(
     assert state.failure is not None
     assert state.failure.reason == "AGENT_UNAVAILABLE"
     assert "Nothing was changed." in state.failure.message
+
+
+async def test_what_an_import_had_changed_outside_before_the_agent_was_killed_is_told(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await kill_at(setting, "stage chunk", killed, setting.stage("t-1"))
+    setting.recipe.found_outside = ArchiveRefusedError("The file renamed the database; it was put back.")
+
+    await setting.transfers.housekeeping.recover()
+
+    failure = setting.state("t-1").failure
+    assert failure is not None
+    assert failure.message == "The file renamed the database; it was put back. Nothing was changed."
+    assert setting.journal_lines == 0
+
+
+async def test_an_app_that_does_not_say_what_was_changed_outside_is_asked_again(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await kill_at(setting, "stage chunk", killed, setting.stage("t-1"))
+    setting.recipe.at["put right"] = raising(AppUnavailableError("The server is away."))
+    await setting.transfers.housekeeping.recover()
+    assert setting.journal_lines == 1
+
+    del setting.recipe.at["put right"]
+    await setting.transfers.housekeeping.tidy()
+
+    assert setting.state("t-1").result is Result.FAILED
+    assert setting.journal_lines == 0
 
 
 async def test_an_import_that_was_only_staged_is_dropped(setting: Setting) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from agent.engines.pg import green, outside
+from agent.engines.pg import green, outside, own_rights
 from agent.engines.pg.connection import connect
 from agent.recipes.base import Recovered
 from common.errors import AppUnavailableError, ArchiveRefusedError
@@ -249,6 +249,60 @@ async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_i
     assert refused.value.says_what_changed
     assert f'Run: ALTER ROLE "{app.role}" RESET "search_path";' in refused.value.next_step
     assert app.left_over() == []
+
+
+class AgentKilledError(BaseException):
+    """Nothing of the agent runs on after this."""
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ALTER DATABASE {database} SET default_transaction_read_only = on",
+        "ALTER ROLE {role} SET default_transaction_read_only = on",
+        "ALTER DATABASE {database} RENAME TO mine",
+        "ALTER DATABASE {database} OWNER TO pg_database_owner",
+        "ALTER DATABASE {database} CONNECTION LIMIT 0",
+    ],
+)
+async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_the_next(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    hostile = await _with_trap(app, [harm])
+    before, record = app.outside(), MemoryRecord()
+
+    def die(*_: object, **__: object) -> None:
+        raise AgentKilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_rights, "_require_same", die)
+        with pytest.raises(AgentKilledError):
+            await app.recipe.stage(upload_of(hostile), record, app.progress)
+    changed = app.outside()
+    found = await app.new_recipe().put_right(record)
+    await app.new_recipe().discard(record)
+
+    assert changed != before
+    assert app.outside() == before
+    assert isinstance(found, ArchiveRefusedError)
+    assert "was put back after a restart of the agent" in found.text
+    assert app.run("SELECT a FROM t", as_app=True) == [(1,)]
+    assert app.left_over() == []
+
+
+async def test_after_a_load_nothing_outside_is_put_back_any_more(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    record, _ = await app.stage(await app.export())
+    app.run(f"ALTER DATABASE {app.database} CONNECTION LIMIT 7", on="postgres")
+    before = app.outside()
+
+    found = await app.new_recipe().put_right(record)
+    await app.new_recipe().discard(record)
+
+    assert found is None
+    assert app.outside() == before
 
 
 async def test_what_an_import_made_is_dropped_without_any_right_on_the_apps_database(make_app: MakeApp) -> None:
