@@ -72,10 +72,10 @@ class DumpFacts:
         """
         if is_between_statements and self.has_closing:
             return
-        if is_between_statements and not self.has_opening:
+        if not self.has_opening and (is_between_statements or not self.had_closing):
             raise TextError(
                 "ARCHIVE_WRONG_KIND",
-                "The file is SQL text, but not a dump: it has neither the first nor the last line that pg_dump writes, "
+                "The file is text, but not a dump: it has neither the first nor the last line that pg_dump writes, "
                 "so nobody can tell whether it is whole.",
                 next_step="Make the dump with pg_dump.",
             )

@@ -301,6 +301,8 @@ WRONG_KINDS = {
     "zeros": (bytes(100_000), "nothing but zeros"),
     "whole server": (b"--\n-- PostgreSQL database cluster dump\n--\n", "whole server"),
     "hand-written": (b"CREATE TABLE a (b int);\n", "not a dump"),
+    "no SQL at all": (b"root:x:0:0:root:/root:/bin/bash\nmail:x:8:8:mail:/var/mail:/usr/sbin/nologin\n", "not a dump"),
+    "hand-written and cut": (b"CREATE TABLE a (b int, c te", "not a dump"),
     "binary": (b"\x01\x02\x00\x04" * 100, "unknown kind"),
     "gzip of nothing": (gzip.compress(b""), "empty"),
     "tar of something else": (_tar((tarfile.TarInfo("photo.jpg"), b"x")), "no PostgreSQL dump"),
