@@ -9,7 +9,16 @@ import asyncio
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import StoppedError, TransferBrokenError, UnreachableError
-from cli.following import PATIENCE_SECONDS, final_state, last_import, state_soon
+from cli.following import (
+    BEGIN_SECONDS,
+    PATIENCE_SECONDS,
+    SWAP_SECONDS,
+    Settling,
+    final_state,
+    last_import,
+    state_soon,
+)
+from cli.models import TransferState
 from cli.progress import Gauge
 from common.errors import NOTHING_CHANGED, AgentUnavailableError, InternalError, ServiceError
 
@@ -29,15 +38,16 @@ async def confirm_import(
     gauge.enter("dropping")
     transfer_id = await last_import(controller, app_id)
     try:
-        return await controller.confirm(app_id, transfer_id)
+        try:
+            return await controller.confirm(app_id, transfer_id)
+        except (ConnectionLostError, AgentUnavailableError, InternalError) as failure:
+            if not transfer_id or NOTHING_CHANGED in failure.text:
+                raise
+            gauge.enter("asking", "the connection broke; asking what became of it")
+            return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
     except asyncio.CancelledError:
         gauge.enter("asking", "what has begun to be dropped is dropped; asking what became of it")
         raise await _stopped(controller, app_id, transfer_id) from None
-    except (ConnectionLostError, AgentUnavailableError, InternalError) as failure:
-        if not transfer_id or NOTHING_CHANGED in failure.text:
-            raise
-        gauge.enter("asking", "the connection broke; asking what became of it")
-        return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
 
 
 async def _settle(
@@ -49,8 +59,11 @@ async def _settle(
     patience_seconds: float,
 ) -> bool:
     """After a lost connection, here or to the agent: whether the data is dropped, as `confirm_import` says it."""
+    settling = Settling(_is_dropped, begin_seconds=BEGIN_SECONDS)
     try:
-        state = await final_state(controller, transfer_id, unreachable_seconds=patience_seconds)
+        state = await final_state(
+            controller, transfer_id, unreachable_seconds=patience_seconds, is_over=settling.is_over
+        )
     except (ServiceError, UnreachableError) as unknown:
         raise TransferBrokenError(
             f"{failure.text} Now nobody can be asked whether the data from before was dropped. It may have been.",
@@ -67,7 +80,8 @@ async def _settle(
 
 async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> StoppedError:
     """After Ctrl-C, which does not bring back what has begun to be dropped."""
-    state = await state_soon(controller, transfer_id) if transfer_id else None
+    settling = Settling(_is_dropped, begin_seconds=SWAP_SECONDS)
+    state = await state_soon(controller, transfer_id, is_over=settling.is_over) if transfer_id else None
     if state is not None and state.kept_until is None and not state.undone:
         return StoppedError(
             f"Stopped too late: the data from before the last import of {app_id} is dropped. That import cannot be "
@@ -77,3 +91,7 @@ async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> Sto
         "Stopped watching. The data from before may have been dropped, or may still be.",
         next_step=f"`mathison transfers {app_id}` tells whether the import can still be undone.",
     )
+
+
+def _is_dropped(state: TransferState) -> bool:
+    return state.kept_until is None

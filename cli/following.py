@@ -21,6 +21,8 @@ PATIENCE_SECONDS = 60.0
 """How long an import or undo whose connection broke is asked for: long enough for a controller to be started again."""
 SWAP_SECONDS = 5.0
 """How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
+BEGIN_SECONDS = 2.0
+"""How long after a broken connection an undo or a confirmation may take to begin: a controller looks for the agent."""
 CANCEL_SECONDS = 10.0
 """How long Ctrl-C waits for the controller to answer at all."""
 
@@ -55,8 +57,40 @@ async def _follow(controller: Controller, transfer_id: str, on_state: Callable[[
         await asyncio.sleep(RETRY_SECONDS)
 
 
+def has_result(state: TransferState) -> bool:
+    """Whether an export or import is over."""
+    return bool(state.result)
+
+
+class Settling:
+    """Whether an undo or a confirmation is over, told by the states of its import.
+
+    That import has succeeded all along: while the controller is on its way to the agent its state is the same as after
+    an undo that came to nothing.
+
+    Attributes:
+        has_begun: the import was seen without its result, as it is while it is undone.
+    """
+
+    def __init__(self, is_done: Callable[[TransferState], bool], *, begin_seconds: float) -> None:
+        self.has_begun = False
+        self._is_done = is_done
+        self._begins_until = time.monotonic() + begin_seconds
+
+    def is_over(self, state: TransferState) -> bool:
+        """Done, taken back, or not begun in time."""
+        self.has_begun |= not state.result
+        has_come_to_nothing = bool(state.result) and (self.has_begun or time.monotonic() > self._begins_until)
+        return self._is_done(state) or has_come_to_nothing
+
+
 async def final_state(
-    controller: Controller, transfer_id: str, *, unreachable_seconds: float, running_seconds: float | None = None
+    controller: Controller,
+    transfer_id: str,
+    *,
+    unreachable_seconds: float,
+    running_seconds: float | None = None,
+    is_over: Callable[[TransferState], bool] = has_result,
 ) -> TransferState:
     """The transfer's state once it is over.
 
@@ -84,19 +118,27 @@ async def final_state(
             if state.phase != "staged":
                 moved_at = answered_at
             has_waited = running_seconds is not None and answered_at - started_at > running_seconds
-            if state.result or has_waited or answered_at - moved_at > STAGED_SECONDS:
+            if is_over(state) or has_waited or answered_at - moved_at > STAGED_SECONDS:
                 return state
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def state_soon(controller: Controller, transfer_id: str) -> TransferState | None:
+async def state_soon(
+    controller: Controller, transfer_id: str, *, is_over: Callable[[TransferState], bool] = has_result
+) -> TransferState | None:
     """For Ctrl-C: a transfer's state, once it is over or has had a little time for that; None where nobody answers.
 
     A controller that hangs keeps nobody.
     """
     with contextlib.suppress(ServiceError, UnreachableError, TimeoutError):
         async with asyncio.timeout(CANCEL_SECONDS):
-            return await final_state(controller, transfer_id, unreachable_seconds=0, running_seconds=SWAP_SECONDS)
+            return await final_state(
+                controller,
+                transfer_id,
+                unreachable_seconds=SWAP_SECONDS,
+                running_seconds=SWAP_SECONDS,
+                is_over=is_over,
+            )
     return None
 
 

@@ -9,7 +9,15 @@ import asyncio
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import StoppedError, TransferBrokenError, UnreachableError
-from cli.following import PATIENCE_SECONDS, final_state, last_import, state_soon
+from cli.following import (
+    BEGIN_SECONDS,
+    PATIENCE_SECONDS,
+    SWAP_SECONDS,
+    Settling,
+    final_state,
+    last_import,
+    state_soon,
+)
 from cli.models import TransferState
 from cli.progress import Gauge
 from common.errors import (
@@ -35,15 +43,16 @@ async def undo_import(
     gauge.enter("putting back")
     transfer_id = await last_import(controller, app_id)
     try:
-        return await controller.undo(app_id, transfer_id)
+        try:
+            return await controller.undo(app_id, transfer_id)
+        except (ConnectionLostError, AgentUnavailableError, InternalError) as failure:
+            if not transfer_id:
+                raise
+            gauge.enter("asking", "the connection broke; asking what became of the undo")
+            return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
     except asyncio.CancelledError:
         gauge.enter("asking", "an undo goes on; asking what becomes of it")
         raise await _stopped(controller, app_id, transfer_id) from None
-    except (ConnectionLostError, AgentUnavailableError, InternalError) as failure:
-        if not transfer_id:
-            raise
-        gauge.enter("asking", "the connection broke; asking what became of the undo")
-        return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
 
 
 async def _settle(
@@ -56,8 +65,11 @@ async def _settle(
 ) -> TransferState:
     """After a lost connection, here or to the agent: the import's state, if it is undone."""
     broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
+    settling = Settling(_is_undone, begin_seconds=BEGIN_SECONDS)
     try:
-        state = await final_state(controller, transfer_id, unreachable_seconds=patience_seconds)
+        state = await final_state(
+            controller, transfer_id, unreachable_seconds=patience_seconds, is_over=settling.is_over
+        )
     except (ServiceError, UnreachableError) as unknown:
         raise TransferBrokenError(
             f"{broken} Now nobody can be asked what became of the undo. It may have been carried out: either all of it "
@@ -74,10 +86,17 @@ async def _settle(
 
 async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> StoppedError:
     """After Ctrl-C, which does not end an undo."""
-    state = await state_soon(controller, transfer_id) if transfer_id else None
+    settling = Settling(_is_undone, begin_seconds=SWAP_SECONDS)
+    state = await state_soon(controller, transfer_id, is_over=settling.is_over) if transfer_id else None
     if state is not None and state.undone:
         return StoppedError(f"Stopped too late: the undo is done, and {app_id} has the data from before the import.")
+    if state is not None and state.result and settling.has_begun:
+        return StoppedError(f"Stopped. The undo failed, and {app_id} has the imported data. {NOTHING_CHANGED}")
     return StoppedError(
         "Stopped watching, but an undo that was asked for goes on: the agent finishes it, or takes it back.",
         next_step=f"`mathison transfers {app_id}` tells whether the import is undone.",
     )
+
+
+def _is_undone(state: TransferState) -> bool:
+    return state.undone

@@ -53,7 +53,9 @@ class FakeController:
             when its caller goes away; "hold" reads everything and waits.
         broken_undo: "answer" drops the connection and has the undo done a moment later; "controller" drops it and has
             nothing done; "answer, forever" never answers again; "agent" loses the agent in the middle, which has
-            undone it when it is back; "hold" undoes and does not answer.
+            undone it when it is back; "hold" undoes and does not answer; "slowly" holds, and undoes once it was asked
+            about the import three times; "drop, slowly" drops the connection and does the same; "fail slowly" holds,
+            begins by then, and has taken it back when it is asked again.
         broken_confirm: "answer" drops the data and then the connection; "controller" drops the connection with nothing
             done; "answer, forever" never answers again; "agent" loses the agent, which has dropped the data when it is
             back; "hold" drops the data and does not answer.
@@ -238,6 +240,10 @@ class FakeController:
             case "hold":
                 state |= {"undone": True}
                 await asyncio.Event().wait()
+            case "slowly" | "fail slowly":
+                await asyncio.Event().wait()
+            case "drop, slowly":
+                _drop(request)
         state |= {"undone": self.broken_undo == ""}
         return web.json_response(state)
 
@@ -271,6 +277,11 @@ class FakeController:
         state = self.states.get(request.match_info["transfer"])
         if state is None or self.forgets_transfers:
             return problem(404, "TRANSFER_NOT_FOUND", "No transfer has this id.")
+        is_third = self.requests.count("transfer") == 3
+        if self.broken_undo == "fail slowly":
+            state["result"] = None if is_third else "succeeded"
+        elif self.broken_undo.endswith("slowly") and is_third:
+            state["undone"] = True
         return web.json_response(state)
 
     async def _cancel(self, request: web.Request) -> web.Response:

@@ -35,7 +35,7 @@ async def test_the_import_that_is_undone_is_the_one_that_was_seen(
     assert (ended.document["transfer_id"], ended.document["undone"]) == ("cli-kept", True)
 
 
-@pytest.mark.parametrize("loss", ["answer", "agent"])
+@pytest.mark.parametrize("loss", ["answer", "agent", "drop, slowly"])
 async def test_an_undo_that_went_on_without_its_connection_is_reported_as_done(
     mathison: Mathison, controller: FakeController, loss: str
 ) -> None:
@@ -93,15 +93,49 @@ async def test_a_token_that_may_not_read_undoes_the_last_import(mathison: Mathis
     assert ended.document["undone"] is True
 
 
+@pytest.mark.parametrize("pace", ["hold", "slowly"], ids=["done", "not-begun-yet"])
 async def test_ctrl_c_does_not_end_an_undo_and_says_what_became_of_it(
+    start: Callable[..., Any], controller: FakeController, pace: str
+) -> None:
+    controller.broken_undo = pace
+
+    stderr = await stopped(start, lambda: "cli-kept" in controller.states)
+
+    assert "Stopped too late: the undo is done" in stderr
+
+
+async def test_ctrl_c_says_that_an_undo_failed_which_was_seen_to_begin(
     start: Callable[..., Any], controller: FakeController
 ) -> None:
-    controller.broken_undo = "hold"
+    controller.broken_undo = "fail slowly"
 
+    stderr = await stopped(start, lambda: "cli-kept" in controller.states)
+
+    assert "Stopped. The undo failed, and shop.db has the imported data. Nothing was changed." in stderr
+
+
+async def test_ctrl_c_while_a_broken_undo_is_asked_about_still_says_what_became_of_it(
+    start: Callable[..., Any], controller: FakeController
+) -> None:
+    controller.broken_undo = "answer, forever"
+
+    def comes_back() -> bool:
+        is_asking = "transfer" in controller.requests
+        if is_asking:
+            controller.states["cli-kept"]["undone"] = True
+            asyncio.get_running_loop().call_later(0.7, controller.refusals.clear)
+        return is_asking
+
+    stderr = await stopped(start, comes_back)
+
+    assert "Stopped too late: the undo is done" in stderr
+
+
+async def stopped(start: Callable[..., Any], is_time: Callable[[], bool]) -> str:
+    """What an undo says that gets a Ctrl-C then."""
     async with start("undo", "shop.db", "--yes") as process:
-        await until(lambda: "cli-kept" in controller.states)
+        await until(is_time)
         process.send_signal(signal.SIGINT)
         _, stderr = await asyncio.wait_for(process.communicate(), 20)
-
     assert process.returncode == 130
-    assert b"Stopped too late: the undo is done" in stderr
+    return str(stderr, "utf-8")
