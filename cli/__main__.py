@@ -158,7 +158,10 @@ app.callback()(_start)
 @app.command("apps")
 @_command
 async def list_apps(session: Session) -> None:
-    """List the apps: what they are, whether they can be exported and imported, and what can be undone."""
+    """List the apps: what they are and what can be done with them.
+
+    That is whether each can be exported and imported, and which import can be undone.
+    """
     from cli.reports import report_apps
 
     async with session.controller() as controller:
@@ -208,7 +211,7 @@ async def export(
 @app.command("fingerprint")
 @_command
 async def fingerprint(session: Session, app_id: AppId) -> None:
-    """Say what an app's content is, in a form that is equal for equal content.
+    """Fingerprint an app's content: equal for equal content.
 
     All of it is read, and the app goes on running. Two apps of one recipe hold the same when their fingerprints are the
     same; `mathison export` says the fingerprint of what it exported.
@@ -237,7 +240,7 @@ async def import_(
     ] = True,
     option: RecipeOptions = [],  # noqa: B006  # typer copies it
 ) -> None:
-    """Replace an app's data by an archive's, which is checked first. What was there is kept for `mathison undo`.
+    """Replace an app's data by an archive's, once it is checked. What was there is kept for `mathison undo`.
 
     Takes exports of Mathison Data and what the apps' own tools write, pg_dump for example, also inside gzip, zstd, xz
     or zip. From standard input nothing can be checked before it is sent, and a cut is noticed only where the archive's
@@ -287,7 +290,7 @@ async def confirm(session: Session, app_id: AppId, yes: Yes = False) -> None:
 @app.command("transfers")
 @_command
 async def transfers(session: Session, app_id: AppId) -> None:
-    """List an app's latest exports and imports and what became of them."""
+    """List an app's exports and imports and what became of them."""
     from cli.reports import report_transfers
 
     async with session.controller() as controller:
@@ -308,7 +311,7 @@ async def cancel(
         ),
     ],
 ) -> None:
-    """End a running export, or an import whose data has not begun to be swapped in. Nothing is changed by it."""
+    """End an export, or an import that is not being swapped in yet. Nothing is changed by it."""
     from cli.following import cancel_transfer
     from cli.reports import report_cancel
 
@@ -354,12 +357,13 @@ async def verify(
         ),
     ] = "",
 ) -> int | None:
-    """Prove that an export holds what its app held: replay it into a throw-away engine and compare.
+    """Prove that an export holds what its app held.
 
-    Asks no controller and touches no app. SQL exports need the server programs of PostgreSQL, of the same major version
-    or a newer one, or of MariaDB on this machine; those of Redis are loaded by a redis-server or valkey-server of this
-    machine, or read through where there is none; all others are read through. Exit code 6: the file is damaged; 10: it
-    does not hold what its fingerprint says; 11: that cannot be found out here.
+    It is replayed into a throw-away engine and compared. Asks no controller and touches no app. SQL exports need the
+    server programs of PostgreSQL, of the same major version or a newer one, or of MariaDB on this machine; those of Redis
+    are loaded by a redis-server or valkey-server of this machine, or read through where there is none; all others are
+    read through. Exit code 6: the file is damaged; 10: it does not hold what its fingerprint says; 11: that cannot be
+    found out here.
     """
     from cli.reports import report_verification
     from cli.verifying import verify_file

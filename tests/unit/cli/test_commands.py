@@ -404,6 +404,14 @@ async def test_every_command_explains_itself(mathison: Mathison) -> None:
     assert all(str(code.value) in helps[0].text for code in ExitCode)
 
 
+async def test_the_list_of_commands_cuts_no_summary_off_on_80_columns(mathison: Mathison) -> None:
+    ended = await mathison("--help", COLUMNS="80")
+
+    commands = ended.text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) == 10
+    assert [line for line in commands if not line.endswith(".") or line.endswith("...")] == []
+
+
 class Terminal:
     """A command on a pseudo-terminal."""
 
