@@ -141,6 +141,13 @@ _COPY = re.compile(
     _I,
 )
 """No table has more than 1600 columns."""
+_COPY_OPTION = re.compile(rb"[eE]?'[^']*'|%b" % IDENTIFIER)
+_COPY_FORMS = frozenset(
+    b"with format text csv delimiter delimiters using as null quote escape header encoding true false on off".split()
+)
+"""What says how rows are written; pg_dump writes none of them. Others say which rows and values are taken (ON_ERROR,
+WHERE, FORCE_NULL, ...), so that a table could come with less than the file has, without a word.
+"""
 
 
 class There(NamedTuple):
@@ -220,6 +227,14 @@ class Judge:
                 "ARCHIVE_REFUSED",
                 f"Line {line}: the file tries to copy from or to something that is not the file itself.",
                 next_step="A dump made by pg_dump has no such line; make a new one.",
+            )
+        options = [one for one in _COPY_OPTION.findall(found[2]) if not one.endswith(b"'")]
+        if others := [one for one in options if _plain(one) not in _COPY_FORMS]:
+            raise TextError(
+                "ARCHIVE_REFUSED",
+                f"Line {line}: the file copies rows with {others[0].decode(errors='replace')}, which pg_dump does not "
+                "write: the table could come with other rows than the file has.",
+                next_step="Make the dump with pg_dump.",
             )
         if tuple(_plain(part) for part in _NAME.findall(found[1])) in self._there.extension_tables:
             return Decision(Way.NO_ROWS, name=found[1])

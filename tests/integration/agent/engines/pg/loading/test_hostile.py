@@ -318,6 +318,13 @@ async def test_a_wrong_file_is_refused_by_what_it_is(content: bytes, said: str, 
     assert target.left_over() == []
 
 
+async def test_rows_that_do_not_fit_are_never_dropped_without_a_word(target: Target) -> None:
+    with pytest.raises(ArchiveRefusedError, match="with ON_ERROR, which pg_dump does not write"):
+        await target.load_sql("CREATE TABLE t (a int);\nCOPY t FROM stdin WITH (ON_ERROR ignore);\n1\nx\n\\.\n")
+
+    assert target.left_over() == []
+
+
 async def test_after_an_attack_an_honest_dump_loads(rich_source: RichSource, make_target: MakeTarget) -> None:
     attacked, target = make_target(), make_target()
     with pytest.raises(ArchiveRefusedError):
