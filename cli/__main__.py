@@ -360,10 +360,10 @@ async def verify(
     """Prove that an export holds what its app held.
 
     It is replayed into a throw-away engine and compared. Asks no controller and touches no app. SQL exports need the
-    server programs of PostgreSQL, of the same major version or a newer one, or of MariaDB on this machine; those of Redis
-    are loaded by a redis-server or valkey-server of this machine, or read through where there is none; all others are
-    read through. Exit code 6: the file is damaged; 10: it does not hold what its fingerprint says; 11: that cannot be
-    found out here.
+    server programs of PostgreSQL, of the same major version or a newer one, or of MariaDB on this machine; those of
+    Redis are loaded by a redis-server or valkey-server of this machine, or read through where there is none; all others
+    are read through. Exit code 6: the file is damaged; 10: it does not hold what its fingerprint says; 11: that cannot
+    be found out here.
     """
     from cli.reports import report_verification
     from cli.verifying import verify_file
