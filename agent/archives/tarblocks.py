@@ -213,8 +213,11 @@ def attributes_of(records: Mapping[str, bytes]) -> dict[str, bytes]:
             attributes[raw_name.decode(errors="surrogateescape")] = _base64_of(value)
     told = {_joined(name, value) for name, value in attributes.items()}
     for key, value in records.items():
-        # Joined, since a name with "=" is cut there.
-        if key.startswith(_XATTR) and _joined(name := key.removeprefix(_XATTR), value) not in told:
+        if not key.startswith(_XATTR):
+            continue
+        name = key.removeprefix(_XATTR)
+        # Said a second time: encoded (libarchive 3.6), or as it is, and then cut at its "=".
+        if _ENCODED_XATTR + name not in records and _joined(name, value) not in told:
             attributes[_GNU_ESCAPE.sub(lambda escape: _GNU_ESCAPES[escape[0]], name)] = value
     return attributes
 

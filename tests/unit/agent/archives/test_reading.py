@@ -123,11 +123,12 @@ def test_times_keep_their_nanoseconds() -> None:
             {"SCHILY.xattr.user.a%3Db%25": b"1", "SCHILY.xattr.user.%41%3d": b"2"},
             {"user.a=b%": b"1", "user.%41%3d": b"2"},
         ),
+        ({"LIBARCHIVE.xattr.user.%C3%B6%25": b"MQ", "SCHILY.xattr.user.%C3%B6%25": b"1"}, {"user.ö%": b"1"}),
         ({"SCHILY.xattr.user.a": b"b=1", "LIBARCHIVE.xattr.user.a%3Db": b"MQ"}, {"user.a=b": b"1"}),
         ({"SCHILY.xattr.user.%25": b"1", "LIBARCHIVE.xattr.user.%2525": b"MQ"}, {"user.%25": b"1"}),
         ({"SCHILY.xattr.user.a": b"1"}, {"user.a": b"1"}),
     ],
-    ids=["gnu-tar", "bsdtar", "bsdtar-percent", "plain"],
+    ids=["gnu-tar", "bsdtar", "unencoded", "unencoded-percent", "plain"],
 )
 def test_names_of_attributes_are_read_as_their_writer_meant_them(
     records: dict[str, bytes], attributes: dict[str, bytes]
