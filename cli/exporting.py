@@ -180,7 +180,7 @@ class Exporting:
         except (ServiceError, UnreachableError):
             pass
         return TransferBrokenError(
-            f"The export broke after {arrived}: {cause} {self._nothing_kept()}",
+            f"The export broke after {arrived}: {_ended(cause)} {self._nothing_kept()}",
             next_step="An export cannot be resumed; run the command again to start over.",
         )
 
@@ -198,7 +198,8 @@ class Exporting:
             raise self._unproven(target) from failure
         if state.error is not None:
             raise TransferBrokenError(
-                f"The export failed: {state.error.message} {self._nothing_kept()}", next_step=state.error.next_step
+                f"The export failed: {_ended(state.error.message)} {self._nothing_kept()}",
+                next_step=state.error.next_step,
             )
         if state.end is None or state.result != "succeeded":
             raise self._unproven(target)
@@ -256,3 +257,9 @@ def _format_by_name(app: App, file_name: str) -> str:
     formats = app.description.export_formats if app.description else ()
     fitting = [found for found in formats if found.suffix and file_name.endswith(found.suffix)]
     return max(fitting, key=lambda found: len(found.suffix)).name if fitting else ""
+
+
+def _ended(sentence: str) -> str:
+    """With a full stop, which what a program said may lack."""
+    said = sentence.rstrip()
+    return said if said.endswith((".", "!", "?", "…")) else f"{said}."

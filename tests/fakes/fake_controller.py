@@ -165,7 +165,7 @@ class FakeController:
                     state["result"] = state["result"] or "cancelled"
         if self.cut_after is not None:
             if self.cut_result == "failed":
-                fail(state, "TOOL_FAILED", "pg_dump was killed by signal 9.")
+                fail(state, "TOOL_FAILED", "pg_dump was ended by SIGKILL")
             else:
                 fail(state, "CANCELLED", "The caller went away.")
                 state["result"] = self.cut_result

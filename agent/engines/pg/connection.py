@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from agent.engines.pg.text_errors import joined
 from common.errors import AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -131,7 +132,7 @@ async def _explain(login: Login, failure: psycopg.OperationalError) -> AppUnavai
         return AppUnavailableError(
             f"{login.place} is starting up or shutting down.", next_step="Try again in a moment."
         )
-    said = str(failure).strip().splitlines()[-1]
+    said = joined(str(failure)).splitlines()[-1]
     reason = (said.rpartition("FATAL: ")[2] if "FATAL: " in said else said.rpartition(" failed: ")[2]).strip()
     return LoginRefusedError(
         f"{login.place} refuses role {login.user} for database {login.database}: {reason}",
@@ -150,7 +151,7 @@ def server_errors(login: Login) -> Iterator[None]:
 
 def translate(failure: psycopg.Error, login: Login) -> ServiceError:
     """What an error of the server, met while working, means."""
-    said = (failure.diag.message_primary or str(failure)).strip()
+    said = joined(failure.diag.message_primary or str(failure))
     match failure:
         case psycopg.errors.DiskFull():
             return NoSpaceError(f"{login.place} has no room left: {said}", next_step="Make room and try again.")

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from agent.engines.pg.clients import Client
 from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.text_errors import joined
 from agent.processes import Child, Command, start
 from common.codecs import Compressor, gzip_compressor
 from common.errors import ServiceError, ToolFailedError
@@ -170,9 +171,10 @@ async def _check(child: Child, login: Login) -> None:
     """Wait for pg_dump; where it failed, ask the server whether that is the reason."""
     try:
         await child.check()
-    except ToolFailedError:
+    except ToolFailedError as failure:
         async with connect(login):
             pass
+        failure.text = joined(failure.text)
         raise
 
 

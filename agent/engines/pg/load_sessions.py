@@ -14,7 +14,10 @@ import psycopg
 from psycopg import pq
 from psycopg.copy import AsyncLibpqWriter
 
+from agent.engines.pg.text_errors import joined
+
 _MOST_WORK_MEMORY_BYTES = 256 << 20
+
 _HEAD_BYTES = 200
 _UNSENT_BYTES = 256 << 10
 """How much libpq may hold of what the server has not taken yet; its buffer doubles as it grows."""
@@ -201,7 +204,7 @@ class Session:
 
 
 def _fail(failure: psycopg.Error, text: bytes, line: int) -> NoReturn:
-    message = failure.diag.message_primary or str(failure).strip() or type(failure).__name__
+    message = failure.diag.message_primary or joined(str(failure)) or type(failure).__name__
     raise SqlFailure(
         line,
         failure.sqlstate or "",

@@ -25,7 +25,7 @@ from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge, There
-from agent.engines.pg.text_errors import TextError, refused_by_check
+from agent.engines.pg.text_errors import TextError, joined, refused_by_check
 from agent.jail import enter_from_argv
 
 LENGTH_BYTES = 4
@@ -161,7 +161,7 @@ async def _connect(request: dict[str, Any]) -> list[Session]:
             sessions.append(await Session.open(conninfo))
     except psycopg.OperationalError as failure:
         if not sessions:
-            said = str(failure).strip().splitlines()[-1]
+            said = joined(str(failure)).splitlines()[-1]
             text = f"PostgreSQL does not let the role for the import in: {said}"
             raise TextError("APP_UNAVAILABLE", text) from failure
     return sessions

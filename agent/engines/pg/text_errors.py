@@ -27,6 +27,11 @@ class TextError(Exception):
         self.next_step = next_step
 
 
+def joined(said: str) -> str:
+    """What libpq says, each message in one line: it goes on in lines that begin with a tab."""
+    return re.sub(r"\s*\n\t\s*", " ", re.sub(r"(?<![.!?\s])\s*\n\t\s*(?=[A-Z])", ". ", said.strip()))
+
+
 def made_with_create(line: int) -> TextError:
     """The refusal of a dump that brings its own database."""
     return TextError(

@@ -72,7 +72,7 @@ async def test_a_broken_download_leaves_no_file_and_says_what_broke_it(
     ended = await mathison("export", "shop.db")
 
     assert ended.exit_code == 8
-    assert "pg_dump was killed by signal 9. No file was kept." in ended.stderr
+    assert "pg_dump was ended by SIGKILL. No file was kept." in ended.stderr
     assert "cannot be resumed" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -154,7 +154,7 @@ async def test_a_file_that_was_to_be_replaced_is_said_to_be_as_it_was(
     ended = await mathison("export", "shop.db", "-o", "out.gz", "--force")
 
     assert ended.exit_code == 8
-    assert "pg_dump was killed by signal 9. out.gz is as it was." in ended.stderr
+    assert "pg_dump was ended by SIGKILL. out.gz is as it was." in ended.stderr
     assert "No file was kept" not in ended.stderr
     assert (tmp_path / "out.gz").read_bytes() == b"precious"
 

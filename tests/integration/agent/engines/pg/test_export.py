@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from agent.engines.pg import exporting, proving
-from agent.engines.pg.connection import Connection
+from agent.engines.pg.connection import Connection, connect
 from agent.engines.pg.dump import session_prefix
 from agent.engines.pg.fingerprint import Fingerprint, Scope, read_content
 from agent.recipes.base import ExportOptions
@@ -205,6 +205,27 @@ async def test_a_server_that_stops_in_the_middle_is_an_error_and_not_an_end(tmp_
 
             with pytest.raises(AppUnavailableError, match=r"does not answer|went away"):
                 await drain(export.chunks)
+
+
+async def test_a_session_that_the_server_lost_is_told_in_one_line(tmp_path: Path) -> None:
+    with PostgresServer(postgres(17)) as server:
+        app = PostgresApp(server, tmp_path)
+        asleep = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
+
+        async def lose_a_session() -> None:
+            async with connect(app.login()) as connection:
+                sleeping = asyncio.ensure_future(connection.execute("SELECT pg_sleep(600)"))
+                await until(lambda: app.run(asleep, on="postgres") != [])
+                os.kill(connection.info.backend_pid, signal.SIGKILL)
+                await sleeping
+
+        with pytest.raises(AppUnavailableError) as lost:
+            await lose_a_session()
+
+    assert lost.value.text.endswith(
+        "server closed the connection unexpectedly. This probably means the server terminated abnormally before or "
+        "while processing the request."
+    )
 
 
 async def test_an_export_of_each_major_is_made_by_its_own_programs(make_app: MakeApp) -> None:
