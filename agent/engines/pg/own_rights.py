@@ -21,6 +21,8 @@ from agent.engines.pg.outside import Difference, Key, Outside, differences, look
 from common.errors import AppBusyError, ArchiveRefusedError, ServiceError
 
 _MOST_NAMED = 6
+_DATABASE_OWNER = "pg_database_owner"
+"""The role, since PostgreSQL 14, whose only member is the owner of the database that a session is in."""
 _ADVICE = "Do not import this file. With an admin_user for the agent no file can do that."
 
 
@@ -110,9 +112,11 @@ async def _require_same(
     await end_loaders(connection, loads_into)
     found = differences(before, await look_outside(connection, before))
     left = await put_back(connection, before) if found else []
-    if any(one.key.kind == "owner" and one.now == "pg_database_owner" for one in left):
+    if any(one.key.kind == "owner" and one.now == _DATABASE_OWNER for one in left):
         left = await _put_back_within(login.to(loads_into), before, left)
     changed = [one.sentence for one in found]
+    if await _take_back(connection, login, loads_into, before):
+        changed.append(f"owner of database {loads_into}: {login.user} became {_DATABASE_OWNER}")
     if not await _is_let_in(login):
         await _set_password(connection, login)
         if not await _is_let_in(login):
@@ -139,6 +143,24 @@ async def _put_back_within(login: Login, before: Outside, left: list[Difference]
         async with connect(login) as connection:
             return await put_back(connection, before)
     return left
+
+
+async def _take_back(connection: Connection, login: Login, loads_into: str, before: Outside) -> bool:
+    """Make the database that was loaded its loader's again, so that it can be dropped; whether it was given away."""
+    cursor = await connection.execute(
+        "SELECT FROM pg_database WHERE datname = %s AND pg_get_userbyid(datdba) = %s", [loads_into, _DATABASE_OWNER]
+    )
+    if await cursor.fetchone() is None:
+        return False
+    statement = sql.SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(sql.Identifier(loads_into))
+    for key, owner in before.items():
+        if key.kind == "owner" and owner == login.user:
+            database = before[Key("name", key.subject)]
+            with suppress(ServiceError, psycopg.OperationalError):
+                async with connect(login.to(database)) as own:
+                    await own.execute(statement)
+                    break
+    return True
 
 
 async def _is_let_in(login: Login) -> bool:

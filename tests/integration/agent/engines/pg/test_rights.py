@@ -215,6 +215,18 @@ async def test_a_database_that_a_file_gives_away_is_taken_back(make_app: MakeApp
     assert f"owner of database {app.database}: {app.role} became pg_database_owner" in said
 
 
+@pytest.mark.parametrize("major", [14, 18])
+async def test_a_file_that_gives_its_own_database_away_leaves_nothing(make_app: MakeApp, major: int) -> None:
+    app = make_app(major, rights="CREATEDB", has_admin=False)
+    give_away = (
+        "DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO pg_database_owner', current_database()); END $do$;"
+    )
+
+    said = await _refused_and_put_back(app, await _with_trap(app, [give_away]))
+
+    assert f"{app.role} became pg_database_owner" in said
+
+
 async def test_a_file_that_ends_the_agents_session_does_not_keep_what_it_changed(make_app: MakeApp) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
 
