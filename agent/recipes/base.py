@@ -112,7 +112,7 @@ class Record(Protocol):
     Attributes:
         transfer_id: 1 to 64 characters of [A-Za-z0-9_-]; not fit for names of limited length or case.
         key: 12 digits of lower-case hex, unique per import: use it in names of databases, roles, directories.
-        facts: the recipe's own, kept across restarts. Never a secret.
+        facts: the recipe's own, kept across restarts, readable for the agent alone. Never a secret of the agent's.
     """
 
     transfer_id: str
