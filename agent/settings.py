@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import msgspec
 
 from agent.recipes.base import Limits
 from common.credentials import check_app_id
+from common.settings_keys import unknown_key
 
 
 class SettingsError(ValueError):
@@ -133,7 +132,8 @@ def read_settings(path: Path) -> AgentSettings:
         return path.parent.resolve() / value
 
     try:
-        _check_keys(raw, AgentSettings, "")
+        if (unknown := unknown_key(raw, AgentSettings)) is not None:
+            raise ValueError(f"there is no setting {unknown[0]}; there are {', '.join(unknown[1])}")
         return msgspec.convert(raw, AgentSettings, dec_hook=to_path)
     except msgspec.ValidationError as failure:
         # msgspec's text is "Expected `int`, got `str` - at `$.limits.entries`".
@@ -148,16 +148,6 @@ def split_address(address: str) -> tuple[str, int]:
     """Host and port of "host:port"; the host of "[::1]:1" is "::1"."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _check_keys(raw: Mapping[str, Any], settings: type, place: str) -> None:
-    hints = typing.get_type_hints(settings)
-    for key, value in raw.items():
-        if key not in hints:
-            raise ValueError(f"there is no setting {place}{key}; there are {', '.join(place + name for name in hints)}")
-        for part in (hints[key], *typing.get_args(hints[key])):
-            if dataclasses.is_dataclass(part) and isinstance(part, type) and isinstance(value, Mapping):
-                _check_keys(value, part, f"{place}{key}.")
 
 
 def _check_address(name: str, address: str) -> None:

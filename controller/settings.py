@@ -6,14 +6,14 @@ Every key that is not known and every value of the wrong type is an error that n
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from common.credentials import check_app_id
+from common.settings_keys import unknown_key
 
 
 class SettingsError(Exception):
@@ -112,14 +112,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.state_directory)
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {
-    "rest": RestSettings,
-    "grpc": GrpcSettings,
-    "enrolment": EnrolmentSettings,
-    "limits": LimitSettings,
-}
-
-
 def load_settings(path: Path) -> Settings:
     """Read and check the file.
 
@@ -133,26 +125,13 @@ def load_settings(path: Path) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
         raise SettingsError(f"{path} is not TOML: {failure}.") from failure
     try:
-        _check_keys(raw, Settings, "")
+        if (unknown := unknown_key(raw, Settings)) is not None:
+            raise ValueError(f"there is no setting `{unknown[0]}`; there are {', '.join(unknown[1])}")
         settings = msgspec.convert(raw, Settings)
         _check(settings)
         return _resolve(settings, path.parent.resolve())
     except (ValueError, msgspec.ValidationError) as failure:
         raise SettingsError(f"{path}: {str(failure).replace('`$.', '`')}.") from failure
-
-
-def _check_keys(raw: Mapping[str, Any], settings: type[msgspec.Struct], place: str) -> None:
-    """Raises ValueError for a key that there is not, with those that there are."""
-    for key, value in raw.items():
-        if key not in settings.__struct_fields__:
-            there = ", ".join(place + name for name in settings.__struct_fields__)
-            raise ValueError(f"there is no setting `{place}{key}`; there are {there}")
-        if (table := _TABLES.get(key)) is not None and isinstance(value, Mapping):
-            _check_keys(value, table, f"{place}{key}.")
-        elif key == "apps" and isinstance(value, list):
-            for index, app in enumerate(value):
-                if isinstance(app, Mapping):
-                    _check_keys(app, AppSettings, f"apps[{index}].")
 
 
 def _check(settings: Settings) -> None:
