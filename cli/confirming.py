@@ -9,15 +9,7 @@ import asyncio
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import StoppedError, TransferBrokenError, UnreachableError
-from cli.following import (
-    BEGIN_SECONDS,
-    PATIENCE_SECONDS,
-    SWAP_SECONDS,
-    Settling,
-    final_state,
-    last_import,
-    state_soon,
-)
+from cli.following import PATIENCE_SECONDS, last_import, settled_soon, settled_state
 from cli.models import TransferState
 from cli.progress import Gauge
 from common.errors import NOTHING_CHANGED, AgentUnavailableError, InternalError, ServiceError
@@ -59,11 +51,8 @@ async def _settle(
     patience_seconds: float,
 ) -> bool:
     """After a lost connection, here or to the agent: whether the data is dropped, as `confirm_import` says it."""
-    settling = Settling(_is_dropped, begin_seconds=BEGIN_SECONDS)
     try:
-        state = await final_state(
-            controller, transfer_id, unreachable_seconds=patience_seconds, is_over=settling.is_over
-        )
+        state = await settled_state(controller, transfer_id, _is_dropped, unreachable_seconds=patience_seconds)
     except (ServiceError, UnreachableError) as unknown:
         raise TransferBrokenError(
             f"{failure.text} Now nobody can be asked whether the data from before was dropped. It may have been.",
@@ -80,8 +69,7 @@ async def _settle(
 
 async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> StoppedError:
     """After Ctrl-C, which does not bring back what has begun to be dropped."""
-    settling = Settling(_is_dropped, begin_seconds=SWAP_SECONDS)
-    state = await state_soon(controller, transfer_id, is_over=settling.is_over) if transfer_id else None
+    state, _ = await settled_soon(controller, transfer_id, _is_dropped)
     if state is not None and state.kept_until is None and not state.undone:
         return StoppedError(
             f"Stopped too late: the data from before the last import of {app_id} is dropped. That import cannot be "

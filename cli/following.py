@@ -142,6 +142,27 @@ async def state_soon(
     return None
 
 
+async def settled_state(
+    controller: Controller,
+    transfer_id: str,
+    is_done: Callable[[TransferState], bool],
+    *,
+    unreachable_seconds: float,
+) -> TransferState:
+    """As `final_state`, for an import of which an undo or a confirmation was asked for, and whose connection broke."""
+    settling = Settling(is_done, begin_seconds=BEGIN_SECONDS)
+    return await final_state(controller, transfer_id, unreachable_seconds=unreachable_seconds, is_over=settling.is_over)
+
+
+async def settled_soon(
+    controller: Controller, transfer_id: str, is_done: Callable[[TransferState], bool]
+) -> tuple[TransferState | None, bool]:
+    """As `state_soon`, likewise; and whether what was asked for was seen to begin."""
+    settling = Settling(is_done, begin_seconds=SWAP_SECONDS)
+    state = await state_soon(controller, transfer_id, is_over=settling.is_over) if transfer_id else None
+    return state, settling.has_begun
+
+
 async def last_import(controller: Controller, app_id: str) -> str:
     """The id of the import that can be undone or confirmed; empty where none is, which the agent gives the reasons of.
 

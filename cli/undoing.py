@@ -9,15 +9,7 @@ import asyncio
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import StoppedError, TransferBrokenError, UnreachableError
-from cli.following import (
-    BEGIN_SECONDS,
-    PATIENCE_SECONDS,
-    SWAP_SECONDS,
-    Settling,
-    final_state,
-    last_import,
-    state_soon,
-)
+from cli.following import PATIENCE_SECONDS, last_import, settled_soon, settled_state
 from cli.models import TransferState
 from cli.progress import Gauge
 from common.errors import (
@@ -65,11 +57,8 @@ async def _settle(
 ) -> TransferState:
     """After a lost connection, here or to the agent: the import's state, if it is undone."""
     broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
-    settling = Settling(_is_undone, begin_seconds=BEGIN_SECONDS)
     try:
-        state = await final_state(
-            controller, transfer_id, unreachable_seconds=patience_seconds, is_over=settling.is_over
-        )
+        state = await settled_state(controller, transfer_id, _is_undone, unreachable_seconds=patience_seconds)
     except (ServiceError, UnreachableError) as unknown:
         raise TransferBrokenError(
             f"{broken} Now nobody can be asked what became of the undo. It may have been carried out: either all of it "
@@ -86,11 +75,10 @@ async def _settle(
 
 async def _stopped(controller: Controller, app_id: str, transfer_id: str) -> StoppedError:
     """After Ctrl-C, which does not end an undo."""
-    settling = Settling(_is_undone, begin_seconds=SWAP_SECONDS)
-    state = await state_soon(controller, transfer_id, is_over=settling.is_over) if transfer_id else None
+    state, has_begun = await settled_soon(controller, transfer_id, _is_undone)
     if state is not None and state.undone:
         return StoppedError(f"Stopped too late: the undo is done, and {app_id} has the data from before the import.")
-    if state is not None and state.result and settling.has_begun:
+    if state is not None and state.result and has_begun:
         return StoppedError(f"Stopped. The undo failed, and {app_id} has the imported data. {NOTHING_CHANGED}")
     return StoppedError(
         "Stopped watching, but an undo that was asked for goes on: the agent finishes it, or takes it back.",
