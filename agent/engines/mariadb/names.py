@@ -8,7 +8,8 @@ _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`
 """A string, or a name with the point after it."""
 _NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)"""
 _TRIGGER = re.compile(
-    rf"(?P<kind>\bTRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
+    rf"(?P<kind>(?:CREATE (?:OR REPLACE )?(?:DEFINER={_NAME}(?:@{_NAME})? )?)?"
+    rf"TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
     rf"(?P<when>\s+(?:BEFORE|AFTER)\s[\w\s,]*?\bON\s+)(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})",
     re.IGNORECASE,
 )
@@ -55,11 +56,11 @@ def within(trigger: str, schema: str) -> str:
         bare = plain(qualifier) if qualifier.startswith("`") else qualifier.strip('"').replace('""', '"')
         return found[what] if bare in ("", schema) else f"{qualifier}.{found[what]}"
 
-    return _TRIGGER.sub(
-        lambda found: found["kind"] + named(found, "own", "name") + found["when"] + named(found, "schema", "table"),
-        trigger,
-        count=1,
-    )
+    found = _TRIGGER.match(trigger)
+    if found is None:
+        return trigger
+    head = found["kind"] + named(found, "own", "name") + found["when"] + named(found, "schema", "table")
+    return head + trigger[found.end() :]
 
 
 def without_strings(text: str) -> str:

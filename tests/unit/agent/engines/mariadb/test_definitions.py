@@ -37,6 +37,12 @@ def sent(text: bytes) -> bytes:
             b"CREATE trigger `t` before insert on x for each row set @a = 'trigger shop.t'",
         ),
         (
+            b"CREATE TRIGGER /* b */ t BEFORE INSERT ON x FOR EACH ROW "
+            b"SET @a = 'trigger shop.t before insert on shop.x'",
+            b"CREATE TRIGGER /* b */ t BEFORE INSERT ON x FOR EACH ROW "
+            b"SET @a = 'trigger shop.t before insert on shop.x'",
+        ),
+        (
             b"CREATE TRIGGER t AFTER DELETE ON `other`.x FOR EACH ROW SET @a = 1",
             b"CREATE TRIGGER t AFTER DELETE ON `other`.x FOR EACH ROW SET @a = 1",
         ),
