@@ -1,4 +1,4 @@
-"""What SQLite says of a table's columns. Runs in child processes only.
+"""What SQLite says of tables and their columns. Runs in child processes only.
 
 Asked by statements, not by table-valued functions: a table of the database may have the name of one.
 """
@@ -29,6 +29,27 @@ class Column:
     is_generated: bool
 
 
+@dataclass(frozen=True)
+class Table:
+    """
+    Attributes:
+        kind: "table", "virtual", "shadow" (in which a virtual one keeps what it holds) or "view".
+    """
+
+    name: str
+    kind: str
+    has_rowid: bool
+
+
+def tables_of(connection: sqlite3.Connection) -> list[Table]:
+    """Those of the database, SQLite's own left out."""
+    return [
+        Table(name, kind, not is_without_rowid)
+        for schema, name, kind, _, is_without_rowid, *_ in connection.execute("PRAGMA main.table_list").fetchall()
+        if schema == "main" and not name.lower().startswith("sqlite_")
+    ]
+
+
 def columns_of(connection: sqlite3.Connection, table: str) -> list[Column]:
     """A table's columns in the order of `SELECT *`; none of one that is not there.
 
@@ -50,15 +71,15 @@ def nulls_not_there(connection: sqlite3.Connection) -> set[str]:
     columns.
     """
     found = set()
-    for schema, table, _, _, is_without_rowid, *_ in connection.execute("PRAGMA main.table_list").fetchall():
-        if schema != "main" or not is_without_rowid:
+    for table in tables_of(connection):
+        if table.has_rowid:
             continue
-        name = quoted(table)
+        name = quoted(table.name)
         for _, column, _, may_not, *_ in connection.execute(f"PRAGMA main.table_xinfo({name})").fetchall():
             # Not `IS NULL`: SQLite knows that it cannot be, and does not look.
             query = f"SELECT 1 FROM {name} WHERE typeof({quoted(column)}) = 'null' LIMIT 1"  # noqa: S608  # quoted
             if may_not and connection.execute(query).fetchone() is None:
-                found.add(f"{NULL_FOUND}{table}.{column}")
+                found.add(f"{NULL_FOUND}{table.name}.{column}")
     return found
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
-from agent.engines.filesystem import DIRECTORY
+from agent.engines.filesystem import DIRECTORY, read_small_file
 from agent.engines.minio import bucket_settings, contents, xlmeta
 from agent.engines.minio.comparing import Changes, Comparison, read_file
 from agent.engines.minio.layout import (
@@ -379,8 +379,8 @@ def data_of(root: int, *, only: str = "") -> Iterator[Found]:
 
 def _drive_of(root: int) -> str:
     try:
-        with open(os.open(FORMAT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root), "rb", buffering=0) as file:
-            return msgspec.json.decode(file.read(_MOST_FORMAT_BYTES), type=_Format).format
+        content = read_small_file(FORMAT, parent=root, most_bytes=_MOST_FORMAT_BYTES)
+        return msgspec.json.decode(content, type=_Format).format
     except (OSError, msgspec.DecodeError):
         return ""
 

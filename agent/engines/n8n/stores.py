@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.engines.sqlite_tables import columns_of, quoted
+from agent.engines.sqlite_tables import columns_of, quoted, tables_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -62,7 +62,7 @@ class SqliteStore:
 
     def tables(self) -> set[str]:
         """Also virtual ones; not those in which such a one keeps what it holds, since through it they stay in step."""
-        return {name for name, kind, _ in self._listed() if kind in ("table", "virtual")}
+        return {table.name for table in tables_of(self._connection) if table.kind in ("table", "virtual")}
 
     def columns(self, table: str) -> dict[str, bool]:
         """Without generated ones, which follow from the others."""
@@ -95,15 +95,6 @@ class SqliteStore:
     def size_bytes(self) -> int:
         return 0
 
-    def _listed(self) -> list[tuple[str, str, bool]]:
-        """Name and kind of each table of the database, and whether it has no rowid."""
-        rows = self.run("PRAGMA main.table_list")
-        return [
-            (name, kind, bool(is_without))
-            for schema, name, kind, _, is_without, *_ in rows
-            if schema == "main" and not name.lower().startswith("sqlite_")
-        ]
-
     def _key_of(self, table: str) -> tuple[str, str]:
         """What tells a row from all others, and a condition for it: its rowid, its key, or all that is in it."""
         if table not in self._keys:
@@ -113,12 +104,12 @@ class SqliteStore:
     def _find_key(self, table: str) -> tuple[str, str]:
         columns = columns_of(self._connection, table)
         taken = {column.name.lower() for column in columns}
-        is_without = any(name == table and is_without for name, _, is_without in self._listed())
-        if not is_without and (free := [name for name in _ROWIDS if name not in taken]):
+        has_rowid = all(one.has_rowid for one in tables_of(self._connection) if one.name == table)
+        if has_rowid and (free := [name for name in _ROWIDS if name not in taken]):
             return free[0], f"{free[0]} = ?"
         own = [column for column in columns if not column.is_generated]
         # Rows that are the same in every column hold the same text, so that they may be written together.
-        key = [column for column in own if column.is_key] if is_without else own
+        key = [column for column in own if column.is_key] if not has_rowid else own
         names = [quoted(column.name).replace("{", "{{").replace("}", "}}") for column in key]
         return ", ".join(names), " AND ".join(f"{name} IS ? COLLATE BINARY" for name in names)
 

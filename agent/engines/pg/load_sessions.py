@@ -17,7 +17,6 @@ from psycopg.copy import AsyncLibpqWriter
 from agent.engines.pg.text_errors import joined
 
 _MOST_WORK_MEMORY_BYTES = 256 << 20
-
 _HEAD_BYTES = 200
 _UNSENT_BYTES = 256 << 10
 """How much libpq may hold of what the server has not taken yet; its buffer doubles as it grows."""
