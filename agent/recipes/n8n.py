@@ -227,19 +227,30 @@ class N8nRecipe(Recipe):
         name = self._settings.database_file
         if self._postgres is not None:
             with await asyncio.to_thread(importing.take_dump, area.new, report.header, name) as dump:
-                return await self._postgres.stage(dump, record.key, progress, request)
+                return await self._postgres.stage(dump, record, progress, request)
         database = await asyncio.to_thread(importing.find_database, area.new, report.header, name)
         progress.step(Step.VERIFYING, "encrypting the secrets again")
         return await importing.make_file_ready(database, request, target, limits=self._surroundings.limits)
 
     async def restore(self, record: Record, progress: Progress) -> None:
+        await self._require_rights()
         await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
+        await self._require_rights()
         await self._exchange.undo(record, progress)
+
+    async def _require_rights(self) -> None:
+        """Before n8n is stopped for nothing."""
+        if self._postgres is not None:
+            await self._postgres.plan()
 
     async def discard(self, record: Record) -> None:
         await self._exchange.discard(record)
+
+    async def put_right(self, record: Record) -> ServiceError | None:
+        home = self._home_of(record)
+        return await home.remains(record).put_right() if home else None
 
     async def recover(self, record: Record) -> Recovered:
         return await self._exchange.recover(record)
@@ -269,14 +280,20 @@ class N8nRecipe(Recipe):
 
     async def _exchange_of(self, record: Record) -> Exchange | None:
         """What an import staged: the folder's content, the database, or both."""
-        volume = await volume_exchange(record)
-        if volume is None or not record.facts.get("on_postgresql"):
+        volume, home = await volume_exchange(record), self._home_of(record)
+        if volume is None or home is None:
             return volume
+        if record.facts.get("has_folder"):
+            return Together(home.exchange(record), volume)
+        return home.exchange(record, area=tree.StagingArea(self._volume, record.key))
+
+    def _home_of(self, record: Record) -> PostgresHome | None:
+        """The database beside which an import was staged; None for one in a file, or that has not come so far."""
+        if not record.facts.get("on_postgresql"):
+            return None
         if self._postgres is None:
             raise AppUnavailableError("The import was staged in PostgreSQL, and the settings do not name it any more.")
-        if record.facts.get("has_folder"):
-            return Together(await self._postgres.exchange(record.key), volume)
-        return await self._postgres.exchange(record.key, area=tree.StagingArea(self._volume, record.key))
+        return self._postgres
 
     async def _present(self) -> Facts:
         """What n8n has now; AppUnavailableError or SourceUnreadableError where that cannot be told."""

@@ -10,20 +10,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
-from agent.engines.pg import beside
 from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
-from agent.engines.pg.connection import Login, LoginRefusedError, connect
+from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.describing import describe
 from agent.engines.pg.dump import DumpForm
 from agent.engines.pg.exporting import DatabaseExport, export_database, find_reader
 from agent.engines.pg.fingerprint import fingerprint
 from agent.engines.pg.load_terms import LoadSurroundings
-from agent.engines.pg.names import new_name, session_name
-from agent.engines.pg.own_rights import locked_out, require_same_after_crash
+from agent.engines.pg.remains import Remains
 from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
-from agent.engines.pg.ways import Plan, Way, find_holder, make_plan
+from agent.engines.pg.ways import Plan, Way, make_plan
 from agent.recipes.base import (
     Capability,
     Description,
@@ -123,9 +121,8 @@ class PostgresqlRecipe(Recipe):
         record.save(way=plan.way.value)
         way = self._go(plan, plan.way)
         if isinstance(way, Beside):
-            found = await way.stage(
-                upload.chunks, record.key, progress, remember=lambda text: record.save(outside=text)
-            )
+            remember = Remains(self._settings, record).remember
+            found = await way.stage(upload.chunks, record.key, progress, remember=remember)
         else:
             found = await way.stage(upload.chunks, record.key, progress)
         return Preview(
@@ -149,47 +146,26 @@ class PostgresqlRecipe(Recipe):
         await (await self._way_of(record)).undo(record.key, progress)
 
     async def discard(self, record: Record) -> None:
-        if "way" not in record.facts:
-            return
-        await self._put_outside_right(record)
-        if record.facts.get("outside"):
-            # What a person changes from now on is left alone, however long the rest takes.
-            record.save(outside="")
-        if holder := await self._holder(record):
-            await beside.discard(holder, record.key)
-        else:
+        if remains := self._remains(record):
+            await remains.discard()
+        elif "way" in record.facts:
             await (await self._way_of(record)).discard(record.key)
 
     async def put_right(self, record: Record) -> ServiceError | None:
-        try:
-            return await self._put_outside_right(record)
-        except LoginRefusedError as failure:
-            return locked_out(self._settings.app_login(), failure)
-
-    async def _put_outside_right(self, record: Record) -> ServiceError | None:
-        """After a load with the agent's own rights whose end it did not see."""
-        remembered = record.facts.get("outside")
-        if not isinstance(remembered, str) or not remembered:
-            return None
-        logins = [one for one in (self._settings.admin_login(), self._settings.app_login()) if one is not None]
-        return await require_same_after_crash(
-            remembered,
-            [one.to(self._settings.safe_maintenance_database) for one in logins],
-            loads_into=new_name(record.key),
-            session=session_name(record.key),
-        )
+        remains = self._remains(record)
+        return await remains.put_right() if remains else None
 
     async def recover(self, record: Record) -> Recovered:
-        if holder := await self._holder(record):
-            is_imported = await beside.is_imported(holder, record.key)
+        if remains := self._remains(record):
+            is_imported = await remains.is_imported()
         else:
             is_imported = await (await self._way_of(record)).is_imported(record.key)
         return Recovered.IMPORTED if is_imported else Recovered.PREVIOUS
 
-    async def _holder(self, record: Record) -> Login | None:
-        """Who looks after what an import made beside the app's database, which a file may have taken from the agent."""
-        is_beside = Way(record.facts["way"]) is Way.BESIDE
-        return await find_holder(self._settings, record.key) if is_beside else None
+    def _remains(self, record: Record) -> Remains | None:
+        """Of an import beside the app's database; None for one within it, or one that has not come so far."""
+        is_beside = record.facts.get("way") == Way.BESIDE.value
+        return Remains(self._settings, record) if is_beside else None
 
     async def _way_of(self, record: Record) -> Beside | SameDatabase:
         """The way that an import began; what it made is found by the import's key."""

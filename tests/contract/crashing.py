@@ -4,6 +4,8 @@ The moments are not chosen by hand. They are all steps by which an agent makes s
 rename (the journal's lines, a swap's own journal, staged files that take their names), before a line is removed, and
 after a recipe has written something into its line; and before the app is started again. So what a recipe does between
 two of them is met with nothing of it done, and with all of it.
+
+What a server does meanwhile is no step of the agent's: `killed_once` waits for it.
 """
 
 from __future__ import annotations
@@ -54,6 +56,23 @@ async def die(launch: Launch, work: str, *arguments: Any) -> Death | None:
     return Death(**json.loads(_note(launch).read_text()))
 
 
+async def killed_once(is_so: Callable[[], bool], launch: Launch, work: str, *arguments: Any) -> Death:
+    """Start an agent as `die` does, and kill it as soon as something is so outside of it."""
+    process = await asyncio.to_thread(forked.start, _main, launch, work, arguments)
+    try:
+        await until(lambda: is_so() or not process.is_alive(), within_seconds=60)
+        assert process.is_alive(), f"the agent ended with {process.exitcode}; its standard error says why"
+        return Death("when something was so outside", _children_of(process.pid))
+    finally:
+        process.kill()
+        process.join()
+
+
+async def stage(agent: Agent, _kill: Callable[[str], None], transfer_id: str, file: str) -> None:
+    """Receive a file."""
+    await agent.stage(transfer_id, Path(file).read_bytes())
+
+
 async def import_and_undo(agent: Agent, kill: Callable[[str], None], transfer_id: str, file: str, number: int) -> None:
     """Stage, restore, undo, and be killed at the moment of that number, counted from 1."""
     moments, app = 0, agent.launch.app
@@ -95,8 +114,7 @@ async def export(agent: Agent, kill: Callable[[str], None], options: dict[str, s
 
 def _main(launch: Launch, work: str, arguments: tuple[Any, ...]) -> None:
     def kill(moment: str) -> None:
-        children = [(child.pid, child.create_time()) for child in psutil.Process().children(recursive=True)]
-        _note(launch).write_text(json.dumps({"moment": moment, "children": children}))
+        _note(launch).write_text(json.dumps({"moment": moment, "children": _children_of(os.getpid())}))
         os.kill(os.getpid(), signal.SIGKILL)
 
     async def run() -> None:
@@ -105,6 +123,10 @@ def _main(launch: Launch, work: str, arguments: tuple[Any, ...]) -> None:
         await globals()[work](agent, kill, *arguments)
 
     asyncio.run(run())
+
+
+def _children_of(pid: int | None) -> list[tuple[int, float]]:
+    return [(child.pid, child.create_time()) for child in psutil.Process(pid).children(recursive=True)]
 
 
 def _note(launch: Launch) -> Path:

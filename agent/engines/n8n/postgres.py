@@ -32,6 +32,7 @@ from agent.engines.pg.dump import DumpForm
 from agent.engines.pg.exporting import export_database, find_reader
 from agent.engines.pg.fingerprint import Scope, fingerprint
 from agent.engines.pg.load_terms import LoadSurroundings
+from agent.engines.pg.remains import Record, Remains
 from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.settings import read_settings as read_postgres_settings
 from agent.engines.pg.ways import Plan, Way, make_plan
@@ -157,39 +158,48 @@ class PostgresHome:
         admin = self.postgresql.admin_login()
         return [self.postgresql.app_login(), *([admin.to(self.postgresql.database)] if admin else [])]
 
-    async def stage(self, dump: BinaryIO, key: str, progress: Progress, request: Request) -> Prepared:
-        """Load a dump beside the present database and make it fit; on failure `discard` drops it."""
+    async def stage(self, dump: BinaryIO, record: Record, progress: Progress, request: Request) -> Prepared:
+        """Load a dump beside the present database and make it fit; on failure its `remains` are to be dropped."""
         prepared: list[Prepared] = []
 
         async def rework(login: Login) -> None:
             prepared.append(await prepare_database(login, request, schema=self.settings.schema))
 
-        changes = await self._beside(await self.plan()).stage(_chunks(dump), key, progress, rework=rework)
+        changes = await (await self.beside()).stage(
+            _chunks(dump), record.key, progress, rework=rework, remember=self.remains(record).remember
+        )
         return msgspec.structs.replace(prepared[0], warnings=list(changes.warnings))
 
     async def items(self, request: Request) -> Items:
         """What the database holds now, to be compared with what an import brings."""
         return (await prepare_database(self.postgresql.app_login(), request, schema=self.settings.schema)).items
 
-    async def exchange(self, key: str, *, area: StagingArea | None = None) -> DatabaseExchange:
-        """The two databases of an import."""
-        return DatabaseExchange(self._beside(await self.plan()), key, area)
+    def remains(self, record: Record) -> Remains:
+        """What an import left in the server."""
+        return Remains(self.postgresql, record)
 
-    def _beside(self, plan: Plan) -> Beside:
+    def exchange(self, record: Record, *, area: StagingArea | None = None) -> DatabaseExchange:
+        """The two databases of an import."""
+        return DatabaseExchange(self, record, area)
+
+    async def beside(self) -> Beside:
+        """The way of an import; raises as `plan`."""
         load = LoadSurroundings(self.clients, self.work_directory, self.limits, self.postgresql.load_sessions)
-        return Beside(plan, self.app_id, load)
+        return Beside(await self.plan(), self.app_id, load)
 
 
 @dataclass(frozen=True)
 class DatabaseExchange:
     """Implements recipes.stopped_app.Exchange for a database; its swap is one transaction, so never unfinished.
 
+    Only `bring` needs rights on the app's database.
+
     Attributes:
         area: where the upload was unpacked, to be dropped with what is not in place; None: somebody else does.
     """
 
-    beside: Beside
-    key: str
+    home: PostgresHome
+    record: Record
     area: StagingArea | None = None
 
     async def is_prepared(self) -> bool:
@@ -202,15 +212,15 @@ class DatabaseExchange:
         if await self.recover() is target:
             return
         if target is Side.IMPORTED:
-            await self.beside.restore(self.key, Unwatched())
+            await (await self.home.beside()).restore(self.record.key, Unwatched())
         else:
-            await self.beside.bring_back(self.key)
+            await (await self.home.beside()).bring_back(self.record.key)
 
     async def recover(self) -> Side:
-        return Side.IMPORTED if await self.beside.is_imported(self.key) else Side.PREVIOUS
+        return Side.IMPORTED if await self.home.remains(self.record).is_imported() else Side.PREVIOUS
 
     async def drop(self) -> None:
-        await self.beside.discard(self.key)
+        await self.home.remains(self.record).discard()
         if self.area is not None:
             await asyncio.to_thread(self.area.remove)
 

@@ -74,18 +74,23 @@ async def require_same_after_crash(
     Returns:
         What was changed, and what could not be put back; None: nothing was, or its role is the agent's no more.
     Raises:
-        LoginRefusedError: the role is not let in.
+        ArchiveRefusedError: the role is not let in any more; what to do about it.
         AppUnavailableError, AppBusyError: not possible now.
     """
     known = msgspec.json.decode(remembered, type=_Remembered)
     login = next((one for one in logins if one.user == known.role), None)
     if login is None:
         return None
-    async with connect(login, application_name=session) as connection:
-        try:
-            await _require_same(connection, dict(known.facts), login, loads_into, when="after a restart of the agent")
-        except ArchiveRefusedError as refusal:
-            return refusal
+    try:
+        async with connect(login, application_name=session) as connection:
+            try:
+                await _require_same(
+                    connection, dict(known.facts), login, loads_into, when="after a restart of the agent"
+                )
+            except ArchiveRefusedError as refusal:
+                return refusal
+    except LoginRefusedError as failure:
+        raise _locked_out(login, failure) from failure
     return None
 
 
@@ -94,10 +99,10 @@ async def _require_same_again(before: Outside, login: Login, loads_into: str, se
         async with connect(login, application_name=session) as connection:
             await _require_same(connection, before, login, loads_into)
     except LoginRefusedError as failure:
-        raise locked_out(login, failure) from failure
+        raise _locked_out(login, failure) from failure
 
 
-def locked_out(login: Login, failure: LoginRefusedError) -> ArchiveRefusedError:
+def _locked_out(login: Login, failure: LoginRefusedError) -> ArchiveRefusedError:
     """Of a load after which the role is not let in any more."""
     return _refusal(
         f"While the file was loaded, the agent's own session was ended, and now: {failure.text}",

@@ -19,7 +19,6 @@ from agent.engines.pg.catalog import (
 )
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.moving import not_movable
-from agent.engines.pg.names import kept_name, new_name, role_name, session_name
 from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError
 
@@ -94,32 +93,6 @@ async def make_plan(settings: PostgresSettings) -> Plan:
     async with connect(app) as connection:
         plans.append(await _plan_of(connection, app, settings))
     return min(plans, key=lambda plan: plan.rank)
-
-
-async def find_holder(settings: PostgresSettings, key: str) -> Login | None:
-    """Who may drop all that an import made beside the app's database, whatever became of that one.
-
-    Returns:
-        A way into the maintenance database; None: nobody may.
-    Raises:
-        AppUnavailableError: the server does not answer or refuses a role.
-    """
-    for role in (settings.admin_login(), settings.app_login()):
-        if role is None:
-            continue
-        login = role.to(settings.safe_maintenance_database)
-        async with connect(login, application_name=session_name(key)) as connection:
-            cursor = await connection.execute(
-                """
-                SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = ANY(%s) AND NOT pg_has_role(datdba, 'USAGE'))
-                       AND (rolsuper OR rolcreaterole OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %s))
-                  FROM pg_roles WHERE rolname = current_user
-                """,
-                [[new_name(key), kept_name(key)], role_name(key)],
-            )
-            if await cursor.fetchone() == (True,):
-                return login
-    return None
 
 
 async def _plan_of(connection: Connection, role: Login, settings: PostgresSettings) -> Plan:

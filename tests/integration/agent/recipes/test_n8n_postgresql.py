@@ -322,7 +322,7 @@ async def test_after_a_crash_the_files_follow_the_database(is_database_swapped: 
     if is_database_swapped:
         home = target.app.recipe._postgres
         assert home is not None
-        await (await home.exchange(record.key)).bring(Side.IMPORTED)
+        await home.exchange(record).bring(Side.IMPORTED)
 
     side = await target.app.recipe.recover(record)
 

@@ -1,0 +1,114 @@
+"""What an import left in a server beside the app's database, found by its line in the journal.
+
+Asks nothing of the app's database, which a file may have taken from the agent, or somebody since. Names are what says
+which data the app has and what is dropped, so what code of the upload changed outside is put right before either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.engines.pg import beside
+from agent.engines.pg.connection import Login, connect
+from agent.engines.pg.names import kept_name, new_name, role_name, session_name
+from agent.engines.pg.own_rights import require_same_after_crash
+from agent.engines.pg.settings import PostgresSettings
+from common.errors import ArchiveRefusedError
+
+
+class Record(Protocol):
+    """The journal's line of one import; see recipes.base.Record."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    def save(self, **facts: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Remains:
+    """Of one import.
+
+    Attributes:
+        record: holds here `outside`, with values of settings: what was outside before a load with the agent's own
+            rights whose end it has not seen.
+    """
+
+    settings: PostgresSettings
+    record: Record
+
+    def remember(self, outside: str) -> None:
+        """Keep what `own_rights.same_outside` asks for."""
+        self.record.save(outside=outside)
+
+    async def put_right(self) -> ArchiveRefusedError | None:
+        """As `recipes.base.Recipe.put_right`.
+
+        Raises:
+            AppUnavailableError, AppBusyError: not possible now.
+        """
+        try:
+            return await self._look()
+        except ArchiveRefusedError as not_let_in:
+            return not_let_in
+
+    async def _look(self) -> ArchiveRefusedError | None:
+        """As `put_right`; raises what says that the role is not let in, since there was no look then."""
+        remembered = self.record.facts.get("outside")
+        if not remembered:
+            return None
+        return await require_same_after_crash(
+            remembered,
+            self._logins(),
+            loads_into=new_name(self.record.key),
+            session=session_name(self.record.key),
+        )
+
+    async def is_imported(self) -> bool:
+        """Which data the app has; raises as `discard`."""
+        await self._settle()
+        return await beside.is_imported(await self._holder(), self.record.key)
+
+    async def discard(self) -> None:
+        """Drop the new or the previous database and the role, whatever there is of them.
+
+        Raises:
+            ArchiveRefusedError: the role is not let in any more; nothing was dropped.
+            AppUnavailableError, AppBusyError: not possible now, or no role of the agent may.
+        """
+        await self._settle()
+        await beside.discard(await self._holder(), self.record.key)
+
+    async def _settle(self) -> None:
+        if self.record.facts.get("outside"):
+            await self._look()
+            # What a person changes from now on is left alone, however long the rest takes.
+            self.record.save(outside="")
+
+    def _logins(self) -> list[Login]:
+        """The agent's roles and their ways into the maintenance database."""
+        logins = [one for one in (self.settings.admin_login(), self.settings.app_login()) if one is not None]
+        return [one.to(self.settings.safe_maintenance_database) for one in logins]
+
+    async def _holder(self) -> Login:
+        """Who may drop all that there is; where nobody may, the first: the server then says what it may not."""
+        logins = self._logins()
+        for login in logins:
+            async with connect(login, application_name=session_name(self.record.key)) as connection:
+                cursor = await connection.execute(
+                    """
+                    SELECT NOT EXISTS (SELECT FROM pg_database
+                                        WHERE datname = ANY(%s) AND NOT pg_has_role(datdba, 'USAGE'))
+                           AND (rolsuper OR rolcreaterole OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %s))
+                      FROM pg_roles WHERE rolname = current_user
+                    """,
+                    [[new_name(self.record.key), kept_name(self.record.key)], role_name(self.record.key)],
+                )
+                if await cursor.fetchone() == (True,):
+                    return login
+        return logins[0]
