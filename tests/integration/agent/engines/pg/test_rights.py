@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from agent.engines.pg import green, outside, own_rights
+from agent.engines.pg import green, outside
 from agent.engines.pg.connection import connect
 from agent.recipes.base import Recovered
+from agent.recipes.postgresql import PostgresqlRecipe
 from common.errors import AppUnavailableError, ArchiveRefusedError
+from tests.contract import crashing
+from tests.contract.agents import Agent, Launch
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
@@ -263,8 +267,12 @@ async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_i
     assert app.left_over() == []
 
 
-class AgentKilledError(BaseException):
-    """Nothing of the agent runs on after this."""
+WAIT = (
+    b"CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(86400); END $$;\n"
+    b"CREATE TABLE public.waiting (a integer);\n"
+    b"CREATE TRIGGER waits BEFORE INSERT ON public.waiting FOR EACH ROW EXECUTE FUNCTION public.waits();\n"
+    b"INSERT INTO public.waiting VALUES (1);\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -278,29 +286,27 @@ class AgentKilledError(BaseException):
     ],
 )
 async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_the_next(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, harm: str
+    make_app: MakeApp, tmp_path: Path, harm: str
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
     hostile = await _with_trap(app, [harm])
-    before, record = app.outside(), MemoryRecord()
+    file, launch = tmp_path / "hostile.sql", Launch(PostgresqlRecipe, app.settings, None, tmp_path / "state")
+    file.write_bytes(hostile.replace(b"\nCREATE TABLE public.t ", b"\n" + WAIT + b"\nCREATE TABLE public.t "))
+    before, held, agent = app.outside(), await app.fingerprint(), Agent(launch)
+    death = await crashing.killed_once(lambda: app.outside() != before, launch, "stage", "t-1", str(file))
+    await death.children_ended()
 
-    def die(*_: object, **__: object) -> None:
-        raise AgentKilledError
+    await agent.start()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(own_rights, "_require_same", die)
-        with pytest.raises(AgentKilledError):
-            await app.recipe.stage(upload_of(hostile), record, app.progress)
-    changed = app.outside()
-    found = await app.new_recipe().put_right(record)
-    await app.new_recipe().discard(record)
-
-    assert changed != before
+    state = agent.state("t-1")
+    assert state is not None
+    assert state.failure is not None
+    assert "was put back after a restart of the agent" in state.failure.message
     assert app.outside() == before
-    assert isinstance(found, ArchiveRefusedError)
-    assert "was put back after a restart of the agent" in found.text
-    assert app.run("SELECT a FROM t", as_app=True) == [(1,)]
+    assert held.differences(await app.fingerprint()) == []
     assert app.left_over() == []
+    assert [*(launch.state_directory / "journal").iterdir()] == []
+    await agent.close()
 
 
 async def test_after_a_load_nothing_outside_is_put_back_any_more(make_app: MakeApp) -> None:
