@@ -237,6 +237,9 @@ class Recipe(abc.ABC):
     async def put_right(self, record: Record) -> ServiceError | None:
         """After a crash in `stage`: put back what an upload had changed beside what `discard` drops. Idempotent.
 
+        What is returned stands in the record's line before `discard` is called, together with what was changed in
+        `facts` here.
+
         Returns:
             What was found and could be done, for the person who asked for the import; None: nothing was changed.
         """

@@ -6,7 +6,7 @@ which data the app has and what is dropped, so what code of the upload changed o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ class Record(Protocol):
     def key(self) -> str: ...
 
     @property
-    def facts(self) -> Mapping[str, Any]: ...
+    def facts(self) -> MutableMapping[str, Any]: ...
 
     def save(self, **facts: str) -> None: ...
 
@@ -47,7 +47,7 @@ class Remains:
         self.record.save(outside=outside)
 
     async def put_right(self) -> ArchiveRefusedError | None:
-        """As `recipes.base.Recipe.put_right`.
+        """As `recipes.base.Recipe.put_right`; after one look there is nothing to find any more.
 
         Raises:
             AppUnavailableError, AppBusyError: not possible now.
@@ -62,12 +62,15 @@ class Remains:
         remembered = self.record.facts.get("outside")
         if not remembered:
             return None
-        return await require_same_after_crash(
+        found = await require_same_after_crash(
             remembered,
             self._logins(),
             loads_into=new_name(self.record.key),
             session=session_name(self.record.key),
         )
+        # Not saved: the line that says what was found is the next one, and before it the question stays open.
+        self.record.facts["outside"] = ""
+        return found
 
     async def is_imported(self) -> bool:
         """Which data the app has; raises as `discard`."""

@@ -6,17 +6,20 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from agent.engines.pg import green, outside
+from agent.engines.pg import green, outside, remains
 from agent.engines.pg.connection import connect
+from agent.engines.pg.own_rights import require_same_after_crash
+from agent.journal import Entry, ImportPhase, Journal
 from agent.recipes.base import Recovered
 from agent.recipes.postgresql import PostgresqlRecipe
 from common.errors import AppUnavailableError, ArchiveRefusedError
 from tests.contract import crashing
-from tests.contract.agents import Agent, Launch
+from tests.contract.agents import APP_ID, Agent, Launch
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
@@ -275,6 +278,22 @@ WAIT = (
 )
 
 
+async def _killed_while_loading(app: PostgresApp, hostile: bytes, directory: Path) -> Agent:
+    """The agent, not started again, that was killed once a file had done harm and went on."""
+    file, launch = directory / "hostile.sql", Launch(PostgresqlRecipe, app.settings, None, directory / "state")
+    file.write_bytes(hostile.replace(b"\nCREATE TABLE public.t ", b"\n" + WAIT + b"\nCREATE TABLE public.t "))
+    before = app.outside()
+    death = await crashing.killed_once(lambda: app.outside() != before, launch, "stage", "t-1", str(file))
+    await death.children_ended()
+    return Agent(launch)
+
+
+def _only_entry(agent: Agent) -> Entry:
+    """The line of the journal as it is on disk."""
+    [entry] = Journal(agent.launch.state_directory / "journal", app_id=APP_ID, recipe="postgresql").read()
+    return entry
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -290,11 +309,8 @@ async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_th
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
     hostile = await _with_trap(app, [harm])
-    file, launch = tmp_path / "hostile.sql", Launch(PostgresqlRecipe, app.settings, None, tmp_path / "state")
-    file.write_bytes(hostile.replace(b"\nCREATE TABLE public.t ", b"\n" + WAIT + b"\nCREATE TABLE public.t "))
-    before, held, agent = app.outside(), await app.fingerprint(), Agent(launch)
-    death = await crashing.killed_once(lambda: app.outside() != before, launch, "stage", "t-1", str(file))
-    await death.children_ended()
+    before, held = app.outside(), await app.fingerprint()
+    agent = await _killed_while_loading(app, hostile, tmp_path)
 
     await agent.start()
 
@@ -305,8 +321,49 @@ async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_th
     assert app.outside() == before
     assert held.differences(await app.fingerprint()) == []
     assert app.left_over() == []
-    assert [*(launch.state_directory / "journal").iterdir()] == []
+    assert [*(agent.launch.state_directory / "journal").iterdir()] == []
     await agent.close()
+
+
+async def test_after_a_kill_what_is_outside_is_looked_at_once(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    hostile = await _with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
+    agent, looks = await _killed_while_loading(app, hostile, tmp_path), []
+
+    async def counted(*arguments: Any, **options: Any) -> ArchiveRefusedError | None:
+        looks.append(await require_same_after_crash(*arguments, **options))
+        return looks[-1]
+
+    monkeypatch.setattr(remains, "require_same_after_crash", counted)
+    await agent.start()
+
+    [found] = looks
+    assert isinstance(found, ArchiveRefusedError)
+    assert app.left_over() == []
+    await agent.close()
+
+
+async def test_what_is_found_after_a_kill_is_found_again_until_it_stands_in_the_journal(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    hostile = await _with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
+    agent = await _killed_while_loading(app, hostile, tmp_path)
+    monkeypatch.setattr(outside, "_ROUNDS", 0)
+
+    first = await app.recipe.put_right(_only_entry(agent))
+    entry = _only_entry(agent)
+    second = await app.recipe.put_right(entry)
+    entry.move(ImportPhase.DROPPING, entry.state)
+    third = await app.recipe.put_right(_only_entry(agent))
+
+    assert isinstance(first, ArchiveRefusedError)
+    assert isinstance(second, ArchiveRefusedError)
+    assert first.text == second.text
+    assert "could not be put back: setting search_path" in first.text
+    assert third is None
 
 
 async def test_after_a_load_nothing_outside_is_put_back_any_more(make_app: MakeApp) -> None:
