@@ -275,12 +275,17 @@ async def is_imported(manager: Login, key: str) -> bool:
     return bool(there)
 
 
-async def discard(manager: Login, key: str) -> None:
-    """See `Beside.discard`; asks nothing of the app's database."""
+async def discard(manager: Login, key: str, *, may_be_restored: bool = True) -> None:
+    """See `Beside.discard`; asks nothing of the app's database.
+
+    Args:
+        may_be_restored: else what is called like its previous database is another one.
+    """
     async with connect(manager, application_name=session_name(key)) as connection:
         await green.end_own_sessions(connection, key)
         await green.drop(connection, key)
-        await green.drop_database(connection, kept_name(key))
+        if may_be_restored:
+            await green.drop_database(connection, kept_name(key))
 
 
 async def _databases(connection: Connection, names: list[str]) -> dict[str, str | None]:

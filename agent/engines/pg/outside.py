@@ -5,6 +5,7 @@ It is looked at as single facts, so that what differs can be named, and put back
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -145,10 +146,12 @@ async def put_back(connection: Connection, before: Outside) -> list[Difference]:
 
 
 async def _rename_back(connection: Connection, renamed: Iterable[Difference]) -> None:
-    """All at once, over names that are free: two databases may have exchanged theirs."""
-    there = [(one.key.subject, one.before, one.now) for one in renamed if one.before and one.now]
-    aside = [_rename(now, f"mathison_back_{oid}") for oid, _, now in there]
-    await _try(connection, [*aside, *(_rename(f"mathison_back_{oid}", before) for oid, before, _ in there)])
+    """All at once, over names that no file can have taken before: two databases may have exchanged theirs."""
+    there = [
+        (f"mathison_back_{secrets.token_hex(6)}", one.before, one.now) for one in renamed if one.before and one.now
+    ]
+    aside = [_rename(now, free) for free, _, now in there]
+    await _try(connection, [*aside, *(_rename(free, before) for free, before, _ in there)])
 
 
 async def _try(connection: Connection, statements: list[sql.Composed]) -> None:

@@ -27,7 +27,7 @@ class Record(Protocol):
     @property
     def facts(self) -> MutableMapping[str, Any]: ...
 
-    def save(self, **facts: str) -> None: ...
+    def save(self, **facts: str | bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Remains:
     """Of one import.
 
     Attributes:
-        record: holds here `outside`, with values of settings: what was outside before a load with the agent's own
-            rights whose end it has not seen.
+        record: holds here, of a load with the agent's own rights, `outside`, with values of settings: what was there
+            before, until it was looked at again; and `is_loaded`: it has ended, with nothing changed.
     """
 
     settings: PostgresSettings
@@ -44,7 +44,7 @@ class Remains:
 
     def remember(self, outside: str) -> None:
         """Keep what `own_rights.same_outside` asks for."""
-        self.record.save(outside=outside)
+        self.record.save(outside=outside, is_loaded=not outside)
 
     async def put_right(self) -> ArchiveRefusedError | None:
         """As `recipes.base.Recipe.put_right`; after one look there is nothing to find any more.
@@ -75,6 +75,8 @@ class Remains:
     async def is_imported(self) -> bool:
         """Which data the app has; raises as `discard`."""
         await self._settle()
+        if not self._may_be_restored:
+            return False
         return await beside.is_imported(await self._holder(), self.record.key)
 
     async def discard(self) -> None:
@@ -85,13 +87,18 @@ class Remains:
             AppUnavailableError, AppBusyError: not possible now, or no role of the agent may.
         """
         await self._settle()
-        await beside.discard(await self._holder(), self.record.key)
+        await beside.discard(await self._holder(), self.record.key, may_be_restored=self._may_be_restored)
 
     async def _settle(self) -> None:
         if self.record.facts.get("outside"):
             await self._look()
             # What a person changes from now on is left alone, however long the rest takes.
             self.record.save(outside="")
+
+    @property
+    def _may_be_restored(self) -> bool:
+        """False: only code of the file can have called a database as the previous one of this import."""
+        return self.record.facts.get("is_loaded") is not False
 
     def _logins(self) -> list[Login]:
         """The agent's roles and their ways into the maintenance database."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.pg import outside
+from agent.engines.pg.names import kept_name
 from agent.recipes.base import Recovered
 from agent.recipes.n8n import N8nRecipe
 from agent.states import Failure
@@ -49,17 +51,12 @@ def function(name: str, kind: str, statements: Sequence[str], result: str) -> st
     return f"CREATE OR REPLACE FUNCTION public.{name} {returns}"
 
 
-async def export_with_trap(source: Pair, target: Pair, harms: Sequence[str]) -> bytes:
-    """Of an n8n with rows that do harm to another where they are loaded, and with others that never come in."""
-    statements = {"harms(int)": [harm.format(**vars(target.database)) for harm in harms]}
-    statements["waits(int)"] = ["SELECT pg_sleep(86400)"]
-    for name in statements:
-        table = name.removesuffix("(int)")
-        source.database.run(function(name, "boolean", [], "true"), as_app=True)
-        source.database.run(f"CREATE TABLE {table} (a int CHECK (public.{table}(a)))", as_app=True)
-        source.database.run(f"INSERT INTO {table} VALUES (1)", as_app=True)
-        source.database.run(function(name, "boolean", statements[name], "true"), as_app=True)
-    return (await source.app.export(key="clear")).content
+def lay_trap(source: Pair, name: str, statements: Sequence[str]) -> None:
+    """A table whose row runs something where it is loaded."""
+    source.database.run(function(f"{name}(int)", "boolean", [], "true"), as_app=True)
+    source.database.run(f"CREATE TABLE {name} (a int CHECK (public.{name}(a)))", as_app=True)
+    source.database.run(f"INSERT INTO {name} VALUES (1)", as_app=True)
+    source.database.run(function(f"{name}(int)", "boolean", statements, "true"), as_app=True)
 
 
 def launch_for(target: Pair, directory: Path) -> Launch:
@@ -70,7 +67,9 @@ def launch_for(target: Pair, directory: Path) -> Launch:
 async def killed_while_loading(source: Pair, target: Pair, harms: Sequence[str], directory: Path) -> Agent:
     """The next agent, before it starts."""
     file, launch = directory / "hostile.tar", launch_for(target, directory)
-    file.write_bytes(await export_with_trap(source, target, harms))
+    lay_trap(source, "harms", [harm.format(**vars(target.database)) for harm in harms])
+    lay_trap(source, "waits", ["SELECT pg_sleep(86400)"])
+    file.write_bytes((await source.app.export(key="clear")).content)
     before = target.database.outside()
     is_harmed = lambda: target.database.outside() != before  # noqa: E731  # one line among others
     death = await crashing.killed_once(is_harmed, launch, "stage", "t-1", str(file))
@@ -157,6 +156,22 @@ async def test_what_a_file_does_while_its_secrets_are_encrypted_again_is_put_bac
     await target.app.recipe.discard(record)
 
     assert target.database.outside() == before
+    assert held.differences(await target.app.fingerprint()) == []
+    target.require_no_leftovers()
+
+
+async def test_database_and_files_stay_though_the_database_could_not_get_its_name_back(
+    source: Pair, target: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, record, database = await target.app.fingerprint(), MemoryRecord(), target.database.database
+    lay_trap(source, "harms", [TAKE_THE_KEPT_NAME.format(database=database)])
+    monkeypatch.setattr(outside, "_ROUNDS", 0)
+
+    with pytest.raises(ArchiveRefusedError, match="could not be put back: name of database"):
+        await target.app.stage((await source.app.export(key="clear")).content, record)
+    await target.app.recipe.discard(record)
+
+    target.database.run(f"ALTER DATABASE {kept_name(record.key)} RENAME TO {database}", on="postgres")
     assert held.differences(await target.app.fingerprint()) == []
     target.require_no_leftovers()
 

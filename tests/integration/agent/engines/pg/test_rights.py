@@ -13,6 +13,7 @@ import pytest
 
 from agent.engines.pg import green, outside, remains
 from agent.engines.pg.connection import connect
+from agent.engines.pg.names import kept_name
 from agent.engines.pg.own_rights import require_same_after_crash
 from agent.journal import Entry, ImportPhase, Journal
 from agent.recipes.base import Recovered
@@ -253,6 +254,44 @@ async def test_where_a_file_locks_the_agent_out_the_command_that_mends_it_is_tol
 
     assert f"ALTER ROLE \"{app.role}\" PASSWORD '…';" in refused.value.next_step
     assert refused.value.says_what_changed
+
+
+TAKE_THE_KEPT_NAME = (
+    "DO $do$ BEGIN EXECUTE format('ALTER DATABASE {database} RENAME TO %I', "
+    "replace(current_database(), '_new_', '_kept_')); END $do$;"
+)
+
+
+async def test_a_file_cannot_keep_a_database_from_getting_its_name_back(make_app: MakeApp) -> None:
+    app, other = (make_app(rights="CREATEDB", has_admin=False) for _ in range(2))
+    app.run(f"ALTER DATABASE {other.database} OWNER TO {app.role}", on="postgres")
+    query = "SELECT oid FROM pg_database WHERE datname = %s"
+    [(number,)] = app.run(query, on="postgres", values=[app.database])
+    take_the_way_back = f"ALTER DATABASE {other.database} RENAME TO mathison_back_{number}"
+
+    said = await _refused_and_put_back(app, await _with_trap(app, [take_the_way_back, TAKE_THE_KEPT_NAME]))
+    app.run(f"ALTER DATABASE {other.database} OWNER TO {other.role}", on="postgres")
+
+    assert f"name of database {app.database}: {app.database} became mathison_kept_" in said
+    assert other.run("SELECT 1 AS one") == [(1,)]
+
+
+async def test_a_database_that_could_not_get_its_name_back_is_not_dropped(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    hostile = await _with_trap(app, [TAKE_THE_KEPT_NAME])
+    record = MemoryRecord()
+    monkeypatch.setattr(outside, "_ROUNDS", 0)
+
+    with pytest.raises(ArchiveRefusedError, match="could not be put back: name of database") as refused:
+        await app.stage(hostile, record)
+
+    kept = kept_name(record.key)
+    assert f'Run: ALTER DATABASE "{kept}" RENAME TO "{app.database}";' in refused.value.next_step
+    assert app.left_over() == [f"database {kept}"]
+    app.run(f"ALTER DATABASE {kept} RENAME TO {app.database}", on="postgres")
+    assert app.run("SELECT a FROM public.t", as_app=True) == [(1,)]
 
 
 async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_it(
