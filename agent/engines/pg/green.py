@@ -329,7 +329,7 @@ async def drop_database(connection: Connection, name: str) -> None:
             # A superuser's process is there. Autovacuum's, which it mostly is, the server ends itself when it is not to
             # use force; it waits 5 s for that.
             await connection.execute(drop)
-    except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege) as failure:
+    except psycopg.errors.ObjectInUse as failure:
         raise AppBusyError(
             f"The database {name} cannot be dropped: {failure.diag.message_primary}",
             next_step="End what uses it (sessions of superusers, replication slots, subscriptions), then try again.",

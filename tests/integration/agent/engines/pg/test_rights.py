@@ -13,7 +13,7 @@ import pytest
 
 from agent.engines.pg import green, outside, remains
 from agent.engines.pg.connection import connect
-from agent.engines.pg.names import kept_name
+from agent.engines.pg.names import kept_name, new_name
 from agent.engines.pg.own_rights import require_same_after_crash
 from agent.journal import Entry, ImportPhase, Journal
 from agent.recipes.base import Recovered
@@ -429,6 +429,21 @@ async def test_what_an_import_made_is_dropped_without_any_right_on_the_apps_data
     await app.new_recipe().discard(record)
 
     assert found is Recovered.PREVIOUS
+    assert app.left_over() == []
+
+
+async def test_where_somebody_took_the_new_database_it_is_said_that_a_right_is_missing(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    record, _ = await app.stage(await app.export())
+    app.run(f"ALTER DATABASE {new_name(record.key)} OWNER TO postgres", on="postgres")
+
+    with pytest.raises(AppUnavailableError, match="must be owner of database mathison_new_") as refused:
+        await app.new_recipe().discard(record)
+
+    assert "Give the role the right" in refused.value.next_step
+    app.run(f"ALTER DATABASE {new_name(record.key)} OWNER TO {app.role}", on="postgres")
+    await app.new_recipe().discard(record)
     assert app.left_over() == []
 
 
