@@ -61,9 +61,8 @@ def test_a_documented_command_shows_what_it_should(world: World, environment: di
 
 def test_a_caller_without_a_certificate_is_refused(world: World) -> None:
     for address in (world.deployment.grpc_address, world.deployment[DATABASE_ID].address):
-        ended = subprocess.run(
-            [grpcurl(), "-insecure", address, "list"], capture_output=True, text=True, timeout=60, check=False
-        )
+        command = [str(grpcurl()), "-insecure", "-connect-timeout", "2", address, "list"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
         assert ended.returncode != 0
 

@@ -365,6 +365,9 @@ def refuse_writes(server: RedisServer, kind: str) -> None:
         if kind == "NOREPLICAS":
             client.config_set("min-replicas-to-write", 1)
             return
+        # One for a replica or a fingerprint that nobody waits for any more; a server makes one at a time.
+        while client.info("persistence")["rdb_bgsave_in_progress"]:
+            pass
         # The finished snapshot cannot take the place of a folder.
         (server.directory / "dump.rdb").unlink(missing_ok=True)
         (server.directory / "dump.rdb").mkdir()
