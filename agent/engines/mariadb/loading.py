@@ -70,6 +70,8 @@ async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
         f"CREATE DATABASE {quoted(new)} CHARACTER SET {schema.charset} COLLATE {schema.collation};"
         f"CREATE USER {literal(user)}@'%' IDENTIFIED BY {literal(password)};"
         f"GRANT ALL PRIVILEGES ON {_grantable(new)}.* TO {literal(user)}@'%';"
+        # What is in them, no query tells.
+        f"REVOKE CREATE TEMPORARY TABLES ON {_grantable(new)}.* FROM {literal(user)}@'%';"
     )
     try:
         await query(admin, made)

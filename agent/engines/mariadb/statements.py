@@ -207,10 +207,11 @@ def _check_definition(statement: Statement) -> None:
     _refuse_program(statement)
     code, line = statement.code, statement.line
     words = code.upper().split(b" ")
-    kinds = [word for word in words[1:6] if word in (b"TABLE", b"SEQUENCE", b"DATABASE", b"SCHEMA")]
-    if kinds[:1] in ([b"DATABASE"], [b"SCHEMA"]):
+    kind = words[3:4] if words[1:3] == [b"OR", b"REPLACE"] else words[1:2]
+    if kind in ([b"DATABASE"], [b"SCHEMA"]):
         raise _of_several(line)
-    if not kinds or words[1] not in (b"TABLE", b"SEQUENCE", b"OR"):
+    if kind not in ([b"TABLE"], [b"SEQUENCE"]):
+        # A temporary table, too: how large one is, nobody can ask.
         raise _refused(line, statement.first_words)
     if words[0] == b"ALTER" and not _KEYS.fullmatch(statement.text):
         raise _refused(line, "it alters a table")

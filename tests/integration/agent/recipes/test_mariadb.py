@@ -167,6 +167,11 @@ BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
     "several databases": (dump_of("CREATE DATABASE `x`;\nUSE `x`;"), ArchiveWrongKindError, "--databases"),
     "client command": (dump_of("\\! touch /tmp/x"), ArchiveRefusedError, "client command"),
     "file": (dump_of("LOAD DATA INFILE '/etc/passwd' INTO TABLE t;"), ArchiveRefusedError, "LOAD DATA INFILE"),
+    "temporary table": (
+        dump_of("CREATE OR REPLACE TEMPORARY TABLE `t` (`a` int);\nINSERT INTO `t` VALUES (1);"),
+        ArchiveRefusedError,
+        "CREATE OR REPLACE TEMPORARY",
+    ),
     "other schema": (dump_of("DROP TABLE IF EXISTS `mysql`.`global_priv`;"), ArchiveRefusedError, "may not do"),
     "half a trigger": (dump_of("DELIMITER ;;\nCREATE TRIGGER x;;\nDELIMITER ;"), ArchiveDamagedError, "syntax"),
     "unknown collation": (
@@ -222,6 +227,7 @@ ELSEWHERE = [
     "DROP TABLE {shop}.heartbeat",
     "CREATE TABLE {shop}.x (a int)",
     "RENAME TABLE t TO {shop}.t",
+    "CREATE TEMPORARY TABLE x (a int)",
     "CREATE TABLE x (a int unsigned, FOREIGN KEY (a) REFERENCES {shop}.monitor(id))",
     "SELECT * FROM mysql.global_priv",
     "SELECT LOAD_FILE('/etc/passwd') IS NULL FROM nothing",
