@@ -51,6 +51,7 @@ _ASSIGNMENT = re.compile(
 _NAMES = re.compile(rb"NAMES\s+'?(?P<charset>\w+)'?(?:\s+COLLATE\s+'?\w+'?)?", _I)
 _SKIPPED_SET = re.compile(
     rb"SET\s+(?:@@(?:GLOBAL|SESSION)\.)?(?:GTID_PURGED|SQL_LOG_BIN)\b|SET\s+AUTOCOMMIT\b"
+    rb"|SET\s+@MYSQLDUMP_TEMP_LOG_BIN\s*=\s*@@SESSION\.SQL_LOG_BIN\Z"
     rb"|SET\s+@OLD_AUTOCOMMIT\s*=\s*@@AUTOCOMMIT\s*,\s*@@AUTOCOMMIT\s*=\s*0\Z",
     _I,
 )
@@ -69,8 +70,16 @@ _SETTINGS = frozenset(
     b"unique_checks foreign_key_checks sql_mode sql_notes sql_quote_show_create note_verbosity "
     b"system_versioning_insert_history".split()
 )
-_CHARSETS = frozenset(b"ascii binary latin1 latin2 utf8 utf8mb3 utf8mb4 default".split())
+_CHARSETS = frozenset(b"ascii binary latin1 latin2 utf8 utf8mb3 utf8mb4".split())
 """In these no character of several bytes ends in that of a quote or backslash."""
+_SHORT_NAMES = {
+    b"cs_client": b"character_set_client",
+    b"cs_results": b"character_set_results",
+    b"col_connection": b"collation_connection",
+}
+"""Of settings in the names of variables that dump programs keep them in."""
+_MODES = re.compile(rb"(?!DEFAULT\Z)(?:[A-Z_]+(?:,[A-Z_]+)*)?", _I)
+"""Names, no number, since the server takes a sum of bits, too; nor what it does by default, which nobody here knows."""
 _ODD_MODES = (b"NO_BACKSLASH_ESCAPES", b"ANSI", b"ORACLE", b"MSSQL", b"DB2", b"POSTGRESQL", b"MAXDB")
 """With these the server would see other ends of strings than we do."""
 _ENGINES = frozenset(b"innodb myisam aria memory heap".split())
@@ -175,18 +184,29 @@ def _decide_set(statement: Statement) -> Way:
         if found is None:
             raise _refused(line, "it sets something that no dump sets")
         value = found["value"].strip(b"'\"")
-        if found["user"]:
-            if not value.startswith(b"@@") or value[2:].lower().removeprefix(b"session.") not in _SETTINGS:
-                raise _refused(line, "it sets a variable to something that no dump sets it to")
-            continue
-        name = found["name"].lower()
-        if name not in _SETTINGS or value.upper().startswith(b"@@GLOBAL"):
+        name = (found["user"] or found["name"]).lower()
+        if not found["user"] and name not in _SETTINGS:
             raise _refused(line, f"it sets {name.decode('ascii', 'replace')}")
-        if name.startswith((b"character_set", b"collation")) and not value.startswith(b"@"):
+        if found["user"] or value.startswith(b"@"):
+            # A number or text of another setting may be the name of a mode or character set that we do not let through.
+            if not value.startswith(b"@") or (kept := _kept_in(name)) is None or kept != _kept_in(value.lower()):
+                raise _refused(line, f"it sets {name.decode('ascii', 'replace')} to something that no dump sets it to")
+        elif name.startswith((b"character_set", b"collation")):
             _check_charset(value.partition(b"_")[0], line)
-        if name == b"sql_mode" and any(mode in value.upper() for mode in _ODD_MODES):
-            raise _refused(line, "it sets a sql_mode in which strings are written differently")
+        elif name == b"sql_mode" and (not _MODES.fullmatch(value) or any(mode in value.upper() for mode in _ODD_MODES)):
+            raise _refused(line, "it sets a sql_mode in which strings are written differently, or not by its names")
     return Way.SET
+
+
+def _kept_in(name: bytes) -> bytes | None:
+    """The setting whose values a setting or variable may have, by its name in lower case; None: no such one."""
+    name = name.removeprefix(b"@@session.").removeprefix(b"@@")
+    if name.startswith(b"@"):
+        name = next((known for known in (*_SETTINGS, *_SHORT_NAMES) if name.endswith(b"_" + known)), b"")
+    name = _SHORT_NAMES.get(name, name)
+    if name not in _SETTINGS:
+        return None
+    return b"character set" if name.startswith((b"character_set", b"collation")) else name
 
 
 def _parts(text: bytes) -> list[bytes]:

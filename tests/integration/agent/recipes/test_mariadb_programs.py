@@ -467,10 +467,10 @@ async def test_what_a_file_brings_along_runs_with_the_rights_of_the_apps_account
 async def test_nothing_of_a_file_runs_while_it_is_loaded(shop: MariadbApp) -> None:
     """What is written before the rows, in words that an older and a newer client use, is made after them."""
     content = (
-        b"-- MariaDB dump 10.19\n\nCREATE TABLE t (a int); CREATE TABLE log (b int);\nSET @old = @@sql_mode;\n"
+        b"-- MariaDB dump 10.19\n\nCREATE TABLE t (a int); CREATE TABLE log (b int);\nSET @old_sql_mode = @@sql_mode;\n"
         b"DELIMITER ;;\n/*!50003 SET sql_mode = 'STRICT_ALL_TABLES' */ ;;\n"
         b"CREATE TRIGGER fill BEFORE INSERT ON t FOR EACH ROW INSERT INTO log VALUES (1) ;;\nDELIMITER ;\n"
-        b"SET sql_mode = @old;\n/*!50001 CREATE VIEW v AS SELECT a FROM t */;\nINSERT INTO t VALUES (1),(2);\n"
+        b"SET sql_mode = @old_sql_mode;\n/*!50001 CREATE VIEW v AS SELECT a FROM t */;\nINSERT INTO t VALUES (1),(2);\n"
         b"\n-- Dump completed on 2026-11-23\n"
     )
 
