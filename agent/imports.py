@@ -305,7 +305,7 @@ class Imports:
                 if await self._recipe.recover(entry) is Recovered.IMPORTED:
                     self._keep(transfer, entry)
                 else:
-                    self._fail(transfer, reason)
+                    self._fail(transfer, await self._put_right(entry) or reason)
                     await self.abandon(transfer)
             case ImportPhase.UNDOING:
                 if await self._recipe.recover(entry) is Recovered.IMPORTED:
@@ -317,7 +317,7 @@ class Imports:
                 pass
 
     async def _put_right(self, entry: Entry) -> ServiceError | None:
-        """What an upload had changed outside before the crash, if anything."""
+        """What an import had changed outside before the crash, if anything."""
         if found := await self._recipe.put_right(entry):
             say_unchanged(found)
         return found

@@ -235,7 +235,8 @@ class Recipe(abc.ABC):
         """
 
     async def put_right(self, record: Record) -> ServiceError | None:
-        """After a crash in `stage`: put back what an upload had changed beside what `discard` drops. Idempotent.
+        """After a crash in `stage`, or a restore that `recover` took back: put back what was changed beside what
+        `discard` drops, or tell what cannot be. Idempotent.
 
         What is returned stands in the record's line before `discard` is called, together with what was changed in
         `facts` here.

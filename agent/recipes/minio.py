@@ -247,7 +247,7 @@ class MinioRecipe(Recipe):
     async def undo(self, record: Record, progress: Progress) -> None:
         if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
-                await portable.take_back(client)
+                await portable.undo(client)
             await self._drop(record)
             return
         exchange = self._exchange(record)
@@ -273,10 +273,14 @@ class MinioRecipe(Recipe):
                 await canary.remove(client, self._drive, bucket)
         await asyncio.to_thread(tree.StagingArea(self._drive, record.key).remove)
 
+    async def put_right(self, record: Record) -> ServiceError | None:
+        portable = PortableImport.of(record)
+        return portable.put_right() if portable else None
+
     async def recover(self, record: Record) -> Recovered:
         if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
-                await portable.take_back(client)
+                await portable.recover(client)
             return Recovered.PREVIOUS
         exchange = self._exchange(record)
         if "directory" not in record.facts or not exchange.is_prepared():

@@ -8,16 +8,21 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from agent.engines import tree
-from agent.engines.minio import canary, portable, portable_way, previewing
+from agent.engines.minio import canary, made_buckets, portable, portable_way, previewing
 from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
+from agent.engines.minio.made_buckets import MadeBuckets
 from agent.engines.minio.settings_trial import Trial
 from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings
+from common.errors import ServiceError
 
 S3 = Format(
     portable.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users"
 )
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,20 +102,46 @@ class PortableImport:
             names,
             progress,
             left_out=names_in(self.record, "settings_left_out"),
-            note=lambda made: self.record.save(made=made),
+            made=self._made(),
         )
+        self.record.save(is_whole=True)
 
-    async def take_back(self, client: Client) -> None:
-        """Delete the buckets that were made, also by an agent that was killed."""
-        await portable_way.take_back(client, names_in(self.record, "made"))
+    async def undo(self, client: Client) -> None:
+        """Delete the buckets that were made; raises as `portable_way.undo`."""
+        _log_left(await portable_way.undo(client, self._made()))
+
+    async def recover(self, client: Client) -> None:
+        """Delete the buckets that an agent made that was killed."""
+        left = await self._made().take_back(client)
+        _log_left(left)
+        if not self.record.facts.get("is_whole"):
+            self.record.save(left=left)
+
+    def put_right(self) -> ServiceError | None:
+        """As `Recipe.put_right`: what `recover` left, since it may be a client's."""
+        left = names_in(self.record, "left")
+        return made_buckets.broken_off(left) if left else None
 
     async def discard(self, connected: Callable[[], AbstractAsyncContextManager[Client]]) -> None:
         """Drop what was unpacked, and the bucket of a trial that was broken off."""
         if names_in(self.record, "trying"):
             async with connected() as client:
-                await portable_way.take_back(client, names_in(self.record, "trying"))
+                for bucket in names_in(self.record, "trying"):
+                    await canary.delete_if_empty(client, bucket)
             self.record.save(trying=[])
         await asyncio.to_thread(self.area.remove)
+
+    def _made(self) -> MadeBuckets:
+        return MadeBuckets(
+            names_in(self.record, "made"),
+            str(self.record.facts.get("making") or ""),
+            lambda made, making: self.record.save(made=made, making=making),
+        )
+
+
+def _log_left(names: list[str]) -> None:
+    if names:
+        _log.warning("Buckets were left that a client may have made.", action="take_back", buckets=names)
 
 
 def names_in(record: Record, fact: str) -> list[str]:

@@ -12,11 +12,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from agent.engines.minio.census import Sample
 from agent.engines.minio.client import Client, RefusedError
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 PREFIX = "mathison-canary-"
+_CANARY = "canary-"
+_log = structlog.get_logger(__name__)
 
 
 def bucket_of(key: str) -> str:
@@ -40,7 +44,7 @@ async def try_reading(
     await client.call("PUT", bucket)
     try:
         for number, sample in enumerate(samples):
-            name = f"canary-{number}"
+            name = f"{_CANARY}{number}"
             await asyncio.to_thread(_copy, staged / sample.path, drive / bucket / name, drive)
             try:
                 answer = await client.call("GET", bucket, name)
@@ -56,15 +60,23 @@ async def try_reading(
 
 
 async def remove(client: Client, drive: Path, bucket: str) -> None:
-    """Delete a canaries' bucket with all that is in it; one that is not there is fine."""
+    """Delete a canaries' bucket with the canaries in it; one that is not there is fine."""
     # Without objects first: it deletes a bucket that it can list, and perhaps it cannot list this one.
     if (drive / bucket).is_dir():
         for name in os.listdir(drive / bucket):
-            await asyncio.to_thread(shutil.rmtree, drive / bucket / name, ignore_errors=True)
+            if name.startswith(_CANARY):
+                await asyncio.to_thread(shutil.rmtree, drive / bucket / name, ignore_errors=True)
+    await delete_if_empty(client, bucket)
+
+
+async def delete_if_empty(client: Client, bucket: str) -> None:
+    """Delete it; one that is not there is fine, and what a client has put something into is left to it."""
     try:
         await client.call("DELETE", bucket)
     except RefusedError as failure:
-        if failure.s3_code != "NoSuchBucket":
+        if failure.s3_code == "BucketNotEmpty":
+            _log.warning("A client uses a bucket of ours, so it was left.", action="remove_canary", bucket=bucket)
+        elif failure.s3_code != "NoSuchBucket":
             raise
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 from agent.archives.members import path_of
-from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.client import Client
 from agent.engines.minio.listing import buckets_of
 from agent.engines.minio.portable import KEPT_HEADERS, METADATA_PREFIX, Line, version_id
 from agent.engines.minio.portable_tree import ENCRYPTED, OPEN_FLAGS, is_versioned, lines_of, settings_of
@@ -85,16 +85,6 @@ async def apply_settings(client: Client, tree: Path, names: Sequence[str], *, le
     refused = {f"{told.bucket}/{told.name}": told.said for told in await give(client, files) if told.said}
     if refused:
         raise not_taken(refused)
-
-
-async def remove(client: Client, names: Sequence[str]) -> None:
-    """Delete buckets with all that is in them; one that is not there is fine."""
-    for name in names:
-        try:
-            await client.call("DELETE", name, headers={"x-minio-force-delete": "true"}, seconds=600)
-        except RefusedError as failure:
-            if failure.s3_code != "NoSuchBucket":
-                raise
 
 
 async def _put(client: Client, tree: Path, bucket: str, line: Line, *, has_versions: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.minio import portable_export, portable_import, portable_tree, settings_trial
+from agent.engines.minio.canary import delete_if_empty
 from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.listing import buckets_of
+from agent.engines.minio.made_buckets import MadeBuckets, tell_left
 from agent.engines.minio.portable_child import Request
 from agent.engines.minio.portable_tree import Inventory
 from agent.engines.minio.settings_trial import Trial
@@ -32,6 +34,7 @@ from agent.engines.minio.sums import require_as_exported
 from agent.engines.minio.tree_questions import ask
 from agent.limits import Limits
 from agent.steps import Progress, Step
+from agent.unsettled import UnsettledError
 from common.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -164,7 +167,7 @@ async def try_settings(client: Client, area: tree.StagingArea, names: list[str],
     try:
         return await settings_trial.try_out(client, area.new, names, canary=canary)
     finally:
-        await portable_import.remove(client, [canary])
+        await delete_if_empty(client, canary)
 
 
 async def restore(
@@ -174,34 +177,49 @@ async def restore(
     progress: Progress,
     *,
     left_out: Collection[str],
-    note: Callable[[list[str]], None],
+    made: MadeBuckets,
 ) -> None:
     """Make the buckets; on failure they are gone again.
 
     Args:
         left_out: paths below `settings/` of what the server is not given.
-        note: called with the buckets that are being made, before each of them is.
+    Raises:
+        ArchiveError, ToolFailedError, AppUnavailableError: it says so where a bucket was left that may be a client's.
+        UnsettledError: what was made could not be deleted now.
     """
     await portable_import.require_absent(client, names)
-    made: list[str] = []
     try:
         for name in names:
             progress.step(Step.RESTORING, f"filling bucket {name}")
-            note([*made, name])
-            await client.call("PUT", name)
-            made.append(name)
+            await made.make(client, name)
             await portable_import.fill(client, area.new, name)
+        await made.require_ours(client)
         await portable_import.apply_settings(client, area.new, names, left_out=left_out)
-    except ServiceError:
-        # Not one that somebody else made in between.
-        await portable_import.remove(client, made)
-        note([])
+    except ServiceError as failure:
+        try:
+            left = await made.take_back(client)
+        except ServiceError as second_failure:
+            raise UnsettledError from second_failure
+        made.forget()
+        tell_left(failure, left)
         raise
 
 
-async def take_back(client: Client, made: list[str]) -> None:
-    """After an undo, or a crash: without the buckets that were made."""
-    await portable_import.remove(client, made)
+async def undo(client: Client, made: MadeBuckets) -> list[str]:
+    """Delete the buckets that were made.
+
+    Returns:
+        Names of those that are there and may be a client's.
+    Raises:
+        ToolFailedError, AppUnavailableError: all of them are still there.
+        UnsettledError: some may be gone.
+    """
+    try:
+        return await made.take_back(client)
+    except ServiceError as failure:
+        if made.is_deleting:
+            raise UnsettledError from failure
+        raise
 
 
 @asynccontextmanager

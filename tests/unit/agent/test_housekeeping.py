@@ -87,6 +87,22 @@ async def test_what_an_import_had_changed_outside_before_the_agent_was_killed_is
     assert setting.journal_lines == 0
 
 
+async def test_what_a_restore_that_was_taken_back_left_is_told(
+    setting: Setting, killed: dict[str, asyncio.Event]
+) -> None:
+    await setting.stage("t-1")
+    await kill_at(setting, "restore halfway", killed, setting.restore("t-1"))
+    setting.recipe.found_outside = AppUnavailableError("A bucket was left.")
+    setting.recipe.found_outside.says_what_changed = True
+
+    await setting.transfers.housekeeping.recover()
+
+    failure = setting.state("t-1").failure
+    assert failure is not None
+    assert failure.message == "A bucket was left."
+    assert setting.journal_lines == 0
+
+
 async def test_an_app_that_does_not_say_what_was_changed_outside_is_asked_again(
     setting: Setting, killed: dict[str, asyncio.Event]
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import portable_import
+from agent.engines.minio import portable_import, portable_way
 from agent.engines.minio.client import Client
 from agent.engines.tree import StagingArea
 from agent.recipes.base import ItemChanges, Recovered
@@ -426,7 +426,7 @@ async def test_the_bucket_of_a_trial_that_a_killed_agent_left_is_deleted_by_the_
         raise KilledError
 
     with monkeypatch.context() as patches:
-        patches.setattr(portable_import, "remove", killed)
+        patches.setattr(portable_way, "delete_if_empty", killed)
         with pytest.raises(KilledError):
             await app.stage(source.objects.file, record, bucket="versions")
     assert len(app.leftovers()) == 2
