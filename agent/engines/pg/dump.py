@@ -50,6 +50,9 @@ class Proof(Protocol):
     snapshot: str
     """An exported one; empty: none."""
 
+    def begin(self) -> None:
+        """The dump has begun to flow; may be called again."""
+
     async def fingerprint(self) -> Fingerprint | None:
         """Of that snapshot; None when it could not be taken."""
 
@@ -97,12 +100,16 @@ async def dump(
         nonlocal is_whole
         encoder = _CustomEncoder(header) if form is DumpForm.CUSTOM else _SqlEncoder(form, header)
         ready: list[bytes] = []
+        least_bytes = 1
         async for pieces in _pieces(child):
             on_read(sum(map(len, pieces)))
+            if proof:
+                proof.begin()
             ready.append(await asyncio.to_thread(encoder.add, pieces))
-            if sum(map(len, ready)) >= CHUNK_BYTES // 2:
+            if sum(map(len, ready)) >= least_bytes:
                 yield b"".join(ready)
                 ready.clear()
+                least_bytes = CHUNK_BYTES // 2
         await _check(child, login)
         fingerprint = await proof.fingerprint() if proof else None
         ready.append(await asyncio.to_thread(encoder.finish, fingerprint))

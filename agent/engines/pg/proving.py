@@ -38,10 +38,16 @@ class SnapshotProof:
         self._login = login
         self._first = first
         self._scope = scope
+        self._may_read = asyncio.Event()
         self._taking = asyncio.create_task(self._take(), name="take a fingerprint")
+
+    def begin(self) -> None:
+        """Read from now on; before, it would keep the server from what the dump has to know for its first byte."""
+        self._may_read.set()
 
     async def fingerprint(self) -> Fingerprint | None:
         """Waits until it is taken; None when that failed."""
+        self.begin()
         return await self._taking
 
     async def close(self) -> None:
@@ -52,6 +58,7 @@ class SnapshotProof:
         try:
             with server_errors(self._login):
                 await self._first()
+                await self._may_read.wait()
                 return (await read_content(self._connection, self._scope)).comparable(self._scope.scheme)
         except ServiceError as failure:
             self.warnings.append(f"No fingerprint could be taken: {failure.text}")
@@ -62,7 +69,7 @@ class SnapshotProof:
 async def proving(
     connection: Connection, login: Login, *, first: Callable[[], Awaitable[None]], scope: Scope = EVERYTHING
 ) -> AsyncIterator[SnapshotProof]:
-    """Begin to take a fingerprint of a snapshot that others can read as well.
+    """A snapshot that others can read as well, and its fingerprint, which is taken once that was `begin`.
 
     Args:
         connection: from `connect(login)`; for the time of the block it is in a transaction.
