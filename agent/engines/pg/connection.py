@@ -20,13 +20,24 @@ from common.errors import AppUnavailableError, NoSpaceError, ServiceError, ToolF
 
 CONNECT_TIMEOUT_SECONDS = 10
 """For a server beside us; one that takes longer to answer is not there."""
-_CALM_SESSION = """
-    SELECT pg_catalog.set_config(name, value, false) FROM (VALUES
-        ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
-        ('idle_in_transaction_session_timeout', '0'), ('default_transaction_read_only', 'off'), ('row_security', 'on')
-    ) AS wanted (name, value) WHERE name IN (SELECT name FROM pg_catalog.pg_settings)
-"""
-"""Settings of a role or database are made for the app and would cut our work short."""
+_CALM = {
+    "search_path": "",
+    "local_preload_libraries": "",
+    "exit_on_error": "off",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "tcp_user_timeout": "0",
+}
+"""Settings of a role or database are made for the app, or by a file, and would cut our work short or keep us out. What
+the first packet of a connection says goes before them; a server refuses it where it does not know a name."""
+_CALM_SINCE = {"idle_session_timeout": 140_000, "transaction_timeout": 170_000}
+"""By the version that brought them."""
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -41,6 +52,7 @@ class Login:
 
     Attributes:
         host: a name, an address, or the directory of a unix socket.
+        server_version_num: known from an earlier connection, so that no setting can end the next one; 0: not known.
     """
 
     host: str
@@ -48,6 +60,7 @@ class Login:
     database: str
     user: str
     password: str | None = field(default=None, repr=False)
+    server_version_num: int = field(default=0, compare=False)
 
     @property
     def place(self) -> str:
@@ -79,6 +92,7 @@ class Login:
         The search_path is empty from the first moment on, whatever role and database say: a database made from an
         upload may hold operators named like those of our queries.
         """
+        settings = _CALM | _calm_since(self.server_version_num)
         return psycopg.conninfo.make_conninfo(
             host=self.host,
             port=self.port,
@@ -89,13 +103,17 @@ class Login:
             client_encoding="UTF8",
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             gssencmode="disable",
-            options="-c search_path=",
+            options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         )
+
+
+def _calm_since(server_version_num: int) -> dict[str, str]:
+    return {name: "0" for name, since in _CALM_SINCE.items() if server_version_num >= since}
 
 
 @asynccontextmanager
 async def connect(login: Login, *, application_name: str = "mathison-data") -> AsyncIterator[Connection]:
-    """A connection in autocommit mode with an empty search_path, without the role's and the database's timeouts.
+    """A connection in autocommit mode with an empty search_path, whatever settings the role and the database have.
 
     Errors of psycopg that the block lets out become ours, see `server_errors`.
 
@@ -105,7 +123,8 @@ async def connect(login: Login, *, application_name: str = "mathison-data") -> A
     with server_errors(login):
         connection = await _open(login, application_name)
         try:
-            await connection.execute(_CALM_SESSION)
+            for name in _calm_since(connection.info.server_version).keys() - _calm_since(login.server_version_num):
+                await connection.execute(f"SET {name} = 0")
             yield connection
         finally:
             await connection.close()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import msgspec
 import psycopg
 from psycopg import sql
 
-from agent.engines.pg.connection import Connection, Login, LoginRefusedError, connect
+from agent.engines.pg.connection import Connection, Login, LoginRefusedError, connect, translate
 from agent.engines.pg.loader_process import SESSION_NAME
 from agent.engines.pg.outside import Difference, Key, Outside, differences, look_outside, put_back
 from common.errors import AppBusyError, ArchiveRefusedError, ServiceError
@@ -25,12 +26,15 @@ _DATABASE_OWNER = "pg_database_owner"
 """The role, since PostgreSQL 14, whose only member is the owner of the database that a session is in."""
 _ADVICE = "Do not import this file. With an admin_user for the agent no file can do that."
 
+_AGAIN = "The agent looks again by itself, as soon as the server lets it in, and puts back what was changed."
+
 
 class _Remembered(msgspec.Struct, frozen=True):
     """What was outside before a load, for the case that the agent is killed meanwhile."""
 
     role: str
     facts: list[tuple[Key, str]]
+    server_version_num: int = 0
 
 
 @asynccontextmanager
@@ -46,19 +50,24 @@ async def same_outside(
         remember: keeps a text for `require_same_after_crash` beyond the end of the agent; empty: nothing any more.
     Raises:
         ArchiveRefusedError: at the end of the block: something was changed. Names it, and what could not be put back.
+        ServiceError: at the end of the block: it could not be looked at; says so.
     """
-    async with connect(login, application_name=session) as connection:
+    async with _session(login, session) as connection:
         before = await look_outside(connection)
+        version = connection.info.server_version
+        login = replace(login, server_version_num=version)
         if remember is not None:
-            remember(msgspec.json.encode(_Remembered(login.user, list(before.items()))).decode())
+            remember(msgspec.json.encode(_Remembered(login.user, list(before.items()), version)).decode())
         try:
             yield
         finally:
             try:
-                await _require_same(connection, before, login, loads_into)
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                # A file can end its own role's sessions.
-                await _require_same_again(before, login, loads_into, session)
+                await _require_same_at_end(connection, before, login, loads_into, session)
+            except ArchiveRefusedError:
+                raise
+            except ServiceError as failure:
+                _say_not_looked(failure, is_remembered=remember is not None)
+                raise
     if remember is not None:
         remember("")
 
@@ -81,34 +90,70 @@ async def require_same_after_crash(
     login = next((one for one in logins if one.user == known.role), None)
     if login is None:
         return None
+    login, before = replace(login, server_version_num=known.server_version_num), dict(known.facts)
     try:
-        async with connect(login, application_name=session) as connection:
+        async with _session(login, session) as connection:
             try:
-                await _require_same(
-                    connection, dict(known.facts), login, loads_into, when="after a restart of the agent"
-                )
+                await _require_same(connection, before, login, loads_into, when="as soon as the agent could")
             except ArchiveRefusedError as refusal:
                 return refusal
     except LoginRefusedError as failure:
-        raise _locked_out(login, failure) from failure
+        raise _locked_out(login, failure, before) from failure
     return None
 
 
-async def _require_same_again(before: Outside, login: Login, loads_into: str, session: str) -> None:
+@asynccontextmanager
+async def _session(login: Login, name: str = "mathison-data") -> AsyncIterator[Connection]:
+    """Of the role itself: by a setting of it, sessions may begin as another role's."""
+    async with connect(login, application_name=name) as connection:
+        await connection.execute("SET ROLE NONE")
+        yield connection
+
+
+async def _require_same_at_end(
+    connection: Connection, before: Outside, login: Login, loads_into: str, session: str
+) -> None:
     try:
-        async with connect(login, application_name=session) as connection:
-            await _require_same(connection, before, login, loads_into)
-    except LoginRefusedError as failure:
-        raise _locked_out(login, failure) from failure
+        await _require_same(connection, before, login, loads_into)
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        # A file can end its own role's sessions.
+        try:
+            async with _session(login, session) as another:
+                await _require_same(another, before, login, loads_into)
+        except LoginRefusedError as failure:
+            raise _locked_out(login, failure, before) from failure
+    except psycopg.Error as failure:
+        raise translate(failure, login) from failure
 
 
-def _locked_out(login: Login, failure: LoginRefusedError) -> ArchiveRefusedError:
+def _say_not_looked(failure: ServiceError, *, is_remembered: bool) -> None:
+    """Of an error for which nobody knows what the file changed."""
+    failure.text = f"{failure.text} Whether the file changed anything outside of its database could not be seen."
+    failure.args = (failure.text,)
+    failure.says_what_changed = True
+    if is_remembered:
+        failure.next_step = f"{failure.next_step} {_AGAIN}".strip()
+
+
+def _locked_out(login: Login, failure: LoginRefusedError, before: Outside) -> ArchiveRefusedError:
     """Of a load after which the role is not let in any more."""
     return _refusal(
-        f"While the file was loaded, the agent's own session was ended, and now: {failure.text}",
-        next_step=f'Where the password was changed, a superuser sets it again: ALTER ROLE "{login.user}" '
-        f"PASSWORD '…'; Then see whether the role's databases are called as before. {_ADVICE}",
+        f"While the file was loaded, the agent's own session was ended, and now: {failure.text} What else the file "
+        "changed outside of its database could not be seen.",
+        next_step=f"{_let_in_again(login, before)}{_AGAIN} {_ADVICE}",
     )
+
+
+def _let_in_again(login: Login, before: Outside) -> str:
+    """What a superuser runs, by what the role could change; with a space at the end."""
+    role, database = (sql.Identifier(name).as_string(None) for name in (login.user, login.database))
+    statements = [f"where its password was changed, ALTER ROLE {role} PASSWORD '…';"]
+    if any(key.kind == "name" and name == login.database for key, name in before.items()):
+        statements.append(
+            f"where its database was closed, ALTER DATABASE {database} ALLOW_CONNECTIONS true CONNECTION LIMIT -1; "
+            f"GRANT CONNECT ON DATABASE {database} TO {role};"
+        )
+    return f"A superuser lets the role in again: {' '.join(statements)} "
 
 
 async def _require_same(
@@ -122,10 +167,10 @@ async def _require_same(
     changed = [one.sentence for one in found]
     if await _take_back(connection, login, loads_into, before):
         changed.append(f"owner of database {loads_into}: {login.user} became {_DATABASE_OWNER}")
-    if not await _is_let_in(login):
+    if await _why_not_let_in(login):
         await _set_password(connection, login)
-        if not await _is_let_in(login):
-            raise _not_let_in(login, changed, left)
+        if reason := await _why_not_let_in(login):
+            raise _not_let_in(login, reason, changed, left)
         changed.append(f"password of role {login.user}")
     if left:
         raise _refusal(
@@ -145,7 +190,7 @@ async def _require_same(
 async def _put_back_within(login: Login, before: Outside, left: list[Difference]) -> list[Difference]:
     """A database that was given to pg_database_owner is its former owner's only as seen from another of that one's."""
     with suppress(ServiceError, psycopg.OperationalError):
-        async with connect(login) as connection:
+        async with _session(login) as connection:
             return await put_back(connection, before)
     return left
 
@@ -162,18 +207,19 @@ async def _take_back(connection: Connection, login: Login, loads_into: str, befo
         if key.kind == "owner" and owner == login.user:
             database = before[Key("name", key.subject)]
             with suppress(ServiceError, psycopg.OperationalError):
-                async with connect(login.to(database)) as own:
+                async with _session(login.to(database)) as own:
                     await own.execute(statement)
                     break
     return True
 
 
-async def _is_let_in(login: Login) -> bool:
+async def _why_not_let_in(login: Login) -> str:
+    """What the server says; empty: it is."""
     try:
         async with connect(login):
-            return True
-    except LoginRefusedError:
-        return False
+            return ""
+    except LoginRefusedError as failure:
+        return failure.text
 
 
 async def _set_password(connection: Connection, login: Login) -> None:
@@ -190,12 +236,14 @@ async def _set_password(connection: Connection, login: Login) -> None:
         )
 
 
-def _not_let_in(login: Login, changed: Sequence[str], left: Sequence[Difference]) -> ServiceError:
-    besides = f" Besides: {_listed(changed)}." if changed else ""
+def _not_let_in(login: Login, reason: str, changed: Sequence[str], left: Sequence[Difference]) -> ArchiveRefusedError:
+    put_back = [one for one in changed if one not in {other.sentence for other in left}]
     return _refusal(
-        f"After the file was loaded, the role {login.user} is not let in any more.{besides}",
-        next_step=f"A superuser sets the password again: ALTER ROLE \"{login.user}\" PASSWORD '…'; {_remedies(left)}"
-        f"{_ADVICE}",
+        f"After the file was loaded: {reason}"
+        + (f" Put back was: {_listed(put_back)}." if put_back else "")
+        + (f" This could not be put back: {_listed([one.sentence for one in left])}." if left else ""),
+        next_step=f'Where the password was changed, a superuser sets it again: ALTER ROLE "{login.user}" '
+        f"PASSWORD '…'; {_remedies(left)}{_ADVICE}",
     )
 
 
@@ -223,7 +271,7 @@ async def end_loaders(connection: Connection, database: str) -> None:
         AppBusyError: it does not end.
     """
     mine = (
-        "FROM pg_stat_activity WHERE usename = current_user AND datname = %(database)s AND pid <> pg_backend_pid()"
+        "FROM pg_stat_activity WHERE usename = session_user AND datname = %(database)s AND pid <> pg_backend_pid()"
         " AND (application_name = %(session)s OR datname ~ '^mathison_new_')"
     )
     values = {"session": SESSION_NAME, "database": database}

@@ -10,12 +10,16 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
+
 from agent.engines.pg import beside
 from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.names import kept_name, new_name, role_name, session_name
 from agent.engines.pg.own_rights import require_same_after_crash
 from agent.engines.pg.settings import PostgresSettings
 from common.errors import ArchiveRefusedError
+
+_log = structlog.get_logger(__name__)
 
 
 class Record(Protocol):
@@ -91,7 +95,8 @@ class Remains:
 
     async def _settle(self) -> None:
         if self.record.facts.get("outside"):
-            await self._look()
+            if found := await self._look():
+                _log.warning("A file had changed what is outside.", action="put_right", error=found.text)
             # What a person changes from now on is left alone, however long the rest takes.
             self.record.save(outside="")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,17 @@ from agent.engines.pg.names import kept_name, new_name
 from agent.engines.pg.own_rights import require_same_after_crash
 from agent.journal import Entry, ImportPhase, Journal
 from agent.recipes.base import Recovered
-from agent.recipes.postgresql import PostgresqlRecipe
 from common.errors import AppUnavailableError, ArchiveRefusedError
-from tests.contract import crashing
-from tests.contract.agents import APP_ID, Agent, Launch
+from tests.contract.agents import APP_ID, Agent
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
+from tests.integration.agent.engines.pg.traps import (
+    END_SESSIONS,
+    killed_while_loading,
+    refused_and_put_back,
+    with_trap,
+)
 
 
 async def _bring_in_and_undo(app: PostgresApp) -> None:
@@ -142,53 +145,13 @@ HARMS = {
 }
 
 
-END_SESSIONS = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()"
-)
-
-
-async def _with_trap(app: PostgresApp, statements: Iterable[str]) -> bytes:
-    """An app with a table and settings, and a file whose trigger does harm to it."""
-    app.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", as_app=True)
-    for statement in (
-        "COMMENT ON DATABASE {database} IS 'shop'",
-        "ALTER DATABASE {database} CONNECTION LIMIT 17",
-        "ALTER DATABASE {database} SET work_mem = '7MB'",
-        "GRANT CONNECT ON DATABASE {database} TO {role}",
-        'ALTER ROLE {role} IN DATABASE {database} SET search_path = "$user", public',
-    ):
-        app.run(statement.format(**vars(app)), on="postgres")
-    harm = " ".join(f"EXECUTE $harm${one.format(**vars(app))}$harm$;" for one in statements)
-    trap = (
-        f"CREATE FUNCTION public.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {harm} RETURN NEW; END $$;\n"
-        "CREATE TABLE public.trapped (a integer);\n"
-        "CREATE TRIGGER trap BEFORE INSERT ON public.trapped FOR EACH ROW EXECUTE FUNCTION public.trap();\n"
-        "INSERT INTO public.trapped VALUES (1);\n"
-    )
-    archive = unsealed(await app.export("sql"))
-    return archive.replace(b"\nCREATE TABLE public.t ", b"\n" + trap.encode() + b"\nCREATE TABLE public.t ")
-
-
-async def _refused_and_put_back(app: PostgresApp, hostile: bytes) -> str:
-    """What is said of a hostile file that leaves nothing behind."""
-    before = app.outside()
-    with pytest.raises(ArchiveRefusedError) as refused:
-        await app.stage(hostile)
-
-    assert not refused.value.says_what_changed
-    assert app.outside() == before
-    assert app.run("SELECT a FROM public.t", as_app=True) == [(1,)]
-    assert app.left_over() == []
-    return refused.value.text
-
-
 @pytest.mark.parametrize("harm", HARMS.items(), ids=list(HARMS.values()))
 async def test_what_a_function_of_the_file_changed_outside_is_put_back(
     make_app: MakeApp, harm: tuple[str, str]
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
 
-    said = await _refused_and_put_back(app, await _with_trap(app, [harm[1]]))
+    said = await refused_and_put_back(app, await with_trap(app, [harm[1]]))
 
     assert "was put back at once" in said
     assert harm[0].format(**vars(app)) in said
@@ -207,7 +170,7 @@ async def test_all_that_a_function_of_the_file_changed_at_once_is_put_back(make_
     renaming = [one for one in HARMS.values() if "RENAME" in one]
     others = [one for one in HARMS.values() if "RENAME" not in one]
 
-    said = await _refused_and_put_back(app, await _with_trap(app, [*members, *others, *renaming, *exchange]))
+    said = await refused_and_put_back(app, await with_trap(app, [*members, *others, *renaming, *exchange]))
 
     assert f"name of database {app.database}: {app.database} became {other.database}" in said
 
@@ -216,8 +179,8 @@ async def test_all_that_a_function_of_the_file_changed_at_once_is_put_back(make_
 async def test_a_database_that_a_file_gives_away_is_taken_back(make_app: MakeApp, major: int) -> None:
     app = make_app(major, rights="CREATEDB", has_admin=False)
 
-    said = await _refused_and_put_back(
-        app, await _with_trap(app, ["ALTER DATABASE {database} OWNER TO pg_database_owner"])
+    said = await refused_and_put_back(
+        app, await with_trap(app, ["ALTER DATABASE {database} OWNER TO pg_database_owner"])
     )
 
     assert f"owner of database {app.database}: {app.role} became pg_database_owner" in said
@@ -230,7 +193,7 @@ async def test_a_file_that_gives_its_own_database_away_leaves_nothing(make_app: 
         "DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO pg_database_owner', current_database()); END $do$;"
     )
 
-    said = await _refused_and_put_back(app, await _with_trap(app, [give_away]))
+    said = await refused_and_put_back(app, await with_trap(app, [give_away]))
 
     assert f"{app.role} became pg_database_owner" in said
 
@@ -238,8 +201,8 @@ async def test_a_file_that_gives_its_own_database_away_leaves_nothing(make_app: 
 async def test_a_file_that_ends_the_agents_session_does_not_keep_what_it_changed(make_app: MakeApp) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
 
-    said = await _refused_and_put_back(
-        app, await _with_trap(app, [END_SESSIONS, "ALTER ROLE {role} SET search_path = evil"])
+    said = await refused_and_put_back(
+        app, await with_trap(app, [END_SESSIONS, "ALTER ROLE {role} SET search_path = evil"])
     )
 
     assert "search_path" in said
@@ -247,7 +210,7 @@ async def test_a_file_that_ends_the_agents_session_does_not_keep_what_it_changed
 
 async def test_where_a_file_locks_the_agent_out_the_command_that_mends_it_is_told(make_app: MakeApp) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
-    hostile = await _with_trap(app, [END_SESSIONS, "ALTER ROLE {role} PASSWORD 'mine'"])
+    hostile = await with_trap(app, [END_SESSIONS, "ALTER ROLE {role} PASSWORD 'mine'"])
 
     with pytest.raises(ArchiveRefusedError, match="session was ended") as refused:
         await app.recipe.stage(upload_of(hostile), MemoryRecord(), app.progress)
@@ -269,7 +232,7 @@ async def test_a_file_cannot_keep_a_database_from_getting_its_name_back(make_app
     [(number,)] = app.run(query, on="postgres", values=[app.database])
     take_the_way_back = f"ALTER DATABASE {other.database} RENAME TO mathison_back_{number}"
 
-    said = await _refused_and_put_back(app, await _with_trap(app, [take_the_way_back, TAKE_THE_KEPT_NAME]))
+    said = await refused_and_put_back(app, await with_trap(app, [take_the_way_back, TAKE_THE_KEPT_NAME]))
     app.run(f"ALTER DATABASE {other.database} OWNER TO {other.role}", on="postgres")
 
     assert f"name of database {app.database}: {app.database} became mathison_kept_" in said
@@ -280,7 +243,7 @@ async def test_a_database_that_could_not_get_its_name_back_is_not_dropped(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
-    hostile = await _with_trap(app, [TAKE_THE_KEPT_NAME])
+    hostile = await with_trap(app, [TAKE_THE_KEPT_NAME])
     record = MemoryRecord()
     monkeypatch.setattr(outside, "_ROUNDS", 0)
 
@@ -298,7 +261,7 @@ async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_i
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
-    hostile = await _with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
+    hostile = await with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
     monkeypatch.setattr(outside, "_ROUNDS", 0)
 
     with pytest.raises(ArchiveRefusedError, match="could not be put back: setting search_path of role") as refused:
@@ -307,24 +270,6 @@ async def test_what_could_not_be_put_back_is_told_with_the_statement_that_does_i
     assert refused.value.says_what_changed
     assert f'Run: ALTER ROLE "{app.role}" RESET "search_path";' in refused.value.next_step
     assert app.left_over() == []
-
-
-WAIT = (
-    b"CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(86400); END $$;\n"
-    b"CREATE TABLE public.waiting (a integer);\n"
-    b"CREATE TRIGGER waits BEFORE INSERT ON public.waiting FOR EACH ROW EXECUTE FUNCTION public.waits();\n"
-    b"INSERT INTO public.waiting VALUES (1);\n"
-)
-
-
-async def _killed_while_loading(app: PostgresApp, hostile: bytes, directory: Path) -> Agent:
-    """The agent, not started again, that was killed once a file had done harm and went on."""
-    file, launch = directory / "hostile.sql", Launch(PostgresqlRecipe, app.settings, None, directory / "state")
-    file.write_bytes(hostile.replace(b"\nCREATE TABLE public.t ", b"\n" + WAIT + b"\nCREATE TABLE public.t "))
-    before = app.outside()
-    death = await crashing.killed_once(lambda: app.outside() != before, launch, "stage", "t-1", str(file))
-    await death.children_ended()
-    return Agent(launch)
 
 
 def _only_entry(agent: Agent) -> Entry:
@@ -347,16 +292,16 @@ async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_th
     make_app: MakeApp, tmp_path: Path, harm: str
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
-    hostile = await _with_trap(app, [harm])
+    hostile = await with_trap(app, [harm])
     before, held = app.outside(), await app.fingerprint()
-    agent = await _killed_while_loading(app, hostile, tmp_path)
+    agent = await killed_while_loading(app, hostile, tmp_path)
 
     await agent.start()
 
     state = agent.state("t-1")
     assert state is not None
     assert state.failure is not None
-    assert "was put back after a restart of the agent" in state.failure.message
+    assert "was put back as soon as the agent could" in state.failure.message
     assert app.outside() == before
     assert held.differences(await app.fingerprint()) == []
     assert app.left_over() == []
@@ -368,8 +313,8 @@ async def test_after_a_kill_what_is_outside_is_looked_at_once(
     make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
-    hostile = await _with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
-    agent, looks = await _killed_while_loading(app, hostile, tmp_path), []
+    hostile = await with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
+    agent, looks = await killed_while_loading(app, hostile, tmp_path), []
 
     async def counted(*arguments: Any, **options: Any) -> ArchiveRefusedError | None:
         looks.append(await require_same_after_crash(*arguments, **options))
@@ -388,8 +333,8 @@ async def test_what_is_found_after_a_kill_is_found_again_until_it_stands_in_the_
     make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(rights="CREATEDB", has_admin=False)
-    hostile = await _with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
-    agent = await _killed_while_loading(app, hostile, tmp_path)
+    hostile = await with_trap(app, ["ALTER ROLE {role} SET search_path = evil"])
+    agent = await killed_while_loading(app, hostile, tmp_path)
     monkeypatch.setattr(outside, "_ROUNDS", 0)
 
     first = await app.recipe.put_right(_only_entry(agent))
