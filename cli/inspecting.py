@@ -32,6 +32,7 @@ from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWro
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder, SealReader
+from common.sqlite_tables import quick_check
 
 OnBytes = Callable[[int, int], None]
 """Told how many bytes were read so far and how many there are."""
@@ -269,14 +270,14 @@ def _check_sqlite(path: Path, found: Findings) -> None:
             found.counts["tables"] = database.execute(
                 "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
             ).fetchone()[0]
-            complaints = [row[0] for row in database.execute("PRAGMA quick_check(1)")]
+            verdict = quick_check(database)
         finally:
             database.close()
     except sqlite3.Error as failure:
         raise ArchiveDamagedError(f"The database is damaged: {failure}.") from failure
     found.evidence.clear()
-    if complaints != ["ok"]:
-        raise ArchiveDamagedError(f"The database is damaged: {complaints[0].splitlines()[-1]}.")
+    if verdict != "ok":
+        raise ArchiveDamagedError(f"The database is damaged: {verdict.splitlines()[-1]}.")
     beside = path.with_name(path.name + "-wal")
     if beside.exists() and beside.stat().st_size:
         found.evidence.append(f"Its latest changes are in {beside.name} and not in it.")

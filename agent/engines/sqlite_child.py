@@ -25,8 +25,8 @@ from urllib.parse import quote
 from agent import rights
 from agent.engines.sqlite_bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
 from agent.engines.sqlite_questions import asked, not_a_table
-from agent.engines.sqlite_tables import NULL_FOUND, nulls_not_there
 from agent.jail import enter, parse_argv
+from common.sqlite_tables import quick_check
 
 MAGIC = b"SQLite format 3\0"
 _WRITE_VERSION_AT = 18
@@ -43,7 +43,6 @@ _CODES = {
     sqlite3.SQLITE_INTERRUPT: "too_long",
     sqlite3.SQLITE_TOOBIG: "too_large",
 }
-_ALL = 2**31 - 1
 _NO_MEMORY = "SQLite has no memory left"
 
 
@@ -291,11 +290,7 @@ def _verdict(connection: sqlite3.Connection) -> str:
     """ "ok", or the first of what SQLite finds wrong."""
     connection.execute("PRAGMA trusted_schema=OFF")
     try:
-        verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-        if verdict.startswith(NULL_FOUND) and (unfounded := nulls_not_there(connection)):
-            # Now with all that it finds, one for each row: pages are looked at first, and they are right.
-            found = (str(text) for (text,) in connection.execute(f"PRAGMA quick_check({_ALL})"))
-            verdict = next((text for text in found if text not in unfounded), "ok")
+        verdict = quick_check(connection)
     except sqlite3.Error as failure:
         if is_interrupted(failure) or is_short_of_memory(failure):
             raise

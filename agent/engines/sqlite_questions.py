@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from agent.engines.sqlite_bounds import stop_at
-from agent.engines.sqlite_tables import columns_of, is_of_unknown_module, quoted
 from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
+from common.sqlite_tables import columns_of, is_of_unknown_module, quoted
 
 MAX_ANSWER_BYTES = 1 << 20
 _MAX_ROWS = 2000

@@ -33,9 +33,9 @@ from agent.engines.sqlite_bounds import (
     took_too_long,
 )
 from agent.engines.sqlite_child import connect_live
-from agent.engines.sqlite_tables import is_of_unknown_module
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
+from common.sqlite_tables import is_of_unknown_module
 
 _BUSY_SECONDS = 2.0
 _KEY_NEXT_STEP = (

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.engines.sqlite_tables import columns_of, quoted, tables_of
+from common.sqlite_tables import columns_of, quoted, tables_of
 
 if TYPE_CHECKING:
     import psycopg

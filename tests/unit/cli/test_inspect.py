@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -209,6 +210,18 @@ def test_a_damaged_sqlite_database_is_noticed(tmp_path: Path, damage: Callable[[
     path.write_bytes(damage(path.read_bytes()))
 
     assert look_at(path).completeness == "damaged"
+
+
+def test_a_sound_sqlite_database_is_not_called_damaged_for_nulls_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TABLE t (a INTEGER NOT NULL, b TEXT, c TEXT NOT NULL, PRIMARY KEY (c, a)) WITHOUT ROWID"
+        )
+        database.execute("INSERT INTO t VALUES (1, NULL, 'c')")
+        database.commit()
+
+    assert look_at(path).completeness == "plausible"
 
 
 def test_changes_in_a_wal_beside_a_database_are_mentioned(tmp_path: Path) -> None:

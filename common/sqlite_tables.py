@@ -1,4 +1,4 @@
-"""What SQLite says of tables and their columns. Runs in child processes only.
+"""What SQLite says of tables, their columns, and whether they are whole.
 
 Asked by statements, not by table-valued functions: a table of the database may have the name of one.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-NULL_FOUND = "NULL value in "
+_NULL_FOUND = "NULL value in "
 """How quick_check begins to say that a column holds what it may not."""
+_ALL = 2**31 - 1
 _HIDDEN = 1
 """What a virtual table has besides its content; 2 and 3 are generated columns."""
 
@@ -64,7 +65,21 @@ def columns_of(connection: sqlite3.Connection, table: str) -> list[Column]:
     ]
 
 
-def nulls_not_there(connection: sqlite3.Connection) -> set[str]:
+def quick_check(connection: sqlite3.Connection) -> str:
+    """ "ok", or the first of what SQLite's check of a database's structure finds wrong.
+
+    Raises:
+        sqlite3.Error: it cannot be read so far.
+    """
+    verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if verdict.startswith(_NULL_FOUND) and (unfounded := _nulls_not_there(connection)):
+        # Now with all that it finds, one for each row: pages are looked at first, and they are right.
+        found = (str(text) for (text,) in connection.execute(f"PRAGMA quick_check({_ALL})"))
+        verdict = next((text for text in found if text not in unfounded), "ok")
+    return verdict
+
+
+def _nulls_not_there(connection: sqlite3.Connection) -> set[str]:
     """What quick_check may say of NULLs that are not there.
 
     SQLite 3.40 looks for them at the wrong place in a table without rowid whose key is in another order than its
@@ -79,7 +94,7 @@ def nulls_not_there(connection: sqlite3.Connection) -> set[str]:
             # Not `IS NULL`: SQLite knows that it cannot be, and does not look.
             query = f"SELECT 1 FROM {name} WHERE typeof({quoted(column)}) = 'null' LIMIT 1"  # noqa: S608  # quoted
             if may_not and connection.execute(query).fetchone() is None:
-                found.add(f"{NULL_FOUND}{table.name}.{column}")
+                found.add(f"{_NULL_FOUND}{table.name}.{column}")
     return found
 
 
