@@ -23,7 +23,7 @@ from agent.engines.minio.sums import number_of
 
 FORMAT = "s3"
 SCHEME = "minio-s3/3"
-BUCKETS, VERSIONS, METADATA, SETTINGS = "buckets", "versions", "metadata", "settings"
+BUCKETS, VERSIONS, METADATA, SETTINGS = DIRECTORIES = ("buckets", "versions", "metadata", "settings")
 LEFT_OUT_SETTINGS = (TARGETS_FILE, "replication.xml")
 """They hold another server's keys, or mean nothing without them."""
 KEPT_HEADERS = (

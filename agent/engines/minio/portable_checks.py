@@ -6,18 +6,16 @@ what is named twice, are signs of damage. What S3 allows and MinIO does not stor
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import os
-import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from agent.archives.members import MAX_NAME_BYTES, path_of, printable
+from agent.engines.minio.layout import is_bucket_name
 from agent.engines.minio.portable import (
     BUCKETS,
-    KEPT_HEADERS,
     METADATA,
     METADATA_PREFIX,
     SETTINGS,
@@ -25,18 +23,13 @@ from agent.engines.minio.portable import (
     Line,
     version_id,
 )
-from common.errors import ArchiveDamagedError, ArchiveIncompatibleError
+from agent.engines.minio.portable_lines import SUFFIX, no_lines
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError
 
 _NAMED = 5
-_MOST_KEY_BYTES = 1024
 _MOST_METADATA_BYTES = 2048
-"""S3's limits, and MinIO's."""
-_YEARS = range(1970, 2262)
-"""Times are nanoseconds in 64 bits."""
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
-_ETAG = re.compile(r"[\x21-\x7e]{0,128}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+"""S3's limit, and MinIO's."""
+LINKS = "The archive holds links; an export of objects has none."
 
 
 class BucketCheck:
@@ -62,10 +55,9 @@ class BucketCheck:
         """One line.
 
         Raises:
-            ArchiveDamagedError: no server can have said so, or the content is not there.
+            ArchiveDamagedError: the content is not there.
             ArchiveIncompatibleError: a MinIO does not take it.
         """
-        _require_sense(self._bucket, line)
         if self._is_wanted:
             _require_storable(self._bucket, line)
         self.has_versions = self.has_versions or line.is_marker or version_id(line.version) != "null"
@@ -101,17 +93,8 @@ class BucketCheck:
                 yield from (f"{below}/{file}" for file in files)
 
     def _require_content(self, line: Line) -> None:
-        parts = path_of(line.file)
-        if (
-            len(parts) < 3
-            or parts[0] not in (BUCKETS, VERSIONS)
-            or parts[1] != self._bucket
-            or "/".join(parts) != line.file
-            or not _SHA256.fullmatch(line.sha256)
-        ):
-            raise ArchiveDamagedError(f"The archive is damaged: it does not say where {printable(line.key)} is.")
         try:
-            status = os.stat(self._tree.joinpath(*parts), follow_symlinks=False)
+            status = os.stat(self._tree.joinpath(*path_of(line.file)), follow_symlinks=False)
         except OSError as failure:
             raise ArchiveDamagedError(f"The archive is damaged: {printable(line.file)} is missing.") from failure
         if status.st_size != line.size:
@@ -126,46 +109,30 @@ class BucketCheck:
         )
 
 
-def require_known_buckets(tree: Path, buckets: Sequence[str]) -> None:
-    """Refuse content, lines and settings of a bucket that is not below `buckets`; nobody would see them go.
+def require_buckets(names: Collection[tuple[str, str]]) -> list[str]:
+    """The buckets of an archive.
 
+    Args:
+        names: what its four directories hold: the directory's name, and that of what is in it.
     Raises:
-        ArchiveDamagedError: naming it.
+        ArchiveRefusedError: a name that is none of a bucket's.
+        ArchiveDamagedError: a bucket without lines, or content, lines or settings of one that is not below `buckets/`;
+            nobody would see them go.
     """
-    for top in (METADATA, VERSIONS, SETTINGS):
-        names = os.listdir(tree / top) if (tree / top).is_dir() else []
-        for name in sorted(names):
-            if (name.removesuffix(".jsonl") if top == METADATA else name) not in buckets:
-                raise ArchiveDamagedError(
-                    f"The archive is damaged: it holds {printable(f'{top}/{name}')}, and no such bucket below "
-                    f"{BUCKETS}/; nothing was changed."
-                )
-
-
-def _require_sense(bucket: str, line: Line) -> None:
-    moment = _MOMENT.fullmatch(line.modified)
-    try:
-        is_moment = moment is not None and dt.datetime.fromisoformat(line.modified).year in _YEARS
-    except ValueError:
-        is_moment = False
-    faults = {
-        "no key": not line.key,
-        "a key with a NUL byte": "\0" in line.key,
-        f"a key of more than {_MOST_KEY_BYTES} bytes": len(line.key.encode()) > _MOST_KEY_BYTES,
-        "no version": not line.version,
-        "a time that is none": not is_moment,
-        "an ETag that is none": not _ETAG.fullmatch(line.etag),
-        "a size below zero": line.size < 0,
-        "content of a delete marker": line.is_marker and bool(line.size or line.file),
-        "a header that is none": not all(_is_header(name, value) for name, value in line.headers.items()),
-    }
-    for fault, is_there in faults.items():
-        if is_there:
-            raise ArchiveDamagedError(
-                f"The archive is damaged: a line of {METADATA}/{bucket}.jsonl, of key {printable(line.key)}, has "
-                f"{fault}; nothing was changed.",
-                next_step="Take another copy of the file, or export again.",
-            )
+    buckets = sorted(name for top, name in names if top == BUCKETS)
+    for name in buckets:
+        if not is_bucket_name(name):
+            raise ArchiveRefusedError(f"The archive holds {printable(name)}, which is no name of a bucket.")
+    known = {(top, name) for name in buckets for top in (BUCKETS, VERSIONS, SETTINGS)}
+    lines = {(METADATA, f"{name}{SUFFIX}") for name in buckets}
+    for top, name in sorted(set(names) - known - lines):
+        raise ArchiveDamagedError(
+            f"The archive is damaged: it holds {printable(f'{top}/{name}')}, and no such bucket below {BUCKETS}/."
+        )
+    for name in buckets:
+        if (METADATA, f"{name}{SUFFIX}") not in names:
+            raise no_lines(name)
+    return buckets
 
 
 def _require_storable(bucket: str, line: Line) -> None:
@@ -188,13 +155,6 @@ def _require_storable(bucket: str, line: Line) -> None:
                 "changed.",
                 next_step="Rename it where it comes from and export again, or import other buckets with `bucket=`.",
             )
-
-
-def _is_header(name: str, value: str) -> bool:
-    is_used = name.lower() in KEPT_HEADERS or name.lower().startswith(METADATA_PREFIX)
-    return not is_used or (
-        bool(_HEADER_NAME.fullmatch(name)) and not any(ord(char) < 32 or ord(char) == 127 for char in value)
-    )
 
 
 def _number_of_version(line: Line) -> int:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.archives.members import printable
 from agent.engines.minio.bucket_settings import holds_targets
-from agent.engines.minio.layout import TARGETS_FILE, is_bucket_name
+from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.portable import (
-    BUCKETS,
+    DIRECTORIES,
     LEFT_OUT_SETTINGS,
     METADATA,
     SCHEME,
@@ -27,7 +26,8 @@ from agent.engines.minio.portable import (
     Line,
     number_of_line,
 )
-from agent.engines.minio.portable_checks import BucketCheck, require_known_buckets
+from agent.engines.minio.portable_checks import BucketCheck, require_buckets
+from agent.engines.minio.portable_lines import PIECE_BYTES, SUFFIX, no_lines, read_lines
 from agent.engines.minio.sums import Sums
 from common.errors import ArchiveDamagedError, ArchiveRefusedError
 from common.fingerprints import Fingerprint
@@ -36,7 +36,6 @@ ENCRYPTED = "x-amz-server-side-encryption"
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 MOST_SETTINGS_BYTES = 32 << 20
 """Of all buckets together: they travel to the server in one call. S3 allows 20 kB for a policy."""
-_MAX_LINE_BYTES = 1 << 20
 _LOCK_FILE = "object-lock.xml"
 _SETTINGS_FILE = re.compile(r"[a-z0-9-]{1,64}\.(?:xml|json)")
 """What MinIO calls one."""
@@ -70,8 +69,9 @@ def look_through(tree: Path, *, only: str) -> Inventory:
         ArchiveRefusedError, ArchiveDamagedError: it is not what an export makes.
         ArchiveIncompatibleError: it is, and a MinIO does not take some of what is wanted.
     """
-    buckets = buckets_in(tree)
-    require_known_buckets(tree, buckets)
+    buckets = require_buckets(
+        {(top, name) for top in DIRECTORIES if (tree / top).is_dir() for name in os.listdir(tree / top)}
+    )
     inventory = Inventory(
         counts=_nothing(),
         wanted_counts=_nothing(),
@@ -100,31 +100,13 @@ def look_through(tree: Path, *, only: str) -> Inventory:
     return inventory
 
 
-def buckets_in(tree: Path) -> list[str]:
-    """The buckets of an unpacked archive; ArchiveRefusedError for a name that is none."""
-    names = sorted(os.listdir(tree / BUCKETS)) if (tree / BUCKETS).is_dir() else []
-    for name in names:
-        if not is_bucket_name(name):
-            raise ArchiveRefusedError(f"The archive holds {printable(name)}, which is no name of a bucket.")
-    return names
-
-
 def lines_of(tree: Path, bucket: str) -> Iterator[Line]:
-    """The versions of a bucket; ArchiveDamagedError for a line that cannot be read, or none at all."""
-    try:
-        descriptor = os.open(tree / METADATA / f"{bucket}.jsonl", OPEN_FLAGS)
-    except OSError as failure:
-        raise ArchiveDamagedError(f"The archive is damaged: {METADATA}/{bucket}.jsonl is missing.") from failure
-    with open(descriptor, "rb") as file:
-        number = 0
-        while text := file.readline(_MAX_LINE_BYTES):
-            number += 1
-            try:
-                yield msgspec.json.decode(text, type=Line)
-            except (msgspec.DecodeError, ValueError) as failure:
-                raise ArchiveDamagedError(
-                    f"The archive is damaged: line {number} of {METADATA}/{bucket}.jsonl cannot be read."
-                ) from failure
+    """The versions of a bucket; ArchiveDamagedError as `portable_lines.read_lines`, or when there is no such file."""
+    path = tree / METADATA / f"{bucket}{SUFFIX}"
+    if path.is_symlink() or not path.is_file():
+        raise no_lines(bucket)
+    with open(os.open(path, OPEN_FLAGS), "rb") as file:
+        yield from read_lines(iter(lambda: file.read(PIECE_BYTES), b""), bucket)
 
 
 def locked_buckets(tree: Path, names: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ import msgspec
 from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
-from agent.engines.minio import portable_export, portable_import, portable_tree, settings_trial
+from agent.engines.minio import portable_checks, portable_export, portable_import, portable_tree, settings_trial
 from agent.engines.minio.canary import delete_if_empty
 from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
@@ -107,7 +107,7 @@ async def unpack(
     )
     report = await tree.unpack(area, chunks, orders, is_zip=False)
     if report.extracted.symlinks or report.extracted.hard_links:
-        raise ArchiveRefusedError("The archive holds links; an export of objects has none.")
+        raise ArchiveRefusedError(portable_checks.LINKS)
     inventory = await ask("agent.engines.minio.portable_child", area.new, Request(only=only), Inventory)
     _require_as_told(report, inventory)
     locked = await asyncio.to_thread(portable_tree.locked_buckets, area.new, inventory.wanted)

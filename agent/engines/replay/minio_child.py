@@ -12,15 +12,17 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from agent.archives.members import Kind, Member, printable
+from agent.archives.members import Kind, Member, path_of, printable
 from agent.archives.reading import TarReader
-from agent.engines.minio import bucket_settings, contents, portable, xlmeta
+from agent.engines.minio import bucket_settings, contents, portable, portable_checks, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
 from agent.engines.minio.comparing import ACCOUNTS
 from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of, own_name
+from agent.engines.minio.portable_lines import SUFFIX, read_lines
 from agent.engines.minio.sums import Sums
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
+from common.errors import ArchiveDamagedError, ArchiveRefusedError, ServiceError
 from common.fingerprints import Fingerprint
 from common.seals import RESERVED_DIRECTORY
 from common.wording import counted
@@ -35,19 +37,26 @@ class Answer(msgspec.Struct):
 
     Attributes:
         fault: what does not hold together; empty: nothing.
+        reason, next_step: of the error that it is.
         unproven: what could not be looked at; empty: nothing.
     """
 
     fingerprint: Fingerprint
     fault: str = ""
     unproven: str = ""
+    reason: str = ArchiveDamagedError.reason
+    next_step: str = ""
 
 
 def main() -> None:
+    """Exit status 0 whatever the archive's fault: the answer says it."""
     [scheme] = enter_from_argv()
     # What is imported late has to be there before.
     archive = _opened()
-    answer = _of_drive(archive) if scheme == SCHEME else _of_objects(archive)
+    try:
+        answer = _of_drive(archive) if scheme == SCHEME else _of_objects(archive)
+    except ServiceError as error:
+        answer = Answer(Fingerprint(scheme=scheme), error.text, reason=error.reason, next_step=error.next_step)
     sys.stdout.buffer.write(msgspec.json.encode(answer))
 
 
@@ -231,32 +240,68 @@ def _part_path(bucket: str, directory: str, name: str) -> _Path:
     return bucket, of_object, data_directory, name
 
 
+class _Objects:
+    """What was found on the way through a portable archive."""
+
+    def __init__(self, archive: TarReader) -> None:
+        self._archive = archive
+        self._sums = Sums(portable.SCHEME)
+        self._names: set[tuple[str, str]] = set()
+        self._promised = self._held = 0
+
+    def meet(self, member: Member) -> None:
+        """One entry.
+
+        Raises:
+            ArchiveRefusedError: no export has such.
+            ArchiveDamagedError: as `portable_lines.read_lines`.
+        """
+        if member.kind in (Kind.SYMLINK, Kind.HARD_LINK):
+            raise ArchiveRefusedError(portable_checks.LINKS)
+        path = path_of(member.name)
+        if len(path) < 2 or path[0] not in portable.DIRECTORIES:
+            return
+        top, name, *below = path
+        is_file = member.kind is Kind.FILE
+        if top == portable.METADATA and name.endswith(SUFFIX):
+            if not is_file or below:
+                # Not the lines that `require_buckets` looks for.
+                return
+            self._add_lines(member, name.removesuffix(SUFFIX))
+        elif top == portable.SETTINGS and is_file and len(below) == 1:
+            self._sums.add_setting(name, below[0], self._sha256_of(member))
+        elif top in (portable.BUCKETS, portable.VERSIONS) and is_file:
+            self._held += portable.number_of_content("/".join(path), member.size, self._sha256_of(member))
+        self._names.add((top, name))
+
+    def answer(self) -> Answer:
+        """All entries were met; raises as `portable_checks.require_buckets`."""
+        for bucket in portable_checks.require_buckets(self._names):
+            self._sums.bucket(bucket)
+        is_held = self._promised == self._held
+        fault = "" if is_held else "The content of objects in the archive is not what its metadata says."
+        return Answer(self._sums.fingerprint(), fault)
+
+    def _add_lines(self, member: Member, bucket: str) -> None:
+        if (portable.METADATA, f"{bucket}{SUFFIX}") in self._names:
+            raise ArchiveRefusedError(f"The archive holds {printable(member.name)} twice.")
+        for line in read_lines((piece for _, piece in self._archive.pieces(member)), bucket):
+            self._sums.add(bucket, portable.number_of_line(bucket, line), line.size)
+            if not line.is_marker:
+                self._promised += portable.number_of_content(line.file, line.size, line.sha256)
+
+    def _sha256_of(self, member: Member) -> str:
+        digest = hashlib.sha256()
+        for _, piece in self._archive.pieces(member):
+            digest.update(piece)
+        return digest.hexdigest()
+
+
 def _of_objects(archive: TarReader) -> Answer:
-    sums = Sums(portable.SCHEME)
-    promised = held = 0
+    found = _Objects(archive)
     for member in archive.members():
-        top, _, rest = member.name.partition("/")
-        if top == portable.BUCKETS and member.kind is Kind.DIRECTORY and is_bucket_name(rest.rstrip("/")):
-            sums.bucket(rest.rstrip("/"))
-        elif top in (portable.BUCKETS, portable.VERSIONS) and member.kind is Kind.FILE:
-            digest = hashlib.sha256()
-            for _, piece in archive.pieces(member):
-                digest.update(piece)
-            held += portable.number_of_content(member.name, member.size, digest.hexdigest())
-        elif top == portable.SETTINGS and member.kind is Kind.FILE:
-            bucket, _, name = rest.partition("/")
-            content = hashlib.sha256()
-            for _, piece in archive.pieces(member):
-                content.update(piece)
-            sums.add_setting(bucket, name, content.hexdigest())
-        elif top == portable.METADATA and member.kind is Kind.FILE:
-            bucket = rest.removesuffix(".jsonl")
-            for line in _lines(archive, member):
-                sums.add(bucket, portable.number_of_line(bucket, line), line.size)
-                if not line.is_marker:
-                    promised += portable.number_of_content(line.file, line.size, line.sha256)
-    fault = "" if promised == held else "The content of objects in the archive is not what its metadata says."
-    return Answer(sums.fingerprint(), fault)
+        found.meet(member)
+    return found.answer()
 
 
 def _below_buckets(archive: TarReader) -> Iterator[tuple[str, str, Member]]:
@@ -265,14 +310,6 @@ def _below_buckets(archive: TarReader) -> Iterator[tuple[str, str, Member]]:
         bucket, _, path = member.name.partition("/")
         if bucket == SYSTEM or (bucket != RESERVED_DIRECTORY and is_bucket_name(bucket)):
             yield bucket, path, member
-
-
-def _lines(archive: TarReader, member: Member) -> Iterator[portable.Line]:
-    held = b""
-    for _, piece in archive.pieces(member):
-        *whole, held = (held + piece).split(b"\n")
-        for line in whole:
-            yield msgspec.json.decode(line, type=portable.Line)
 
 
 if __name__ == "__main__":

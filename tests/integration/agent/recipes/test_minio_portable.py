@@ -209,7 +209,7 @@ def _with_a_file_elsewhere(name: str, content: bytes) -> bytes:
         (_with_a_longer_file, "size"),
         (_without_lines, "own.jsonl is missing"),
         (_with_a_broken_line, "line 1"),
-        (_with_a_file_elsewhere, "does not say where"),
+        (_with_a_file_elsewhere, "no place of its content"),
     ],
 )
 async def test_an_archive_that_does_not_hold_together_is_refused(change: Change, words: str, target: Target) -> None:

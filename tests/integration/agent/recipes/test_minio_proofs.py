@@ -38,7 +38,7 @@ async def _found(archive: bytes, scheme: str, directory: Path) -> Fingerprint:
     return (await replay(Request(file=str(directory / "archive.tar"), scheme=scheme))).fingerprint
 
 
-def _verify(file: Path) -> tuple[int, str]:
+def verify(file: Path) -> tuple[int, str]:
     """Exit code of `mathison verify`, and what it said."""
     ended = subprocess.run([sys.executable, "-m", "cli", "verify", str(file)], capture_output=True, check=False)
     return ended.returncode, (ended.stdout + ended.stderr).decode()
@@ -85,7 +85,7 @@ async def test_an_object_whose_content_rotted_on_the_drive_is_not_proven(
 
     with pytest.raises(ArchiveDamagedError, match=f"plain/{key}"):
         await _found(archive, _carried(source.drive.file).scheme, tmp_path)
-    exit_code, said = _verify(tmp_path / "archive.tar")
+    exit_code, said = verify(tmp_path / "archive.tar")
 
     assert exit_code == ExitCode.ARCHIVE
     assert f"plain/{key}" in said
@@ -112,7 +112,7 @@ async def test_rotted_settings_and_users_are_not_proven(
 ) -> None:
     (tmp_path / "archive.tar").write_bytes(resealed(source.drive.file, change))
 
-    exit_code, said = _verify(tmp_path / "archive.tar")
+    exit_code, said = verify(tmp_path / "archive.tar")
 
     assert exit_code == ExitCode.ARCHIVE
     assert name in " ".join(said.split())
@@ -121,7 +121,7 @@ async def test_rotted_settings_and_users_are_not_proven(
 async def test_files_that_are_sealed_are_said_not_to_be_proven(source: Source, tmp_path: Path) -> None:
     (tmp_path / "archive.tar").write_bytes((await source.app.export()).file)
 
-    exit_code, said = _verify(tmp_path / "archive.tar")
+    exit_code, said = verify(tmp_path / "archive.tar")
 
     assert exit_code == ExitCode.OK
     assert re.search(r"Not proven: \d+ sealed files with users", " ".join(said.split()))
@@ -136,7 +136,7 @@ async def test_users_that_no_fingerprint_counts_are_said_not_to_be_proven(source
     short.write_bytes(resealed(source.drive.file, without_bob))
 
     for file, users in ((whole, 3), (short, 2)):
-        exit_code, said = _verify(file)
+        exit_code, said = verify(file)
         told = " ".join(said.split())
 
         assert exit_code == ExitCode.OK
@@ -160,7 +160,7 @@ async def test_what_no_sum_was_compared_with_is_counted(
     replayed = await replay(Request(file=str(tmp_path / "archive.tar"), scheme=scheme))
 
     assert replayed.unproven.startswith("The content of 1 version could not")
-    exit_code, said = _verify(tmp_path / "archive.tar")
+    exit_code, said = verify(tmp_path / "archive.tar")
     assert exit_code == ExitCode.OK
     assert "Not proven: The content of 1 version could not" in " ".join(said.split())
 
