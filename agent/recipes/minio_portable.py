@@ -79,6 +79,7 @@ class PortableImport:
             warnings=(
                 *trial.warnings(),
                 *([previewing.expiring(expiring)] if expiring else []),
+                *([previewing.hidden(inventory.hidden, inventory.hidden_names)] if inventory.hidden else []),
             ),
             bridging=portable_way.bridging(report.header, facts),
             room_bytes=report.extracted.bytes + counts["bytes"],

@@ -6,7 +6,6 @@ what is named twice, are signs of damage. What S3 allows and MinIO does not stor
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from collections.abc import Callable, Collection, Iterator
@@ -24,6 +23,7 @@ from agent.engines.minio.portable import (
     version_id,
 )
 from agent.engines.minio.portable_lines import SUFFIX, no_lines
+from agent.engines.minio.sums import short_number_of
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError
 
 _NAMED = 5
@@ -64,7 +64,7 @@ class BucketCheck:
         self._versions.append(_number_of_version(line))
         if not line.is_marker:
             self._require_content(line)
-            self._files.append(_number(line.file))
+            self._files.append(short_number_of(line.file))
 
     def finish(self, lines: Callable[[], Iterator[Line]]) -> None:
         """All lines were met.
@@ -78,11 +78,11 @@ class BucketCheck:
             key = next(line.key for line in lines() if _number_of_version(line) == twice)
             raise self._damaged(f"a version of {printable(key)} is in it twice")
         if (twice := _repeated(self._files)) is not None:
-            file = next(line.file for line in lines() if _number(line.file) == twice)
+            file = next(line.file for line in lines() if short_number_of(line.file) == twice)
             raise self._damaged(f"{printable(file)} is the content of two versions")
         if sum(1 for _ in self._files_there()) > len(self._files):
             named = set(self._files)
-            strays = (path for path in self._files_there() if _number(path) not in named)
+            strays = (path for path in self._files_there() if short_number_of(path) not in named)
             names = ", ".join(printable(path) for path, _ in zip(strays, range(_NAMED), strict=False))
             raise self._damaged(f"it does not name {names}")
 
@@ -158,12 +158,7 @@ def _require_storable(bucket: str, line: Line) -> None:
 
 
 def _number_of_version(line: Line) -> int:
-    return _number(f"{version_id(line.version)} {line.key}")
-
-
-def _number(text: str) -> int:
-    digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+    return short_number_of(f"{version_id(line.version)} {line.key}")
 
 
 def _repeated(numbers: array[int]) -> int | None:

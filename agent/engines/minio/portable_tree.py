@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from agent.engines.minio.bucket_settings import holds_targets
+from agent.engines.minio.hidden_keys import HiddenKeys
 from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.portable import (
     DIRECTORIES,
@@ -50,6 +51,7 @@ class Inventory(msgspec.Struct, kw_only=True):
         wanted: the wanted buckets.
         encrypted: those of them with objects that a KMS encrypted on the server that they are of.
         expiring: those of them with rules that delete objects by their age.
+        hidden, hidden_names: how many of their objects a listing will not show, and some of them with their buckets.
     """
 
     counts: dict[str, int]
@@ -57,6 +59,8 @@ class Inventory(msgspec.Struct, kw_only=True):
     wanted: list[str]
     encrypted: list[str]
     expiring: list[str]
+    hidden: int
+    hidden_names: list[str]
     fingerprint: Fingerprint
 
 
@@ -78,6 +82,8 @@ def look_through(tree: Path, *, only: str) -> Inventory:
         wanted=[name for name in buckets if only in ("", name)],
         encrypted=[],
         expiring=[],
+        hidden=0,
+        hidden_names=[],
         fingerprint=Fingerprint(scheme=SCHEME),
     )
     sums = Sums(SCHEME)
@@ -88,10 +94,15 @@ def look_through(tree: Path, *, only: str) -> Inventory:
         for name, content in settings.items():
             sums.add_setting(bucket, name, hashlib.sha256(content).hexdigest())
         is_wanted = bucket in inventory.wanted
-        counts, is_encrypted = _look_at(tree, bucket, settings, sums, is_wanted=is_wanted)
+        hidden = HiddenKeys()
+        counts, is_encrypted = _look_at(tree, bucket, settings, sums, hidden, is_wanted=is_wanted)
         for name, number in counts.items():
             inventory.counts[name] += number
             inventory.wanted_counts[name] += number * is_wanted
+        if is_wanted:
+            number, keys = hidden.finish(functools.partial(_keys_of, tree, bucket))
+            inventory.hidden += number
+            inventory.hidden_names += (f"{bucket}/{key}" for key in keys)
         if is_wanted and is_encrypted:
             inventory.encrypted.append(bucket)
         if is_wanted and b"<Expiration>" in settings.get("lifecycle.xml", b""):
@@ -141,7 +152,7 @@ def _is_given(name: str) -> bool:
 
 
 def _look_at(
-    tree: Path, bucket: str, settings: Mapping[str, bytes], sums: Sums, *, is_wanted: bool
+    tree: Path, bucket: str, settings: Mapping[str, bytes], sums: Sums, hidden: HiddenKeys, *, is_wanted: bool
 ) -> tuple[dict[str, int], bool]:
     """Counts of a bucket, and whether some of it is encrypted."""
     counts = _nothing() | {"buckets": 1}
@@ -151,6 +162,7 @@ def _look_at(
     checked = BucketCheck(tree, bucket, is_wanted=is_wanted)
     for line in lines_of(tree, bucket):
         checked.meet(line)
+        hidden.meet(line.key)
         sums.add(bucket, number_of_line(bucket, line), line.size)
         counts["versions"] += 1
         counts["objects"] += line.key != last
@@ -166,6 +178,10 @@ def _look_at(
             next_step="Take another copy of the file, or export again.",
         )
     return counts, is_encrypted
+
+
+def _keys_of(tree: Path, bucket: str) -> Iterator[str]:
+    return (line.key for line in lines_of(tree, bucket))
 
 
 def _nothing() -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.archives.members import printable
 from agent.engines.minio import bucket_settings, contents
 from agent.engines.minio.census import Bucket, Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
@@ -142,6 +143,19 @@ def warnings(
     if previous and previous != root_user and not keeps_users:
         found.append("The service accounts of the other server's root become this root's.")
     return tuple(found)
+
+
+def hidden(count: int, names: Sequence[str]) -> str:
+    """A warning about objects below other objects that a portable archive brings.
+
+    Args:
+        names: some of them, with their buckets.
+    """
+    told = counted(count, "objects lie", "object lies")
+    return (
+        f"{told} below other objects: {', '.join(map(printable, names[:5]))}. They are imported and can be read by "
+        "their names, and no listing shows them; a portable export of this server leaves them out."
+    )
 
 
 def expiring(buckets: Sequence[str]) -> str:

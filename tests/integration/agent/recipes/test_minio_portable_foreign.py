@@ -1,0 +1,65 @@
+"""Portable archives that no MinIO wrote: what a MinIO would show in another way is told before anything is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from tests.fixtures.minio_archives import resealed
+from tests.fixtures.minio_data import ENABLED, versions
+from tests.fixtures.minio_servers import client_of
+from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
+
+__all__ = ["shared_target", "source", "target"]
+
+OLDER, NEWER = "2024-01-01T00:00:00Z", "2024-01-01T00:00:01Z"
+
+
+def _archive(source: Source, lines: list[Mapping[str, object]]) -> bytes:
+    """The bucket `empty` with these lines; the content of a version is its file's name."""
+    files = {}
+    for number, line in enumerate(lines):
+        if not line.get("is_marker"):
+            files[f"versions/empty/{number}"] = (body := f"body {number}".encode())
+            sums = {"sha256": hashlib.sha256(body).hexdigest(), "etag": "a", "size": len(body)}
+            lines[number] = sums | {"modified": OLDER, "file": f"versions/empty/{number}"} | dict(line)
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    return resealed(
+        source.objects.file,
+        lambda name, content: text if name == "metadata/empty.jsonl" else content,
+        keeps_fingerprint=False,
+        added=files | {"settings/empty/versioning.xml": ENABLED},
+    )
+
+
+async def test_a_preview_names_objects_that_no_listing_will_show(source: Source, target: Target) -> None:
+    app = target.app
+    keys = ["docs", "docs/deep/er", "docs/readme", "folder/", "folder/seen", "gone/below"]
+    gone: Mapping[str, object] = {"key": "gone", "is_marker": True, "is_latest": True, "modified": NEWER}
+
+    record, preview = await app.stage(_archive(source, [*({"key": key} for key in keys), gone]), None, bucket="empty")
+    await app.recipe.restore(record, app.progress)
+
+    async with client_of(target.server) as client:
+        listed = {key for key, *_ in await versions(client, "empty")}
+        read = [(await client.call("GET", "empty", key)).body for key in keys]
+    await app.recipe.undo(record, app.progress)
+    assert {*keys, "gone"} - listed == {"docs/deep/er", "docs/readme", "gone/below"}
+    assert read == [f"body {number}".encode() for number in range(len(keys))]
+    [warning] = preview.warnings
+    assert warning.startswith(
+        "3 objects lie below other objects: 'empty/docs/deep/er', 'empty/docs/readme', 'empty/gone/below'."
+    )
+    assert "no listing shows them" in warning
+
+
+async def test_objects_below_others_in_a_bucket_that_is_not_wanted_are_not_named(
+    source: Source, target: Target
+) -> None:
+    file = _archive(source, [{"key": "docs"}, {"key": "docs/readme"}])
+
+    record, preview = await target.app.stage(file, None, bucket="versions")
+    await target.app.recipe.discard(record)
+
+    assert preview.warnings == ()
