@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
-from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
+from tests.fixtures.mariadb_apps import ODD_VALUES, PROGRAMS, RICH, MariadbApp
 from tests.matrix.cells import Cell, Note
 from tools.servers import MARIADB_NAMES, MariadbServer, mariadb
 from tools.servers.mysql import MYSQL_NAMES, MysqlServer, mysql
@@ -113,6 +113,42 @@ async def test_what_only_the_newer_knows_is_refused_by_the_older_before_anything
     before, record = await target.fingerprint(), MemoryRecord()
 
     with pytest.raises(ArchiveIncompatibleError, match="vector"):
+        await target.stage((await source.export()).content, record)
+    await target.recipe.discard(record)
+
+    assert before.differences(await target.fingerprint()) == []
+    assert target.leftovers(record) == []
+
+
+@pytest.mark.parametrize("name", MARIADB_NAMES)
+async def test_what_no_strict_server_would_take_is_equal_in_the_same_version(
+    name: str, start_mariadb: StartMariadb, tmp_path: Path
+) -> None:
+    source = MariadbApp(start_mariadb(name), tmp_path / "source")
+    target = MariadbApp(start_mariadb(name), tmp_path / "target")
+    source.sql(ODD_VALUES)
+    checksums = "CHECKSUM TABLE odd EXTENDED; CHECKSUM TABLE `enum``s` EXTENDED"
+
+    record = await target.import_((await source.export()).content)
+
+    expected = source.sql(checksums).replace(source.database, target.database)
+    assert target.sql(checksums) == expected
+    await target.recipe.discard(record)
+
+
+async def test_a_time_that_only_the_newer_can_hold_is_refused_by_the_older_before_anything_changed(
+    start_mariadb: StartMariadb, tmp_path: Path
+) -> None:
+    source = MariadbApp(start_mariadb("mariadb-11.8"), tmp_path / "source")
+    target = MariadbApp(start_mariadb("mariadb-10.11"), tmp_path / "target")
+    source.sql(
+        "CREATE TABLE licences (id int PRIMARY KEY, expires timestamp NULL) COLLATE utf8mb4_general_ci;"
+        " INSERT INTO licences VALUES (1, '2037-01-01'), (2, '2050-01-01')"
+    )
+    target.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1)")
+    before, record = await target.fingerprint(), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"rows of licences: .*'2050-01-01 00:00:00'.*`expires`"):
         await target.stage((await source.export()).content, record)
     await target.recipe.discard(record)
 

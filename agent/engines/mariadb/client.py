@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from agent.engines.mariadb.names import new_schema
 from agent.engines.mariadb.names import quoted as quoted
 from agent.engines.mariadb.settings import Login
 from agent.processes import Command, run, start
@@ -47,6 +48,12 @@ _BINARY_LOG = frozenset({1418, 1419})
 _UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
 """Character sets, collations, engines, options, defaults and types that other servers or releases have."""
 
+
+CHANGED = frozenset({1242, 1263, 1264, 1265, 1292, 1300, 1366, 1406, 1411, 1441, 1525})
+"""A value that the server would not keep as it is; 1242 is what `exact_rows` fails with."""
+_NONE_OF_ENUM = 1242
+_STAGED = re.compile(rf"`{new_schema('[0-9a-f]+')}`\.")
+_ROW_NUMBER = re.compile(r" at row \d+$")
 
 _T = TypeVar("_T")
 
@@ -141,8 +148,12 @@ def error_of_query(text: str, login: Login) -> ServiceError:
     return ToolFailedError(f"{login.place} refused a statement: {said or text}.")
 
 
-def error_of_load(text: str, login: Login) -> ServiceError:
-    """The error for what a client program said while it loaded an upload."""
+def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
+    """The error for what a client program said while it loaded an upload.
+
+    Args:
+        rows: for a person, which rows it was at, if any.
+    """
     number, said = _parsed(text)
     # It is gone when somebody reads this.
     said = re.sub(rf"user '{re.escape(login.user)}'@'[^']*'", "the account that loads", said)
@@ -159,9 +170,27 @@ def error_of_load(text: str, login: Login) -> ServiceError:
             f"The file needs what this server does not have: {said}.",
             next_step="Import it into a server of the kind and version that it comes from, or a later one.",
         )
+    if number in CHANGED:
+        return changed_value(number, said, rows)
     if number in _UNREACHABLE | _LOCKED | _NO_SPACE or not number:
         return error_of_query(text, login)
     return ArchiveDamagedError(f"The server does not take what is in the file: {said}.")
+
+
+def changed_value(number: int, said: str, rows: str) -> ArchiveIncompatibleError:
+    """The error for a value that the server would keep as another.
+
+    Args:
+        number, said: of the server's error or warning.
+        rows: for a person, where it is.
+    """
+    # Counted within a part of a statement.
+    why = "one is none of an ENUM's list" if number == _NONE_OF_ENUM else _STAGED.sub("", _ROW_NUMBER.sub("", said))
+    return ArchiveIncompatibleError(
+        f"{rows or 'The file'}: this server would change a value: {why}.",
+        next_step="Import it into a server of the kind and version that it comes from, or correct the value at its "
+        "source, then dump again.",
+    )
 
 
 def _parsed(text: str) -> tuple[int, str]:

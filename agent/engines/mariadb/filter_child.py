@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from agent.engines.mariadb import foreign, packets
 from agent.engines.mariadb.definitions import Schemas
+from agent.engines.mariadb.exact_rows import ExactRows
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.inserts import Batches
 from agent.engines.mariadb.sequence_texts import SequencePositions
@@ -78,6 +79,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sch
 
 def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
+    exact = ExactRows()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
@@ -96,9 +98,11 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             tables += text[:12].upper().startswith(b"CREATE TABLE")
             events += text.startswith(_EVENT)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
-            if way is not Way.LATER:
+            if way is Way.SET:
+                target.writelines(part + b";\n" for part in exact.set(text))
+            if way is Way.RUN:
                 for part in batches.of(text):
-                    target.write(positions.corrected(part) + b";\n")
+                    target.writelines(positions.corrected(sent) + b";\n" for sent in exact.of(part, statement.line))
             if way is not Way.RUN and schemas:
                 later.extend(text + b";\n")
                 # Settings after the last of them are for nothing.
@@ -142,6 +146,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             "The file is cut off: its last line 'Dump completed' is missing.",
             next_step="Send the whole file; a dump has to be made without --skip-comments and --compact.",
         )
+    target.write(exact.finish())
     target.write(later[:whole])
     target.flush()
     header = seal.header.to_json().decode() if seal.header else ""

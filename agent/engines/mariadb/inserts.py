@@ -8,7 +8,7 @@ of a server that was told to stop long before.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from agent.engines.mariadb.sqltext import Statement
 
@@ -18,9 +18,9 @@ _STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
 _LITERAL = rb"(?:[-+]?[0-9.][\w.+-]*|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|[A-Za-z]+(?![\w('\"]))" % (_STRING, _STRING)
 """A value as dumps write it: no function, no variable, nothing that the server would have to work out."""
 _ROW = re.compile(rb"\s*\(\s*(?:%b(?:,\s*%b)*)?\s*\)\s*(,|\Z)" % (_LITERAL, _LITERAL), re.DOTALL)
-_INSERT = re.compile(
-    rb"(?:INSERT|REPLACE)\s+(?:IGNORE\s+|DELAYED\s+)?INTO\s+%b\s*(?:\(\s*%b(?:\s*,\s*%b)*\s*\)\s*)?VALUES?(?=\W)"
-    % (NAME, NAME, NAME),
+INSERT = re.compile(
+    rb"(?P<word>INSERT|REPLACE)\s+(?:IGNORE\s+|DELAYED\s+)?INTO\s+(?P<table>%b)\s*"
+    rb"(?:\((?P<columns>\s*%b(?:\s*,\s*%b)*)\s*\)\s*)?VALUES?(?=\W)" % (NAME, NAME, NAME),
     _I,
 )
 _CALL = re.compile(rb"([A-Za-z_]\w*) ?\(")
@@ -37,9 +37,15 @@ _ROWS_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 256 << 20
 
 
+def row_with(marked: Sequence[bool]) -> re.Pattern[bytes]:
+    """A row of as many values, each that is marked a group of its own; the last group is empty behind the last row."""
+    values = [rb"(%b)" % _LITERAL if mark else _LITERAL for mark in marked]
+    return re.compile(rb"\s*\(\s*%b\s*\)\s*(,|\Z)" % rb",\s*".join(values), re.DOTALL)
+
+
 def is_plain(text: bytes) -> bool:
     """Whether a statement inserts rows of plain values and does nothing else."""
-    head = _INSERT.match(text)
+    head = INSERT.match(text)
     at = head.end() if head else len(text)
     while row := _ROW.match(text, at):
         if not row[1]:
@@ -61,7 +67,7 @@ class Batches:
 
     def of(self, text: bytes) -> Iterator[bytes]:
         """What to send for a statement that may run: itself, or several with its rows, in one transaction."""
-        head = _INSERT.match(text)
+        head = INSERT.match(text)
         if head is None and _may_compute(text):
             # Of which table rows are does not matter: one such is reason enough.
             self._most_rows = max(1, _BYTES_AT_ONCE // self._most_bytes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -17,7 +18,17 @@ from typing import NoReturn
 
 from agent.engines.mariadb import foreign, names
 from agent.engines.mariadb.catalog import Schema
-from agent.engines.mariadb.client import ANSWER_SECONDS, WITHIN_SECONDS, error_of_load, literal, query, quoted
+from agent.engines.mariadb.client import (
+    ANSWER_SECONDS,
+    CHANGED,
+    WITHIN_SECONDS,
+    changed_value,
+    error_of_load,
+    literal,
+    query,
+    quoted,
+)
+from agent.engines.mariadb.exact_rows import ROWS_OF
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
@@ -36,6 +47,7 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from common.kinds import HEAD_BYTES
 
+_REMARK = re.compile(r"(?:Note|Warning) \(Code (\d+)\): (.*)")
 _FILTER = Jail(address_space_bytes=2 << 30)
 _STATEMENT_SECONDS = 3600
 """Most time for one statement of an upload: a large index takes long, but one that only waits ends some day."""
@@ -153,6 +165,8 @@ async def load(
             *loader.options(),
             f"--connect-timeout={ANSWER_SECONDS}",
             "--batch",
+            "--skip-column-names",
+            "--show-warnings",
             "--binary-mode",
             "--local-infile=0",
             "--max-allowed-packet=1G",
@@ -198,13 +212,14 @@ async def _bound_growth(loader: Login, schema: str, content: Content, limits: Li
 
 
 async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Child, loader: Login) -> Loaded:
+    output = _Output()
     feeding = asyncio.create_task(_feed_whole(judge, chunks), name="feed a dump to its judge")
-    draining = asyncio.create_task(_drain(client), name="drain the client's output")
+    draining = asyncio.create_task(output.read(client), name="read the client's output")
     try:
         if not await _forward(judge, client):
             # A statement failed; what comes after it does not matter.
             await draining
-            await _check(client, loader)
+            await _check(client, loader, output)
             raise ToolFailedError("The client program ended before it had read all of the dump.")
         # First what the upload itself says: when it was cut, that the judge met a cut text is no news.
         await feeding
@@ -214,7 +229,7 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
             raise make_error(str(reason), str(report["text"]), next_step=str(report["next_step"]))
         await client.close_stdin()
         await draining
-        await _check(client, loader)
+        await _check(client, loader, output)
     finally:
         for task in (feeding, draining):
             task.cancel()
@@ -239,16 +254,43 @@ async def _forward(judge: Child, client: Child) -> bool:
     return True
 
 
-async def _check(client: Child, loader: Login) -> None:
+async def _check(client: Child, loader: Login, output: _Output) -> None:
+    if output.changed:
+        raise output.changed
     try:
         await client.check()
     except ToolFailedError as failure:
-        raise error_of_load(failure.text, loader) from failure
+        raise error_of_load(failure.text, loader, output.rows) from failure
 
 
-async def _drain(client: Child) -> None:
-    async for _ in client.chunks():
-        pass
+class _Output:
+    """What the client says while it loads: which rows come next, and what the server remarks on them.
+
+    Attributes:
+        rows: for a person, the last that were told.
+        changed: the first remark on a value that is now another.
+    """
+
+    def __init__(self) -> None:
+        self.rows = ""
+        self.changed: ServiceError | None = None
+        self._are_warnings_of_values = False
+
+    async def read(self, client: Child) -> None:
+        """All of it."""
+        rest = b""
+        async for piece in client.chunks():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                self._add(line.decode(errors="replace"))
+
+    def _add(self, line: str) -> None:
+        if line.startswith(f"{ROWS_OF}\t"):
+            _, number, judged, table = line.split("\t", 3)
+            self.rows = f"Line {number} and after, rows of {table}" if table else ""
+            self._are_warnings_of_values = judged == "1"
+        elif (found := _REMARK.match(line)) and self._are_warnings_of_values and int(found[1]) in CHANGED:
+            self.changed = self.changed or changed_value(int(found[1]), found[2].rstrip("."), self.rows)
 
 
 async def _feed_whole(judge: Child, chunks: AsyncIterator[bytes]) -> None:

@@ -1,0 +1,143 @@
+"""Statements of a dump, sent so that the server refuses what it would change.
+
+Rows are loaded under a sql_mode of ours, whatever the dump sets for its own: mariadb-dump sets one without strictness,
+under which a date that the server does not know becomes 0000-00-00 and the import looks whole.
+
+The one fact to know: a strict server takes no value for a generated column, and mariadb-dump writes them; and no '' for
+an ENUM, which is what such a server itself holds and a dump has for a value that was none of the list. So the first
+become DEFAULT, and rows with the second are loaded without strictness: then the server's warnings have to be
+as many as these values, and no more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from agent.engines.mariadb.columns import Column, Table, plain, table_made_by
+from agent.engines.mariadb.inserts import INSERT, NAME, row_with
+
+ROWS_OF = "mathison rows"
+"""Begins a line of the client's output about rows that come next; parted by tabs, their line in the file, whether a
+warning of the server's means that it changed a value, and their table."""
+_DEFINING = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = 1"
+_STRICT = b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = %d"
+_NOTED, _UNNOTED = _STRICT % 1, _STRICT % 0
+"""What a strict server does not refuse, it notes. That it rounds what it works out itself, it notes, too."""
+_COUNTED = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = 0"
+_AS_MANY = b"SELECT IF(@@warning_count = %d, 1, (SELECT 1 UNION SELECT 2))"
+"""Fails if not, which a DO would only warn of; see `client.error_of_load`."""
+_OURS = re.compile(rb"\bsql_mode\b|\bsql_notes\b", re.IGNORECASE)
+_VERBOSITY = re.compile(
+    rb"(?:/\*M?!\d*\s*)?SET\s+(?:@\w+\s*=\s*@@NOTE_VERBOSITY\s*,\s*)?NOTE_VERBOSITY\s*=\s*@?\w+\s*(?:\*/)?",
+    re.IGNORECASE,
+)
+_HISTORY_KEPT = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
+_MAKING = re.compile(rb"\bCREATE\b.{0,99}\bTABLE\b", re.IGNORECASE | re.DOTALL)
+_AROUND_ROWS = (b"BEGIN", b"COMMIT")
+_LONG_BYTES = 64 << 10
+_EMPTY = (b"''", b'""')
+
+
+class ExactRows:
+    """Gives what to send for each statement that an import carries out, in their order."""
+
+    def __init__(self) -> None:
+        self._tables: dict[bytes, Table] = {}
+        self._settings = b""
+        self._told = (b"", False)
+        self._has_history = False
+
+    def of(self, text: bytes, line: int) -> Iterator[bytes]:
+        """
+        Args:
+            text: a statement that may run, with a bounded number of rows.
+            line: where it begins in the file.
+        """
+        if head := INSERT.match(text):
+            yield from self._rows(text, head, line)
+        elif text in _AROUND_ROWS:
+            yield text
+        else:
+            self._note_table(text)
+            yield from self._under(_DEFINING)
+            yield text
+
+    def set(self, text: bytes) -> Iterator[bytes]:
+        """The same for one that sets something."""
+        if _VERBOSITY.fullmatch(text):
+            # The notes are needed.
+            return
+        self._has_history = self._has_history or _HISTORY_KEPT.search(text) is not None
+        yield text
+        if _OURS.search(text):
+            self._settings = b""
+
+    def finish(self) -> bytes:
+        """What comes between the rows and all that runs after them under the file's own settings."""
+        return b"SELECT '%b', 0, 0, '';\nSET SESSION sql_mode = '';\n" % ROWS_OF.encode()
+
+    def _note_table(self, text: bytes) -> None:
+        if table := table_made_by(text):
+            if table.may_be_there:
+                self._tables.setdefault(table.name, table)
+            else:
+                self._tables[table.name] = table
+        elif _MAKING.search(text):
+            # Which table that is, the server may see otherwise.
+            self._tables.clear()
+
+    def _rows(self, text: bytes, head: re.Match[bytes], line: int) -> Iterator[bytes]:
+        name = plain(head["table"])
+        # IGNORE and DELAYED would hide what the server changes.
+        beginning = b"%b INTO %b" % (head["word"], text[head.start("table") : head.end()])
+        columns = self._columns(name, head["columns"])
+        values, empty = self._exact(text[head.end() :], columns)
+        told = name, empty == 0
+        if told != self._told or len(text) > _LONG_BYTES:
+            self._told = told
+            yield b"SELECT '%b', %d, %d, 0x%b" % (ROWS_OF.encode(), line, empty == 0, name.hex().encode() or b"20")
+        if empty:
+            yield from self._under(_COUNTED)
+            yield beginning + values
+            yield _AS_MANY % empty
+            return
+        yield from self._under(_UNNOTED if any(column.is_computed for column in columns) else _NOTED)
+        yield beginning + values
+
+    def _columns(self, table: bytes, names: bytes | None) -> Sequence[Column]:
+        made = self._tables.get(table)
+        if made is None:
+            return ()
+        if names is None:
+            return made.columns
+        return made.named([plain(found) for found in re.findall(NAME, names, re.DOTALL)]) or ()
+
+    def _exact(self, values: bytes, columns: Sequence[Column]) -> tuple[bytes, int]:
+        """The rows such that a server takes them, and how many '' are in them for an ENUM that has none."""
+        left_out = [found.is_computed or (found.is_period and not self._has_history) for found in columns]
+        is_enum = [found.is_enum and (b"''" in values or b'""' in values) for found in columns]
+        marked = [out or enum for out, enum in zip(left_out, is_enum, strict=True)]
+        if not any(marked):
+            return values, 0
+        row_of = row_with(marked)
+        groups = [(number, left_out[at]) for number, at in enumerate((at for at, mark in enumerate(marked) if mark), 1)]
+        parts: list[bytes] = []
+        copied = at = empty = 0
+        while row := row_of.match(values, at):
+            for number, is_left_out in groups:
+                if is_left_out:
+                    parts += (values[copied : row.start(number)], b"DEFAULT")
+                    copied = row.end(number)
+                elif row[number] in _EMPTY:
+                    empty += 1
+            at = row.end()
+            if not row[len(groups) + 1]:
+                return b"".join((*parts, values[copied:])), empty
+        # Not as many values as columns: the server says so.
+        return values, 0
+
+    def _under(self, settings: bytes) -> Iterator[bytes]:
+        if settings != self._settings:
+            self._settings = settings
+            yield settings

@@ -1,0 +1,129 @@
+"""MariaDB: each value comes back as it was, or the import says which does not and changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.engines.mariadb.names import quoted
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.mariadb_apps import ODD_VALUES, MariadbApp
+
+BEGINNING = (
+    "-- MariaDB dump 10.19\n\n/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
+    "/*!40111 SET @OLD_SQL_NOTES=@@SQL_NOTES, SQL_NOTES=0 */;\n"
+)
+END = "/*!40101 SET SQL_MODE=@OLD_SQL_MODE */;\n\n-- Dump completed on 2026-11-29  8:35:57\n"
+
+
+def all_of(app: MariadbApp, table: str) -> str:
+    """What the server says of a table's values, its checksum, and how it is made."""
+    columns = [line.split("\t")[0] for line in app.sql(f"SHOW COLUMNS FROM {quoted(table)}").splitlines()]
+    listed = ", ".join(f"HEX(CONCAT({quoted(column)}))" for column in columns)
+    return app.sql(
+        f"SELECT {listed}, e + 0 FROM {quoted(table)} ORDER BY id; CHECKSUM TABLE {quoted(table)} EXTENDED;"
+        f" SHOW CREATE TABLE {quoted(table)}"
+    )
+
+
+async def test_what_no_strict_server_would_take_comes_back_as_it_was(shop: MariadbApp) -> None:
+    shop.sql(ODD_VALUES)
+    others = "SELECT * FROM counted; SELECT id FROM periods"
+    before = all_of(shop, "odd"), all_of(shop, "enum`s"), shop.sql(others)
+    exported = await shop.export()
+    shop.sql("DELETE FROM odd; DROP TABLE `enum``s`, counted; DELETE FROM periods")
+
+    record = await shop.import_(exported.content)
+
+    assert (all_of(shop, "odd"), all_of(shop, "enum`s"), shop.sql(others)) == before
+    assert before[2] == "0\n7\n2"
+    await shop.recipe.discard(record)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("timestamp NULL", "'2050-01-01 00:00:00'", "Out of range value for column 'v'|Incorrect datetime value"),
+        ("timestamp NULL", "'2026-02-31 00:00:00'", "Incorrect datetime value: '2026-02-31 00:00:00'"),
+        ("date", "'2026-02-32'", "Incorrect date value: '2026-02-32'"),
+        ("date", "'2026-02-03 04:05:06'", "Data truncated for column 'v'"),
+        ("time", "'900:00:00'", "Out of range value for column 'v'|Incorrect time value"),
+        ("tinyint", "128", "Out of range value for column 'v'"),
+        ("int unsigned", "-1", "Out of range value for column 'v'"),
+        ("decimal(5,2)", "1.239", "Data truncated for column 'v'"),
+        ("int", "'1x'", "Data truncated for column 'v'"),
+        ("varchar(2)", "'abc'", "Data too long for column 'v'"),
+        ("varchar(9) CHARACTER SET latin1", "'東'", "Incorrect string value"),
+        ("varchar(9) CHARACTER SET utf8mb4", "'\udcff'", "Incorrect string value"),
+        ("enum('a','b')", "'c'", "Data truncated for column 'v'"),
+        ("set('a','b')", "'a,c'", "Data truncated for column 'v'"),
+        ("binary(2)", "0x010203", "Data too long for column 'v'"),
+    ],
+)
+async def test_a_value_that_the_server_would_change_is_told_by_table_and_line(
+    column: str, value: str, words: str, shop: MariadbApp
+) -> None:
+    dump = f"{BEGINNING}CREATE TABLE `it's` (\n  `id` int,\n  `v` {column}\n);\n"
+    line = dump.count("\n") + 1
+    dump += f"INSERT INTO `it's` VALUES (1,NULL),(2,{value});\n{END}"
+
+    await _refused(dump, rf"^Line {line} and after, rows of it's: .*(?:{words})", shop)
+
+
+@pytest.mark.parametrize("mode", ["SET sql_mode = ''", "/*!50003 SET @@SESSION.sql_mode = 'ALLOW_INVALID_DATES' */"])
+async def test_no_sql_mode_that_a_dump_sets_lets_the_server_change_a_value(mode: str, shop: MariadbApp) -> None:
+    table = "CREATE TABLE `t` (`v` tinyint);\nINSERT INTO `t` VALUES (1);\n"
+
+    await _refused(f"{BEGINNING}{table}{mode};\nINSERT INTO `t` VALUES (128);\n{END}", "Out of range", shop)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "INSERT INTO `t` VALUES (1,'','a',1,DEFAULT),(2,'a','',300,5)",
+        "INSERT INTO `t` VALUES (1,'','c',1,1),(2,'a','a',3,5)",
+        "INSERT INTO `t` (`n`, `f`, `e`) VALUES (300,'','a')",
+        "INSERT IGNORE INTO `t` VALUES (1,'a','b',300,2)",
+        "REPLACE DELAYED INTO `t` VALUES (1,'a','b',300,2)",
+    ],
+)
+async def test_a_value_that_no_enum_lists_and_none_that_the_server_works_out_lets_another_through(
+    rows: str, shop: MariadbApp
+) -> None:
+    table = (
+        "CREATE TABLE `t` (`id` int, `e` enum('a','b'), `f` enum('a','b'), `n` tinyint, `g` int AS (`id` + 1) STORED)"
+        " ENGINE=MyISAM;\n"
+    )
+
+    await _refused(f"{BEGINNING}{table}{rows};\n{END}", "rows of t: this server would change a value", shop)
+
+
+async def test_routines_and_triggers_keep_the_sql_mode_that_they_were_made_under(shop: MariadbApp) -> None:
+    modes = "SELECT SQL_MODE FROM information_schema.{} WHERE {}_SCHEMA = DATABASE()"
+    shop.sql(
+        "CREATE TABLE t (a int, d date); SET sql_mode = 'PIPES_AS_CONCAT,ALLOW_INVALID_DATES';"
+        " CREATE FUNCTION joined() RETURNS text RETURN 'a' || 'b'; SET sql_mode = '';"
+        " CREATE TRIGGER lax BEFORE INSERT ON t FOR EACH ROW SET NEW.d = '2026-02-31';"
+    )
+    exported = await shop.export()
+    shop.sql("DROP TABLE t; DROP FUNCTION joined")
+
+    record = await shop.import_(exported.content)
+
+    assert shop.sql(modes.format("ROUTINES", "ROUTINE")) == "PIPES_AS_CONCAT,INVALID_DATES"
+    assert shop.sql(modes.format("TRIGGERS", "TRIGGER")) == ""
+    shop.sql("INSERT INTO t VALUES (1, NULL)")
+    assert shop.sql("SELECT d FROM t; SELECT joined()") == "0000-00-00\nab"
+    await shop.recipe.discard(record)
+
+
+async def _refused(dump: str, words: str, shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1)")
+    before, record = await shop.fingerprint(), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=words):
+        await shop.stage(dump.encode(errors="surrogateescape"), record)
+    await shop.recipe.discard(record)
+
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
