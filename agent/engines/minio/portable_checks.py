@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from agent.archives.members import MAX_NAME_BYTES, path_of, printable
+from agent.engines.minio.current_versions import CurrentVersions
 from agent.engines.minio.layout import is_bucket_name
 from agent.engines.minio.portable import (
     BUCKETS,
@@ -48,6 +49,7 @@ class BucketCheck:
         self.has_versions = False
         self._tree = tree
         self._bucket = bucket
+        self._current = CurrentVersions(bucket)
         self._versions = array("Q")
         self._files = array("Q")
 
@@ -60,6 +62,7 @@ class BucketCheck:
         """
         if self._is_wanted:
             _require_storable(self._bucket, line)
+            self._current.meet(line)
         self.has_versions = self.has_versions or line.is_marker or version_id(line.version) != "null"
         self._versions.append(_number_of_version(line))
         if not line.is_marker:
@@ -73,6 +76,7 @@ class BucketCheck:
             lines: gives them once more, to name what is wrong.
         Raises:
             ArchiveDamagedError: something is there twice, or a file is in no line.
+            ArchiveIncompatibleError: a MinIO would show another version than the latest.
         """
         if (twice := _repeated(self._versions)) is not None:
             key = next(line.key for line in lines() if _number_of_version(line) == twice)
@@ -85,6 +89,7 @@ class BucketCheck:
             strays = (path for path in self._files_there() if short_number_of(path) not in named)
             names = ", ".join(printable(path) for path, _ in zip(strays, range(_NAMED), strict=False))
             raise self._damaged(f"it does not name {names}")
+        self._current.finish(lines)
 
     def _files_there(self) -> Iterator[str]:
         for top in (BUCKETS, VERSIONS):

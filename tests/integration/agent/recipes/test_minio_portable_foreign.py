@@ -6,6 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import pytest
+
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_archives import resealed
 from tests.fixtures.minio_data import ENABLED, versions
 from tests.fixtures.minio_servers import client_of
@@ -63,3 +67,54 @@ async def test_objects_below_others_in_a_bucket_that_is_not_wanted_are_not_named
     await target.app.recipe.discard(record)
 
     assert preview.warnings == ()
+
+
+_V1, _V2 = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+_OTHER: Mapping[str, object] = {"key": "other", "is_latest": True}
+
+
+def _line(version: str, modified: str, **fields: object) -> Mapping[str, object]:
+    return {"key": "key", "version": version, "modified": modified, **fields}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [_line(_V1, OLDER, is_latest=True), _line(_V2, OLDER)],
+        [_line(_V1, OLDER, is_latest=True, is_marker=True), _line(_V2, "2024-01-01T01:00:00+01:00")],
+        [_line(_V1, OLDER, is_latest=True), _line(_V2, NEWER)],
+        [_line(_V1, NEWER, is_latest=True), _line(_V2, OLDER, is_latest=True)],
+        [_line(_V1, OLDER, is_latest=True), _OTHER, _line(_V2, OLDER)],
+    ],
+    ids=["equal times", "a delete marker", "an older one", "two", "apart"],
+)
+async def test_a_current_version_that_times_do_not_tell_is_refused_before_anything_is_changed(
+    lines: list[Mapping[str, object]], source: Source, target: Target
+) -> None:
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="'empty/key'"):
+        await target.app.stage(_archive(source, list(lines)), record, bucket="empty")
+
+    await target.app.recipe.discard(record)
+
+
+@pytest.mark.parametrize(
+    ("lines", "current"),
+    [
+        ([_line(_V1, "2024-01-01T00:00:00.000001Z", is_latest=True), _line(_V2, OLDER)], "body 0"),
+        ([_line(_V2, OLDER), _OTHER, _line(_V1, "2024-01-01T00:00:00.000000001Z", is_latest=True)], "body 2"),
+        ([_line(_V1, OLDER), _line(_V2, NEWER)], "body 1"),
+    ],
+    ids=["a microsecond", "a nanosecond, and apart", "not told"],
+)
+async def test_the_current_version_is_the_one_with_the_latest_time(
+    lines: list[Mapping[str, object]], current: str, source: Source, target: Target
+) -> None:
+    app = target.app
+
+    record = await app.import_file(_archive(source, list(lines)), bucket="empty")
+
+    async with client_of(target.server) as client:
+        assert (await client.call("GET", "empty", "key")).body == current.encode()
+    await app.recipe.undo(record, app.progress)
