@@ -340,7 +340,7 @@ class N8nRecipe(Recipe):
             return NO_APP_CONTROL
         if self._postgres is not None:
             try:
-                await self._postgres.plan()
+                await self._postgres.plan(loads=True)
             except ServiceError as error:
                 return error.text
         if self._folder is None:

@@ -116,8 +116,8 @@ class PostgresqlRecipe(Recipe):
         _check_options(upload.options)
         progress.step(Step.PREPARING)
         plan = await make_plan(self._settings)
-        if plan.obstacle:
-            raise AppUnavailableError(plan.obstacle)
+        if plan.loading_obstacle:
+            raise AppUnavailableError(plan.loading_obstacle)
         record.save(way=plan.way.value)
         way = self._go(plan, plan.way)
         if isinstance(way, Beside):

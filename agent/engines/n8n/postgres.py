@@ -97,15 +97,17 @@ class PostgresHome:
             rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
         return facts_of(Answers(rows=rows), key)
 
-    async def plan(self) -> Plan:
+    async def plan(self, *, loads: bool = False) -> Plan:
         """How an import is done.
 
+        Args:
+            loads: a file; else databases are exchanged.
         Raises:
             AppUnavailableError: there is no way.
         """
         plan = await make_plan(self.postgresql)
-        if plan.obstacle:
-            raise AppUnavailableError(plan.obstacle)
+        if obstacle := plan.loading_obstacle if loads else plan.obstacle:
+            raise AppUnavailableError(obstacle)
         if plan.way is not Way.BESIDE:
             raise AppUnavailableError(
                 f"Role {plan.login.user} may not make databases, and n8n's data is prepared in one of its own.",

@@ -24,6 +24,21 @@ _SIZE_WAIT_MILLISECONDS = 300
 MOST_DETAIL_BYTES = 1000
 """A header's detail holds 1 KiB."""
 
+_HARMLESS_ROLES = [
+    "pg_checkpoint",
+    "pg_maintain",
+    "pg_monitor",
+    "pg_read_all_data",
+    "pg_read_all_settings",
+    "pg_read_all_stats",
+    "pg_signal_autovacuum_worker",
+    "pg_signal_backend",
+    "pg_stat_scan_tables",
+    "pg_use_reserved_connections",
+    "pg_write_all_data",
+]
+"""Of the server's own, those that change nothing outside of the connected database that lasts."""
+
 
 def no_member(catalog: str, oid: str) -> str:
     """SQL: the object belongs to no extension."""
@@ -63,6 +78,32 @@ async def look_at_server(connection: Connection) -> ServerFacts:
     if row is None:
         raise RuntimeError("a session without a role")
     return ServerFacts(*row)
+
+
+async def reaching_rights(connection: Connection, *, out_of_transaction: bool) -> list[tuple[str, str]]:
+    """What code could reach that runs with the rights of the role that logged in, besides what is the role's own.
+
+    Args:
+        out_of_transaction: only what a transaction that is taken back does not take back.
+    Returns:
+        Each as words that follow "is", and the statement that takes it away; that is empty for what comes by another.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT CASE WHEN r.rolname = session_user THEN 'one that may replicate' ELSE 'a member of ' || r.rolname END,
+               CASE WHEN r.rolname = session_user THEN format('ALTER ROLE %%I NOREPLICATION;', r.rolname)
+                    WHEN EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid AND m.member = me.oid)
+                    THEN format('REVOKE %%I FROM %%I;', r.rolname, session_user) ELSE '' END
+          FROM pg_roles r JOIN pg_roles me ON me.rolname = session_user
+         WHERE pg_has_role(session_user, r.oid, 'MEMBER')
+           AND r.rolname <> 'pg_database_owner' AND r.rolname <> ALL(%s)
+           AND CASE WHEN r.rolname = session_user THEN r.rolreplication
+                    ELSE NOT %s OR r.rolsuper OR r.rolreplication OR starts_with(r.rolname, 'pg_') END
+         ORDER BY r.rolname
+        """,
+        [_HARMLESS_ROLES, out_of_transaction],
+    )
+    return await cursor.fetchall()
 
 
 @dataclass(frozen=True)

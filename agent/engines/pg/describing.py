@@ -105,7 +105,7 @@ async def _import_obstacle(settings: PostgresSettings) -> tuple[str, str, str]:
         plan = await make_plan(settings)
     except ServiceError as failure:
         return failure.text, "", ""
-    return plan.obstacle, plan.way.value, plan.warning
+    return plan.loading_obstacle, plan.way.value, plan.warning
 
 
 async def _others_with_tables(connection: Connection, login: Login) -> list[str]:

@@ -114,8 +114,8 @@ class SameDatabase:
         """
         if not self._upload_file(key).exists():
             raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
-        if self.plan.obstacle:
-            error = AppUnavailableError(self.plan.obstacle)
+        if self.plan.loading_obstacle:
+            error = AppUnavailableError(self.plan.loading_obstacle)
             say_unchanged(error)
             raise error
         progress.step(Step.RESTORING, "copying the previous data first")

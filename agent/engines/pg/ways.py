@@ -14,6 +14,7 @@ from agent.engines.pg.catalog import (
     ServerFacts,
     look_at_database,
     look_at_server,
+    reaching_rights,
     tables_with_hidden_rows,
     unreadable_tables,
 )
@@ -43,6 +44,7 @@ class Plan:
         app_role: the role that the app itself uses.
         has_own_rights: there can be no throw-away role, so an upload is loaded with the rights of `login`.
         obstacle: why no import is possible, with what to do about it; empty when it is.
+        reach: why no file may be loaded, though what was is restored and undone: its code could reach too far.
     """
 
     way: Way
@@ -52,16 +54,22 @@ class Plan:
     app_role: str
     has_own_rights: bool = False
     obstacle: str = ""
+    reach: str = ""
+
+    @property
+    def loading_obstacle(self) -> str:
+        """Why no file is taken; empty when one is."""
+        return self.obstacle or self.reach
 
     @property
     def rank(self) -> tuple[bool, bool, bool]:
         """The lowest is the best."""
-        return bool(self.obstacle), self.way is not Way.BESIDE, self.has_own_rights
+        return bool(self.loading_obstacle), self.way is not Way.BESIDE, self.has_own_rights
 
     @property
     def warning(self) -> str:
         """What a person should know of this way before an import; empty for the best one."""
-        if self.obstacle or not self.has_own_rights:
+        if self.loading_obstacle or not self.has_own_rights:
             return ""
         missing = _missing(self.login, self.server, self.database)
         if self.way is Way.SAME_DATABASE:
@@ -109,7 +117,8 @@ async def _plan_of(connection: Connection, role: Login, settings: PostgresSettin
     if server.is_superuser or (server.may_create_databases and server.may_create_roles and database.is_owned):
         return Plan(Way.BESIDE, login, server, database, app_role)
     if server.may_create_databases and database.is_owned:
-        return Plan(Way.BESIDE, login, server, database, app_role, has_own_rights=True)
+        reach = await _why_too_far(connection, login, server, database, out_of_transaction=False)
+        return Plan(Way.BESIDE, login, server, database, app_role, has_own_rights=True, reach=reach)
     obstacle = ""
     if reason := await _why_not_within(connection, role, settings):
         obstacle = (
@@ -117,7 +126,24 @@ async def _plan_of(connection: Connection, role: Login, settings: PostgresSettin
             f"{reason} A superuser can allow it: {_missing(login, server, database)} Or give the agent an admin_user."
         )
     own = role.to(settings.database)
-    return Plan(Way.SAME_DATABASE, own, server, database, app_role, has_own_rights=True, obstacle=obstacle)
+    reach = await _why_too_far(connection, login, server, database, out_of_transaction=True)
+    return Plan(Way.SAME_DATABASE, own, server, database, app_role, has_own_rights=True, obstacle=obstacle, reach=reach)
+
+
+async def _why_too_far(
+    connection: Connection, login: Login, server: ServerFacts, database: DatabaseFacts, *, out_of_transaction: bool
+) -> str:
+    """What keeps a file from being loaded with a role's own rights; empty for nothing."""
+    found = await reaching_rights(connection, out_of_transaction=out_of_transaction)
+    if not found:
+        return ""
+    revoking = " ".join(statement for _, statement in found[:_MOST_NAMES] if statement)
+    return (
+        f"A file would be loaded with the rights of role {login.user}, and its code could do harm beyond what is that "
+        f"role's own, unseen: it is {_some([what for what, _ in found])}. A superuser can give the role what it takes "
+        f"to make another one for the file: {_missing(login, server, database)} Or give the agent an admin_user, or "
+        f"take away from the role what it does not need{f': {revoking}' if revoking else '.'}"
+    )
 
 
 async def _why_not_within(connection: Connection, role: Login, settings: PostgresSettings) -> str:

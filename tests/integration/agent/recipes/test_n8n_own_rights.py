@@ -15,7 +15,8 @@ from agent.engines.pg.names import kept_name
 from agent.recipes.base import Recovered
 from agent.recipes.n8n import N8nRecipe
 from agent.states import Failure
-from common.errors import ArchiveRefusedError, ServiceError
+from agent.steps import Unwatched
+from common.errors import AppUnavailableError, ArchiveRefusedError, ServiceError
 from tests.contract import crashing
 from tests.contract.agents import Agent, Launch
 from tests.contract.app import AppSwitch
@@ -208,3 +209,22 @@ async def test_an_import_whose_database_cannot_be_dropped_is_tried_again(
     await agent.transfers.housekeeping.tidy()
     require_nothing_left(target, agent)
     await agent.close()
+
+
+async def test_no_file_is_loaded_for_an_n8n_whose_role_is_a_member_of_another(source: Pair, target: Pair) -> None:
+    role, staged = target.database.role, MemoryRecord()
+    archive = (await source.app.export(key="clear")).content
+    await target.app.stage(archive, staged)
+    target.database.run(f"CREATE ROLE {role}_group", on="postgres")
+    target.database.run(f"GRANT {role}_group TO {role}", on="postgres")
+
+    obstacle = (await target.app.recipe.describe()).can_import.obstacle
+    with pytest.raises(AppUnavailableError) as refused:
+        await target.app.stage(archive, MemoryRecord())
+    await target.app.recipe.restore(staged, Unwatched())
+
+    assert f"REVOKE {role}_group FROM {role};" in obstacle
+    assert refused.value.text == obstacle
+    await target.app.recipe.discard(staged)
+    target.database.run(f"DROP ROLE {role}_group", on="postgres")
+    target.require_no_leftovers()
