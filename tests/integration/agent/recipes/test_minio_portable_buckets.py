@@ -236,3 +236,51 @@ async def test_a_bucket_of_a_trial_that_a_client_puts_something_into_is_left_to_
 
         assert (await client.call("GET", bucket, "a client's")).body == b"x"
     assert app.leftovers() == [bucket]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_an_undo_that_has_begun_to_delete_is_finished_when_the_server_answers_again(
+    source: Source, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    server = start_minio()
+    app = MinioApp(server, tmp_path)
+    record = await app.import_file(source.objects.file, locks="drop")
+    call = Client.call
+    deletes = 0
+
+    async def dying(self: Client, method: str, *path: str, **options: Any) -> object:
+        nonlocal deletes
+        deletes += method == "DELETE"
+        if deletes == number:
+            server.kill()
+        return await call(self, method, *path, **options)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Client, "call", dying)
+        with pytest.raises(UnsettledError):
+            await app.recipe.undo(record, app.progress)
+    server.start()
+
+    assert await app.recover(record) is Recovered.PREVIOUS
+
+    assert await app.recipe.put_right(record) is None
+    async with client_of(server) as client:
+        assert await buckets_of(client) == []
+    await app.recipe.discard(record)
+
+
+async def test_an_undo_that_cannot_begin_fails_with_the_imported_data_in_place(
+    source: Source, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    server = start_minio()
+    app = MinioApp(server, tmp_path)
+    record = await app.import_file(source.objects.file, bucket="versions")
+    server.kill()
+
+    with pytest.raises(AppUnavailableError, match="does not answer"):
+        await app.recipe.undo(record, app.progress)
+
+    server.start()
+    async with client_of(server) as client:
+        assert await buckets_of(client) == ["versions"]
+    await app.recipe.undo(record, app.progress)
