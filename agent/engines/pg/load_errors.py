@@ -26,6 +26,7 @@ _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"
 _DISABLES_TRIGGERS = re.compile(r"ALTER\s+TABLE\s.*\s(?:DISABLE|ENABLE)\s+TRIGGER\s+ALL", re.IGNORECASE | re.DOTALL)
 _SWITCHES_TRIGGERS_OFF = re.compile(r"SET\s+(?:SESSION\s+)?session_replication_role\b", re.IGNORECASE)
 _INSERTS = re.compile(r"INSERT\s+INTO\s+(\S+)", re.IGNORECASE)
+_FOREIGN_TABLE = re.compile(r'CREATE\s+FOREIGN\s+TABLE\s+((?:"(?:[^"]|"")*"|[^\s("])+)', re.IGNORECASE)
 _OTHER_USER = re.compile(r"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\b", re.IGNORECASE)
 _ROLE = re.compile(r"(?:CREATE|ALTER|DROP)\s+(?:ROLE|GROUP|USER(?!\s+MAPPING))\b", re.IGNORECASE)
 _SUPERUSERS_OWN = re.compile(
@@ -154,6 +155,12 @@ def _not_permitted(failure: Failure, where: str) -> ServiceError:
             f"{where} adds rows to {table[1]}, which is not the dump's own, as an extension's is not: "
             f"{failure.message}.",
             next_step=f"Dump without them: pg_dump --exclude-table-data={shlex.quote(table[1])}.",
+        )
+    if table := _FOREIGN_TABLE.match(failure.head):
+        return ArchiveIncompatibleError(
+            f"{where} makes the foreign table {table[1]}, which an import may not: {failure.message}.",
+            next_step="Dump without it and what needs it (pg_dump "
+            f"--exclude-table={shlex.quote(table[1])}), import that, and let a superuser make it again.",
         )
     if _OTHER_USER.match(failure.head):
         return ArchiveRefusedError(

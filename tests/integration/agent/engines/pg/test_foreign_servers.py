@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import psycopg
 import pytest
@@ -175,3 +176,19 @@ async def test_within_the_apps_database_they_stay(make_app: MakeApp) -> None:
     assert exported.differences(await app.fingerprint()) == []
     await app.recipe.undo(record, app.progress)
     assert app.run(ALL_ABOUT_THEM) == before
+
+
+async def test_a_file_with_a_foreign_table_of_a_file_is_refused_with_the_way_to_leave_it_out(make_app: MakeApp) -> None:
+    app = make_app()
+    app.run("""
+        CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+        CREATE FOREIGN TABLE public."the lines" (line text) SERVER files OPTIONS (filename '/etc/hostname')
+    """)
+    app.run("CREATE TABLE t (a int)", as_app=True)
+
+    with pytest.raises(ArchiveIncompatibleError, match=r'makes the foreign table public\."the lines"') as refused:
+        await app.stage(app.dump())
+
+    [option] = re.findall(r"--exclude-table='([^']*)'", refused.value.next_step)
+    await app.bring_in(app.dump(f"--exclude-table={option}"))
+    assert app.run("SELECT relname FROM pg_class WHERE relname IN ('t', 'the lines')") == [("t",)]

@@ -51,6 +51,11 @@ CASES: list[tuple[Failure, type[ServiceError], str]] = [
     (failure("42501", "SET session_replication_role = replica"), ArchiveRefusedError, "triggers and constraints off"),
     (failure("42501", "INSERT INTO public.srs VALUES"), ArchiveRefusedError, r"rows to public\.srs, which is not the"),
     (failure("42501", "CREATE OR REPLACE FUNCTION f() LANGUAGE c"), ArchiveIncompatibleError, "only a superuser"),
+    (
+        failure("42501", 'CREATE FOREIGN TABLE public."a b" (n'),
+        ArchiveIncompatibleError,
+        'foreign table public."a b", w',
+    ),
     (failure("42501", "CREATE OPERATOR CLASS o"), ArchiveIncompatibleError, "only a superuser"),
     (
         failure("42501", "CREATE FOREIGN DATA WRAPPER d"),
