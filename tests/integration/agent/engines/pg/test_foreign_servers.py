@@ -132,6 +132,32 @@ async def test_a_file_reaches_none_while_it_is_loaded_and_leaves_no_way_in(make_
         assert len(met) == 1
 
 
+async def test_a_function_that_connects_by_itself_reaches_one_while_a_file_is_loaded_without_the_apps_password(
+    make_app: MakeApp,
+) -> None:
+    met: list[bytes] = []
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(await reader.read(8))
+        writer.close()
+
+    async with await asyncio.start_server(meet, "127.0.0.1") as listener:
+        app = with_server(make_app(), make_app(), port=listener.sockets[0].getsockname()[1])
+        app.run("CREATE EXTENSION dblink")
+        own = """CREATE USER MAPPING FOR CURRENT_USER SERVER "Far ''away" OPTIONS (user ''a'', password ''b'')"""
+
+        await app.bring_in(
+            dump(
+                f"""CREATE TABLE public.seen AS SELECT count(*) FROM pg_catalog.pg_user_mappings;
+                DO $$ BEGIN EXECUTE '{own}'; PERFORM public.dblink_connect('Far ''away');
+                EXCEPTION WHEN OTHERS THEN RAISE INFO '%', SQLERRM; END $$;"""
+            )
+        )
+
+    assert app.run("SELECT count FROM public.seen") == [(0,)]
+    assert len(met) == 1
+
+
 async def test_one_that_the_app_does_not_have_is_refused_and_can_be_made_there_first(make_app: MakeApp) -> None:
     app = with_server(make_app(), make_app())
     app.run('CREATE FOREIGN TABLE public.goods (n int) SERVER "Far \'away"', as_app=True)
