@@ -35,6 +35,8 @@ _VERBOSITY = re.compile(
 _HISTORY_KEPT = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
 _MAKING = re.compile(rb"\bCREATE\b.{0,99}\bTABLE\b", re.IGNORECASE | re.DOTALL)
 _AROUND_ROWS = (b"BEGIN", b"COMMIT")
+_HIDING = re.compile(rb"\w+\s+(?:IGNORE|DELAYED)\s", re.IGNORECASE)
+"""These would hide what the server changes."""
 _LONG_BYTES = 64 << 10
 _EMPTY = (b"''", b'""')
 
@@ -89,21 +91,21 @@ class ExactRows:
 
     def _rows(self, text: bytes, head: re.Match[bytes], line: int) -> Iterator[bytes]:
         name = plain(head["table"])
-        # IGNORE and DELAYED would hide what the server changes.
-        beginning = b"%b INTO %b" % (head["word"], text[head.start("table") : head.end()])
         columns = self._columns(name, head["columns"])
-        values, empty = self._exact(text[head.end() :], columns)
+        exact, empty = self._exact(text, head.end(), columns)
+        if _HIDING.match(text):
+            exact = b"%b INTO %b" % (head["word"], exact[head.start("table") :])
         told = name, empty == 0
         if told != self._told or len(text) > _LONG_BYTES:
             self._told = told
             yield b"SELECT '%b', %d, %d, 0x%b" % (ROWS_OF.encode(), line, empty == 0, name.hex().encode() or b"20")
         if empty:
             yield from self._under(_COUNTED)
-            yield beginning + values
+            yield exact
             yield _AS_MANY % empty
             return
         yield from self._under(_UNNOTED if any(column.is_computed for column in columns) else _NOTED)
-        yield beginning + values
+        yield exact
 
     def _columns(self, table: bytes, names: bytes | None) -> Sequence[Column]:
         made = self._tables.get(table)
@@ -113,29 +115,30 @@ class ExactRows:
             return made.columns
         return made.named([plain(found) for found in re.findall(NAME, names, re.DOTALL)]) or ()
 
-    def _exact(self, values: bytes, columns: Sequence[Column]) -> tuple[bytes, int]:
-        """The rows such that a server takes them, and how many '' are in them for an ENUM that has none."""
+    def _exact(self, text: bytes, at: int, columns: Sequence[Column]) -> tuple[bytes, int]:
+        """The rows from there on such that a server takes them, what is before them as it is, and how many '' they have
+        for an ENUM that has none."""
         left_out = [found.is_computed or (found.is_period and not self._has_history) for found in columns]
-        is_enum = [found.is_enum and (b"''" in values or b'""' in values) for found in columns]
+        is_enum = [found.is_enum and (b"''" in text or b'""' in text) for found in columns]
         marked = [out or enum for out, enum in zip(left_out, is_enum, strict=True)]
         if not any(marked):
-            return values, 0
+            return text, 0
         row_of = row_with(marked)
         groups = [(number, left_out[at]) for number, at in enumerate((at for at, mark in enumerate(marked) if mark), 1)]
         parts: list[bytes] = []
-        copied = at = empty = 0
-        while row := row_of.match(values, at):
+        copied = empty = 0
+        while row := row_of.match(text, at):
             for number, is_left_out in groups:
                 if is_left_out:
-                    parts += (values[copied : row.start(number)], b"DEFAULT")
+                    parts += (text[copied : row.start(number)], b"DEFAULT")
                     copied = row.end(number)
                 elif row[number] in _EMPTY:
                     empty += 1
             at = row.end()
             if not row[len(groups) + 1]:
-                return b"".join((*parts, values[copied:])), empty
+                return b"".join((*parts, text[copied:])) if parts else text, empty
         # Not as many values as columns: the server says so.
-        return values, 0
+        return text, 0
 
     def _under(self, settings: bytes) -> Iterator[bytes]:
         if settings != self._settings:

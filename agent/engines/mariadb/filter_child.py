@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from io import BufferedIOBase
 from typing import BinaryIO
 
@@ -86,6 +87,12 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
     has_history = has_statement = False
     later, whole = bytearray(), 0
 
+    def send(texts: Iterable[bytes]) -> None:
+        for text in texts:
+            # Not as one: it may be long.
+            target.write(text)
+            target.write(b";\n")
+
     def pass_on(statement: Statement) -> None:
         nonlocal tables, statements, events, has_history, has_statement, whole
         has_statement = True
@@ -99,10 +106,10 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             events += text.startswith(_EVENT)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is Way.SET:
-                target.writelines(part + b";\n" for part in exact.set(text))
+                send(exact.set(text))
             if way is Way.RUN:
                 for part in batches.of(text):
-                    target.writelines(positions.corrected(sent) + b";\n" for sent in exact.of(part, statement.line))
+                    send(positions.corrected(sent) for sent in exact.of(part, statement.line))
             if way is not Way.RUN and schemas:
                 later.extend(text + b";\n")
                 # Settings after the last of them are for nothing.

@@ -99,6 +99,7 @@ class Splitter:
         self.is_after_comment = False
         self._buffer = bytearray()
         self._at = 0
+        self._enough_bytes = 0
         self._parts: list[bytes] = []
         self._size = 0
         self._line = 1
@@ -112,9 +113,13 @@ class Splitter:
             SqlTextError: there is something that no dump has.
         """
         self._buffer += piece
+        if len(self._buffer) < self._enough_bytes:
+            return
         yield from self._statements(is_last=False)
         del self._buffer[: self._at]
         self._at = 0
+        # It is read from its beginning again: a long string as often as it doubles, not with each piece of it.
+        self._enough_bytes = min(2 * len(self._buffer), MAX_STATEMENT_BYTES - self._size)
         if self._size + len(self._buffer) > MAX_STATEMENT_BYTES:
             line = self._line_of_first()
             raise SqlTextError(f"line {line}: a statement is longer than {MAX_STATEMENT_BYTES >> 20} MiB")

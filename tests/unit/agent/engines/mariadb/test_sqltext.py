@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import pytest
 
+from agent.engines.mariadb import sqltext
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError
 from tests.fixtures.kuma_apps import DATA
 
@@ -48,6 +50,33 @@ def test_statements_end_where_the_server_sees_their_end(
         return
 
     assert split(text, piece_bytes=piece_bytes) == statements
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("_RUN", b"INSERT INTO `t` VALUES ('%b');" % (b"x\\'" * 100_000)),
+        ("_COMMENT", b"/* %b */;" % (b"x;" * 100_000)),
+        ("_LINE_COMMENT", b"-- %b\na;" % (b"x;" * 100_000)),
+    ],
+)
+def test_what_is_long_is_looked_through_a_few_times_not_with_each_piece_of_it(
+    pattern: str, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_through = 0
+
+    class Counting:
+        def match(self, buffer: bytearray, at: int, end: int = -1) -> re.Match[bytes] | None:
+            nonlocal looked_through
+            looked_through += len(buffer) - at
+            return real.match(buffer, at, len(buffer) if end < 0 else end)
+
+    real: re.Pattern[bytes] = getattr(sqltext, pattern)
+    monkeypatch.setattr(sqltext, pattern, Counting())
+
+    split(text, piece_bytes=1000)
+
+    assert looked_through < 10 * len(text)
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 17, 4096])
