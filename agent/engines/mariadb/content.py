@@ -9,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from agent.engines.mariadb import programs
-from agent.engines.mariadb.names import moved
+from agent.engines.mariadb.catalog import columns_of
+from agent.engines.mariadb.inserts import INSERT, row_with
+from agent.engines.mariadb.names import moved, quoted
 from agent.engines.mariadb.programs import Shown
 from agent.engines.mariadb.sequence_texts import SequenceHasher
 from agent.engines.mariadb.settings import Login
 from common.fingerprints import Fingerprint
 
+_GENERATED_FROM = 3
 SCHEME = "mariadb/3"
 _ROW = re.compile(rb"\([^'()]*(?:'[^'\\]*(?:\\.[^'\\]*)*'[^'()]*)*\)", re.DOTALL)
 _SECTION_START = b"\n-- Dumping data for table `"
@@ -53,6 +57,11 @@ class Content:
 
     async def begin(self) -> None:
         """Before the dump."""
+        for table, columns in (await columns_of(self._login, self._database)).items():
+            is_period = [column[_GENERATED_FROM] in ("ROW START", "ROW END") for column in columns]
+            if any(is_period):
+                # When a row came, which an import does not keep.
+                self._tables.leave_out(table, is_period)
         self._before = await self._definitions()
 
     def add(self, piece: bytes) -> None:
@@ -110,8 +119,13 @@ class TableHasher:
         self.longest_line = (0, b"")
         self._table = b""
         self._rest = bytearray(b"\n")
+        self._uncounted: dict[bytes, tuple[re.Pattern[bytes], int]] = {}
         self._digests: dict[bytes, hashlib._Hash] = {}
         self._rows: dict[bytes, int] = {}
+
+    def leave_out(self, table: str, columns: Sequence[bool]) -> None:
+        """Do not count what a table has in the columns that are marked."""
+        self._uncounted[quoted(table).encode()] = row_with(columns, end=b""), sum(columns)
 
     def add(self, piece: bytes) -> None:
         """The next piece of the dump."""
@@ -160,21 +174,36 @@ class TableHasher:
         for line in io.BytesIO(joined):
             if line.startswith(b"("):
                 # What follows only says where the statement ends.
-                digest.update(line[:-2])
+                digest.update(self._lasting(table, line[:-2]))
                 rows += 1
-            elif line.startswith(b"INSERT INTO") and line.endswith(b";\n"):
-                # Clients before 10.11 and MySQL's write many rows into one line.
-                found, count = _without_commas(line[line.index(b"(", line.index(b" VALUES ")) : -2])
-                digest.update(found)
+            elif line.endswith((b";\n", b",\n")) and (head := INSERT.match(line)):
+                # Clients before 10.11 and MySQL's write many rows into one line, others the first behind the columns.
+                found, count = _without_commas(line[head.end() : -2].lstrip())
+                digest.update(self._lasting(table, found))
                 rows += count
         self._rows[table] = rows
 
+    def _lasting(self, table: bytes, rows: bytes) -> bytes:
+        """Rows without the values that do not count."""
+        if table not in self._uncounted:
+            return rows
+        row, groups = self._uncounted[table]
+
+        def emptied(found: re.Match[bytes]) -> bytes:
+            parts, at = [], found.start()
+            for group in range(1, groups + 1):
+                parts.append(rows[at : found.start(group)])
+                at = found.end(group)
+            return b"".join((*parts, rows[at : found.end()]))
+
+        return row.sub(emptied, rows)
+
 
 def _without_commas(values: bytes) -> tuple[bytes, int]:
-    """The rows of `(…),(…)` without what is between them, and how many they are."""
+    """The rows of `(…),(…)`, of which some may have no comma between them, without commas, and one more than those."""
     rows = values.split(b"),(")
     if b"\\\\" in values or any((row.count(b"'") - row.count(b"\\'")) % 2 for row in rows):
         # Some of these may be within strings.
-        rows = _ROW.findall(values)
-        return b"".join(rows), len(rows)
+        joined = b"".join(_ROW.findall(values))
+        return joined, 1 + len(values) - len(joined)
     return b")(".join(rows), len(rows)

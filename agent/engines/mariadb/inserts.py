@@ -37,10 +37,14 @@ _ROWS_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 256 << 20
 
 
-def row_with(marked: Sequence[bool]) -> re.Pattern[bytes]:
-    """A row of as many values, each that is marked a group of its own; the last group is empty behind the last row."""
+def row_with(marked: Sequence[bool], *, end: bytes = rb"\s*(,|\Z)") -> re.Pattern[bytes]:
+    """A row of as many values, each that is marked a group of its own.
+
+    Args:
+        end: what comes after it; a group that is empty behind the last row.
+    """
     values = [rb"(%b)" % _LITERAL if mark else _LITERAL for mark in marked]
-    return re.compile(rb"\s*\(\s*%b\s*\)\s*(,|\Z)" % rb",\s*".join(values), re.DOTALL)
+    return re.compile(rb"\s*\(\s*%b\s*\)%b" % (rb",\s*".join(values), end), re.DOTALL)
 
 
 def is_plain(text: bytes) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
 from common.errors import ArchiveIncompatibleError
-from tests.fixtures.mariadb_apps import PROGRAMS, RICH, SEQUENCED, MariadbApp
+from tests.fixtures.mariadb_apps import ODD_VALUES, PROGRAMS, RICH, SEQUENCED, MariadbApp
 from tests.integration.cli.test_verify import verify
 
 
@@ -55,3 +55,25 @@ async def test_an_export_of_mysql_is_not_replayed_into_mariadb(tmp_path: Path) -
 
     with pytest.raises(ArchiveIncompatibleError, match=r"MySQL 9\.7\.4"):
         await replay(request)
+
+
+async def test_an_export_of_tables_with_periods_and_unseen_columns_is_proven_and_its_rows_are_counted(
+    shop: MariadbApp, tmp_path: Path
+) -> None:
+    shop.sql(
+        ODD_VALUES + "CREATE TABLE unseen (id int PRIMARY KEY, path varchar(99), note text, n int INVISIBLE DEFAULT 7);"
+        " INSERT INTO unseen (id, path, note) SELECT seq, IF(seq % 2, 'C:\\\\dir', '),('), REPEAT('x', 99)"
+        " FROM seq_1_to_30000;"
+    )
+    exported = await shop.export("sql")
+    file = tmp_path / "export.sql"
+    file.write_bytes(exported.content)
+
+    proven = verify(file, mariadb_programs=shop.server.install.bin_directory)
+
+    assert (proven[0], proven[1].get("differences")) == (0, []), proven
+    assert exported.counts["rows"] == 50_006
+    assert exported.fingerprint is not None
+    assert exported.fingerprint.parts["table unseen"].startswith("30000 rows, ")
+    # However the dump is cut into pieces.
+    assert (await shop.fingerprint()).differences(exported.fingerprint) == []

@@ -99,14 +99,37 @@ def test_the_digest_is_of_the_rows_however_the_client_lays_them_out(table: bytes
     one_a_line = b"".join(
         insert + b"\n" + b",\n".join(some) + b";\n" for some in (rows[: count // 2], rows[count // 2 :]) if some
     )
-    layouts = [one_a_line] if b"(" in table else [one_a_line, insert + b" " + b",".join(rows) + b";\n"]
+    with_columns = b"INSERT INTO %b (`a`, `b VALUES (`, `c`) VALUES " % table
+    layouts = [
+        one_a_line,
+        insert + b" " + b",".join(rows) + b";\n",
+        with_columns + b",\n".join(rows) + b";\n",
+        with_columns + b",".join(rows) + b";\n",
+    ]
     expected = f"{count} rows, {hashlib.sha256(b''.join(rows)).hexdigest()}"
 
     for layout in layouts:
         dump = start + layout + end
-        for size in (1, 7, 50, len(dump)):
+        for size in (1, 7, 50, 120, len(dump)):
             hasher = TableHasher()
             for at in range(0, len(dump), size):
                 hasher.add(dump[at : at + size])
 
             assert list(hasher.parts.values()) == [expected]
+
+
+def test_columns_that_do_not_count_are_left_out_of_the_digest_however_the_client_lays_rows_out() -> None:
+    found = set()
+    for year, layout in (
+        (2026, b"VALUES\n%b,\n%b;\n"),
+        (2027, b"VALUES %b,%b;\n"),
+        (1999, b"(`a`, `b`) VALUES %b,\n%b;\n"),
+    ):
+        rows = tuple(b"('it\\'s),(',%d,'%d-01-01',NULL)" % (number, year) for number in (1, 2))
+        hasher = TableHasher()
+        hasher.leave_out("t", [False, False, True, False])
+        hasher.add(b"\n-- Dumping data for table `t`\n--\n\nINSERT INTO `t` " + layout % rows)
+        found.add(hasher.parts["table t"])
+
+    counted = rb"('it\'s),(',1,,NULL)('it\'s),(',2,,NULL)"
+    assert found == {f"2 rows, {hashlib.sha256(counted).hexdigest()}"}
