@@ -123,8 +123,8 @@ async def connect(login: Login, *, application_name: str = "mathison-data") -> A
     with server_errors(login):
         connection = await _open(login, application_name)
         try:
-            for name in _calm_since(connection.info.server_version).keys() - _calm_since(login.server_version_num):
-                await connection.execute(f"SET {name} = 0")
+            if newer := _calm_since(connection.info.server_version).keys() - _calm_since(login.server_version_num):
+                await connection.execute("; ".join(f"SET {name} = 0" for name in newer))
             yield connection
         finally:
             await connection.close()
