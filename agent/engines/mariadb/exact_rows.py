@@ -23,7 +23,7 @@ warning of the server's means that it changed a value, and their table."""
 _DEFINING = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = 1"
 _STRICT = b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = %d"
 _NOTED, _UNNOTED = _STRICT % 1, _STRICT % 0
-"""What a strict server does not refuse, it notes. That it rounds what it works out itself, it notes, too."""
+"""What a strict server does not refuse, it notes. Of what it works out itself it refuses nothing, it only warns."""
 _COUNTED = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = 0"
 _AS_MANY = b"SELECT IF(@@warning_count = %d, 1, (SELECT 1 UNION SELECT 2))"
 """Fails if not, which a DO would only warn of; see `client.error_of_load`."""
@@ -95,16 +95,19 @@ class ExactRows:
         exact, empty = self._exact(text, head.end(), columns)
         if _HIDING.match(text):
             exact = b"%b INTO %b" % (head["word"], exact[head.start("table") :])
-        told = name, empty == 0
+        is_computed = any(column.is_computed for column in columns)
+        are_warnings_of_values = not (empty or is_computed)
+        told = name, are_warnings_of_values
         if told != self._told or len(text) > _LONG_BYTES:
             self._told = told
-            yield b"SELECT '%b', %d, %d, 0x%b" % (ROWS_OF.encode(), line, empty == 0, name.hex().encode() or b"20")
+            about = ROWS_OF.encode(), line, are_warnings_of_values, name.hex().encode() or b"20"
+            yield b"SELECT '%b', %d, %d, 0x%b" % about
         if empty:
             yield from self._under(_COUNTED)
             yield exact
             yield _AS_MANY % empty
             return
-        yield from self._under(_UNNOTED if any(column.is_computed for column in columns) else _NOTED)
+        yield from self._under(_UNNOTED if is_computed else _NOTED)
         yield exact
 
     def _columns(self, table: bytes, names: bytes | None) -> Sequence[Column]:
