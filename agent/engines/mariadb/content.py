@@ -125,7 +125,7 @@ class TableHasher:
 
     def leave_out(self, table: str, columns: Sequence[bool]) -> None:
         """Do not count what a table has in the columns that are marked."""
-        self._uncounted[quoted(table).encode()] = row_with(columns, end=b""), sum(columns)
+        self._uncounted[quoted(table).encode()] = row_with(tuple(columns), end=b""), sum(columns)
 
     def add(self, piece: bytes) -> None:
         """The next piece of the dump."""

@@ -126,7 +126,7 @@ class ExactRows:
         marked = [out or enum for out, enum in zip(left_out, is_enum, strict=True)]
         if not any(marked):
             return text, 0
-        row_of = row_with(marked)
+        row_of = row_with(tuple(marked))
         groups = [(number, left_out[at]) for number, at in enumerate((at for at, mark in enumerate(marked) if mark), 1)]
         parts: list[bytes] = []
         copied = empty = 0

@@ -7,8 +7,9 @@ of a server that was told to stop long before.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from agent.engines.mariadb.sqltext import Statement
 
@@ -37,7 +38,8 @@ _ROWS_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 256 << 20
 
 
-def row_with(marked: Sequence[bool], *, end: bytes = rb"\s*(,|\Z)") -> re.Pattern[bytes]:
+@functools.lru_cache(maxsize=64)
+def row_with(marked: tuple[bool, ...], *, end: bytes = rb"\s*(,|\Z)") -> re.Pattern[bytes]:
     """A row of as many values, each that is marked a group of its own.
 
     Args:
