@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Awaitable
 
-from agent.engines.redis.connection import Connection, ReplyError
+from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from common.errors import ToolFailedError
 
@@ -47,7 +48,7 @@ async def make_durable(connection: Connection, keeping: Keeping) -> None:
         case Keeping.LOG:
             await _await_log(connection)
         case Keeping.SNAPSHOTS:
-            await _save(connection)
+            await save_snapshot(connection)
         case Keeping.NOTHING:
             # There is nothing to be done, but for seeing that it is still there: it would have come back empty.
             await look(connection)
@@ -67,21 +68,56 @@ async def require_file(connection: Connection) -> None:
     Raises:
         ToolFailedError: it cannot.
     """
+    await _require(
+        save_snapshot(connection),
+        "It does not let the agent change its settings (CONFIG), so it would lose its data, or end in the middle",
+    )
+
+
+async def require_disk(connection: Connection, keeping: Keeping) -> None:
+    """See that a server could make durable now what it is given; as a rule one whose disk is full could not.
+
+    Args:
+        keeping: LOG: asked only where the agent's user may have it rewritten.
+    Raises:
+        ToolFailedError: it could not.
+    """
+    if keeping is not Keeping.NOTHING:
+        await _require(
+            _rewrite_log(connection) if keeping is Keeping.LOG else save_snapshot(connection),
+            "What it is given now would be lost when it restarts",
+        )
+
+
+async def _require(trial: Awaitable[None], or_else: str) -> None:
     try:
-        await _save(connection)
+        await trial
     except ToolFailedError as failure:
         raise ToolFailedError(
-            f"{failure.text} It does not let the agent change its settings (CONFIG), so it would lose its data, or end "
-            "in the middle. Nothing was changed.",
-            next_step="See that BGSAVE works again: as a rule there is no room in the server's folder, or it may not "
-            "write there. Then try again.",
+            f"{failure.text} {or_else}. Nothing was changed.",
+            next_step="See that BGSAVE, or BGREWRITEAOF where there is an append-only file, works again: as a rule "
+            "there is no room in the server's folder, or it may not write there. Then try again.",
         ) from failure
+
+
+async def _rewrite_log(connection: Connection) -> None:
+    await _when_idle(connection)
+    try:
+        await connection.call("BGREWRITEAOF")
+    except NotAllowedError:
+        return
+    except ReplyError as refused:
+        # One that has begun by itself meanwhile is as good.
+        if _is_idle(await look(connection)):
+            reason = refused.text.rstrip(".")
+            raise ToolFailedError(f"The server does not rewrite its append-only file: {reason}.") from refused
+    await _await_log(connection)
 
 
 async def _await_log(connection: Connection) -> None:
     """A server that has loaded as a replica rewrites its append-only file by itself.
 
-    Where that fails it begins again, for ever. The one before the swap succeeded, see `obstacles.import_obstacle`.
+    Where that fails it begins again, for ever. The one before the swap succeeded, see `require_disk`.
     """
     while True:
         server = await look(connection)
@@ -95,7 +131,12 @@ async def _await_log(connection: Connection) -> None:
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
-async def _save(connection: Connection) -> None:
+async def save_snapshot(connection: Connection) -> None:
+    """BGSAVE, to its end.
+
+    Raises:
+        ToolFailedError: it cannot write that file.
+    """
     server = await _when_idle(connection)
     for words in (("BGSAVE",), ("BGSAVE", "SCHEDULE")):
         try:
@@ -104,7 +145,7 @@ async def _save(connection: Connection) -> None:
         except ReplyError as error:
             refused = error
     else:
-        raise ToolFailedError(f"The server does not save a snapshot: {refused.text}.") from refused
+        raise ToolFailedError(f"The server does not save a snapshot: {refused.text.rstrip('.')}.") from refused
     server = await _when_idle(connection)
     if server.raw.get("rdb_last_bgsave_status") != "ok":
         raise ToolFailedError(

@@ -18,17 +18,25 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 import structlog
 
 from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyError, connect, encode
-from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file, make_durable, require_file
+from agent.engines.redis.durable import (
+    Keeping,
+    find_keeping,
+    loads_by_file,
+    make_durable,
+    require_disk,
+    require_file,
+    save_snapshot,
+)
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.lending import Loan, put_back
 from agent.engines.redis.marker import Marker
 from agent.engines.redis.master import Master, Payload, Tail
 from agent.engines.redis.obstacles import require_importable, require_rights
-from agent.engines.redis.pausing import Pause, writes_paused
+from agent.engines.redis.pausing import Pause, unpause, writes_paused
 from agent.engines.redis.previous import Previous, keeping_previous
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.snapshots import Snapshot
-from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
+from agent.engines.redis.swap_record import Aim, Reached, SwapRecord, Way
 from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
 from common.errors import (
@@ -44,6 +52,8 @@ RELEASE_SECONDS = 20.0
 """How long a server that does not answer is waited for, before the swap is left to `recovery`."""
 FREE_SECONDS = 10.0
 """At most; writers wait for it. Shorter than RELEASE_SECONDS."""
+REMOVE_SECONDS = 5.0
+"""At most, for a marker that nobody has to read any more; writers may wait for it."""
 LENT = {
     # Without this one the server would empty itself first, or end when it meets something wrong.
     "repl-diskless-load": "swapdb",
@@ -91,13 +101,13 @@ class Exchange:
             UnsettledError: see there.
         """
         self._record.open(is_undo=False)
-        keeping = await self.swap(Aim.IMPORTED)
+        keeping = await self.swap(Aim.IMPORTED, is_asked=True)
         try:
-            await self._settle(keeping)
+            await self._settle(Aim.IMPORTED, keeping)
         except ToolFailedError as failure:
             await self._take_back(failure)
             with contextlib.suppress(ToolFailedError):
-                await self._settle(keeping)
+                await self._settle(Aim.PREVIOUS, keeping)
             raise ToolFailedError(
                 f"{failure.text} The imported data would be lost when it restarts, so the previous data was put back.",
                 next_step=failure.next_step,
@@ -111,12 +121,36 @@ class Exchange:
             UnsettledError: see there.
         """
         self._record.open(is_undo=True)
-        keeping = await self.swap(Aim.PREVIOUS)
+        keeping = await self.swap(Aim.PREVIOUS, is_asked=True)
         try:
-            await self._settle(keeping)
+            await self._settle(Aim.PREVIOUS, keeping)
         except ToolFailedError as failure:
-            # It has the previous data, as was asked for; that it cannot write to its disk was true before as well.
-            _log.warning("An undo could not be made durable by the server.", action="undo", error=failure.text)
+            raise UnsettledError(f"{failure.text} It has the previous data in its memory alone.") from failure
+
+    async def put_back(self) -> Keeping:
+        """`swap` of the previous data into a server that holds nothing at all, or a part of it.
+
+        Its clients wait from before the last look at it, so nothing is overwritten that it told one of them it has.
+
+        Returns:
+            How the server keeps its data.
+        Raises:
+            ServiceError: not now. UnsettledError: see there.
+        """
+        login = self._settings.login()
+        async with connect(login) as connection:
+            if await loads_by_file(connection):
+                # One that could not would lose it again. Before it is let go: as a replica it refuses writes.
+                await save_snapshot(connection)
+            try:
+                await Pause(connection).renew()
+                await release(self._settings, self._record, has_lost=True)
+                server = await look(connection)
+                if self._record.lost_in == server.run_id and server.key_count:
+                    raise AppUnavailableError(f"{login.place} was written to at this moment.")
+                return await self.swap(Aim.PREVIOUS)
+            finally:
+                await unpause(login)
 
     async def _take_back(self, reason: ToolFailedError) -> None:
         try:
@@ -124,7 +158,7 @@ class Exchange:
         except ServiceError as failure:
             raise UnsettledError(f"{reason.text} The previous data could not be put back: {failure.text}") from failure
 
-    async def _settle(self, keeping: Keeping) -> None:
+    async def _settle(self, aim: Aim, keeping: Keeping) -> None:
         """`settle` right after a swap.
 
         Raises:
@@ -132,31 +166,34 @@ class Exchange:
         """
         try:
             async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
-                if (await look(connection)).run_id != self._record.run_id:
+                way = self._record.way
+                if way is None or (await look(connection)).run_id != way.run_id:
                     raise UnsettledError("the server was restarted")
-                await self.settle(connection, keeping)
+                await self.settle(connection, aim, keeping)
         except ToolFailedError:
             raise
         except ServiceError as failure:
             # It may be our own disk that is full.
             raise UnsettledError(failure.text) from failure
 
-    async def settle(self, connection: Connection, keeping: Keeping) -> None:
+    async def settle(self, connection: Connection, aim: Aim, keeping: Keeping) -> None:
         """The server has what it should have: make it durable, note that, and take the marker away.
 
         Raises:
             ToolFailedError: the server cannot write its files.
         """
         await make_durable(connection, keeping)
-        self._record.reach(Reached.DURABLE)
+        self._record.save_settled(aim)
         try:
             await (await Marker.on(connection, self._record.key)).remove(connection)
         except (ReplyError, ServiceError) as failure:
             _log.warning("A marker is left until it expires.", action="remove_marker", error=str(failure))
 
-    async def swap(self, aim: Aim) -> Keeping:
+    async def swap(self, aim: Aim, *, is_asked: bool = False) -> Keeping:
         """Load one of the two snapshots in the place of everything.
 
+        Args:
+            is_asked: somebody asked for it, and may be refused where it could not be done, or not be made durable.
         Returns:
             How the server keeps its data.
         Raises:
@@ -172,11 +209,16 @@ class Exchange:
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server)
             by_file = await loads_by_file(connection)
-            saves = by_file or keeping is Keeping.SNAPSHOTS
-            await require_rights(connection, self._record.key, saves=saves, is_undo=aim is Aim.PREVIOUS)
+            if is_asked:
+                saves = by_file or keeping is Keeping.SNAPSHOTS
+                await require_rights(connection, self._record.key, saves=saves, is_undo=aim is Aim.PREVIOUS)
+            # For a copy of the present data the server saves a snapshot in any case.
             if by_file and aim is Aim.PREVIOUS:
                 await require_file(connection)
-            self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict)
+            if is_asked and (keeping is Keeping.LOG or aim is Aim.PREVIOUS):
+                await require_disk(connection, keeping)
+            drops_data = by_file and (server.key_count > 0 or self._record.lost_in == server.run_id)
+            self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict, drops_data=drops_data)
             loan = Loan(self._record, server.run_id)
             failure: BaseException | None = None
             try:
@@ -246,10 +288,10 @@ class Exchange:
 
         def before_the_end() -> None:
             pause.require_unbroken()
-            self._record.reach(Reached.SENT)
+            self._record.reach(Reached.SENT, paused_until=time.time() + pause.left_seconds)
 
         async def after_load() -> None:
-            self._record.reach(Reached.LOADED)
+            self._record.reach(Reached.LOADED, paused_until=time.time() + pause.left_seconds)
             await pause.leave_to_end()
 
         with ExitStack() as files:
@@ -272,6 +314,11 @@ class Exchange:
                 await connection.call("REPLICAOF", reach, port)
                 await master.loaded()
                 await _note_what_is_there(connection, server, self._record)
+                way = self._record.way
+                if self._record.is_taking_back and way is not None and way.reached is Reached.SEEN:
+                    # It may refuse that to clients, since its disk does. It came back from no file with this marker.
+                    master.tell(_BEFORE_TAIL + marker.removal() + _AFTER_TAIL)
+                    await _until_removed(connection, marker)
 
     def _payload(self, snapshot: Snapshot, aim: Aim, marker: Marker, files: ExitStack) -> Payload:
         file = files.enter_context(snapshot.path.open("rb"))
@@ -297,23 +344,28 @@ class Exchange:
                 server = await look(connection)
                 if server.run_id != before.run_id:
                     raise UnsettledError("the server was restarted")
-                if self._record.reached is Reached.SEEN:
-                    return True
+                way = self._record.way
+                if way is None or way.reached is Reached.SEEN:
+                    return way is not None
                 value = await (await Marker.on(connection, self._record.key)).read(connection)
         except (ReplyError, AppUnavailableError) as failure:
             raise UnsettledError(str(failure)) from failure
         if value == IN_BETWEEN:
             raise UnsettledError("the previous data is there without its last commands")
-        if not value and may_have_evicted_marker(server, self._record):
+        if not value and may_have_evicted_marker(server, way):
             raise UnsettledError("the server evicts keys, and may have evicted the one that says what it has")
         return value == aim.value
 
 
-async def release(settings: RedisSettings, record: SwapRecord) -> None:
+async def release(settings: RedisSettings, record: SwapRecord, *, has_lost: bool = False) -> None:
     """Have the server be its own master again, with its own settings. May be repeated.
 
+    Args:
+        has_lost: also where it has lost what it had and got nothing for it. Else such a server stays as it is and
+            refuses writes, so that the previous data can still be put back without taking any away.
     Raises:
-        UnsettledError: it does not answer for RELEASE_SECONDS, refuses its own settings, or that cannot be noted.
+        UnsettledError: it does not answer for RELEASE_SECONDS, refuses its own settings, or that cannot be noted; or
+            it has lost what it had.
     """
     if record.agent_at is None and record.read() is None:
         return
@@ -322,7 +374,7 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
             while True:
                 try:
                     async with connect(settings.login()) as connection:
-                        await _release(connection, record)
+                        await _release(connection, record, has_lost=has_lost)
                     return
                 except (AppUnavailableError, ReplyError) as failure:
                     # Among them -LOADING: a replica answers REPLICAOF only between two loads.
@@ -334,19 +386,22 @@ async def release(settings: RedisSettings, record: SwapRecord) -> None:
         raise UnsettledError(str(failure)) from failure
 
 
-def may_have_evicted_marker(server: ServerFacts, record: SwapRecord) -> bool:
+def may_have_evicted_marker(server: ServerFacts, way: Way) -> bool:
     """Whether data may be there although its marker is not. One that was restarted has forgotten what it evicted."""
-    if record.reached not in (Reached.SENT, Reached.LOADED, Reached.SEEN):
+    if not way.may_be_loaded:
         return False
-    if server.run_id == record.run_id:
+    if server.run_id == way.run_id:
         return server.evicted > 0
-    return server.may_evict or record.may_evict
+    return server.may_evict or way.may_evict
 
 
-async def _release(connection: Connection, record: SwapRecord) -> None:
+async def _release(connection: Connection, record: SwapRecord, *, has_lost: bool) -> None:
     server = await look(connection)
     while record.agent_at is not None and server.master == record.agent_at:
         await _note_what_is_there(connection, server, record)
+        if not has_lost and _was_emptied(server, record.way):
+            record.save_lost(server.run_id)
+            raise UnsettledError("the server has dropped its data and could not load other data")
         await _until_freed(connection)
         await connection.call("REPLICAOF", "NO", "ONE")
         server = await look(connection)
@@ -358,6 +413,11 @@ async def _release(connection: Connection, record: SwapRecord) -> None:
         record.write(None)
 
 
+def _was_emptied(server: ServerFacts, way: Way | None) -> bool:
+    """Whether a replica of ours that drops its data before it loads did that, and loaded nothing."""
+    return way is not None and way.drops_data and server.key_count == 0 and not server.is_copying
+
+
 async def _note_what_is_there(connection: Connection, server: ServerFacts, record: SwapRecord) -> None:
     """Read the marker of a replica of ours. That one evicts nothing (evict.c, isSafeToPerformEvictions); once it is a
     master, the marker may go first: it expires before most keys and is alone in its database.
@@ -365,19 +425,20 @@ async def _note_what_is_there(connection: Connection, server: ServerFacts, recor
     Args:
         server: as it was right before.
     """
-    if record.aim is None or record.reached not in (Reached.SENT, Reached.LOADED):
+    way = record.way
+    if way is None or way.reached not in (Reached.SENT, Reached.LOADED):
         return
     try:
         value = await (await Marker.on(connection, record.key)).read(connection)
     except ReplyError as failure:
         _log.debug("A marker is not readable yet.", action="read_marker", error=str(failure))
         return
-    reached: Reached = record.reached
-    if value == record.aim.value:
+    reached: Reached = way.reached
+    if record.aim is not None and value == record.aim.value:
         reached = Reached.SEEN
     elif value == IN_BETWEEN:
         reached = Reached.LOADED
-    elif reached is Reached.SENT and not server.is_copying and not record.has_outlived_marker:
+    elif reached is Reached.SENT and not server.is_copying and not way.has_outlived_marker:
         reached = Reached.BEGUN
     try:
         record.reach(reached)
@@ -394,6 +455,13 @@ async def _until_freed(connection: Connection) -> None:
     until = time.monotonic() + FREE_SECONDS
     while time.monotonic() < until:
         if not (await look(connection)).will_evict_for_freed_data:
+            return
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+async def _until_removed(connection: Connection, marker: Marker) -> None:
+    for _ in range(round(REMOVE_SECONDS / _LOOK_EVERY_SECONDS)):
+        if not await marker.read(connection):
             return
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
 

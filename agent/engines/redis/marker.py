@@ -21,6 +21,7 @@ class Marker:
 
     Attributes:
         database: where it stands.
+        name: of the key.
     """
 
     def __init__(self, key: str, database: int) -> None:
@@ -29,7 +30,8 @@ class Marker:
             key: the import's.
         """
         self.database = database
-        self._name = f"mathison-data:import:{key}".encode()
+        self.name = f"mathison-data:import:{key}"
+        self._name = self.name.encode()
 
     @classmethod
     async def on(cls, connection: Connection, key: str) -> Marker:
@@ -56,6 +58,10 @@ class Marker:
     def as_commands(self, value: str) -> bytes:
         """It as a part of a replication stream."""
         return encode("SELECT", self.database) + encode("SET", self._name, value, "EX", LIFETIME_SECONDS)
+
+    def removal(self) -> bytes:
+        """Its removal as a part of a replication stream."""
+        return encode("SELECT", self.database) + encode("DEL", self._name)
 
     async def read(self, connection: Connection) -> str:
         """Its value; empty: it is not there."""

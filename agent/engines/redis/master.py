@@ -89,6 +89,7 @@ class Master:
         self._after_load = after_load
         self._on_sent = on_sent
         self._listening: socket.socket | None = None
+        self._session: Session | None = None
         self._serving: asyncio.Task[None] | None = None
         self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -132,6 +133,11 @@ class Master:
         """
         await asyncio.shield(self._loaded)
 
+    def tell(self, commands: bytes) -> None:
+        """More commands for a replica that `loaded`; sent soon."""
+        if self._session is not None:
+            self._session.write(commands)
+
     def _stop_listening(self) -> None:
         if self._listening is not None:
             self._listening.close()
@@ -139,7 +145,7 @@ class Master:
 
     async def _serve(self, listening: socket.socket) -> None:
         try:
-            session = await self._wait_for_call(listening)
+            self._session = session = await self._wait_for_call(listening)
             try:
                 await self._send(session)
                 self._loaded.set_result(None)

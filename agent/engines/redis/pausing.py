@@ -44,6 +44,11 @@ class Pause:
             self._is_broken = self._is_broken or (self._lasts_until > 0 and time.monotonic() > self._lasts_until)
             self._lasts_until = begun_at + LEASE_SECONDS
 
+    @property
+    def left_seconds(self) -> float:
+        """How long it lasts at least; negative: it may be over."""
+        return self._lasts_until - time.monotonic()
+
     async def leave_to_end(self) -> None:
         """Renew it no more: somebody else will end it."""
         async with self._lock:
@@ -56,7 +61,7 @@ class Pause:
         Raises:
             AppBusyError: clients may have written.
         """
-        if self._is_broken or time.monotonic() > self._lasts_until - MARGIN_SECONDS:
+        if self._is_broken or self.left_seconds < MARGIN_SECONDS:
             raise AppBusyError(
                 "The agent was held up for so long that clients could write again; nothing was changed.",
                 next_step="Try again when the machine is less busy.",

@@ -1,11 +1,13 @@
 """A swap that was interrupted, by the death of the agent, the server or both, brought entirely to one side.
 
-What the server holds says its marker. Where there is none, the swap has not happened: what the server came back with is
-its own, and is left alone but for one case, in which it is known to be less than what it had. A server that evicts may
-have dropped the marker: unless it was read before, nobody knows then what is there, so the previous data is put back.
+What the server holds says its marker, or what was noted of the run in which it still is. Nothing that it took since is
+overwritten: our copy of the previous data goes into a server that holds nothing at all, or a part of that copy. `judge`
+is the table in docs/decisions/0304-redis-exchanged-by-replication.md.
 """
 
 from __future__ import annotations
+
+import enum
 
 from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
 from agent.engines.redis.durable import Keeping, find_keeping
@@ -14,20 +16,36 @@ from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.marker import Marker
 from agent.engines.redis.pausing import unpause
 from agent.engines.redis.settings import RedisSettings
-from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
+from agent.engines.redis.swap_record import Aim, Reached, SwapRecord, Way
 from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ToolFailedError
+
+
+class Found(enum.Enum):
+    """What an interrupted swap has left in a server."""
+
+    IMPORTED = "the imported data, loaded"
+    PREVIOUS = "the previous data, loaded"
+    PART_OF_PREVIOUS = "the previous data, loaded, without its last commands, while writes wait"
+    NOTHING = "nothing at all, and no client has written since"
+    ITS_OWN = "what it had before, or what its own files brought back"
+    UNKNOWN = "one or the other, or a part, and clients may have written since"
 
 
 async def recover(settings: RedisSettings, record: SwapRecord, exchange: Exchange) -> Aim:
     """Find out, or decide, which data the server has afterwards. May be repeated.
 
     Raises:
-        AppUnavailableError: it does not answer, or still loads; nothing is decided.
+        AppUnavailableError: it does not answer, still loads, or cannot make durable what it has; or nobody can know
+            what it has. Nothing is decided.
     """
     try:
         return await _recover(settings, record, exchange)
-    except (UnsettledError, ConnectionLostError, ReplyError) as failure:
+    except UnsettledError as failure:
+        raise AppUnavailableError(f"The swap is not at its end: {str(failure).rstrip('.')}.") from failure
+    except ToolFailedError as failure:
+        raise AppUnavailableError(failure.text, next_step=failure.next_step) from failure
+    except (ConnectionLostError, ReplyError) as failure:
         raise AppUnavailableError(f"The server went away in the middle: {str(failure).rstrip('.')}.") from failure
 
 
@@ -37,62 +55,128 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         server = await look(connection)
         if server.is_loading and server.master is None:
             raise AppUnavailableError(f"{login.place} is still loading its data.")
-        await release(settings, record)
-        server = await look(connection)
-        if server.run_id == record.run_id:
-            await unpause(login)
-        if record.aim is None:
+        try:
+            await release(settings, record)
+        except UnsettledError:
+            # One that holds nothing any more is not let go before the previous data is put back.
+            if record.lost_in != server.run_id:
+                raise
+        if record.way is None:
             return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
+        server = await look(connection)
         keeping = await find_keeping(connection, server)
-        if record.reached is Reached.DURABLE:
-            await exchange.settle(connection, Keeping.NOTHING)
-            return record.aim
-        value = await (await Marker.on(connection, record.key)).read(connection)
-        if value == record.aim.value or _is_swapped_for_certain(server, record, value):
-            await _settle(exchange, connection, keeping)
-            return record.aim
-    wants_previous = record.aim is Aim.PREVIOUS
-    is_half_back = value == IN_BETWEEN or (wants_previous and record.reached in (Reached.LOADED, Reached.SEEN))
-    is_imported_still = value == Aim.IMPORTED.value or (record.has_outlived_marker and not record.is_undo)
-    is_rolling_back = wants_previous and is_imported_still
-    is_unknown = not value and may_have_evicted_marker(server, record)
-    if is_half_back or is_rolling_back or is_unknown or _came_back_with_less(server, keeping, record):
-        await exchange.swap(Aim.PREVIOUS)
-        async with connect(login) as connection:
-            await _settle(exchange, connection, keeping)
-        return Aim.PREVIOUS
-    return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
+        marker = await Marker.on(connection, record.key)
+        found = judge(server, keeping, record, record.way, await marker.read(connection))
+        if found is Found.NOTHING:
+            record.save_lost(server.run_id)
+        if found in (Found.NOTHING, Found.PART_OF_PREVIOUS):
+            keeping = await _put_back(exchange, found)
+            found = Found.PREVIOUS
+        else:
+            await release(settings, record, has_lost=True)
+            if record.way.run_id == server.run_id:
+                await unpause(login)
+    match found:
+        case Found.ITS_OWN:
+            return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
+        case Found.UNKNOWN:
+            raise AppUnavailableError(_ask(login.place, marker))
+    aim = Aim.IMPORTED if found is Found.IMPORTED else Aim.PREVIOUS
+    async with connect(login) as connection:
+        # It may be known without having been noted, if our own disk was full.
+        await _settle(exchange, connection, aim, Keeping.NOTHING if record.settled is aim else keeping)
+    return aim
 
 
-def _is_swapped_for_certain(server: ServerFacts, record: SwapRecord, value: str) -> bool:
-    """Whether the swap was made although its marker is not there any more.
+def judge(server: ServerFacts, keeping: Keeping, record: SwapRecord, way: Way, marker: str) -> Found:
+    """The table.
 
-    It may have expired while there was no agent. Should the server have been restarted too, or had it not said yet that
-    it has loaded, nobody can tell; then it counts as imported, since that keeps the previous data.
+    Args:
+        way: the one that began last.
+        server: its own master again, except where it is in the run in which it was seen to hold nothing.
+        marker: its value; empty: it is not there.
     """
-    is_same_run = server.run_id == record.run_id
-    if record.reached is Reached.SEEN and is_same_run:
-        return True
-    if value or record.aim is not Aim.IMPORTED:
-        return False
-    if record.reached is Reached.LOADED and is_same_run:
-        return True
-    return record.reached in (Reached.SENT, Reached.LOADED, Reached.SEEN) and record.has_outlived_marker
+    if record.settled is not None:
+        return Found.IMPORTED if record.settled is Aim.IMPORTED else Found.PREVIOUS
+    if marker in _MARKED:
+        return _MARKED[marker]
+    is_same_run = way.run_id == server.run_id
+    if is_same_run and way.reached is Reached.SEEN:
+        return Found.IMPORTED if record.back is None else Found.PREVIOUS
+    if is_same_run and way.reached is Reached.LOADED and record.back is None:
+        return Found.IMPORTED
+    if marker == IN_BETWEEN or (is_same_run and way.reached is Reached.LOADED):
+        return Found.PART_OF_PREVIOUS if is_same_run and way.is_paused_still else _not_known(way)
+    if _holds_nothing(server, record, way):
+        return Found.NOTHING
+    if _is_unknown(server, keeping, record, way):
+        return _not_known(way)
+    if record.is_taking_back and record.forth is not None and record.forth.run_id == server.run_id:
+        # That began with the imported data in place, and was not loaded.
+        return Found.IMPORTED
+    return Found.ITS_OWN
 
 
-def _came_back_with_less(server: ServerFacts, keeping: Keeping, record: SwapRecord) -> bool:
-    """Whether the server was restarted before a restore took effect, and has lost something by that which we have.
+_MARKED = {Aim.IMPORTED.value: Found.IMPORTED, Aim.PREVIOUS.value: Found.PREVIOUS}
 
-    Nothing was written since it came back, or it keeps nothing at all: then putting the copy back takes nothing away.
-    Otherwise its own files, made current right before the swap, and what was written since are worth more.
+
+def _not_known(way: Way) -> Found:
+    """To count as imported keeps the previous data."""
+    return Found.IMPORTED if way.has_outlived_marker else Found.UNKNOWN
+
+
+def _holds_nothing(server: ServerFacts, record: SwapRecord, way: Way) -> bool:
+    """Whether it has lost everything, and nothing is there that somebody wrote since.
+
+    What `changes` and `has_saved` say of is its last start, so they alone would not do: a key that is there counts too.
     """
-    if record.is_undo or record.aim is not Aim.IMPORTED or record.previous is None or server.run_id == record.run_id:
+    if record.previous is None or server.key_count:
         return False
-    return (server.changes == 0 and not server.has_saved) or keeping is Keeping.NOTHING
+    if record.lost_in == server.run_id:
+        return True
+    return way.run_id != server.run_id and server.changes == 0 and not server.has_saved
 
 
-async def _settle(exchange: Exchange, connection: Connection, keeping: Keeping) -> None:
+def _is_unknown(server: ServerFacts, keeping: Keeping, record: SwapRecord, way: Way) -> bool:
+    """Whether the marker's absence says nothing, or what is there is neither the one nor the other."""
+    if record.previous is None:
+        return False
+    if record.lost_in == server.run_id or may_have_evicted_marker(server, way):
+        return True
+    if way.may_be_loaded and way.has_outlived_marker:
+        return True
+    if record.forth is not None and record.forth.run_id == server.run_id:
+        return False
+    # It was restarted in the middle, or between the two ways.
+    if record.forth is not None and may_have_evicted_marker(server, record.forth):
+        return True
+    return way.run_id != server.run_id and keeping is Keeping.NOTHING
+
+
+def _ask(place: str, marker: Marker) -> str:
+    said = f"redis-cli -n {marker.database} SET {marker.name}"
+    return (
+        f"Nobody can know which data {place} has: in the middle it was restarted, dropped keys or got a part only, and "
+        "clients may have written since. It stays as it is, and the copy of the previous data is kept. Look at it and "
+        f"say what it has: `{said} imported`, and that copy can be put back by an undo; or `{said} previous`, and "
+        "the copy is dropped. After a day it counts as imported."
+    )
+
+
+async def _put_back(exchange: Exchange, found: Found) -> Keeping:
     try:
-        await exchange.settle(connection, keeping)
+        return await exchange.put_back()
     except ToolFailedError as failure:
-        raise AppUnavailableError(failure.text, next_step=failure.next_step) from failure
+        raise ToolFailedError(
+            f"The server has {found.value}; the copy of the previous data could not be put back yet: {failure.text}",
+            next_step=failure.next_step,
+        ) from failure
+
+
+async def _settle(exchange: Exchange, connection: Connection, aim: Aim, keeping: Keeping) -> None:
+    try:
+        await exchange.settle(connection, aim, keeping)
+    except ToolFailedError as failure:
+        raise ToolFailedError(
+            f"{failure.text} It has the {aim.value} data in its memory alone.", next_step=failure.next_step
+        ) from failure

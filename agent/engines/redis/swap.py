@@ -32,7 +32,7 @@ class Swap:
         except UnsettledError as unknown:
             if await self._settle(unknown) is not Aim.IMPORTED:
                 raise ToolFailedError(
-                    "The server went away while it took the data; it is back and has its previous data.",
+                    f"The server did not take the data: {str(unknown).rstrip('.')}. It has its previous data.",
                     next_step="Look into the server's log for the reason, then restore again.",
                 ) from unknown
 
@@ -43,7 +43,7 @@ class Swap:
         except UnsettledError as unknown:
             if await self._settle(unknown) is not Aim.PREVIOUS:
                 raise ToolFailedError(
-                    "The server went away while it took the previous data; it is back and has the imported data.",
+                    f"The server did not take the previous data: {str(unknown).rstrip('.')}. It has the imported data.",
                     next_step="Look into the server's log for the reason, then undo again.",
                 ) from unknown
 

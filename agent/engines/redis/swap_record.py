@@ -35,9 +35,8 @@ class Aim(enum.Enum):
 
 
 class Reached(enum.Enum):
-    """How far a swap came for certain, in this order."""
+    """How far one way of a swap came for certain, in this order."""
 
-    NOTHING = ""
     BEGUN = "begun"
     SENT = "sent"
     """The last bytes are on their way: from now on the server may load it."""
@@ -45,7 +44,40 @@ class Reached(enum.Enum):
     """The server said so; commands that follow may not be executed yet."""
     SEEN = "seen"
     """The marker was read in it; the server may evict it afterwards."""
-    DURABLE = "durable"
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One way of a swap: there or back. A restore that fails at its end goes both; what is known of each stays.
+
+    Attributes:
+        run_id: of the server when it began; that one has another when it was restarted.
+        may_evict: whether that server was one that drops keys when its memory is full.
+        drops_data: whether it was one that drops what it has before it loads, and had something.
+        begun_at: Unix seconds, by the machine's clock, as is what follows.
+        paused_until: when the pause of writes ends that there was when it was sent, or loaded; 0: not known.
+    """
+
+    run_id: str
+    may_evict: bool
+    drops_data: bool
+    begun_at: int
+    reached: Reached = Reached.BEGUN
+    paused_until: float = 0.0
+
+    @property
+    def may_be_loaded(self) -> bool:
+        """Whether everything was sent that the server needs for it."""
+        return self.reached is not Reached.BEGUN
+
+    @property
+    def has_outlived_marker(self) -> bool:
+        """Whether it began so long ago that a marker would not be there any more."""
+        return time.time() - self.begun_at > LIFETIME_SECONDS
+
+    @property
+    def is_paused_still(self) -> bool:
+        """Whether nobody can have written since it was loaded, unless the pause was ended by hand."""
+        return time.time() < self.paused_until
 
 
 class SwapRecord:
@@ -95,48 +127,83 @@ class SwapRecord:
 
     def open(self, *, is_undo: bool) -> None:
         """A restore or an undo begins."""
+        cleared = dict.fromkeys((*(_way(aim) for aim in Aim), "settled", "lost_in"), "")
         if is_undo:
-            self._record.save(operation="undo", aim="", reached="")
+            self._record.save(operation="undo", **cleared)
         else:
             # What an attempt that failed has copied is of that day.
-            self._record.save(operation="restore", aim="", reached="", previous="")
+            self._record.save(operation="restore", previous="", **cleared)
+
+    @property
+    def forth(self) -> Way | None:
+        """To the imported data; None: not begun by this operation."""
+        return self._read_way(Aim.IMPORTED)
+
+    @property
+    def back(self) -> Way | None:
+        """To the previous data; None: not begun by this operation."""
+        return self._read_way(Aim.PREVIOUS)
 
     @property
     def aim(self) -> Aim | None:
-        text = self._text("aim")
+        """Of the way that began last; None: nothing was done in the server yet."""
+        if self.back is not None:
+            return Aim.PREVIOUS
+        return Aim.IMPORTED if self.forth is not None else None
+
+    @property
+    def way(self) -> Way | None:
+        """The one that began last."""
+        return self.back or self.forth
+
+    @property
+    def is_taking_back(self) -> bool:
+        """A restore is on its way back."""
+        return not self.is_undo and self.back is not None
+
+    def begin(self, aim: Aim, *, run_id: str, may_evict: bool, drops_data: bool) -> None:
+        """One way of the swap begins, or begins again."""
+        before = self._read_way(aim)
+        is_half = before is not None and before.run_id == run_id and before.reached is Reached.LOADED
+        way = Way(
+            run_id=run_id,
+            may_evict=may_evict,
+            drops_data=drops_data,
+            begun_at=int(time.time()),
+            # What is there is known as long as nothing else was sent.
+            reached=Reached.LOADED if is_half else Reached.BEGUN,
+            paused_until=before.paused_until if before is not None and is_half else 0.0,
+        )
+        self._save_way(aim, way)
+
+    def reach(self, reached: Reached, *, paused_until: float | None = None) -> None:
+        """The way that began last came so far.
+
+        Args:
+            paused_until: see Way; None: as it was.
+        """
+        if self.aim is None or self.way is None:
+            raise RuntimeError("no way has begun")
+        until = self.way.paused_until if paused_until is None else paused_until
+        self._save_way(self.aim, msgspec.structs.replace(self.way, reached=reached, paused_until=until))
+
+    @property
+    def settled(self) -> Aim | None:
+        """Which data the server has for good; None: that is not so yet."""
+        text = self._text("settled")
         return Aim(text) if text else None
 
-    @property
-    def reached(self) -> Reached:
-        return Reached(self._text("reached"))
+    def save_settled(self, aim: Aim) -> None:
+        """The server has that data, and its own files hold it."""
+        self._record.save(settled=aim.value)
 
     @property
-    def run_id(self) -> str:
-        """Of the server when the swap began; it has another one when it was restarted."""
-        return self._text("run_id")
+    def lost_in(self) -> str:
+        """The run of the server in which it was seen to hold nothing at all, in the middle of this; empty: none."""
+        return self._text("lost_in")
 
-    @property
-    def may_evict(self) -> bool:
-        """Whether that server, when the swap began, was one that drops keys when its memory is full."""
-        return self._text("may_evict") == "yes"
-
-    def begin(self, aim: Aim, *, run_id: str, may_evict: bool) -> None:
-        """One way of the swap begins; a restore that fails at its end goes both."""
-        self._record.save(
-            aim=aim.value,
-            reached=Reached.BEGUN.value,
-            run_id=run_id,
-            may_evict="yes" if may_evict else "no",
-            begun_at=str(int(time.time())),
-        )
-
-    @property
-    def has_outlived_marker(self) -> bool:
-        """Whether it began so long ago, by the machine's clock, that a marker would not be there any more."""
-        return time.time() - int(self._text("begun_at") or 0) > LIFETIME_SECONDS
-
-    def reach(self, reached: Reached) -> None:
-        self._record.save(reached=reached.value)
+    def save_lost(self, run_id: str) -> None:
+        self._record.save(lost_in=run_id)
 
     @property
     def agent_at(self) -> tuple[str, int] | None:
@@ -168,6 +235,17 @@ class SwapRecord:
             self.previous_path.unlink(missing_ok=True)
             self.tail_path.unlink(missing_ok=True)
 
+    def _read_way(self, aim: Aim) -> Way | None:
+        text = self._text(_way(aim))
+        return msgspec.json.decode(text, type=Way) if text else None
+
+    def _save_way(self, aim: Aim, way: Way) -> None:
+        self._record.save(**{_way(aim): msgspec.json.encode(way).decode()})
+
     def _text(self, name: str) -> str:
         value = self._record.facts.get(name)
         return value if isinstance(value, str) else ""
+
+
+def _way(aim: Aim) -> str:
+    return f"way_to_{aim.value}"

@@ -17,9 +17,15 @@ def die_at(moment: str, action: str, port: int, work_directory: Path, journal_di
     """Go on with the only import in the journal.
 
     Args:
-        action: restore or undo.
+        action: restore, undo or recover.
     """
     MOMENTS[moment].hook(lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
     [entry] = Journal(journal_directory, app_id="shop.cache", recipe="redis").read()
     recipe = RedisRecipe(surroundings(work_directory, {"port": port}, app_id="shop.cache"))
-    asyncio.run((recipe.restore if action == "restore" else recipe.undo)(entry, NotedProgress()))
+    match action:
+        case "restore":
+            asyncio.run(recipe.restore(entry, NotedProgress()))
+        case "undo":
+            asyncio.run(recipe.undo(entry, NotedProgress()))
+        case "recover":
+            asyncio.run(recipe.recover(entry))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agent.engines.redis import exchange
-from agent.engines.redis.swap_record import Aim, Reached
+from agent.engines.redis import exchange, swap
+from agent.engines.redis.swap_record import Aim
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
-from common.errors import ToolFailedError
+from agent.unsettled import UnsettledError
+from common.errors import AppUnavailableError, ToolFailedError
 from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_moments import MOMENTS
@@ -31,7 +34,7 @@ NOTHING, SNAPSHOTS, LOG = (
     {"appendonly": "yes", "save": '""', "appendfsync": "always"},
 )
 KEEPING = {"nothing": NOTHING, "snapshots": SNAPSHOTS, "append-only file": LOG}
-LONG_AGO = "1700000000"
+LONG_AGO = 1700000000
 """Unix seconds: markers of that day have expired."""
 BEFORE_THE_SWAP = ["copying", "settings changed", "copy complete", "told to copy us", "all sent but the end"]
 AFTER_THE_SWAP = ["loaded", "before it is durable", "durable"]
@@ -261,20 +264,10 @@ async def test_an_import_whose_marker_expired_before_anybody_read_it_keeps_the_p
             pass
         client.client_unpause()
         client.flushdb()
-    one.read().save(begun_at=LONG_AGO)
+    _grow_old(one.read())
 
     assert await one.recover() is Recovered.IMPORTED
     await one.take_back()
-
-
-async def test_a_taking_back_that_died_before_it_began_is_done_when_the_marker_has_expired(
-    redis_servers: Callable[[str], RedisServer], tmp_path: Path
-) -> None:
-    one = await stage(redis_servers("redis-7.0"), tmp_path)
-    await one.app.recipe.restore(one.entry, one.app.progress)
-    one.entry.save(aim=Aim.PREVIOUS.value, reached=Reached.BEGUN.value, begun_at=LONG_AGO)
-
-    assert await one.recover() is Recovered.PREVIOUS
 
 
 @pytest.mark.parametrize("is_saved", [False, True], ids=["not saved yet", "saved since"])
@@ -300,6 +293,156 @@ async def test_writes_after_a_restart_are_not_taken_back(
     with client_of(server) as client:
         assert client.get("written since") == b"1"
         assert client.get("old") == b"yes"
+
+
+@pytest.mark.parametrize("moment", ["copy complete", "told to copy us", "all sent but the end"])
+@pytest.mark.parametrize("keeping", ["snapshots", "append-only file"])
+async def test_writes_of_a_run_before_the_last_are_not_taken_back(
+    keeping: str, moment: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=KEEPING[keeping])
+    one = await stage(server, tmp_path)
+    one.die_at(moment)
+    server.kill()
+    server.start()
+    with client_of(server) as client:
+        client.set("written since", "1")
+        if keeping == "snapshots":
+            client.save()
+
+    server.stop()
+    server.start()
+    side = await one.app.recover(one.read())
+
+    assert side is Recovered.PREVIOUS
+    with client_of(server) as client:
+        assert client.get("written since") == b"1"
+        assert client.get("old") == b"yes"
+
+
+@pytest.mark.parametrize(
+    "second", ["settings changed", "told to copy us", "all sent but the end", "all sent", "loaded"]
+)
+@pytest.mark.parametrize("dies_too", [False, True], ids=["the server lives on", "the server too"])
+@pytest.mark.parametrize("keeping", KEEPING)
+async def test_an_agent_killed_in_a_recovery_is_recovered_from(
+    keeping: str, second: str, start_redis: StartRedis, tmp_path: Path, *, dies_too: bool
+) -> None:
+    server = start_redis("redis-7.0", settings=KEEPING[keeping])
+    one = await stage(server, tmp_path)
+    one.die_at("all sent but the end")
+    server.kill()
+    server.start()
+
+    if keeping == "nothing":
+        one.die_at(second, "recover")
+    if dies_too:
+        server.kill()
+        server.start()
+
+    assert await one.recover() is Recovered.PREVIOUS
+    await one.drop()
+
+
+@pytest.mark.parametrize("said", list(Aim))
+async def test_what_a_server_that_keeps_nothing_was_given_since_is_not_overwritten_and_a_person_decides(
+    said: Aim, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=NOTHING)
+    one = await stage(server, tmp_path)
+    one.die_at("all sent but the end")
+    server.kill()
+    server.start()
+    with client_of(server) as client:
+        client.set("written since", "1")
+
+    for _ in range(2):
+        with pytest.raises(AppUnavailableError, match=f"Nobody can know.*SET mathison-data:import:{one.entry.key} im"):
+            await one.app.recover(one.read())
+
+    with client_of(server, database=LAST_DATABASE) as client:
+        client.set(f"mathison-data:import:{one.entry.key}", said.value)
+    assert await one.app.recover(one.read()) is Recovered(said.value)
+    with client_of(server) as client:
+        assert client.keys() == [b"written since"]
+    if said is Aim.IMPORTED:
+        await one.take_back()
+
+
+async def test_what_was_written_to_a_part_of_the_previous_data_is_not_overwritten(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    with monkeypatch.context() as patches:
+        MOMENTS["settings changed"].hook(lambda: _write(one.server, "some"), patches.setattr)
+        await one.app.recipe.restore(one.entry, one.app.progress)
+    one.die_at("loaded", "undo")
+    _end_pause(one.read())
+    with client_of(one.server) as client:
+        client.client_unpause()
+        client.set("written since", "1")
+
+        with pytest.raises(AppUnavailableError, match="Nobody can know"):
+            await one.app.recover(one.read())
+
+        assert client.get("written since") == b"1"
+        client.delete("written since")
+    with client_of(one.server, database=LAST_DATABASE) as client:
+        client.set(f"mathison-data:import:{one.entry.key}", "previous")
+    assert await one.recover() is Recovered.PREVIOUS
+
+
+async def test_what_nobody_can_know_counts_as_imported_after_a_day(start_redis: StartRedis, tmp_path: Path) -> None:
+    server = start_redis("redis-7.0", settings=NOTHING)
+    one = await stage(server, tmp_path)
+    one.die_at("loaded")
+    server.kill()
+    server.start()
+    with client_of(server) as client:
+        client.set("written since", "1")
+    _grow_old(one.read())
+
+    assert await one.app.recover(one.read()) is Recovered.IMPORTED
+
+    with client_of(server) as client:
+        assert client.keys() == [b"written since"]
+    await one.take_back()
+
+
+@pytest.mark.parametrize("has_marker", [True, False])
+async def test_a_taking_back_that_could_not_begin_leaves_the_import_to_be_undone(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_marker: bool
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    with monkeypatch.context() as patches:
+        patches.setattr(exchange, "make_durable", _refuse)
+        patches.setattr(swap, "SETTLE_SECONDS", 0.3)
+        MOMENTS["before it is durable"].hook(
+            lambda: patches.setattr(exchange.Exchange, "_load", _refuse), patches.setattr
+        )
+        with pytest.raises(UnsettledError, match="could not be put back"):
+            await one.app.recipe.restore(one.entry, one.app.progress)
+    assert one.read().facts["way_to_previous"]
+    with client_of(one.server, database=LAST_DATABASE) as client:
+        assert client.keys("mathison-data:*")
+        if not has_marker:
+            client.flushdb()
+
+    assert await one.recover() is Recovered.IMPORTED
+    await one.take_back()
+
+
+def _grow_old(entry: Entry) -> None:
+    """As if it had been begun on a day whose markers have expired."""
+    way = msgspec.json.decode(str(entry.facts["way_to_imported"]))
+    entry.save(way_to_imported=msgspec.json.encode({**way, "begun_at": LONG_AGO}).decode())
+
+
+def _end_pause(entry: Entry) -> None:
+    """As if the agent had been away for more than a minute."""
+    way = msgspec.json.decode(str(entry.facts["way_to_previous"]))
+    assert way["paused_until"] > time.time()
+    entry.save(way_to_previous=msgspec.json.encode({**way, "paused_until": LONG_AGO}).decode())
 
 
 def _kill_and_start(server: RedisServer, starting: list[threading.Thread]) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.engines.redis import durable, exchange
+from agent.engines.redis.swap_record import Aim
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
+from common.errors import AppUnavailableError, ToolFailedError
 from tests.fixtures import forked
 from tests.fixtures.rdb_files import aux, expiring, rdb, text_key
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.recipes import redis_program
-from tests.integration.agent.recipes.redis_apps import RedisApp
+from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tests.integration.agent.recipes.test_redis_swap import KEYS as MANY_KEYS
 from tests.integration.agent.recipes.test_redis_swap import fill_with
 from tools.servers import RedisServer
@@ -134,9 +139,65 @@ async def test_agent_and_server_killed_together_are_recovered_from_where_the_mar
     with client_of(server) as client:
         client.set(WRITTEN_SINCE, "1")
     entry = _read(tmp_path)
-    side = await app.recover(entry)
+    side = await _recover_or_decide(app, entry)
+
+    assert side is Recovered.IMPORTED or WRITTEN_SINCE in content(server)
+    await require(side, app, entry, settings)
+
+
+@pytest.mark.parametrize("second", ["settings changed", "told to copy us", "all sent but the end"])
+@pytest.mark.parametrize("first", ["all sent", "loaded", "before it is durable"])
+@pytest.mark.parametrize("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
+async def test_a_second_death_does_not_make_known_what_is_not(
+    keeping: dict[str, str], first: str, second: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings=evicting("allkeys-random", **keeping))
+    app, entry, settings = await stage(server, tmp_path)
+    _die_at(first, "restore", app, tmp_path)
+    with client_of(server) as client:
+        client.client_unpause()
+        client.set(WRITTEN_SINCE, "1")
+
+    _die_if_reached(second, app, tmp_path)
+    server.kill()
+    server.start()
+    _die_if_reached(second, app, tmp_path)
+    entry = _read(tmp_path)
+    side = await _recover_or_decide(app, entry)
 
     await require(side, app, entry, settings)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_an_import_that_could_not_be_taken_back_is_known_without_its_marker(
+    policy: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings=evicting(policy, **LOG))
+    app, entry, settings = await stage(server, tmp_path)
+    load, make_durable = exchange.Exchange._load, durable.make_durable
+    tried: list[Aim] = []
+
+    async def load_but_not_back(self: exchange.Exchange, *arguments: Any) -> None:
+        tried.append(arguments[2])
+        if tried == [Aim.IMPORTED, Aim.PREVIOUS]:
+            raise ToolFailedError("The agent cannot listen for the server.")
+        await load(self, *arguments)
+
+    async def fail_once(*arguments: Any) -> None:
+        if tried == [Aim.IMPORTED]:
+            with client_of(server, database=LAST_DATABASE) as client:
+                assert client.keys() == []
+            raise ToolFailedError("The server could not write its append-only file.")
+        await make_durable(*arguments)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(exchange.Exchange, "_load", load_but_not_back)
+        patches.setattr(exchange, "make_durable", fail_once)
+        await app.recipe.restore(entry, app.progress)
+
+    assert tried == [Aim.IMPORTED, Aim.PREVIOUS]
+    assert any(key.startswith(b"new:") for key in content(server))
+    await require(Recovered.IMPORTED, app, entry, settings)
 
 
 @pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
@@ -169,3 +230,26 @@ def _die_at(moment: str, action: str, app: RedisApp, directory: Path) -> None:
 def _read(directory: Path) -> Entry:
     [entry] = Journal(directory / "journal", app_id="shop.cache", recipe="redis").read()
     return entry
+
+
+def _die_if_reached(moment: str, app: RedisApp, directory: Path) -> None:
+    """A recovery that needs no load does not come to such a moment."""
+    with contextlib.suppress(AssertionError):
+        _die_at(moment, "recover", app, directory)
+
+
+async def _recover_or_decide(app: RedisApp, entry: Entry) -> Recovered:
+    """Which data there is; where the agent cannot know it, a person looks and says it."""
+    try:
+        side = await app.recover(entry)
+    except AppUnavailableError as unknown:
+        if "Nobody can know which data" not in unknown.text:
+            raise
+        side = Recovered.PREVIOUS if b"old" in content(app.server) else Recovered.IMPORTED
+        with client_of(app.server, database=LAST_DATABASE) as client:
+            client.config_set("maxmemory", "0")
+            client.set(f"mathison-data:import:{entry.key}", side.value)
+            assert await app.recover(entry) is side
+            client.config_set("maxmemory", MAXIMUM)
+    assert b"old" not in content(app.server) or side is Recovered.PREVIOUS
+    return side

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import io
@@ -435,9 +434,8 @@ async def _staged_over_old(server: RedisServer, tmp_path: Path) -> tuple[RedisAp
     return app, record
 
 
-@pytest.mark.parametrize("kind", ["NOREPLICAS", "MISCONF"])
 async def test_a_server_that_refuses_writes_gets_its_previous_data_back(
-    kind: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start_redis("redis-7.0", settings={"save": "3600 1"})
     app, record = await _staged_over_old(server, tmp_path)
@@ -446,7 +444,7 @@ async def test_a_server_that_refuses_writes_gets_its_previous_data_back(
             MOMENTS["settings changed"].hook(lambda: client.set("in the tail", "1"), patches.setattr)
             await app.recipe.restore(record, app.progress)
         assert client.keys() == [b"new"]
-        refuse_writes(server, kind)
+        refuse_writes(server, "NOREPLICAS")
 
         await app.recipe.undo(record, app.progress)
 
@@ -490,23 +488,6 @@ async def test_a_server_that_cannot_rewrite_its_append_only_file_is_refused_unti
             pass
         await app.recipe.undo(record, app.progress)
         assert client.keys() == [b"old"]
-
-
-async def test_an_append_only_file_that_cannot_be_rewritten_is_not_waited_for_for_ever(
-    start_redis: StartRedis, tmp_path: Path
-) -> None:
-    server = start_redis("redis-6.2", settings=LOG)
-    app, record = await _staged_over_old(server, tmp_path)
-    await app.recipe.restore(record, app.progress)
-    folder = forbid_writing_the_log(server)
-
-    async with asyncio.timeout(60):
-        await app.recipe.undo(record, app.progress)
-
-    with client_of(server) as client:
-        assert client.keys() == [b"old"]
-        assert client.info("persistence")["aof_last_bgrewrite_status"] == "err"
-    folder.chmod(0o755)
 
 
 WITHOUT_CONFIG = ['rename-command CONFIG ""']

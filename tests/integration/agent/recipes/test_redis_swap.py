@@ -54,10 +54,10 @@ def swap_begins(monkeypatch: pytest.MonkeyPatch) -> SwapMoments:
         moments.on_begin()
         moments.event.set()
 
-    def tell_loaded(self: SwapRecord, reached: Reached) -> None:
+    def tell_loaded(self: SwapRecord, reached: Reached, **more: float) -> None:
         if reached is Reached.LOADED:
             moments.on_loaded()
-        reach(self, reached)
+        reach(self, reached, **more)
 
     monkeypatch.setattr(SwapRecord, "save_agent_at", tell_begin)
     monkeypatch.setattr(SwapRecord, "reach", tell_loaded)
