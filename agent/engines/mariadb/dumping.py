@@ -42,6 +42,8 @@ def dump_argv(login: Login, database: str, *, has_history: bool = False) -> list
         "--events",
         "--triggers",
         "--hex-blob",
+        # Of a row that it reads, too: the client of 10.11 breaks off at 24 MB by itself.
+        "--max-allowed-packet=1G",
         "--no-tablespaces",
         # Under locks, plain clients stop at rows of a table whose default takes its number from a sequence.
         "--skip-add-locks",

@@ -10,6 +10,7 @@ from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.integration.cli.test_verify import verify
+from tools.servers import MariadbServer, mariadb
 
 
 async def test_a_row_too_long_for_the_server_is_told_by_its_export_and_refused_by_an_import_and_proven_by_verify(
@@ -40,3 +41,16 @@ async def test_a_row_too_long_for_the_server_is_told_by_its_export_and_refused_b
     assert shop.sql("SELECT COUNT(*) FROM `large``one`") == "2"
     assert shop.leftovers(record) == []
     assert (verified[0], verified[1]["differences"]) == (0, []), verified
+
+
+async def test_a_row_of_30_mib_comes_out_of_a_server_that_takes_it(tmp_path: Path) -> None:
+    with MariadbServer(mariadb(), settings={"max-allowed-packet": "64M"}) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        shop.sql(
+            "CREATE TABLE large (id int PRIMARY KEY, b longblob); INSERT INTO large VALUES (1, repeat('a', 30 << 20))"
+        )
+
+        exported = await shop.export("sql")
+
+    assert b"61" * (30 << 20) in exported.content
+    assert exported.warnings == []
