@@ -115,7 +115,8 @@ def _command(login: Login, database: str, *options: str) -> Command:
         "--binary-mode",
         # Not even if the server asks for a file of ours.
         "--local-infile=0",
-        f"--init-command=SET SESSION lock_wait_timeout = {LOCK_SECONDS}",
+        # A server's own mode may write names and strings in other ways.
+        f"--init-command=SET SESSION lock_wait_timeout = {LOCK_SECONDS}, sql_mode = ''",
         *options,
         *([f"--database={database}"] if database else []),
     ]

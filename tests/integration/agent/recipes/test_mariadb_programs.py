@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
-from tools.servers import MariadbServer
+from tools.servers import MariadbServer, mariadb
 
 Keys = Collection[tuple[str, str]]
 CHANGES = """
@@ -524,3 +525,22 @@ async def test_what_could_not_be_put_back_is_an_obstacle_with_its_reason(words: 
     assert words in described.can_import.obstacle
     with pytest.raises(AppUnavailableError, match=words.partition(":")[0]):
         await shop.stage(dump_of(), MemoryRecord())
+
+
+async def test_programs_go_into_a_server_whose_own_mode_writes_names_in_other_quotes(
+    shop: MariadbApp, tmp_path: Path
+) -> None:
+    shop.sql(RICH + PROGRAMS)
+    exported, original = await shop.export("sql"), await programs_of(shop)
+    with MariadbServer(mariadb(), settings={"sql-mode": "ANSI"}) as server:
+        other = MariadbApp(server, tmp_path / "other")
+        other.sql("CREATE TABLE t (a int); CREATE VIEW was AS SELECT a FROM t")
+        before, record = await programs_of(other), MemoryRecord()
+
+        await other.stage(exported.content, record)
+        await other.recipe.restore(record, NotedProgress())
+        imported = await programs_of(other)
+        await other.recipe.undo(record, NotedProgress())
+
+        assert [one.key for one in imported] == [one.key for one in original]
+        assert await programs_of(other) == before
