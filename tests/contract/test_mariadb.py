@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import pytest
@@ -11,7 +11,7 @@ from agent.recipes.mariadb import MariadbRecipe
 from tests.contract.app import Fill, ServerApp
 from tests.contract.suite import ContractSuite
 from tests.fixtures.mariadb_apps import MariadbApp
-from tools.servers import MariadbServer
+from tools.servers import MariadbServer, mariadb
 
 _SCHEMA = """
     CREATE TABLE `both` (id int PRIMARY KEY, text varchar(100) NOT NULL);
@@ -70,8 +70,10 @@ class Mariadb(ServerApp[MariadbServer]):
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, mariadb_server: MariadbServer) -> Mariadb:
-    return Mariadb(MariadbApp(mariadb_server, tmp_path_factory.mktemp("app") / "work"))
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mariadb]:
+    # One of its own, since whatever an import leaves in it counts.
+    with MariadbServer(mariadb()) as server:
+        yield Mariadb(MariadbApp(server, tmp_path_factory.mktemp("app") / "work"))
 
 
 class TestMariadb(ContractSuite):
