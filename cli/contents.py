@@ -307,20 +307,23 @@ def _look_at_rdb(content: PeekedFile, found: Findings) -> None:
 
 
 def _behind_rdb(tail: bytes, crc: int) -> int | None:
-    """How many bytes stand behind an end mark and the checksum of all before; None: there is no such place.
+    """How many bytes stand behind the last end mark with the checksum of all before; None: there is none.
+
+    The last, since a sound file may have two: where the data ends with the byte of the mark, as lists do, and the
+    lowest byte of its checksum is the same, the checksum with the mark is the one without it, shifted by a byte.
 
     Args:
         tail: how the file ends.
         crc: of everything before that.
     """
-    done = 0
+    done, behind = 0, None
     while (mark := tail.find(rdb.EOF_OPCODE, done)) >= 0:
         crc = rdb.crc64(memoryview(tail)[done : mark + 1], crc)
         done = mark + 1
         # Zero says that there is none.
         if crc and tail[done : done + rdb.CRC_BYTES] == crc.to_bytes(rdb.CRC_BYTES, "little"):
-            return len(tail) - done - rdb.CRC_BYTES
-    return None
+            behind = len(tail) - done - rdb.CRC_BYTES
+    return behind
 
 
 def _look_at_nothing(content: PeekedFile, found: Findings) -> None:

@@ -21,7 +21,9 @@ import pytest
 
 from cli.inspecting import Inspection, inspect
 from common.codecs import zstd_compressor
+from common.rdb import END_BYTES, EOF_OPCODE, crc64
 from tests.fixtures.rdb_files import GOOD as GOOD_RDB
+from tests.fixtures.rdb_files import key, rdb, string
 from tests.unit.cli.archives import HEADER, plain_sql, plain_tar, sealed_sql, sealed_tar
 from tests.unit.cli.conftest import Mathison
 
@@ -176,6 +178,16 @@ def test_tables_are_counted_alike_however_the_text_is_split(line_end: bytes) -> 
             scan.add(text[start : start + size])
 
         assert (scan.tables, scan.is_in_copy) == (2, False)
+
+
+def test_an_rdb_whose_checksum_happens_to_agree_a_byte_early_is_proven(
+    inspected: Callable[[bytes], Inspection],
+) -> None:
+    files = (rdb(key(b"k", string(b"%d\xff" % number))) for number in range(10_000))
+    early = next(file for file in files if crc64(file[:-END_BYTES]) & 0xFF == EOF_OPCODE)
+
+    assert crc64(early[:-END_BYTES]).to_bytes(8, "little") == early[-END_BYTES:-1]
+    assert inspected(early).completeness == "proven"
 
 
 def make_database(path: Path) -> None:
