@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 
 from agent.engines.redis.connection import encode
 from agent.engines.redis.session import Session
-from common.errors import ServiceError, ToolFailedError
+from common.errors import ToolFailedError
 
 CALL_SECONDS = 60.0
 """A server calls within a second; one that is refused calls again each second."""
@@ -153,7 +153,8 @@ class Master:
                 await session.until_gone()
             finally:
                 session.close()
-        except (OSError, EOFError, TimeoutError, ValueError, ServiceError) as failure:
+        except Exception as failure:
+            # Whatever it is: who waits for the load would wait for ever.
             if not self._loaded.done():
                 self._loaded.set_exception(failure)
                 # Nobody may be waiting any more.
