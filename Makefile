@@ -34,10 +34,10 @@ lint: $(READY)
 prefetch: $(READY)
 	-@$(BIN)/python -m tools.servers get
 
-# In the order of the folders: the short files of tests/unit come last, so that the processes end at about the same time; three on two cores, since most tests wait for servers.
+# In the order of the folders: the short files of tests/unit come last, so that the processes end at about the same time; four on two cores, since most tests wait for servers.
 test: $(READY) ## check, and every test against real servers
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --ignore tests/matrix --ignore tests/n8n --ignore tests/scale tests $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/matrix --ignore tests/n8n --ignore tests/scale tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
 	@$(BIN)/python -m tools.servers get n8n
