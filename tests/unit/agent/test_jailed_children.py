@@ -7,24 +7,10 @@ import sys
 
 import pytest
 
-CHILDREN = (
-    "agent.archives.extractor_child",
-    "agent.engines.mariadb.filter_child",
-    "agent.engines.minio.census_child",
-    "agent.engines.minio.sealing_child",
-    "agent.engines.n8n.preparing_child",
-    "agent.engines.n8n.sealing_child",
-    "agent.engines.pg.archive_child",
-    "agent.engines.pg.loader_child",
-    "agent.engines.rdb.child",
-    "agent.engines.replay.minio_child",
-    "agent.engines.replay.n8n_child",
-    "agent.engines.replay.volume_child",
-    "agent.engines.sqlite_child",
-    "agent.unpacking_child",
-)
+from tests.fixtures.nursery import MODULES
 
-
+CHILDREN = sorted({*MODULES} - {"agent.engines.minio.watchdog"})
+"""The watchdog reads nothing of an upload and is in no jail."""
 SERVING = {"agent.processes", "aiohttp", "asyncio", "grpc", "structlog"}
 """What the agent speaks to others with, and starts children with; most of a second of a child's start."""
 ASKS_A_SERVER = {"agent.engines.pg.loader_child": ["asyncio"]}
