@@ -27,8 +27,20 @@ class KilledError(BaseException):
     """The process is gone."""
 
 
-def _is_make(method: str, path: tuple[str, ...], options: dict[str, Any]) -> bool:
-    return (method, path) == ("PUT", ("versions",)) and not options.get("query")
+def _fail_at_make(patches: pytest.MonkeyPatch, failure: BaseException, *, is_made: bool) -> None:
+    """Have the request that makes the bucket fail, before or after the server has got it."""
+    call = Client.call
+
+    async def failing(self: Client, method: str, *path: str, **options: Any) -> object:
+        is_make = (method, path) == ("PUT", ("versions",)) and not options.get("query")
+        if is_make and not is_made:
+            raise failure
+        answer = await call(self, method, *path, **options)
+        if is_make:
+            raise failure
+        return answer
+
+    patches.setattr(Client, "call", failing)
 
 
 @pytest.fixture
@@ -60,15 +72,9 @@ async def test_a_bucket_that_a_client_makes_when_the_agent_died_before_making_it
     staged: Record, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = target.app
-    call = Client.call
-
-    async def killed(self: Client, method: str, *path: str, **options: Any) -> object:
-        if _is_make(method, path, options):
-            raise KilledError
-        return await call(self, method, *path, **options)
 
     with monkeypatch.context() as patches:
-        patches.setattr(Client, "call", killed)
+        _fail_at_make(patches, KilledError(), is_made=False)
         with pytest.raises(KilledError):
             await app.recipe.restore(staged, app.progress)
     async with client_of(target.server) as client:
@@ -87,16 +93,9 @@ async def test_a_bucket_that_was_made_when_the_agent_died_before_noting_it_is_le
     staged: Record, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = target.app
-    call = Client.call
-
-    async def killed(self: Client, method: str, *path: str, **options: Any) -> object:
-        answer = await call(self, method, *path, **options)
-        if _is_make(method, path, options):
-            raise KilledError
-        return answer
 
     with monkeypatch.context() as patches:
-        patches.setattr(Client, "call", killed)
+        _fail_at_make(patches, KilledError(), is_made=True)
         with pytest.raises(KilledError):
             await app.recipe.restore(staged, app.progress)
 
@@ -113,16 +112,9 @@ async def test_a_bucket_whose_making_was_not_answered_is_left_and_named(
     staged: Record, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = target.app
-    call = Client.call
-
-    async def unanswered(self: Client, method: str, *path: str, **options: Any) -> object:
-        answer = await call(self, method, *path, **options)
-        if _is_make(method, path, options):
-            raise AppUnavailableError("It did not answer.")
-        return answer
 
     with monkeypatch.context() as patches:
-        patches.setattr(Client, "call", unanswered)
+        _fail_at_make(patches, AppUnavailableError("It did not answer."), is_made=True)
         with pytest.raises(AppUnavailableError, match="the bucket versions") as failure:
             await app.recipe.restore(staged, app.progress)
 
