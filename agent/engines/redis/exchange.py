@@ -215,7 +215,8 @@ class Exchange:
             # For a copy of the present data the server saves a snapshot in any case.
             if by_file and aim is Aim.PREVIOUS:
                 await require_file(connection)
-            if is_asked and (keeping is Keeping.LOG or aim is Aim.PREVIOUS):
+            # What `require_file` has saved shows as much of the disk as another snapshot would.
+            if is_asked and (keeping is Keeping.LOG or (aim is Aim.PREVIOUS and not by_file)):
                 await require_disk(connection, keeping)
             drops_data = by_file and (server.key_count > 0 or self._record.lost_in == server.run_id)
             self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict, drops_data=drops_data)
