@@ -38,8 +38,15 @@ class Housekeeping:
         self._clock = clock
         self._obstacle: ServiceError | None = None
 
-    def unsettled(self) -> AppUnavailableError | None:
-        """Why no transfer may begin: a swap was interrupted and the app is not on one side yet."""
+    def unsettled(self, *, only_reads: bool = False) -> AppUnavailableError | None:
+        """Why no transfer may begin: a swap was interrupted and the app is not on one side yet, or nobody here knows.
+
+        Args:
+            only_reads: it would leave what imports keep as it is, so one that rests is in nobody's way.
+        """
+        for line in self._journal.unknown:
+            if not (only_reads and line.is_at_rest):
+                return line.to_error()
         for transfer in self._transfers.holding(*_UNSETTLED):
             if transfer is not self._operations.running:
                 cause = f": {self._obstacle.text}" if self._obstacle else "."

@@ -1,7 +1,8 @@
 """What exists outside the process on behalf of imports, durable: one JSON file for each import that holds anything.
 
 A line is written before what it names is made, and removed after that is gone, so whatever kills the agent, the next
-one finds what is left. Finished transfers are remembered too (`History`), for callers who ask again.
+one finds what is left. That one may be older or newer: what it cannot read it leaves alone, see `agent.versions`.
+Finished transfers are remembered too (`History`), for callers who ask again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import datetime as dt
 import enum
 import errno
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,6 +21,7 @@ import structlog
 
 from agent.recipes.base import Fact
 from agent.states import TransferState
+from agent.versions import UnknownVersionError, not_read, require_known
 from common.errors import NoSpaceError
 from common.files import private_directory, sync_directory, write_atomically
 
@@ -38,10 +41,20 @@ class ImportPhase(enum.Enum):
     """Nobody needs what it holds any more; it is tried again until that is gone."""
 
 
+_AT_REST = (ImportPhase.STAGING, ImportPhase.STAGED, ImportPhase.KEPT, ImportPhase.DROPPING)
+"""What the app reads is all of one side."""
+
+
 class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The file's content."""
+    """The file's content.
+
+    Attributes:
+        version: see `recipes.base.Recipe.journal_versions`.
+        made_by: the agent that wrote it; empty: it did not say.
+    """
 
     version: int
+    made_by: str = ""
     app_id: str
     recipe: str
     key: str
@@ -106,21 +119,66 @@ class Entry:
             raise NoSpaceError("There is no room left in the agent's state directory.") from failure
 
 
+class _Named(msgspec.Struct):
+    transfer_id: str = ""
+
+
+class _Head(msgspec.Struct):
+    """What of a line stays the same in every version."""
+
+    app_id: str
+    recipe: str
+    key: str
+    made_by: str = ""
+    phase: str = ""
+    state: _Named = msgspec.field(default_factory=_Named)
+
+
+@dataclass(frozen=True)
+class UnknownLine:
+    """A line that another agent wrote, in a form that this one does not read.
+
+    Attributes:
+        is_at_rest: the import was in no swap, so what the app reads is all of one side.
+    """
+
+    path: Path
+    is_at_rest: bool
+    text: str
+
+    def to_error(self) -> UnknownVersionError:
+        """Why nothing is done beside it."""
+        usual = UnknownVersionError.usual_next_step
+        return UnknownVersionError(
+            self.text,
+            next_step=f"{usual} If that cannot be, see to the app's data yourself, then move {self.path} away.",
+        )
+
+
 class Journal:
     """The directory of all lines."""
 
-    VERSION = 1
-
-    def __init__(self, directory: Path, *, app_id: str, recipe: str) -> None:
+    def __init__(
+        self, directory: Path, *, app_id: str, recipe: str, versions: Sequence[int] = (1,), made_by: str = ""
+    ) -> None:
+        """
+        Args:
+            versions: the recipe's `journal_versions`.
+            made_by: this agent, for the next one.
+        """
         self._directory = private_directory(directory)
         self._app_id = app_id
         self._recipe = recipe
+        self._versions = versions
+        self._made_by = made_by
+        self._unknown: list[UnknownLine] = []
 
     def open(self, state: TransferState) -> Entry:
         """A new line, in phase STAGING; durable on return."""
         key = secrets.token_hex(6)
         line = _Line(
-            version=self.VERSION,
+            version=self._versions[-1],
+            made_by=self._made_by,
             app_id=self._app_id,
             recipe=self._recipe,
             key=key,
@@ -131,20 +189,31 @@ class Journal:
         entry.move(ImportPhase.STAGING, state)
         return entry
 
-    def read(self) -> list[Entry]:
-        """All lines, in the order in which their imports were started.
+    @property
+    def unknown(self) -> list[UnknownLine]:
+        """What the last `read` could not read of other agents' lines, as long as it is there."""
+        return [line for line in self._unknown if line.path.exists()]
 
-        What cannot be read, or belongs to another app or recipe, is renamed to *.damaged and reported once: the agent
+    def read(self) -> list[Entry]:
+        """All lines that this agent knows, in the order in which their imports were started; see `unknown` too.
+
+        What is damaged, or belongs to another app or recipe, is renamed to *.damaged and reported once: the agent
         must start, and a person may want to see what it named.
         """
         entries = []
+        self._unknown = []
         for path in self._directory.iterdir():
             if path.name.startswith(".") and path.is_file():
                 # Left by a kill between the two steps of an atomic write.
                 path.unlink()
             elif path.suffix == ".json":
                 try:
-                    entries.append(Entry(path, self._read_line(path)))
+                    line = self._read_line(path)
+                    if isinstance(line, UnknownLine):
+                        self._unknown.append(line)
+                        _log.error("A line of the journal is left alone.", action="read_journal", error=line.text)
+                    else:
+                        entries.append(Entry(path, line))
                 except (ValueError, OSError) as failure:
                     with contextlib.suppress(OSError):
                         path.rename(path.with_name(path.name + _DAMAGED_SUFFIX))
@@ -156,15 +225,27 @@ class Journal:
                     )
         return sorted(entries, key=lambda entry: entry.state.place)
 
-    def _read_line(self, path: Path) -> _Line:
-        line = msgspec.json.decode(path.read_bytes(), type=_Line)
-        if line.version != self.VERSION:
-            raise ValueError(f"it is of version {line.version}, not {self.VERSION}")
-        if (line.app_id, line.recipe) != (self._app_id, self._recipe):
-            raise ValueError(f"it belongs to {line.app_id} with recipe {line.recipe}")
-        if path.stem != line.key:
-            raise ValueError(f"its key is {line.key}")
-        return line
+    def _read_line(self, path: Path) -> _Line | UnknownLine:
+        """Raises ValueError where it is damaged, or of another app."""
+        content = path.read_bytes()
+        head = msgspec.json.decode(content, type=_Head)
+        if (head.app_id, head.recipe) != (self._app_id, self._recipe):
+            raise ValueError(f"it belongs to {head.app_id} with recipe {head.recipe}")
+        if path.stem != head.key:
+            raise ValueError(f"its key is {head.key}")
+        what = f"Import {head.state.transfer_id}"
+        try:
+            require_known(content, self._versions, what)
+            line = msgspec.json.decode(content, type=_Line)
+        except UnknownVersionError as unknown:
+            text = unknown.text
+        except ValueError as failure:
+            text = not_read(what, head.made_by, str(failure)).text
+        else:
+            # Once it is written, it holds what only this agent may know how to read.
+            line.version, line.made_by = self._versions[-1], self._made_by
+            return line
+        return UnknownLine(path, head.phase in {phase.value for phase in _AT_REST}, text)
 
 
 class History:

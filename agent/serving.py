@@ -95,7 +95,13 @@ def _make_transfers(settings: AgentSettings, recipe: Recipe, clock: Clock, *, ve
         recipe,
         app_id=settings.app_id,
         made_by=f"mathison-data {version}",
-        journal=Journal(settings.journal_directory, app_id=settings.app_id, recipe=settings.recipe),
+        journal=Journal(
+            settings.journal_directory,
+            app_id=settings.app_id,
+            recipe=settings.recipe,
+            versions=recipe.journal_versions,
+            made_by=f"mathison-data {version}",
+        ),
         history=History(settings.state_directory / "history.json"),
         rules=TransferRules(
             limits=settings.limits,

@@ -105,9 +105,10 @@ class Transfers:
     async def overview(self) -> Overview:
         """Describe the app; always comes, within seconds."""
         description = await describe(self._recipe)
+        if unsettled := self.housekeeping.unsettled(only_reads=True):
+            description = dataclasses.replace(description, can_export=Capability(unsettled.text))
         if unsettled := self.housekeeping.unsettled():
-            obstacle = Capability(unsettled.text)
-            description = dataclasses.replace(description, can_export=obstacle, can_import=obstacle)
+            description = dataclasses.replace(description, can_import=Capability(unsettled.text))
         running = self._operations.running
         kept = self._transfers.holding(ImportPhase.KEPT)
         return Overview(
@@ -164,7 +165,7 @@ class Transfers:
 
     async def fingerprint(self) -> FingerprintTaken:
         """The fingerprint of the app's content now; leaving early ends the reading."""
-        self._refuse_if_occupied()
+        self._refuse_if_occupied(only_reads=True)
         async with self._operations.reading():
             taken_at = self._clock.now()
             return FingerprintTaken(await self._recipe.fingerprint(Unwatched()), taken_at)
@@ -295,9 +296,9 @@ class Transfers:
             return self._transfers.find(check_transfer_id(transfer_id))
         return next(iter(self._transfers.holding(*phases)), None)
 
-    def _refuse_if_occupied(self) -> None:
+    def _refuse_if_occupied(self, *, only_reads: bool = False) -> None:
         self._operations.refuse_if_occupied()
-        if unsettled := self.housekeeping.unsettled():
+        if unsettled := self.housekeeping.unsettled(only_reads=only_reads):
             raise unsettled
 
     def _done_before(self, transfer_id: str, order: str) -> Transfer | None:
@@ -326,7 +327,7 @@ class Transfers:
             )
 
     def _begin(self, transfer_id: str, kind: Kind, order: str) -> Transfer:
-        self._refuse_if_occupied()
+        self._refuse_if_occupied(only_reads=kind is Kind.EXPORT)
         state = TransferState(
             transfer_id=transfer_id,
             kind=kind,

@@ -24,10 +24,11 @@ from pathlib import Path
 
 from agent.archives.members import KEPT_NAMES
 from agent.engines.filesystem import DIRECTORY, rename_without_replacing, sync_filesystem
+from agent.versions import require_known
 from common.errors import AppBusyError, InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
-_JOURNAL = "swap.json"
+_JOURNAL, _VERSION = "swap.json", 1
 _STRAYS = "strays"
 
 
@@ -236,7 +237,8 @@ def _write(opened: _Opened, target: Side, phase: _Phase) -> None:
     temporary = f"{_JOURNAL}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=opened.area)
     try:
-        os.write(descriptor, json.dumps({"target": target.value, "phase": phase.value}).encode())
+        noted = {"version": _VERSION, "target": target.value, "phase": phase.value}
+        os.write(descriptor, json.dumps(noted).encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -252,7 +254,9 @@ def _read(area: int) -> tuple[Side, _Phase]:
         return Side.PREVIOUS, _Phase.DONE
     with open(descriptor, "rb") as file:
         try:
-            written = json.load(file)
+            content = file.read()
+            require_known(content, [_VERSION], "An exchange of the volume's data")
+            written = json.loads(content)
             return Side(written["target"]), _Phase(written["phase"])
         except (ValueError, KeyError, TypeError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read.") from failure

@@ -194,6 +194,13 @@ class Recipe(abc.ABC):
     export_formats: ClassVar[tuple[Format, ...]]
     """The first is the default."""
     import_formats: ClassVar[tuple[str, ...]]
+    journal_versions: ClassVar[tuple[int, ...]] = (1,)
+    """Versions of what it notes of an import, in `Record.facts` and beside: those that it reads; it writes the last.
+
+    To be counted up with each change after which an older agent would take it for something else, or this one what an
+    older one has noted. An older number stays as long as the recipe tells the two apart and reads both right. A line of
+    another version is left alone with all that it names, see `agent.versions`.
+    """
 
     @abc.abstractmethod
     def __init__(self, surroundings: Surroundings) -> None:

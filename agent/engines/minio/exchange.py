@@ -26,10 +26,11 @@ from agent.engines.filesystem import DIRECTORY, sync_filesystem
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
+from agent.versions import require_known
 from common.errors import InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
-_JOURNAL = "exchange.json"
+_JOURNAL, _VERSION = "exchange.json", 1
 _STRAYS = "strays"
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,9 +45,10 @@ class _Entry(msgspec.Struct):
 
 
 class _Journal(msgspec.Struct):
-    target: str = Side.PREVIOUS.value
-    is_done: bool = True
-    entries: list[_Entry] = []
+    target: str
+    is_done: bool
+    entries: list[_Entry]
+    version: int = _VERSION
 
 
 class Exchange:
@@ -223,10 +225,12 @@ class Exchange:
 
     def _read(self) -> _Journal:
         try:
-            return msgspec.json.decode((self._area / _JOURNAL).read_bytes(), type=_Journal)
+            content = (self._area / _JOURNAL).read_bytes()
+            require_known(content, [_VERSION], "An exchange on the drive")
+            return msgspec.json.decode(content, type=_Journal)
         except FileNotFoundError:
             # Nothing was exchanged yet.
-            return _Journal()
+            return _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[])
         except (OSError, ValueError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read.") from failure
 

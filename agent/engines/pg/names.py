@@ -12,6 +12,7 @@ import msgspec
 
 from agent.engines.pg.connection import Connection
 
+_VERSION = 1
 _OURS = re.compile(r"mathison_(new|kept|restore)_([0-9a-f]{12})")
 
 
@@ -43,7 +44,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         comment: the kept database's own comment, which an undo puts back.
     """
 
-    mathison_data: int = 1
+    mathison_data: int = _VERSION
     of: str
     app_id: str
     key: str
@@ -54,11 +55,12 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_text(cls, text: str | None) -> Label | None:
-        """None for a comment that is not ours."""
+        """None for a comment that is not ours, or of another agent's version: what carries it is left alone."""
         try:
-            return msgspec.json.decode(text or "", type=cls)
+            label = msgspec.json.decode(text or "", type=cls)
         except msgspec.DecodeError:
             return None
+        return label if label.mathison_data == _VERSION else None
 
 
 class Found(msgspec.Struct, frozen=True):

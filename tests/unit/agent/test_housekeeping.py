@@ -271,6 +271,69 @@ async def test_an_app_that_is_down_does_not_keep_the_agent_from_starting(
     assert (await setting.run_import("t-3")).result is Result.SUCCEEDED
 
 
+async def export(setting: Setting) -> list[object]:
+    """All frames of one."""
+    return [frame async for frame in setting.transfers.export("an-export", "", {})]
+
+
+def what_is_there(setting: Setting) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in setting.recipe.directory.iterdir()}
+
+
+@pytest.mark.parametrize(("operation", "step"), [("restore", "restore halfway"), ("undo", "undo swapped")])
+async def test_a_swap_that_an_agent_of_another_version_noted_waits_for_that_one(
+    setting: Setting, killed: dict[str, asyncio.Event], operation: str, step: str
+) -> None:
+    await (setting.stage("t-1") if operation == "restore" else setting.run_import("t-1"))
+    await kill_at(setting, step, killed, setting.restore("t-1") if operation == "restore" else setting.undo("t-1"))
+    before = what_is_there(setting)
+    setting.rewrite_journal("1", "7")
+
+    await setting.transfers.housekeeping.recover()
+    setting.clock.advance(1_000_000)
+    await setting.transfers.housekeeping.tidy()
+
+    assert what_is_there(setting) == before
+    told = "t-1 was noted by another agent in a form that this agent does not read: it is of version 7, not 1. Nothing"
+    for refused in (export(setting), setting.stage("t-2"), setting.undo(), setting.transfers.discard("")):
+        with pytest.raises(AppUnavailableError, match=told):
+            await refused
+    described = (await setting.transfers.overview()).description
+    assert told in described.can_import.obstacle
+    assert told in described.can_export.obstacle
+
+    setting.rewrite_journal("7", "1")
+    setting.restart()
+    await setting.transfers.housekeeping.recover()
+
+    assert setting.recipe.live == b"old data"
+    assert setting.recipe.beside == set()
+    assert (await setting.run_import("t-3")).result is Result.SUCCEEDED
+
+
+async def test_what_an_agent_of_another_version_keeps_is_not_dropped_and_not_in_the_way_of_exports(
+    setting: Setting,
+) -> None:
+    await setting.run_import("t-1")
+    setting.rewrite_journal("1", "7")
+    setting.restart()
+    beside = setting.recipe.beside
+
+    await setting.transfers.housekeeping.recover()
+    setting.clock.advance(1_000_000)
+    await setting.transfers.housekeeping.tidy()
+
+    assert setting.recipe.beside == beside == {"previous"}
+    assert await export(setting)
+    await setting.transfers.fingerprint()
+    for refused in (setting.stage("t-2"), setting.undo(), setting.undo("t-1"), setting.transfers.discard("")):
+        with pytest.raises(AppUnavailableError, match="does not read"):
+            await refused
+    described = (await setting.transfers.overview()).description
+    assert "does not read" in described.can_import.obstacle
+    assert described.can_export.is_possible
+
+
 async def test_a_recipe_at_fault_while_recovering_does_not_end_the_agent(
     setting: Setting, killed: dict[str, asyncio.Event]
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ def state(transfer_id: str = "t-1", *, minutes: int = 0) -> TransferState:
     )
 
 
-def journal(directory: Path, *, app_id: str = "shop.db", recipe: str = "fake") -> Journal:
-    return Journal(directory / "journal", app_id=app_id, recipe=recipe)
+def journal(directory: Path, *, versions: Sequence[int] = (1,), made_by: str = "") -> Journal:
+    return Journal(directory / "journal", app_id="shop.db", recipe="fake", versions=versions, made_by=made_by)
 
 
 def test_a_line_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -80,10 +81,8 @@ def test_lines_come_in_the_order_of_their_imports(tmp_path: Path) -> None:
         pytest.param(lambda line: line[: len(line) // 2], id="torn"),
         pytest.param(lambda line: b"", id="empty"),
         pytest.param(lambda line: b"\xff\x00", id="not JSON"),
-        pytest.param(lambda line: line.replace(b'"version":1', b'"version":2'), id="of a later version"),
         pytest.param(lambda line: line.replace(b'"shop.db"', b'"shop.web"'), id="of another app"),
         pytest.param(lambda line: line.replace(b'"recipe":"fake","key"', b'"recipe":"","key"'), id="of another recipe"),
-        pytest.param(lambda line: line.replace(b'"staging"', b'"dancing"'), id="in an unknown phase"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_path: Path, content: object) -> None:
@@ -97,6 +96,65 @@ def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_pat
 
     assert [entry.key for entry in first] == [entry.key for entry in second] == [good.key]
     assert path.with_name(f"{bad.key}.json.damaged").read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("change", "is_at_rest", "reason"),
+    [
+        pytest.param((b'"version":2', b'"version":4'), True, "of version 4, not 2 and 3", id="a later version"),
+        pytest.param((b'"version":2', b'"version":1'), True, "of version 1, not 2 and 3", id="an earlier version"),
+        pytest.param((b'"staging"', b'"dancing"'), False, "dancing", id="a phase that is not known"),
+        pytest.param((b'"phase":"staging"', b'"version":4'), False, "of version 4", id="no phase at all"),
+        pytest.param((b'"staging"', b'"undoing","facts":[]'), False, "object", id="facts that are none"),
+    ],
+)
+def test_a_line_that_another_agent_wrote_in_another_form_stays_and_is_told(
+    tmp_path: Path, change: tuple[bytes, bytes], is_at_rest: bool, reason: str
+) -> None:
+    mine = journal(tmp_path, versions=(2, 3), made_by="mathison-data 9")
+    good = mine.open(state("good"))
+    foreign = journal(tmp_path, versions=(2,), made_by="mathison-data 7").open(state("foreign"))
+    path = tmp_path / "journal" / f"{foreign.key}.json"
+    content = path.read_bytes().replace(*change)
+    path.write_bytes(content)
+
+    assert [entry.key for entry in mine.read()] == [good.key]
+
+    [line] = mine.unknown
+    assert path.read_bytes() == content
+    assert line.is_at_rest is is_at_rest
+    error = line.to_error()
+    assert error.text.startswith("Import foreign was noted by mathison-data 7 in a form that this agent does not read")
+    assert reason in error.text
+    assert "Nothing was changed" in error.text
+    assert "Start the agent of the version that noted it again" in error.next_step
+    assert f"move {path} away" in error.next_step
+
+
+def test_a_line_of_a_version_that_is_read_still_becomes_one_of_the_latest(tmp_path: Path) -> None:
+    older = journal(tmp_path, versions=(1,)).open(state())
+    older.save(database="app_new")
+    mine = journal(tmp_path, versions=(1, 2), made_by="mathison-data 9")
+
+    [entry] = mine.read()
+    assert journal(tmp_path, versions=(1,)).read() != []
+    entry.move(ImportPhase.KEPT, state())
+
+    assert (entry.facts, mine.unknown) == ({"database": "app_new"}, [])
+    again = journal(tmp_path, versions=(1,))
+    assert again.read() == []
+    assert "noted by mathison-data 9" in again.unknown[0].text
+
+
+def test_a_line_of_another_version_that_a_person_moved_away_is_in_nobodys_way(tmp_path: Path) -> None:
+    foreign = journal(tmp_path, versions=(2,)).open(state())
+    mine = journal(tmp_path)
+    mine.read()
+    assert "noted by another agent" in mine.unknown[0].text
+
+    (tmp_path / "journal" / f"{foreign.key}.json").rename(tmp_path / "away.json")
+
+    assert mine.unknown == []
 
 
 def test_what_is_no_file_is_set_aside_too(tmp_path: Path) -> None:

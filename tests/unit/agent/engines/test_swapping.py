@@ -14,6 +14,7 @@ from agent.engines import swapping
 from agent.engines.filesystem import rename_without_replacing
 from agent.engines.swapping import Side, Swap
 from agent.engines.tree import StagingArea
+from agent.versions import UnknownVersionError
 from common.errors import AppBusyError, InternalError, ToolFailedError
 
 KEY = "0123456789ab"
@@ -252,3 +253,19 @@ def test_a_journal_that_is_none_stops_everything(volume: Path) -> None:
         Swap(volume, KEY).recover()
 
     assert content_of(volume) == OLD
+
+
+def test_a_journal_of_another_version_is_left_to_the_agent_that_wrote_it(volume: Path) -> None:
+    journal = volume / ".mathison-data" / KEY / "swap.json"
+    Swap(volume, KEY).bring(Side.IMPORTED)
+    written = journal.read_text()
+    journal.write_text(written.replace('"version": 1', '"version": 2'))
+
+    swap = Swap(volume, KEY)
+    for act in (swap.recover, swap.is_unfinished, lambda: swap.bring(Side.PREVIOUS)):
+        with pytest.raises(UnknownVersionError, match=r"of version 2, not 1\. Nothing was changed"):
+            act()
+
+    # The first ones had none.
+    journal.write_text(written.replace('"version": 1, ', ""))
+    assert swap.recover() is Side.IMPORTED

@@ -13,7 +13,8 @@ from agent.engines.minio import exchange
 from agent.engines.minio.exchange import Exchange
 from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
-from common.errors import ToolFailedError
+from agent.versions import UnknownVersionError
+from common.errors import InternalError, ToolFailedError
 
 KEY = "0123456789ab"
 
@@ -226,3 +227,22 @@ def test_a_failure_at_any_step_leaves_the_data_as_it_was(drive: Path, steps: Ste
         one.bring(Side.IMPORTED)
         assert _content(here) == NEW
     assert fail_at > 5
+
+
+@pytest.mark.parametrize("change", [('"version": 1', '"version": 2'), ('"is_done"', '"has_ended"')])
+def test_a_journal_that_another_agent_wrote_in_another_form_is_never_one_of_nothing(
+    drive: Path, change: tuple[str, str]
+) -> None:
+    one = Exchange(drive, KEY)
+    one.bring(Side.IMPORTED)
+    journal = drive / ".mathison-data" / KEY / "exchange.json"
+    written = journal.read_text()
+    journal.write_text(written.replace(*change))
+
+    for act in (one.recover, one.side, one.is_unfinished, lambda: one.bring(Side.PREVIOUS)):
+        with pytest.raises((UnknownVersionError, InternalError)):
+            act()
+
+    # The first ones had no version.
+    journal.write_text(written.replace(', "version": 1', ""))
+    assert one.side() is Side.IMPORTED
