@@ -63,6 +63,7 @@ class RedisRecipe(Recipe):
     )
     export_formats = (RDB, RDB_GZIP)
     import_formats = ("rdb",)
+    journal_versions = (1, 2)
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings

@@ -80,7 +80,7 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         case Found.ITS_OWN:
             return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
         case Found.UNKNOWN:
-            raise AppUnavailableError(_ask(login.place, marker))
+            raise AppUnavailableError(_ask(login.place, marker, record))
     aim = Aim.IMPORTED if found is Found.IMPORTED else Aim.PREVIOUS
     async with connect(login) as connection:
         # It may be known without having been noted, if our own disk was full.
@@ -141,7 +141,7 @@ def _is_unknown(server: ServerFacts, keeping: Keeping, record: SwapRecord, way: 
     """Whether the marker's absence says nothing, or what is there is neither the one nor the other."""
     if record.previous is None:
         return False
-    if record.lost_in == server.run_id or may_have_evicted_marker(server, way):
+    if record.is_of_version_1 or record.lost_in == server.run_id or may_have_evicted_marker(server, way):
         return True
     if way.may_be_loaded and way.has_outlived_marker:
         return True
@@ -153,13 +153,15 @@ def _is_unknown(server: ServerFacts, keeping: Keeping, record: SwapRecord, way: 
     return way.run_id != server.run_id and keeping is Keeping.NOTHING
 
 
-def _ask(place: str, marker: Marker) -> str:
+def _ask(place: str, marker: Marker, record: SwapRecord) -> str:
     said = f"redis-cli -n {marker.database} SET {marker.name}"
+    why = "in the middle it was restarted, dropped keys or got a part only, and clients may have written since"
+    if record.is_of_version_1:
+        why = "the swap was begun by an older agent, which noted too little of it"
     return (
-        f"Nobody can know which data {place} has: in the middle it was restarted, dropped keys or got a part only, and "
-        "clients may have written since. It stays as it is, and the copy of the previous data is kept. Look at it and "
-        f"say what it has: `{said} imported`, and that copy can be put back by an undo; or `{said} previous`, and "
-        "the copy is dropped. After a day it counts as imported."
+        f"Nobody can know which data {place} has: {why}. It stays as it is, and the copy of the previous data is kept. "
+        f"Look at it and say what it has: `{said} imported`, and that copy can be put back by an undo; or `{said} "
+        "previous`, and the copy is dropped. After a day it counts as imported."
     )
 
 

@@ -1,4 +1,8 @@
-"""What is written down about an import and its swap, in the order in which it is done; what `recovery` goes by."""
+"""What is written down about an import and its swap, in the order in which it is done; what `recovery` goes by.
+
+This is version 2 of it. Version 1 had the way alone that began last (`aim`, `reached`, `run_id`, `may_evict`,
+`begun_at`), and what it left out cannot be found again. At rest the two say the same.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ import msgspec
 from agent.engines.redis.lending import Note
 from agent.engines.redis.marker import LIFETIME_SECONDS
 from agent.engines.redis.snapshots import Snapshot
+
+_AIM_1, _REACHED_1 = "aim", "reached"
 
 
 class Record(Protocol):
@@ -125,9 +131,16 @@ class SwapRecord:
         """The swap in question takes back an import that was complete."""
         return self._text("operation") == "undo"
 
+    @property
+    def is_of_version_1(self) -> bool:
+        """An older agent began this operation: its ways are less than what `Way` says."""
+        return bool(self._text(_AIM_1))
+
     def open(self, *, is_undo: bool) -> None:
         """A restore or an undo begins."""
         cleared = dict.fromkeys((*(_way(aim) for aim in Aim), "settled", "lost_in"), "")
+        if self.is_of_version_1:
+            cleared[_AIM_1] = ""
         if is_undo:
             self._record.save(operation="undo", **cleared)
         else:
@@ -191,6 +204,8 @@ class SwapRecord:
     def settled(self) -> Aim | None:
         """Which data the server has for good; None: that is not so yet."""
         text = self._text("settled")
+        if not text and self._text(_REACHED_1) == "durable":
+            text = self._text(_AIM_1)
         return Aim(text) if text else None
 
     def save_settled(self, aim: Aim) -> None:
@@ -236,8 +251,19 @@ class SwapRecord:
             self.tail_path.unlink(missing_ok=True)
 
     def _read_way(self, aim: Aim) -> Way | None:
-        text = self._text(_way(aim))
-        return msgspec.json.decode(text, type=Way) if text else None
+        if text := self._text(_way(aim)):
+            return msgspec.json.decode(text, type=Way)
+        return self._read_way_1() if self._text(_AIM_1) == aim.value else None
+
+    def _read_way_1(self) -> Way:
+        """Where version 1 is not sure, what makes nobody sure."""
+        return Way(
+            run_id=self._text("run_id"),
+            may_evict=True,
+            drops_data=True,
+            begun_at=int(self._text("begun_at") or 0),
+            reached=Reached.SENT,
+        )
 
     def _save_way(self, aim: Aim, way: Way) -> None:
         self._record.save(**{_way(aim): msgspec.json.encode(way).decode()})

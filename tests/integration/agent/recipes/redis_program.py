@@ -13,6 +13,11 @@ from tests.fakes.imports import NotedProgress, surroundings
 from tests.fixtures.redis_moments import MOMENTS
 
 
+def journal_in(directory: Path) -> Journal:
+    """As the agent has it."""
+    return Journal(directory, app_id="shop.cache", recipe="redis", versions=RedisRecipe.journal_versions)
+
+
 def die_at(moment: str, action: str, port: int, work_directory: Path, journal_directory: Path) -> None:
     """Go on with the only import in the journal.
 
@@ -20,7 +25,7 @@ def die_at(moment: str, action: str, port: int, work_directory: Path, journal_di
         action: restore, undo or recover.
     """
     MOMENTS[moment].hook(lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
-    [entry] = Journal(journal_directory, app_id="shop.cache", recipe="redis").read()
+    [entry] = journal_in(journal_directory).read()
     recipe = RedisRecipe(surroundings(work_directory, {"port": port}, app_id="shop.cache"))
     match action:
         case "restore":

@@ -14,7 +14,7 @@ import pytest
 
 from agent.engines.redis import exchange, swap
 from agent.engines.redis.swap_record import Aim
-from agent.journal import Entry, Journal
+from agent.journal import Entry
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
 from agent.unsettled import UnsettledError
@@ -89,7 +89,7 @@ class Import:
 
     def read(self) -> Entry:
         """What the journal says of it."""
-        [entry] = Journal(self.journal, app_id="shop.cache", recipe="redis").read()
+        [entry] = redis_program.journal_in(self.journal).read()
         return entry
 
 
@@ -104,7 +104,7 @@ async def stage(server: RedisServer, directory: Path) -> Import:
     fill_otherwise(server)
     journal = directory / "journal"
     state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
-    entry = Journal(journal, app_id="shop.cache", recipe="redis").open(state)
+    entry = redis_program.journal_in(journal).open(state)
     await app.stage(file, entry)
     return Import(app, entry, journal, app.server_settings(), await content_of(server), imported)
 
@@ -409,6 +409,62 @@ async def test_what_nobody_can_know_counts_as_imported_after_a_day(start_redis: 
     await one.take_back()
 
 
+@pytest.mark.parametrize("moment", ["copy complete", "told to copy us", "all sent but the end", *AFTER_THE_SWAP])
+async def test_an_import_in_which_an_older_agent_was_killed_is_not_taken_for_one_that_had_not_begun(
+    moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    one.die_at(moment)
+    _note_as_version_1(one)
+
+    if moment in AFTER_THE_SWAP:
+        assert await one.recover() is Recovered.IMPORTED
+        await one.take_back()
+        return
+    files = one.app.files()
+    for _ in range(2):
+        with pytest.raises(AppUnavailableError, match=r"begun by an older agent.*SET mathison-data:import:"):
+            await one.app.recover(one.read())
+    assert one.app.files() == files
+    await one.require(Recovered.PREVIOUS)
+    with client_of(one.server, database=LAST_DATABASE) as client:
+        client.set(f"mathison-data:import:{one.entry.key}", "previous")
+    assert await one.recover() is Recovered.PREVIOUS
+    await one.drop()
+
+
+@pytest.mark.parametrize("moment", ["settings changed", "told to copy us", *AFTER_THE_SWAP])
+async def test_an_undo_in_which_an_older_agent_was_killed_is_not_taken_for_one_that_had_not_begun(
+    moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    await one.app.recipe.restore(one.entry, one.app.progress)
+    one.die_at(moment, "undo")
+    _note_as_version_1(one)
+
+    if moment in AFTER_THE_SWAP:
+        assert await one.recover() is Recovered.PREVIOUS
+        await one.drop()
+        return
+    with pytest.raises(AppUnavailableError, match="begun by an older agent"):
+        await one.app.recover(one.read())
+    await one.require(Recovered.IMPORTED)
+    with client_of(one.server, database=LAST_DATABASE) as client:
+        client.set(f"mathison-data:import:{one.entry.key}", "imported")
+    assert await one.recover() is Recovered.IMPORTED
+    await one.take_back()
+
+
+async def test_what_an_older_agent_keeps_can_be_undone(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one = await stage(redis_servers("redis-7.0"), tmp_path)
+    await one.app.recipe.restore(one.entry, one.app.progress)
+    _note_as_version_1(one)
+
+    await one.take_back()
+
+
 @pytest.mark.parametrize("has_marker", [True, False])
 async def test_a_taking_back_that_could_not_begin_leaves_the_import_to_be_undone(
     redis_servers: Callable[[str], RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_marker: bool
@@ -430,6 +486,25 @@ async def test_a_taking_back_that_could_not_begin_leaves_the_import_to_be_undone
 
     assert await one.recover() is Recovered.IMPORTED
     await one.take_back()
+
+
+def _note_as_version_1(one: Import) -> None:
+    """Have the journal say what an agent would have noted that knew only the way that began last."""
+    [path] = one.journal.glob("*.json")
+    line = msgspec.json.decode(path.read_bytes())
+    facts = line["facts"]
+    ways = {aim: facts.pop(f"way_to_{aim.value}", "") for aim in Aim}
+    aim = Aim.PREVIOUS if ways[Aim.PREVIOUS] else Aim.IMPORTED
+    way = msgspec.json.decode(ways[aim])
+    facts |= {
+        "aim": aim.value,
+        "reached": "durable" if facts.pop("settled", "") else way["reached"],
+        "run_id": way["run_id"],
+        "may_evict": "yes" if way["may_evict"] else "no",
+        "begun_at": str(way["begun_at"]),
+    }
+    facts.pop("lost_in", None)
+    path.write_bytes(msgspec.json.encode({**line, "version": 1}))
 
 
 def _grow_old(entry: Entry) -> None:

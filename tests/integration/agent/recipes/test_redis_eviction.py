@@ -13,7 +13,7 @@ import pytest
 
 from agent.engines.redis import durable, exchange
 from agent.engines.redis.swap_record import Aim
-from agent.journal import Entry, Journal
+from agent.journal import Entry
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
 from common.errors import AppUnavailableError, ToolFailedError
@@ -58,7 +58,7 @@ async def stage(server: RedisServer, directory: Path) -> tuple[RedisApp, Entry, 
     app = RedisApp(server, directory / "work")
     settings = app.server_settings()
     state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
-    entry = Journal(directory / "journal", app_id="shop.cache", recipe="redis").open(state)
+    entry = redis_program.journal_in(directory / "journal").open(state)
     await app.stage(large_file(), entry)
     return app, entry, settings
 
@@ -228,7 +228,7 @@ def _die_at(moment: str, action: str, app: RedisApp, directory: Path) -> None:
 
 
 def _read(directory: Path) -> Entry:
-    [entry] = Journal(directory / "journal", app_id="shop.cache", recipe="redis").read()
+    [entry] = redis_program.journal_in(directory / "journal").read()
     return entry
 
 

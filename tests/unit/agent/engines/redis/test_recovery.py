@@ -62,6 +62,13 @@ class Story:
         self.record.reach(reached)
         return self
 
+    def go_as_version_1(self, aim: Aim, reached: str, run_id: str = HERE, *, begun_at: float = 0) -> Story:
+        """As an agent noted it that knew only the way that began last."""
+        self._facts.save(
+            aim=aim.value, reached=reached, run_id=run_id, may_evict="no", begun_at=str(int(begun_at or time.time()))
+        )
+        return self
+
     def grow_old(self, aim: Aim) -> Story:
         name = f"way_to_{aim.value}"
         way = msgspec.json.decode(str(self._facts.facts[name]))
@@ -199,3 +206,45 @@ def test_a_server_that_was_restarted_without_the_marker_has_what_its_files_held(
     assert restoring.go(FORTH, reached, EARLIER).found(server()) is Found.ITS_OWN
     assert restoring.go(BACK, Reached.BEGUN, EARLIER).found(server()) is Found.ITS_OWN
     assert undoing.go(BACK, reached, EARLIER).found(server()) is Found.ITS_OWN
+
+
+@pytest.mark.parametrize("run_id", [HERE, EARLIER])
+@pytest.mark.parametrize("reached", ["begun", "sent", "loaded", "seen"])
+@pytest.mark.parametrize("aim", list(Aim))
+def test_what_an_older_agent_noted_is_never_taken_for_nothing(
+    restoring: Story, undoing: Story, aim: Aim, reached: str, run_id: str
+) -> None:
+    for story in (restoring, undoing):
+        story.go_as_version_1(aim, reached, run_id)
+        assert story.found(server(), "imported") is Found.IMPORTED
+        assert story.found(server(keys=0), "previous") is Found.PREVIOUS
+        for now in (server(), server(keys=0, changes=1), server(evicted=3, may_evict=True)):
+            assert story.found(now) is Found.UNKNOWN
+            assert story.found(now, IN_BETWEEN) is Found.UNKNOWN
+        assert story.found(server(keys=0)) is (Found.NOTHING if run_id == EARLIER else Found.UNKNOWN)
+
+        story.go_as_version_1(aim, reached, run_id, begun_at=1)
+        assert story.found(server()) is Found.IMPORTED
+
+
+@pytest.mark.parametrize("aim", list(Aim))
+def test_what_an_older_agent_noted_as_durable_is_what_is_there(restoring: Story, aim: Aim) -> None:
+    restoring.go_as_version_1(aim, "durable", EARLIER)
+
+    assert restoring.found(server()).name == aim.name
+
+
+def test_what_an_older_agent_noted_counts_beside_what_was_done_since(restoring: Story) -> None:
+    restoring.go_as_version_1(FORTH, "sent", EARLIER).go(BACK, Reached.BEGUN)
+    assert restoring.found(server()) is Found.UNKNOWN
+
+    restoring.go(BACK, Reached.SEEN)
+    assert restoring.found(server()) is Found.PREVIOUS
+
+
+def test_what_an_older_agent_had_not_begun_is_not_begun(restoring: Story) -> None:
+    restoring.go_as_version_1(FORTH, "durable", EARLIER)
+
+    restoring.record.open(is_undo=True)
+
+    assert (restoring.record.way, restoring.record.settled) == (None, None)
