@@ -346,15 +346,18 @@ class TreeWriter:
 
     def _is_sidecar(self, found: Found) -> bool:
         """Whether it belongs to a SQLite database whose snapshot holds what it says."""
-        base = found.name.rpartition("-")[0]
-        if found.path.rpartition("-")[0] in self._copied_databases:
-            return False
+        name, path = found.name.rpartition("-")[0], found.path.rpartition("-")[0]
+        if path in self._snapshots or path in self._copied_databases:
+            return path in self._snapshots
+        # Its turn is yet to come, in a huge directory; or it is in the archive under another name, read without this.
         try:
-            descriptor = os.open(base, _FILE, dir_fd=found.parent)
+            descriptor = os.open(name, _FILE, dir_fd=found.parent)
         except OSError:
             return False
         try:
-            return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.pread(descriptor, 16, 0) in (SQLITE_MAGIC, b"")
+            status = os.fstat(descriptor)
+            is_database = stat.S_ISREG(status.st_mode) and os.pread(descriptor, len(SQLITE_MAGIC), 0) == SQLITE_MAGIC
+            return is_database and status.st_nlink == 1
         finally:
             os.close(descriptor)
 

@@ -271,7 +271,7 @@ def test_deeper_than_an_archive_may_be_is_an_error(volume: Path) -> None:
 
 
 def test_a_database_is_replaced_by_its_snapshot_and_its_side_files_are_left_out(volume: Path) -> None:
-    for name in ("app.db", "app.db-wal", "app.db-shm", "app.db-journal", "notes-wal", "new.db", "new.db-journal"):
+    for name in ("app.db", "app.db-wal", "app.db-shm", "app.db-journal", "notes-wal"):
         (volume / name).write_bytes(DATABASE if name == "app.db" else b"")
     (volume / "notes").write_bytes(b"no database")
     (volume / "app.db-wal").write_bytes(b"changes")
@@ -287,7 +287,7 @@ def test_a_database_is_replaced_by_its_snapshot_and_its_side_files_are_left_out(
     archive, writer = archive_of(volume, substitute=substitute)
 
     assert asked == [("app.db", len(DATABASE))]
-    assert names_in(archive) == ["app.db", "new.db", "notes", "notes-wal"]
+    assert names_in(archive) == ["app.db", "notes", "notes-wal"]
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         found = opened.extractfile("app.db")
         assert found is not None
@@ -302,6 +302,29 @@ def test_a_database_that_is_archived_as_it_is_keeps_its_side_files(volume: Path)
     archive, _ = archive_of(volume)
 
     assert names_in(archive) == ["app.db", "app.db-wal"]
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_a_file_that_is_only_named_like_one_of_sqlite_s_is_archived(ending: str, volume: Path) -> None:
+    (volume / "daily").touch()
+    (volume / f"daily{ending}").write_bytes(b"somebody's own")
+
+    assert names_in(archive_of(volume)[0]) == ["daily", f"daily{ending}"]
+
+
+def test_the_side_files_of_a_database_s_second_name_are_archived_since_its_snapshot_was_taken_without_them(
+    volume: Path,
+) -> None:
+    (volume / "a.db").write_bytes(DATABASE)
+    (volume / "b.db").hardlink_to(volume / "a.db")
+    for name in ("a.db-wal", "b.db-wal"):
+        (volume / name).write_bytes(b"changes")
+
+    def substitute(path: str, status: os.stat_result) -> Substitute:
+        descriptor = os.open(volume / path, os.O_RDONLY)
+        return Substitute(descriptor, status.st_size, lambda: os.close(descriptor))
+
+    assert names_in(archive_of(volume, substitute=substitute)[0]) == ["a.db", "b.db", "b.db-wal"]
 
 
 def test_leaving_early_closes_everything(volume: Path) -> None:
