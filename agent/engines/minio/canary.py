@@ -16,6 +16,7 @@ import structlog
 
 from agent.engines.minio.census import Sample
 from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.layout import is_data_directory_name
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 PREFIX = "mathison-canary-"
@@ -87,12 +88,11 @@ def _copy(source: Path, target: Path, drive: Path) -> None:
     for entry in os.scandir(source):
         if entry.is_file(follow_symlinks=False):
             shutil.copyfile(entry.path, target / entry.name, follow_symlinks=False)
-        elif entry.is_dir(follow_symlinks=False) and not (Path(entry.path) / "xl.meta").exists():
-            files = [part for part in os.scandir(entry.path) if part.name.startswith("part.")]
-            if files:
-                (target / entry.name).mkdir()
-            for part in files:
-                shutil.copyfile(part.path, target / entry.name / part.name, follow_symlinks=False)
+        elif entry.is_dir(follow_symlinks=False) and is_data_directory_name(entry.name):
+            (target / entry.name).mkdir()
+            for part in os.scandir(entry.path):
+                if part.name.startswith("part.") and part.is_file(follow_symlinks=False):
+                    shutil.copyfile(part.path, target / entry.name / part.name, follow_symlinks=False)
     for path in (target, *target.rglob("*")):
         os.chmod(path, 0o755 if path.is_dir() else 0o644)
         if os.geteuid() == 0:

@@ -24,9 +24,9 @@ from agent.engines.minio.layout import (
     FORMAT,
     META,
     SYSTEM,
-    TRANSIENT,
     is_bucket_name,
     is_data_directory_name,
+    is_transient,
     key_of,
     own_name,
     system_roots,
@@ -288,7 +288,7 @@ class Census:
             common += 1
         del self._above[common:]
         for depth in range(common, len(names)):
-            is_object = depth > 0 and _exists("/".join([*names[: depth + 1], META]), self._root)
+            is_object = depth > 0 and _is_file("/".join([*names[: depth + 1], META]), self._root)
             self._above.append((names[depth], is_object))
         return any(is_object for _, is_object in self._above)
 
@@ -305,7 +305,7 @@ class Census:
     def _is_orphan(found: Found) -> bool:
         """A file without the xl.meta that may name it; a part on its way in while a drive was copied is one too."""
         is_part = found.name.startswith("part.")
-        is_known = found.name.startswith(META) or (is_part and _exists(f"../{META}", found.parent))
+        is_known = found.name.startswith(META) or (is_part and _is_file(f"../{META}", found.parent))
         return not found.is_directory and not is_known
 
     def _note_orphan(self, path: str) -> None:
@@ -371,8 +371,8 @@ def data_of(root: int, *, only: str = "") -> Iterator[Found]:
     def is_left_out(path: str, name: str) -> bool:
         if only and "/" not in path:
             return path != only
-        is_data = name not in TRANSIENT and (path.count("/") > 1 or path in inside)
-        return path.startswith(f"{SYSTEM}/") and not is_data
+        is_data = path.count("/") > 1 or path in inside
+        return path.startswith(f"{SYSTEM}/") and (not is_data or is_transient(path.rpartition("/")[0], name))
 
     return walk(root, is_left_out=is_left_out)
 
@@ -435,12 +435,11 @@ def _has_parts(version: xlmeta.Version, parent: int) -> bool:
     return bool(version.parts)
 
 
-def _exists(path: str, root: int) -> bool:
+def _is_file(path: str, root: int) -> bool:
     try:
-        os.stat(path, dir_fd=root, follow_symlinks=False)
+        return stat.S_ISREG(os.stat(path, dir_fd=root, follow_symlinks=False).st_mode)
     except OSError:
         return False
-    return True
 
 
 def _is_root(path: str) -> bool:

@@ -24,7 +24,7 @@ TARGETS_FILE = "bucket-targets.json"
 """In a bucket's settings: the keys of other servers."""
 SEALED_MAGIC = b"mathison-sealed1"
 """How a file begins that is closed with a passphrase, in archives only."""
-TRANSIENT = frozenset(
+_TRANSIENT = frozenset(
     {
         ".metacache",
         ".heal",
@@ -38,7 +38,7 @@ TRANSIENT = frozenset(
         ".tracker.bin",
     }
 )
-"""Names that MinIO makes again by itself, anywhere below `.minio.sys`."""
+"""Names that MinIO makes again by itself, below BUCKETS; elsewhere they may be a user's or a policy's."""
 _DIRECTORY_MARK = "__XLDIR__"
 _BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9](?:-*[a-z0-9])*(?:\.[a-z0-9](?:-*[a-z0-9])*)*")
 _ADDRESS = re.compile(r"(?:[0-9]+\.){3}[0-9]+")
@@ -54,6 +54,15 @@ def is_bucket_name(name: str) -> bool:
 def is_data_directory_name(name: str) -> bool:
     """Whether it may hold an object's parts: a UUID."""
     return bool(_UUID.fullmatch(name))
+
+
+def is_transient(directory: str, name: str) -> bool:
+    """Whether MinIO makes an entry of a directory again by itself.
+
+    Args:
+        directory: its path below the drive.
+    """
+    return name in _TRANSIENT and f"{directory}/".startswith(f"{BUCKETS}/")
 
 
 def own_name(path: str) -> str:

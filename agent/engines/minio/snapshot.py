@@ -6,8 +6,10 @@ freeze lasts some microseconds for each object, whatever its size. On a busy ser
 changed by its end, so that is caught up with before the freeze.
 
 What may be linked: `part.N` is never changed, only replaced. `xl.meta` is rewritten in place by deletes of many
-objects. Uploads that had begun go on during the freeze, so a directory is looked at until it holds still, its `xl.meta`
-first: data is in its place before the `xl.meta` that names it.
+objects. Uploads that had begun go on during the freeze, so a directory is looked at until its `xl.meta` holds still
+meanwhile: data is in its place before the `xl.meta` that names it.
+
+MinIO's names for files are names of directories too: each segment of a key is one, `xl.meta` and `part.1` among them.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from agent.engines.filesystem import DIRECTORY, remove_tree
-from agent.engines.minio.layout import META, SYSTEM, TRANSIENT, data_roots, is_data_directory_name
+from agent.engines.minio.layout import META, SYSTEM, data_roots, is_data_directory_name, is_transient
 from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
@@ -31,9 +34,7 @@ _MARGIN_NS = 2_000_000_000
 _ATTEMPTS = 100
 _PIECE_BYTES = 1 << 20
 _ROOM_CHECKED_EVERY = 4096
-_COPIED = META.encode()
-_SYSTEM = f"{SYSTEM}/".encode()
-_TRANSIENT = frozenset(name.encode() for name in TRANSIENT)
+_META = META.encode()
 
 
 class Snapshot:
@@ -163,7 +164,7 @@ class Snapshot:
             try:
                 if (new := self._take_once(path)) is not None:
                     return new
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 if not os.path.isdir(os.path.join(os.fsencode(self._drive), path)):
                     shutil.rmtree(self._copy_of(path), ignore_errors=True)
                     return []
@@ -174,18 +175,16 @@ class Snapshot:
     def _take_once(self, path: bytes) -> list[bytes] | None:
         live, copy = os.path.join(os.fsencode(self._drive), path), self._copy_of(path)
         is_new = _made(copy, like=live)
-        before = _identity(live + b"/xl.meta")
-        if before is not None:
-            self._copy(live + b"/xl.meta", copy + b"/xl.meta")
-        directories, files = _entries(live, is_system=path.startswith(_SYSTEM))
+        before = _identity(live + b"/" + _META)
+        directories, files = _entries(live, path)
         if not is_new:
-            _remove_others(copy, {*directories, *files})
+            _remove_others(copy, directories=set(directories), files=set(files))
         for name in files:
-            if not name.startswith(_COPIED):
-                self._link(live + b"/" + name, copy + b"/" + name, is_new=is_new)
-            elif name != _COPIED:
+            if name.startswith(_META):
                 self._copy(live + b"/" + name, copy + b"/" + name)
-        if _identity(live + b"/xl.meta") != before:
+            else:
+                self._link(live + b"/" + name, copy + b"/" + name, is_new=is_new)
+        if _identity(live + b"/" + _META) != before:
             return None
         if not _is_data(path, directories, files):
             self._list(path)
@@ -256,11 +255,12 @@ def remove_snapshots(drive: Path, *, name: str = "") -> None:
         os.close(reserved)
 
 
-def _entries(live: bytes, *, is_system: bool) -> tuple[list[bytes], list[bytes]]:
+def _entries(live: bytes, path: bytes) -> tuple[list[bytes], list[bytes]]:
     directories, files = [], []
+    directory = os.fsdecode(path)
     with os.scandir(live) as entries:
         for entry in entries:
-            if is_system and entry.name in _TRANSIENT:
+            if is_transient(directory, os.fsdecode(entry.name)):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
@@ -290,18 +290,20 @@ def _made(directory: bytes, *, like: bytes) -> bool:
 
 
 def _identity(path: bytes) -> tuple[int, int, int] | None:
+    """Of a file; None where there is none."""
     try:
         status = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
-def _remove_others(directory: bytes, names: set[bytes]) -> None:
-    for name in os.listdir(directory):
-        if name not in names:
-            path = directory + b"/" + name
-            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+def _remove_others(directory: bytes, *, directories: set[bytes], files: set[bytes]) -> None:
+    """What is not there any more, or is of the other kind now."""
+    with os.scandir(directory) as entries:
+        gone = [entry for entry in entries if entry.name not in (directories if entry.is_dir() else files)]
+    for entry in gone:
+        shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 
 
 @contextlib.contextmanager

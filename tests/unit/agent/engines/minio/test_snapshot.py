@@ -16,6 +16,7 @@ from agent.engines.minio import snapshot as snapshot_module
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
 from common.errors import NoSpaceError, ToolFailedError
 
+NAMES = [*(f"prefix{number}" for number in range(3)), *(f"object{number}" for number in range(6)), "xl.meta", "part.1"]
 LONG_AGO_NS = time.time_ns() - 3600 * 1_000_000_000
 
 
@@ -27,6 +28,7 @@ def drive(tmp_path: Path) -> Path:
         for number in range(6):
             _put(drive / bucket / f"prefix{number % 2}" / f"object{number}", f"{bucket} {number}")
     _put(drive / ".minio.sys" / "config" / "config.json", "settings")
+    _put(drive / ".minio.sys" / "config" / "iam" / "policies" / ".heal" / "policy.json", "a policy of that name")
     _put(drive / ".minio.sys" / "buckets" / "one" / ".metadata.bin", "settings of one")
     _put(drive / ".minio.sys" / "buckets" / ".usage.json", "made again")
     _put(drive / ".minio.sys" / "tmp" / "upload", "on its way")
@@ -37,8 +39,13 @@ def drive(tmp_path: Path) -> Path:
 
 
 def _put(directory: Path, text: str) -> None:
-    """As MinIO does: first the data, then the xl.meta, by rename."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """As MinIO does: first the data, then the xl.meta, by rename; nothing where a name is taken by the other kind."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        return
+    if (directory / "xl.meta").is_dir():
+        return
     for old in directory.iterdir():
         if old.is_dir() and len(old.name) == 36:
             shutil.rmtree(old)
@@ -134,6 +141,22 @@ def test_changes_of_many_objects_are_all_followed_where_the_list_of_them_is_long
     assert _content(snapshot.directory) == _content(drive)
 
 
+@pytest.mark.parametrize("first", ["one/new", "one/new/xl.meta"])
+def test_a_file_that_becomes_a_directory_between_the_passes_is_followed_and_so_is_the_other_way(
+    first: str, drive: Path, snapshot: Snapshot
+) -> None:
+    [second] = {"one/new", "one/new/xl.meta"} - {first}
+    _put(drive / first, "first")
+    _age(drive)
+    snapshot.first_pass()
+    shutil.rmtree(drive / "one/new")
+    _put(drive / second, "second")
+
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+
+
 def test_a_bucket_that_goes_between_the_passes_is_not_in_it(drive: Path, snapshot: Snapshot) -> None:
     snapshot.first_pass()
     shutil.rmtree(drive / "two")
@@ -145,12 +168,11 @@ def test_a_bucket_that_goes_between_the_passes_is_not_in_it(drive: Path, snapsho
 
 
 def _change(drive: Path, dice: random.Random) -> None:
-    names = [f"prefix{dice.randrange(3)}" for _ in range(dice.randrange(3))]
-    place = drive / dice.choice(("one", "two")) / "/".join(names) / f"object{dice.randrange(6)}"
+    place = drive / dice.choice(("one", "two")) / "/".join(dice.choices(NAMES, k=dice.randrange(1, 4)))
     match dice.randrange(4):
         case 0 | 1:
             _put(place, f"{dice.random()}")
-        case 2 if (place / "xl.meta").exists():
+        case 2 if (place / "xl.meta").is_file():
             _rewrite(place, f"{dice.random()}")
         case _:
             shutil.rmtree(place, ignore_errors=True)
