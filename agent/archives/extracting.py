@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from agent.archives.links import leads_out
 from agent.archives.members import (
     KEPT_NAMES,
     RESTORED_ATTRIBUTES,
@@ -63,7 +64,8 @@ class Extracted:
 
     Attributes:
         databases: paths of SQLite databases, the first of them only.
-        outside_links: (path, target) of symbolic links whose target is not below the directory, the first only.
+        outside_links: (path, target) of symbolic links whose target is not below the directory, the first only. Of a
+            link that is moved afterwards that says nothing.
         owners: numeric "uid:gid" met, the first only.
     """
 
@@ -118,7 +120,7 @@ class Extraction:
         self._later = later
         self._owner = owner
         self._default_owner = default_owner
-        self._inside = tuple(part for part in inside.split("/") if part)
+        self._inside = inside
         self._opened = OpenedPath(root, self._make_directory)
         self._root = root
         self._seen = 0
@@ -254,23 +256,11 @@ class Extraction:
         self.result.hard_links += 1
 
     def _note_target(self, path: tuple[str, ...], target: str) -> None:
-        if not self._is_inside(path, target):
+        if leads_out(path, target, inside=self._inside):
             self.result.outside_links += 1
             name = "/".join(path)
             if len(self.result.outside_link_paths) < _LISTED and len(name) <= _LISTED_PATH_CHARACTERS:
                 self.result.outside_link_paths.append((name, target))
-
-    def _is_inside(self, path: tuple[str, ...], target: str) -> bool:
-        """Whether a symbolic link stays below the directory, however the other links of the archive lead on.
-
-        True only for `..` at the target's beginning and not too many: there they lead through real directories. After
-        a name, `..` may be taken from wherever another link leads.
-        """
-        parts = [part for part in target.split("/") if part not in ("", ".")]
-        if target.startswith("/"):
-            return tuple(parts[: len(self._inside)]) == self._inside and ".." not in parts
-        ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
-        return ups < len(path) and ".." not in parts[ups:]
 
     def _settle(self, descriptor: int, member: Member, *, mode: int) -> None:
         """Owner, attributes, mode, time; in this order, since each of them may undo a later one."""

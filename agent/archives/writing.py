@@ -94,10 +94,12 @@ class TreeWriter:
         substitute: Substitution,
         is_left_out: Callable[[str, str], bool],
         content: ContentSum | None = None,
+        warns_of_link: Callable[[str, str], bool] = lambda path, target: False,
     ) -> None:
         """
         Args:
             content: told everything that goes into the archive.
+            warns_of_link: whether an import may refuse a symbolic link, by its path and target.
         """
         self.counts = dict.fromkeys(("files", "directories", "symlinks", "hard_links", "databases", "bytes"), 0)
         self.read_bytes = 0
@@ -107,7 +109,8 @@ class TreeWriter:
         self._content_sum = content
         self._links = _HardLinks(work_directory)
         self._changed, self._vanished, self._special = Tally(), Tally(), Tally()
-        self._attributes_left_out = Tally()
+        self._attributes_left_out, self._outside_links = Tally(), Tally()
+        self._warns_of_link = warns_of_link
         self._copied_databases: set[str] = set()
         self._snapshots: set[str] = set()
 
@@ -123,6 +126,10 @@ class TreeWriter:
             *self._attributes_left_out.sentence(
                 "{} file has more extended attributes than are archived",
                 "{} files have more extended attributes than are archived",
+            ),
+            *self._outside_links.sentence(
+                "{} symbolic link leads out; only an app that has the same one takes the archive",
+                "{} symbolic links lead out; only an app that has the same ones takes the archive",
             ),
         ]
 
@@ -202,6 +209,8 @@ class TreeWriter:
             self.counts["symlinks"] += 1
             member = member_of(found, kind)
             member.link_target = os.readlink(found.name, dir_fd=found.parent)
+            if self._warns_of_link(found.path, member.link_target):
+                self._outside_links.add(found.path)
             yield self._header_of(member)
         else:
             yield from self._file(found)

@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.archives.extracting import Extracted
+from agent.archives.links import leads_to_programs
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
 from agent.engines.sqlite_uploads import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
 from common.wording import counted
 
-_PROGRAM_DIRECTORIES = ("bin", "lib", "lib32", "lib64", "opt", "sbin", "usr")
-_HARMLESS_DEVICES = ("/dev/null", "/dev/stdout", "/dev/stderr")
 _CHECKED_DATABASES = 64
+LINK_WAY_OUT = "Pack the archive without the link; or, if it is right for this app, make the same one there first."
+"""Where an import has no option for it."""
 
 
-def check_links(extracted: Extracted, *, present: Path, keep: bool) -> list[str]:
+def check_links(extracted: Extracted, *, present: Path, way_out: str, keep: bool = False) -> list[str]:
     """Judge symbolic links that lead out of the volume; see docs/decisions/0201-symbolic-links.md.
 
     Args:
+        extracted: of an archive whose entries stay where they were unpacked.
         present: the app's data: a link that is there already, with the same target, is no news.
+        way_out: what a person can do whose link is refused.
     Returns:
         A warning when such links stay.
     Raises:
@@ -31,7 +34,7 @@ def check_links(extracted: Extracted, *, present: Path, keep: bool) -> list[str]
     suspect = [
         (path, target)
         for path, target in extracted.outside_link_paths
-        if not _leads_to_programs(target) and not _is_there(present / path, target)
+        if not leads_to_programs(target) and not is_there(present / path, target)
     ]
     unlisted = extracted.outside_links - len(extracted.outside_link_paths)
     if not suspect and not unlisted:
@@ -43,7 +46,7 @@ def check_links(extracted: Extracted, *, present: Path, keep: bool) -> list[str]
     if not keep:
         raise ArchiveRefusedError(
             f"{text} An app that follows it may give away what it points to.",
-            next_step="If that is right for this app, import with the option outside_links=keep.",
+            next_step=way_out,
         )
     return [text]
 
@@ -145,14 +148,8 @@ async def _problem_of(database: Path) -> str:
     return ""
 
 
-def _leads_to_programs(target: str) -> bool:
-    """Where an image has what anyone may read: a link to an interpreter is the most usual link out of a volume."""
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    is_program = target.startswith("/") and ".." not in parts and parts[:1] != [] and parts[0] in _PROGRAM_DIRECTORIES
-    return is_program or target in _HARMLESS_DEVICES
-
-
-def _is_there(path: Path, target: str) -> bool:
+def is_there(path: Path, target: str) -> bool:
+    """Whether there is a symbolic link of that target already."""
     try:
         return os.readlink(path) == target
     except OSError:

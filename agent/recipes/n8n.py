@@ -173,7 +173,7 @@ class N8nRecipe(Recipe):
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
         report = await self._unpacked(area, volume, upload)
-        links = verifying.check_links(report.extracted, present=volume, keep=False)
+        links = verifying.check_links(report.extracted, present=volume, way_out=verifying.LINK_WAY_OUT)
         request = await importing.request_of(area.new, report.header, target, wishes)
         prepared = await self._prepared(area, report, request, target, record, progress)
         compared = await self._compared(area.new)

@@ -141,6 +141,7 @@ class UptimeKumaRecipe(Recipe):
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
         staged = await data.stage(area, upload.chunks, record.key)
+        await asyncio.to_thread(self._require_inside, area)
         record.save(names=list(staged.names))
         progress.step(Step.VERIFYING, "checking the database")
         verified = await data.verify(area, record.key, now)
@@ -157,6 +158,13 @@ class UptimeKumaRecipe(Recipe):
             warnings=(*staged.warnings, *verified.warnings),
             header=staged.header or ArchiveHeader(engine=data.engine, engine_version=after.version),
         )
+
+    def _require_inside(self, area: tree.StagingArea) -> None:
+        descriptor = area.open_new()
+        try:
+            layout.require_inside(descriptor, self._directory)
+        finally:
+            os.close(descriptor)
 
     async def _compared_items(self, data: Data, now: KumaFacts | None, verified: Verified) -> dict[str, ItemChanges]:
         if now is None:

@@ -192,7 +192,10 @@ class VolumeRecipe(Recipe):
         if report.header is None and not extracted.entries:
             raise ArchiveWrongKindError("The archive holds no files; an import would leave the app without data.")
         warnings = verifying.check_links(
-            extracted, present=self._directory, keep=options["outside_links"] == "keep"
+            extracted,
+            present=self._directory,
+            way_out="If that is right for this app, import with the option outside_links=keep.",
+            keep=options["outside_links"] == "keep",
         ) + await verifying.check_databases(
             new,
             extracted,

@@ -6,8 +6,11 @@ import os
 import stat
 from pathlib import Path
 
+from agent.archives.links import gives_away
 from agent.archives.members import SQLITE_SIDECARS, printable
+from agent.archives.walking import walk
 from agent.engines.filesystem import DIRECTORY, rename_without_replacing
+from agent.engines.verifying import LINK_WAY_OUT, is_there
 from common.errors import ArchiveDamagedError, ArchiveRefusedError, ArchiveWrongKindError
 
 DATABASE = "kuma.db"
@@ -65,6 +68,50 @@ def settle(new: int) -> None:
         f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
         next_step="Archive the app's whole data directory, or send its kuma.db alone.",
     )
+
+
+def leaves_its_folder(path: str, target: str, directory: Path) -> bool:
+    """Whether a symbolic link may lead out of the folder that it is in: the app gives out `upload/` to anyone, and its
+    database lies beside that.
+    """
+    return gives_away(path, target, inside=str(directory), depth=1)
+
+
+def require_inside(new: int, directory: Path) -> None:
+    """Judge what is in the folders, once they are where they will be.
+
+    Args:
+        new: descriptor of the directory that was unpacked to, settled.
+        directory: the app's: a link that is there already, with the same target, is no news.
+    Raises:
+        ArchiveRefusedError: a link in one of them leads out of it.
+        ArchiveDamagedError: a folder may not be entered.
+    """
+    present = os.listdir(new)
+    databases = {_inode(os.stat(name, dir_fd=new)) for name in DATABASE_FILES if name in present}
+    for found in walk(new, is_left_out=is_no_folder, on_unreadable=_refuse_unreadable):
+        if stat.S_ISLNK(found.status.st_mode):
+            target = os.readlink(found.name, dir_fd=found.parent)
+            if leaves_its_folder(found.path, target, directory) and not is_there(directory / found.path, target):
+                raise ArchiveRefusedError(
+                    f"The archive holds a symbolic link that leads out of its folder: {printable(found.path)} -> "
+                    f"{printable(target)}. The app may give away what it points to.",
+                    next_step=LINK_WAY_OUT,
+                )
+        elif _inode(found.status) in databases:
+            raise ArchiveRefusedError(
+                f"The archive has the database a second time as {printable(found.path)}, by a hard link: the app may "
+                "give it away there.",
+                next_step="Pack the archive without that name.",
+            )
+
+
+def _refuse_unreadable(path: str) -> None:
+    raise ArchiveDamagedError(f"{printable(path)} in the archive is a folder that its owner may not use.")
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def remove_sidecars(new: Path) -> None:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from agent.archives import tarblocks
 from agent.archives.members import Kind, Member
 from agent.archives.writing import TreeWriter
-from agent.engines import tree, verifying
+from agent.engines import tree
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Configuration, Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, files_fingerprint
@@ -145,6 +145,7 @@ class MariadbData:
                 work_directory=place.work_directory,
                 substitute=lambda path, status: None,
                 is_left_out=layout.is_no_folder,
+                warns_of_link=lambda path, target: layout.leaves_its_folder(path, target, place.directory),
             )
             found = await self._fingerprint(content) if content else None
             yield Archived(writer, _blocks(dump, writer), facts, found)
@@ -160,11 +161,10 @@ class MariadbData:
                     await self._load(area, chunks, key)
                     return Unpacked(self._tables_in, None, None, (_ALONE,))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
-        warnings = verifying.check_links(report.extracted, present=self._place.directory, keep=False)
         with opened_dump(area) as dump:
             await self._load(area, chunks_of_dump(dump), key)
         names = (*layout.FOLDERS, *self._tables_in)
-        return Unpacked(names, report.header, report.extracted.files - 1, tuple(warnings))
+        return Unpacked(names, report.header, report.extracted.files - 1, ())
 
     async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
         """A dump into tables that the app does not see."""

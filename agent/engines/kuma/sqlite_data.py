@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from agent.archives.writing import Substitute, TreeWriter
-from agent.engines import tree, verifying
+from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
@@ -73,6 +73,7 @@ class SqliteData:
                 work_directory=place.work_directory,
                 substitute=lambda path, status: copy if path == layout.DATABASE else snapshots.substitute(path, status),
                 is_left_out=layout.is_left_out,
+                warns_of_link=lambda path, target: layout.leaves_its_folder(path, target, place.directory),
             )
             yield Archived(
                 writer,
@@ -94,7 +95,6 @@ class SqliteData:
                     await _store_database(area, chunks, self._place)
                     return Unpacked(layout.DATABASE_FILES, None, None, (_alone("file"),))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
-        warnings = verifying.check_links(report.extracted, present=self._directory, keep=False)
         descriptor = area.open_new()
         try:
             await asyncio.to_thread(layout.settle, descriptor)
@@ -102,8 +102,8 @@ class SqliteData:
         finally:
             os.close(descriptor)
         if not has_folders:
-            return Unpacked(layout.DATABASE_FILES, report.header, None, (*warnings, _alone("archive")))
-        return Unpacked(layout.MOVED, report.header, report.extracted.files - 1, tuple(warnings))
+            return Unpacked(layout.DATABASE_FILES, report.header, None, (_alone("archive"),))
+        return Unpacked(layout.MOVED, report.header, report.extracted.files - 1, ())
 
     async def parts(self) -> Mapping[str, Parts]:
         try:

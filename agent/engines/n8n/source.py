@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.archives.links import gives_away
 from agent.archives.walking import left_out_by
 from agent.archives.writing import Substitute, TreeWriter
 from agent.engines.n8n.exporting import member_blocks
@@ -173,4 +174,5 @@ class Source:
             substitute=substitute,
             is_left_out=left_out_by((*LEFT_OUT, *self.settings.exclude)),
             content=content,
+            warns_of_link=lambda path, target: gives_away(path, target, inside=str(self.settings.folder)),
         )

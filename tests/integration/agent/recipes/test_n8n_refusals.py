@@ -337,6 +337,24 @@ async def test_a_wrong_archive_is_refused(name: str, target: N8nApp) -> None:
     await refused(target, content, error, match)
 
 
+async def test_a_link_that_leads_out_is_told_in_the_export_and_refused_elsewhere(
+    source: N8nApp, target: N8nApp
+) -> None:
+    (source.n8n.folder / "nodes").mkdir(exist_ok=True)
+    (source.n8n.folder / "nodes" / "inside").symlink_to("../database.sqlite")
+    (source.n8n.folder / "nodes" / "outside").symlink_to("/etc/passwd")
+
+    exported = await source.export(key="clear")
+
+    assert [warning for warning in exported.warnings if "link" in warning] == [
+        "1 symbolic link leads out; only an app that has the same one takes the archive: 'nodes/outside'."
+    ]
+    caught = await refused(target, exported.content, ArchiveRefusedError, "'nodes/outside' -> '/etc/passwd'")
+    assert isinstance(caught.value, ArchiveRefusedError)
+    assert "make the same one" in caught.value.next_step
+    assert "outside_links" not in caught.value.next_step
+
+
 async def test_the_folder_itself_in_an_archive_is_refused_with_what_to_do(source: N8nApp, target: N8nApp) -> None:
     command: list[str | Path] = ["tar", "-c", "-C", source.n8n.folder.parent, source.n8n.folder.name]
     content = subprocess.run(command, capture_output=True, check=True).stdout

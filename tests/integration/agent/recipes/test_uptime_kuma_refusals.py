@@ -95,6 +95,16 @@ def _linked(name: str) -> Callable[[Path], bytes]:
     return make
 
 
+def _with_link(path: str, target: str, *, kind: bytes = SYMLINK) -> Callable[[Path], bytes]:
+    """A data directory whose database lies where the path's folder does, and a link."""
+    around = path[: path.index("upload/")]
+    return lambda _: tar_of(
+        entry(f"{around}kuma.db", content=database()),
+        entry(f"{around}upload/logo.png", content=b"x"),
+        entry(path, type=kind, linkname=target),
+    )
+
+
 BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
     "empty file": (lambda _: b"", ArchiveError, "."),
     "text": (lambda _: b"Hello, this is no archive. " * 40, ArchiveWrongKindError, "."),
@@ -146,10 +156,21 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
     ),
     "database is a link": (_linked("kuma.db"), ArchiveRefusedError, r"kuma\.db"),
     "folder is a link": (_linked("docker-tls"), ArchiveRefusedError, "docker-tls"),
-    "link out": (
-        lambda _: tar_of(entry("kuma.db", content=database()), entry("upload/x", type=SYMLINK, linkname="/etc/shadow")),
+    "link out": (_with_link("upload/x", "/etc/shadow"), ArchiveRefusedError, "'upload/x' -> '/etc/shadow'"),
+    "link out once the folders around are gone": (
+        _with_link("a/b/c/upload/x", "../../../../etc/passwd"),
         ArchiveRefusedError,
-        "leads out",
+        "'upload/x' -> '../../../../etc/passwd'",
+    ),
+    "link to the configuration": (_with_link("upload/x", "../db-config.json"), ArchiveRefusedError, "leads out of its"),
+    "link to the database": (_with_link("upload/d/x", "../../kuma.db"), ArchiveRefusedError, "leads out of its folder"),
+    "link to the directory": (_with_link("upload/x", ".."), ArchiveRefusedError, "leads out of its folder"),
+    "link to another folder": (_with_link("upload/x", "/data/docker-tls"), ArchiveRefusedError, "leads out"),
+    "link on through a link": (_with_link("upload/x", "y/../../kuma.db"), ArchiveRefusedError, "leads out"),
+    "hard link to the database": (
+        _with_link("data/upload/x", "data/kuma.db", kind=tarfile.LNKTYPE),
+        ArchiveRefusedError,
+        "the database a second time as 'upload/x'",
     ),
     "path out": (lambda _: tar_of(entry("../kuma.db", content=database())), ArchiveRefusedError, "leaves"),
 }
@@ -170,6 +191,45 @@ async def test_a_bad_upload_is_refused_and_changes_nothing(name: str, tmp_path: 
     assert (await kuma.fingerprint()).differences(before) == []
     assert kuma.files == files
     assert list(kuma.work_directory.iterdir()) == []
+
+
+async def test_links_that_stay_in_their_folder_or_are_there_already_are_taken(tmp_path: Path) -> None:
+    kuma = KumaApp(tmp_path / "kuma", NotedApp(), content=KUMA_2)
+    links = {"upload/mine": "../../elsewhere", "upload/a": "logo.png", "upload/d/b": "../logo.png"}
+    (kuma.directory / "upload" / "mine").symlink_to(links["upload/mine"])
+    members = [entry(f"data/{path}", type=SYMLINK, linkname=target) for path, target in links.items()]
+
+    await kuma.import_(
+        tar_of(
+            entry("data/kuma.db", content=database()),
+            *members,
+            entry("data/notes", type=SYMLINK, linkname="/never/imported"),
+        )
+    )
+
+    assert {path: str((kuma.directory / path).readlink()) for path in links} == links
+    assert not (kuma.directory / "notes").is_symlink()
+
+
+async def test_an_export_with_a_link_that_leads_out_warns_of_it_and_goes_back_to_where_it_came_from(
+    tmp_path: Path,
+) -> None:
+    kuma = KumaApp(tmp_path / "kuma", NotedApp(), content=KUMA_2)
+    (kuma.directory / "upload" / "b").symlink_to("logo1.png")
+    assert (await kuma.export()).warnings == []
+    (kuma.directory / "upload" / "a").symlink_to("../kuma.db")
+
+    exported = await kuma.export()
+
+    assert exported.warnings == [
+        "1 symbolic link leads out; only an app that has the same one takes the archive: 'upload/a'."
+    ]
+    await kuma.import_(exported.content)
+    other = KumaApp(tmp_path / "other", NotedApp(), content=KUMA_2)
+    with pytest.raises(ArchiveRefusedError, match="'upload/a'") as raised:
+        await other.stage(exported.content, MemoryRecord())
+    assert "make the same one" in raised.value.next_step
+    assert "outside_links" not in raised.value.next_step
 
 
 @pytest.mark.parametrize("name", ["newer generation", "newer patch"])
