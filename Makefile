@@ -9,7 +9,7 @@ CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint prefetch test test-n8n test-scale matrix demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch compiled test test-n8n test-scale matrix demo bench stubs lock format servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +34,13 @@ lint: $(READY)
 prefetch: $(READY)
 	-@$(BIN)/python -m tools.servers get
 
-# In the order of the folders: the short files of tests/unit come last, so that the processes end at about the same time; four on two cores, since most tests wait for servers.
+# pytest rewrites and compiles each module of tests; in a fresh clone each of its processes would do that for itself.
+compiled: $(READY)
+	-@$(BIN)/pytest --collect-only --quiet --quiet tests >/dev/null
+
+# In the order that tests/conftest.py makes; four processes on two cores, since most tests wait for servers.
 test: $(READY) ## check, and every test against real servers
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch compiled
 	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/matrix --ignore tests/n8n --ignore tests/scale tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time

@@ -6,14 +6,10 @@ It sits in every pod, so its memory is paid for by each app. Importing this modu
 from __future__ import annotations
 
 import os
-import sys
-from typing import Any
 
+import common.without_rich  # noqa: F401
 from common import heap
 
-_hidden: dict[str, Any] = {"rich": None}
-# structlog imports rich for coloured tracebacks when it finds it: 8 MiB for what a sidecar's log never shows.
-sys.modules.update(_hidden)
 # gRPC's C core reads these when it is imported. Handshakes that fail are the caller's news; ours is a log of one event
 # a line. Its fork handlers guard against what agent.processes does not do: running Python in a forked child.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

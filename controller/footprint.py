@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import common.without_rich  # noqa: F401
 from common import heap
 
 # Read by gRPC's C core when it is imported. What it prints by itself, of handshakes that fail for example, would stand

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 pytest_plugins = [
     "tests.fixtures.servers",
@@ -15,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.mariadb_apps",
 ]
 
+_UNIT = Path(__file__).parent / "unit"
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 8 << 30
 
@@ -26,6 +31,23 @@ def pytest_configure() -> None:
     if "TMPDIR" not in os.environ and _memory_bytes() >= _ROOM_BYTES:
         # Before anything asks where temporary files go; the processes that tests start inherit it.
         os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread each folder's files over the run, so that those that wait for their servers meet those that compute.
+
+    The short ones of tests/unit stay last: processes that share the files then end at about the same time.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    sizes = Counter(path.parent for path in files)
+    seen: Counter[Path] = Counter()
+    places = {}
+    for path in files:
+        seen[path.parent] += 1
+        places[path] = (_UNIT in path.parents, (seen[path.parent] - 0.5) / sizes[path.parent])
+    items[:] = itertools.chain.from_iterable(files[path] for path in sorted(files, key=lambda path: places[path]))
 
 
 def _memory_bytes() -> int:

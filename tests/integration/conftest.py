@@ -2,20 +2,5 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-
-import pytest
-
-from tests.fixtures.nursery import Nursery
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.started() as nursery:
-        yield nursery
-
-
-@pytest.fixture(autouse=True)
-def forked_children(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", nursery.popen)
+from tests.fixtures.forked_children import forked_children as forked_children
+from tests.fixtures.forked_children import nursery as nursery

@@ -48,7 +48,8 @@ def large_file() -> bytes:
 def content(server: RedisServer) -> Mapping[bytes, bytes]:
     """Of the first database."""
     with client_of(server) as client:
-        return {key: client.get(key) for key in client.scan_iter()}
+        keys = list(client.scan_iter(count=KEYS))
+        return dict(zip(keys, client.mget(keys), strict=True)) if keys else {}
 
 
 async def stage(server: RedisServer, directory: Path) -> tuple[RedisApp, Entry, dict[str, str]]:
