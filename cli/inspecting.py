@@ -33,6 +33,7 @@ from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder, SealReader
 from common.sqlite_tables import quick_check
+from common.zip_names import name_of
 
 OnBytes = Callable[[int, int], None]
 """Told how many bytes were read so far and how many there are."""
@@ -240,6 +241,12 @@ def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> N
     found.kind, found.title = "zip", "Zip archive"
     members = [member for member in archive.infolist() if not member.is_dir()]
     found.counts["files"] = len(members)
+    names = [name_of(member) for member in members]
+    if guesses := [name.shown for name in names if name.is_guess]:
+        found.evidence.append(
+            f"It does not tell which encoding {len(guesses)} of its names are in, {guesses[0]!r} for one; an import "
+            "takes them for those of DOS (cp437)."
+        )
     try:
         if any(member.flag_bits & 1 for member in members):
             found.conclude("unknown", "It is encrypted, so its files cannot be checked.")
@@ -249,11 +256,11 @@ def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> N
                 while opened.read(PIECE_BYTES):
                     pass
     except NotImplementedError:
-        found.conclude("unknown", f"{member.filename} is compressed in a way that cannot be checked here.")
+        found.conclude("unknown", f"{name_of(member).shown} is compressed in a way that cannot be checked here.")
         return
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as failure:
         raise ArchiveDamagedError(
-            f"The zip is damaged: {member.filename} cannot be read.", next_step="Take another copy of the file."
+            f"The zip is damaged: {name_of(member).shown} cannot be read.", next_step="Take another copy of the file."
         ) from failure
     finally:
         file.seek(0)

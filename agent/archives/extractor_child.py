@@ -53,6 +53,7 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         fingerprint: that an export of ours carries; nothing was compared with it.
+        warnings: of how the archive was read.
     """
 
     reason: str = ""
@@ -62,6 +63,7 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     header: ArchiveHeader | None = None
     fingerprint: Fingerprint | None = None
     acls_skipped: int = 0
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
 def main() -> None:
@@ -118,6 +120,7 @@ def _unpack(file: BinaryIO, assignment: Assignment) -> Report:
             archive = ZipReader(file, size=os.fstat(0).st_size, expansion_ratio=assignment.expansion_ratio)
             for member in archive.members():
                 extraction.add(member, archive.pieces(member))
+            report.warnings = archive.warnings()
         else:
             _unpack_tar(file, extraction, report, assignment.recipe)
         extraction.finish()

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.archives import tarblocks as tar
@@ -25,16 +25,15 @@ from agent.archives.members import (
     SQLITE_SIDECARS,
     Kind,
     Member,
-    printable,
 )
 from agent.archives.sparse import map_text, segments_of
+from agent.archives.tallies import Tally
 from agent.archives.walking import Found, Unreadable, storage_failed, walk
 
 PIECE_BYTES = 256 << 10
 """Read, hashed and compressed at a time: as fast as a mebibyte, and a compressor's own buffers grow with it."""
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_NAMED = 5
 _NONE: Mapping[str, bytes] = {}
 
 
@@ -54,28 +53,6 @@ class Substitute:
 
 Substitution = Callable[[str, os.stat_result], Substitute | None]
 """Asked about every SQLite database, with its path below the directory; None: archive the file itself. May block."""
-
-
-@dataclass
-class Tally:
-    """A number of things and the first of their paths."""
-
-    count: int = 0
-    paths: list[str] = field(default_factory=list)
-
-    def add(self, path: str) -> None:
-        self.count += 1
-        if len(self.paths) < _NAMED:
-            self.paths.append(path)
-
-    def sentence(self, one: str, many: str) -> list[str]:
-        """`one` or `many` with the count in place of {}, and the names; nothing when there are none."""
-        if not self.count:
-            return []
-        names = ", ".join(printable(path) for path in self.paths)
-        return [
-            f"{(one if self.count == 1 else many).format(self.count)}: {names}{', …' if self.count > _NAMED else ''}."
-        ]
 
 
 class TreeWriter:

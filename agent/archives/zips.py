@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from agent.archives.members import Kind, Member, printable
+from agent.archives.tallies import Tally
 from common.errors import (
     ArchiveDamagedError,
     ArchiveRefusedError,
@@ -20,10 +21,10 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from common.zip_names import extra_fields, name_of
 
 PIECE_BYTES = 1 << 20
 _UNIX, _MAC = 3, 19
-_WINDOWS = (0, 10)
 _TIME_EXTRA = 0x5455
 _ENCRYPTED = 1
 _RATIO_COUNTS_FROM_BYTES = 1 << 30
@@ -60,6 +61,14 @@ class ZipReader:
         if not file.read(_END_BYTES).startswith(_END_MAGIC):
             raise ArchiveDamagedError("The zip is damaged: there are bytes behind its end.")
         self._present: zipfile.ZipInfo | None = None
+        self._guessed = Tally()
+
+    def warnings(self) -> list[str]:
+        """What a person should know of it; complete once `members` has ended."""
+        return self._guessed.sentence(
+            "{} name in the zip is in an encoding that it does not tell, and was taken for one of DOS (cp437)",
+            "{} names in the zip are in an encoding that it does not tell, and were taken for those of DOS (cp437)",
+        )
 
     def members(self) -> Iterator[Member]:
         """Its entries.
@@ -86,7 +95,10 @@ class ZipReader:
             )
 
     def _member(self, entry: zipfile.ZipInfo) -> Member:
-        name = entry.filename.replace("\\", "/") if entry.create_system in _WINDOWS else entry.filename
+        found = name_of(entry)
+        name = found.text
+        if found.is_guess:
+            self._guessed.add(name)
         if entry.flag_bits & _ENCRYPTED:
             raise ArchiveWrongKindError(
                 f"The zip is encrypted: {printable(name)}.", next_step="Pack the files without a password."
@@ -120,7 +132,7 @@ class ZipReader:
             raise ArchiveTruncatedError("The zip is cut off within a file.", next_step="Send it again.") from failure
         except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, NotImplementedError) as failure:
             raise ArchiveDamagedError(
-                f"The zip is damaged: {printable(entry.filename)} does not check out."
+                f"The zip is damaged: {printable(name_of(entry).text)} does not check out."
             ) from failure
 
     def _count(self, size: int) -> None:
@@ -135,12 +147,9 @@ class ZipReader:
 
 def _seconds(entry: zipfile.ZipInfo) -> int:
     """Time of change: UTC where Info-ZIP's extra field says it, otherwise the clock's time as if that were UTC."""
-    extra = entry.extra
-    while len(extra) >= 4:
-        kind, length = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
-        if kind == _TIME_EXTRA and length >= 5 and extra[4] & 1:
-            return int.from_bytes(extra[5:9], "little", signed=True)
-        extra = extra[4 + length :]
+    for kind, content in extra_fields(entry.extra):
+        if kind == _TIME_EXTRA and len(content) >= 5 and content[0] & 1:
+            return int.from_bytes(content[1:5], "little", signed=True)
     try:
         return calendar.timegm((*entry.date_time, 0, 0, 0))
     except ValueError:

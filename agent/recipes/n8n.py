@@ -189,6 +189,7 @@ class N8nRecipe(Recipe):
             room_bytes=after.bytes + importing.size_of(area.new / self._settings.database_file) + prepared.size_bytes,
             swap_seconds=expected_swap_seconds(len(now.tops) + len(after.tops)),
             warnings=(
+                *report.warnings,
                 *previewing.warnings(prepared, wishes),
                 *links,
                 *verifying.dropped(report.extracted, acls_skipped=report.acls_skipped),

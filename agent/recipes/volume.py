@@ -214,6 +214,7 @@ class VolumeRecipe(Recipe):
             room_bytes=after.bytes if after.is_complete else extracted.bytes,
             swap_seconds=expected_swap_seconds(len(now.tops) + len(after.tops)),
             warnings=(
+                *report.warnings,
                 *warnings,
                 *verifying.dropped(extracted, acls_skipped=report.acls_skipped),
                 *verifying.owners_differ(extracted, now),

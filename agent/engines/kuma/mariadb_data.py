@@ -164,7 +164,7 @@ class MariadbData:
         with opened_dump(area) as dump:
             await self._load(area, chunks_of_dump(dump), key)
         names = (*layout.FOLDERS, *self._tables_in)
-        return Unpacked(names, report.header, report.extracted.files - 1, ())
+        return Unpacked(names, report.header, report.extracted.files - 1, tuple(report.warnings))
 
     async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
         """A dump into tables that the app does not see."""

@@ -102,8 +102,8 @@ class SqliteData:
         finally:
             os.close(descriptor)
         if not has_folders:
-            return Unpacked(layout.DATABASE_FILES, report.header, None, (_alone("archive"),))
-        return Unpacked(layout.MOVED, report.header, report.extracted.files - 1, ())
+            return Unpacked(layout.DATABASE_FILES, report.header, None, (*report.warnings, _alone("archive")))
+        return Unpacked(layout.MOVED, report.header, report.extracted.files - 1, tuple(report.warnings))
 
     async def parts(self) -> Mapping[str, Parts]:
         try:

@@ -22,6 +22,7 @@ import pytest
 from cli.inspecting import Inspection, inspect
 from common.codecs import zstd_compressor
 from common.rdb import END_BYTES, EOF_OPCODE, crc64
+from tests.fixtures.archives import zip_of_raw_names
 from tests.fixtures.rdb_files import GOOD as GOOD_RDB
 from tests.fixtures.rdb_files import key, rdb, string
 from tests.unit.cli.archives import HEADER, plain_sql, plain_tar, sealed_sql, sealed_tar
@@ -143,6 +144,17 @@ def test_a_file_is_named_and_judged(
     assert (inspection.kind, inspection.completeness) == (kind, completeness)
     assert inspection.size_bytes == len(content)
     assert (inspection.error is not None) == (completeness == "damaged" or not kind)
+
+
+def test_names_of_a_zip_are_told_as_an_import_takes_them(inspected: Callable[[bytes], Inspection]) -> None:
+    unix = zip_of_raw_names({"größe".encode(): b"1" * 99, b"n\xff": b"2"}, system=3)
+    windows = zip_of_raw_names({"größe".encode("cp437"): b"1", b"plain": b"2"}, system=0)
+
+    assert len(inspected(unix).evidence) == 2
+    assert "1 of its names are in, 'größe' for one" in inspected(windows).evidence[0]
+    damaged = inspected(unix.replace(b"1" * 99, b"3" * 99))
+    assert damaged.error is not None
+    assert "größe cannot be read" in damaged.error.message
 
 
 @pytest.mark.parametrize("behind", [b"\n", b"\xff", bytes(9), b"\xff" * 30_000])

@@ -42,7 +42,7 @@ from common.errors import (
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder
 from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
-from tests.fixtures.archives import DIRECTORY, SYMLINK, described, entry, make_nasty, tar_of
+from tests.fixtures.archives import DIRECTORY, SYMLINK, described, entry, make_nasty, tar_of, zip_of_raw_names
 from tests.fixtures.attacks import ATTACKS
 from tests.fixtures.children import agent_children
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
@@ -492,6 +492,19 @@ async def test_too_little_room_is_said_before_anything_is_read(tmp_path: Path) -
         await volume.recipe.stage(upload, record, NotedProgress())
 
     assert not volume.has_leftovers
+
+
+async def test_a_zip_gives_files_the_names_that_they_had(volume: Volume) -> None:
+    made_on_linux = zip_of_raw_names({"Ü/ä.txt".encode(): b"1", b"n\xff": b"2"}, system=3)
+    made_on_windows = zip_of_raw_names({"größe".encode("cp437"): b"1"}, system=0)
+
+    preview = await volume.stage(made_on_linux, record := MemoryRecord())
+    await volume.recipe.restore(record, NotedProgress())
+
+    assert preview.warnings == ()
+    assert sorted(os.listdir(os.fsencode(volume.directory))) == [b".mathison-data", b"n\xff", "Ü".encode()]
+    assert (volume.directory / "Ü" / "ä.txt").read_bytes() == b"1"
+    assert "(cp437): 'größe'" in (await volume.stage(made_on_windows, MemoryRecord())).warnings[0]
 
 
 async def test_links_that_lead_out_are_refused_unless_asked_for(volume: Volume) -> None:

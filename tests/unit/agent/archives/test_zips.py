@@ -21,6 +21,7 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from tests.fixtures.archives import zip_of_raw_names
 
 
 def zip_of(*entries: tuple[zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -42,6 +43,12 @@ def entry(name: str, content: bytes = b"", *, mode: int = 0, system: int = 3) ->
 def read(content: bytes) -> list[tuple[Member, bytes]]:
     reader = ZipReader(io.BytesIO(content), size=len(content), expansion_ratio=200)
     return [(member, b"".join(piece for _, piece in reader.pieces(member))) for member in reader.members()]
+
+
+def warnings(content: bytes) -> list[str]:
+    reader = ZipReader(io.BytesIO(content), size=len(content), expansion_ratio=200)
+    list(reader.members())
+    return reader.warnings()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -80,6 +87,19 @@ def test_backslashes_of_windows_separate_directories() -> None:
     archive = zip_of(entry("d\\file", b"1", system=0), entry("odd\\name", b"2", system=3))
 
     assert [member.name for member, _ in read(archive)] == ["d/file", "odd\\name"]
+
+
+def test_names_are_read_as_who_wrote_them_meant_and_what_remains_a_guess_is_told() -> None:
+    names = ["Ü/ä.txt".encode(), b"n\xff\xfe"]
+    unix = zip_of_raw_names(dict.fromkeys(names, b"1"), system=3)
+    windows = zip_of_raw_names({"Ü/ä.txt".encode("cp437"): b"1", b"plain": b"2"}, system=0)
+
+    assert [os.fsencode(member.name) for member, _ in read(unix)] == names
+    assert [member.name for member, _ in read(windows)] == ["Ü/ä.txt", "plain"]
+    assert warnings(unix) == []
+    assert warnings(windows) == [
+        "1 name in the zip is in an encoding that it does not tell, and was taken for one of DOS (cp437): 'Ü/ä.txt'."
+    ]
 
 
 def test_what_a_zip_program_makes_is_read(tmp_path: Path) -> None:
