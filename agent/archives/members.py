@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from common.errors import ArchiveRefusedError
 from common.seals import RESERVED_DIRECTORY
 
-MAX_DEPTH = 250
-"""Most names in a path, written and accepted: a walk holds two descriptors a level, and the usual limit is 1024."""
+MAX_DEPTH = 520
+"""Most names in a path, written and accepted: a walk holds a descriptor a level, and the usual limit is 1024. A key in
+S3 has up to 512."""
 MAX_NAME_BYTES = 255
 """Of one component; what Linux filesystems take."""
 KEPT_NAMES = frozenset({RESERVED_DIRECTORY, "lost+found", ".snapshot"})

@@ -152,6 +152,7 @@ class _Level:
 
 
 def _names(descriptor: int) -> Generator[str, None, None]:
+    """What it holds, in lots; where it all goes into one, nothing stays open."""
     with os.scandir(descriptor) as entries:
         while lot := sorted(entry.name for entry in itertools.islice(entries, _SORTED_AT_ONCE)):
             yield from lot

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from agent.archives.members import KEPT_NAMES
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
+_LISTED_AT_ONCE = 10_000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -172,9 +174,12 @@ class _Doomed:
 
 
 def _listed(descriptor: int) -> Generator[tuple[str, bool], None, None]:
+    """In lots; where it all goes into one, nothing stays open."""
     with os.scandir(descriptor) as entries:
-        for entry in entries:
-            yield entry.name, entry.is_dir(follow_symlinks=False)
+        while lot := [
+            (entry.name, entry.is_dir(follow_symlinks=False)) for entry in itertools.islice(entries, _LISTED_AT_ONCE)
+        ]:
+            yield from lot
 
 
 def _opened_writable(name: str, parent: int) -> int:

@@ -17,7 +17,7 @@ import uuid
 
 import msgspec
 
-from agent.archives.members import MAX_DEPTH, MAX_NAME_BYTES
+from agent.archives.members import MAX_NAME_BYTES
 from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.sums import number_of
 
@@ -42,6 +42,7 @@ KEPT_HEADERS = (
 )
 METADATA_PREFIX = "x-amz-meta-"
 NO_VERSION = "null"
+_MOST_NAMES = 247
 _FOREIGN_VERSIONS = uuid.UUID("b0d7d0f4-3f0c-5f6b-9b57-6d1a3a0c6f2e")
 
 
@@ -73,7 +74,7 @@ def is_file_name(key: str) -> bool:
     parts = key.split("/")
     return (
         all(part not in ("", ".", "..") and len(part.encode()) <= MAX_NAME_BYTES for part in parts)
-        and len(parts) < MAX_DEPTH - 2
+        and len(parts) <= _MOST_NAMES
         and key.isprintable()
         and "\\" not in key
     )

@@ -16,6 +16,7 @@ UUID = "11111111-2222-3333-4444-555555555555"
 KEYS = (
     *("xl.meta", "d/xl.meta", "e/xl.meta/f", "xl.meta/", "xl.meta.bkp", "object", "object.d/part.1", "part.1"),
     *(UUID, f"u/{UUID}/part.1", f"v/{UUID}", "null", "n/null", "x__XLDIR__", "dir__XLDIR__/", "legacy/xl.json"),
+    "/".join("k" * 512),
     *(".minio.sys", ".metacache", "m/.metacache/x", ".usage.json", ".heal", ".mathison-data/x", "lost+found/x"),
 )
 BELOW_OBJECTS = (".minio.sys/buckets/x", f"object/{UUID}/part.1", f"object/{UUID}", "object/q/part.1", "part.1/xl.json")

@@ -19,7 +19,7 @@ from agent.archives.sparse import segments_of
 from agent.archives.walking import left_out_by
 from agent.archives.writing import PIECE_BYTES, Substitute, TreeWriter
 from common.errors import SourceUnreadableError
-from tests.fixtures.archives import described, digest_of, make_nasty
+from tests.fixtures.archives import described, descriptors_left, digest_of, make_nasty
 
 DATABASE = b"SQLite format 3\0" + bytes(1008)
 
@@ -268,6 +268,15 @@ def test_deeper_than_an_archive_may_be_is_an_error(volume: Path) -> None:
 
     with pytest.raises(SourceUnreadableError, match="deep"):
         archive_of(volume)
+
+
+def test_the_deepest_tree_is_walked_with_a_descriptor_a_level(volume: Path) -> None:
+    volume.joinpath(*["d"] * MAX_DEPTH).mkdir(parents=True)
+
+    with descriptors_left(MAX_DEPTH + 10):
+        archive, _ = archive_of(volume)
+
+    assert len(names_in(archive)) == MAX_DEPTH
 
 
 def test_a_database_is_replaced_by_its_snapshot_and_its_side_files_are_left_out(volume: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.archives.members import MAX_DEPTH
 from agent.engines import filesystem
 from agent.engines.filesystem import filesystem_type, mounts_below, remove_tree, rename_without_replacing
+from tests.fixtures.archives import descriptors_left
 
 
 @pytest.fixture
@@ -68,6 +70,15 @@ def test_a_tree_is_deleted_and_no_link_is_followed(here: int, tmp_path: Path) ->
 
     assert os.listdir(tmp_path) == ["kept"]
     assert os.listdir(tmp_path / "kept") == ["file"]
+
+
+def test_the_deepest_tree_is_deleted_with_a_descriptor_a_level(tmp_path: Path, here: int) -> None:
+    tmp_path.joinpath("doomed", *["d"] * MAX_DEPTH).mkdir(parents=True)
+
+    with descriptors_left(MAX_DEPTH + 10):
+        remove_tree("doomed", parent=here)
+
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_kernels_own_directories_are_mounts_below_the_root() -> None:
