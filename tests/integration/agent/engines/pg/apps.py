@@ -82,6 +82,9 @@ class PostgresApp:
             self.settings["admin_password_file"] = self._secret("admin", server.password)
         role, name = sql.Identifier(self.role), sql.Identifier(self.database)
         self.run(sql.SQL(f"CREATE ROLE {{}} LOGIN {rights} PASSWORD {{}}").format(role, self.password), on="postgres")
+        if server.install.major >= 15:
+            # With fsync off that costs a third of the default.
+            create_options += " STRATEGY FILE_COPY"
         self.run(sql.SQL(f"CREATE DATABASE {{}} OWNER {{}} {create_options}").format(name, role), on="postgres")
         if server.install.major < 15:
             self.run(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(role))
