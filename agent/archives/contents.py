@@ -36,12 +36,14 @@ class _Group:
 class ContentSum:
     """Calls for each entry: `begin`, `add` for a file's content in ascending order, `end`; or `add_member`."""
 
-    def __init__(self, scheme: str, *, may_thread: bool = True) -> None:
+    def __init__(self, scheme: str, *, without: str = "", may_thread: bool = True) -> None:
         """
         Args:
+            without: path of an entry that does not count: a database that has digests of its own.
             may_thread: False in a jail, where there are no threads.
         """
         self._scheme = scheme
+        self._without = without
         self._may_thread = may_thread
         self._groups: dict[str, _Group] = {}
         self._member: Member | None = None
@@ -52,13 +54,15 @@ class ContentSum:
 
     def begin(self, member: Member) -> None:
         """An entry; its size has to be right by `end`."""
-        self._member = member
+        self._member = None if self._without and member.name == self._without else member
         self._hash = hashlib.sha256()
         self._window.clear()
         self._index = 0
 
     def add(self, offset: int, piece: bytes) -> None:
         """Bytes of a file; what is left out is a hole."""
+        if self._member is None:
+            return
         view = memoryview(piece)
         while view:
             index, filled = divmod(offset, WINDOW_BYTES)

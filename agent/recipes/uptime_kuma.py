@@ -117,17 +117,16 @@ class UptimeKumaRecipe(Recipe):
             counted = await self._counted()
             progress.expect(counted.get("bytes", 0))
             header = self._header(options, data.engine, archived.facts, counted)
-            blocks = tree.sealed(archived.blocks, header, lambda: archived.fingerprint)
+            blocks = tree.sealed(archived.blocks, header, archived.fingerprint)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
             chunks = tree.from_thread(blocks, name="archive uptime-kuma", interrupt=archived.interrupt)
             counts = archived.writer.counts
             counts.update(archived.facts.counts)
-            warnings: list[str] = []
             async with aclosing(chunks):
-                yield Export(
-                    header, _told(chunks, archived, progress, warnings), counts, warnings, archived.fingerprint
-                )
+                export = Export(header, chunks, counts)
+                export.chunks = _told(chunks, archived, progress, export)
+                yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         _refuse_options(upload.options)
@@ -291,7 +290,7 @@ class UptimeKumaRecipe(Recipe):
 
 
 async def _told(
-    chunks: AsyncGenerator[bytes, None], archived: Archived, progress: Progress, warnings: list[str]
+    chunks: AsyncGenerator[bytes, None], archived: Archived, progress: Progress, export: Export
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; says how much was read, and at the end what there is to be warned of."""
     told = 0
@@ -301,7 +300,8 @@ async def _told(
             progress.read(read - told)
             told = read
             yield chunk
-    warnings += [*archived.facts.warnings, *archived.writer.warnings(), *archived.warnings]
+    export.fingerprint = archived.fingerprint()
+    export.warnings += [*archived.facts.warnings, *archived.writer.warnings(), *archived.warnings]
 
 
 def _busy_text(facts: KumaFacts | None) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import os
-import stat
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent.archives.walking import walk
-from agent.archives.writing import TreeWriter
+from agent.archives.contents import ContentSum
+from agent.archives.writing import Substitution, TreeWriter
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
@@ -21,7 +17,6 @@ from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.version import KumaFacts
 from agent.engines.table_parts import Parts
 from agent.limits import Limits
-from common.errors import SourceUnreadableError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
@@ -54,6 +49,7 @@ class Archived:
 
     Attributes:
         blocks: of a tar, without its end; taken once.
+        fingerprint: of what is in them, once all were taken; None: none is taken.
         interrupt: frees the thread that takes them from what it may be waiting for.
         warnings: complete once all blocks were taken; those of `writer` come on top.
     """
@@ -61,7 +57,7 @@ class Archived:
     writer: TreeWriter
     blocks: Generator[bytes, None, None]
     facts: KumaFacts
-    fingerprint: Fingerprint | None
+    fingerprint: Callable[[], Fingerprint | None]
     warnings: Sequence[str] = ()
     interrupt: Callable[[], None] = lambda: None
 
@@ -126,32 +122,22 @@ class Data(Protocol):
         """The content of the app's database and files as they are now."""
 
 
-async def files_fingerprint(directory: Path) -> dict[str, str]:
-    """Parts of a fingerprint for the files beside the database, one for each folder."""
-    return await asyncio.to_thread(_hash_folders, directory)
-
-
-def _hash_folders(directory: Path) -> dict[str, str]:
-    digests = {folder: hashlib.sha256() for folder in layout.FOLDERS}
-    counts = dict.fromkeys(layout.FOLDERS, 0)
-    start = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for entry in walk(start, is_left_out=layout.is_no_folder):
-            if stat.S_ISREG(entry.status.st_mode):
-                folder = entry.path.partition("/")[0]
-                counts[folder] += 1
-                digests[folder].update(os.fsencode(entry.path) + b"\0" + _hash_file(entry.name, entry.parent))
-    except OSError as failure:
-        raise SourceUnreadableError(f"The app's files cannot be read: {failure.strerror}.") from failure
-    finally:
-        os.close(start)
-    return {
-        f"files {folder}": f"{counts[folder]} files, {digest.hexdigest()}"
-        for folder, digest in digests.items()
-        if counts[folder]
-    }
-
-
-def _hash_file(name: str, parent: int) -> bytes:
-    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent), "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+async def sum_files(
+    directory: Path,
+    content: ContentSum,
+    *,
+    work_directory: Path,
+    substitute: Substitution = lambda path, status: None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> None:
+    """Tell `content` of all that is in the folders beside the database."""
+    writer = TreeWriter(
+        directory,
+        work_directory=work_directory,
+        substitute=substitute,
+        is_left_out=layout.is_no_folder,
+        content=content,
+    )
+    async with aclosing(tree.from_thread(writer.blocks(), name="read uptime-kuma", interrupt=interrupt)) as blocks:
+        async for _ in blocks:
+            pass

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.archives import tarblocks
+from agent.archives.contents import ContentSum
 from agent.archives.members import Kind, Member
 from agent.archives.writing import TreeWriter
 from agent.engines import tree
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Configuration, Storage
-from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, files_fingerprint
+from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.mariadb import loading, names
 from agent.engines.mariadb.catalog import Schema, look, table_names
@@ -39,7 +40,7 @@ from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.kinds import HEAD_BYTES, SQLITE, kind_of
 
-SCHEME = "uptime-kuma-mariadb/1"
+SCHEME = "uptime-kuma-mariadb/2"
 DUMP = "kuma.sql"
 """The dump's name in an archive, beside the folders."""
 _ALONE = "The file holds the database alone: the app's other files stay as they are, whether they belong to it or not."
@@ -120,21 +121,22 @@ class MariadbData:
         return obstacle_in(await look(self._at.require_admin(), self._at.name))
 
     async def fingerprint(self) -> Fingerprint:
-        content = TableHasher()
+        tables = TableHasher()
         async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
             async for piece in pieces:
-                await asyncio.to_thread(content.add, piece)
-        return await self._fingerprint(content)
+                await asyncio.to_thread(tables.add, piece)
+        return await fingerprint_with_files(tables, self._place.directory, work_directory=self._place.work_directory)
 
     @asynccontextmanager
     async def archived(self, *, takes_fingerprint: bool) -> AsyncIterator[Archived]:
-        place, content = self._place, TableHasher() if takes_fingerprint else None
+        place = self._place
+        tables, files = (TableHasher(), ContentSum(SCHEME)) if takes_fingerprint else (None, None)
         with tempfile.TemporaryFile(dir=place.work_directory) as dump:
             await self._look_settled()
             async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
                 async for piece in pieces:
-                    if content:
-                        await asyncio.to_thread(content.add, piece)
+                    if tables:
+                        await asyncio.to_thread(tables.add, piece)
                     tree.require_room(place.work_directory, len(piece), place.limits)
                     await asyncio.to_thread(dump.write, piece)
             # It may have begun to migrate meanwhile.
@@ -145,10 +147,15 @@ class MariadbData:
                 work_directory=place.work_directory,
                 substitute=lambda path, status: None,
                 is_left_out=layout.is_no_folder,
+                content=files,
                 warns_of_link=lambda path, target: layout.leaves_its_folder(path, target, place.directory),
             )
-            found = await self._fingerprint(content) if content else None
-            yield Archived(writer, _blocks(dump, writer), facts, found)
+            yield Archived(
+                writer,
+                _blocks(dump, writer),
+                facts,
+                lambda: _together(tables, files) if tables and files else None,
+            )
 
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits
@@ -187,9 +194,16 @@ class MariadbData:
         facts.require_settled()
         return facts
 
-    async def _fingerprint(self, content: TableHasher) -> Fingerprint:
-        parts = {**content.parts, **await files_fingerprint(self._place.directory)}
-        return Fingerprint(scheme=SCHEME, parts=parts)
+
+async def fingerprint_with_files(tables: TableHasher, directory: Path, *, work_directory: Path) -> Fingerprint:
+    """Of tables that were read, and of the folders in the directory."""
+    files = ContentSum(SCHEME)
+    await sum_files(directory, files, work_directory=work_directory)
+    return _together(tables, files)
+
+
+def _together(tables: TableHasher, files: ContentSum) -> Fingerprint:
+    return Fingerprint.of(SCHEME, {**tables.parts, **files.fingerprint().parts})
 
 
 def _blocks(dump: BinaryIO, writer: TreeWriter) -> Generator[bytes, None, None]:

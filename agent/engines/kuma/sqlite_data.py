@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from agent.archives.contents import ContentSum
 from agent.archives.writing import Substitute, TreeWriter
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
-from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, files_fingerprint
+from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.sqlite_programs import PROGRAMS, require_known
 from agent.engines.sqlite_questions import Answers, Questions
@@ -32,7 +33,7 @@ from common.errors import (
 from common.fingerprints import Fingerprint
 from common.kinds import HEAD_BYTES, JSON, MARIADB_SQL, MYSQL_SQL, SQLITE, kind_of
 
-SCHEME = "uptime-kuma/1"
+SCHEME = "uptime-kuma/2"
 
 
 class SqliteData:
@@ -55,12 +56,22 @@ class SqliteData:
         return ""
 
     async def fingerprint(self) -> Fingerprint:
+        place, content = self._place, ContentSum(SCHEME)
         answers = await ask_database(self._database, Questions(with_content=True))
-        return await _fingerprint(self._directory, answers)
+        async with Snapshots(place.directory, work_directory=place.work_directory, limits=place.limits) as snapshots:
+            await sum_files(
+                place.directory,
+                content,
+                work_directory=place.work_directory,
+                substitute=snapshots.substitute,
+                interrupt=snapshots.interrupt,
+            )
+        return _together(answers, content)
 
     @asynccontextmanager
     async def archived(self, *, takes_fingerprint: bool) -> AsyncIterator[Archived]:
         place = self._place
+        content = ContentSum(SCHEME, without=layout.DATABASE) if takes_fingerprint else None
         questions = Questions({**queries(), **PROGRAMS}, with_content=takes_fingerprint)
         async with Snapshots(
             place.directory, work_directory=place.work_directory, limits=place.limits, questions=questions
@@ -73,13 +84,14 @@ class SqliteData:
                 work_directory=place.work_directory,
                 substitute=lambda path, status: copy if path == layout.DATABASE else snapshots.substitute(path, status),
                 is_left_out=layout.is_left_out,
+                content=content,
                 warns_of_link=lambda path, target: layout.leaves_its_folder(path, target, place.directory),
             )
             yield Archived(
                 writer,
                 _with_database(writer),
                 facts,
-                await _fingerprint(place.directory, answers) if takes_fingerprint else None,
+                lambda: _together(answers, content) if content else None,
                 snapshots.warnings,
                 snapshots.interrupt,
             )
@@ -129,10 +141,12 @@ class SqliteData:
         return Verified(facts, [*warnings, *check_upload(facts, target)], found.answers.parts)
 
 
-async def fingerprint_of_staged(new: Path) -> Fingerprint:
+async def fingerprint_of_staged(new: Path, *, work_directory: Path) -> Fingerprint:
     """The content of an unpacked archive that was verified; its database is read in a jail."""
     found = await check_database(new / layout.DATABASE, questions=Questions(with_content=True))
-    return await _fingerprint(new, found.answers)
+    content = ContentSum(SCHEME)
+    await sum_files(new, content, work_directory=work_directory)
+    return _together(found.answers, content)
 
 
 def _with_database(writer: TreeWriter) -> Generator[bytes, None, None]:
@@ -201,9 +215,9 @@ def _alone(what: str) -> str:
     )
 
 
-async def _fingerprint(directory: Path, answers: Answers) -> Fingerprint:
+def _together(answers: Answers, files: ContentSum) -> Fingerprint:
     parts = {f"table {name}": said for name, said in answers.content.items()}
-    return Fingerprint(scheme=SCHEME, parts={**parts, **await files_fingerprint(directory)})
+    return Fingerprint.of(SCHEME, {**parts, **files.fingerprint().parts})
 
 
 def _has_content(path: Path) -> bool:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.archives.contents import ContentSum
-from agent.archives.members import Member
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
 from agent.engines.sqlite_programs import PROGRAMS, Programs, programs_of, without_quotes
 from agent.engines.sqlite_questions import Answers, Questions
 from common.errors import AppUnavailableError
-from common.fingerprints import Fingerprint
 
 _COUNTS = {
     "workflows": "SELECT count(*) FROM workflow_entity",
@@ -49,32 +45,6 @@ _COUNTING = """CREATE TRIGGER workflow_version_increment AFTER UPDATE ON workflo
 _ON_CONTENT = "AND (OLD.nodes IS NOT NEW.nodes OR OLD.settings IS NOT NEW.settings)"
 OWN_PROGRAMS = frozenset(without_quotes(_COUNTING.format(condition=condition)) for condition in ("", _ON_CONTENT))
 """All that n8n has in SQLite up to 2.41: a trigger, as AddWorkflowVersionColumn and its successor make it."""
-
-
-class FilesSum(ContentSum):
-    """The content of n8n's folder without its database, which has digests of its own."""
-
-    def __init__(self, database_file: str) -> None:
-        super().__init__(SCHEME)
-        self._database_file = database_file
-        self._is_database = False
-
-    def begin(self, member: Member) -> None:
-        self._is_database = member.name == self._database_file
-        if not self._is_database:
-            super().begin(member)
-
-    def add(self, offset: int, piece: bytes) -> None:
-        if not self._is_database:
-            super().add(offset, piece)
-
-    def end(self) -> None:
-        if not self._is_database:
-            super().end()
-
-    def together(self, tables: Mapping[str, str]) -> Fingerprint:
-        """Of the files and of a database."""
-        return Fingerprint.of(SCHEME, {**self.fingerprint().parts, **tables})
 
 
 def tables_of(answers: Answers) -> dict[str, str]:

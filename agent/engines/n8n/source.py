@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.archives.contents import ContentSum
 from agent.archives.links import gives_away
 from agent.archives.walking import left_out_by
 from agent.archives.writing import Substitute, TreeWriter
@@ -18,8 +19,8 @@ from agent.engines.n8n.facts import (
     EXPORTED_IN_FILE,
     OWN_PROGRAMS,
     PROVEN,
+    SCHEME,
     Facts,
-    FilesSum,
     facts_of,
     tables_of,
 )
@@ -47,7 +48,7 @@ class Opened:
 
     facts: Facts
     details: dict[str, str]
-    content: FilesSum | None = None
+    content: ContentSum | None = None
     tables: dict[str, str] | None = None
     dump: Dump | None = None
     writer: TreeWriter | None = None
@@ -69,7 +70,7 @@ class Opened:
         """Of all that was read; None where none is taken."""
         if self.content is None or self.tables is None:
             return None
-        return self.content.together(self.tables)
+        return Fingerprint.of(SCHEME, {**self.content.fingerprint().parts, **self.tables})
 
     @property
     def read_bytes(self) -> int:
@@ -119,7 +120,7 @@ class Source:
             key: the instance's, tried on what is secret.
             dumps: False: a database in a server is fingerprinted only.
         """
-        content = FilesSum(self.settings.database_file) if takes_fingerprint else None
+        content = ContentSum(SCHEME, without=self.settings.database_file) if takes_fingerprint else None
         async with AsyncExitStack() as stack:
             snapshots = None
             if self.settings.folder is not None:
@@ -158,7 +159,7 @@ class Source:
         return copy, Opened(facts_of(answers, key), {"database": database.name}, tables=tables_of(answers))
 
     def _writer(
-        self, snapshots: Snapshots | None, database: Substitute | None, content: FilesSum | None
+        self, snapshots: Snapshots | None, database: Substitute | None, content: ContentSum | None
     ) -> TreeWriter | None:
         """Of the files in n8n's folder."""
         if self.settings.folder is None or snapshots is None:

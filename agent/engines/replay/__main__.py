@@ -25,8 +25,8 @@ _REPLAYS = {
     "n8n/2": ("agent.engines.replay.n8n", "replay"),
     "postgresql/2": ("agent.engines.replay.postgresql", "replay"),
     "redis/3": ("agent.engines.replay.redis", "replay"),
-    "uptime-kuma-mariadb/1": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
-    "uptime-kuma/1": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),
+    "uptime-kuma-mariadb/2": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
+    "uptime-kuma/2": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),
     "volume/1": ("agent.engines.replay.volume", "replay"),
 }
 """Module and function. Imported when it is needed: all of them take half a second."""

@@ -10,8 +10,8 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from agent.engines import tree
-from agent.engines.kuma.data import Place, files_fingerprint
-from agent.engines.kuma.mariadb_data import SCHEME, chunks_of_dump, opened_dump
+from agent.engines.kuma.data import Place
+from agent.engines.kuma.mariadb_data import chunks_of_dump, fingerprint_with_files, opened_dump
 from agent.engines.kuma.sqlite_data import SqliteData, fingerprint_of_staged
 from agent.engines.mariadb.content import TableHasher
 from agent.engines.mariadb.dumping import raw_dump
@@ -19,7 +19,6 @@ from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.limits import Limits
 from agent.unpacking import unpacked
-from common.fingerprints import Fingerprint
 
 _RECIPE = "uptime-kuma"
 _KEY = "0" * 12
@@ -31,7 +30,7 @@ async def replay_sqlite(request: Request) -> Replayed:
         data = SqliteData(place)
         await data.stage(area, chunks_of(request.file), _KEY)
         await data.verify(area, _KEY, None)
-        return Replayed(await fingerprint_of_staged(area.new))
+        return Replayed(await fingerprint_of_staged(area.new, work_directory=place.work_directory))
 
 
 async def replay_mariadb(request: Request) -> Replayed:
@@ -49,8 +48,8 @@ async def replay_mariadb(request: Request) -> Replayed:
             ):
                 async for piece in pieces:
                     await asyncio.to_thread(content.add, piece)
-        parts = {**content.parts, **await files_fingerprint(area.new)}
-        return Replayed(Fingerprint(scheme=SCHEME, parts=parts), found.engine)
+        proven = await fingerprint_with_files(content, area.new, work_directory=place.work_directory)
+        return Replayed(proven, found.engine)
 
 
 @contextmanager
