@@ -32,10 +32,15 @@ async def find_keeping(connection: Connection, server: ServerFacts) -> Keeping:
 
 
 def _has_file(server: ServerFacts) -> bool:
-    """Whether it has come from a snapshot or made one since it started: that one would come back."""
+    """Whether it has come from a snapshot or made one since it started: that one would come back.
+
+    Of one that has copied another server since, an agent's import for example, the keys that it loaded last were those:
+    nothing says whether it had come from a file.
+    """
     started_at = int(server.raw.get("server_time_usec", 0)) // 1_000_000 - int(server.raw.get("uptime_in_seconds", 0))
     was_saved = int(server.raw.get("rdb_last_save_time", 0)) > started_at + 1 if started_at > 0 else False
-    return was_saved or int(server.raw.get("rdb_last_load_keys_loaded", 0)) > 0
+    has_copied = server.raw.get("total_net_repl_input_bytes", "0") != "0"
+    return was_saved or (not has_copied and int(server.raw.get("rdb_last_load_keys_loaded", 0)) > 0)
 
 
 async def make_durable(connection: Connection, keeping: Keeping) -> None:

@@ -219,7 +219,13 @@ class Exchange:
             if is_asked and (keeping is Keeping.LOG or (aim is Aim.PREVIOUS and not by_file)):
                 await require_disk(connection, keeping)
             drops_data = by_file and (server.key_count > 0 or self._record.lost_in == server.run_id)
-            self._record.begin(aim, run_id=server.run_id, may_evict=server.may_evict, drops_data=drops_data)
+            self._record.begin(
+                aim,
+                run_id=server.run_id,
+                may_evict=server.may_evict,
+                drops_data=drops_data,
+                keeps_nothing=keeping is Keeping.NOTHING,
+            )
             loan = Loan(self._record, server.run_id)
             failure: BaseException | None = None
             try:

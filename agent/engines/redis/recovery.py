@@ -67,6 +67,9 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         keeping = await find_keeping(connection, server)
         marker = await Marker.on(connection, record.key)
         found = judge(server, keeping, record, record.way, await marker.read(connection))
+        if keeping is Keeping.NOTHING and not record.way.keeps_nothing:
+            # The file that it had when this began would come back.
+            keeping = Keeping.SNAPSHOTS
         if found is Found.NOTHING:
             record.save_lost(server.run_id)
         if found in (Found.NOTHING, Found.PART_OF_PREVIOUS):
@@ -150,7 +153,8 @@ def _is_unknown(server: ServerFacts, keeping: Keeping, record: SwapRecord, way: 
     # It was restarted in the middle, or between the two ways.
     if record.forth is not None and may_have_evicted_marker(server, record.forth):
         return True
-    return way.run_id != server.run_id and keeping is Keeping.NOTHING
+    # What it has saved since may be what clients gave to a server that had come back empty.
+    return way.run_id != server.run_id and (way.keeps_nothing or keeping is Keeping.NOTHING)
 
 
 def _ask(place: str, marker: Marker, record: SwapRecord) -> str:

@@ -59,6 +59,7 @@ class Way(msgspec.Struct, frozen=True):
         run_id: of the server when it began; that one has another when it was restarted.
         may_evict: whether that server was one that drops keys when its memory is full.
         drops_data: whether it was one that drops what it has before it loads, and had something.
+        keeps_nothing: whether it was one that comes back from a restart with nothing, as far as that was noted.
         begun_at: Unix seconds, by the machine's clock, as is what follows.
         paused_until: when the pause of writes ends that there was when it was sent, or loaded; 0: not known.
     """
@@ -69,6 +70,7 @@ class Way(msgspec.Struct, frozen=True):
     begun_at: int
     reached: Reached = Reached.BEGUN
     paused_until: float = 0.0
+    keeps_nothing: bool = False
 
     @property
     def may_be_loaded(self) -> bool:
@@ -174,7 +176,7 @@ class SwapRecord:
         """A restore is on its way back."""
         return not self.is_undo and self.back is not None
 
-    def begin(self, aim: Aim, *, run_id: str, may_evict: bool, drops_data: bool) -> None:
+    def begin(self, aim: Aim, *, run_id: str, may_evict: bool, drops_data: bool, keeps_nothing: bool) -> None:
         """One way of the swap begins, or begins again."""
         before = self._read_way(aim)
         is_half = before is not None and before.run_id == run_id and before.reached is Reached.LOADED
@@ -182,6 +184,7 @@ class SwapRecord:
             run_id=run_id,
             may_evict=may_evict,
             drops_data=drops_data,
+            keeps_nothing=keeps_nothing,
             begun_at=int(time.time()),
             # What is there is known as long as nothing else was sent.
             reached=Reached.LOADED if is_half else Reached.BEGUN,
@@ -263,6 +266,7 @@ class SwapRecord:
             drops_data=True,
             begun_at=int(self._text("begun_at") or 0),
             reached=Reached.SENT,
+            keeps_nothing=True,
         )
 
     def _save_way(self, aim: Aim, way: Way) -> None:

@@ -345,8 +345,9 @@ async def test_an_agent_killed_in_a_recovery_is_recovered_from(
 
 
 @pytest.mark.parametrize("said", list(Aim))
+@pytest.mark.parametrize("is_saved", [False, True], ids=["not saved", "saved by somebody since"])
 async def test_what_a_server_that_keeps_nothing_was_given_since_is_not_overwritten_and_a_person_decides(
-    said: Aim, start_redis: StartRedis, tmp_path: Path
+    said: Aim, start_redis: StartRedis, tmp_path: Path, *, is_saved: bool
 ) -> None:
     server = start_redis("redis-7.0", settings=NOTHING)
     one = await stage(server, tmp_path)
@@ -355,6 +356,11 @@ async def test_what_a_server_that_keeps_nothing_was_given_since_is_not_overwritt
     server.start()
     with client_of(server) as client:
         client.set("written since", "1")
+        if is_saved:
+            started = client.lastsave()
+            # Its clock has whole seconds, so a snapshot of the first two may be one of its start.
+            while client.lastsave() - started < dt.timedelta(seconds=2):
+                client.save()
 
     for _ in range(2):
         with pytest.raises(AppUnavailableError, match=f"Nobody can know.*SET mathison-data:import:{one.entry.key} im"):
@@ -367,6 +373,32 @@ async def test_what_a_server_that_keeps_nothing_was_given_since_is_not_overwritt
         assert client.keys() == [b"written since"]
     if said is Aim.IMPORTED:
         await one.take_back()
+
+
+async def test_a_recovery_has_a_server_that_keeps_nothing_save_nothing(start_redis: StartRedis, tmp_path: Path) -> None:
+    one = await stage(start_redis("redis-7.0", settings=NOTHING), tmp_path)
+    one.die_at("before it is durable")
+
+    assert await one.recover() is Recovered.IMPORTED
+    await one.take_back()
+    assert not (one.server.directory / "dump.rdb").exists()
+
+
+@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+async def test_a_server_that_was_told_meanwhile_to_save_no_more_comes_back_with_what_is_said(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    one = await stage(start_redis(name, settings=SNAPSHOTS), tmp_path)
+    one.die_at("loaded")
+    with client_of(one.server) as client:
+        client.config_set("save", "")
+    one.settings["save"] = ""
+    assert await one.recover() is Recovered.IMPORTED
+    one.server.kill()
+    one.server.start()
+
+    _drop_marker(one.server)
+    assert (await content_of(one.server)).differences(one.imported) == []
 
 
 async def test_what_was_written_to_a_part_of_the_previous_data_is_not_overwritten(

@@ -71,6 +71,25 @@ def save_again(server: RedisServer, keeping: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("name", [*NAMES, "redis-8.2", "valkey-8.1"])
+async def test_a_server_that_keeps_nothing_needs_no_disk_and_gets_no_snapshot_file(
+    name: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings={**KEEPING["nothing"], "repl-diskless-sync": "yes"})
+    one = await stage(server, tmp_path)
+    mend = break_disk(server)
+
+    await one.app.recipe.restore(one.read(), one.app.progress)
+    await one.require(Recovered.IMPORTED)
+    file = (await one.app.export()).file
+    await one.take_back()
+    await one.app.import_file(file)
+    await one.require(Recovered.IMPORTED)
+
+    mend()
+    assert not (server.directory / "dump.rdb").exists()
+
+
 @pytest.mark.parametrize("keeping", THAT_SAVE)
 @pytest.mark.parametrize("name", NAMES)
 async def test_nothing_is_changed_in_a_server_whose_disk_refuses_until_it_does_not(

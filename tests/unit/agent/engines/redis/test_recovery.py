@@ -57,8 +57,10 @@ class Story:
         self.record.previous_path.write_bytes(b"REDIS")
         self.record.save_previous(Snapshot(self.record.previous_path, 5, 0))
 
-    def go(self, aim: Aim, reached: Reached, run_id: str = HERE, *, may_evict: bool = False) -> Story:
-        self.record.begin(aim, run_id=run_id, may_evict=may_evict, drops_data=False)
+    def go(
+        self, aim: Aim, reached: Reached, run_id: str = HERE, *, may_evict: bool = False, keeps_nothing: bool = False
+    ) -> Story:
+        self.record.begin(aim, run_id=run_id, may_evict=may_evict, drops_data=False, keeps_nothing=keeps_nothing)
         self.record.reach(reached)
         return self
 
@@ -129,7 +131,7 @@ def test_a_part_of_the_previous_data_is_completed_only_while_writes_wait(undoing
     assert undoing.found(server()) is Found.PART_OF_PREVIOUS
 
     # By another recovery too, as long as nothing else was sent.
-    undoing.record.begin(BACK, run_id=HERE, may_evict=False, drops_data=False)
+    undoing.record.begin(BACK, run_id=HERE, may_evict=False, drops_data=False, keeps_nothing=False)
     assert undoing.found(server()) is Found.PART_OF_PREVIOUS
     assert undoing.found(server(), IN_BETWEEN) is Found.PART_OF_PREVIOUS
 
@@ -191,6 +193,17 @@ def test_a_server_that_keeps_nothing_and_was_filled_again_is_not_known(restoring
     assert restoring.found(server(), keeping=Keeping.NOTHING) is Found.UNKNOWN
     assert restoring.found(server(), keeping=Keeping.LOG) is Found.ITS_OWN
     assert restoring.grow_old(FORTH).found(server(), keeping=Keeping.NOTHING) is Found.IMPORTED
+
+
+@pytest.mark.parametrize("keeping", list(Keeping))
+def test_nor_is_one_that_kept_nothing_when_the_swap_began_whatever_it_does_now(
+    restoring: Story, keeping: Keeping
+) -> None:
+    restoring.go(FORTH, Reached.BEGUN, EARLIER, keeps_nothing=True)
+    assert restoring.found(server(), keeping=keeping) is Found.UNKNOWN
+
+    restoring.go(FORTH, Reached.BEGUN, keeps_nothing=True)
+    assert restoring.found(server(), keeping=keeping) is Found.ITS_OWN
 
 
 @pytest.mark.parametrize("run_id", [HERE, EARLIER])
