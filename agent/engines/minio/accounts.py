@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
+from agent.archives.members import printable
 from agent.engines.minio.bucket_settings import holds_targets
 from agent.engines.minio.client import Client, RefusedError
-from agent.engines.minio.layout import TARGETS_FILE
-from common.errors import ToolFailedError
+from agent.engines.minio.comparing import ACCOUNTS
+from agent.engines.minio.layout import CONFIG, TARGETS_FILE
+from common.errors import ArchiveIncompatibleError, ToolFailedError
 
-_NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
 _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20
 
@@ -33,6 +35,32 @@ async def buckets_with_remote_targets(client: Client, *, only: str = "") -> list
             return sorted(name.partition("/")[0] for name in files if holds_targets(archive.read(name)))
     except zipfile.BadZipFile as failure:
         raise ToolFailedError("MinIO's export of the buckets' settings cannot be read.") from failure
+
+
+def require_no_second_root(staged: Path, *, root: str, previous_root: str) -> None:
+    """Refuse a user or a service account with the name of this server's root.
+
+    MinIO makes none, and takes whatever belongs to that name for root's: a service account of such a user, which may
+    have been allowed to read one bucket, may do everything.
+
+    Args:
+        staged: a tree laid out as a drive.
+        previous_root: the name of root where the archive is from, where they are no more than here; empty: not known.
+    Raises:
+        ArchiveIncompatibleError: by name; nothing was changed.
+    """
+    if root == previous_root:
+        return
+    for kind in ("users", "service_accounts"):
+        if Path(f"{staged}/{CONFIG}/iam/{ACCOUNTS[kind][0]}/{root}").is_dir():
+            raise ArchiveIncompatibleError(
+                f"The archive has a {kind[:-1].replace('_', ' ')} {printable(root)}, and so is root called on this "
+                "server: MinIO would give its service accounts all of root's rights here, and not take its own key. "
+                "Nothing was changed.",
+                next_step="Import with `users=keep`, which leaves this server's users, policies and configuration as "
+                "they are; or give root another name here (MINIO_ROOT_USER, and `user` in the agent's settings); or "
+                "delete it on the source and export again.",
+            )
 
 
 async def adopt(client: Client, *, previous_root: str) -> list[str]:

@@ -1,0 +1,111 @@
+"""Roots have other names on other servers: what is root's there is root's here, and nobody else becomes root."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from agent.engines.minio.client import RefusedError
+from common.errors import AppUnavailableError, ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.minio_data import add_service_account, add_user, put, users, view
+from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.integration.agent.recipes.minio_apps import MinioApp
+from tools.servers import MinioServer
+
+SECRET = "a-secret-of-12"
+
+
+async def _is_root(server: MinioServer, name: str) -> bool:
+    async with client_of(server, user=name, password=SECRET) as client:
+        try:
+            await client.admin("GET", "export-iam")
+        except (AppUnavailableError, RefusedError):
+            return False
+    return True
+
+
+async def _fill(server: MinioServer) -> None:
+    """A user `boss`, who may do nothing, with a service account; and one of root's."""
+    async with client_of(server) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "key", b"content")
+        await add_user(client, "boss", SECRET)
+        await add_service_account(client, "boss-backup", SECRET, owner="boss")
+        await add_service_account(client, "root-backup", SECRET)
+
+
+def _by_hand(server: MinioServer) -> bytes:
+    """The drive of a server that is stopped."""
+    server.stop()
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        archive.add(server.drive, arcname=".")
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("way", ["exported", "by hand"])
+@pytest.mark.parametrize("root", ["boss", "boss-backup"])
+async def test_an_account_with_the_name_of_this_root_is_refused_by_name_unless_users_stay(
+    root: str, way: str, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(user="other"), start_minio(user=root)
+    await _fill(source)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    file = exported.file if way == "exported" else _by_hand(source)
+    app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=f"'{root}', and so is root called") as refusal:
+        await app.stage(file, record)
+
+    await app.recipe.discard(record)
+    assert "Nothing was changed" in refusal.value.text
+    assert "users=keep" in refusal.value.next_step
+    assert (await view(target), await users(target), app.leftovers()) == ({}, [], [])
+    kept = await app.import_file(file, users="keep")
+    assert sorted(await view(target)) == ["files"]
+    assert await users(target) == []
+    await app.recipe.undo(kept, app.progress)
+
+
+async def test_an_account_that_is_roots_on_its_own_server_too_is_no_more_here(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio(user="other")
+    await _fill(source)
+    source.stop()
+    source.user = "boss"
+    source.start()
+    target = start_minio(user="boss")
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app = MinioApp(target, tmp_path / "target")
+
+    await app.import_file(exported.file)
+
+    assert await _is_root(source, "boss-backup")
+    assert await _is_root(target, "boss-backup")
+
+
+async def test_a_user_with_the_name_of_the_archives_root_does_not_matter(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(user="boss"), start_minio()
+    await _fill(target)
+    async with client_of(source) as client:
+        await client.call("PUT", "files")
+        await add_service_account(client, "kept", SECRET)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app = MinioApp(target, tmp_path / "target")
+
+    record = await app.import_file(exported.file)
+
+    assert await users(target) == []
+    assert await _is_root(target, "kept")
+    assert not await _is_root(target, "boss-backup")
+    await app.recipe.undo(record, app.progress)
+    assert await users(target) == ["boss"]
+    assert not await _is_root(target, "boss-backup")
+    assert not await _is_root(target, "kept")
