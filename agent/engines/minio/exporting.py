@@ -20,7 +20,7 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.freezing import frozen
-from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM
+from agent.engines.minio.layout import BUCKETS, CONFIG, SESSIONS, SYSTEM
 from agent.engines.minio.sealing_below import seal_below
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
@@ -81,8 +81,7 @@ async def dumping(
             await _in_thread(snapshot, snapshot.second_pass)
         # One that came in between may be in the snapshot too.
         with_keys = sorted({*with_keys, *await buckets_with_remote_targets(client)})
-        if secrets_go == "left-out":
-            await asyncio.to_thread(snapshot.drop, CONFIG)
+        await asyncio.to_thread(snapshot.drop, CONFIG if secrets_go == "left-out" else SESSIONS)
         # Before it is sealed; what lies there is a few hundred files of a kilobyte as a rule.
         own = await count_in_jail(snapshot.directory, only=SYSTEM, proves=True)
         if secrets_go == "sealed":

@@ -27,6 +27,7 @@ from agent.engines.minio.layout import (
     FORMAT,
     META,
     SEALED_MAGIC,
+    SESSIONS,
     SINGLE_DRIVE,
     SYSTEM,
     is_bucket_name,
@@ -249,13 +250,14 @@ def _keep_only(new: Path, bucket: str) -> None:
 
 
 def _leave_out(new: Path, keep_users: bool) -> None:
-    """Drop what is the target's own, in archives that were made by hand, and its users where they are to stay.
+    """Drop what is the target's own, in archives that were made by hand, sessions, and users where they are to stay.
 
     What the drive said of itself stays for who counts, and is exchanged with nothing.
     """
     system = new / SYSTEM
     if system.is_symlink() or not system.is_dir():
         return
+    shutil.rmtree(new / SESSIONS, ignore_errors=True)
     for name in os.listdir(system):
         if name not in ("buckets", "config", Path(FORMAT).name) or (name == "config" and keep_users):
             path = system / name

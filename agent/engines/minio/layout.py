@@ -13,6 +13,8 @@ SYSTEM_DATA = ("buckets", "config")
 """Of `.minio.sys`: bucket metadata; users, policies and the server's configuration. The rest is the drive's identity
 (format.json, pool.bin) and what is on its way (tmp, multipart)."""
 CONFIG = f"{SYSTEM}/config"
+SESSIONS = f"{CONFIG}/iam/sts"
+"""Temporary keys of users; with the same root password they would go on being valid on another server."""
 BUCKETS = f"{SYSTEM}/buckets"
 FORMAT = f"{SYSTEM}/format.json"
 SINGLE_DRIVE = "xl-single"

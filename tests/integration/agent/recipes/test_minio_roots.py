@@ -13,6 +13,7 @@ from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import add_service_account, add_user, put, users, view
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.minio_sessions import session_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
 
@@ -87,6 +88,24 @@ async def test_an_account_that_is_roots_on_its_own_server_too_is_no_more_here(
 
     assert await _is_root(source, "boss-backup")
     assert await _is_root(target, "boss-backup")
+
+
+@pytest.mark.parametrize("way", ["exported", "by hand"])
+async def test_sessions_of_users_do_not_come(way: str, start_minio: StartMinio, tmp_path: Path) -> None:
+    source, target = start_minio(user="other"), start_minio()
+    await _fill(source)
+    async with client_of(source) as client:
+        query = {"policyName": "readonly", "userOrGroup": "boss", "isGroup": "false"}
+        await client.admin("PUT", "set-user-or-group-policy", query=query)
+    session = await session_of(source, "boss", SECRET)
+    assert await session.may_read(source, "files", "key")
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+
+    await MinioApp(target, tmp_path / "target").import_file(exported.file if way == "exported" else _by_hand(source))
+
+    assert session.name.encode() not in exported.file
+    assert await users(target) == ["boss"]
+    assert not await session.may_read(target, "files", "key")
 
 
 async def test_a_user_with_the_name_of_the_archives_root_does_not_matter(
