@@ -215,6 +215,10 @@ class MinioRecipe(Recipe):
             keep_users=options["users"] == "keep",
             only=options["bucket"],
         )
+        previous_root = accounts.root_of(report.header, options["root"], area.new)
+        await asyncio.to_thread(
+            accounts.require_one_root, area.new, root=self._settings.account().user, previous_root=previous_root
+        )
         progress.step(Step.VERIFYING, "having the server read some of it")
         await importing.require_readable(
             client, report.header, tally, facts, self._settings, staged=area.new, canary=canary.bucket_of(record.key)
@@ -223,11 +227,19 @@ class MinioRecipe(Recipe):
         record.save(
             samples=[json.dumps(msgspec.to_builtins(sample)) for sample in tally.samples],
             buckets=sorted(tally.buckets),
-            previous_root=report.header.details.get("root_user", "") if report.header else "",
+            previous_root=previous_root,
             keeps_users=keeps_users,
             only=options["bucket"],
         )
-        return await self._preview(report, tally, facts, area.new, keeps_users=keeps_users, only=options["bucket"])
+        return await self._preview(
+            report,
+            tally,
+            facts,
+            area.new,
+            keeps_users=keeps_users,
+            only=options["bucket"],
+            previous_root=previous_root,
+        )
 
     async def restore(self, record: Record, progress: Progress) -> None:
         if (portable := PortableImport.of(record)) is not None:
@@ -352,7 +364,15 @@ class MinioRecipe(Recipe):
             await accounts.adopt(client, previous_root=previous_root)
 
     async def _preview(
-        self, report: Report, tally: Tally, facts: Facts, staged: Path, *, keeps_users: bool, only: str
+        self,
+        report: Report,
+        tally: Tally,
+        facts: Facts,
+        staged: Path,
+        *,
+        keeps_users: bool,
+        only: str,
+        previous_root: str,
     ) -> Preview:
         header = report.header
         now = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS, only=only, beside=staged)
@@ -370,8 +390,9 @@ class MinioRecipe(Recipe):
             ),
             room_bytes=report.extracted.bytes,
             swap_seconds=previewing.swap_seconds(now, tally, only=only),
-            warnings=previewing.warnings(
-                header, tally, root_user=self._settings.account().user, keeps_users=keeps_users, only=only
+            warnings=(
+                *previewing.warnings(tally, only=only),
+                *previewing.about_root(now, root=self._settings.account().user, previous_root=previous_root),
             ),
             header=header,
         )

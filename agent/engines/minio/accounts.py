@@ -14,6 +14,7 @@ from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.comparing import ACCOUNTS
 from agent.engines.minio.layout import CONFIG, TARGETS_FILE
 from common.errors import ArchiveIncompatibleError, ToolFailedError
+from common.headers import ArchiveHeader
 
 _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20
@@ -37,7 +38,28 @@ async def buckets_with_remote_targets(client: Client, *, only: str = "") -> list
         raise ToolFailedError("MinIO's export of the buckets' settings cannot be read.") from failure
 
 
-def require_no_second_root(staged: Path, *, root: str, previous_root: str) -> None:
+def root_of(header: ArchiveHeader | None, named: str, staged: Path) -> str:
+    """The name of root on the server that an archive is of; empty: nobody says.
+
+    Args:
+        named: by the caller, for archives that do not say it.
+        staged: a tree laid out as a drive.
+    Raises:
+        ArchiveIncompatibleError: it cannot be that; nothing was changed.
+    """
+    told = header.details.get("root_user", "") if header else ""
+    if not named or named == told:
+        return told
+    if told or _is_there(staged, "users", named):
+        why = f"it says itself that root was {printable(told)}" if told else "it has a user of that name"
+        raise ArchiveIncompatibleError(
+            f"{printable(named)} was not root on the server that the archive is of: {why}. Nothing was changed.",
+            next_step="Correct the option root, or leave it out: it is for drives that were packed by hand.",
+        )
+    return named
+
+
+def require_one_root(staged: Path, *, root: str, previous_root: str) -> None:
     """Refuse a user or a service account with the name of this server's root.
 
     MinIO makes none, and takes whatever belongs to that name for root's: a service account of such a user, which may
@@ -49,10 +71,8 @@ def require_no_second_root(staged: Path, *, root: str, previous_root: str) -> No
     Raises:
         ArchiveIncompatibleError: by name; nothing was changed.
     """
-    if root == previous_root:
-        return
     for kind in ("users", "service_accounts"):
-        if Path(f"{staged}/{CONFIG}/iam/{ACCOUNTS[kind][0]}/{root}").is_dir():
+        if root != previous_root and _is_there(staged, kind, root):
             raise ArchiveIncompatibleError(
                 f"The archive has a {kind[:-1].replace('_', ' ')} {printable(root)}, and so is root called on this "
                 "server: MinIO would give its service accounts all of root's rights here, and not take its own key. "
@@ -61,6 +81,10 @@ def require_no_second_root(staged: Path, *, root: str, previous_root: str) -> No
                 "they are; or give root another name here (MINIO_ROOT_USER, and `user` in the agent's settings); or "
                 "delete it on the source and export again.",
             )
+
+
+def _is_there(staged: Path, kind: str, name: str) -> bool:
+    return Path(f"{staged}/{CONFIG}/iam/{ACCOUNTS[kind][0]}/{name}").is_dir()
 
 
 async def adopt(client: Client, *, previous_root: str) -> list[str]:

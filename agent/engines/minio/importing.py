@@ -14,7 +14,6 @@ from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.minio import bucket_settings, xlmeta
-from agent.engines.minio.accounts import require_no_second_root
 from agent.engines.minio.canary import try_reading
 from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
@@ -114,9 +113,6 @@ async def require_readable(
         ArchiveIncompatibleError: naming what is in the way; nothing was changed.
     """
     drive = Path(settings.directory)
-    previous_root = header.details.get("root_user", "") if header else ""
-    root = settings.account().user
-    await asyncio.to_thread(require_no_second_root, staged, root=root, previous_root=previous_root)
     newest_header = await asyncio.to_thread(written_header_version, drive)
     require_compatible(header, tally, facts, settings, newest_header=newest_header)
     made_by = release_of(header)

@@ -14,6 +14,10 @@ _IMPORT: dict[str, tuple[str, ...]] = {
     "settings": ("refuse", "drop"),
 }
 """The first is the default."""
+_NAMES = {
+    "bucket": "Name the bucket, or leave the option out to import all of them.",
+    "root": "Name the root of the server that the archive is of, or leave the option out.",
+}
 
 
 def of_export(options: Mapping[str, str]) -> dict[str, str]:
@@ -22,15 +26,15 @@ def of_export(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_import(options: Mapping[str, str]) -> dict[str, str]:
-    """The same; `bucket` is the one that is wanted, or empty where it was not given."""
+    """The same; `bucket` and `root` are names, or empty where they were not given."""
     given = dict(options)
-    only = given.pop("bucket", "")
-    if "bucket" in options and not only:
-        raise InvalidRequestError(
-            "The option bucket is empty, so it names no bucket; nothing was changed.",
-            next_step="Name the bucket, or leave the option out to import all of them.",
-        )
-    return {**_checked(given, _IMPORT, "import into"), "bucket": only}
+    names = {name: given.pop(name, "") for name in _NAMES}
+    for name, next_step in _NAMES.items():
+        if name in options and not names[name]:
+            raise InvalidRequestError(
+                f"The option {name} is empty, so it names nothing; nothing was changed.", next_step=next_step
+            )
+    return _checked(given, _IMPORT, "import into") | names
 
 
 def _checked(options: Mapping[str, str], known: Mapping[str, tuple[str, ...]], what: str) -> dict[str, str]:

@@ -114,9 +114,7 @@ def changes(now: Tally, after: Tally, *, keeps_users: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def warnings(
-    header: ArchiveHeader | None, tally: Tally, *, root_user: str, keeps_users: bool, only: str
-) -> tuple[str, ...]:
+def warnings(tally: Tally, *, only: str) -> tuple[str, ...]:
     """What a person should know before an import."""
     found = []
     if not only:
@@ -139,10 +137,26 @@ def warnings(
     if nested := tally.total("nested"):
         told = counted(nested, "objects lie", "object lies")
         found.append(f"{told} below other objects; they are imported, and no listing shows them.")
-    previous = header.details.get("root_user", "") if header else ""
-    if previous and previous != root_user and not keeps_users:
-        found.append("The service accounts of the other server's root become this root's.")
     return tuple(found)
+
+
+def about_root(now: Tally, *, root: str, previous_root: str) -> tuple[str, ...]:
+    """Whose the archive's service accounts of root are going to be; empty where that goes without saying.
+
+    Args:
+        now: compared with what is staged; without service accounts of one bucket alone, or where users stay.
+        previous_root: of the archive's server; empty: nobody says.
+    """
+    met = now.changes.get("service_accounts", Changes())
+    if previous_root == root or not met.added + met.changed + met.same:
+        return ()
+    if previous_root:
+        return ("The service accounts of the other server's root become this root's.",)
+    return (
+        "The archive does not say what root was called on its server. If that was another name than here, root's "
+        "service accounts have no rights after the import; import with `root=` and that name, and they become this "
+        "root's.",
+    )
 
 
 def hidden(count: int, names: Sequence[str]) -> str:

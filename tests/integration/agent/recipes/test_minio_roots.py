@@ -90,6 +90,46 @@ async def test_an_account_that_is_roots_on_its_own_server_too_is_no_more_here(
     assert await _is_root(target, "boss-backup")
 
 
+async def test_a_drive_by_hand_of_another_root_is_said_to_be_one_and_its_root_may_be_named(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(user="other"), start_minio()
+    await _fill(source)
+    file = _by_hand(source)
+    app = MinioApp(target, tmp_path)
+
+    unnamed, preview = await app.stage(file)
+    await app.recipe.restore(unnamed, app.progress)
+
+    assert [warning for warning in preview.warnings if "have no rights after the import" in warning]
+    assert not await _is_root(target, "root-backup")
+    await app.recipe.undo(unnamed, app.progress)
+    named, preview = await app.stage(file, root="other")
+    await app.recipe.restore(named, app.progress)
+    assert not [warning for warning in preview.warnings if "have no rights after the import" in warning]
+    assert [warning for warning in preview.warnings if "become this root's" in warning]
+    assert await _is_root(target, "root-backup")
+    assert not await _is_root(target, "boss-backup")
+
+
+@pytest.mark.parametrize(
+    ("way", "words"), [("exported", "says itself that root was 'other'"), ("by hand", "has a user of that name")]
+)
+async def test_somebody_who_was_not_root_is_not_taken_for_it(
+    way: str, words: str, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(user="other"), start_minio()
+    await _fill(source)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=words):
+        await app.stage(exported.file if way == "exported" else _by_hand(source), record, root="boss")
+
+    await app.recipe.discard(record)
+    assert (await view(target), app.leftovers()) == ({}, [])
+
+
 @pytest.mark.parametrize("way", ["exported", "by hand"])
 async def test_sessions_of_users_do_not_come(way: str, start_minio: StartMinio, tmp_path: Path) -> None:
     source, target = start_minio(user="other"), start_minio()
