@@ -69,6 +69,7 @@ LENT = {
     # So much is loaded between two answers to readers; 2 MiB as a rule: 40,000 short strings. Redis 8 has this itself.
     "loading-process-events-interval-bytes": "524288",
 }
+_NOTIFY = "notify-keyspace-events"
 IN_BETWEEN = "previous, but for its last commands"
 """The marker's value when the snapshot was loaded and what follows it was not executed yet."""
 _BEFORE_TAIL = encode("CONFIG", "SET", "replica-read-only", "yes") + encode("CLIENT", "UNPAUSE")
@@ -249,7 +250,7 @@ class Exchange:
                         connection, self._record, loan, self._progress, keeping=keeping, free_bytes=self._free_bytes
                     )
                     previous = await copying.enter_async_context(kept)
-                password = await self._prepare(connection, loan)
+                password = await self._prepare(connection, loan, has_tail=self._tail_bytes(aim) > 0)
                 async with writes_paused(connection.login) as pause, self._released_afterwards():
                     if previous is not None:
                         await previous.complete(connection)
@@ -270,13 +271,16 @@ class Exchange:
     def _tell(self, note: str) -> None:
         self._progress.step(Step.UNDOING if self._record.is_undo else Step.RESTORING, note)
 
-    async def _prepare(self, connection: Connection, loan: Loan) -> str:
+    async def _prepare(self, connection: Connection, loan: Loan, *, has_tail: bool) -> str:
         """Change the server's settings for the load.
 
         Returns:
             What the server will say when it calls us; empty: nothing.
         """
         wanted = dict(LENT)
+        if has_tail:
+            # Subscribers were told of it when it happened.
+            wanted[_NOTIFY] = ""
         if ipaddress.ip_address(connection.peer_host).is_loopback:
             # TLS between two processes of one machine would want a certificate of ours that the server trusts.
             wanted["tls-replication"] = "no"
@@ -329,16 +333,25 @@ class Exchange:
 
     def _payload(self, snapshot: Snapshot, aim: Aim, marker: Marker, files: ExitStack) -> Payload:
         file = files.enter_context(snapshot.path.open("rb"))
-        size_bytes = self._record.tail_path.stat().st_size if aim is Aim.PREVIOUS else 0
+        size_bytes = self._tail_bytes(aim)
         if not size_bytes:
             return Payload(file, snapshot.body_bytes, snapshot.ending(marker.in_snapshot(aim.value)))
         tail = Tail(
             before=_BEFORE_TAIL,
             file=files.enter_context(self._record.tail_path.open("rb")),
             size_bytes=size_bytes,
-            after=marker.as_commands(aim.value) + _AFTER_TAIL,
+            after=marker.as_commands(aim.value) + self._notifying() + _AFTER_TAIL,
         )
         return Payload(file, snapshot.body_bytes, snapshot.ending(marker.in_snapshot(IN_BETWEEN)), tail)
+
+    def _tail_bytes(self, aim: Aim) -> int:
+        return self._record.tail_path.stat().st_size if aim is Aim.PREVIOUS else 0
+
+    def _notifying(self) -> bytes:
+        """What has the server tell subscribers again, before a client writes."""
+        note = self._record.read()
+        before = note.before.get(_NOTIFY) if note else None
+        return encode("CONFIG", "SET", _NOTIFY, before) if before else b""
 
     async def _was_swapped(self, aim: Aim, before: ServerFacts) -> bool:
         """Whether the load took effect, asked of the data itself: an acknowledgement may be lost, or mistaken.

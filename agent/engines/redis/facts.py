@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -63,6 +64,11 @@ class ServerFacts:
     def major(self) -> tuple[int, int]:
         first, second = [*self.version.split("."), "0"][:2]
         return int(first), int(second)
+
+    @property
+    def clock_ms(self) -> int:
+        """The server's clock at this look: milliseconds since 1970."""
+        return int(self.raw.get("server_time_usec", time.time_ns() // 1000)) // 1000
 
     @property
     def key_count(self) -> int:

@@ -6,9 +6,11 @@ server's replication stream; when writes are paused only its last few bytes are 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from agent.engines.redis.commands import Commands
 from agent.engines.redis.connection import Connection
 from agent.engines.redis.durable import Keeping, loads_by_file
 from agent.engines.redis.facts import look
@@ -17,6 +19,7 @@ from agent.engines.redis.replica import Replica, Wish, replicating
 from agent.engines.redis.snapshots import BodyReader, Snapshot, Spool
 from agent.engines.redis.swap_record import SwapRecord
 from agent.steps import Progress
+from common.errors import ToolFailedError
 from common.files import sync_directory
 
 
@@ -28,16 +31,20 @@ class Previous:
         self._snapshot = snapshot
         self._tail = tail
         self._record = record
+        self._commands = Commands()
 
     async def catch_up(self, connection: Connection) -> None:
         """Have everything that was written up to now."""
         server = await look(connection)
-        async for commands in self._replica.tail(server.replication_offset):
-            await self._tail.add(commands)
+        async for piece in self._replica.tail(server.replication_offset):
+            if kept := await asyncio.to_thread(self._commands.add, piece, at_ms=server.clock_ms):
+                await self._tail.add(kept)
 
     async def complete(self, connection: Connection) -> None:
         """`catch_up` while writes are paused: afterwards it is complete, durable and noted."""
         await self.catch_up(connection)
+        if self._commands.is_cut:
+            raise ToolFailedError("The server does not replicate as Redis does: its last command is cut off.")
         await self._tail.sync()
         sync_directory(self._tail.path.parent)
         self._record.save_previous(self._snapshot)
