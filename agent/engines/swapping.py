@@ -61,9 +61,14 @@ class Swap:
         self._key = key
         self._names = None if names is None else frozenset(names)
 
-    def is_prepared(self) -> bool:
-        """Whether there is anything to swap; False when it was never staged, or dropped."""
-        return (self._volume / RESERVED_DIRECTORY / self._key).is_dir()
+    def kept(self) -> Side | None:
+        """Whose data is kept beside what is in place; None: nobody's (any more), or a swap is unfinished."""
+        area = self._volume / RESERVED_DIRECTORY / self._key
+        if not all((area / side.value).is_dir() for side in Side):
+            return None
+        with self._opened() as opened:
+            side, phase = _read(opened.area)
+        return side.other if phase is _Phase.DONE else None
 
     def is_unfinished(self) -> bool:
         """Whether `recover` has something to do; False as well when nothing of the import is there."""

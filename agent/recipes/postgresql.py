@@ -22,6 +22,7 @@ from agent.engines.pg.remains import Remains
 from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
 from agent.engines.pg.ways import Plan, Way, make_plan
+from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
     Description,
@@ -157,7 +158,7 @@ class PostgresqlRecipe(Recipe):
 
     async def recover(self, record: Record) -> Recovered:
         if remains := self._remains(record):
-            is_imported = await remains.is_imported()
+            is_imported = await remains.kept() is Side.PREVIOUS
         else:
             is_imported = await (await self._way_of(record)).is_imported(record.key)
         return Recovered.IMPORTED if is_imported else Recovered.PREVIOUS

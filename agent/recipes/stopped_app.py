@@ -44,8 +44,10 @@ def expected_swap_seconds(entries: int) -> float:
 class Exchange(Protocol):
     """Two sides of an app's data, one of them in place. Each call may be repeated; none starts or stops the app."""
 
-    async def is_prepared(self) -> bool:
-        """Whether there is anything to exchange; False when it was never staged, or dropped."""
+    async def kept(self) -> Side | None:
+        """Whose data is kept beside what is in place; None: nobody's, for it was never staged, or was dropped, or
+        somebody removed it. None as well while it is unfinished.
+        """
 
     async def is_unfinished(self) -> bool:
         """Whether an exchange was interrupted, so that `recover` has something to do."""
@@ -54,10 +56,10 @@ class Exchange(Protocol):
         """Put a side in place and keep the other; what fails leaves it as it was, or unfinished."""
 
     async def recover(self) -> Side:
-        """Finish what was interrupted and say which side is in place."""
+        """Finish what was interrupted and say which side is in place; nobody can tell once nothing is kept."""
 
     async def drop(self) -> None:
-        """Let go of the side that is not in place."""
+        """Let go of the side that is not in place. Moves nothing, however much of it is gone already."""
 
 
 class StoppedExchange:
@@ -91,19 +93,21 @@ class StoppedExchange:
 
     async def discard(self, record: Record) -> None:
         """Drop the side that is not in place."""
-        if (exchange := await self._exchange_of(record)) is None:
-            return
-        if await exchange.is_unfinished():
-            await exchange.recover()
-        await exchange.drop()
+        # What is gone already may be what an interrupted drop took, so nothing is concluded from it, and nothing moved.
+        if exchange := await self._exchange_of(record):
+            await exchange.drop()
 
     async def recover(self, record: Record) -> Recovered:
         """Finish an interrupted exchange; when the app does not start with imported data, go back to the previous."""
         exchange = await self._exchange_of(record)
-        if exchange is None or not await exchange.is_prepared():
+        if exchange is None:
             return Recovered.PREVIOUS
-        if await exchange.is_unfinished() and self._app.is_possible:
-            await self._app.stop()
+        if await exchange.is_unfinished():
+            if self._app.is_possible:
+                await self._app.stop()
+        elif await exchange.kept() is None:
+            # Dropped, at the end of an undo.
+            return Recovered.PREVIOUS
         side = await exchange.recover()
         if record.facts.get("app_is_stopped"):
             try:
@@ -184,8 +188,8 @@ class VolumeExchange:
         self._area = tree.StagingArea(directory, key)
         self._until_released = until_released
 
-    async def is_prepared(self) -> bool:
-        return self._swap.is_prepared()
+    async def kept(self) -> Side | None:
+        return self._swap.kept()
 
     async def is_unfinished(self) -> bool:
         return self._swap.is_unfinished()
@@ -215,15 +219,14 @@ class Together:
         self._decisive = decisive
         self._follower = follower
 
-    async def is_prepared(self) -> bool:
-        return await self._decisive.is_prepared() and await self._follower.is_prepared()
+    async def kept(self) -> Side | None:
+        side = await self._decisive.kept()
+        return side if side is await self._follower.kept() else None
 
     async def is_unfinished(self) -> bool:
-        if not await self.is_prepared():
-            return False
         if await self._decisive.is_unfinished() or await self._follower.is_unfinished():
             return True
-        return await self._decisive.recover() is not await self._follower.recover()
+        return {await self._decisive.kept(), await self._follower.kept()} == set(Side)
 
     async def bring(self, target: Side) -> None:
         await self._follower.bring(target)
@@ -234,8 +237,10 @@ class Together:
             raise
 
     async def recover(self) -> Side:
-        side = await self._decisive.recover()
-        if await self._follower.recover() is not side:
+        side, following = await self._decisive.recover(), await self._follower.recover()
+        if await self._decisive.kept() is None:
+            return following
+        if following is not side:
             await self._follower.bring(side)
         return side
 

@@ -75,13 +75,8 @@ async def stage(agent: Agent, _kill: Callable[[str], None], transfer_id: str, fi
 
 async def import_and_undo(agent: Agent, kill: Callable[[str], None], transfer_id: str, file: str, number: int) -> None:
     """Stage, restore, undo, and be killed at the moment of that number, counted from 1."""
-    moments, app = 0, agent.launch.app
-
-    def pass_moment(name: str) -> None:
-        nonlocal moments
-        moments += 1
-        if moments == number:
-            kill(f"moment {number}, {name}")
+    app = agent.launch.app
+    pass_moment = _counted(kill, number)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and not str(arguments[1]).endswith("history.json"):
@@ -104,12 +99,37 @@ async def import_and_undo(agent: Agent, kill: Callable[[str], None], transfer_id
     await agent.undo(transfer_id)
 
 
+async def confirm(agent: Agent, kill: Callable[[str], None], transfer_id: str, number: int) -> None:
+    """Drop what an import keeps, and be killed before the file or directory of that number goes, counted from 1."""
+    pass_moment = _counted(kill, number)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("os.remove", "os.rmdir"):
+            pass_moment(f"before {Path(os.fsdecode(arguments[0])).name} goes")
+
+    sys.addaudithook(hook)
+    await agent.transfers.discard(transfer_id)
+
+
 async def export(agent: Agent, kill: Callable[[str], None], options: dict[str, str]) -> None:
     """Be killed with the first chunk of an export in hand."""
     async with aclosing(agent.frames("killed", options=options)) as flowing:
         async for frame in flowing:
             if frame.chunk:
                 kill("in an export")
+
+
+def _counted(kill: Callable[[str], None], number: int) -> Callable[[str], None]:
+    """What is called with each moment's name, and kills at the one of that number."""
+    moments = 0
+
+    def pass_moment(name: str) -> None:
+        nonlocal moments
+        moments += 1
+        if moments == number:
+            kill(f"moment {number}, {name}")
+
+    return pass_moment
 
 
 def _main(launch: Launch, work: str, arguments: tuple[Any, ...]) -> None:

@@ -334,6 +334,23 @@ class ContractSuite:
         with pytest.raises(NothingToUndoError):
             await agent.undo()
 
+    async def test_an_agent_killed_while_it_confirms_leaves_the_imported_data_and_nothing_else(
+        self, app: AppUnderTest, agent: Agent
+    ) -> None:
+        new = await agent.archive(app, Fill.NEW)
+
+        for number in range(1, 1000, app.kills_apart):
+            await app.fill(Fill.OLD)
+            await agent.import_(f"t-{number}", new.file)
+            await agent.close()
+            death = await crashing.die(agent.launch, "confirm", f"t-{number}", number)
+            await agent.start()
+
+            assert await app.contents() == new.contents, death
+            require_nothing_left(app, agent, str(death))
+            if death is None:
+                break
+
     @pytest.mark.timeout(600)
     async def test_an_agent_killed_at_any_moment_leaves_one_side_and_nothing_else(
         self, app: AppUnderTest, agent: Agent, tmp_path: Path

@@ -48,9 +48,13 @@ class Exchange:
         self._is_begun = previous is not None
         self._write_down = write_down
 
-    async def is_prepared(self) -> bool:
-        """Whether there is anything to exchange; False when it was never staged, or dropped."""
-        return await table_names(self._admin, self._new) is not None
+    async def kept(self) -> Side | None:
+        """Whose tables are kept beside those in place; None: nobody's (any more), or only some of them."""
+        kept, waiting = await tables_of(self._admin, self._old, self._new)
+        side = self._side_of(kept, waiting) if self._is_begun else Side.PREVIOUS
+        if side is Side.PREVIOUS and waiting is None:
+            return None
+        return side and side.other
 
     async def is_unfinished(self) -> bool:
         """Whether a server that knows no RENAME of all or nothing was killed in the middle of one."""
@@ -137,7 +141,7 @@ class Exchange:
         await query(
             self._admin,
             f"SET SESSION foreign_key_checks = 0;"
-            f" DROP DATABASE IF EXISTS {quoted(self._new)}; DROP DATABASE IF EXISTS {quoted(self._old)};",
+            f" DROP DATABASE IF EXISTS {quoted(self._old)}; DROP DATABASE IF EXISTS {quoted(self._new)};",
         )
 
     async def _end_pending(self) -> None:

@@ -204,14 +204,14 @@ class DatabaseExchange:
     record: Record
     area: StagingArea | None = None
 
-    async def is_prepared(self) -> bool:
-        return True
+    async def kept(self) -> Side | None:
+        return await self.home.remains(self.record).kept()
 
     async def is_unfinished(self) -> bool:
         return False
 
     async def bring(self, target: Side) -> None:
-        if await self.recover() is target:
+        if await self.kept() is target.other:
             return
         if target is Side.IMPORTED:
             await (await self.home.beside()).restore(self.record.key, Unwatched())
@@ -219,7 +219,7 @@ class DatabaseExchange:
             await (await self.home.beside()).bring_back(self.record.key)
 
     async def recover(self) -> Side:
-        return Side.IMPORTED if await self.home.remains(self.record).is_imported() else Side.PREVIOUS
+        return Side.IMPORTED if await self.kept() is Side.PREVIOUS else Side.PREVIOUS
 
     async def drop(self) -> None:
         await self.home.remains(self.record).discard()

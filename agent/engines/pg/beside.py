@@ -34,6 +34,7 @@ from agent.engines.pg.preview import (
 from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
+from agent.engines.swapping import Side
 from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, NothingToUndoError, ServiceError, TransferNotFoundError
@@ -257,7 +258,7 @@ class Beside:
 
     async def is_imported(self, key: str) -> bool:
         """Which data the app has: the swap is one transaction, so its own database's name says it."""
-        return await is_imported(self.manager, key)
+        return await kept(self.manager, key) is Side.PREVIOUS
 
     async def discard(self, key: str) -> None:
         """Drop the new or the previous database and the role, whatever there is of them."""
@@ -267,20 +268,22 @@ class Beside:
         return connect(self.manager, application_name=session_name(key))
 
 
-async def is_imported(manager: Login, key: str) -> bool:
-    """See `Beside.is_imported`; asks nothing of the app's database."""
-    async with connect(manager, application_name=session_name(key)) as connection:
-        await green.end_own_sessions(connection, key)
-        there = await _databases(connection, [kept_name(key)])
-    return bool(there)
-
-
-async def discard(manager: Login, key: str, *, may_be_restored: bool = True) -> None:
-    """See `Beside.discard`; asks nothing of the app's database.
+async def kept(manager: Login, key: str, *, may_be_restored: bool = True) -> Side | None:
+    """Whose database is kept beside the app's; None: nobody's (any more). Asks nothing of the app's database.
 
     Args:
         may_be_restored: else what is called like its previous database is another one.
     """
+    async with connect(manager, application_name=session_name(key)) as connection:
+        await green.end_own_sessions(connection, key)
+        there = await _databases(connection, [kept_name(key), new_name(key)])
+    if may_be_restored and kept_name(key) in there:
+        return Side.PREVIOUS
+    return Side.IMPORTED if new_name(key) in there else None
+
+
+async def discard(manager: Login, key: str, *, may_be_restored: bool = True) -> None:
+    """See `Beside.discard`; asks nothing of the app's database. Args as `kept`."""
     async with connect(manager, application_name=session_name(key)) as connection:
         await green.end_own_sessions(connection, key)
         await green.drop(connection, key)

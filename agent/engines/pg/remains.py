@@ -17,6 +17,7 @@ from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.names import kept_name, new_name, role_name, session_name
 from agent.engines.pg.own_rights import require_same_after_crash
 from agent.engines.pg.settings import PostgresSettings
+from agent.engines.swapping import Side
 from common.errors import ArchiveRefusedError
 
 _log = structlog.get_logger(__name__)
@@ -76,12 +77,10 @@ class Remains:
         self.record.facts["outside"] = ""
         return found
 
-    async def is_imported(self) -> bool:
-        """Which data the app has; raises as `discard`."""
+    async def kept(self) -> Side | None:
+        """Whose database is kept beside the app's; None: nobody's (any more). Raises as `discard`."""
         await self._settle()
-        if not self._may_be_restored:
-            return False
-        return await beside.is_imported(await self._holder(), self.record.key)
+        return await beside.kept(await self._holder(), self.record.key, may_be_restored=self._may_be_restored)
 
     async def discard(self) -> None:
         """Drop the new or the previous database and the role, whatever there is of them.

@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.mariadb import exchange
+from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
+from agent.engines.mariadb.settings import Login
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ServiceError
 from tests.fakes.imports import NotedProgress
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
@@ -94,6 +98,29 @@ async def test_an_agent_killed_while_its_rename_waits_is_recovered_from(shop: Ma
     await shop.recipe.discard(read(shop))
     assert (await shop.fingerprint()).differences(before) == []
     assert shop.leftovers(entry) == []
+
+
+@pytest.mark.parametrize("dropped", [0, 1])
+async def test_an_undo_into_an_empty_database_is_done_however_many_of_the_schemas_were_dropped(
+    dropped: int, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await shop.import_(KUMA_DUMP.read_bytes())
+
+    async def killed(login: Login, batch: str) -> list[list[str]]:
+        if "DROP DATABASE" not in batch:
+            return await query(login, batch)
+        await query(login, ";".join(batch.split(";")[: 1 + dropped]) + ";")
+        raise UnsettledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "query", killed)
+        with pytest.raises(UnsettledError):
+            await shop.recipe.undo(record, NotedProgress())
+
+    assert await shop.recipe.recover(record) is Recovered.PREVIOUS
+    await shop.recipe.discard(record)
+    assert shop.sql("SHOW TABLES") == ""
+    assert shop.leftovers(record) == []
 
 
 @pytest.mark.parametrize("moment", ["staged", "restored"])

@@ -18,6 +18,7 @@ from agent.engines.pg.connection import Login
 from agent.engines.replay.n8n import replay
 from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
+from agent.engines.tree import StagingArea
 from agent.recipes.base import ItemChanges, Recovered
 from common.codecs import UnpackedFile
 from common.errors import (
@@ -97,6 +98,30 @@ async def test_confirming_drops_the_previous_database_and_files(make_pair: MakeP
     await target.app.recipe.discard(record)
 
     assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    target.require_no_leftovers()
+
+
+async def test_a_confirm_whose_files_cannot_be_deleted_is_finished_later_and_moves_nothing(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    record = await target.app.import_((await source.app.export(key="clear")).content)
+    written = target.n8n.folder / "storage" / "written since"
+    written.write_text("by the app")
+
+    def refuse(_area: StagingArea) -> None:
+        raise ToolFailedError("Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StagingArea, "remove", refuse)
+        for _ in range(2):
+            with pytest.raises(ToolFailedError, match="Permission denied"):
+                await target.app.recipe.discard(record)
+    await target.app.recipe.discard(record)
+
+    assert written.exists()
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    assert target.app.app.calls == ["stop", "start"]
     target.require_no_leftovers()
 
 

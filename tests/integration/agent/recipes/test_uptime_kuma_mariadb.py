@@ -132,6 +132,23 @@ async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma:
     assert kuma.database.leftovers(record) == []
 
 
+async def test_what_is_dropped_half_is_dropped_entirely_and_moves_nothing(kuma: KumaOnMariadb) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    record = await kuma.import_(exported.content)
+    imported = await kuma.fingerprint()
+    kuma.database.server.sql(f"DROP DATABASE mathison_old_{record.key}")
+
+    for _ in range(2):
+        await kuma.recipe.discard(record)
+
+    assert (await kuma.fingerprint()).differences(imported) == []
+    assert "upload/other.png" not in kuma.files
+    assert kuma.noted.calls == ["stop", "start"]
+    assert kuma.database.leftovers(record) == []
+    assert not (kuma.directory / ".mathison-data").exists()
+
+
 @pytest.mark.parametrize(
     "name", ["SQLite archive", "SQLite database", "hostile dump", "cut dump", "newer", "migrating"]
 )

@@ -397,6 +397,23 @@ async def test_a_crash_between_stop_and_start_is_mended(volume: Volume) -> None:
     assert volume.app.calls == ["start"]
 
 
+@pytest.mark.parametrize("gone", [("new",), ("old",), ("swap.json",), ("new", "old"), ("new", "old", "swap.json")])
+async def test_an_undo_killed_while_the_imported_data_is_removed_is_done(gone: tuple[str, ...], volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = await volume.import_(tar_of(entry("data", b"new")))
+    Swap(volume.directory, record.key).bring(Side.PREVIOUS)
+    for name in gone:
+        path = volume.directory / ".mathison-data" / record.key / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    recovered = await volume.recipe.recover(record)
+    await volume.recipe.discard(record)
+
+    assert recovered is Recovered.PREVIOUS
+    assert (volume.directory / "data").read_text() == "old"
+    assert not volume.has_leftovers
+
+
 async def test_recovering_what_never_began_is_the_previous_data(volume: Volume) -> None:
     assert await volume.recipe.recover(MemoryRecord()) is Recovered.PREVIOUS
 
