@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.archives.members import KEPT_NAMES
 from agent.engines.filesystem import DIRECTORY, rename_without_replacing, sync_filesystem
@@ -49,6 +50,19 @@ class _Phase(enum.Enum):
     DONE = "done"
 
 
+class _Journal(NamedTuple):
+    """How far a swap came.
+
+    Attributes:
+        target: whose data comes, or is there.
+        kept: entries of the other's data at the top, once it is done; 0 before anything was swapped.
+    """
+
+    target: Side
+    phase: _Phase
+    kept: int
+
+
 class Swap:
     """The swap of one import, in `<volume>/.mathison-data/<key>`."""
 
@@ -62,13 +76,17 @@ class Swap:
         self._names = None if names is None else frozenset(names)
 
     def kept(self) -> Side | None:
-        """Whose data is kept beside what is in place; None: nobody's (any more), or a swap is unfinished."""
+        """Whose data is kept beside what is in place; None: nobody's, or not all of it any more, or a swap is
+        unfinished.
+        """
         area = self._volume / RESERVED_DIRECTORY / self._key
         if not all((area / side.value).is_dir() for side in Side):
             return None
         with self._opened() as opened:
-            side, phase = _read(opened.area)
-        return side.other if phase is _Phase.DONE else None
+            journal = _read(opened.area)
+            side = journal.target.other
+            has_all = len(opened.entries(opened.kept(side))) >= journal.kept
+        return side if journal.phase is _Phase.DONE and has_all else None
 
     def is_unfinished(self) -> bool:
         """Whether `recover` has something to do; False as well when nothing of the import is there."""
@@ -77,7 +95,7 @@ class Swap:
         except OSError:
             return False
         try:
-            return _read(descriptor)[1] is not _Phase.DONE
+            return _read(descriptor).phase is not _Phase.DONE
         finally:
             os.close(descriptor)
 
@@ -89,7 +107,8 @@ class Swap:
             ToolFailedError: the filesystem refused; the data is as it was, or `recover` is needed when that failed too.
         """
         with self._opened() as opened:
-            if _read(opened.area) == (target, _Phase.DONE):
+            journal = _read(opened.area)
+            if journal.target is target and journal.phase is _Phase.DONE:
                 return
             if opened.entries(opened.kept(target.other)):
                 raise InternalError(f"There is something in {target.other.value!r} of import {self._key} already.")
@@ -112,7 +131,7 @@ class Swap:
     def recover(self) -> Side:
         """Finish what was interrupted and say whose data is in place. Repeating it changes nothing."""
         with self._opened() as opened:
-            target, phase = _read(opened.area)
+            target, phase, _ = _read(opened.area)
             if phase is _Phase.OUT:
                 opened.move_all(opened.kept(target.other), opened.volume, with_strays=True)
                 return _settle(opened, target.other)
@@ -134,7 +153,7 @@ class Swap:
     def _recover_backwards(self, opened: _Opened, target: Side) -> None:
         """After a failure, not a crash: back to the other side, from wherever it got to."""
         try:
-            _, phase = _read(opened.area)
+            phase = _read(opened.area).phase
             if phase is _Phase.IN:
                 _write(opened, target.other, _Phase.OUT)
                 opened.move_all(opened.volume, opened.kept(target), with_strays=True)
@@ -234,15 +253,15 @@ def _set_aside(name: str, directory: int, opened: _Opened) -> None:
 
 def _settle(opened: _Opened, side: Side) -> Side:
     opened.sync()
-    _write(opened, side, _Phase.DONE)
+    _write(opened, side, _Phase.DONE, kept=len(opened.entries(opened.kept(side.other))))
     return side
 
 
-def _write(opened: _Opened, target: Side, phase: _Phase) -> None:
+def _write(opened: _Opened, target: Side, phase: _Phase, *, kept: int = 0) -> None:
     temporary = f"{_JOURNAL}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=opened.area)
     try:
-        noted = {"version": _VERSION, "target": target.value, "phase": phase.value}
+        noted = {"version": _VERSION, "target": target.value, "phase": phase.value, "kept": kept}
         os.write(descriptor, json.dumps(noted).encode())
         os.fsync(descriptor)
     finally:
@@ -251,17 +270,18 @@ def _write(opened: _Opened, target: Side, phase: _Phase) -> None:
     os.fsync(opened.area)
 
 
-def _read(area: int) -> tuple[Side, _Phase]:
+def _read(area: int) -> _Journal:
     try:
         descriptor = os.open(_JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=area)
     except FileNotFoundError:
         # Nothing was swapped yet.
-        return Side.PREVIOUS, _Phase.DONE
+        return _Journal(Side.PREVIOUS, _Phase.DONE, kept=0)
     with open(descriptor, "rb") as file:
         try:
             content = file.read()
             require_known(content, [_VERSION], "An exchange of the volume's data")
             written = json.loads(content)
-            return Side(written["target"]), _Phase(written["phase"])
+            # An older agent wrote no number.
+            return _Journal(Side(written["target"]), _Phase(written["phase"]), kept=int(written.get("kept", 0)))
         except (ValueError, KeyError, TypeError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read.") from failure

@@ -49,7 +49,7 @@ from agent.recipes.base import (
     wants_fingerprint,
 )
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
+from common.errors import AppUnavailableError, InvalidRequestError, NothingToUndoError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -189,6 +189,8 @@ class MariadbRecipe(Recipe):
 
     async def undo(self, record: Record, progress: Progress) -> None:
         progress.step(Step.UNDOING)
+        if await self._exchange(record).kept() is not Side.PREVIOUS:
+            raise NothingToUndoError("The schema with the previous tables is gone, or some of them.")
         await self._bring(record, Side.PREVIOUS)
         try:
             await self.discard(record)

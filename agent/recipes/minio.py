@@ -58,7 +58,7 @@ from agent.recipes.minio_portable import S3, PortableImport, names_in
 from agent.unpacking import unpacked
 from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
-from common.errors import AppUnavailableError, ServiceError, ToolFailedError
+from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -263,6 +263,8 @@ class MinioRecipe(Recipe):
             await self._drop(record)
             return
         exchange = self._exchange(record)
+        if not (exchange.is_prepared() and exchange.other.is_dir()):
+            raise NothingToUndoError("The previous data is gone from the drive.")
         async with self._connected() as client:
             await self._look(client)
             progress.step(Step.UNDOING, "exchanging the data")

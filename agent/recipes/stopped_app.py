@@ -17,7 +17,13 @@ from agent.engines import tree
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import AppControl, Progress, Record, Recovered, Step
 from agent.unsettled import UnsettledError
-from common.errors import AppMustStopError, ServiceError, ToolFailedError
+from common.errors import (
+    AppMustStopError,
+    NothingToUndoError,
+    ServiceError,
+    ToolFailedError,
+    TransferNotFoundError,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -79,12 +85,26 @@ class StoppedExchange:
         self._exchange_of = exchange_of or volume_exchange
 
     async def restore(self, record: Record, progress: Progress) -> None:
-        """Bring the imported data in place, or leave everything as it was."""
-        await self._exchange(record, Side.IMPORTED, progress)
+        """Bring the imported data in place, or leave everything as it was.
+
+        Raises:
+            TransferNotFoundError: somebody removed what was staged.
+        """
+        exchange = await self._exchange_of(record)
+        if exchange is None or await exchange.kept() is not Side.IMPORTED:
+            raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
+        await self._exchange(exchange, record, Side.IMPORTED, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
-        """Bring the previous data in place and drop the imported."""
-        await self._exchange(record, Side.PREVIOUS, progress)
+        """Bring the previous data in place and drop the imported.
+
+        Raises:
+            NothingToUndoError: somebody removed the previous data, or some of it.
+        """
+        exchange = await self._exchange_of(record)
+        if exchange is None or await exchange.kept() is not Side.PREVIOUS:
+            raise NothingToUndoError("The previous data is gone, or some of it.")
+        await self._exchange(exchange, record, Side.PREVIOUS, progress)
         progress.step(Step.UNDOING, "removing the imported data; the app runs")
         try:
             await self.discard(record)
@@ -122,11 +142,9 @@ class StoppedExchange:
             record.save(app_is_stopped=False)
         return Recovered[side.name]
 
-    async def _exchange(self, record: Record, target: Side, progress: Progress) -> None:
+    async def _exchange(self, exchange: Exchange, record: Record, target: Side, progress: Progress) -> None:
         if not self._app.is_possible:
             raise AppMustStopError(NO_APP_CONTROL)
-        if (exchange := await self._exchange_of(record)) is None:
-            raise ToolFailedError("Nothing is staged.")
         step = Step.RESTORING if target is Side.IMPORTED else Step.UNDOING
         record.save(app_is_stopped=True)
         progress.step(step, "stopping the app")

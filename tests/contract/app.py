@@ -10,6 +10,7 @@ import abc
 import asyncio
 import enum
 import os
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -97,6 +98,14 @@ class AppUnderTest(abc.ABC):
     def leftovers(self) -> list[str]:
         """What is of ours in the app, or near it, and whatever else an import must not leave, such as a stopped app."""
 
+    @abc.abstractmethod
+    async def remove_kept(self, work_directory: Path) -> None:
+        """Remove by hand what an import keeps of the previous data.
+
+        Args:
+            work_directory: the agent's.
+        """
+
     async def crash(self) -> None:  # noqa: B027  # an app of files alone has no server
         """Kill the app's server with SIGKILL, and start it again."""
 
@@ -153,6 +162,9 @@ class FolderApp(AppUnderTest):
         self.folder = folder
         self._switch = AppSwitch(folder.parent)
         super().__init__({"directory": str(folder)}, self._switch.settings)
+
+    async def remove_kept(self, work_directory: Path) -> None:
+        shutil.rmtree(self.folder / ".mathison-data")
 
     def leftovers(self) -> list[str]:
         return [".mathison-data"] * os.path.lexists(self.folder / ".mathison-data") + self._switch.leftovers()

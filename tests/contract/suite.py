@@ -334,6 +334,21 @@ class ContractSuite:
         with pytest.raises(NothingToUndoError):
             await agent.undo()
 
+    async def test_an_undo_whose_kept_data_somebody_removed_says_so_and_changes_nothing(
+        self, app: AppUnderTest, agent: Agent
+    ) -> None:
+        new = await agent.archive(app, Fill.NEW)
+        await agent.import_("t-1", new.file)
+        await app.remove_kept(agent.launch.work_directory)
+
+        with pytest.raises(NothingToUndoError, match="Nothing was changed"):
+            await agent.undo()
+
+        assert await app.contents() == new.contents
+        assert await agent.transfers.discard("t-1")
+        assert await app.contents() == new.contents
+        require_nothing_left(app, agent)
+
     async def test_an_agent_killed_while_it_confirms_leaves_the_imported_data_and_nothing_else(
         self, app: AppUnderTest, agent: Agent
     ) -> None:

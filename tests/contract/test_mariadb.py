@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -61,6 +62,11 @@ class Mariadb(ServerApp[MariadbServer]):
         tables = self._shop.sql("SHOW TABLES").split("\n")
         rows = [self._shop.sql(f"CHECKSUM TABLE `{table}`") for table in tables if table]
         return tables, rows, self._shop.sql(_PROGRAMS)
+
+    async def remove_kept(self, work_directory: Path) -> None:
+        for name in self.leftovers():
+            if name.startswith("mathison_old_"):
+                self.server.sql(f"DROP DATABASE {name}")
 
     def leftovers(self) -> list[str]:
         return self.server.sql(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -67,6 +68,9 @@ class Minio(ServerApp[MinioServer]):
 
     async def contents(self) -> object:
         return await view(self.server)
+
+    async def remove_kept(self, work_directory: Path) -> None:
+        shutil.rmtree(self.server.drive / _RESERVED)
 
     def leftovers(self) -> list[str]:
         drive = self.server.drive

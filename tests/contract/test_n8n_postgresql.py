@@ -43,6 +43,9 @@ class N8nOnPostgresql(N8nOnSqlite):
     def query(self, text: str) -> list[tuple[object, ...]]:
         return self._database.run(text, as_app=True)
 
+    async def remove_kept(self, work_directory: Path) -> None:
+        self._database.drop_kept()
+
     def leftovers(self) -> list[str]:
         return super().leftovers() + self._database.left_over()
 

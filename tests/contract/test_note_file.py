@@ -48,6 +48,10 @@ class NoteFile(AppUnderTest):
     async def contents(self) -> object:
         return self._file.read_bytes()
 
+    async def remove_kept(self, work_directory: Path) -> None:
+        for name in self.leftovers():
+            self._file.with_name(name).unlink()
+
     def leftovers(self) -> list[str]:
         return [path.name for path in self._file.parent.iterdir() if path != self._file]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -60,6 +61,9 @@ class Postgresql(ServerApp[PostgresServer]):
 
     async def contents(self) -> object:
         return await self._database.fingerprint()
+
+    async def remove_kept(self, work_directory: Path) -> None:
+        self._database.drop_kept()
 
     def leftovers(self) -> list[str]:
         return self._database.left_over()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -56,6 +57,10 @@ class Redis(ServerApp[RedisServer]):
 
     async def contents(self) -> object:
         return await content_of(self.server)
+
+    async def remove_kept(self, work_directory: Path) -> None:
+        for file in work_directory.iterdir():
+            file.unlink()
 
     def leftovers(self) -> list[str]:
         now = self._state_now()

@@ -103,6 +103,10 @@ class Exchange:
         if kept is None:
             await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
             kept = []
+        if waiting is None and target is Side.PREVIOUS:
+            # Empty while the imported tables are in place, so somebody may have dropped it.
+            await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._new)};")
+            waiting = []
         if present is None or waiting is None:
             raise InternalError(f"What import of {self._database} keeps in the server is not there any more.")
         if target is Side.IMPORTED:

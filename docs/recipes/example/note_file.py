@@ -29,7 +29,13 @@ from agent.recipes.base import (
     Surroundings,
     Upload,
 )
-from common.errors import AppUnavailableError, ArchiveWrongKindError, InvalidRequestError, LimitExceededError
+from common.errors import (
+    AppUnavailableError,
+    ArchiveWrongKindError,
+    InvalidRequestError,
+    LimitExceededError,
+    NothingToUndoError,
+)
 from common.headers import ArchiveHeader
 
 MOST_BYTES = 1 << 20
@@ -110,6 +116,8 @@ class NoteFileRecipe(Recipe):
     async def undo(self, record: Record, progress: Progress) -> None:
         try:
             os.replace(self._previous(record), self._file)
+        except FileNotFoundError as failure:
+            raise NothingToUndoError("The previous note is gone.") from failure
         except OSError as failure:
             raise AppUnavailableError(f"The note cannot be put back: {failure.strerror}.") from failure
 

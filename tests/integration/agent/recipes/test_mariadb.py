@@ -28,6 +28,7 @@ from common.errors import (
     ArchiveTruncatedError,
     ArchiveWrongKindError,
     LimitExceededError,
+    NothingToUndoError,
     ServiceError,
     ToolFailedError,
 )
@@ -67,6 +68,32 @@ async def test_a_database_is_the_same_after_export_and_import(format_name: str, 
     shop.sql("DELETE FROM parent WHERE id = 2")
     assert shop.sql("SELECT COUNT(*) FROM child") == "1"
     await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_an_undo_of_which_a_table_was_removed_says_so_and_changes_nothing(shop: MariadbApp) -> None:
+    shop.sql(RICH)
+    record = await shop.import_(KUMA_DUMP.read_bytes())
+    imported = await shop.fingerprint()
+    shop.server.sql(f"DROP TABLE mathison_old_{record.key}.parted")
+
+    with pytest.raises(NothingToUndoError, match="or some of them"):
+        await shop.recipe.undo(record, NotedProgress())
+
+    assert (await shop.fingerprint()).differences(imported) == []
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_an_undo_does_not_need_the_empty_schema_beside_it(shop: MariadbApp) -> None:
+    shop.sql(RICH)
+    before = await shop.fingerprint()
+    record = await shop.import_(KUMA_DUMP.read_bytes())
+    shop.server.sql(f"DROP DATABASE mathison_new_{record.key}")
+
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert (await shop.fingerprint()).differences(before) == []
     assert shop.leftovers(record) == []
 
 

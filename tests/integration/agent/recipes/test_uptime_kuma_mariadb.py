@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from common.errors import (
     ArchiveIncompatibleError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
+    NothingToUndoError,
     SourceUnreadableError,
     ToolFailedError,
 )
@@ -128,6 +130,29 @@ async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma:
     wanted = exported.fingerprint if has_come_to == "tables" else before
     assert wanted is not None
     assert (await kuma.fingerprint()).differences(wanted) == []
+    await kuma.recipe.discard(record)
+    assert kuma.database.leftovers(record) == []
+
+
+@pytest.mark.parametrize("what", ["the schema", "a table", "the files"])
+async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_stopped(
+    what: str, kuma: KumaOnMariadb
+) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    record = await kuma.import_(exported.content)
+    imported = await kuma.fingerprint()
+    if what == "the files":
+        shutil.rmtree(kuma.directory / ".mathison-data")
+    else:
+        kept = f"mathison_old_{record.key}"
+        kuma.database.server.sql(f"DROP DATABASE {kept}" if what == "the schema" else f"DROP TABLE {kept}.heartbeat")
+
+    with pytest.raises(NothingToUndoError):
+        await kuma.recipe.undo(record, NotedProgress())
+
+    assert (await kuma.fingerprint()).differences(imported) == []
+    assert kuma.noted.calls == ["stop", "start"]
     await kuma.recipe.discard(record)
     assert kuma.database.leftovers(record) == []
 

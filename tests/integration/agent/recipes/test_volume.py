@@ -35,8 +35,10 @@ from common.errors import (
     ArchiveWrongKindError,
     InvalidRequestError,
     NoSpaceError,
+    NothingToUndoError,
     ServiceError,
     ToolFailedError,
+    TransferNotFoundError,
     UploadIncompleteError,
 )
 from common.headers import ArchiveHeader
@@ -366,6 +368,36 @@ async def test_an_undo_with_which_the_app_does_not_start_leaves_the_imported_dat
     assert (volume.directory / "data").read_text() == "new"
     await volume.recipe.undo(record, NotedProgress())
     assert (volume.directory / "data").read_text() == "old"
+
+
+@pytest.mark.parametrize("removed", ["old", "old/data"])
+async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_stopped(
+    removed: str, volume: Volume
+) -> None:
+    (volume.directory / "data").write_text("old")
+    (volume.directory / "more").write_text("old")
+    record = await volume.import_(tar_of(entry("data", b"new")))
+    path = volume.directory / ".mathison-data" / record.key / removed
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    with pytest.raises(NothingToUndoError):
+        await volume.recipe.undo(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "new"
+    assert volume.app.calls == ["stop", "start"]
+
+
+async def test_what_was_staged_and_removed_is_told_before_the_app_is_stopped(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    shutil.rmtree(volume.directory / ".mathison-data")
+
+    with pytest.raises(TransferNotFoundError, match="What was staged is gone"):
+        await volume.recipe.restore(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "old"
+    assert volume.app.calls == []
 
 
 async def test_an_app_that_cannot_be_stopped_is_told_before_the_upload_is_read(volume: Volume) -> None:

@@ -187,6 +187,12 @@ class PostgresApp:
                     found.append(f"process {child.name()}")
         return found
 
+    def drop_kept(self) -> None:
+        """Drop by hand what imports keep of the previous data."""
+        for (name,) in self.run(_OUR_DATABASES, on="postgres"):
+            if name.startswith("mathison_kept_"):
+                self.run(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)), on="postgres")
+
     async def close(self) -> None:
         """Drop everything."""
         for (name,) in [*self.run(_OUR_DATABASES, on="postgres"), (self.database,)]:
