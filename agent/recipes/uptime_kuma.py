@@ -136,7 +136,8 @@ class UptimeKumaRecipe(Recipe):
         now = await self._look_settled(data)
         tree.require_room(self._directory, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(self._directory, record.key)
-        record.save(directory=str(self._directory), storage=data.storage.value)
+        place = configuration_of(self._directory).place
+        record.save(directory=str(self._directory), storage=data.storage.value, place=place)
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
         staged = await data.stage(area, upload.chunks, record.key)
@@ -179,6 +180,7 @@ class UptimeKumaRecipe(Recipe):
         return compared if is_exchanged else replace(compared, items={})
 
     async def restore(self, record: Record, progress: Progress) -> None:
+        self._require_same_place(record)
         # Stopped in the middle of a migration, the previous data would be of no use to an undo.
         data = self._data()
         await self._look_settled(data)
@@ -188,7 +190,18 @@ class UptimeKumaRecipe(Recipe):
         await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
+        self._require_same_place(record)
         await self._exchange.undo(record, progress)
+
+    def _require_same_place(self, record: Record) -> None:
+        """See that the app uses the database beside which the import was staged: another would not change."""
+        now, then = configuration_of(self._directory).place, record.facts.get("place", "")
+        if then not in ("", now):
+            raise AppUnavailableError(
+                f"By its {layout.CONFIGURATION} the app keeps its data in {now} now; when the file was staged, it was "
+                f"{then}.",
+                next_step=f"Import the file again; or put {layout.CONFIGURATION} back as it was.",
+            )
 
     async def discard(self, record: Record) -> None:
         await self._exchange.discard(record)

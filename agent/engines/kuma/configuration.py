@@ -34,6 +34,17 @@ class Configuration(msgspec.Struct, frozen=True, rename="camel"):
     socket_path: str = ""
     ssl: bool = False
 
+    @property
+    def place(self) -> str:
+        """Which database it is, for a person."""
+        match self.type:
+            case Storage.SQLITE:
+                return "SQLite"
+            case Storage.MARIADB:
+                return f"MariaDB (database {self.db_name} on {self.socket_path or f'{self.hostname}:{self.port}'})"
+            case Storage.EMBEDDED_MARIADB:
+                return "a MariaDB of its own"
+
 
 def configuration_of(directory: Path) -> Configuration:
     """SQLite where there is no such file: version 1, or an app that was not set up yet.

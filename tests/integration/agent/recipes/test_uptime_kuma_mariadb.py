@@ -207,6 +207,43 @@ async def test_what_the_app_cannot_take_is_refused_and_changes_nothing(
     assert not (kuma.directory / ".mathison-data").exists()
 
 
+@pytest.mark.parametrize("staged_on", ["sqlite", "mariadb", "another database"])
+async def test_an_app_that_moves_to_another_database_takes_nothing_that_was_staged_before(
+    staged_on: str, kuma: KumaOnMariadb
+) -> None:
+    configuration = kuma.directory / "db-config.json"
+    on_mariadb = configuration.read_text()
+    elsewhere = json.dumps({**json.loads(on_mariadb), "dbName": "elsewhere"})
+    on_sqlite = '{"type": "sqlite"}'
+    before, now = {
+        "sqlite": (on_sqlite, on_mariadb),
+        "mariadb": (on_mariadb, on_sqlite),
+        "another database": (on_mariadb, elsewhere),
+    }[staged_on]
+    content = set_of(KUMA_2) if staged_on == "sqlite" else (await kuma.export()).content
+    kuma.make_other()
+    present, files, record = await kuma.fingerprint(), kuma.files, MemoryRecord()
+    configuration.write_text(before)
+    await kuma.stage(content, record)
+    configuration.write_text(now)
+
+    with pytest.raises(AppUnavailableError, match=r"By its db-config\.json the app keeps its data in .* now; when"):
+        await kuma.recipe.restore(record, NotedProgress())
+
+    assert kuma.noted.calls == []
+    configuration.write_text(before)
+    await kuma.recipe.restore(record, NotedProgress())
+    configuration.write_text(now)
+    with pytest.raises(AppUnavailableError, match=r"By its db-config\.json"):
+        await kuma.recipe.undo(record, NotedProgress())
+    assert kuma.noted.calls == ["stop", "start"]
+    configuration.write_text(before)
+    await kuma.recipe.undo(record, NotedProgress())
+    configuration.write_text(on_mariadb)
+    assert kuma.files == files
+    assert (await kuma.fingerprint()).differences(present) == []
+
+
 async def test_an_archive_of_mariadb_is_refused_by_an_app_on_sqlite(kuma: KumaOnMariadb, tmp_path: Path) -> None:
     exported = await kuma.export()
     other = KumaApp(tmp_path / "other", NotedApp(), content=KUMA_2)
