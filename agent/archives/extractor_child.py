@@ -19,6 +19,7 @@ from agent.archives.extracting import Extracted, Extraction, ExtractionLimits
 from agent.archives.sealed_tar import SealedTar
 from agent.archives.zips import ZipReader
 from agent.jail import enter, parse_argv
+from common.codecs import Reader
 from common.errors import LimitExceededError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
@@ -102,6 +103,10 @@ def _unpack(file: BinaryIO, assignment: Assignment) -> Report:
     limits = ExtractionLimits(
         content_bytes=assignment.content_bytes, entries=assignment.entries, free_bytes=assignment.free_bytes
     )
+    archive = tar = None
+    if assignment.is_zip:
+        archive = ZipReader(file, size=os.fstat(0).st_size, expansion_ratio=assignment.expansion_ratio)
+        tar = archive.lone_tar()
     with (
         open(assignment.later, "w+b") as later,
         contextlib.closing(
@@ -109,25 +114,24 @@ def _unpack(file: BinaryIO, assignment: Assignment) -> Report:
                 assignment.root,
                 limits=limits,
                 later=later,
-                owner=assignment.owner or (assignment.default_owner if assignment.is_zip else None),
+                owner=assignment.owner or (assignment.default_owner if archive and tar is None else None),
                 default_owner=assignment.default_owner,
                 inside=assignment.inside,
             )
         ) as extraction,
     ):
         report = Report(extracted=extraction.result)
-        if assignment.is_zip:
-            archive = ZipReader(file, size=os.fstat(0).st_size, expansion_ratio=assignment.expansion_ratio)
+        if archive and tar is None:
             for member in archive.members():
                 extraction.add(member, archive.pieces(member))
-            report.warnings = archive.warnings()
         else:
-            _unpack_tar(file, extraction, report, assignment.recipe)
+            _unpack_tar(tar or file, extraction, report, assignment.recipe)
+        report.warnings = archive.warnings() if archive else []
         extraction.finish()
     return report
 
 
-def _unpack_tar(file: BinaryIO, extraction: Extraction, report: Report, recipe: str) -> None:
+def _unpack_tar(file: Reader, extraction: Extraction, report: Report, recipe: str) -> None:
     archive = SealedTar(file, recipe=recipe)
     for member in archive.members():
         if report.header is None and archive.header is not None:

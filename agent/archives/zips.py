@@ -9,18 +9,21 @@ import calendar
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from agent.archives.members import Kind, Member, printable
 from agent.archives.tallies import Tally
+from common.codecs import PeekedFile, Reader, UnpackedFile
 from common.errors import (
     ArchiveDamagedError,
+    ArchiveError,
     ArchiveRefusedError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from common.kinds import HEAD_BYTES, TAR, kind_of
 from common.zip_names import extra_fields, name_of
 
 PIECE_BYTES = 1 << 20
@@ -62,9 +65,31 @@ class ZipReader:
             raise ArchiveDamagedError("The zip is damaged: there are bytes behind its end.")
         self._present: zipfile.ZipInfo | None = None
         self._guessed = Tally()
+        self._lone_tar = ""
+
+    def lone_tar(self) -> Reader | None:
+        """The tar that is the zip's only file, without the compression around it; None for every other zip."""
+        entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
+        if len(entries) != 1:
+            return None
+        (entry,) = entries
+        member = self._member(entry)
+        if member.kind is not Kind.FILE:
+            return None
+        try:
+            unpacked = UnpackedFile(_Entry(self._data(entry)), unpack_zip=False)
+            content = PeekedFile(unpacked, head_bytes=HEAD_BYTES)
+        except ArchiveError:
+            return None
+        if kind_of(content.head) != TAR:
+            return None
+        self._lone_tar = member.name
+        return _Counted(content, self._count) if unpacked.layers else content
 
     def warnings(self) -> list[str]:
         """What a person should know of it; complete once `members` has ended."""
+        if self._lone_tar:
+            return [f"The zip holds one file, the tar {printable(self._lone_tar)}: what is in that was taken."]
         return self._guessed.sentence(
             "{} name in the zip is in an encoding that it does not tell, and was taken for one of DOS (cp437)",
             "{} names in the zip are in an encoding that it does not tell, and were taken for those of DOS (cp437)",
@@ -79,6 +104,8 @@ class ZipReader:
         """
         for entry in self._zip.infolist():
             self._present = entry
+            if (name := name_of(entry)).is_guess:
+                self._guessed.add(name.text)
             yield self._member(entry)
 
     def pieces(self, member: Member) -> Iterator[tuple[int, bytes]]:
@@ -95,10 +122,7 @@ class ZipReader:
             )
 
     def _member(self, entry: zipfile.ZipInfo) -> Member:
-        found = name_of(entry)
-        name = found.text
-        if found.is_guess:
-            self._guessed.add(name)
+        name = name_of(entry).text
         if entry.flag_bits & _ENCRYPTED:
             raise ArchiveWrongKindError(
                 f"The zip is encrypted: {printable(name)}.", next_step="Pack the files without a password."
@@ -143,6 +167,32 @@ class ZipReader:
                 f"The zip expands to more than {self._expansion_ratio} times its size; that is a decompression bomb or "
                 "needs a higher limit."
             )
+
+
+class _Entry:
+    """An entry's data as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = b""
+
+    def read(self, size: int, /) -> bytes:
+        self._held = self._held or next(self._pieces, b"")
+        given, self._held = self._held[:size], self._held[size:]
+        return given
+
+
+class _Counted:
+    """A file, what is read of it told."""
+
+    def __init__(self, source: Reader, count: Callable[[int], None]) -> None:
+        self._source = source
+        self._count = count
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._source.read(size)
+        self._count(len(piece))
+        return piece
 
 
 def _seconds(entry: zipfile.ZipInfo) -> int:

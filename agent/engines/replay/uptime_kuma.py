@@ -18,7 +18,8 @@ from agent.engines.mariadb.dumping import raw_dump
 from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.limits import Limits
-from agent.unpacking import unpacked
+from agent.unpacking import peeked, unpacked
+from common.codecs import codec_of
 
 _RECIPE = "uptime-kuma"
 _KEY = "0" * 12
@@ -38,7 +39,9 @@ async def replay_mariadb(request: Request) -> Replayed:
     content = TableHasher()
     with _staging(request) as (place, area):
         async with unpacked(chunks_of(request.file), limits=place.limits, unpack_zip=False) as archive:
-            await tree.unpack(area, archive.chunks, place.orders(), is_zip=False)
+            head, chunks = await peeked(archive.chunks)
+            async with aclosing(chunks):
+                await tree.unpack(area, chunks, place.orders(), is_zip=codec_of(head) == "zip")
         server_folder = place.work_directory / "server"
         server_folder.mkdir()
         with opened_dump(area) as dump:

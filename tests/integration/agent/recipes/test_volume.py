@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
 import lzma
 import os
@@ -189,6 +190,37 @@ async def test_archives_of_other_compressions_are_imported(volume: Volume) -> No
 
         assert (volume.directory / "a").read_bytes() == b"content"
         wipe(volume.directory)
+
+
+@pytest.mark.parametrize("format", ["tar", "tar.gz", "tar.zst"])
+async def test_a_zip_of_an_export_is_taken_as_the_export(format: str, volume: Volume) -> None:
+    (volume.directory / "a").write_bytes(b"content")
+    (volume.directory / "a").chmod(0o640)
+    before = described(volume.directory)
+    exported = await volume.export(format)
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("backups/", b"")
+        archive.writestr(f"backups/x.{format}", exported.content)
+    wipe(volume.directory)
+
+    preview = await volume.stage(zipped.getvalue(), record := MemoryRecord())
+    await volume.recipe.restore(record, NotedProgress())
+
+    assert described(volume.directory, is_wanted=not_ours) == before
+    assert preview.header == exported.header
+    assert preview.warnings == (f"The zip holds one file, the tar 'backups/x.{format}': what is in that was taken.",)
+
+
+async def test_a_zip_whose_only_file_is_no_tar_is_a_volume_with_that_file(volume: Volume) -> None:
+    for content in (b"", b"text", gzip.compress(b"text"), gzip.compress(b"text")[:-9]):
+        zipped = io.BytesIO()
+        with zipfile.ZipFile(zipped, "w") as archive:
+            archive.writestr("a", content)
+
+        await volume.import_(zipped.getvalue())
+
+        assert (volume.directory / "a").read_bytes() == content
 
 
 async def test_a_busy_database_is_consistent_in_an_export_and_its_side_files_are_not(volume: Volume) -> None:
