@@ -50,7 +50,7 @@ def settle(new: int) -> None:
     level = os.dup(new)
     try:
         for _ in range(_MOST_LEVELS):
-            names = os.listdir(level)
+            names = [name for name in os.listdir(level) if not _is_of_macos(name)]
             if DATABASE in names:
                 _bring_up(level, new)
                 require_plain(new)
@@ -68,6 +68,11 @@ def settle(new: int) -> None:
         f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
         next_step="Archive the app's whole data directory, or send its kuma.db alone.",
     )
+
+
+def _is_of_macos(name: str) -> bool:
+    """What tar and the Finder put into an archive beside the folder that was packed."""
+    return name.startswith("._") or name in (".DS_Store", "__MACOSX")
 
 
 def leaves_its_folder(path: str, target: str, directory: Path) -> bool:

@@ -105,6 +105,20 @@ async def test_folders_around_the_data_do_not_matter(within: str, kuma: KumaApp,
     assert (await kuma.fingerprint()).differences(await source.fingerprint()) == []
 
 
+@pytest.mark.parametrize("beside", ["._data", ".DS_Store", "__MACOSX/data/._kuma.db", "data/._kuma.db"])
+async def test_what_macos_puts_beside_the_folder_does_not_matter(beside: str, kuma: KumaApp, tmp_path: Path) -> None:
+    source = KumaApp(tmp_path / "data", NotedApp(), content=KUMA_2)
+    make_other(kuma)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(beside))
+        archive.add(source.directory, arcname="data")
+
+    await kuma.import_(packed.getvalue())
+
+    assert (await kuma.fingerprint()).differences(await source.fingerprint()) == []
+
+
 @pytest.mark.parametrize("packing", ["alone", "gzip", "zip"])
 async def test_a_database_alone_leaves_the_other_files_in_place(packing: str, kuma: KumaApp, tmp_path: Path) -> None:
     source = KumaApp(tmp_path / "source", NotedApp(), content=KUMA_2)
