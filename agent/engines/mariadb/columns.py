@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.engines.mariadb.inserts import NAME
 
-_TABLE = re.compile(
+TABLE = re.compile(
     rb"CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\s+(?P<if>IF\s+NOT\s+EXISTS\s+)?(?P<name>%b)\s*\(" % NAME,
     re.IGNORECASE | re.DOTALL,
 )
@@ -63,11 +63,11 @@ def plain(name: bytes) -> bytes:
 
 def table_made_by(statement: bytes) -> Table | None:
     """The table that a statement makes; None: it makes none, or not in the words that servers use."""
-    found = _TABLE.match(statement)
+    found = TABLE.match(statement)
     if found is None:
         return None
     columns = []
-    for item in _items(statement, found.end()):
+    for item in items(statement, found.end()):
         item = [token if token[:1] in b"'\"`" else _WORDS_OF_VERSIONS.sub(b" ", token) for token in item]
         if any(b"/*" in token or b"*/" in token for token in item if token[:1] not in b"'\"`"):
             return None
@@ -98,7 +98,7 @@ def _column(name: bytes, tokens: Sequence[bytes]) -> Column:
     )
 
 
-def _items(text: bytes, start: int) -> Iterator[list[bytes]]:
+def items(text: bytes, start: int) -> Iterator[list[bytes]]:
     """What stands between the commas of a bracket that is open already, as tokens."""
     item: list[bytes] = []
     depth = 1

@@ -22,6 +22,7 @@ from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.exact_rows import ExactRows
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.inserts import Batches
+from agent.engines.mariadb.row_memory import RowMemory
 from agent.engines.mariadb.sequence_texts import SequencePositions
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
 from agent.engines.mariadb.statements import RefusedError, Way, decide_all
@@ -80,7 +81,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sch
 
 def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
-    exact = ExactRows()
+    exact, memory = ExactRows(), RowMemory(most_bytes)
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
@@ -108,6 +109,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             if way is Way.SET:
                 send(exact.set(text))
             if way is Way.RUN:
+                memory.check(text, statement.line)
                 for part in batches.of(text):
                     send(positions.corrected(sent) for sent in exact.of(part, statement.line))
             if way is not Way.RUN and schemas:

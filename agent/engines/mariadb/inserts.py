@@ -16,8 +16,10 @@ from agent.engines.mariadb.sqltext import Statement
 _I = re.IGNORECASE | re.DOTALL
 NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
 _STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
-_LITERAL = rb"(?:[-+]?[0-9.][\w.+-]*|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|[A-Za-z]+(?![\w('\"]))" % (_STRING, _STRING)
-"""A value as dumps write it: no function, no variable, nothing that the server would have to work out."""
+_NUMBER = rb"[-+]?(?:0[xX][0-9A-Fa-f]+|0b[01]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?![\w.$`\x80-\xff])"
+_WORD = rb"(?i:NULL|DEFAULT|TRUE|FALSE)(?![\w.$`('\"\x80-\xff])"
+_LITERAL = rb"(?:%b|%b|[xXbB]'[0-9A-Fa-f]*'|_\w+\s*(?:%b)|%b)" % (_NUMBER, _STRING, _STRING, _WORD)
+"""A value as dumps write it: no function, no variable, no column, nothing that the server would have to work out."""
 _ROW = re.compile(rb"\s*\(\s*(?:%b(?:,\s*%b)*)?\s*\)\s*(,|\Z)" % (_LITERAL, _LITERAL), re.DOTALL)
 INSERT = re.compile(
     rb"(?P<word>INSERT|REPLACE)\s+(?:IGNORE\s+|DELAYED\s+)?INTO\s+(?P<table>%b)\s*"
@@ -58,6 +60,15 @@ def is_plain(text: bytes) -> bool:
             return True
         at = row.end()
     return False
+
+
+def row_lengths(text: bytes, at: int) -> Iterator[int]:
+    """Bytes of each row from there on."""
+    while row := _ROW.match(text, at):
+        yield row.end() - at
+        if not row[1]:
+            break
+        at = row.end()
 
 
 class Batches:
