@@ -223,7 +223,11 @@ def _look_at_tar(content: PeekedFile, found: Findings) -> None:
         else:
             entries["folders" if member.isdir() else "other entries"] += 1
         found.counts.update({name: count for name, count in entries.items() if count})
-    rest = _drain(content)
+    rest = 0
+    while piece := content.read(PIECE_BYTES):
+        rest += len(piece)
+        if any(piece):
+            raise ArchiveDamagedError("The tar goes on behind the empty blocks that end it.", next_step=_WHOLE_STEP)
     if is_first and 2 * tarfile.BLOCKSIZE + rest > tarfile.RECORDSIZE:
         raise ArchiveDamagedError("The file is nothing but zeros: its content was lost.", next_step=_WHOLE_STEP)
     found.facts["Content"] = f"{content_bytes:,} bytes"

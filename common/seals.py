@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
+from collections.abc import Iterator
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError
 from common.fingerprints import Fingerprint
@@ -34,9 +35,12 @@ DUMP_CLOSING_START = b"\n" + _SQL_OPENING
 _SQL_CLOSING_LINE = b"-- mathison-data digest: sha256 %s of %20d bytes\n"
 _SQL_CLOSING = re.compile(rb"^-- mathison-data digest: sha256 ([0-9a-f]{64}) of ([ 0-9]{20}) bytes\n$")
 _SQL_CLOSING_BYTES = len(_SQL_CLOSING_LINE % (bytes(64), 0))
+_TAR_CLOSING_TEXT = b'{"sha256":"%s","size_bytes":%20d}\n'
 _TAR_CLOSING = re.compile(rb'^\{"sha256":"([0-9a-f]{64})","size_bytes": *([0-9]{1,20})\}\n$')
 _BLOCK = tarfile.BLOCKSIZE
 _TAR_CLOSING_BYTES = 4 * _BLOCK
+_TAR_END_ZEROS = 3 * _BLOCK - len(_TAR_CLOSING_TEXT % (bytes(64), 0))
+"""What is behind the closing's text: the rest of its block and two empty ones. More may follow, as tapes leave them."""
 _MAX_OPENING_BYTES = 1 << 20
 _MAX_CLOSING_BYTES = 1 << 18
 
@@ -94,8 +98,30 @@ class TarSealWriter(SealWriter):
         """The last members and the two empty blocks that end a tar."""
         before = _member(TAR_FINGERPRINT, fingerprint.to_json() + b"\n") if fingerprint else b""
         self.add(before)
-        text = b'{"sha256":"%s","size_bytes":%20d}\n' % (self._hash.hexdigest().encode(), self._size_bytes)
+        text = _TAR_CLOSING_TEXT % (self._hash.hexdigest().encode(), self._size_bytes)
         return before + _member(TAR_CLOSING, text) + bytes(2 * _BLOCK)
+
+
+class _Trimmed:
+    """Bytes on their way, with the zeros kept back that may be the end."""
+
+    def __init__(self) -> None:
+        self._zeros = 0
+
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """What is not the end, now that more has come."""
+        body = chunk.rstrip(b"\0")
+        while body and self._zeros:
+            piece = bytes(min(self._zeros, _MAX_CLOSING_BYTES))
+            self._zeros -= len(piece)
+            yield piece
+        if body:
+            yield body
+        self._zeros += len(chunk) - len(body)
+
+    def end(self) -> bytes:
+        """As many of the zeros at the end as belong to a tar."""
+        return bytes(min(self._zeros, _TAR_END_ZEROS))
 
 
 class SealReader:
@@ -115,6 +141,7 @@ class SealReader:
         self._closing_bytes = 0
         self._is_sql = False
         self._dump_tail: bytes | None = None
+        self._trimmed = _Trimmed()
 
     @property
     def is_sealed(self) -> bool:
@@ -138,12 +165,8 @@ class SealReader:
         if self._dump_tail is not None:
             self._dump_tail = (self._dump_tail + chunk[-_MAX_CLOSING_BYTES:])[-_MAX_CLOSING_BYTES:]
         if self._closing_bytes:
-            self._size_bytes += len(chunk)
-            together = self._held + chunk if len(chunk) < self._closing_bytes else chunk
-            if together is chunk:
-                self._hash.update(self._held)
-            self._hash.update(memoryview(together)[: -self._closing_bytes])
-            self._held = together[-self._closing_bytes :]
+            for piece in [chunk] if self._is_sql else self._trimmed.add(chunk):
+                self._put(piece)
 
     def finish(self) -> None:
         """The archive has ended.
@@ -159,6 +182,8 @@ class SealReader:
             return
         if not self._closing_bytes:
             return
+        if not self._is_sql:
+            self._put(self._trimmed.end())
         closing = _SQL_CLOSING.match(self._held) if self._is_sql else _tar_closing(self._held)
         if self._dump_tail is not None:
             start = self._dump_tail.rfind(DUMP_CLOSING_START)
@@ -177,6 +202,15 @@ class SealReader:
                 "The file is damaged: its content does not have the SHA-256 that stands at its end.",
                 next_step="Take another copy of the file, or export again.",
             )
+
+    def _put(self, chunk: bytes) -> None:
+        """Hash all but what may be the closing."""
+        self._size_bytes += len(chunk)
+        together = self._held + chunk if len(chunk) < self._closing_bytes else chunk
+        if together is chunk:
+            self._hash.update(self._held)
+        self._hash.update(memoryview(together)[: -self._closing_bytes])
+        self._held = together[-self._closing_bytes :]
 
     def _look(self, opening: bytearray) -> bool:
         """Whether enough was seen to know; sets what was found."""
@@ -223,16 +257,19 @@ class FingerprintFinder:
 
     def __init__(self) -> None:
         self._tail = b""
+        self._trimmed = _Trimmed()
 
     def add(self, chunk: bytes) -> None:
         """The next bytes of the archive, uncompressed."""
-        self._tail = chunk[-_MAX_CLOSING_BYTES:] if len(chunk) >= _MAX_CLOSING_BYTES else self._tail + chunk
-        if len(self._tail) > 2 * _MAX_CLOSING_BYTES:
-            self._tail = self._tail[-_MAX_CLOSING_BYTES:]
+        for piece in self._trimmed.add(chunk):
+            self._tail = piece[-_MAX_CLOSING_BYTES:] if len(piece) >= _MAX_CLOSING_BYTES else self._tail + piece
+            if len(self._tail) > 2 * _MAX_CLOSING_BYTES:
+                self._tail = self._tail[-_MAX_CLOSING_BYTES:]
 
     def fingerprint(self) -> Fingerprint | None:
         """What was found, once all was added; None: there is none."""
-        return _sql_fingerprint(self._tail) or _tar_fingerprint(self._tail)
+        tail = self._tail + self._trimmed.end()
+        return _sql_fingerprint(tail) or _tar_fingerprint(tail)
 
 
 def _sql_fingerprint(tail: bytes) -> Fingerprint | None:

@@ -92,6 +92,31 @@ def test_something_added_after_the_closing_is_noticed(make: Make) -> None:
         read(make(b"x") + b"drop table a;\n")
 
 
+@given(content=st.binary(max_size=3000), zeros=st.integers(0, 300_000), piece_bytes=st.integers(200, 1 << 19))
+def test_zeros_behind_a_tar_are_nothing_added_and_those_in_it_count(
+    content: bytes, zeros: int, piece_bytes: int
+) -> None:
+    archive = tar_archive(content + bytes(2048) + content) + bytes(zeros)
+
+    assert read(archive, piece_bytes).is_sealed
+    with pytest.raises(ArchiveTruncatedError):
+        read(archive + b"x", piece_bytes)
+    missing = bytearray(archive)
+    del missing[-zeros - 2048 - 512 : -zeros - 2048]
+    with pytest.raises((ArchiveTruncatedError, ArchiveDamagedError)):
+        read(bytes(missing), piece_bytes)
+
+
+@pytest.mark.parametrize("zeros", [1, 512, 10_240, 1 << 20])
+def test_the_fingerprint_of_a_tar_is_found_before_zeros(zeros: int) -> None:
+    fingerprint, seal, finder = Fingerprint(scheme="shop/1", parts={"a": "1"}), TarSealWriter(), FingerprintFinder()
+    archive = seal.opening(HEADER) + seal.closing(fingerprint) + bytes(zeros)
+    for start in range(0, len(archive), 1 << 18):
+        finder.add(archive[start : start + (1 << 18)])
+
+    assert finder.fingerprint() == fingerprint
+
+
 @pytest.mark.parametrize("content", [b"", b"-", b"-- PostgreSQL database dump\n" * 300, b"\0" * 4096, b"PGDMP" * 999])
 def test_archives_of_others_have_no_seal_and_pass(content: bytes) -> None:
     reader = read(content)
