@@ -40,7 +40,8 @@ class Survey:
     """What was counted.
 
     Attributes:
-        bytes: of files, without their holes.
+        bytes: of files, without their holes: what they take on disk.
+        length_bytes: of files, with their holes: the same in every copy.
         databases: SQLite databases; counted only when asked for.
         owners: numeric "uid:gid", the first of them only.
         tops: by name at the top of the directory, the first of them only.
@@ -52,6 +53,7 @@ class Survey:
     symlinks: int = 0
     others: int = 0
     bytes: int = 0
+    length_bytes: int = 0
     databases: int = 0
     owners: list[str] = field(default_factory=list)
     tops: dict[str, Top] = field(default_factory=dict)
@@ -111,6 +113,7 @@ def _count(counted: Survey, found: Found) -> None:
     elif stat.S_ISREG(status.st_mode):
         counted.files += 1
         size = min(status.st_size, status.st_blocks * 512)
+        counted.length_bytes += status.st_size
         if not _is_readable(found):
             counted.unreadable.add(found.path)
     elif stat.S_ISLNK(status.st_mode):

@@ -84,11 +84,17 @@ async def check_databases(new: Path, extracted: Extracted, *, is_sealed: bool, k
     return warnings
 
 
+def counts(found: Survey) -> dict[str, int]:
+    """What a preview counts of a tree; a file with two names counts twice, as it does for the app."""
+    return {"files": found.files, "bytes": found.length_bytes, "databases": found.databases}
+
+
 def changes(now: Survey, after: Survey) -> tuple[str, ...]:
     """What an import would change, in sentences."""
     more = "" if now.is_complete and after.is_complete else ", as far as they were counted"
     return (
-        f"{counted(after.files, 'files')} ({after.bytes:,} bytes) instead of {now.files:,} ({now.bytes:,}){more}.",
+        f"{counted(after.files, 'files')} ({after.length_bytes:,} bytes) instead of {now.files:,} "
+        f"({now.length_bytes:,}){more}.",
         _changes_at_the_top(now, after),
     )
 

@@ -146,11 +146,11 @@ class UptimeKumaRecipe(Recipe):
         progress.step(Step.VERIFYING, "checking the database")
         verified = await data.verify(area, record.key, now)
         after = verified.facts
-        files = await self._compared_files(area, staged.files is not None)
+        files = await self._compared_files(area, staged.has_files)
         return Preview(
             changes=compared(now, after),
             counts_now={**(now.counts if now else {}), "files": files.now.files},
-            counts_after={**after.counts, "files": files.now.files if staged.files is None else staged.files},
+            counts_after={**after.counts, "files": files.after.files},
             items={**await self._compared_items(data, now, verified), **files.items},
             bridging=bridging(after, now),
             room_bytes=verified.size_bytes + (await asyncio.to_thread(survey, area.new, seconds=_SURVEY_SECONDS)).bytes,

@@ -208,8 +208,14 @@ class VolumeRecipe(Recipe):
         now, after = compared.now, compared.after
         return Preview(
             changes=verifying.changes(now, after),
-            counts_now={"files": now.files, "bytes": now.bytes, "databases": now.databases} if now.is_complete else {},
-            counts_after={"files": extracted.files, "bytes": extracted.bytes, "databases": extracted.databases},
+            counts_now=verifying.counts(now) if now.is_complete else {},
+            counts_after=verifying.counts(after)
+            if after.is_complete
+            else {
+                "files": extracted.files + extracted.hard_links,
+                "bytes": extracted.bytes,
+                "databases": extracted.databases,
+            },
             items=compared.items,
             room_bytes=after.bytes if after.is_complete else extracted.bytes,
             swap_seconds=expected_swap_seconds(len(now.tops) + len(after.tops)),

@@ -68,12 +68,12 @@ class Unpacked:
 
     Attributes:
         names: which entries of the directory take part in the exchange.
-        files: number of files besides the database; None: they stay as they are.
+        has_files: whether the folders take part; otherwise they stay as they are.
     """
 
     names: tuple[str, ...]
     header: ArchiveHeader | None
-    files: int | None
+    has_files: bool
     warnings: tuple[str, ...]
 
 

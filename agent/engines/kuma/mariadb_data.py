@@ -166,12 +166,12 @@ class MariadbData:
                     raise ArchiveWrongKindError(f"The file is a SQLite database, and {_OTHER_ENGINE}")
                 if head.strip() and not what_it_is(head):
                     await self._load(area, chunks, key)
-                    return Unpacked(self._tables_in, None, None, (_ALONE,))
+                    return Unpacked(self._tables_in, None, has_files=False, warnings=(_ALONE,))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
         with opened_dump(area) as dump:
             await self._load(area, chunks_of_dump(dump), key)
         names = (*layout.FOLDERS, *self._tables_in)
-        return Unpacked(names, report.header, report.extracted.files - 1, tuple(report.warnings))
+        return Unpacked(names, report.header, has_files=True, warnings=tuple(report.warnings))
 
     async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
         """A dump into tables that the app does not see."""

@@ -105,7 +105,7 @@ class SqliteData:
                 _refuse_others(kind)
                 if kind == SQLITE:
                     await _store_database(area, chunks, self._place)
-                    return Unpacked(layout.DATABASE_FILES, None, None, (_alone("file"),))
+                    return Unpacked(layout.DATABASE_FILES, None, has_files=False, warnings=(_alone("file"),))
                 report = await tree.unpack(area, chunks, self._place.orders(), is_zip=codec_of(head) == "zip")
         descriptor = area.open_new()
         try:
@@ -114,8 +114,10 @@ class SqliteData:
         finally:
             os.close(descriptor)
         if not has_folders:
-            return Unpacked(layout.DATABASE_FILES, report.header, None, (*report.warnings, _alone("archive")))
-        return Unpacked(layout.MOVED, report.header, report.extracted.files - 1, tuple(report.warnings))
+            return Unpacked(
+                layout.DATABASE_FILES, report.header, has_files=False, warnings=(*report.warnings, _alone("archive"))
+            )
+        return Unpacked(layout.MOVED, report.header, has_files=True, warnings=tuple(report.warnings))
 
     async def parts(self) -> Mapping[str, Parts]:
         try:

@@ -91,6 +91,7 @@ async def test_an_archive_that_a_person_made_is_imported_with_what_was_in_its_wa
 
     assert kuma.execute("SELECT count(*) FROM heartbeat") == [(HEARTBEATS[name],)]
     assert preview.counts_after["heartbeats"] == HEARTBEATS[name]
+    assert (preview.counts_now["files"], preview.counts_after["files"]) == (4, 4)
     assert any("several files" in warning for warning in preview.warnings) == name.endswith("live")
     assert [found for found in kuma.files if found.startswith("kuma.db")] == ["kuma.db"]
 

@@ -192,6 +192,20 @@ async def test_archives_of_other_compressions_are_imported(volume: Volume) -> No
         wipe(volume.directory)
 
 
+async def test_a_preview_of_the_same_data_counts_the_same_whatever_its_names_and_holes(volume: Volume) -> None:
+    (volume.directory / "a").write_bytes(b"content")
+    (volume.directory / "b").hardlink_to(volume.directory / "a")
+    (volume.directory / "zeros").write_bytes(bytes(3 << 20))
+    (volume.directory / "sparse").touch()
+    os.truncate(volume.directory / "sparse", 5 << 20)
+
+    preview = await volume.stage((await volume.export()).content, MemoryRecord())
+
+    assert preview.counts_now == {"files": 4, "bytes": 2 * len(b"content") + (8 << 20), "databases": 0}
+    assert preview.counts_after == preview.counts_now
+    assert preview.changes[0] == "4 files (8,388,622 bytes) instead of 4 (8,388,622)."
+
+
 @pytest.mark.parametrize("format", ["tar", "tar.gz", "tar.zst"])
 async def test_a_zip_of_an_export_is_taken_as_the_export(format: str, volume: Volume) -> None:
     (volume.directory / "a").write_bytes(b"content")
