@@ -29,6 +29,8 @@ HEAD_BYTES = 4096
 PIECE_BYTES = 1 << 20
 _RDB_TAIL_BYTES = 1 << 16
 """In which the end of a snapshot is looked for when it is not where the file ends."""
+_GNU_DIRECTORY = b"D"
+"""A folder in an incremental tar; the names in it are its content."""
 _WHOLE_STEP = "Take another copy of the file, or make the dump again."
 
 
@@ -221,7 +223,9 @@ def _look_at_tar(content: PeekedFile, found: Findings) -> None:
                 entries["files"] += 1
             _skip(content, -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
         else:
-            entries["folders" if member.isdir() else "other entries"] += 1
+            is_listed = member.type == _GNU_DIRECTORY
+            entries["folders" if member.isdir() or is_listed else "other entries"] += 1
+            _skip(content, padded if is_listed else 0)
         found.counts.update({name: count for name, count in entries.items() if count})
     rest = 0
     while piece := content.read(PIECE_BYTES):

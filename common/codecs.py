@@ -166,7 +166,9 @@ class _Checked:
 
 
 class _ZipMember:
-    """The one member of a zip that comes as a stream. Raises as a compressed file does: EOFError and OSError."""
+    """The one file in a zip that comes as a stream, perhaps in a folder. Raises as a compressed file does: EOFError and
+    OSError.
+    """
 
     _LOCAL, _DESCRIPTOR, _CENTRAL, _END = _ZIP, b"PK\x07\x08", b"PK\x01\x02", b"PK\x05\x06"
     _BEFORE_END: ClassVar = {
@@ -182,12 +184,14 @@ class _ZipMember:
         self._source = source
         self._position = 0
         self._pending = bytearray()
-        header = self._exactly(30)
+        while (header := self._exactly(30)).startswith(self._LOCAL):
+            name, extra = self._name_and_extra(header)
+            if not self._passes_folder(header, name):
+                break
+        else:
+            raise ArchiveWrongKindError("The zip holds no file.", next_step="Send the file that is the dump.")
         flags, method = int.from_bytes(header[6:8], "little"), int.from_bytes(header[8:10], "little")
         size = int.from_bytes(header[18:22], "little")
-        name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-        self._exactly(name_bytes)
-        extra = self._exactly(extra_bytes)
         self._crc_expected = None if flags & 8 else int.from_bytes(header[14:18], "little")
         self._crc = 0
         self._is_done = False
@@ -246,10 +250,13 @@ class _ZipMember:
                 mark = self._exactly(4)
         if self._crc != self._crc_expected:
             raise OSError("wrong CRC")
-        if mark == self._LOCAL:
-            raise ArchiveWrongKindError(
-                "The zip holds more than one file.", next_step="Unpack it and send the one file that is the dump."
-            )
+        while mark == self._LOCAL:
+            header = mark + self._exactly(26)
+            if not self._passes_folder(header, self._name_and_extra(header)[0]):
+                raise ArchiveWrongKindError(
+                    "The zip holds more than one file.", next_step="Unpack it and send the one file that is the dump."
+                )
+            mark = self._exactly(4)
         if mark != self._CENTRAL:
             raise OSError("no central directory")
         while mark != self._END:
@@ -261,6 +268,20 @@ class _ZipMember:
             mark = self._exactly(4)
         self._pass_over(int.from_bytes(self._exactly(18)[16:], "little"))
         _require_padding(bytes(self._pending), self._source, end=self._position)
+
+    def _name_and_extra(self, header: bytes) -> tuple[bytes, bytes]:
+        """What stands behind an entry's header (APPNOTE.TXT 4.3.7)."""
+        name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+        return self._exactly(name_bytes), self._exactly(extra_bytes)
+
+    def _passes_folder(self, header: bytes, name: bytes) -> bool:
+        """Whether an entry is a folder; the next entry follows then."""
+        packed_bytes = int.from_bytes(header[18:22], "little")
+        is_folder = name.endswith(b"/") and not header[6] & 8 and packed_bytes <= 2 and not any(header[22:26])
+        if is_folder:
+            # Nothing, deflated, is two bytes.
+            self._exactly(packed_bytes)
+        return is_folder
 
     def _pass_over(self, size: int) -> None:
         while size > 0:

@@ -67,6 +67,14 @@ def deflate64(content: bytes) -> bytes:
     return content.replace(b"\x00\x00\x08\x00", b"\x00\x00\x09\x00")
 
 
+def incremental_tar() -> bytes:
+    """As `tar --format=gnu --listed-incremental` makes it: a folder with the names that are in it."""
+    folder = tarfile.TarInfo("d/")
+    names = b"Ya\0\0"
+    folder.type, folder.size = b"D", len(names)
+    return folder.tobuf(tarfile.GNU_FORMAT) + names.ljust(512, b"\0") + plain_tar({"d/a": b"1" * 600})
+
+
 def tar_with_size(size: int) -> bytes:
     block = bytearray(plain_tar({"a": b""})[:512])
     block[124:136] = b"\xff" + size.to_bytes(11, signed=True)
@@ -93,6 +101,10 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(plain_sql(), "sql", "plausible", id="pg_dump's sql"),
         pytest.param(sealed_tar(FILES) + bytes(10_240), "tar", "proven", id="tar of ours, padded"),
         pytest.param(plain_tar(FILES), "tar", "plausible", id="pax tar"),
+        pytest.param(incremental_tar(), "tar", "plausible", id="incremental tar"),
+        pytest.param(
+            zipped(**{"d/": b"", "d/dump": sealed_sql()}), "sql", "proven", id="sql of ours in a zipped folder"
+        ),
         pytest.param(plain_tar(FILES) + bytes(10_240), "tar", "plausible", id="pax tar, padded"),
         pytest.param(plain_tar(FILES, format=tarfile.GNU_FORMAT), "tar", "plausible", id="gnu tar"),
         pytest.param(plain_tar({}), "tar", "plausible", id="empty tar"),

@@ -155,6 +155,26 @@ def test_two_layers_come_off_and_a_third_is_refused() -> None:
         UnpackedFile(io.BytesIO(gzip.compress(twice)))
 
 
+@pytest.mark.parametrize("folders", [("d/",), ("a/", "d/", "d/e/")])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_one_file_in_a_zip_of_folders_is_read(folders: tuple[str, ...], method: int) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", method) as archive:
+        for name in (*folders, f"{folders[-1]}dump.sql", "z/"):
+            archive.writestr(name, b"" if name.endswith("/") else CONTENT)
+
+    assert unpack(sink.getvalue()) == CONTENT
+
+
+def test_a_zip_of_folders_only_is_refused_by_name() -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("d/", b"")
+
+    with pytest.raises(ArchiveWrongKindError, match="holds no file"):
+        UnpackedFile(io.BytesIO(sink.getvalue()))
+
+
 def test_a_zip_of_two_files_is_refused_by_name() -> None:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
