@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 CBC_START = "U2FsdGVkX1"
 """How every value of the first form begins: base64 of "Salted__"."""
-CBC_TOKEN = re.compile(r"(?:(?P<id>[A-Za-z0-9_-]{1,36}):)?(?P<value>U2FsdGVkX1[A-Za-z0-9+/]{10,}={0,2})")
-"""Such a value within a text. What stands before its colon names a row of deployment_key, where keys are rotated."""
+CBC_TOKEN = re.compile(r"(?:(?P<id>[A-Za-z0-9_-]{1,36}):)?(?P<value>U2FsdGVkX1(?:[A-Za-z0-9+/]|\\/){10,}={0,2})")
+"""Such a value within a text, which may be JSON with escaped slashes. What stands before its colon may name a row of
+deployment_key, where keys are rotated."""
 _SALTED = b"Salted__"
 _GCM_VERSION = b"\x01"
 _GCM_INFO = b"n8n-encryption-v1"
@@ -38,7 +39,7 @@ class NotReadableError(ValueError):
 
 def decrypt(value: str, key: str) -> str:
     """The text of a value in the first form."""
-    raw = _from_base64(value)
+    raw = _from_base64(value.replace("\\/", "/"))
     if not raw.startswith(_SALTED) or len(raw) < 32 or len(raw) % 16:
         raise NotReadableError("not a value of this form")
     cipher_key, iv = _derived(key, raw[8:16])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -96,18 +97,19 @@ def fit_of_rows(wrapped: Iterable[WrappedKey], credentials: Iterable[Credential]
 def rekey(store: Store, old: str, new: str) -> Rekeyed:
     """Encrypt everything again that is encrypted with the key `old`, which has to fit."""
     done = Rekeyed()
-    legacy: set[str] = set()
+    rotating: set[str] = set()
     for identity, kind, value, algorithm in _wrapped_keys(store):
         plain = unwrap(value, old)
         if kind == _DATA_KEY and algorithm == _LEGACY_ALGORITHM and plain == old:
             # The instance's key itself, for reading what was written before keys were rotated.
             plain = new
-            legacy.add(identity)
+        elif kind == _DATA_KEY:
+            rotating.add(identity)
         store.run("UPDATE {table} SET value = ? WHERE id = ?", wrap(plain, new), identity, table=KEYS)
         done.secrets += 1
     for table, column in _places(store):
         for row, text in store.texts(table, column, containing=CBC_START):
-            changed = _rekeyed(text, old, new, legacy, done, f"{table}.{column}")
+            changed = _rekeyed(text, old, new, rotating, done, f"{table}.{column}")
             if changed != text:
                 store.write(table, column, row, changed)
     return done
@@ -122,6 +124,11 @@ def drop_secrets(store: Store, new: str) -> int:
     tables = store.tables()
     rotated = [identity for identity, kind, _, _ in _wrapped_keys(store) if kind == _DATA_KEY]
     emptied = 0
+
+    def emptied_value(match: re.Match[str]) -> str:
+        before = "" if match["id"] in (None, *rotated) else f"{match['id']}:"
+        return before + encrypt("", new)
+
     for identity, _, _ in list(_credentials(store)):
         store.run("UPDATE {table} SET data = ? WHERE id = ?", encrypt("{}", new), identity, table=CREDENTIALS)
         emptied += 1
@@ -135,7 +142,7 @@ def drop_secrets(store: Store, new: str) -> int:
         if (table, column) == (CREDENTIALS, "data"):
             continue
         for row, text in store.texts(table, column, containing=CBC_START):
-            store.write(table, column, row, CBC_TOKEN.sub(lambda _: encrypt("", new), text))
+            store.write(table, column, row, CBC_TOKEN.sub(emptied_value, text))
         for identity in rotated:
             for row, text in store.texts(table, column, containing=f"{identity}:"):
                 if text.startswith(f"{identity}:"):
@@ -148,12 +155,12 @@ def is_rotating(store: Store) -> bool:
     return any(kind == _DATA_KEY and algorithm != _LEGACY_ALGORITHM for _, kind, _, algorithm in _wrapped_keys(store))
 
 
-def _rekeyed(text: str, old: str, new: str, legacy: set[str], done: Rekeyed, place: str) -> str:
+def _rekeyed(text: str, old: str, new: str, rotating: set[str], done: Rekeyed, place: str) -> str:
     parts: list[str] = []
     at = 0
     for match in CBC_TOKEN.finditer(text):
-        if match["id"] and match["id"] not in legacy:
-            # Under a rotating key, which stays as it is.
+        if match["id"] in rotating:
+            # That key stays as it is.
             continue
         try:
             value = encrypt(decrypt(match["value"], old), new)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 
 import pytest
 
-from agent.engines.n8n.encryption import CBC_START, decrypt, encrypt, unwrap, wrap
-from agent.engines.n8n.rekeying import fit_of, rekey
+from agent.engines.n8n.encryption import CBC_START, CBC_TOKEN, decrypt, encrypt, unwrap, wrap
+from agent.engines.n8n.rekeying import drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import SqliteStore
 
 
@@ -68,7 +69,8 @@ def test_only_what_is_under_the_old_key_changes(connection: sqlite3.Connection) 
     connection.execute("INSERT INTO settings VALUES ('s', ?)", (json.dumps([mine, foreign, rotated, mine]),))
     connection.execute("INSERT INTO execution_data VALUES (1, ?)", (mine,))
     legacy = ("k-legacy", "data_encryption", wrap("old", "old"), "aes-256-cbc")
-    connection.execute("INSERT INTO deployment_key VALUES (?, ?, ?, ?)", legacy)
+    rotating = ("k-data", "data_encryption", wrap("ab" * 32, "old"), "aes-256-gcm")
+    connection.executemany("INSERT INTO deployment_key VALUES (?, ?, ?, ?)", [legacy, rotating])
 
     done = rekey(SqliteStore(connection), "old", "new")
 
@@ -76,9 +78,41 @@ def test_only_what_is_under_the_old_key_changes(connection: sqlite3.Connection) 
     first, second, third, fourth = json.loads(text)
     assert (decrypt(first, "new"), decrypt(fourth, "new")) == ("mine", "mine")
     assert (second, third) == (foreign, rotated)
-    assert (done.secrets, done.left) == (3, ["settings.value"])
+    assert (done.secrets, done.left) == (4, ["settings.value"])
     assert unwrap(connection.execute("SELECT value FROM deployment_key").fetchone()[0], "new") == "new"
     assert connection.execute("SELECT data FROM execution_data").fetchone() == (mine,)
+
+
+@pytest.mark.parametrize("text", ["password:{}", '{"url": "redis://u:{}"}', '["/{}", "{}"]', "k-gone:{}"])
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+def test_a_value_is_found_whatever_stands_before_it_and_however_its_slashes_are_written(
+    text: str, slash: str, connection: sqlite3.Connection
+) -> None:
+    secret = encrypt("mine" * 100, "old")
+    assert "/" in secret
+    written = text.replace("{}", secret.replace("/", slash))
+    connection.execute("INSERT INTO settings VALUES ('s', ?)", (written,))
+
+    done = rekey(SqliteStore(connection), "old", "new")
+
+    [(changed,)] = connection.execute("SELECT value FROM settings")
+    values = [match["value"] for match in CBC_TOKEN.finditer(changed)]
+    assert {decrypt(value, "new") for value in values} == {"mine" * 100}
+    assert CBC_TOKEN.sub(lambda match: match[0].replace(match["value"], "{}"), changed) == text
+    assert (done.secrets, done.left) == (text.count("{}"), [])
+
+
+def test_what_stands_before_a_value_stays_when_secrets_are_left_out(connection: sqlite3.Connection) -> None:
+    data_key = ("k-data", "data_encryption", wrap("ab" * 32, "old"), "aes-256-gcm")
+    connection.execute("INSERT INTO deployment_key VALUES (?, ?, ?, ?)", data_key)
+    secret = encrypt("mine", "old")
+    connection.execute("INSERT INTO settings VALUES ('s', ?)", (f"redis://u:{secret} k-data:{secret}",))
+
+    drop_secrets(SqliteStore(connection), "new")
+
+    [(changed,)] = connection.execute("SELECT value FROM settings")
+    assert re.sub(r"U2Fsd\S*", "<>", changed) == "redis://u:<> <>"
+    assert [decrypt(match["value"], "new") for match in CBC_TOKEN.finditer(changed)] == ["", ""]
 
 
 def test_odd_names_of_tables_and_columns_do_no_harm(connection: sqlite3.Connection) -> None:
