@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.filesystem import DIRECTORY, read_small_file, remove_tree
-from agent.engines.n8n.settings import N8nSettings, read_secret
+from agent.engines.n8n.settings import N8nSettings, read_secret, without_line_end
 from common.errors import AppUnavailableError, ArchiveDamagedError
 
 CONFIG = "config"
@@ -82,8 +82,9 @@ def take_key(staged: Path) -> StagedKey:
         return StagedKey(sealed=sealed)
     if clear is None:
         # A copy of the whole folder that somebody made without us.
-        clear = str(_parsed(config or b"{}").get(_KEY_FIELD, "")).encode(errors="replace")
-    return StagedKey(clear=clear.decode(errors="replace").strip())
+        key = str(_parsed(config or b"{}").get(_KEY_FIELD, ""))
+        return StagedKey(clear=key.encode(errors="replace").decode())
+    return StagedKey(clear=without_line_end(clear.decode(errors="replace")))
 
 
 def write_config(folder: Path, staged: Path) -> None:

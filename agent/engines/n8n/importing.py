@@ -120,7 +120,8 @@ async def _keys(staged_key: StagedKey, header: ArchiveHeader | None, target: Tar
                 "the option without_credentials=true: then all credentials are empty.",
             )
         told = await unseal(staged_key.sealed, identities=wishes.identities, passphrase=wishes.passphrase)
-    return list(dict.fromkeys(key for key in (told, target.key) if key))
+    # A key may have white space around it; a file that somebody wrote a key into, too.
+    return list(dict.fromkeys(key for key in (told, told.strip(), target.key) if key))
 
 
 def find_database(staged: Path, header: ArchiveHeader | None, name: str) -> Path:

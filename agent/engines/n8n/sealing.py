@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.engines.n8n.seals import Answer, Request
+from agent.engines.n8n.settings import without_line_end
 from agent.jail import NOBODY, Jail
 from agent.processes import Command, run
 from agent.rights import may_become_nobody
@@ -34,7 +35,7 @@ async def unseal(sealed: bytes, *, identities: Sequence[str], passphrase: str) -
         InvalidRequestError: an identity is none.
     """
     opened = await _ask(Request(opens=True, content=sealed, identities=list(identities), passphrase=passphrase))
-    return opened.decode(errors="replace").strip()
+    return without_line_end(opened.decode(errors="replace"))
 
 
 async def _ask(request: Request) -> bytes:

@@ -75,7 +75,12 @@ def read_secret(file: str) -> str:
     if not file:
         return ""
     try:
-        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
+        return without_line_end(Path(file).read_text())
     except (OSError, UnicodeDecodeError) as failure:
         reason = getattr(failure, "strerror", "") or "it is no text"
         raise AppUnavailableError(f"The file {file} with a secret cannot be read: {reason}.") from failure
+
+
+def without_line_end(text: str) -> str:
+    """As whoever wrote a secret into a file meant it: an editor ends the line."""
+    return text.removesuffix("\n").removesuffix("\r")

@@ -157,6 +157,20 @@ async def test_a_passphrase_seals_and_opens_the_key(source: N8nApp, target: N8nA
     assert exported.header.details["encryption_key"] == "sealed with a passphrase"
 
 
+@pytest.mark.parametrize("key", [" spaced key ", "k\u00e4y\t", "of two lines\n"])
+async def test_a_key_is_taken_with_the_white_space_around_it(key: str, tmp_path: Path, target: N8nApp) -> None:
+    source = N8nApp(N8n(tmp_path / "source", key=key).make())
+    by_hand = subprocess.run(["tar", "-c", "-C", source.n8n.folder, "."], capture_output=True, check=True).stdout
+    in_clear = (await source.export(key="clear")).content
+    sealed = (await source.export(recipient=RECIPIENT)).content
+
+    for archive in (in_clear, sealed, by_hand):
+        options = {"identity": SECRET_IDENTITY} if archive is sealed else {}
+        record = await target.import_(archive, **options)
+        assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+        await target.recipe.undo(record, NotedProgress())
+
+
 async def test_settings_say_for_whom_a_key_is_sealed_and_what_opens_one(tmp_path: Path) -> None:
     identities = tmp_path / "identities"
     identities.write_text(f"# created for a test\n{SECRET_IDENTITY}\n")
