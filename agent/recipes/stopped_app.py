@@ -153,7 +153,7 @@ class StoppedExchange:
             progress.step(step, "exchanging the data")
             await exchange.bring(target)
         except ServiceError as failure:
-            if await exchange.is_unfinished():
+            if await _may_be_unfinished(exchange):
                 raise UnsettledError from failure
             await self._start_again(record)
             raise
@@ -187,6 +187,14 @@ class StoppedExchange:
         return " and it was started again"
 
 
+async def _may_be_unfinished(exchange: Exchange) -> bool:
+    """Whether an exchange was interrupted, or nobody can tell, since a server is down."""
+    try:
+        return await exchange.is_unfinished()
+    except ServiceError:
+        return True
+
+
 class VolumeExchange:
     """Implements Exchange for what was staged in a `tree.StagingArea`.
 
@@ -207,7 +215,7 @@ class VolumeExchange:
         self._until_released = until_released
 
     async def kept(self) -> Side | None:
-        return self._swap.kept()
+        return await asyncio.to_thread(self._swap.kept)
 
     async def is_unfinished(self) -> bool:
         return self._swap.is_unfinished()

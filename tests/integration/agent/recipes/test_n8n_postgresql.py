@@ -20,9 +20,11 @@ from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
 from agent.engines.tree import StagingArea
 from agent.recipes.base import ItemChanges, Recovered
+from agent.unsettled import UnsettledError
 from common.codecs import UnpackedFile
 from common.errors import (
     AppBusyError,
+    AppUnavailableError,
     ArchiveIncompatibleError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
@@ -334,6 +336,33 @@ async def test_files_go_back_when_the_database_cannot_be_exchanged(
     assert target.n8n.workflow_names() == ["present 0"]
     assert (target.n8n.folder / "storage" / "own").exists()
     assert target.app.app.is_running
+
+
+async def test_a_server_that_is_stopped_with_n8n_is_waited_for_and_n8n_started_then(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    (target.n8n.folder / "storage" / "own").write_text("of the target")
+    server, app, record = target.database.server, target.app.app, MemoryRecord()
+    await target.app.stage((await source.app.export(key="clear")).content, record)
+    stop = app.stop
+
+    async def stop_both() -> None:
+        await stop()
+        await asyncio.to_thread(server.stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "stop", stop_both)
+        with pytest.raises(UnsettledError):
+            await target.app.recipe.restore(record, NotedProgress())
+    with pytest.raises(AppUnavailableError):
+        await target.app.recipe.recover(record)
+    await asyncio.to_thread(server.start)
+
+    assert await target.app.recipe.recover(record) is Recovered.PREVIOUS
+    assert app.is_running
+    assert (target.n8n.folder / "storage" / "own").exists()
+    assert target.n8n.workflow_names() == ["present 0"]
 
 
 @pytest.mark.parametrize("is_database_swapped", [False, True])
