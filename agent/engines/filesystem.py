@@ -19,6 +19,7 @@ from pathlib import Path
 from agent.archives.members import KEPT_NAMES
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
 _LISTED_AT_ONCE = 10_000
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -67,6 +68,19 @@ def read_small_file(
             return file.read(most_bytes)
     finally:
         os.close(descriptor)
+
+
+def replace_file(name: str, content: bytes, *, parent: int) -> None:
+    """Put another file in the place of one, with its owner, mode and time. What it was a link of stays as it is."""
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    temporary = f"{name}.replacing"
+    descriptor = os.open(temporary, _NEW, status.st_mode & 0o777, dir_fd=parent)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    if os.geteuid() == 0:
+        os.chown(temporary, status.st_uid, status.st_gid, dir_fd=parent)
+    os.utime(temporary, ns=(status.st_mtime_ns,) * 2, dir_fd=parent)
+    os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
 def sync_filesystem(descriptor: int) -> None:

@@ -393,7 +393,7 @@ class MinioRecipe(Recipe):
             room_bytes=report.extracted.bytes,
             swap_seconds=previewing.swap_seconds(now, tally, only=only),
             warnings=(
-                *previewing.warnings(tally, only=only),
+                *previewing.warnings(header, tally, only=only),
                 *previewing.about_root(now, root=self._settings.account().user, previous_root=previous_root),
             ),
             header=header,

@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 
 from agent.engines import tree
-from agent.engines.minio.accounts import buckets_with_remote_targets
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.freezing import frozen
-from agent.engines.minio.layout import BUCKETS, CONFIG, SESSIONS, SYSTEM
-from agent.engines.minio.sealing_below import seal_below
+from agent.engines.minio.layout import CONFIG, SESSIONS, SYSTEM
+from agent.engines.minio.sealing_below import close_below
+from agent.engines.minio.sealing_child import Work
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
 from agent.engines.minio.writing import DriveWriter, about_own, warnings_of
@@ -32,8 +32,8 @@ from common.headers import ArchiveHeader
 
 MOST_FROZEN_SECONDS = 60.0
 """Clients wait that long at most; a drive of some million objects may need it."""
-SECRETS = ("sealed", "clear", "left-out")
-"""What an export does with users' keys; the first is the default."""
+SECRETS = {"sealed": Work.SEAL, "clear": Work.LOOK, "left-out": Work.LEAVE_OUT}
+"""What an export does with users' keys and those of other servers; the first is the default."""
 
 
 @dataclass
@@ -69,7 +69,6 @@ async def dumping(
     """
     drive = Path(settings.directory)
     await asyncio.to_thread(remove_snapshots, drive)
-    with_keys = await buckets_with_remote_targets(client)
     snapshot = Snapshot(drive, secrets.token_hex(6), work_directory=work_directory, free_bytes=free_bytes)
     try:
         progress.step(Step.PREPARING, "looking through the drive")
@@ -79,14 +78,11 @@ async def dumping(
         async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
             taken_at = dt.datetime.now(dt.UTC)
             await _in_thread(snapshot, snapshot.second_pass)
-        # One that came in between may be in the snapshot too.
-        with_keys = sorted({*with_keys, *await buckets_with_remote_targets(client)})
         await asyncio.to_thread(snapshot.drop, CONFIG if secrets_go == "left-out" else SESSIONS)
         # Before it is sealed; what lies there is a few hundred files of a kilobyte as a rule.
         own = await count_in_jail(snapshot.directory, only=SYSTEM, proves=True)
-        if secrets_go == "sealed":
-            secret = [CONFIG, *(f"{BUCKETS}/{name}" for name in with_keys)]
-            await seal_below(snapshot.directory, secret, settings.seal_passphrase())
+        passphrase = settings.seal_passphrase() if secrets_go == "sealed" else ""
+        with_keys = await close_below(snapshot.directory, SECRETS[secrets_go], passphrase)
         progress.expect(snapshot.bytes)
         writer = DriveWriter(snapshot.directory)
         header = _completed(header, facts, settings, snapshot, frozen_seconds=freeze.seconds, taken_at=taken_at)
@@ -188,8 +184,6 @@ def _about_keys(secrets_go: str, with_keys: list[str]) -> list[str]:
         remote = f", and the keys of remote targets in the settings of {buckets}" if with_keys else ""
         return [f"The archive holds the secret keys of users and service accounts in clear{remote}."]
     if secrets_go == "left-out":
-        found = ["Users, policies, service accounts and the server's configuration are not in the archive."]
-        if with_keys:
-            found.append(f"The settings of {buckets} hold the keys of remote targets in clear.")
-        return found
+        remote = f", nor are the remote targets and replication rules of {buckets}" if with_keys else ""
+        return [f"Users, policies, service accounts and the server's configuration are not in the archive{remote}."]
     return []

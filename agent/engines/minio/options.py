@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from agent.engines.minio.exporting import SECRETS
 from common.errors import InvalidRequestError
 
-_EXPORT: dict[str, tuple[str, ...]] = {"secrets": SECRETS}
+_EXPORT: dict[str, tuple[str, ...]] = {"secrets": tuple(SECRETS)}
 _IMPORT: dict[str, tuple[str, ...]] = {
     "users": ("archive", "keep"),
     "locks": ("refuse", "drop"),

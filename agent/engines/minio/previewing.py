@@ -114,7 +114,7 @@ def changes(now: Tally, after: Tally, *, keeps_users: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def warnings(tally: Tally, *, only: str) -> tuple[str, ...]:
+def warnings(header: ArchiveHeader | None, tally: Tally, *, only: str) -> tuple[str, ...]:
     """What a person should know before an import."""
     found = []
     if not only:
@@ -129,6 +129,12 @@ def warnings(tally: Tally, *, only: str) -> tuple[str, ...]:
         found.append(
             f"The archive holds no settings of {', '.join(bare[:5])}: versioning, locks, policies and rules that "
             "were set there do not come."
+        )
+    replicated = sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.WITH_KEYS)
+    if replicated and header is not None and header.details.get("secrets") == "left-out":
+        found.append(
+            f"The remote targets and replication rules of {', '.join(replicated[:5])} are not in the archive: after "
+            "the import nothing is replicated until they are set up anew."
         )
     if tally.unproven:
         found.append(contents.unproven_text(tally.unproven))

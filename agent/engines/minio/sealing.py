@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agent.archives.walking import walk
+from agent.engines.filesystem import replace_file
 from agent.engines.minio.layout import SEALED_MAGIC as MAGIC
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, SourceUnreadableError
 
@@ -25,7 +26,6 @@ _SALT_BYTES, _NONCE_BYTES, _TAG_BYTES = 16, 12, 16
 _HEAD_BYTES = len(MAGIC) + _SALT_BYTES + _NONCE_BYTES
 _MAX_FILE_BYTES = 32 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -63,14 +63,7 @@ def seal_files(root: int, passphrase: str, starts: Sequence[str]) -> int:
             raise SourceUnreadableError(f"{found.path!r} is too long to be sealed; use `secrets=clear`.")
         with open(os.open(found.name, _READ, dir_fd=found.parent), "rb", buffering=0) as file:
             content = file.readall()
-        temporary = f"{found.name}.sealing"
-        descriptor = os.open(temporary, _NEW, found.status.st_mode & 0o777, dir_fd=found.parent)
-        with open(descriptor, "wb") as file:
-            file.write(seal.close(content, found.path))
-        if os.geteuid() == 0:
-            os.chown(temporary, found.status.st_uid, found.status.st_gid, dir_fd=found.parent)
-        os.utime(temporary, ns=(found.status.st_mtime_ns,) * 2, dir_fd=found.parent)
-        os.replace(temporary, found.name, src_dir_fd=found.parent, dst_dir_fd=found.parent)
+        replace_file(found.name, seal.close(content, found.path), parent=found.parent)
         sealed += 1
     return sealed
 

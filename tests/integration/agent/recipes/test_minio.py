@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from agent.engines.minio import swap
-from agent.engines.minio.accounts import buckets_with_remote_targets
 from agent.recipes.base import ExportOptions, ItemChanges
 from agent.recipes.minio import TAR
 from common.errors import ArchiveWrongKindError
@@ -20,7 +19,6 @@ from tests.fixtures.minio_data import (
     EXPIRY,
     PASSWORDS,
     access,
-    add_remote_target,
     fill_otherwise,
     md5_of,
     put,
@@ -256,26 +254,3 @@ async def test_an_archive_opens_by_hand_as_its_page_says(source: Source) -> None
         assert await users(by_hand) == ["alice", "bob", "off"]
     finally:
         by_hand.close()
-
-
-async def test_the_keys_of_remote_targets_are_sealed_with_their_buckets_settings(
-    start_minio: StartMinio, tmp_path: Path
-) -> None:
-    source, remote = start_minio(), start_minio(password="the-remotes-password")
-    await fill_otherwise(source)
-    await add_remote_target(source, remote)
-    app = MinioApp(source, tmp_path)
-
-    sealed, clear = await app.export(), await app.export(secrets="clear")
-    portable = await app.export("s3")
-    before = await view(source)
-    await app.import_file(sealed.file)
-
-    assert b"the-remotes-password" not in sealed.file
-    assert b"the-remotes-password" in clear.file
-    assert clear.warnings[0].endswith("remote targets in the settings of replicated.")
-    assert b"the-remotes-password" not in portable.file
-    assert [warning for warning in portable.warnings if "Replication of replicated is" in warning]
-    assert await view(source) == before
-    async with client_of(source) as client:
-        assert await buckets_with_remote_targets(client) == ["replicated"]
