@@ -49,13 +49,16 @@ async def dates_of_buckets(client: Client) -> dict[str, str]:
     }
 
 
-async def keys_of(client: Client, bucket: str) -> AsyncGenerator[list[Listed], None]:
+async def keys_of(client: Client, bucket: str, *, prefix: str = "") -> AsyncGenerator[list[Listed], None]:
     """The versions of one key after the other, the newest first.
 
     A listing hides objects below other objects (`docs/readme` where there is `docs`).
+
+    Args:
+        prefix: of the keys that are wanted; empty: all are.
     """
     held: list[Listed] = []
-    async for version in _versions(client, bucket):
+    async for version in _versions(client, bucket, prefix):
         if held and held[0].key != version.key:
             yield _ordered(held)
             held = []
@@ -64,9 +67,9 @@ async def keys_of(client: Client, bucket: str) -> AsyncGenerator[list[Listed], N
         yield _ordered(held)
 
 
-async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]:
+async def _versions(client: Client, bucket: str, prefix: str) -> AsyncGenerator[Listed, None]:
     # Without the encoding, keys with control characters make a page that is no XML.
-    query = {"versions": "", "encoding-type": "url"}
+    query = {"versions": "", "encoding-type": "url"} | ({"prefix": prefix} if prefix else {})
     while query:
         try:
             page = parse_xml((await client.call("GET", bucket, query=query)).body)
@@ -74,7 +77,7 @@ async def _versions(client: Client, bucket: str) -> AsyncGenerator[Listed, None]
             if refusal.status != _NOT_IMPLEMENTED or "versions" not in query:
                 raise
             # The server keeps no versions.
-            query = {"list-type": "2", "encoding-type": "url"}
+            query = {"list-type": "2", **{name: value for name, value in query.items() if name != "versions"}}
             continue
         # Other servers than MinIO may leave keys as they are; then the page does not say this.
         decoded = urllib.parse.unquote_plus if text_of(page, "EncodingType") == "url" else str

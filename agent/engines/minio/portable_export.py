@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.header
+import email.utils
 import hashlib
 import io
 import os
@@ -12,8 +13,8 @@ import tempfile
 import urllib.parse
 import xml.etree.ElementTree as ET
 import zipfile
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -49,6 +50,7 @@ from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
 
 _TOGETHER = 12
+_ATTEMPTS = 5
 _SMALL_BYTES = 256 << 10
 _MAX_SETTINGS_BYTES = 32 << 20
 _FILE_MODE = 0o644
@@ -193,14 +195,12 @@ class _Reader:
         }
         try:
             for listed, line in waiting:
-                if id(line) in tasks:
-                    content = await tasks[id(line)]
-                    yield tar.header_of(_member(line.file, len(content)), stored_bytes=len(content))
-                    yield content
-                    yield tar.padding(len(content))
+                if id(line) in tasks and (member := await tasks[id(line)]):
+                    yield member
                 elif not listed.is_marker:
-                    async for part in self._large(listed, line):
-                        yield part
+                    async with aclosing(self._entry(listed, line)) as parts:
+                        async for part in parts:
+                            yield part
                 self._found.counts["bytes"] += line.size
                 self._found.sums.add(self._bucket, number_of_line(self._bucket, line), line.size)
                 lines.write(msgspec.json.encode(line) + b"\n")
@@ -210,27 +210,25 @@ class _Reader:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def _small(self, listed: Listed, line: Line) -> bytes:
-        return b"".join([piece async for piece in self._content(listed, line)])
+        """A member; nothing of one that has become large."""
+        held = []
+        async with aclosing(self._entry(listed, line)) as parts:
+            async for part in parts:
+                if listed.size > _SMALL_BYTES:
+                    return b""
+                held.append(part)
+        return b"".join(held)
 
-    async def _large(self, listed: Listed, line: Line) -> AsyncGenerator[bytes, None]:
-        yield tar.header_of(_member(line.file, listed.size), stored_bytes=listed.size)
-        async for piece in self._content(listed, line):
-            yield piece
-        yield tar.padding(listed.size)
-
-    async def _content(self, listed: Listed, line: Line) -> AsyncGenerator[bytes, None]:
+    async def _entry(self, listed: Listed, line: Line) -> AsyncGenerator[bytes, None]:
+        """Its header, content and padding; the line says the rest of it then."""
         digest = hashlib.sha256()
+        line.size = 0
         try:
-            async with self._client.open(
-                "GET",
-                self._bucket,
-                listed.key,
-                # Other servers than MinIO know no version of that name.
-                query={} if listed.version == NO_VERSION and listed.is_latest else {"versionId": listed.version},
-                headers={"x-amz-tagging-directive": "ACCESS"},
-            ) as response:
+            async with self._opened(listed) as response:
+                line.etag, line.modified = listed.etag, listed.modified
                 line.headers = _kept(response.headers.items())
                 is_tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
+                yield tar.header_of(_member(line.file, listed.size), stored_bytes=listed.size)
                 async for piece in response.content.iter_chunked(_SMALL_BYTES):
                     digest.update(piece)
                     line.size += len(piece)
@@ -249,10 +247,49 @@ class _Reader:
                 next_step="What is damaged, or encrypted with a key of its owner, goes in the default format only.",
             ) from failure
         if line.size != listed.size:
-            raise AppBusyError(f"{self._bucket}/{listed.key} has changed while it was read.", next_step="Try again.")
+            raise self._changed(listed)
         line.sha256 = digest.hexdigest()
         if is_tagged and "x-amz-tagging" not in line.headers:
             line.headers["x-amz-tagging"] = await self._tags(listed)
+        yield tar.padding(line.size)
+
+    @asynccontextmanager
+    async def _opened(self, listed: Listed) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer with its content, and the listing made to say the same: an object may have been replaced since.
+
+        Only a version without an id of its own can be. Times are taken from listings, which say milliseconds.
+        """
+        # Other servers than MinIO know no version of that name.
+        query = {} if listed.version == NO_VERSION and listed.is_latest else {"versionId": listed.version}
+        for _ in range(_ATTEMPTS):
+            async with self._client.open(
+                "GET", self._bucket, listed.key, query=query, headers={"x-amz-tagging-directive": "ACCESS"}
+            ) as response:
+                if listed.version != NO_VERSION or _is_of(response, listed) or not await self._has_changed(listed):
+                    yield response
+                    return
+        raise self._changed(listed)
+
+    async def _has_changed(self, listed: Listed) -> bool:
+        """List an object again; some are listed with another ETag than they are given out with."""
+        found = None
+        async with aclosing(keys_of(self._client, self._bucket, prefix=listed.key)) as keys:
+            async for versions in keys:
+                if versions[0].key == listed.key:
+                    found = next((new for new in versions if new.version == listed.version), None)
+                    break
+        if found is None or (found.is_marker, found.is_latest) != (listed.is_marker, listed.is_latest):
+            raise self._changed(listed)
+        if found == listed:
+            return False
+        listed.etag, listed.modified, listed.size = found.etag, found.modified, found.size
+        return True
+
+    def _changed(self, listed: Listed) -> AppBusyError:
+        return AppBusyError(
+            f"{self._bucket}/{listed.key} has changed while it was read.",
+            next_step="Try again when it is less busy, or use the default format, which is of one moment.",
+        )
 
     async def _broken_off(self, listed: Listed, read_bytes: int) -> SourceUnreadableError | AppUnavailableError:
         """MinIO ends an answer without a word when it meets damage, and so does a server that goes away."""
@@ -319,6 +356,19 @@ def _rooted(answer: bytes, name: str) -> bytes:
         found.tag = found.tag.rpartition("}")[2]
     element.tag = name
     return ET.tostring(element)
+
+
+def _is_of(response: aiohttp.ClientResponse, listed: Listed) -> bool:
+    """Whether an answer is of what is listed, as far as it says so."""
+    try:
+        modified = email.utils.parsedate_to_datetime(response.headers["Last-Modified"])
+    except (KeyError, ValueError):
+        return False
+    return (
+        response.headers.get("ETag", "").strip('"') == listed.etag
+        and response.content_length == listed.size
+        and f"{modified:%Y-%m-%dT%H:%M:%S}" == listed.modified[:19]
+    )
 
 
 def _kept(headers: object) -> dict[str, str]:

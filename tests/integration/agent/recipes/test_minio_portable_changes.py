@@ -1,0 +1,101 @@
+"""Objects that clients replace while a portable export reads the server: each goes out whole, old or new."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from agent.engines.minio.client import Client
+from agent.engines.minio.listing import Listed
+from agent.engines.minio.portable import Line
+from agent.engines.minio.portable_export import _Reader
+from common.errors import AppBusyError
+from tests.fixtures.minio_data import put, view
+from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.integration.agent.recipes.minio_apps import MinioApp
+from tests.integration.agent.recipes.test_minio_proofs import verify
+from tools.servers import MinioServer
+
+SMALL, LARGE = 20, 300_000
+
+
+@pytest.fixture
+async def server(start_minio: StartMinio) -> MinioServer:
+    found = start_minio()
+    async with client_of(found) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "before", b"stays")
+    return found
+
+
+def _before_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[Client], Awaitable[None]]) -> None:
+    """Do something between the listing of a bucket and the reading of its objects."""
+    read = _Reader.read
+
+    async def later(self: _Reader, waiting: list[tuple[Listed, Line]], lines: IO[bytes]) -> AsyncGenerator[bytes, None]:
+        await act(self._client)
+        async for part in read(self, waiting, lines):
+            yield part
+
+    monkeypatch.setattr(_Reader, "read", later)
+
+
+@pytest.mark.parametrize("after", [SMALL, SMALL + 1, LARGE, LARGE + 1])
+@pytest.mark.parametrize("before", [SMALL, LARGE])
+async def test_an_object_that_was_replaced_since_it_was_listed_goes_out_with_all_that_is_the_new_ones(
+    before: int,
+    after: int,
+    server: MinioServer,
+    start_minio: StartMinio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, target = MinioApp(server, tmp_path / "source"), start_minio()
+
+    async def replace(client: Client) -> None:
+        await put(client, "files", "key", os.urandom(after), content_type="text/new", x_amz_tagging="k=new")
+
+    async with client_of(server) as client:
+        await put(client, "files", "key", os.urandom(before), content_type="text/old", x_amz_tagging="k=old")
+    _before_reading(monkeypatch, replace)
+
+    exported = await app.export("s3")
+
+    monkeypatch.undo()
+    (tmp_path / "objects.tar").write_bytes(exported.file)
+    assert verify(tmp_path / "objects.tar")[0] == 0
+    await MinioApp(target, tmp_path / "target").import_file(exported.file)
+    seen, wanted = await view(target), await view(server)
+    assert seen["files"]["key", "null"] == wanted["files"]["key", "null"]
+    assert exported.fingerprint == await _portable_fingerprint(target, tmp_path)
+    assert exported.fingerprint == await _portable_fingerprint(server, tmp_path)
+
+
+async def _portable_fingerprint(server: MinioServer, directory: Path) -> object:
+    return (await MinioApp(server, directory / "again").export("s3")).fingerprint
+
+
+async def test_an_object_that_changes_all_the_time_fails_the_export_by_its_name(
+    server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_changed = _Reader._has_changed
+
+    async def replace(client: Client) -> None:
+        await put(client, "files", "key", os.urandom(SMALL))
+
+    async def changing(self: _Reader, listed: Listed) -> bool:
+        is_other = await has_changed(self, listed)
+        await replace(self._client)
+        return is_other
+
+    async with client_of(server) as client:
+        await replace(client)
+    _before_reading(monkeypatch, replace)
+    monkeypatch.setattr(_Reader, "_has_changed", changing)
+
+    with pytest.raises(AppBusyError, match="files/key has changed while it was read"):
+        await MinioApp(server, tmp_path).export("s3")
