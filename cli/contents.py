@@ -64,6 +64,11 @@ def look(content: PeekedFile, found: Findings) -> None:
     _drain(content)
 
 
+def is_known(head: bytes) -> bool:
+    """Whether something is of a kind that `look` tells, by its first HEAD_BYTES; nothing is of none."""
+    return bool(head) and (kind_of(head) in _LOOKS or _look_for(head) is not None)
+
+
 def _look_at_sql(content: PeekedFile, found: Findings) -> None:
     found.kind = "sql"
     text = content.head.decode("utf-8", "replace")

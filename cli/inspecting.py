@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from cli.contents import HEAD_BYTES, PIECE_BYTES, Completeness, Findings, look
+from cli.contents import HEAD_BYTES, PIECE_BYTES, Completeness, Findings, is_known, look
 from cli.failures import Explanation, LocalFileError, explain, said_by
 from cli.output import counts_text, moment_text, size_text
 from cli.session import Session
@@ -37,6 +37,9 @@ from common.zip_names import name_of
 
 OnBytes = Callable[[int, int], None]
 """Told how many bytes were read so far and how many there are."""
+
+
+_ZIP_FAILURES = (zipfile.BadZipFile, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,7 +222,7 @@ class _Sealed(io.RawIOBase):
 
 
 def _zip_of_many(file: BinaryIO, found: Findings) -> zipfile.ZipFile | None:
-    """The file as a zip, unless it is none or holds a single file, which is looked into instead."""
+    """The file as a zip, unless it is none or holds a single file of a known kind, which is looked into instead."""
     try:
         codec = codec_of(file.read(HEAD_BYTES))
         found.title = f"Compressed file ({codec})" if codec else ""
@@ -234,7 +237,18 @@ def _zip_of_many(file: BinaryIO, found: Findings) -> zipfile.ZipFile | None:
     finally:
         file.seek(0)
     files = [member for member in archive.infolist() if not member.is_dir()]
-    return None if len(files) == 1 and not files[0].flag_bits & 1 else archive
+    is_of_one = len(files) == 1 and not files[0].flag_bits & 1 and _is_to_look_into(archive, files[0])
+    file.seek(0)
+    return None if is_of_one else archive
+
+
+def _is_to_look_into(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether a file in a zip is of a known kind; also when it does not unpack, since a look says why."""
+    try:
+        with archive.open(member) as opened:
+            return is_known(PeekedFile(UnpackedFile(opened), head_bytes=HEAD_BYTES).head)
+    except (ServiceError, *_ZIP_FAILURES, NotImplementedError):
+        return True
 
 
 def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> None:
@@ -258,7 +272,7 @@ def _look_at_zip(file: BinaryIO, archive: zipfile.ZipFile, found: Findings) -> N
     except NotImplementedError:
         found.conclude("unknown", f"{name_of(member).shown} is compressed in a way that cannot be checked here.")
         return
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as failure:
+    except _ZIP_FAILURES as failure:
         raise ArchiveDamagedError(
             f"The zip is damaged: {name_of(member).shown} cannot be read.", next_step="Take another copy of the file."
         ) from failure

@@ -101,6 +101,8 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(plain_sql(), "sql", "plausible", id="pg_dump's sql"),
         pytest.param(sealed_tar(FILES) + bytes(10_240), "tar", "proven", id="tar of ours, padded"),
         pytest.param(plain_tar(FILES), "tar", "plausible", id="pax tar"),
+        pytest.param(zipped(**{"d/": b"", "d/notes": b"\0text"}), "zip", "plausible", id="zip of one unknown file"),
+        pytest.param(zipped(empty=b""), "zip", "plausible", id="zip of an empty file"),
         pytest.param(incremental_tar(), "tar", "plausible", id="incremental tar"),
         pytest.param(
             zipped(**{"d/": b"", "d/dump": sealed_sql()}), "sql", "proven", id="sql of ours in a zipped folder"
