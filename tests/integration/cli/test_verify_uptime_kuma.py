@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
@@ -76,6 +77,9 @@ async def test_an_export_on_mariadb_is_proven_by_loading_its_dump(
     assert told.differences(found.fingerprint) == []
     assert found.engine == "MariaDB 10.11"
     assert {"table monitor", "below 'upload'"} <= told.parts.keys()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("status.tar", exported.content)
+    assert told.differences((await replay(request)).fingerprint) == []
     monkeypatch.setattr("agent.engines.mariadb.own_server._SHARES", ())
     with pytest.raises(ArchiveIncompatibleError, match="programs of a MariaDB server are needed"):
         await replay(request)

@@ -18,6 +18,7 @@ from common.errors import (
     AppBusyError,
     AppUnavailableError,
     ArchiveIncompatibleError,
+    ArchiveRefusedError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
     NothingToUndoError,
@@ -25,7 +26,7 @@ from common.errors import (
     ToolFailedError,
 )
 from tests.fakes.imports import MemoryRecord, NotedProgress
-from tests.fixtures.archives import entry, tar_of
+from tests.fixtures.archives import SYMLINK, entry, tar_of
 from tests.fixtures.kuma_apps import KUMA_2, KumaApp, set_of
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
 from tests.integration.agent.recipes.conftest import NotedApp
@@ -175,12 +176,13 @@ async def test_what_is_dropped_half_is_dropped_entirely_and_moves_nothing(kuma: 
 
 
 @pytest.mark.parametrize(
-    "name", ["SQLite archive", "SQLite database", "hostile dump", "cut dump", "newer", "migrating"]
+    "name", ["SQLite archive", "SQLite database", "hostile dump", "cut dump", "newer", "migrating", "link"]
 )
 async def test_what_the_app_cannot_take_is_refused_and_changes_nothing(
     name: str, kuma: KumaOnMariadb, tmp_path: Path
 ) -> None:
     dump = KUMA_DUMP.read_bytes()
+    link = entry("upload/x", type=SYMLINK, linkname="../db-config.json")
     hostile = b"DROP DATABASE mysql;\n-- Dump completed\n"
     content, error, words = {
         "SQLite archive": (set_of(KUMA_2), ArchiveWrongKindError, r"no kuma\.sql"),
@@ -189,6 +191,11 @@ async def test_what_the_app_cannot_take_is_refused_and_changes_nothing(
         "cut dump": (dump[:-2000], ArchiveTruncatedError, "."),
         "newer": (b"", ArchiveIncompatibleError, "newer than this app"),
         "migrating": (b"", ArchiveIncompatibleError, "migrating"),
+        "link": (
+            tar_of(entry("kuma.sql", content=gzip.decompress(dump)), link),
+            ArchiveRefusedError,
+            "leads out of its folder: 'upload/x'",
+        ),
     }[name]
     if name == "newer":
         content = (await kuma.export()).content
