@@ -46,6 +46,10 @@ from common.headers import ArchiveHeader
 
 SPARE_ROOM = 0.1
 """Of an archive's size, kept free beside it: MinIO itself stops when its drive is full."""
+HOW_TO_PACK = (
+    "A drive that is packed by hand is one of a stopped server, with `.minio.sys` and the buckets at the archive's "
+    "top: `tar -C /data -czf drive.tar.gz .`; on macOS with COPYFILE_DISABLE=1 before it, or files `._…` come in."
+)
 _RELEASE = re.compile(r"\d{4}-\d\d-\d\dT")
 
 
@@ -90,6 +94,7 @@ async def unpack(
     for name in sealed & tally.buckets.keys():
         # As the export told it.
         tally.buckets[name].settings = bucket_settings.WITH_KEYS
+    await asyncio.to_thread(_require_at_top, area.new)
     _require_drive(report, tally)
     _require_same(report, tally, only=only)
     return report, tally
@@ -174,12 +179,22 @@ def needed_bytes(stored_bytes: int) -> int:
     return int(stored_bytes * (1 + SPARE_ROOM))
 
 
+def _require_at_top(new: Path) -> None:
+    """Refuse a drive in a folder, whose name might be a bucket's."""
+    for name in sorted(os.listdir(new)):
+        if (new / name / FORMAT).is_file():
+            raise ArchiveWrongKindError(
+                f"The drive lies in a folder {printable(name)} of the archive, not at its top; nothing was changed.",
+                next_step=HOW_TO_PACK,
+            )
+
+
 def _require_drive(report: Report, tally: Tally) -> None:
     """Whether what was unpacked is a drive's data, and whole."""
     if tally.strange:
         raise ArchiveWrongKindError(
             f"The archive is not one of a MinIO drive: {', '.join(tally.strange)} does not belong there.",
-            next_step="Import an export of a MinIO app.",
+            next_step=f"Import an export of a MinIO app. {HOW_TO_PACK}",
         )
     if other := other_drive(tally.drive or SINGLE_DRIVE):
         raise ArchiveIncompatibleError(
@@ -216,7 +231,7 @@ def _require_same(report: Report, tally: Tally, *, only: str) -> None:
             f"The archive holds data of {', '.join(tally.orphans)}, and not the xl.meta that makes it an object; "
             "nothing was changed.",
             next_step="Export again. If an upload was cut off there on the source, or MinIO did not put it there, pack "
-            "the drive without it.",
+            f"the drive without it. {HOW_TO_PACK}",
         )
     damaged = f" (damaged in it: {', '.join(tally.damaged_names)})" if tally.damaged else ""
     require_as_exported(report.fingerprint, tally.fingerprint(), only=only, beside=damaged)

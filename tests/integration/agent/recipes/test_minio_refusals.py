@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -238,6 +239,33 @@ async def test_a_bad_file_is_refused_by_what_is_wrong_with_it(name: str, target:
         await app.stage(file, record)
 
     assert type(refusal.value) is kind
+    await target.require_unchanged(app, record)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "added", "words"),
+    [
+        ("data/", "data/x", "lies in a folder 'data'"),
+        ("My Drive/", "My Drive/x", "lies in a folder 'My Drive'"),
+        ("", "._files", "'._files' does not belong there"),
+        ("", "files/._small", "'files/._small'"),
+        ("outer/inner/", "outer/inner/x", "outer/inner/.minio.sys/format.json"),
+    ],
+)
+async def test_how_a_drive_is_packed_by_hand_is_said_where_one_was_packed_otherwise(
+    prefix: str, added: str, words: str, target: Target
+) -> None:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        archive.add(target.server.drive, arcname=prefix or ".")
+        member = tarfile.TarInfo(added)
+        archive.addfile(member)
+    app, record = target.app, MemoryRecord()
+
+    with pytest.raises((ArchiveWrongKindError, ArchiveDamagedError), match=re.escape(words)) as refusal:
+        await app.stage(output.getvalue(), record)
+
+    assert "tar -C /data -czf drive.tar.gz ." in refusal.value.next_step
     await target.require_unchanged(app, record)
 
 
