@@ -26,6 +26,7 @@ from agent.engines.minio.layout import (
     SYSTEM,
     is_bucket_name,
     is_data_directory_name,
+    is_listed,
     is_transient,
     key_of,
     own_name,
@@ -91,6 +92,7 @@ class Tally(msgspec.Struct):
         orphans: objects whose data is there and whose xl.meta is not, and files in buckets that are no object's, a few
             by name; looked for as contents are.
         drive: what the tree's format.json says of it, for example "xl-single"; empty where it has none.
+        unlisted: objects that no listing shows for the names above them.
         unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
         damaged_config, damaged_settings: files of the server's own that are not what it stored, a few by name: users,
             policies and configuration; settings of buckets. Looked for as contents are.
@@ -110,6 +112,7 @@ class Tally(msgspec.Struct):
     damaged_names: list[str] = []
     orphans: list[str] = []
     drive: str = ""
+    unlisted: int = 0
     unproven: int = 0
     damaged_config: list[str] = []
     damaged_settings: list[str] = []
@@ -210,6 +213,7 @@ class Census:
         counted = self.tally.buckets.setdefault(bucket, Bucket())
         counted.objects += bool(meta.versions)
         counted.nested += self._is_nested(bucket, path)
+        self.tally.unlisted += not is_listed(path)
         for version in meta.versions:
             counted.versions += 1
             counted.markers += version.is_marker

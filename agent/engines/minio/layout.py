@@ -79,6 +79,12 @@ def key_of(path: str) -> str:
     return f"{path.removesuffix(_DIRECTORY_MARK)}/" if path.endswith(_DIRECTORY_MARK) else path
 
 
+def is_listed(path: str) -> bool:
+    """Whether MinIO lists what has its directory there, below its bucket's: not with that mark within the path."""
+    *above, name = path.split("/")
+    return not any(part.endswith(_DIRECTORY_MARK) for part in above) and (not above or name != _DIRECTORY_MARK)
+
+
 def data_roots(drive: Path) -> list[str]:
     """Paths below a drive that are the app's data: its buckets, and two directories of `.minio.sys`."""
     names = [entry.name for entry in os.scandir(drive) if entry.is_dir(follow_symlinks=False)]

@@ -80,6 +80,11 @@ def is_file_name(key: str) -> bool:
     )
 
 
+def stored_key(key: str) -> str:
+    """What a MinIO has to be told to store: the object that it lists as `//` is one that was put as `__XLDIR__`."""
+    return "__XLDIR__" if key == "//" else key
+
+
 def version_id(version: str) -> str:
     """What a version is called in MinIO, which takes UUIDs only; the same every time for another server's id."""
     if version == NO_VERSION:

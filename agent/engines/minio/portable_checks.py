@@ -21,6 +21,7 @@ from agent.engines.minio.portable import (
     SETTINGS,
     VERSIONS,
     Line,
+    stored_key,
     version_id,
 )
 from agent.engines.minio.portable_lines import SUFFIX, no_lines
@@ -141,7 +142,7 @@ def require_buckets(names: Collection[tuple[str, str]]) -> list[str]:
 
 
 def _require_storable(bucket: str, line: Line) -> None:
-    parts = line.key.removesuffix("/").split("/")
+    parts = stored_key(line.key).removesuffix("/").split("/")
     metadata = [(name, value) for name, value in line.headers.items() if name.lower().startswith(METADATA_PREFIX)]
     faults = {
         "an empty name, `.` or `..` in its path": any(part in ("", ".", "..") for part in parts),

@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.archives.members import path_of
 from agent.engines.minio.client import Client
 from agent.engines.minio.listing import buckets_of
-from agent.engines.minio.portable import KEPT_HEADERS, METADATA_PREFIX, Line, version_id
+from agent.engines.minio.portable import KEPT_HEADERS, METADATA_PREFIX, Line, stored_key, version_id
 from agent.engines.minio.portable_tree import ENCRYPTED, OPEN_FLAGS, is_versioned, lines_of, settings_of
 from agent.engines.minio.settings_trial import give, not_taken
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
@@ -90,10 +90,11 @@ async def apply_settings(client: Client, tree: Path, names: Sequence[str], *, le
 async def _put(client: Client, tree: Path, bucket: str, line: Line, *, has_versions: bool) -> None:
     source = {"x-minio-source-mtime": line.modified}
     query = {"versionId": version_id(line.version)} if has_versions else {}
+    key = stored_key(line.key)
     try:
         if line.is_marker:
             marks = {"x-minio-source-deletemarker": "true", "x-minio-source-replication-request": "true"}
-            await client.call("DELETE", bucket, line.key, query=query, headers=source | marks)
+            await client.call("DELETE", bucket, key, query=query, headers=source | marks)
             return
         headers = source | {
             name.lower(): value
@@ -106,7 +107,7 @@ async def _put(client: Client, tree: Path, bucket: str, line: Line, *, has_versi
         async with client.open(
             "PUT",
             bucket,
-            line.key,
+            key,
             query=query,
             headers=headers,
             body=_pieces(path) if line.size else b"",

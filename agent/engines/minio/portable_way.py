@@ -275,6 +275,12 @@ def _not_listed(tally: Tally) -> list[str]:
             f"{told} below other objects: a listing hides them, so they are not in this archive. "
             "They are in one of the default format."
         )
+    if tally.unlisted:
+        told = counted(tally.unlisted, "objects have", "object has")
+        found.append(
+            f"{told} `__XLDIR__` within the key, which is MinIO's own mark: no listing shows them, so they are not in "
+            "this archive. They are in one of the default format."
+        )
     if tally.damaged:
         told = counted(tally.damaged, "versions on the drive are", "version on the drive is")
         found.append(

@@ -62,6 +62,31 @@ async def test_names_that_mean_something_on_the_drive_go_out_and_in_like_others(
     assert [*out.leftovers(), *into.leftovers()] == []
 
 
+async def test_what_a_listing_shows_of_them_goes_out_and_in_through_s3_too_and_the_rest_is_counted(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(), start_minio()
+    await _fill(source)
+    async with client_of(source) as client:
+        await put(client, "names", "__XLDIR__", b"listed as //")
+    seen = await view(source)
+    into = MinioApp(target, tmp_path / "target")
+
+    exported = await MinioApp(source, tmp_path / "source").export("s3")
+    record = await into.import_file(exported.file)
+
+    (tmp_path / "objects.tar").write_bytes(exported.file)
+    assert verify(tmp_path / "objects.tar")[0] == 0
+    found = await view(target)
+    assert found["names"] | {"created": ""} == seen["names"] | {"created": ""}
+    assert ("//", "null") in found["names"]
+    assert any(warning.startswith(f"{len(BELOW_OBJECTS)} objects lie below") for warning in exported.warnings)
+    told = f"{len(HIDDEN_IN_DIRECTORIES)} objects have `__XLDIR__` within the key"
+    assert any(warning.startswith(told) for warning in exported.warnings)
+    await into.recipe.undo(record, into.progress)
+    assert await view(target) == {}
+
+
 @pytest.mark.parametrize("key", ["d", "d/xl.meta"])
 async def test_a_preview_compares_an_object_with_one_whose_key_ends_with_the_name_of_its_file(
     key: str, start_minio: StartMinio, tmp_path: Path
