@@ -25,7 +25,9 @@ _OF_THEIR_TIME = frozenset(
         b"REPLCONF",
     }
 )
-_WITH_TIMES = frozenset({b"SET", b"SETEX", b"PSETEX", b"GETEX", b"EXPIRE", b"PEXPIRE", b"RESTORE"})
+_SELECT = b"SELECT"
+_NOTED = frozenset({_SELECT, b"SET", b"SETEX", b"PSETEX", b"GETEX", b"EXPIRE", b"PEXPIRE", b"RESTORE"})
+"""The others than SELECT may say a time to live."""
 _PLAIN_SET = b"*3\r\n$3\r\n"
 """SET with a key and a value alone, as it comes most."""
 _HEAD = re.compile(rb"\*([1-9]\d{0,9})\r\n\$(\d{1,2})\r\n")
@@ -40,16 +42,20 @@ class Commands:
     """Passes a stream on while it arrives, without what was meant for its own time, and with moments for times to live.
 
     Values are not held in memory.
+
+    Attributes:
+        highest_database: the highest number that was selected.
     """
 
     def __init__(self) -> None:
+        self.highest_database = 0
         self._held = b""
         self._words_left = 0
         self._bytes_left = 0
         """Of a word that has begun, its line end included."""
         self._is_dropped = False
         self._noted: list[bytes] = []
-        """The words of a command that may say a time to live."""
+        """The words of a command that has to be seen to its end."""
 
     @property
     def is_cut(self) -> bool:
@@ -89,8 +95,7 @@ class Commands:
                 position = word.end()
             else:
                 if self._noted:
-                    kept += data[start:position] + _until(self._noted, at_ms)
-                    self._noted = []
+                    kept += data[start:position] + self._finish(at_ms)
                     start = position
                 elif self._is_dropped:
                     self._is_dropped = False
@@ -103,7 +108,7 @@ class Commands:
                 if name in _OF_THEIR_TIME:
                     kept += data[start:position]
                     self._is_dropped = True
-                elif name in _WITH_TIMES and head[0] != _PLAIN_SET:
+                elif name in _NOTED and head[0] != _PLAIN_SET:
                     self._noted = [data[head.end() : end]]
                 self._words_left = int(head[1]) - 1
                 position = end
@@ -111,6 +116,15 @@ class Commands:
         if not self._is_dropped:
             kept += data[start:position]
         return bytes(kept)
+
+    def _finish(self, at_ms: int) -> bytes:
+        """A command was noted to its end; what has to follow it."""
+        name, *words = (word[:-2] for word in self._noted)
+        self._noted = []
+        if name.upper() == _SELECT:
+            self.highest_database = max(self.highest_database, int(words[0]))
+            return b""
+        return _until(name.upper(), words, at_ms)
 
 
 def _match(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[bytes] | None:
@@ -121,10 +135,10 @@ def _match(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[b
     return found
 
 
-def _until(command: Sequence[bytes], at_ms: int) -> bytes:
+def _until(name: bytes, words: Sequence[bytes], at_ms: int) -> bytes:
     """What sets the moment for a key whose time to live a command has just set; empty for any other command."""
-    name, key, *words = (word[:-2] for word in command)
-    lifetime_ms = _lifetime_ms(name.upper(), words)
+    key = words[0]
+    lifetime_ms = _lifetime_ms(name, words[1:])
     if lifetime_ms is None or len(key) > _NOTED_BYTES:
         return b""
     return encode("PEXPIREAT", key, at_ms + lifetime_ms)

@@ -28,6 +28,7 @@ from agent.engines.redis.durable import (
     save_snapshot,
 )
 from agent.engines.redis.facts import ServerFacts, look, read_setting
+from agent.engines.redis.fitting import require_fit
 from agent.engines.redis.lending import Loan, put_back
 from agent.engines.redis.marker import Marker
 from agent.engines.redis.master import Master, Payload, Tail
@@ -41,12 +42,14 @@ from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
 from common.errors import (
     AppUnavailableError,
+    ArchiveIncompatibleError,
     NoSpaceError,
     NothingToUndoError,
     ServiceError,
     ToolFailedError,
     TransferNotFoundError,
 )
+from common.rdb import HEAD_BYTES, read_header
 
 RELEASE_SECONDS = 20.0
 """How long a server that does not answer is waited for, before the swap is left to `recovery`."""
@@ -140,6 +143,7 @@ class Exchange:
         """
         login = self._settings.login()
         async with connect(login) as connection:
+            await self._require_fit(connection, await look(connection), Aim.PREVIOUS)
             if await loads_by_file(connection):
                 # One that could not would lose it again. Before it is let go: as a replica it refuses writes.
                 await save_snapshot(connection)
@@ -200,14 +204,11 @@ class Exchange:
         Raises:
             ServiceError: nothing was changed. UnsettledError: see there.
         """
-        snapshot = self._record.staged if aim is Aim.IMPORTED else self._record.previous
-        if snapshot is None:
-            if aim is Aim.IMPORTED:
-                raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
-            raise NothingToUndoError("The file with the previous data is gone.")
+        snapshot = self._snapshot(aim)
         async with connect(self._settings.login()) as connection:
             server = await look(connection)
             await require_importable(connection, server)
+            await self._require_fit(connection, server, aim)
             keeping = await find_keeping(connection, server)
             by_file = await loads_by_file(connection)
             if is_asked:
@@ -236,6 +237,43 @@ class Exchange:
             if not await self._was_swapped(aim, server):
                 raise _not_loaded(failure) from failure
         return keeping
+
+    def _snapshot(self, aim: Aim) -> Snapshot:
+        snapshot = self._record.staged if aim is Aim.IMPORTED else self._record.previous
+        if snapshot is None:
+            if aim is Aim.IMPORTED:
+                raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
+            raise NothingToUndoError("The file with the previous data is gone.")
+        return snapshot
+
+    async def _require_fit(self, connection: Connection, server: ServerFacts, aim: Aim) -> None:
+        """See that a server, which may have been set up anew since, can take one of the two snapshots.
+
+        Raises:
+            ServiceError: it cannot.
+        """
+        is_copy = aim is Aim.PREVIOUS
+        with self._snapshot(aim).path.open("rb") as file:
+            header = read_header(file.read(HEAD_BYTES))
+        needs = self._record.needs(aim)
+        if header is None or needs is None:
+            return
+        try:
+            await require_fit(
+                connection,
+                server,
+                header,
+                needs,
+                module_types=self._settings.module_types,
+                subject="The copy of the previous data" if is_copy else "The file",
+            )
+        except (ArchiveIncompatibleError, NoSpaceError) as misfit:
+            if not is_copy:
+                raise
+            raise AppUnavailableError(
+                f"The server was set up anew since its previous data was copied and cannot take that: {misfit.text}",
+                next_step="Have the server as it was then: release, modules, `databases`, maxmemory. Then try again.",
+            ) from misfit
 
     async def _exchange(
         self, connection: Connection, snapshot: Snapshot, aim: Aim, loan: Loan, keeping: Keeping

@@ -11,6 +11,7 @@ from agent.engines.redis.connection import Connection, NotAllowedError, ReplyErr
 from common.errors import AppUnavailableError
 
 _KEYS = re.compile(r"keys=(\d+)")
+_EXPIRES = re.compile(r"expires=(\d+)")
 _DATABASE = re.compile(r"db(\d+)")
 
 
@@ -73,6 +74,12 @@ class ServerFacts:
     @property
     def key_count(self) -> int:
         return sum(self.keys.values())
+
+    @property
+    def expiring_count(self) -> int:
+        """Keys with a time to live."""
+        found = (_EXPIRES.search(value) for name, value in self.raw.items() if _DATABASE.fullmatch(name))
+        return sum(int(one[1]) for one in found if one)
 
     @property
     def has_saved(self) -> bool:

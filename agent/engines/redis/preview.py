@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.durable import Keeping
 from agent.engines.redis.facts import ServerFacts
-from agent.engines.redis.staging import expiring_keys, memory_of
+from agent.engines.redis.fitting import expiring_keys, memory_of
 from common.wording import counted
 
 _KEYS_PER_SECOND = 700_000

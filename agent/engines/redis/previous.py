@@ -13,7 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from agent.engines.redis.commands import Commands
 from agent.engines.redis.connection import Connection
 from agent.engines.redis.durable import Keeping, loads_by_file
-from agent.engines.redis.facts import look
+from agent.engines.redis.facts import ServerFacts, look
+from agent.engines.redis.fitting import Needs
 from agent.engines.redis.lending import Loan
 from agent.engines.redis.replica import Replica, Wish, replicating
 from agent.engines.redis.snapshots import BodyReader, Snapshot, Spool
@@ -26,28 +27,37 @@ from common.files import sync_directory
 class Previous:
     """The snapshot is there; the commands after it are still being written."""
 
-    def __init__(self, replica: Replica, snapshot: Snapshot, tail: Spool, record: SwapRecord) -> None:
+    def __init__(
+        self, replica: Replica, snapshot: Snapshot, tail: Spool, record: SwapRecord, *, highest_database: int
+    ) -> None:
+        """
+        Args:
+            highest_database: the highest number that the snapshot uses.
+        """
         self._replica = replica
         self._snapshot = snapshot
         self._tail = tail
         self._record = record
         self._commands = Commands()
+        self._highest_database = highest_database
 
-    async def catch_up(self, connection: Connection) -> None:
-        """Have everything that was written up to now."""
+    async def catch_up(self, connection: Connection) -> ServerFacts:
+        """Have everything that was written up to now; the server as it was then."""
         server = await look(connection)
         async for piece in self._replica.tail(server.replication_offset):
             if kept := await asyncio.to_thread(self._commands.add, piece, at_ms=server.clock_ms):
                 await self._tail.add(kept)
+        return server
 
     async def complete(self, connection: Connection) -> None:
         """`catch_up` while writes are paused: afterwards it is complete, durable and noted."""
-        await self.catch_up(connection)
+        server = await self.catch_up(connection)
         if self._commands.is_cut:
             raise ToolFailedError("The server does not replicate as Redis does: its last command is cut off.")
         await self._tail.sync()
         sync_directory(self._tail.path.parent)
-        self._record.save_previous(self._snapshot)
+        highest = max(self._highest_database, self._commands.highest_database)
+        self._record.save_previous(self._snapshot, Needs.of_server(server, highest_database=highest))
 
 
 @asynccontextmanager
@@ -69,9 +79,9 @@ async def keeping_previous(
         ToolFailedError: it cannot make a snapshot. NoSpaceError: the agent has no room for it.
     """
     async with AsyncExitStack() as stack:
-        version = (await look(connection)).version
+        server = await look(connection)
         is_on_disk = keeping is Keeping.SNAPSHOTS or await loads_by_file(connection)
-        wish = Wish(version, has_tail=True, is_on_servers_disk=is_on_disk)
+        wish = Wish(server.version, has_tail=True, is_on_servers_disk=is_on_disk)
         replica = await stack.enter_async_context(replicating(wish, loan=loan, admin=connection))
         spool = stack.enter_context(Spool(record.previous_path, free_bytes=free_bytes))
         tail = stack.enter_context(Spool(record.tail_path, free_bytes=free_bytes))
@@ -81,6 +91,7 @@ async def keeping_previous(
             await spool.add(chunk)
             progress.read(len(chunk))
         await spool.sync()
-        previous = Previous(replica, body.finish(record.previous_path), tail, record)
+        snapshot = body.finish(record.previous_path)
+        previous = Previous(replica, snapshot, tail, record, highest_database=max(server.keys, default=0))
         await previous.catch_up(connection)
         yield previous

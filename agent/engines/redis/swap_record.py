@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from agent.engines.redis.fitting import Needs
 from agent.engines.redis.lending import Note
 from agent.engines.redis.marker import LIFETIME_SECONDS
 from agent.engines.redis.snapshots import Snapshot
@@ -121,12 +122,17 @@ class SwapRecord:
     def previous(self) -> Snapshot | None:
         return Snapshot.from_fact(self.previous_path, self._record.facts.get("previous"))
 
-    def save_staged(self, snapshot: Snapshot) -> None:
-        self._record.save(staged=snapshot.to_fact())
+    def save_staged(self, snapshot: Snapshot, needs: Needs | None = None) -> None:
+        self._record.save(staged=snapshot.to_fact(), staged_needs=_packed(needs))
 
-    def save_previous(self, snapshot: Snapshot) -> None:
+    def save_previous(self, snapshot: Snapshot, needs: Needs | None = None) -> None:
         """Both files of it are complete and durable."""
-        self._record.save(previous=snapshot.to_fact())
+        self._record.save(previous=snapshot.to_fact(), previous_needs=_packed(needs))
+
+    def needs(self, aim: Aim) -> Needs | None:
+        """What that data needs of a server; None: an older agent did not note it."""
+        text = self._text("staged_needs" if aim is Aim.IMPORTED else "previous_needs")
+        return msgspec.json.decode(text, type=Needs) if text else None
 
     @property
     def is_undo(self) -> bool:
@@ -275,6 +281,10 @@ class SwapRecord:
     def _text(self, name: str) -> str:
         value = self._record.facts.get(name)
         return value if isinstance(value, str) else ""
+
+
+def _packed(needs: Needs | None) -> str:
+    return msgspec.json.encode(needs).decode() if needs else ""
 
 
 def _way(aim: Aim) -> str:

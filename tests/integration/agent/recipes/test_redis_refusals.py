@@ -250,7 +250,7 @@ async def test_data_beyond_maxmemory_of_a_server_that_evicts_only_expiring_keys_
     size, long_gone, far_away = aux("used-mem", str(200 << 20)), expiring(1000), expiring(4_000_000_000_000)
 
     for file in (rdb(size, text_key("a")), rdb(size, text_key("a"), long_gone + text_key("b"))):
-        await refuse(app, file, NoSpaceError, "volatile-lru evicts only keys with a time to live and the file has none")
+        await refuse(app, file, NoSpaceError, "volatile-lru evicts only keys with a time to live and the data has none")
     _, preview = await app.stage(rdb(size, text_key("a"), text_key("b"), far_away + text_key("c")))
 
     assert preview.warnings[-1] == (
