@@ -74,6 +74,7 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
         was_moved: its objects were moved here one by one.
         comment: the schema's own.
         extensions: on the schema for large objects: those that the database had.
+        schemas: on the schema for large objects: how many others there are; 0: an older agent did not say.
     """
 
     mathison_data: int = 1
@@ -81,6 +82,7 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
     was_moved: bool
     comment: str | None = None
     extensions: tuple[str, ...] = ()
+    schemas: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,11 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     """Statements that take the app's content aside. The first kept schema holds large objects, if any."""
     prefix = kept_prefix(key)
     moves = Moves()
-    label = KeptSchema(of="", was_moved=False, extensions=tuple(await extensions_of(connection)))
+    schemas = await app_schemas(connection)
+    extensions = tuple(await extensions_of(connection))
+    label = KeptSchema(of="", was_moved=False, extensions=extensions, schemas=len(schemas))
     moves.made += [*_make_schema(prefix + "0", label), *_keep_large_objects(prefix + "0")]
-    for number, schema in enumerate(await app_schemas(connection), start=1):
+    for number, schema in enumerate(schemas, start=1):
         name = prefix + str(number)
         label = KeptSchema(of=schema.name, was_moved=not schema.can_be_renamed, comment=schema.comment)
         if schema.can_be_renamed:
@@ -195,6 +199,11 @@ async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema
         [KEPT_SCHEMA, kept_prefix(key)],
     )
     return {name: msgspec.json.decode(comment or "", type=KeptSchema) for name, comment in await cursor.fetchall()}
+
+
+def is_complete(kept: Mapping[str, KeptSchema]) -> bool:
+    """Whether none of an import's kept schemas was dropped by somebody."""
+    return any(not label.of and label.schemas < len(kept) for label in kept.values())
 
 
 async def kept_keys(connection: Connection) -> set[str]:

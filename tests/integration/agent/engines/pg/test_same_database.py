@@ -72,6 +72,26 @@ async def test_an_import_and_its_undo_bring_back_the_same(make_app: MakeApp, maj
     assert _kept(app) == []
 
 
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+async def test_an_undo_of_which_a_schema_was_dropped_says_so_and_changes_nothing(
+    dropped: int, modest: PostgresApp
+) -> None:
+    modest.run("CREATE TABLE public.t AS SELECT 1 AS a; CREATE SCHEMA shop; CREATE TABLE shop.u (a int)", as_app=True)
+    archive = await modest.export()
+    modest.run("UPDATE public.t SET a = 2", as_app=True)
+    record = await modest.bring_in(archive)
+    modest.run(f"DROP SCHEMA mathison_kept_{record.key}_{dropped} CASCADE")
+    imported = await modest.fingerprint()
+
+    with pytest.raises(NothingToUndoError, match="or some of them"):
+        await modest.recipe.undo(record, modest.progress)
+
+    assert imported.differences(await modest.fingerprint()) == []
+    await modest.recipe.discard(record)
+    assert modest.run("SELECT a FROM public.t") == [(1,)]
+    assert _kept(modest) == []
+
+
 def _kept(app: PostgresApp) -> list[str]:
     return [name for (name,) in app.run("SELECT nspname FROM pg_namespace WHERE nspname ~ '^mathison_' ORDER BY 1")]
 
