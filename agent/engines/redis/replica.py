@@ -1,7 +1,7 @@
 """Our own replication client: a server's snapshot as a stream and, if wanted, everything that is written after it.
 
-The server forks and goes on serving. Nothing is written to its disk unless that is asked for; then its own snapshot
-file is current as well.
+The server forks and goes on serving. Nothing is written to its disk unless that is asked for, or CONFIG is not there to
+prevent it; then its own snapshot file is current as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from common.frames import CHUNK_BYTES
 SILENCE_SECONDS = 60.0
 """A server that forks for us sends an empty line each second; one whose other child has to end first does so too."""
 ACKNOWLEDGE_SECONDS = 1.0
-_DELAY = "repl-diskless-sync-delay"
+_LENT = {"repl-diskless-sync-delay": "0", "repl-diskless-sync": "yes"}
+"""A server begins at once, and leaves its own snapshot file alone: one that keeps nothing would come back with that."""
 _MARK_BYTES = 40
 
 
@@ -120,7 +121,7 @@ async def replicating(wish: Wish, *, loan: Loan, admin: Connection) -> AsyncIter
     """A replication stream for the time of the block, over a connection of its own.
 
     Args:
-        loan: for the setting that makes servers wait for more replicas before they begin.
+        loan: for the settings of how a server begins.
         admin: a connection to the server.
     Raises:
         AppUnavailableError: the server refuses; ToolFailedError: it could not make a snapshot.
@@ -131,7 +132,7 @@ async def replicating(wish: Wish, *, loan: Loan, admin: Connection) -> AsyncIter
             await _tell(connection, "capa", "eof")
             if not wish.has_tail:
                 await _tell(connection, "rdb-only", "1")
-            await loan.change(admin, {_DELAY: "0"})
+            await loan.change(admin, _LENT)
         try:
             replica = await _begin(connection)
         except ConnectionLostError as lost:
@@ -178,7 +179,7 @@ async def _cause(lost: ConnectionLostError, wish: Wish, admin: Connection) -> Se
         return lost
     if server.raw.get("rdb_last_bgsave_status", "ok") == "ok":
         return lost
-    or_else = "" if wish.is_on_servers_disk else " Or have it send without its disk: CONFIG SET repl-diskless-sync yes"
+    or_else = "" if wish.is_on_servers_disk else " Or have it send without its disk: `repl-diskless-sync yes`."
     return ToolFailedError(
         f"{admin.login.place} could not write its snapshot to its own disk (rdb_last_bgsave_status is err); its log "
         "has the cause.",

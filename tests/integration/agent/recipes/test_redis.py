@@ -107,7 +107,7 @@ async def test_an_export_counts_what_is_in_it_and_names_its_version(
 
 
 @pytest.mark.parametrize("diskless", ["yes", "no"])
-async def test_a_snapshot_comes_from_the_servers_disk_as_well_as_without_it(
+async def test_a_snapshot_comes_at_once_and_without_the_servers_disk_whatever_it_is_set_to(
     diskless: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
     settings = {"repl-diskless-sync": diskless, "repl-diskless-sync-delay": "600", "rdbcompression": "no"}
@@ -119,6 +119,7 @@ async def test_a_snapshot_comes_from_the_servers_disk_as_well_as_without_it(
     exported = await app.export()
 
     assert app.server_settings() == before
+    assert not (server.directory / "dump.rdb").exists()
     fill_otherwise(server)
     await app.import_file(exported.file)
     assert (await content_of(server)).databases.keys() == {0, 3, 14}

@@ -75,7 +75,7 @@ def save_again(server: RedisServer, keeping: str) -> None:
 async def test_a_server_that_keeps_nothing_needs_no_disk_and_gets_no_snapshot_file(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
-    server = start_redis(name, settings={**KEEPING["nothing"], "repl-diskless-sync": "yes"})
+    server = start_redis(name, settings=KEEPING["nothing"])
     one = await stage(server, tmp_path)
     mend = break_disk(server)
 
@@ -88,6 +88,10 @@ async def test_a_server_that_keeps_nothing_needs_no_disk_and_gets_no_snapshot_fi
 
     mend()
     assert not (server.directory / "dump.rdb").exists()
+    server.kill()
+    server.start()
+    with client_of(server) as client:
+        assert client.dbsize() == 0
 
 
 @pytest.mark.parametrize("keeping", THAT_SAVE)

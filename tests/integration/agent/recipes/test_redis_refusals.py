@@ -405,7 +405,7 @@ async def test_a_server_that_refuses_writes_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize(("name", "settings"), [("redis-6.2", {}), ("valkey-9.1", {"repl-diskless-sync": "no"})])
-async def test_an_export_of_a_server_whose_snapshots_fail_says_so(
+async def test_an_export_does_without_the_disk_of_a_server_whose_snapshots_fail(
     name: str, settings: dict[str, str], start_redis: StartRedis, tmp_path: Path
 ) -> None:
     server = start_redis(name, settings={"save": "3600 1", **settings})
@@ -415,14 +415,25 @@ async def test_an_export_of_a_server_whose_snapshots_fail_says_so(
     app = RedisApp(server, tmp_path / "work")
     before = app.server_settings()
 
+    assert (await app.export()).counts["keys"] == 1
+
+    assert app.server_settings() == before
+
+
+@pytest.mark.parametrize(("name", "settings"), [("redis-6.2", {}), ("valkey-9.1", {"repl-diskless-sync": "no"})])
+async def test_where_it_may_not_do_that_it_says_that_they_fail(
+    name: str, settings: dict[str, str], start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis(name, settings={"save": "3600 1", **settings}, lines=WITHOUT_CONFIG)
+    with client_of(server) as client:
+        client.set("a", "1")
+    refuse_writes(server, "MISCONF")
+
     with pytest.raises(ToolFailedError, match="could not write its snapshot to its own disk") as failed:
-        await app.export()
+        await RedisApp(server, tmp_path / "work").export()
 
     assert "CONFIG GET dir" in failed.value.next_step
-    assert app.server_settings() == before
-    with client_of(server) as client:
-        client.config_set("repl-diskless-sync", "yes")
-    assert (await app.export()).counts["keys"] == 1
+    assert "`repl-diskless-sync yes`" in failed.value.next_step
 
 
 async def _staged_over_old(server: RedisServer, tmp_path: Path) -> tuple[RedisApp, Record]:
