@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import gzip
 import io
 import os
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,8 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
-from tests.fixtures.archives import zip_of_raw_names
+from tests.fixtures.archives import entry as tar_entry
+from tests.fixtures.archives import tar_of, zip_of_raw_names
 
 
 def zip_of(*entries: tuple[zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -156,3 +160,16 @@ def test_a_bomb_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(LimitExceededError, match="200 times"):
         read(zip_of(entry("zeros", bytes(64 << 20))))
+
+
+@pytest.mark.parametrize("pack", [lambda content: content, gzip.compress], ids=["tar", "tar.gz"])
+def test_a_bomb_in_the_tar_that_a_zip_holds_is_stopped(
+    pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.archives.zips._RATIO_COUNTS_FROM_BYTES", 1 << 20)
+    content = zip_of(entry("x", pack(tar_of(tar_entry("zeros", bytes(64 << 20))))))
+    tar = ZipReader(io.BytesIO(content), size=len(content), expansion_ratio=200).lone_tar()
+    assert tar is not None
+
+    with pytest.raises(LimitExceededError, match="200 times"):
+        collections.deque(iter(lambda: tar.read(1 << 20), b""), maxlen=0)
