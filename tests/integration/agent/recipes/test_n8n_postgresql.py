@@ -34,8 +34,8 @@ from common.errors import (
 )
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import entry, tar_of
-from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY
-from tests.integration.agent.recipes.n8n_apps import MakePair, Pair, make_pair
+from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, N8n
+from tests.integration.agent.recipes.n8n_apps import MakePair, N8nApp, Pair, make_pair, new_app
 from tools.servers import postgres
 
 
@@ -125,6 +125,22 @@ async def test_a_confirm_whose_files_cannot_be_deleted_is_finished_later_and_mov
     assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
     assert target.app.app.calls == ["stop", "start"]
     target.require_no_leftovers()
+
+
+async def test_an_n8n_that_moved_to_postgresql_takes_no_undo_of_what_it_had_in_sqlite(
+    make_pair: MakePair, tmp_path: Path
+) -> None:
+    before = new_app(tmp_path / "sqlite")
+    record = await before.import_((await N8nApp(N8n(tmp_path / "source").make()).export(key="clear")).content)
+    now = N8nApp(before.n8n, {"postgresql": make_pair("server").database.settings})
+
+    with pytest.raises(AppUnavailableError, match="staged in SQLite"):
+        await now.recipe.undo(record, NotedProgress())
+
+    assert now.app.calls == []
+    assert before.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    await now.recipe.discard(record)
+    assert not now.has_leftovers
 
 
 async def test_an_export_opens_with_tar_gunzip_and_psql(make_pair: MakePair) -> None:
