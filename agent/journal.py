@@ -7,7 +7,6 @@ Finished transfers are remembered too (`History`), for callers who ask again.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import enum
 import errno
@@ -15,6 +14,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -22,10 +22,10 @@ import structlog
 from agent.recipes.base import Fact
 from agent.states import TransferState
 from agent.versions import UnknownVersionError, not_read, require_known
-from common.errors import NoSpaceError
+from common.errors import NOTHING_CHANGED, AppUnavailableError, NoSpaceError
 from common.files import private_directory, sync_directory, write_atomically
 
-_DAMAGED_SUFFIX = ".damaged"
+_STAYS = f"{NOTHING_CHANGED} All that the import keeps stays."
 _log = structlog.get_logger(__name__)
 
 
@@ -119,40 +119,24 @@ class Entry:
             raise NoSpaceError("There is no room left in the agent's state directory.") from failure
 
 
-class _Named(msgspec.Struct):
-    transfer_id: str = ""
-
-
-class _Head(msgspec.Struct):
-    """What of a line stays the same in every version."""
-
-    app_id: str
-    recipe: str
-    key: str
-    made_by: str = ""
-    phase: str = ""
-    state: _Named = msgspec.field(default_factory=_Named)
-
-
 @dataclass(frozen=True)
 class UnknownLine:
-    """A line that another agent wrote, in a form that this one does not read.
+    """A line that this agent does not read: another one wrote it, or it is damaged, or cannot be had now.
 
     Attributes:
         is_at_rest: the import was in no swap, so what the app reads is all of one side.
+        next_step: what would have it read.
     """
 
     path: Path
-    is_at_rest: bool
     text: str
+    is_at_rest: bool = False
+    next_step: str = "See that the agent's state directory is its own and can be read, then start the agent again."
 
-    def to_error(self) -> UnknownVersionError:
+    def to_error(self) -> AppUnavailableError:
         """Why nothing is done beside it."""
-        usual = UnknownVersionError.usual_next_step
-        return UnknownVersionError(
-            self.text,
-            next_step=f"{usual} If that cannot be, see to the app's data yourself, then move {self.path} away.",
-        )
+        or_else = f"If that cannot be, see to the app's data yourself, then move {self.path} away."
+        return AppUnavailableError(self.text, next_step=f"{self.next_step} {or_else}")
 
 
 class Journal:
@@ -197,8 +181,7 @@ class Journal:
     def read(self) -> list[Entry]:
         """All lines that this agent knows, in the order in which their imports were started; see `unknown` too.
 
-        What is damaged, or belongs to another app or recipe, is renamed to *.damaged and reported once: the agent
-        must start, and a person may want to see what it named.
+        None of the others is taken for nothing, since the import that it is of may be in the middle of a swap.
         """
         entries = []
         self._unknown = []
@@ -207,45 +190,46 @@ class Journal:
                 # Left by a kill between the two steps of an atomic write.
                 path.unlink()
             elif path.suffix == ".json":
-                try:
-                    line = self._read_line(path)
-                    if isinstance(line, UnknownLine):
-                        self._unknown.append(line)
-                        _log.error("A line of the journal is left alone.", action="read_journal", error=line.text)
-                    else:
-                        entries.append(Entry(path, line))
-                except (ValueError, OSError) as failure:
-                    with contextlib.suppress(OSError):
-                        path.rename(path.with_name(path.name + _DAMAGED_SUFFIX))
-                    _log.error(
-                        "A line of the journal cannot be used and was set aside; what it names may be left over.",
-                        action="read_journal",
-                        file=path.name + _DAMAGED_SUFFIX,
-                        error=str(failure),
-                    )
+                line = self._read_line(path)
+                if isinstance(line, UnknownLine):
+                    self._unknown.append(line)
+                    _log.error("A line of the journal is left alone.", action="read_journal", error=line.text)
+                else:
+                    entries.append(Entry(path, line))
         return sorted(entries, key=lambda entry: entry.state.place)
 
     def _read_line(self, path: Path) -> _Line | UnknownLine:
-        """Raises ValueError where it is damaged, or of another app."""
-        content = path.read_bytes()
-        head = msgspec.json.decode(content, type=_Head)
-        if (head.app_id, head.recipe) != (self._app_id, self._recipe):
-            raise ValueError(f"it belongs to {head.app_id} with recipe {head.recipe}")
-        if path.stem != head.key:
-            raise ValueError(f"its key is {head.key}")
-        what = f"Import {head.state.transfer_id}"
+        try:
+            content = path.read_bytes()
+            # These mean the same in every version; of what type they are in a later one, nobody knows.
+            head = msgspec.json.decode(content, type=dict[str, Any])
+        except (ValueError, OSError) as failure:
+            reason = failure.strerror if isinstance(failure, OSError) else f"it is damaged ({failure})"
+            return UnknownLine(path, f"What was noted of an import in {path.name} cannot be read: {reason}. {_STAYS}")
+        whose = tuple(head.get(name) for name in ("app_id", "recipe", "key"))
+        if whose != (self._app_id, self._recipe, path.stem):
+            app_id, recipe, key = whose
+            return UnknownLine(
+                path,
+                f"What was noted of an import in {path.name} is not this app's: it names the app {app_id}, the recipe "
+                f"{recipe} and the key {key}. {_STAYS}",
+            )
+        state = head.get("state")
+        what = f"Import {state.get('transfer_id', '')}" if isinstance(state, dict) else f"The import of {path.name}"
         try:
             require_known(content, self._versions, what)
             line = msgspec.json.decode(content, type=_Line)
         except UnknownVersionError as unknown:
             text = unknown.text
         except ValueError as failure:
-            text = not_read(what, head.made_by, str(failure)).text
+            made_by = head.get("made_by")
+            text = not_read(what, made_by if isinstance(made_by, str) else "", str(failure)).text
         else:
             # Once it is written, it holds what only this agent may know how to read.
             line.version, line.made_by = self._versions[-1], self._made_by
             return line
-        return UnknownLine(path, head.phase in {phase.value for phase in _AT_REST}, text)
+        is_at_rest = head.get("phase") in [phase.value for phase in _AT_REST]
+        return UnknownLine(path, text, is_at_rest, UnknownVersionError.usual_next_step)
 
 
 class History:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -76,26 +77,52 @@ def test_lines_come_in_the_order_of_their_imports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        pytest.param(lambda line: line[: len(line) // 2], id="torn"),
-        pytest.param(lambda line: b"", id="empty"),
-        pytest.param(lambda line: b"\xff\x00", id="not JSON"),
-        pytest.param(lambda line: line.replace(b'"shop.db"', b'"shop.web"'), id="of another app"),
-        pytest.param(lambda line: line.replace(b'"recipe":"fake","key"', b'"recipe":"","key"'), id="of another recipe"),
+        pytest.param(lambda line: line[: len(line) // 2], "damaged", id="torn"),
+        pytest.param(lambda line: b"", "damaged", id="empty"),
+        pytest.param(lambda line: b"[]", "damaged", id="no object"),
+        pytest.param(lambda line: line.replace(b'"shop.db"', b'"shop.web"'), "the app shop.web", id="another app"),
+        pytest.param(lambda line: line.replace(b'"recipe":"fake"', b'"recipe":"x"'), "recipe x", id="another recipe"),
+        pytest.param(lambda line: line.replace(b'"key":"', b'"key":"f'), "the key f", id="another import"),
     ],
 )
-def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_path: Path, content: object) -> None:
-    assert callable(content)
+def test_a_line_that_cannot_be_used_stays_and_is_told_and_the_others_are_read(
+    tmp_path: Path, content: Callable[[bytes], bytes], reason: str
+) -> None:
     good, bad = journal(tmp_path).open(state("good")), journal(tmp_path).open(state("bad"))
     path = tmp_path / "journal" / f"{bad.key}.json"
     damaged = content(path.read_bytes())
     path.write_bytes(damaged)
+    mine = journal(tmp_path)
 
-    first, second = journal(tmp_path).read(), journal(tmp_path).read()
+    entries = mine.read()
 
-    assert [entry.key for entry in first] == [entry.key for entry in second] == [good.key]
-    assert path.with_name(f"{bad.key}.json.damaged").read_bytes() == damaged
+    assert [entry.key for entry in entries] == [good.key]
+    assert path.read_bytes() == damaged
+    [line] = mine.unknown
+    assert not line.is_at_rest
+    assert reason in line.text
+    assert "Nothing was changed." in line.text
+    assert str(path) in line.to_error().next_step
+
+
+def test_a_line_that_the_disk_does_not_give_now_is_told_and_read_by_the_next_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = journal(tmp_path).open(state())
+    mine = journal(tmp_path)
+
+    def stale(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "read_bytes", stale)
+        assert mine.read() == []
+
+    [line] = mine.unknown
+    assert "cannot be read: Stale file handle. Nothing was changed." in line.text
+    assert [found.key for found in journal(tmp_path).read()] == [entry.key]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +133,7 @@ def test_a_line_that_cannot_be_used_is_set_aside_and_the_others_are_read(tmp_pat
         pytest.param((b'"staging"', b'"dancing"'), False, "dancing", id="a phase that is not known"),
         pytest.param((b'"phase":"staging"', b'"version":4'), False, "of version 4", id="no phase at all"),
         pytest.param((b'"staging"', b'"undoing","facts":[]'), False, "object", id="facts that are none"),
+        pytest.param((b'"staging"', b"7"), False, "int", id="a phase that is a number"),
     ],
 )
 def test_a_line_that_another_agent_wrote_in_another_form_stays_and_is_told(
