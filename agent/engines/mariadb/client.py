@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from agent.engines.mariadb import exact_rows
 from agent.engines.mariadb.names import new_schema
 from agent.engines.mariadb.names import quoted as quoted
 from agent.engines.mariadb.settings import Login
@@ -187,11 +188,7 @@ def changed_value(number: int, said: str, rows: str) -> ArchiveIncompatibleError
     """
     # Counted within a part of a statement.
     why = "one is none of an ENUM's list" if number == _NONE_OF_ENUM else _STAGED.sub("", _ROW_NUMBER.sub("", said))
-    return ArchiveIncompatibleError(
-        f"{rows or 'The file'}: this server would change a value: {why}.",
-        next_step="Import it into a server of the kind and version that it comes from, or correct the value at its "
-        "source, then dump again.",
-    )
+    return exact_rows.changed_value(rows or "The file", why)
 
 
 def _parsed(text: str) -> tuple[int, str]:

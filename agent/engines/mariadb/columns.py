@@ -26,12 +26,14 @@ class Column:
     """
     Attributes:
         name: without quotes.
+        type: what follows the name.
         is_computed: the server works its values out and takes none.
         is_period: the server sets it to when a row of a system-versioned table begins or ends.
         is_enum: an ENUM that has no '' among its values. What is none of them, a server keeps as ''.
     """
 
     name: bytes
+    type: bytes = b""
     is_computed: bool = False
     is_period: bool = False
     is_enum: bool = False
@@ -92,6 +94,7 @@ def _column(name: bytes, tokens: Sequence[bytes]) -> Column:
     values = tokens[: tokens.index(b")")] if b")" in tokens else tokens
     return Column(
         name,
+        b"".join(tokens),
         is_computed=at < len(words) and not is_period,
         is_period=is_period,
         is_enum=words[:1] == [b"ENUM"] and not any(value in _EMPTY for value in values),

@@ -15,23 +15,25 @@ import re
 from collections.abc import Iterator, Sequence
 
 from agent.engines.mariadb.columns import Column, Table, plain, table_made_by
+from agent.engines.mariadb.exact_forms import first_changed
 from agent.engines.mariadb.inserts import INSERT, NAME, row_with
+from common.errors import ArchiveIncompatibleError
 
 ROWS_OF = "mathison rows"
 """Begins a line of the client's output about rows that come next; parted by tabs, their line in the file, whether a
 warning of the server's means that it changed a value, and their table."""
-_DEFINING = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = 1"
-_STRICT = b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = %d"
-_NOTED, _UNNOTED = _STRICT % 1, _STRICT % 0
+_LAX = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'"
+_STRICT = b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'"
+_SAID = b", character_set_connection = @@character_set_client, sql_notes = 1 /*M! , max_error_count = 65535 */"
+"""The server's own max_error_count may be 0 (MySQL lets only an administrator change it), and texts go through the
+connection's character set, whatever that lacks."""
+_UNSAID = b", character_set_connection = @@character_set_client, sql_notes = 0 /*M! , max_error_count = 0 */"
+_DEFINING = _LAX + _SAID
+_NOTED, _UNNOTED = _STRICT + _SAID, _STRICT + _UNSAID
 """What a strict server does not refuse, it notes. Of what it works out itself it refuses nothing, it only warns."""
-_COUNTED = b"SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', sql_notes = 0"
+_COUNTED = _LAX + _UNSAID
 _AS_MANY = b"SELECT IF(@@warning_count = %d, 1, (SELECT 1 UNION SELECT 2))"
 """Fails if not, which a DO would only warn of; see `client.error_of_load`."""
-_OURS = re.compile(rb"\bsql_mode\b|\bsql_notes\b", re.IGNORECASE)
-_VERBOSITY = re.compile(
-    rb"(?:/\*M?!\d*\s*)?SET\s+(?:@\w+\s*=\s*@@NOTE_VERBOSITY\s*,\s*)?NOTE_VERBOSITY\s*=\s*@?\w+\s*(?:\*/)?",
-    re.IGNORECASE,
-)
 _HISTORY_KEPT = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
 _MAKING = re.compile(rb"\bCREATE\b.{0,99}\bTABLE\b", re.IGNORECASE | re.DOTALL)
 _AROUND_ROWS = (b"BEGIN", b"COMMIT")
@@ -39,6 +41,20 @@ _HIDING = re.compile(rb"\w+\s+(?:IGNORE|DELAYED)\s", re.IGNORECASE)
 """These would hide what the server changes."""
 _LONG_BYTES = 64 << 10
 _EMPTY = (b"''", b'""')
+
+
+def rows_of(line: int | str, table: str) -> str:
+    """Which rows, for a person."""
+    return f"Line {line} and after, rows of {table}"
+
+
+def changed_value(where: str, why: str) -> ArchiveIncompatibleError:
+    """The error for a value that the server would keep as another."""
+    return ArchiveIncompatibleError(
+        f"{where}: this server would change a value: {why}.",
+        next_step="Import it into a server of the kind and version that it comes from, or correct the value at its "
+        "source, then dump again.",
+    )
 
 
 class ExactRows:
@@ -67,13 +83,9 @@ class ExactRows:
 
     def set(self, text: bytes) -> Iterator[bytes]:
         """The same for one that sets something."""
-        if _VERBOSITY.fullmatch(text):
-            # The notes are needed.
-            return
         self._has_history = self._has_history or _HISTORY_KEPT.search(text) is not None
         yield text
-        if _OURS.search(text):
-            self._settings = b""
+        self._settings = b""
 
     def finish(self) -> bytes:
         """What comes between the rows and all that runs after them under the file's own settings."""
@@ -92,6 +104,9 @@ class ExactRows:
     def _rows(self, text: bytes, head: re.Match[bytes], line: int) -> Iterator[bytes]:
         name = plain(head["table"])
         columns = self._columns(name, head["columns"])
+        if changed := first_changed(text, head.end(), columns):
+            why = f"Data truncated for column '{changed.name.decode('utf-8', 'replace')}'"
+            raise changed_value(rows_of(line, name.decode("utf-8", "replace")), why)
         exact, empty = self._exact(text, head.end(), columns)
         if _HIDING.match(text):
             exact = b"%b INTO %b" % (head["word"], exact[head.start("table") :])

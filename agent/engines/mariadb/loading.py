@@ -28,7 +28,7 @@ from agent.engines.mariadb.client import (
     query,
     quoted,
 )
-from agent.engines.mariadb.exact_rows import ROWS_OF
+from agent.engines.mariadb.exact_rows import ROWS_OF, rows_of
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
@@ -158,7 +158,9 @@ async def load(
         head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
-        [[most_bytes]] = await query(loader, "SELECT @@max_allowed_packet;")
+        [[most_bytes], *verbosity] = await query(
+            loader, "SELECT @@max_allowed_packet; SHOW VARIABLES LIKE 'note_verbosity';"
+        )
         options = [most_bytes, *([names.new_schema(key)] if takes_programs else [])]
         argv = [
             str(loader.client),
@@ -177,9 +179,10 @@ async def load(
             start(Command(["agent.engines.mariadb.filter_child", *options], jail=_FILTER, is_module=True)) as judge,
             start(Command(argv, jail=PARSER, environment=loader.environment())) as client,
         ):
-            await client.write(
-                f"SET SESSION sql_mode=''; {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode()
-            )
+            # The server's own may leave out what it would note.
+            noting = ", note_verbosity = 'basic'" if verbosity else ""
+            begun = f"SET SESSION sql_mode = ''{noting};"
+            await client.write(f"{begun} {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode())
             bound = asyncio.create_task(_bound_growth(loader, names.new_schema(key), content, limits), name="bound")
             loading = asyncio.create_task(_pass_through(chunks, judge, client, loader), name="load a dump")
             try:
@@ -287,7 +290,7 @@ class _Output:
     def _add(self, line: str) -> None:
         if line.startswith(f"{ROWS_OF}\t"):
             _, number, judged, table = line.split("\t", 3)
-            self.rows = f"Line {number} and after, rows of {table}" if table else ""
+            self.rows = rows_of(number, table) if table else ""
             self._are_warnings_of_values = judged == "1"
         elif (found := _REMARK.match(line)) and self._are_warnings_of_values and int(found[1]) in CHANGED:
             self.changed = self.changed or changed_value(int(found[1]), found[2].rstrip("."), self.rows)

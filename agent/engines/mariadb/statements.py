@@ -52,7 +52,8 @@ _NAMES = re.compile(rb"NAMES\s+'?(?P<charset>\w+)'?(?:\s+COLLATE\s+'?\w+'?)?", _
 _SKIPPED_SET = re.compile(
     rb"SET\s+(?:@@(?:GLOBAL|SESSION)\.)?(?:GTID_PURGED|SQL_LOG_BIN)\b|SET\s+AUTOCOMMIT\b"
     rb"|SET\s+@MYSQLDUMP_TEMP_LOG_BIN\s*=\s*@@SESSION\.SQL_LOG_BIN\Z"
-    rb"|SET\s+@OLD_AUTOCOMMIT\s*=\s*@@AUTOCOMMIT\s*,\s*@@AUTOCOMMIT\s*=\s*0\Z",
+    rb"|SET\s+@OLD_AUTOCOMMIT\s*=\s*@@AUTOCOMMIT\s*,\s*@@AUTOCOMMIT\s*=\s*0\Z"
+    rb"|SET\s+(?:@\w+\s*=\s*@@NOTE_VERBOSITY\s*,\s*)?NOTE_VERBOSITY\s*=\s*@?\w+\Z",
     _I,
 )
 _TABLE_OPTION = re.compile(rb"\b(?:(?:DATA|INDEX)\s+DIRECTORY|CONNECTION|UNION|TABLESPACE)\b\s*=?", _I)
@@ -67,7 +68,7 @@ _PROGRAM = re.compile(
 
 _SETTINGS = frozenset(
     b"character_set_client character_set_results character_set_connection collation_connection time_zone "
-    b"unique_checks foreign_key_checks sql_mode sql_notes sql_quote_show_create note_verbosity "
+    b"unique_checks foreign_key_checks sql_mode sql_notes sql_quote_show_create "
     b"system_versioning_insert_history".split()
 )
 _CHARSETS = frozenset(b"ascii binary latin1 latin2 utf8 utf8mb3 utf8mb4".split())
@@ -173,7 +174,8 @@ def _decide(statement: Statement) -> tuple[Way, bytes]:
 def _decide_set(statement: Statement) -> Way:
     text, line = statement.text, statement.line
     if _SKIPPED_SET.match(text):
-        # Of replication, and of a transaction around it all: each statement is committed on its own here.
+        # Of replication, of a transaction around it all (each statement is committed on its own here), and of notes,
+        # which an import needs.
         return Way.SKIP
     rest = text[3:].strip()
     if names := _NAMES.fullmatch(rest):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agent.engines.mariadb.names import quoted
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.mariadb_apps import ODD_VALUES, MariadbApp
+from tools.servers import MariadbServer, mariadb
 
 BEGINNING = (
     "-- MariaDB dump 10.19\n\n/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
@@ -41,17 +44,35 @@ async def test_what_no_strict_server_would_take_comes_back_as_it_was(shop: Maria
     await shop.recipe.discard(record)
 
 
+CUT = [
+    ("int", "1.7"),
+    ("bigint", "'1.7'"),
+    ("int", "17e-1"),
+    ("bit(3)", "1.7"),
+    ("decimal(5,2)", "1.239"),
+    ("float(7,3)", "1.23456"),
+    ("double(5,1)", "1.26"),
+    ("date", "'2026-02-03 04:05:06'"),
+    ("date", "20260203040506"),
+    ("time", "'10:00:00.9'"),
+    ("time(1)", "'10:00:00.98'"),
+    ("datetime", "'2026-02-03 04:05:06.999'"),
+    ("timestamp(3) NULL", "20260203040506.9999"),
+    ("varchar(3)", "'abc   '"),
+]
+"""Of which the server cuts something off and at most notes it."""
+NOTED = ("decimal(5,2)", "date", "time", "varchar(3)")
+
+
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
         ("timestamp NULL", "'2050-01-01 00:00:00'", "Out of range value for column 'v'|Incorrect datetime value"),
         ("timestamp NULL", "'2026-02-31 00:00:00'", "Incorrect datetime value: '2026-02-31 00:00:00'"),
         ("date", "'2026-02-32'", "Incorrect date value: '2026-02-32'"),
-        ("date", "'2026-02-03 04:05:06'", "Data truncated for column 'v'"),
         ("time", "'900:00:00'", "Out of range value for column 'v'|Incorrect time value"),
         ("tinyint", "128", "Out of range value for column 'v'"),
         ("int unsigned", "-1", "Out of range value for column 'v'"),
-        ("decimal(5,2)", "1.239", "Data truncated for column 'v'"),
         ("int", "'1x'", "Data truncated for column 'v'"),
         ("varchar(2)", "'abc'", "Data too long for column 'v'"),
         ("varchar(9) CHARACTER SET latin1", "'東'", "Incorrect string value"),
@@ -59,6 +80,7 @@ async def test_what_no_strict_server_would_take_comes_back_as_it_was(shop: Maria
         ("enum('a','b')", "'c'", "Data truncated for column 'v'"),
         ("set('a','b')", "'a,c'", "Data truncated for column 'v'"),
         ("binary(2)", "0x010203", "Data too long for column 'v'"),
+        *((column, value, "Data truncated for column 'v'") for column, value in CUT),
     ],
 )
 async def test_a_value_that_the_server_would_change_is_told_by_table_and_line(
@@ -97,6 +119,58 @@ async def test_a_value_that_no_enum_lists_and_none_that_the_server_works_out_let
     )
 
     await _refused(f"{BEGINNING}{table}{rows};\n{END}", "rows of t: this server would change a value", shop)
+
+
+@pytest.mark.parametrize(("column", "value"), [found for found in CUT if found[0] in NOTED])
+@pytest.mark.parametrize("beside", ["`b` enum('a')", "`b` int AS (`id` + 1) STORED"])
+async def test_what_the_server_would_cut_off_is_told_beside_what_it_is_not_asked_about(
+    column: str, value: str, beside: str, shop: MariadbApp
+) -> None:
+    table = f"CREATE TABLE `t` (`id` int, {beside}, `v` {column});\nINSERT INTO `t` VALUES (1,'',{value});\n"
+
+    await _refused(BEGINNING + table + END, "rows of t: .* Data truncated for column 'v'", shop)
+
+
+async def test_decimals_that_say_nothing_are_taken(shop: MariadbApp) -> None:
+    number = "12345678901234567890123456789012345678901234567890.25"
+    table = (
+        "CREATE TABLE `t` (`i` int, `n` decimal(65,2), `d` date, `at` datetime, `ms` time(3), `f` float(7,3),"
+        " `s` varchar(3), `r` double, `y` year, `b` bit(8), `x` float);\n"
+        "INSERT INTO `t` VALUES (10e1,'1.2300','2026-02-31 00:00:00.0','2026-02-03 04:05:06.000','10:00:00.120','1.5',"
+        "'äöü','1.5e-300','2026',0x07,1e-3),(-1.0,-.5,20260203,20260203040506,NULL,NULL,'a  ',1e300,0,b'1',DEFAULT),"
+        f"(TRUE,{number},NULL,NULL,NULL,2,'1''',-0.5,1901,'.',7);\n"
+    )
+
+    record = await shop.import_((BEGINNING + table + END).encode())
+
+    assert shop.sql("SELECT i, n, d, at, ms, f, s, r, y, HEX(b), x FROM t").splitlines() == [
+        "100\t1.23\t2026-02-31\t2026-02-03 04:05:06\t10:00:00.120\t1.500\täöü\t1.5e-300\t2026\t7\t0.001",
+        "-1\t-0.50\t2026-02-03\t2026-02-03 04:05:06\tNULL\tNULL\ta  \t1e300\t0000\t1\tNULL",
+        f"1\t{number}\tNULL\tNULL\tNULL\t2.000\t1'\t-0.5\t1901\t2E\t7",
+    ]
+    await shop.recipe.discard(record)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["SET character_set_connection=latin1", "SET collation_connection='latin1_swedish_ci'", "SET NAMES utf8mb4"],
+)
+async def test_texts_do_not_go_through_a_character_set_that_a_file_sets(setting: str, shop: MariadbApp) -> None:
+    table = "CREATE TABLE `t` (`a` varchar(9) DEFAULT '東', `b` varchar(9)) CHARSET utf8mb4;\n"
+    rows = "INSERT INTO `t` (`b`) VALUES ('京');\n"
+
+    record = await shop.import_(f"{BEGINNING}{setting};\n{table}{setting};\n{rows}{END}".encode())
+
+    assert shop.sql("SELECT a, b FROM t") == "東\t京"
+    await shop.recipe.discard(record)
+
+
+async def test_a_server_that_notes_nothing_by_itself_does_for_an_import(tmp_path: Path) -> None:
+    table = "CREATE TABLE `t` (`v` time);\nINSERT INTO `t` VALUES ('2026-02-03 04:05:06');\n"
+    with MariadbServer(mariadb(), settings={"max-error-count": "0", "note-verbosity": ""}) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+
+        await _refused(BEGINNING + table + END, "rows of t: .*'v'", shop)
 
 
 async def test_routines_and_triggers_keep_the_sql_mode_that_they_were_made_under(shop: MariadbApp) -> None:

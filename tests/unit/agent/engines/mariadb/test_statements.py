@@ -17,7 +17,6 @@ RUN = [
     b"/*!40101 SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT */",
     b"/*!40014 SET @OLD_UNIQUE_CHECKS=@@UNIQUE_CHECKS, UNIQUE_CHECKS=0 */",
     b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */",
-    b"/*M!100616 SET @OLD_NOTE_VERBOSITY=@@NOTE_VERBOSITY, NOTE_VERBOSITY=0 */",
     b"/*!50503 SET character_set_client = utf8mb4 */",
     b"/*!40000 ALTER TABLE `t` DISABLE KEYS */",
     b"DROP TABLE IF EXISTS `t`",
@@ -32,6 +31,8 @@ RUN = [
     b"INSERT INTO `t` VALUES ()",
 ]
 SKIP = [
+    b"/*M!100616 SET @OLD_NOTE_VERBOSITY=@@NOTE_VERBOSITY, NOTE_VERBOSITY=0 */",
+    b"/*M!100616 SET NOTE_VERBOSITY=@OLD_NOTE_VERBOSITY */",
     b"LOCK TABLES `t` WRITE",
     b"UNLOCK TABLES",
     b"START TRANSACTION",
@@ -53,6 +54,8 @@ HOSTILE = [
     b"SET @@GLOBAL.general_log=1",
     b"SET @@global.local_infile=1",
     b"SET SESSION max_statement_time=0",
+    b"SET sql_notes = 1, note_verbosity = 0",
+    b"SET max_error_count = 0",
     b"CREATE TEMPORARY TABLE t (a int)",
     b"CREATE OR REPLACE TEMPORARY TABLE t (a int)",
     b"CREATE OR REPLACE /*!50000 TEMPORARY */ TABLE t (a int)",
