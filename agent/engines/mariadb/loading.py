@@ -51,6 +51,8 @@ _REMARK = re.compile(r"(?:Note|Warning) \(Code (\d+)\): (.*)")
 _FILTER = Jail(address_space_bytes=2 << 30)
 _STATEMENT_SECONDS = 3600
 """Most time for one statement of an upload: a large index takes long, but one that only waits ends some day."""
+_IDLE_SECONDS = 31_536_000
+"""How long the server waits for more of an upload: the most that it takes. Of uploads that stall, others decide."""
 LOCK_SECONDS = 30
 """Most time that a drop waits for a session that is still at work."""
 _LOOK_SECONDS = 0.1
@@ -179,9 +181,9 @@ async def load(
             start(Command(["agent.engines.mariadb.filter_child", *options], jail=_FILTER, is_module=True)) as judge,
             start(Command(argv, jail=PARSER, environment=loader.environment())) as client,
         ):
-            # The server's own may leave out what it would note.
+            # The server's own may be short, or leave out what it would note.
             noting = ", note_verbosity = 'basic'" if verbosity else ""
-            begun = f"SET SESSION sql_mode = ''{noting};"
+            begun = f"SET SESSION sql_mode = '', wait_timeout = {_IDLE_SECONDS}{noting};"
             await client.write(f"{begun} {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode())
             bound = asyncio.create_task(_bound_growth(loader, names.new_schema(key), content, limits), name="bound")
             loading = asyncio.create_task(_pass_through(chunks, judge, client, loader), name="load a dump")
