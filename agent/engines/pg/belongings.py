@@ -56,6 +56,8 @@ class Belongings:
         content_owner: of `trusted_owners`, who owns most of the tables; else the database's owner or `app_role`.
         app_role: the role that the app itself uses.
         trusted_owners: the roles that may do nothing that `app_role` may not: itself, and roles whose member it is.
+        large_objects: those with another owner or grants of their own, by number.
+        has_more_large_objects: there are too many of them to carry them over, so none is in the list.
     """
 
     database: DatabaseFacts
@@ -68,9 +70,14 @@ class Belongings:
     settings: list[Setting] = field(default_factory=list)
     labels: list[tuple[str, str]] = field(default_factory=list)
     """Provider and label of the database's security labels."""
+    large_objects: list[Thing] = field(default_factory=list)
+    has_more_large_objects: bool = False
 
 
 WRAPPER = "FOREIGN DATA WRAPPER"
+LARGE_OBJECT = "LARGE OBJECT"
+MOST_LARGE_OBJECTS = 10_000
+"""Each takes a statement of its own or several; a database may hold millions."""
 _KINDS = {
     "TABLE": f"""
         SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity, c.relowner AS owner, c.relacl AS acl
@@ -108,6 +115,10 @@ _KINDS = {
 _WRAPPERS = (
     "SELECT oid, quote_ident(fdwname) AS identity, fdwowner AS owner, fdwacl AS acl FROM pg_foreign_data_wrapper"
 )
+_LARGE_OBJECTS = """
+    SELECT oid, oid::text AS identity, lomowner AS owner, lomacl AS acl FROM pg_largeobject_metadata
+     WHERE lomacl IS NOT NULL OR pg_get_userbyid(lomowner) <> %s ORDER BY oid LIMIT %s
+"""
 
 
 async def read_belongings(connection: Connection, database: DatabaseFacts, *, app_role: str) -> Belongings:
@@ -125,6 +136,9 @@ async def read_belongings(connection: Connection, database: DatabaseFacts, *, ap
         found.things += await _things(connection, kind, query)
     # Only a superuser can own one, and does already: it comes with an extension.
     found.things += [replace(thing, owner="") for thing in await _things(connection, WRAPPER, _WRAPPERS)]
+    large = await _things(connection, LARGE_OBJECT, _LARGE_OBJECTS, values=[owner, MOST_LARGE_OBJECTS + 1])
+    found.has_more_large_objects = len(large) > MOST_LARGE_OBJECTS
+    found.large_objects = [] if found.has_more_large_objects else large
     await _add_column_grants(connection, found.things)
     found.default_grants = await _default_grants(connection)
     found.database_grants = await _database_grants(connection, database)
@@ -161,12 +175,15 @@ async def _content_owner(connection: Connection, trusted: frozenset[str]) -> str
 _GRANT_COLUMNS = "x.privilege_type, CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.is_grantable"
 
 
-async def _things(connection: Connection, kind: str, query: str) -> list[Thing]:
-    cursor = await connection.execute(f"""
+async def _things(
+    connection: Connection, kind: str, query: str, *, values: Sequence[object] | None = None
+) -> list[Thing]:
+    statement = f"""
         SELECT t.identity, CASE t.owner WHEN 0 THEN '' ELSE pg_get_userbyid(t.owner) END, t.acl IS NULL,
                x.grantee = t.owner, {_GRANT_COLUMNS}
           FROM ({query}) AS t LEFT JOIN aclexplode(t.acl) AS x ON true
-    """)  # noqa: S608
+    """  # noqa: S608
+    cursor = await connection.execute(statement, values)
     found: dict[str, Thing] = {}
     for identity, owner, is_default, is_own, *grant in await cursor.fetchall():
         thing = found.setdefault(identity, Thing(kind, identity, owner, None if is_default else []))

@@ -15,7 +15,16 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from agent.engines.pg.belongings import WRAPPER, Belongings, DefaultGrant, Grant, Setting, Thing
+from agent.engines.pg.belongings import (
+    LARGE_OBJECT,
+    MOST_LARGE_OBJECTS,
+    WRAPPER,
+    Belongings,
+    DefaultGrant,
+    Grant,
+    Setting,
+    Thing,
+)
 from agent.engines.pg.catalog import no_member
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.privileges import listed
@@ -45,7 +54,7 @@ _RESOLVERS = {
     "ROUTINE": ("to_regprocedure", "pg_proc"),
     "TYPE": ("to_regtype", "pg_type"),
 }
-_WITHOUT_CODE = ("SCHEMA", "SEQUENCE")
+_WITHOUT_CODE = (LARGE_OBJECT, "SCHEMA", "SEQUENCE")
 """Nothing of these runs with their owner's rights."""
 
 
@@ -65,8 +74,13 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
     Returns:
         Warnings, one sentence each.
     """
-    things = await _existing(connection, belongings)
+    things = await things_in_both(connection, belongings)
     warnings = [*_kept_from_owners(belongings, things), *await _unprotected(connection, belongings, things)]
+    if belongings.has_more_large_objects:
+        warnings.append(
+            "Owners and grants of large objects were not carried over: more than "
+            f"{MOST_LARGE_OBJECTS:,} have some of their own. All belong to {belongings.content_owner}."
+        )
     for gift in [*gifts_of_things(belongings, things), *_gifts_of_database(belongings, sql.Identifier(name))]:
         try:
             await connection.execute(gift.statement)
@@ -75,8 +89,8 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
     return warnings
 
 
-async def _existing(connection: Connection, belongings: Belongings) -> list[Thing]:
-    """What there is to do in the new database: things that it has."""
+async def things_in_both(connection: Connection, belongings: Belongings) -> list[Thing]:
+    """What there is to do in the new, connected database: things that it has and that are not as they would be."""
     found = []
     for kind, (resolver, catalog) in _RESOLVERS.items():
         special = [thing for thing in special_things(belongings) if thing.kind == kind]
@@ -87,7 +101,20 @@ async def _existing(connection: Connection, belongings: Belongings) -> list[Thin
         )
         there = {identity for (identity,) in await cursor.fetchall()}
         found += [thing for thing in special if thing.identity in there]
-    return found + await _existing_wrappers(connection, belongings)
+    return [
+        *found,
+        *await _existing_wrappers(connection, belongings),
+        *await _existing_large_objects(connection, belongings),
+    ]
+
+
+async def _existing_large_objects(connection: Connection, belongings: Belongings) -> list[Thing]:
+    cursor = await connection.execute(
+        "SELECT oid::text FROM pg_largeobject_metadata WHERE oid = ANY(%s::oid[])",
+        [[thing.identity for thing in belongings.large_objects]],
+    )
+    there = {identity for (identity,) in await cursor.fetchall()}
+    return [thing for thing in belongings.large_objects if thing.identity in there]
 
 
 async def _existing_wrappers(connection: Connection, belongings: Belongings) -> list[Thing]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.engines.pg import belongings, carry_over
 from agent.item_changes import ItemChanges
 from agent.recipes.base import Limits, Step, Upload
 from common.errors import (
@@ -131,6 +132,48 @@ async def test_what_hangs_on_the_database_is_carried_over(app: PostgresApp) -> N
     finally:
         await app.close()
         app.run(f"DROP ROLE {other}", on="postgres")
+
+
+@pytest.mark.parametrize("rights", [None, "CREATEDB"])
+async def test_owners_and_grants_of_large_objects_in_both_are_carried_over(
+    make_app: MakeApp, rights: str | None
+) -> None:
+    app = make_app(rights=rights or "", has_admin=rights is None)
+    app.run("SELECT lo_create(1001), lo_create(1002), lo_create(1003), lo_create(1004)", as_app=True)
+    app.run("GRANT SELECT ON LARGE OBJECT 1001 TO PUBLIC; GRANT UPDATE ON LARGE OBJECT 1002 TO pg_monitor", as_app=True)
+    archive = await app.export()
+    if rights is None:
+        app.run("ALTER LARGE OBJECT 1003 OWNER TO postgres")
+    app.run("SELECT lo_unlink(1004); SELECT lo_create(1005); GRANT SELECT ON LARGE OBJECT 1005 TO PUBLIC", as_app=True)
+    held = (
+        "SELECT oid, lomowner::regrole::text, (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(lomacl) AS x)"
+        " FROM pg_largeobject_metadata WHERE oid < 1004 ORDER BY oid"
+    )
+    before = app.run(held)
+
+    record, preview = await app.stage(archive)
+    await app.recipe.restore(record, app.progress)
+
+    assert preview.warnings == ()
+    assert app.run(held) == before
+    assert len(before[0][2]) == 2
+
+
+async def test_too_many_large_objects_with_grants_of_their_own_are_a_warning(
+    app: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(belongings, "MOST_LARGE_OBJECTS", 2)
+    monkeypatch.setattr(carry_over, "MOST_LARGE_OBJECTS", 2)
+    app.run("SELECT lo_create(n) FROM generate_series(1001, 1003) AS n", as_app=True)
+    for number in range(1001, 1004):
+        app.run(f"GRANT SELECT ON LARGE OBJECT {number} TO PUBLIC", as_app=True)
+
+    _, preview = await app.stage(await app.export())
+
+    assert [one for one in preview.warnings if "large objects" in one] == [
+        "Owners and grants of large objects were not carried over: more than 2 have some of their own. All belong to "
+        f"{app.role}."
+    ]
 
 
 _COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
