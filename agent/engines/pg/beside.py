@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from agent.engines.pg import green
 from agent.engines.pg.belongings import read_belongings
+from agent.engines.pg.carry_over import things_in_both
 from agent.engines.pg.catalog import extension_tables
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.filled_views import filled_views, warnings_about
@@ -32,6 +34,7 @@ from agent.engines.pg.preview import (
     tables_of,
 )
 from agent.engines.pg.room import data_directories, keep_room
+from agent.engines.pg.same_belongings import require_same, sums_of
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
 from agent.engines.swapping import Side
@@ -120,6 +123,8 @@ class Beside:
             after = await look_at_content(connection)
             views = await filled_views(connection)
             room_bytes = await size_of(connection)
+            sums = sums_of(belongings, await things_in_both(connection, belongings))
+            await green.label_database(connection, msgspec.structs.replace(label, belongings=sums))
         return changes_between(
             before,
             after,
@@ -198,6 +203,7 @@ class Beside:
 
         Raises:
             TransferNotFoundError: there is no new database.
+            AppUnavailableError: what was carried over from the app's database changed since; nothing was changed.
             AppBusyError: sessions are in the way that may not be ended; nothing was changed.
             UnsettledError: the server went away in the middle.
         """
@@ -207,6 +213,7 @@ class Beside:
             raise TransferNotFoundError(
                 f"The database {new_name(key)} that was staged is gone.", next_step="Import it again."
             )
+        await self._require_same_belongings(key, Label.from_text(there[new_name(key)]))
         comment = there.get(self.database)
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=comment)
         renames = [
@@ -214,6 +221,16 @@ class Beside:
             Rename(new_name(key), self.database, comment),
         ]
         await self._exchange(renames, key, wants_imported=True)
+
+    async def _require_same_belongings(self, key: str, staged: Label | None) -> None:
+        """As `same_belongings.require_same`; nothing is known of what an older agent staged."""
+        if staged is None or staged.belongings is None:
+            return
+        async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
+            belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
+        async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
+            now = sums_of(belongings, await things_in_both(connection, belongings))
+        require_same(staged.belongings, now, database=self.database)
 
     async def undo(self, key: str, _progress: Progress) -> None:
         """Exchange the databases back and drop the imported one; raises as `bring_back`."""

@@ -62,7 +62,7 @@ async def create_database(
     """
     key = label.key
     await connection.execute(create_statement(new_name(key), owner=login.user, like=old, major=server.major))
-    await _label(connection, "DATABASE", new_name(key), label)
+    await label_database(connection, label)
     # Now rather than after a long upload: pg_hba.conf may not let the role in.
     async with connect(login, application_name=session_name(key)):
         pass
@@ -255,7 +255,7 @@ async def adopt(
             await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(role, owner))
             await connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
         await connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(old.owner)))
-        await _label(connection, "DATABASE", new_name(key), label)
+        await label_database(connection, label)
         await require_no_kept_schema(connection)
         await require_owner(connection, belongings.content_owner if has_role else login.user)
         warnings = await take_back_privileges(connection)
@@ -359,6 +359,11 @@ async def _end(connection: Connection, pids: list[int]) -> None:
             return
         await asyncio.sleep(0.05)
     raise AppBusyError("A session of an earlier import does not end.", next_step="See pg_stat_activity.")
+
+
+async def label_database(connection: Connection, label: Label) -> None:
+    """Give the new database of an import its comment."""
+    await _label(connection, "DATABASE", new_name(label.key), label)
 
 
 async def _label(connection: Connection, kind: str, name: str, label: Label) -> None:

@@ -134,6 +134,62 @@ async def test_what_hangs_on_the_database_is_carried_over(app: PostgresApp) -> N
         app.run(f"DROP ROLE {other}", on="postgres")
 
 
+_CHANGES = {
+    "the database's owner": "ALTER DATABASE {database} OWNER TO postgres",
+    "its connection limit": "ALTER DATABASE {database} CONNECTION LIMIT 11",
+    "grants on it": "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+    "settings of it": "ALTER DATABASE {database} SET work_mem = '7MB'",
+    "roles in it": "ALTER ROLE {role} IN DATABASE {database} SET work_mem = '8MB'",
+    "default grants": "ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT SELECT ON TABLES TO PUBLIC",
+    "grants of what is in it": "GRANT SELECT ON t TO pg_monitor",
+    "owners or grants of what": "ALTER TABLE t OWNER TO postgres",
+}
+
+
+@pytest.mark.parametrize(("said", "change"), _CHANGES.items())
+async def test_a_restore_that_would_lose_what_changed_since_the_import_was_staged_is_refused(
+    app: PostgresApp, said: str, change: str
+) -> None:
+    app.run("CREATE TABLE t (a int); GRANT SELECT ON t TO pg_read_all_data; CREATE TABLE gone (a int)", as_app=True)
+    archive = await app.export()
+    record, _ = await app.stage(archive)
+    app.run(change.format(database=app.database, role=app.role))
+    before = app.outside(), _owners_and_grants(app)
+
+    with pytest.raises(AppUnavailableError, match=re.escape(said)) as refused:
+        await app.recipe.restore(record, app.progress)
+
+    assert (app.outside(), _owners_and_grants(app)) == before
+    assert "Import the file again" in refused.value.next_step
+    await app.recipe.discard(record)
+    assert app.left_over() == []
+    await app.bring_in(archive)
+
+
+async def test_a_database_that_was_closed_since_the_import_was_staged_is_not_exchanged(app: PostgresApp) -> None:
+    record, _ = await app.stage(await app.export())
+    app.run(f"ALTER DATABASE {app.database} ALLOW_CONNECTIONS false", on="postgres")
+
+    with pytest.raises(AppUnavailableError, match="not currently accepting connections"):
+        await app.recipe.restore(record, app.progress)
+
+    await app.recipe.discard(record)
+    assert app.left_over() == []
+
+
+async def test_a_restore_is_not_refused_for_what_the_app_does_meanwhile(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int); GRANT SELECT ON t TO pg_read_all_data", as_app=True)
+    app.run(f"COMMENT ON DATABASE {app.database} IS 'before'", on="postgres")
+    record, _ = await app.stage(await app.export())
+
+    app.run("CREATE TABLE other (a int); GRANT SELECT ON other TO PUBLIC; INSERT INTO t VALUES (1)", as_app=True)
+    app.run(f"COMMENT ON DATABASE {app.database} IS 'after'", on="postgres")
+    await app.recipe.restore(record, app.progress)
+
+    assert app.run("SELECT * FROM t") == []
+    assert app.run(_COMMENT, on="postgres", values=[app.database]) == [("after",)]
+
+
 @pytest.mark.parametrize("rights", [None, "CREATEDB"])
 async def test_owners_and_grants_of_large_objects_in_both_are_carried_over(
     make_app: MakeApp, rights: str | None
