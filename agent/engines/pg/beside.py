@@ -254,9 +254,11 @@ class Beside:
             raise NothingToUndoError(f"The database {kept_name(key)} with the previous data is gone.")
         label = Label.from_text(there[kept_name(key)])
         ours = Label(of=self.database, app_id=self.app_id, key=key)
+        # Where somebody took our label away, the imported database still has the comment, which it got with the name.
+        comment = label.comment if label else there.get(self.database)
         renames = [
             Rename(self.database, new_name(key), ours.to_text()),
-            Rename(kept_name(key), self.database, label.comment if label else None),
+            Rename(kept_name(key), self.database, comment),
         ]
         await self._exchange(renames if self.database in there else renames[1:], key, wants_imported=False)
 

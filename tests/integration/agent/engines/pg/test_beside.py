@@ -232,6 +232,18 @@ async def test_too_many_large_objects_with_grants_of_their_own_are_a_warning(
     ]
 
 
+async def test_an_undo_keeps_the_comment_where_our_label_was_taken_off_the_kept_database(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int)", as_app=True)
+    app.run(f"COMMENT ON DATABASE {app.database} IS 'the shop''s own'", on="postgres")
+    record = await app.bring_in(await app.export())
+    app.run(f"COMMENT ON DATABASE mathison_kept_{record.key} IS NULL", on="postgres")
+
+    await app.recipe.undo(record, app.progress)
+
+    assert app.run(_COMMENT, on="postgres", values=[app.database]) == [("the shop's own",)]
+    assert app.left_over() == []
+
+
 _COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
 
 
