@@ -151,10 +151,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
     if not statements and not splitter.last_comment:
         raise _no_dump()
     if not _has_last_line(seal, splitter):
-        raise ArchiveTruncatedError(
-            "The file is cut off: its last line 'Dump completed' is missing.",
-            next_step="Send the whole file; a dump has to be made without --skip-comments and --compact.",
-        )
+        raise _without_last_line(opening)
     target.write(exact.finish())
     target.write(later[:whole])
     target.flush()
@@ -172,6 +169,19 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
 
 def _no_dump() -> ArchiveWrongKindError:
     return ArchiveWrongKindError("The file is no SQL dump of tables.", next_step=DUMP_AGAIN)
+
+
+def _without_last_line(opening: bytes) -> ArchiveTruncatedError:
+    if foreign.says_who_dumped(opening):
+        return ArchiveTruncatedError(
+            "The file is cut off: its last line 'Dump completed' is missing.", next_step="Send the whole file."
+        )
+    return ArchiveTruncatedError(
+        "Whether the file is whole cannot be told: it does not begin as those of mariadb-dump and mysqldump do, and "
+        "lacks the last line 'Dump completed' with which they end.",
+        next_step="Make a dump with one of them, without --skip-comments and --compact; or, if you know that this file "
+        f"is whole, say so with a last line of your own: {_END.decode()}",
+    )
 
 
 def _has_last_line(seal: SealReader, splitter: Splitter) -> bool:

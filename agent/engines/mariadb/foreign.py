@@ -13,6 +13,7 @@ _SQL = re.compile(
     rb"|UPDATE|USE|WITH)\b)",
     re.IGNORECASE,
 )
+_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:/\*M![^\n]*\n\s*)?-- (?:MariaDB|MySQL) dump ")
 _DUMP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:/\*M?!|(?:--|#)[^\n]*\b(?:dump|mathison-data)\b)", re.IGNORECASE)
 
 
@@ -22,6 +23,11 @@ def what_it_is(head: bytes) -> str:
     is_dump = kind in (EMPTY, MARIADB_SQL, MYSQL_SQL)
     may_be_sql = kind in (TEXT, UNKNOWN) and (not head.strip() or _SQL.match(head))
     return "" if is_dump or may_be_sql else kind
+
+
+def says_who_dumped(opening: bytes) -> bool:
+    """Whether a file begins with the line in which mariadb-dump or mysqldump says its name."""
+    return _HEADER.match(opening) is not None
 
 
 def begins_as_dump(opening: bytes) -> bool:

@@ -169,6 +169,27 @@ async def test_people_open_an_export_with_their_own_client(shop: MariadbApp) -> 
     assert b"sandbox" not in gzip.decompress(exported.content)
 
 
+ADMINER = b"""-- Adminer 4.8.1 MySQL 5.5.5-10.11.6-MariaDB dump
+
+SET NAMES utf8;
+SET time_zone = '+00:00';
+SET foreign_key_checks = 0;
+SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO';
+
+DROP TABLE IF EXISTS `a`;
+CREATE TABLE `a` (
+  `id` int(11) NOT NULL AUTO_INCREMENT,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+INSERT INTO `a` (`id`) VALUES
+(1),
+(2);
+
+-- 2026-01-01 00:00:00
+"""
+
+
 BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
     "empty": (b"", ArchiveWrongKindError, "no SQL dump"),
     "text": (b"Hello, this is no dump.\n", ArchiveWrongKindError, "it is text"),
@@ -185,6 +206,12 @@ BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
         "Dump completed",
     ),
     "cut within a row": (gzip.decompress(KUMA_DUMP.read_bytes())[:30_000], ArchiveTruncatedError, "cut off"),
+    "of Adminer": (ADMINER, ArchiveTruncatedError, "Whether the file is whole cannot be told"),
+    "without comments": (
+        b"/*!40101 SET NAMES utf8mb4 */;\nCREATE TABLE `t` (`a` int);\n",
+        ArchiveTruncatedError,
+        "Whether the file is whole cannot be told",
+    ),
     "cut gzip": (KUMA_DUMP.read_bytes()[:-2000], ArchiveTruncatedError, "."),
     "damaged gzip": (
         KUMA_DUMP.read_bytes()[:5000] + bytes(40) + KUMA_DUMP.read_bytes()[5040:],
@@ -232,6 +259,19 @@ async def test_a_bad_upload_is_refused_and_changes_nothing(name: str, shop: Mari
     assert (await shop.fingerprint()).differences(before) == []
     assert shop.leftovers(record) == []
     assert agent_children() == []
+
+
+async def test_a_file_of_another_program_is_taken_from_who_says_that_it_is_whole(shop: MariadbApp) -> None:
+    record = MemoryRecord()
+    with pytest.raises(ArchiveTruncatedError) as refused:
+        await shop.stage(ADMINER, record)
+    await shop.recipe.discard(record)
+    [_, last_line] = refused.value.next_step.split("of your own: ")
+
+    record = await shop.import_(ADMINER + last_line.encode() + b"\n")
+
+    assert shop.sql("SELECT id FROM a") == "1\n2"
+    await shop.recipe.discard(record)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.999])
