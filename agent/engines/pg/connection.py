@@ -26,6 +26,7 @@ _CALM = {
     "exit_on_error": "off",
     "standard_conforming_strings": "on",
     "row_security": "on",
+    "quote_all_identifiers": "off",
     "default_transaction_isolation": r"read\ committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",

@@ -85,6 +85,21 @@ async def test_staging_changes_nothing_and_says_what_an_import_would_change(app:
     assert app.left_over() == []
 
 
+async def test_names_are_the_same_where_the_database_has_all_of_them_quoted(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t (a int); CREATE TABLE granted (b int); INSERT INTO t VALUES (1)", as_app=True)
+    app.run("GRANT SELECT ON granted TO pg_monitor", as_app=True)
+    before = await app.fingerprint()
+    app.run(f"ALTER DATABASE {app.database} SET quote_all_identifiers = on", on="postgres")
+
+    record, preview = await app.stage(await app.export())
+    await app.recipe.restore(record, app.progress)
+
+    assert before.differences(await app.fingerprint()) == []
+    assert preview.items["tables"] == ItemChanges(same=2)
+    assert preview.items["rows"] == ItemChanges(same=1)
+    assert app.run("SELECT has_table_privilege('pg_monitor', 'granted', 'SELECT')") == [(True,)]
+
+
 async def test_undo_brings_the_previous_data_back_and_drops_what_came_since(app: PostgresApp) -> None:
     app.fill()
     app.run(f"COMMENT ON DATABASE {app.database} IS 'the shop''s own'", on="postgres")
