@@ -19,9 +19,12 @@ from psycopg import sql
 import common.fingerprints
 from agent.engines.pg.catalog import USER_SCHEMA, no_member
 from agent.engines.pg.connection import Connection
+from agent.engines.pg.routed import Whole, routed_partitions
 from agent.engines.pg.row_hash import row_hash
 
 SCHEME = "postgresql/2"
+ROUTED_SCHEME = "postgresql/3"
+"""Of a database with `routed` partitions, which scheme 2 told one by one. Any other has the same values in both."""
 _LOCK_WAIT_MILLISECONDS = 2000
 _LOCKED_AT_ONCE = 500
 _SESSION = """
@@ -63,19 +66,25 @@ class Table(msgspec.Struct, frozen=True):
     rows: int
     hash: str
 
+    def __add__(self, other: Table) -> Table:
+        return Table(self.rows + other.rows, str(int(self.hash) + int(other.hash)))
 
-class Fingerprint(msgspec.Struct, frozen=True):
+
+class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
     """Content of one database. Names are quoted as SQL needs it.
 
     Attributes:
+        tables: of `routed` partitions, the whole tables.
         sequences: last value, and whether it was given out already.
         objects: user objects by kind.
+        is_routed: it has such partitions.
     """
 
     tables: dict[str, Table]
     sequences: dict[str, tuple[int, bool]]
     large_objects: Table
     objects: dict[str, int]
+    is_routed: bool = False
 
     @property
     def sha256(self) -> str:
@@ -102,6 +111,8 @@ class Fingerprint(msgspec.Struct, frozen=True):
         """
         parts = {f"table {name}": _say(table) for name, table in self.tables.items()}
         parts |= {f"objects: {kind}": str(count) for kind, count in self.objects.items()}
+        if self.is_routed and scheme == SCHEME:
+            scheme = ROUTED_SCHEME
         return common.fingerprints.Fingerprint.of(scheme, {**parts, "large objects": _say(self.large_objects)})
 
 
@@ -159,10 +170,11 @@ async def read_small_tables(
         read whole and of those that are locked: what the server's statistics say, and None.
     """
     ends_at = time.monotonic() + within_seconds
-    found: dict[str, tuple[int, str | None]] = {}
+    found: dict[str, tuple[int, Table | None]] = {}
     async with one_moment(connection):
         await connection.execute(_SESSION)
         await connection.execute(_ONLY_TABLES)
+        routed = await routed_partitions(connection)
         cursor = await connection.execute(f"""
             SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname, greatest(c.reltuples, 0)::bigint,
                    c.relpages * current_setting('block_size')::bigint + coalesce(pg_relation_size(c.reltoastrelid), 0)
@@ -175,16 +187,23 @@ async def read_small_tables(
             left_seconds = ends_at - time.monotonic()
             read = None
             if most_bytes >= 0 and left_seconds > 0:
-                read = await _table_within(connection, schema, table, left_seconds)
-            found[name] = (read.rows, _say(read)) if read else (rows, None)
-    return found
+                read = await _table_within(connection, schema, table, left_seconds, whole=routed.get((schema, table)))
+            rows = read.rows if read else rows
+            if whole := routed.get((schema, table)):
+                name = whole.quoted
+                others, content = found.get(name, (0, Table(0, "0")))
+                rows, read = rows + others, read + content if read and content else None
+            found[name] = (rows, read)
+    return {name: (rows, _say(read) if read else None) for name, (rows, read) in found.items()}
 
 
-async def _table_within(connection: Connection, schema: str, table: str, seconds: float) -> Table | None:
+async def _table_within(
+    connection: Connection, schema: str, table: str, seconds: float, *, whole: Whole | None
+) -> Table | None:
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000) + 1}")
-            return await _table(connection, schema, table, without=())
+            return await _table(connection, schema, table, whole=whole)
     except psycopg.errors.DatabaseError:
         # Too slow, not permitted, gone meanwhile, or content that cannot be read: a preview does without.
         if connection.broken:
@@ -196,11 +215,20 @@ async def read_content(connection: Connection, scope: Scope = EVERYTHING) -> Fin
     """As `fingerprint`, within `one_moment`."""
     await connection.execute(_SESSION)
     await connection.execute(_ONLY_TABLES)
+    routed = await routed_partitions(connection)
+    tables: dict[str, Table] = {}
+    for name, schema, table in await _tables(connection):
+        whole = routed.get((schema, table))
+        read = await _table(
+            connection, schema, table, whole=whole, without=scope.without_columns.get((schema, table), ())
+        )
+        if whole is None:
+            tables[name] = read
+        else:
+            tables[whole.quoted] = tables.get(whole.quoted, Table(0, "0")) + read
     return Fingerprint(
-        tables={
-            name: await _table(connection, schema, table, without=scope.without_columns.get((schema, table), ()))
-            for name, schema, table in await _tables(connection)
-        },
+        tables=tables,
+        is_routed=bool(routed),
         sequences=await _sequences(connection),
         large_objects=await _large_objects(connection),
         objects=await _objects(connection),
@@ -218,8 +246,12 @@ async def _tables(connection: Connection, *, kinds: str = "'r', 'm'") -> list[tu
     return await cursor.fetchall()
 
 
-async def _table(connection: Connection, schema: str, table: str, *, without: Collection[str]) -> Table:
-    columns = [column for column in await _columns(connection, schema, table) if column[0] not in without]
+async def _table(
+    connection: Connection, schema: str, table: str, *, whole: Whole | None = None, without: Collection[str] = ()
+) -> Table:
+    """One table by itself; a routed partition with its columns in the order of the whole one, which may differ."""
+    ordered = await _columns(connection, *((whole.schema, whole.table) if whole else (schema, table)))
+    columns = [column for column in ordered if column[0] not in without]
     alias = sql.Identifier("row")
     query = sql.SQL("SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {table} AS {alias}").format(
         hash=row_hash(columns, alias), table=sql.Identifier(schema, table), alias=alias

@@ -24,6 +24,7 @@ _REPLAYS = {
     "minio/2": ("agent.engines.replay.minio", "replay"),
     "n8n/2": ("agent.engines.replay.n8n", "replay"),
     "postgresql/2": ("agent.engines.replay.postgresql", "replay"),
+    "postgresql/3": ("agent.engines.replay.postgresql", "replay"),
     "redis/3": ("agent.engines.replay.redis", "replay"),
     "uptime-kuma-mariadb/2": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
     "uptime-kuma/2": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),

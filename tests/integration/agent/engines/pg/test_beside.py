@@ -100,6 +100,29 @@ async def test_names_are_the_same_where_the_database_has_all_of_them_quoted(app:
     assert app.run("SELECT has_table_privilege('pg_monitor', 'granted', 'SELECT')") == [(True,)]
 
 
+async def test_rows_of_partitions_by_the_hash_of_an_enum_are_compared_by_the_whole_table(app: PostgresApp) -> None:
+    app.run(
+        """
+        CREATE TYPE mood AS ENUM ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l');
+        CREATE TABLE felt (m mood, n int) PARTITION BY HASH (m);
+        CREATE TABLE felt_0 PARTITION OF felt FOR VALUES WITH (modulus 2, remainder 0);
+        CREATE TABLE felt_1 PARTITION OF felt FOR VALUES WITH (modulus 2, remainder 1);
+        INSERT INTO felt SELECT (enum_range(NULL::mood))[1 + n % 12], n FROM generate_series(1, 60) AS n
+        """,
+        as_app=True,
+    )
+    before = await app.fingerprint()
+
+    record, preview = await app.stage(await app.export())
+    await app.recipe.restore(record, app.progress)
+
+    assert preview.items["tables"] == ItemChanges(same=1)
+    assert preview.items["rows"] == ItemChanges(same=60)
+    assert preview.changes == ("Now 3 tables with 60 rows; after the import 3 tables with 60 rows.",)
+    assert before.differences(await app.fingerprint()) == []
+    assert before.tables["public.felt"].rows == 60
+
+
 async def test_undo_brings_the_previous_data_back_and_drops_what_came_since(app: PostgresApp) -> None:
     app.fill()
     app.run(f"COMMENT ON DATABASE {app.database} IS 'the shop''s own'", on="postgres")
