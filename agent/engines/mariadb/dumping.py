@@ -7,16 +7,18 @@ last line has to be there too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb.client import error_of_query
+from agent.engines.mariadb.client import error_of_query, query
 from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.settings import Login
 from agent.processes import Command, start
 from common.codecs import Compressor, gzip_compressor
-from common.errors import AppBusyError, ToolFailedError
+from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.headers import ArchiveHeader
@@ -47,8 +49,8 @@ def dump_argv(login: Login, database: str, *, has_history: bool = False) -> list
         "--no-tablespaces",
         # Under locks, plain clients stop at rows of a table whose default takes its number from a sequence.
         "--skip-add-locks",
-        # MySQL's only, which would need rights of a replica for it.
-        "--loose-set-gtid-purged=OFF",
+        # MySQL's only, which would need rights of a replica for it; MariaDB's own had this name, too.
+        *(["--loose-set-gtid-purged=OFF"] if login.dump_program.name == "mysqldump" else []),
         # Rows in the same order each time, so that fingerprints can be compared.
         "--order-by-primary",
         *(["--dump-history"] if has_history else []),
@@ -102,6 +104,7 @@ async def raw_dump(login: Login, database: str, *, has_history: bool = False) ->
     command = Command(dump_argv(login, database, has_history=has_history), environment=login.environment())
     tail = b""
     is_first = True
+    pauses = _Pauses()
     async with start(command) as child:
         await child.close_stdin()
         block = bytearray()
@@ -115,7 +118,8 @@ async def raw_dump(login: Login, database: str, *, has_history: bool = False) ->
                 is_first = False
                 tail = bytes(tail + block)[-_END_WITHIN_BYTES:]
                 if block:
-                    yield bytes(block)
+                    with pauses.measured():
+                        yield bytes(block)
                 block.clear()
         if block:
             tail = bytes(tail + block)[-_END_WITHIN_BYTES:]
@@ -123,9 +127,38 @@ async def raw_dump(login: Login, database: str, *, has_history: bool = False) ->
         try:
             await child.check()
         except ToolFailedError as failure:
-            raise error_of_query(failure.text, login) from failure
+            raise await _error_of_dump(failure.text, login, pauses.longest_seconds) from failure
     if not _END.search(tail):
         raise ToolFailedError(f"{login.dump_program.name} ended without the line that says that its dump is complete.")
+
+
+async def _error_of_dump(text: str, login: Login, longest_pause_seconds: float) -> ServiceError:
+    """The error for what the program said, by which time its reader had paused for so long."""
+    error = error_of_query(text, login)
+    if isinstance(error, AppUnavailableError):
+        # It has no option to make the server wait for longer.
+        with contextlib.suppress(ServiceError):
+            [[waits]] = await query(login, "SELECT @@net_write_timeout;")
+            if longest_pause_seconds >= int(waits):
+                return AppUnavailableError(
+                    f"{login.place} ended the export, since nothing of it was taken for {longest_pause_seconds:.0f} "
+                    f"seconds: it waits for {waits}.",
+                    next_step="Export again and take it without such pauses, or raise net_write_timeout of the server.",
+                )
+    return error
+
+
+class _Pauses:
+    """How long a reader left something lying."""
+
+    def __init__(self) -> None:
+        self.longest_seconds = 0.0
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.longest_seconds = max(self.longest_seconds, time.monotonic() - begun)
 
 
 async def fingerprint_of(
