@@ -235,7 +235,9 @@ class MariadbRecipe(Recipe):
 
 def _require_none(obstacle: str) -> None:
     if obstacle:
-        raise AppUnavailableError(obstacle)
+        raise AppUnavailableError(
+            obstacle, next_step="Change that in the app's database or its server, then try again."
+        )
 
 
 async def _fingerprinted(

@@ -45,6 +45,7 @@ _UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 
 _LOCKED = frozenset({1205, 1213, 4178})
 _NO_SPACE = frozenset({3, 28, 1021, 1114})
 _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
+_AT_COMMIT = 1180
 _BINARY_LOG = frozenset({1418, 1419})
 _UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
 """Character sets, collations, engines, options, defaults and types that other servers or releases have."""
@@ -176,6 +177,11 @@ def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
         return changed_value(number, said, rows)
     if number in _UNREACHABLE | _LOCKED | _NO_SPACE or not number:
         return error_of_query(text, login)
+    if number == _AT_COMMIT:
+        return ArchiveDamagedError(
+            f"{rows or 'The file'}: the server does not keep what is there: {said}. That is all it says of a value "
+            "that is twice in a unique key, where the file sets unique_checks=0."
+        )
     return ArchiveDamagedError(f"The server does not take what is in the file: {said}.")
 
 

@@ -238,6 +238,14 @@ BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
         ArchiveDamagedError,
         "Duplicate entry",
     ),
+    "two rows of one key that the file has not checked": (
+        dump_of(
+            "SET unique_checks=0, foreign_key_checks=0;\nCREATE TABLE `t` (`a` int PRIMARY KEY, `u` int UNIQUE);\n"
+            "INSERT INTO `t` VALUES (1,1),(2,1);"
+        ),
+        ArchiveDamagedError,
+        "rows of t: the server does not keep .* twice in a unique key",
+    ),
     "a failing statement before much more": (
         dump_of("INSERT INTO `missing` VALUES (1);\n" + "INSERT INTO `missing` VALUES (1);\n" * 50_000),
         ArchiveDamagedError,

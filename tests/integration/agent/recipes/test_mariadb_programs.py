@@ -527,6 +527,20 @@ async def test_what_could_not_be_put_back_is_an_obstacle_with_its_reason(words: 
         await shop.stage(dump_of(), MemoryRecord())
 
 
+async def test_an_undo_that_something_stands_against_says_what_to_change_and_goes_then(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE own (a int)")
+    record = await shop.import_(dump_of())
+    shop.server.sql("CREATE VIEW v AS SELECT 1", database=shop.database)
+
+    with pytest.raises(AppUnavailableError, match="Make it again as the app's account, or drop it") as refused:
+        await shop.recipe.undo(record, NotedProgress())
+    shop.server.sql("DROP VIEW v", database=shop.database)
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert refused.value.next_step == "Change that in the app's database or its server, then try again."
+    assert shop.sql("SHOW TABLES") == "own"
+
+
 async def test_programs_go_into_a_server_whose_own_mode_writes_names_in_other_quotes(
     shop: MariadbApp, tmp_path: Path
 ) -> None:
