@@ -5,6 +5,8 @@ READY := .venv/.ready
 ARGS ?=
 # Those of the program's folders that are there and hold Python.
 CODE := $(foreach d,agent benchmarks cli common controller tests tools toolset,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
+# Targets of their own.
+LEFT_OUT := --ignore tests/matrix --ignore tests/n8n --ignore tests/scale
 # Where the shell forbids to keep compiled modules, each of the thousand processes of a test run would compile its own.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -36,12 +38,12 @@ prefetch: $(READY)
 
 # pytest rewrites and compiles each module of tests; in a fresh clone each of its processes would do that for itself.
 compiled: $(READY)
-	-@$(BIN)/pytest --collect-only --quiet --quiet tests >/dev/null
+	-@$(BIN)/pytest --collect-only --quiet --quiet $(LEFT_OUT) tests >/dev/null
 
 # In the order that tests/conftest.py makes; four processes on two cores, since most tests wait for servers.
 test: $(READY) ## check, and every test against real servers
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch compiled
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/matrix --ignore tests/n8n --ignore tests/scale tests $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(LEFT_OUT) tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
 	@$(BIN)/python -m tools.servers get n8n

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import errno
+import os
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -175,8 +176,8 @@ class Journal:
 
     @property
     def unknown(self) -> list[UnknownLine]:
-        """What the last `read` could not read of other agents' lines, as long as it is there."""
-        return [line for line in self._unknown if line.path.exists()]
+        """The lines that the last `read` could not read, as long as they are there."""
+        return [line for line in self._unknown if not _is_gone(line.path)]
 
     def read(self) -> list[Entry]:
         """All lines that this agent knows, in the order in which their imports were started; see `unknown` too.
@@ -230,6 +231,17 @@ class Journal:
             return line
         is_at_rest = head.get("phase") in [phase.value for phase in _AT_REST]
         return UnknownLine(path, text, is_at_rest, UnknownVersionError.usual_next_step)
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether somebody moved it away; a disk that does not answer says nothing of that."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class History:

@@ -201,7 +201,13 @@ class Transfers:
     @unchanged()
     def restore(self, transfer_id: str) -> AsyncGenerator[TransferState, None]:
         """Swap what is staged in; begun on return, and goes on when the caller leaves."""
-        transfer = self._transfers.get(transfer_id)
+        try:
+            transfer = self._transfers.get(transfer_id)
+        except TransferNotFoundError:
+            # It may be the one of the line that is not read.
+            if unsettled := self.housekeeping.unsettled():
+                raise unsettled from None
+            raise
         if transfer.state.is_done_import and not transfer.state.undone:
             return _one(transfer.state)
         self._refuse_if_occupied()

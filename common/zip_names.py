@@ -12,7 +12,8 @@ import zlib
 from dataclasses import dataclass
 
 _UTF8 = 1 << 11
-_UNIX, _DARWIN = 3, 19
+UNIX_SYSTEMS = (3, 19)
+"""Unix and Darwin, as an entry says what wrote it."""
 _WINDOWS = (0, 10)
 """Whose programs may separate directories by a backslash."""
 _UNICODE_PATH = 0x7075
@@ -45,7 +46,7 @@ def _name_of(entry: zipfile.ZipInfo) -> ZipName:
     if entry.flag_bits & _UTF8 or entry.orig_filename.isascii():
         return ZipName(entry.orig_filename)
     raw = entry.orig_filename.encode("cp437")
-    if entry.create_system in (_UNIX, _DARWIN):
+    if entry.create_system in UNIX_SYSTEMS:
         return ZipName(raw.decode(errors="surrogateescape"))
     unicode_path = _unicode_path(entry.extra, raw)
     return ZipName(raw.decode("cp437"), is_guess=True) if unicode_path is None else ZipName(unicode_path)

@@ -24,10 +24,9 @@ from common.errors import (
     LimitExceededError,
 )
 from common.kinds import HEAD_BYTES, TAR, kind_of
-from common.zip_names import extra_fields, name_of
+from common.zip_names import UNIX_SYSTEMS, extra_fields, name_of
 
 PIECE_BYTES = 1 << 20
-_UNIX, _MAC = 3, 19
 _TIME_EXTRA = 0x5455
 _ENCRYPTED = 1
 _RATIO_COUNTS_FROM_BYTES = 1 << 30
@@ -69,10 +68,10 @@ class ZipReader:
 
     def lone_tar(self) -> Reader | None:
         """The tar that is the zip's only file, without the compression around it; None for every other zip."""
-        entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
+        entries = [entry for entry in self._zip.infolist() if not name_of(entry).text.endswith("/")]
         if len(entries) != 1:
             return None
-        (entry,) = entries
+        [entry] = entries
         member = self._member(entry)
         if member.kind is not Kind.FILE:
             return None
@@ -132,7 +131,7 @@ class ZipReader:
                 f"{printable(name)} is compressed in the zip by another method than deflate.",
                 next_step="Pack the files again with an ordinary zip program, or as tar.",
             )
-        attributes = entry.external_attr >> 16 if entry.create_system in (_UNIX, _MAC) else 0
+        attributes = entry.external_attr >> 16 if entry.create_system in UNIX_SYSTEMS else 0
         kind = Kind.DIRECTORY if name.endswith("/") else Kind.FILE
         if stat.S_ISLNK(attributes):
             kind = Kind.SYMLINK
@@ -174,12 +173,12 @@ class _Entry:
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._held = b""
+        self._held = memoryview(b"")
 
     def read(self, size: int, /) -> bytes:
-        self._held = self._held or next(self._pieces, b"")
+        self._held = self._held or memoryview(next(self._pieces, b""))
         given, self._held = self._held[:size], self._held[size:]
-        return given
+        return bytes(given)
 
 
 class _Counted:

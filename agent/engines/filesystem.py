@@ -71,14 +71,18 @@ def read_small_file(
 
 
 def replace_file(name: str, content: bytes, *, parent: int) -> None:
-    """Put another file in the place of one, with its owner, mode and time. What it was a link of stays as it is."""
+    """Put another file in the place of one, with its mode and time, and its owner where root does it. What it was a
+    link of stays as it is."""
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     temporary = f"{name}.replacing"
-    descriptor = os.open(temporary, _NEW, status.st_mode & 0o777, dir_fd=parent)
-    with open(descriptor, "wb") as file:
+    with contextlib.suppress(FileNotFoundError):
+        # Of one that was killed.
+        os.unlink(temporary, dir_fd=parent)
+    with open(os.open(temporary, _NEW, 0o600, dir_fd=parent), "wb") as file:
         file.write(content)
-    if os.geteuid() == 0:
-        os.chown(temporary, status.st_uid, status.st_gid, dir_fd=parent)
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
     os.utime(temporary, ns=(status.st_mtime_ns,) * 2, dir_fd=parent)
     os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 

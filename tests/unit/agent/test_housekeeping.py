@@ -295,7 +295,10 @@ async def test_a_swap_that_an_agent_of_another_version_noted_waits_for_that_one(
 
     assert what_is_there(setting) == before
     told = "t-1 was noted by another agent in a form that this agent does not read: it is of version 7, not 1. Nothing"
-    for refused in (export(setting), setting.stage("t-2"), setting.undo(), setting.transfers.discard("")):
+    for refused in (
+        *(export(setting), setting.stage("t-2"), setting.restore("t-1"), setting.undo()),
+        setting.transfers.discard(""),
+    ):
         with pytest.raises(AppUnavailableError, match=told):
             await refused
     described = (await setting.transfers.overview()).description

@@ -113,14 +113,16 @@ def test_a_line_that_the_disk_does_not_give_now_is_told_and_read_by_the_next_age
     entry = journal(tmp_path).open(state())
     mine = journal(tmp_path)
 
-    def stale(path: Path) -> bytes:
+    def stale(path: Path, **_: object) -> bytes:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
 
     with monkeypatch.context() as disk:
         disk.setattr(Path, "read_bytes", stale)
+        disk.setattr(os, "lstat", stale)
         assert mine.read() == []
+        [line] = mine.unknown
 
-    [line] = mine.unknown
+    assert mine.unknown == [line]
     assert "cannot be read: Stale file handle. Nothing was changed." in line.text
     assert [found.key for found in journal(tmp_path).read()] == [entry.key]
 
@@ -185,11 +187,13 @@ def test_a_line_of_another_version_that_a_person_moved_away_is_in_nobodys_way(tm
     assert mine.unknown == []
 
 
-def test_what_is_no_file_is_set_aside_too(tmp_path: Path) -> None:
+def test_what_is_no_file_is_told_too(tmp_path: Path) -> None:
     entry = journal(tmp_path).open(state())
     (tmp_path / "journal" / "000000000000.json").mkdir()
+    mine = journal(tmp_path)
 
-    assert [found.key for found in journal(tmp_path).read()] == [entry.key]
+    assert [found.key for found in mine.read()] == [entry.key]
+    assert ["Is a directory" in line.text for line in mine.unknown] == [True]
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:

@@ -88,8 +88,7 @@ def test_only_what_is_under_the_old_key_changes(connection: sqlite3.Connection) 
 def test_a_value_is_found_whatever_stands_before_it_and_however_its_slashes_are_written(
     text: str, slash: str, connection: sqlite3.Connection
 ) -> None:
-    secret = encrypt("mine" * 100, "old")
-    assert "/" in secret
+    secret = next(secret for _ in iter(int, 1) if "/" in (secret := encrypt("mine" * 100, "old")))
     written = text.replace("{}", secret.replace("/", slash))
     connection.execute("INSERT INTO settings VALUES ('s', ?)", (written,))
 
