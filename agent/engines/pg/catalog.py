@@ -223,8 +223,10 @@ async def _sum_of_tables(connection: Connection, size: str) -> int:
     return int(row[0]) if row else 0
 
 
-async def unreadable_tables(connection: Connection) -> list[str]:
-    """Tables and sequences that the connected role may not read whole, so that pg_dump would refuse."""
+async def unreadable_parts(connection: Connection) -> list[str]:
+    """Tables and sequences that the connected role may not read whole, and how many large objects of whom it may not
+    read, so that pg_dump would refuse.
+    """
     cursor = await connection.execute(f"""
         SELECT format('%I.%I', n.nspname, c.relname)
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -235,11 +237,36 @@ async def unreadable_tables(connection: Connection) -> list[str]:
                 OR c.relkind <> 'S' AND row_security_active(c.oid))
          ORDER BY 1
     """)  # noqa: S608
-    return [name for (name,) in await cursor.fetchall()]
+    # has_largeobject_privilege is there since 18 only.
+    large = await connection.execute("""
+        SELECT count(*) || CASE count(*) WHEN 1 THEN ' large object' ELSE ' large objects' END
+               || ' of role ' || pg_get_userbyid(l.lomowner)
+          FROM pg_largeobject_metadata l
+         WHERE NOT current_setting('lo_compat_privileges')::bool
+           AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+           AND CASE WHEN l.lomacl IS NULL THEN NOT pg_has_role(l.lomowner, 'USAGE')
+                    ELSE NOT EXISTS (SELECT FROM aclexplode(l.lomacl) AS x
+                                      WHERE x.privilege_type = 'SELECT'
+                                        AND CASE x.grantee WHEN 0 THEN true ELSE pg_has_role(x.grantee, 'USAGE') END)
+               END
+         GROUP BY l.lomowner ORDER BY count(*) DESC, 1
+    """)
+    return [name for (name,) in [*await cursor.fetchall(), *await large.fetchall()]]
+
+
+async def may_read_views(connection: Connection) -> bool:
+    """Whether the connected role may read all materialized views: pg_dump reads none, a fingerprint does."""
+    cursor = await connection.execute(f"""
+        SELECT NOT EXISTS (
+            SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE {USER_SCHEMA} AND c.relkind = 'm' AND c.relispopulated AND {no_member("pg_class", "c.oid")}
+               AND (NOT has_schema_privilege(n.oid, 'USAGE') OR NOT has_table_privilege(c.oid, 'SELECT')))
+    """)  # noqa: S608
+    return await cursor.fetchone() == (True,)
 
 
 async def tables_with_hidden_rows(connection: Connection) -> list[str]:
-    """Of `unreadable_tables`, those where row security applies to the connected role."""
+    """Of `unreadable_parts`, the tables where row security applies to the connected role."""
     cursor = await connection.execute(f"""
         SELECT format('%I.%I', n.nspname, c.relname)
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -10,7 +10,7 @@ from agent.engines.pg.catalog import (
     estimate_bytes,
     look_at_server,
     other_databases,
-    unreadable_tables,
+    unreadable_parts,
 )
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
@@ -89,12 +89,12 @@ async def _describe(connection: Connection, login: Login, settings: PostgresSett
 
 
 async def _export_obstacle(connection: Connection, login: Login, settings: PostgresSettings) -> str:
-    unreadable = await unreadable_tables(connection)
+    unreadable = await unreadable_parts(connection)
     if not unreadable:
         return ""
     if admin := settings.admin_login():
         async with connect(admin.to(login.database)) as as_admin:
-            if not await unreadable_tables(as_admin):
+            if not await unreadable_parts(as_admin):
                 return ""
     return explain_unreadable(login, unreadable)
 

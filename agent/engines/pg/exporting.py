@@ -19,7 +19,8 @@ from agent.engines.pg.catalog import (
     kept_schema_names,
     look_at_database,
     look_at_server,
-    unreadable_tables,
+    may_read_views,
+    unreadable_parts,
 )
 from agent.engines.pg.clients import Client, Clients
 from agent.engines.pg.connection import Connection, Login, connect
@@ -143,13 +144,22 @@ async def _begin_proof(
 
 
 async def find_reader(logins: Sequence[Login]) -> Login:
-    """The first that may read all of its database; SourceUnreadableError names what none may."""
+    """The first that may read all of its database, materialized views too where one may.
+
+    Raises:
+        SourceUnreadableError: names what none may read of what a dump holds.
+    """
     unreadable: list[str] = []
+    fitting: Login | None = None
     for login in logins:
         async with connect(login) as connection:
-            unreadable = await unreadable_tables(connection)
-        if not unreadable:
-            return login
+            unreadable = await unreadable_parts(connection)
+            if not unreadable:
+                if await may_read_views(connection):
+                    return login
+                fitting = fitting or login
+    if fitting is not None:
+        return fitting
     raise SourceUnreadableError(
         explain_unreadable(logins[-1], unreadable), next_step="Grant what is missing, or give the agent an admin_user."
     )

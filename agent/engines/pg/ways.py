@@ -16,7 +16,7 @@ from agent.engines.pg.catalog import (
     look_at_server,
     reaching_rights,
     tables_with_hidden_rows,
-    unreadable_tables,
+    unreadable_parts,
 )
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.moving import not_movable
@@ -161,7 +161,7 @@ async def _why_not_within(connection: Connection, role: Login, settings: Postgre
             f"row security keeps it from copying the previous data first ({_some(hidden)}). The tables' owner can lift "
             f"that on each of them: {commands} Or a superuser for the role: ALTER ROLE {_quoted(role.user)} BYPASSRLS;"
         )
-    if unreadable := await unreadable_tables(connection):
+    if unreadable := await unreadable_parts(connection):
         return f"it may not read the previous data to copy it first ({_some(unreadable)})."
     return ""
 

@@ -308,6 +308,54 @@ async def test_the_admin_reads_what_the_app_may_not(app: PostgresApp) -> None:
     assert b"CREATE TABLE public.hidden" in await app.export("sql")
 
 
+@pytest.mark.parametrize("major", [13, 18])
+async def test_large_objects_that_cannot_be_read_are_counted_before_anything_flows(
+    make_app: MakeApp, major: int
+) -> None:
+    app = make_app(major, has_admin=False)
+    app.run("SELECT lo_create(1001)", as_app=True)
+    app.run("SELECT lo_create(n) FROM generate_series(1002, 1005) AS n; GRANT SELECT ON LARGE OBJECT 1002 TO PUBLIC")
+    app.run(f"GRANT SELECT ON LARGE OBJECT 1003 TO {app.role}; GRANT UPDATE ON LARGE OBJECT 1004 TO {app.role}")
+
+    with pytest.raises(SourceUnreadableError, match=r": 2 large objects of role postgres\.$") as refused:
+        await app.export()
+
+    assert "give the agent an admin_user" in refused.value.next_step
+    assert "2 large objects" in (await app.recipe.describe()).can_export.obstacle
+    app.run("SELECT lo_unlink(n) FROM generate_series(1004, 1005) AS n")
+    assert b"1003" in await app.export("sql")
+    assert (await app.recipe.describe()).can_export.obstacle == ""
+
+
+async def test_the_admin_reads_large_objects_that_the_app_may_not(app: PostgresApp) -> None:
+    app.run("SELECT lo_from_bytea(1001, 'hidden')")
+
+    assert b"hidden".hex().encode() in await app.export("sql")
+    assert (await app.recipe.describe()).can_export.obstacle == ""
+    assert (await app.recipe.fingerprint(app.progress)).parts["large objects"].startswith("1 rows")
+
+
+async def test_the_admin_reads_where_the_app_may_not_read_a_materialized_view(app: PostgresApp) -> None:
+    app.run("CREATE MATERIALIZED VIEW hidden AS SELECT 1 AS a")
+
+    async with app.recipe.export_data(options("sql"), app.progress) as found:
+        await drain(found.chunks)
+
+    assert found.warnings == []
+    assert found.fingerprint is not None
+    assert "table public.hidden" in found.fingerprint.parts
+
+
+async def test_a_materialized_view_that_nobody_may_read_costs_the_fingerprint_alone(make_app: MakeApp) -> None:
+    app = make_app(has_admin=False)
+    app.run("CREATE MATERIALIZED VIEW hidden AS SELECT 1 AS a")
+
+    async with app.recipe.export_data(options("sql"), app.progress) as found:
+        await drain(found.chunks)
+
+    assert "permission denied for materialized view hidden" in " ".join(found.warnings)
+
+
 async def test_a_dump_of_a_database_in_latin1_is_latin1(make_app: MakeApp) -> None:
     app = make_app(create_options="TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     app.run("CREATE TABLE \"größe\" AS SELECT 'Ärger' AS text", as_app=True)
