@@ -130,7 +130,12 @@ class Beside:
             after,
             loaded,
             held=held_before,
-            items=items_between(held_before, held_after),
+            items=items_between(
+                held_before,
+                held_after,
+                views_now=held_before.keys() - before.tables,
+                views_after=held_after.keys() - after.tables,
+            ),
             server_version=self.plan.server.version,
             room_bytes=room_bytes,
             warnings=[

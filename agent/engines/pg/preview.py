@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -95,13 +95,20 @@ class Changes:
     header: ArchiveHeader
 
 
-def items_between(now: Held, after: Held) -> Mapping[str, ItemChanges]:
-    """Tables by their content. Of rows it is known that they come, go or stay with a whole table; of a table that
-    differs, what it has more or less counts as added or removed, and the rest is not compared.
+def items_between(
+    now: Held, after: Held, *, views_now: Collection[str] = (), views_after: Collection[str] = ()
+) -> Mapping[str, ItemChanges]:
+    """Tables and materialized views by their content. Of rows it is known that they come, go or stay with a whole
+    table; of a table that differs, what it has more or less counts as added or removed, and the rest is not compared.
+
+    Args:
+        views_now, views_after: the materialized views. Their rows do not count: they are those of tables, told again.
     """
     tables = ItemChanges.between(
         {name: content for name, (_, content) in now.items()}, {name: content for name, (_, content) in after.items()}
     )
+    now = {name: table for name, table in now.items() if name not in views_now}
+    after = {name: table for name, table in after.items() if name not in views_after}
     rows = {"added": 0, "removed": 0, "same": 0, "not_compared": 0}
     for name in now.keys() | after.keys():
         if name not in after:
@@ -189,6 +196,8 @@ def changes_by_file(
     """
     after = tables_of(loaded.fingerprint)
     tables = loaded.counts.get("tables", 0)
+    # A file's fingerprint does not tell which of its tables are views; most have the same name as now.
+    views = held.keys() - before.tables
     return Changes(
         changes=(
             f"{_now(before, held)}; the file has {tables:,} tables and "
@@ -196,7 +205,7 @@ def changes_by_file(
         ),
         counts_now=before.counts,
         counts_after={"tables": tables},
-        items=items_between(held, after) if after else {},
+        items=items_between(held, after, views_now=views, views_after=views) if after else {},
         bridging=bridging_of(loaded, server_version),
         room_bytes=upload_bytes,
         swap_seconds=present_bytes / DUMPED_BYTES_A_SECOND + loaded.text_bytes / LOADED_BYTES_A_SECOND + 1,

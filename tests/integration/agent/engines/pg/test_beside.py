@@ -85,6 +85,21 @@ async def test_staging_changes_nothing_and_says_what_an_import_would_change(app:
     assert app.left_over() == []
 
 
+@pytest.mark.parametrize("has_admin", [True, False])
+async def test_rows_of_materialized_views_count_neither_in_the_sentence_nor_in_the_items(
+    make_app: MakeApp, has_admin: bool
+) -> None:
+    app = make_app(has_admin=has_admin)
+    app.run("CREATE TABLE t AS SELECT generate_series(1, 5) AS a; ANALYZE t", as_app=True)
+    app.run("CREATE MATERIALIZED VIEW seen AS SELECT * FROM t WHERE a > 2", as_app=True)
+
+    _, preview = await app.stage(await app.export())
+
+    assert preview.changes[0].startswith("Now 1 table with 5 rows; ")
+    assert preview.items["tables"] == ItemChanges(same=2)
+    assert preview.items["rows"] == ItemChanges(same=5)
+
+
 async def test_names_are_the_same_where_the_database_has_all_of_them_quoted(app: PostgresApp) -> None:
     app.run("CREATE TABLE t (a int); CREATE TABLE granted (b int); INSERT INTO t VALUES (1)", as_app=True)
     app.run("GRANT SELECT ON granted TO pg_monitor", as_app=True)

@@ -232,7 +232,9 @@ async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: Pos
     assert before.differences(await modest.fingerprint()) == []
     assert preview.counts_after["tables"] == preview.counts_now["tables"]
     assert preview.items["tables"] == ItemChanges(same=len(before.tables))
-    assert preview.items["rows"] == ItemChanges(same=sum(table.rows for table in before.tables.values()))
+    views = modest.run("SELECT format('%I.%I', schemaname, matviewname) FROM pg_matviews")
+    rows = sum(table.rows for name, table in before.tables.items() if (name,) not in views)
+    assert preview.items["rows"] == ItemChanges(same=rows)
     assert preview.room_bytes == len(archive)
     assert preview.swap_seconds > 1
     assert [path.name for path in modest.work_directory.iterdir()] == [f"import-{record.key}.upload"]
