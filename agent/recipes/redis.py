@@ -111,29 +111,18 @@ class RedisRecipe(Recipe):
             keeping = await find_keeping(connection, server)
             by_file = await loads_by_file(connection)
             await require_rights(connection, record.key, saves=by_file or keeping is Keeping.SNAPSHOTS)
-            staged = self._swap_record(record)
-            content = await receive(
-                upload.chunks,
-                staged,
-                connection,
-                server,
-                self._settings,
-                self._surroundings.limits,
-            )
+        staged = self._swap_record(record)
+        content = await receive(upload.chunks, staged, server, self._settings, self._surroundings.limits)
+        async with connect(self._settings.login()) as connection:
             server = await look_at(connection)
-            found = compare(
-                server,
-                content,
-                keeping=keeping,
-                may_configure=not by_file,
-            )
-            keys = await compare_keys(
-                server,
-                content,
-                staged.staged_path,
-                self._settings,
-                work_directory=self._surroundings.work_directory,
-            )
+        found = compare(server, content, keeping=keeping, may_configure=not by_file)
+        keys = await compare_keys(
+            server,
+            content,
+            staged.staged_path,
+            self._settings,
+            work_directory=self._surroundings.work_directory,
+        )
         return Preview(
             changes=found.changes,
             counts_now=found.counts_now,

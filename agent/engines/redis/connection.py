@@ -20,6 +20,10 @@ FIRST_ANSWER_SECONDS = 10.0
 """The same for a server that takes the connection and says nothing: whoever hangs, or is no Redis."""
 ANSWER_SECONDS = 60.0
 """Long for a command, short for a server that hangs; a large one that forks stands still for a second."""
+AWAKE_SECONDS = 0.5
+"""A server that has a `timeout` closes the connections that were silent for so long; the shortest is 1 second."""
+_SIGN_OF_LIFE = ("INFO", "?")
+"""Its answer is empty, and who may do anything here may ask for it."""
 OWN_KEYS = "~mathison-data:*"
 """The keys that an import makes and removes; see marker.py."""
 _LIMIT_BYTES = 1 << 18
@@ -38,6 +42,11 @@ class ReplyError(Exception):
     def kind(self) -> str:
         """For example "ERR", "NOPERM", "LOADING"."""
         return self.text.partition(" ")[0]
+
+    @property
+    def is_of_unknown_command(self) -> bool:
+        """The server has no command of that name, or not any more: `rename-command` takes one away."""
+        return "unknown command" in self.text.lower()
 
 
 class NotAllowedError(AppUnavailableError):
@@ -85,6 +94,14 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._answer_seconds = first_answer_seconds
+        self._signs = 0
+        self._signs_before = 0
+        """Of life, whose answers come before the one that is read next."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side has closed it, as far as is known."""
+        return not self._writer.transport.is_closing() and not self._reader.at_eof()
 
     @property
     def local_host(self) -> str:
@@ -108,12 +125,16 @@ class Connection:
             NotAllowedError: the user may not do this; names what it lacks.
             ConnectionLostError: no answer came.
         """
-        await self.send(*words)
         try:
+            await self.send(*words)
             return await self.answer(timeout_seconds=timeout_seconds)
         except ReplyError as error:
             if error.kind == "NOPERM":
                 raise self._not_allowed(words, error.text) from error
+            raise
+        except BaseException:
+            # An answer that comes late would be taken for that of the next command.
+            self.close()
             raise
 
     async def text(self, *words: bytes | str | int) -> str:
@@ -123,7 +144,7 @@ class Connection:
     async def calls(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Reply | ReplyError]:
         """Several commands at once; a refusal is among the answers."""
         answers: list[Reply | ReplyError] = []
-        self._writer.write(b"".join(encode(*words) for words in commands))
+        self._write(b"".join(encode(*words) for words in commands))
         for _ in commands:
             try:
                 answers.append(await self.answer())
@@ -134,7 +155,7 @@ class Connection:
     async def send(self, *words: bytes | str | int) -> None:
         """Send a command whose answer, if any, is read otherwise."""
         try:
-            self._writer.write(encode(*words))
+            self._write(encode(*words))
             await self._writer.drain()
         except OSError as failure:
             raise self._lost(failure) from failure
@@ -148,6 +169,9 @@ class Connection:
         seconds = self._answer_seconds if timeout_seconds is None else timeout_seconds
         try:
             async with asyncio.timeout(seconds):
+                while self._signs_before:
+                    await self._read_one()
+                    self._signs_before -= 1
                 line = await self._line()
                 self._answer_seconds = ANSWER_SECONDS
                 return await self._read(line)
@@ -174,6 +198,20 @@ class Connection:
         if not found:
             raise self._lost(None)
         return found
+
+    async def stay_awake(self) -> None:
+        """Say something now and then, until it is closed."""
+        while True:
+            await asyncio.sleep(AWAKE_SECONDS)
+            if not self.is_open:
+                return
+            self._writer.write(encode(*_SIGN_OF_LIFE))
+            self._signs += 1
+
+    def _write(self, commands: bytes) -> None:
+        self._signs_before += self._signs
+        self._signs = 0
+        self._writer.write(commands)
 
     async def _read(self, line: bytes) -> Reply:
         """What begins with a line."""
@@ -237,23 +275,44 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(login: Login, *, first_answer_seconds: float | None = None) -> AsyncIterator[Connection]:
+async def connect(
+    login: Login, *, first_answer_seconds: float | None = None, stays_awake: bool = True
+) -> AsyncIterator[Connection]:
     """A connection for the time of the block.
 
     Args:
         first_answer_seconds: None: FIRST_ANSWER_SECONDS.
+        stays_awake: it may be silent for longer than the server lets clients be; nothing but commands and their answers
+            may pass then, and no transaction.
     Raises:
         AppUnavailableError: nobody answers there, or the password is wrong.
     """
-    connection = await open_connection(login, first_answer_seconds=first_answer_seconds)
+    connection = await _open(login, first_answer_seconds=first_answer_seconds)
+    staying = asyncio.create_task(connection.stay_awake(), name="stay awake") if stays_awake else None
     try:
         yield connection
     finally:
+        if staying is not None:
+            staying.cancel()
+            await asyncio.gather(staying, return_exceptions=True)
         connection.close()
 
 
-async def open_connection(login: Login, *, first_answer_seconds: float | None = None) -> Connection:
-    """As `connect`, for who closes it."""
+@asynccontextmanager
+async def reusing(connection: Connection, *, first_answer_seconds: float | None = None) -> AsyncIterator[Connection]:
+    """That connection or, where it was lost, a new one: a server may have no room for another client.
+
+    Args:
+        first_answer_seconds: of a new one.
+    """
+    if connection.is_open:
+        yield connection
+        return
+    async with connect(connection.login, first_answer_seconds=first_answer_seconds) as another:
+        yield another
+
+
+async def _open(login: Login, *, first_answer_seconds: float | None) -> Connection:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             if login.host.startswith("/"):

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import structlog
 
-from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyError, connect, encode
+from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyError, connect, encode, reusing
 from agent.engines.redis.durable import (
     Keeping,
     find_keeping,
@@ -105,17 +105,19 @@ class Exchange:
             UnsettledError: see there.
         """
         self._record.open(is_undo=False)
-        keeping = await self.swap(Aim.IMPORTED, is_asked=True)
-        try:
-            await self._settle(Aim.IMPORTED, keeping)
-        except ToolFailedError as failure:
-            await self._take_back(failure)
-            with contextlib.suppress(ToolFailedError):
-                await self._settle(Aim.PREVIOUS, keeping)
-            raise ToolFailedError(
-                f"{failure.text} The imported data would be lost when it restarts, so the previous data was put back.",
-                next_step=failure.next_step,
-            ) from failure
+        async with connect(self._settings.login()) as connection:
+            keeping = await self.swap(connection, Aim.IMPORTED, is_asked=True)
+            try:
+                await self._settle(connection, Aim.IMPORTED, keeping)
+            except ToolFailedError as failure:
+                await self._take_back(connection, failure)
+                with contextlib.suppress(ToolFailedError):
+                    await self._settle(connection, Aim.PREVIOUS, keeping)
+                raise ToolFailedError(
+                    f"{failure.text} The imported data would be lost when it restarts, so the previous data was put "
+                    "back.",
+                    next_step=failure.next_step,
+                ) from failure
 
     async def undo(self) -> None:
         """Swap the previous data back in.
@@ -125,11 +127,12 @@ class Exchange:
             UnsettledError: see there.
         """
         self._record.open(is_undo=True)
-        keeping = await self.swap(Aim.PREVIOUS, is_asked=True)
-        try:
-            await self._settle(Aim.PREVIOUS, keeping)
-        except ToolFailedError as failure:
-            raise UnsettledError(f"{failure.text} It has the previous data in its memory alone.") from failure
+        async with connect(self._settings.login()) as connection:
+            keeping = await self.swap(connection, Aim.PREVIOUS, is_asked=True)
+            try:
+                await self._settle(connection, Aim.PREVIOUS, keeping)
+            except ToolFailedError as failure:
+                raise UnsettledError(f"{failure.text} It has the previous data in its memory alone.") from failure
 
     async def put_back(self) -> Keeping:
         """`swap` of the previous data into a server that holds nothing at all, or a part of it.
@@ -149,32 +152,33 @@ class Exchange:
                 await save_snapshot(connection)
             try:
                 await Pause(connection).renew()
-                await release(self._settings, self._record, has_lost=True)
+                await release(connection, self._record, has_lost=True)
                 server = await look(connection)
                 if self._record.lost_in == server.run_id and server.key_count:
                     raise AppUnavailableError(f"{login.place} was written to at this moment.")
-                return await self.swap(Aim.PREVIOUS)
+                return await self.swap(connection, Aim.PREVIOUS)
             finally:
-                await unpause(login)
+                await unpause(connection)
 
-    async def _take_back(self, reason: ToolFailedError) -> None:
+    async def _take_back(self, connection: Connection, reason: ToolFailedError) -> None:
         try:
-            await self.swap(Aim.PREVIOUS)
+            async with reusing(connection) as one:
+                await self.swap(one, Aim.PREVIOUS)
         except ServiceError as failure:
             raise UnsettledError(f"{reason.text} The previous data could not be put back: {failure.text}") from failure
 
-    async def _settle(self, aim: Aim, keeping: Keeping) -> None:
+    async def _settle(self, connection: Connection, aim: Aim, keeping: Keeping) -> None:
         """`settle` right after a swap.
 
         Raises:
             ToolFailedError: the server cannot write its files. UnsettledError: anything else.
         """
         try:
-            async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
+            async with reusing(connection, first_answer_seconds=ANSWER_SECONDS) as one:
                 way = self._record.way
-                if way is None or (await look(connection)).run_id != way.run_id:
+                if way is None or (await look(one)).run_id != way.run_id:
                     raise UnsettledError("the server was restarted")
-                await self.settle(connection, aim, keeping)
+                await self.settle(one, aim, keeping)
         except ToolFailedError:
             raise
         except ServiceError as failure:
@@ -194,10 +198,11 @@ class Exchange:
         except (ReplyError, ServiceError) as failure:
             _log.warning("A marker is left until it expires.", action="remove_marker", error=str(failure))
 
-    async def swap(self, aim: Aim, *, is_asked: bool = False) -> Keeping:
+    async def swap(self, connection: Connection, aim: Aim, *, is_asked: bool = False) -> Keeping:
         """Load one of the two snapshots in the place of everything.
 
         Args:
+            connection: opened before clients wait: those that do may take all the places that a server has.
             is_asked: somebody asked for it, and may be refused where it could not be done, or not be made durable.
         Returns:
             How the server keeps its data.
@@ -205,37 +210,36 @@ class Exchange:
             ServiceError: nothing was changed. UnsettledError: see there.
         """
         snapshot = self._snapshot(aim)
-        async with connect(self._settings.login()) as connection:
-            server = await look(connection)
-            await require_importable(connection, server)
-            await self._require_fit(connection, server, aim)
-            keeping = await find_keeping(connection, server)
-            by_file = await loads_by_file(connection)
-            if is_asked:
-                saves = by_file or keeping is Keeping.SNAPSHOTS
-                await require_rights(connection, self._record.key, saves=saves, is_undo=aim is Aim.PREVIOUS)
-            # For a copy of the present data the server saves a snapshot in any case.
-            if by_file and aim is Aim.PREVIOUS:
-                await require_file(connection)
-            # What `require_file` has saved shows as much of the disk as another snapshot would.
-            if is_asked and (keeping is Keeping.LOG or (aim is Aim.PREVIOUS and not by_file)):
-                await require_disk(connection, keeping)
-            drops_data = by_file and (server.key_count > 0 or self._record.lost_in == server.run_id)
-            self._record.begin(
-                aim,
-                run_id=server.run_id,
-                may_evict=server.may_evict,
-                drops_data=drops_data,
-                keeps_nothing=keeping is Keeping.NOTHING,
-            )
-            loan = Loan(self._record, server.run_id)
-            failure: BaseException | None = None
-            try:
-                await self._exchange(connection, snapshot, aim, loan, keeping)
-            except (ServiceError, ReplyError, OSError, EOFError, TimeoutError, ValueError) as error:
-                failure = error
-            if not await self._was_swapped(aim, server):
-                raise _not_loaded(failure) from failure
+        server = await look(connection)
+        await require_importable(connection, server)
+        await self._require_fit(connection, server, aim)
+        keeping = await find_keeping(connection, server)
+        by_file = await loads_by_file(connection)
+        if is_asked:
+            saves = by_file or keeping is Keeping.SNAPSHOTS
+            await require_rights(connection, self._record.key, saves=saves, is_undo=aim is Aim.PREVIOUS)
+        # For a copy of the present data the server saves a snapshot in any case.
+        if by_file and aim is Aim.PREVIOUS:
+            await require_file(connection)
+        # What `require_file` has saved shows as much of the disk as another snapshot would.
+        if is_asked and (keeping is Keeping.LOG or (aim is Aim.PREVIOUS and not by_file)):
+            await require_disk(connection, keeping)
+        drops_data = by_file and (server.key_count > 0 or self._record.lost_in == server.run_id)
+        self._record.begin(
+            aim,
+            run_id=server.run_id,
+            may_evict=server.may_evict,
+            drops_data=drops_data,
+            keeps_nothing=keeping is Keeping.NOTHING,
+        )
+        loan = Loan(self._record, server.run_id)
+        failure: BaseException | None = None
+        try:
+            await self._exchange(connection, snapshot, aim, loan, keeping)
+        except (ServiceError, ReplyError, OSError, EOFError, TimeoutError, ValueError) as error:
+            failure = error
+        if not await self._was_swapped(connection, aim, server):
+            raise _not_loaded(failure) from failure
         return keeping
 
     def _snapshot(self, aim: Aim) -> Snapshot:
@@ -289,22 +293,22 @@ class Exchange:
                     )
                     previous = await copying.enter_async_context(kept)
                 password = await self._prepare(connection, loan, has_tail=self._tail_bytes(aim) > 0)
-                async with writes_paused(connection.login) as pause, self._released_afterwards():
+                async with writes_paused(connection) as pause, self._released_afterwards(connection):
                     if previous is not None:
                         await previous.complete(connection)
                         await copying.aclose()
                     self._tell("loading, while writes wait")
                     await self._load(connection, snapshot, aim, pause, password)
         finally:
-            await release(self._settings, self._record)
+            await release(connection, self._record)
 
     @asynccontextmanager
-    async def _released_afterwards(self) -> AsyncIterator[None]:
+    async def _released_afterwards(self, connection: Connection) -> AsyncIterator[None]:
         """Before clients may write again: it would be refused, or end in a replica's data."""
         try:
             yield
         finally:
-            await release(self._settings, self._record)
+            await release(connection, self._record)
 
     def _tell(self, note: str) -> None:
         self._progress.step(Step.UNDOING if self._record.is_undo else Step.RESTORING, note)
@@ -391,21 +395,21 @@ class Exchange:
         before = note.before.get(_NOTIFY) if note else None
         return encode("CONFIG", "SET", _NOTIFY, before) if before else b""
 
-    async def _was_swapped(self, aim: Aim, before: ServerFacts) -> bool:
+    async def _was_swapped(self, connection: Connection, aim: Aim, before: ServerFacts) -> bool:
         """Whether the load took effect, asked of the data itself: an acknowledgement may be lost, or mistaken.
 
         As a rule it was asked already, see `_note_what_is_there`.
         """
         try:
             # It has just worked hard, and an answer decides more here than anywhere.
-            async with connect(self._settings.login(), first_answer_seconds=ANSWER_SECONDS) as connection:
-                server = await look(connection)
+            async with reusing(connection, first_answer_seconds=ANSWER_SECONDS) as one:
+                server = await look(one)
                 if server.run_id != before.run_id:
                     raise UnsettledError("the server was restarted")
                 way = self._record.way
                 if way is None or way.reached is Reached.SEEN:
                     return way is not None
-                value = await (await Marker.on(connection, self._record.key)).read(connection)
+                value = await (await Marker.on(one, self._record.key)).read(one)
         except (ReplyError, AppUnavailableError) as failure:
             raise UnsettledError(str(failure)) from failure
         if value == IN_BETWEEN:
@@ -415,10 +419,11 @@ class Exchange:
         return value == aim.value
 
 
-async def release(settings: RedisSettings, record: SwapRecord, *, has_lost: bool = False) -> None:
+async def release(connection: Connection, record: SwapRecord, *, has_lost: bool = False) -> None:
     """Have the server be its own master again, with its own settings. May be repeated.
 
     Args:
+        connection: a new one is opened where that is lost.
         has_lost: also where it has lost what it had and got nothing for it. Else such a server stays as it is and
             refuses writes, so that the previous data can still be put back without taking any away.
     Raises:
@@ -431,8 +436,8 @@ async def release(settings: RedisSettings, record: SwapRecord, *, has_lost: bool
         async with asyncio.timeout(RELEASE_SECONDS):
             while True:
                 try:
-                    async with connect(settings.login()) as connection:
-                        await _release(connection, record, has_lost=has_lost)
+                    async with reusing(connection) as one:
+                        await _release(one, record, has_lost=has_lost)
                     return
                 except (AppUnavailableError, ReplyError) as failure:
                     # Among them -LOADING: a replica answers REPLICAOF only between two loads.

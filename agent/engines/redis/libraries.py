@@ -72,7 +72,7 @@ async def _try(connection: Connection, libraries: Sequence[Library]) -> None:
 
     Over a connection of its own: closing that drops a transaction that was refused half-way.
     """
-    async with connect(connection.login) as trial:
+    async with connect(connection.login, stays_awake=False) as trial:
         try:
             before = cast(bytes, await trial.call("FUNCTION", "DUMP"))
             # Alone: were it refused, what follows would be executed as it comes.
@@ -123,7 +123,7 @@ def _cannot_try(trial: Connection, refusal: ReplyError | NotAllowedError) -> Ser
             f"{what}, and user {user} of {trial.login.place} may not do that.",
             next_step=f"Allow it: ACL SETUSER {user} {RIGHTS}",
         )
-    if "unknown command" in refusal.text.lower():
+    if refusal.is_of_unknown_command:
         return ArchiveIncompatibleError(
             f"{what}, and {trial.login.place} has no command FUNCTION.",
             next_step="Import it into Redis 7.0 or newer, or Valkey, where FUNCTION was not renamed.",

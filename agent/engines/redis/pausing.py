@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agent.engines.redis.connection import Connection, Login, ReplyError, connect
+from agent.engines.redis.connection import Connection, ReplyError, connect, reusing
 from common.errors import AppBusyError, ServiceError, ToolFailedError
 
 LEASE_SECONDS = 60.0
@@ -76,10 +76,14 @@ class Pause:
 
 
 @asynccontextmanager
-async def writes_paused(login: Login) -> AsyncIterator[Pause]:
-    """No client's write is executed in this block; all that came before it are."""
-    async with connect(login) as connection:
-        pause = Pause(connection)
+async def writes_paused(connection: Connection) -> AsyncIterator[Pause]:
+    """No client's write is executed in this block; all that came before it are.
+
+    Args:
+        connection: one that ends the pause; it is renewed over another.
+    """
+    async with connect(connection.login) as renewing:
+        pause = Pause(renewing)
         try:
             await pause.renew()
             keeping = asyncio.create_task(pause.keep(), name="keep writes paused")
@@ -89,11 +93,13 @@ async def writes_paused(login: Login) -> AsyncIterator[Pause]:
                 keeping.cancel()
                 await asyncio.gather(keeping, return_exceptions=True)
         finally:
-            await unpause(login)
+            await unpause(connection)
 
 
-async def unpause(login: Login) -> None:
-    """End a pause; over a connection of its own, since the one that began it may be in the middle of something."""
-    with contextlib.suppress(ServiceError, ReplyError):
-        async with connect(login) as connection:
-            await connection.call("CLIENT", "UNPAUSE")
+async def unpause(connection: Connection) -> None:
+    """End a pause, over a new connection if that one was lost."""
+    for _ in range(2):
+        with contextlib.suppress(ServiceError, ReplyError):
+            async with reusing(connection) as one:
+                await one.call("CLIENT", "UNPAUSE")
+            return

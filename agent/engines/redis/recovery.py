@@ -56,7 +56,7 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         if server.is_loading and server.master is None:
             raise AppUnavailableError(f"{login.place} is still loading its data.")
         try:
-            await release(settings, record)
+            await release(connection, record)
         except UnsettledError:
             # One that holds nothing any more is not let go before the previous data is put back.
             if record.lost_in != server.run_id:
@@ -76,9 +76,9 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
             keeping = await _put_back(exchange, found)
             found = Found.PREVIOUS
         else:
-            await release(settings, record, has_lost=True)
+            await release(connection, record, has_lost=True)
             if record.way.run_id == server.run_id:
-                await unpause(login)
+                await unpause(connection)
     match found:
         case Found.ITS_OWN:
             return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS

@@ -126,7 +126,7 @@ async def replicating(wish: Wish, *, loan: Loan, admin: Connection) -> AsyncIter
     Raises:
         AppUnavailableError: the server refuses; ToolFailedError: it could not make a snapshot.
     """
-    async with connect(admin.login) as connection:
+    async with connect(admin.login, stays_awake=False) as connection:
         await _tell(connection, "version", wish.version)
         if not wish.is_on_servers_disk:
             await _tell(connection, "capa", "eof")

@@ -8,8 +8,8 @@ from agent.engines.rdb.child import Look
 from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
 from agent.engines.redis.compatibility import require_readable
-from agent.engines.redis.connection import Connection
-from agent.engines.redis.facts import ServerFacts
+from agent.engines.redis.connection import connect
+from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.fitting import Needs, require_fit
 from agent.engines.redis.libraries import require_libraries
 from agent.engines.redis.settings import RedisSettings
@@ -23,13 +23,14 @@ from common.rdb import RdbHeader
 async def receive(
     chunks: AsyncIterator[bytes],
     record: SwapRecord,
-    connection: Connection,
     server: ServerFacts,
     settings: RedisSettings,
     limits: Limits,
 ) -> RdbContent:
     """Take the upload apart, to its end, and see that this server can load it safely.
 
+    Args:
+        server: as it was before the upload; it is asked again when all of that has come.
     Raises:
         ArchiveError (its subclasses): the file. AppUnavailableError: its function libraries cannot be tried.
         LimitExceededError, NoSpaceError: there is too much of it.
@@ -50,8 +51,10 @@ async def receive(
             content = await examination.finish()
             await spool.sync()
     needs = Needs.of_file(content)
-    await require_fit(connection, server, content.header, needs, module_types=settings.module_types)
-    await require_libraries(connection, content.libraries)
+    async with connect(settings.login()) as connection:
+        server = await look(connection)
+        await require_fit(connection, server, content.header, needs, module_types=settings.module_types)
+        await require_libraries(connection, content.libraries)
     record.save_staged(
         Snapshot(record.staged_path, content.body_bytes, content.body_crc, has_crc=content.header.has_crc), needs
     )

@@ -112,8 +112,8 @@ async def test_a_library_that_a_client_loads_in_the_middle_of_a_trial_is_there_a
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def interrupted(login: Login) -> AsyncIterator[Connection]:
-        async with connect(login) as connection:
+    async def interrupted(login: Login, *, stays_awake: bool) -> AsyncIterator[Connection]:
+        async with connect(login, stays_awake=stays_awake) as connection:
             call = connection.call
 
             async def call_and_load(*words: bytes | str | int) -> Reply:
