@@ -90,14 +90,8 @@ class Swap:
 
     def is_unfinished(self) -> bool:
         """Whether `recover` has something to do; False as well when nothing of the import is there."""
-        try:
-            descriptor = os.open(self._volume / RESERVED_DIRECTORY / self._key, DIRECTORY)
-        except OSError:
-            return False
-        try:
-            return _read(descriptor).phase is not _Phase.DONE
-        finally:
-            os.close(descriptor)
+        journal = self._journal()
+        return journal is not None and journal.phase is not _Phase.DONE
 
     def bring(self, target: Side) -> None:
         """Put a side's data in place and keep the other's; the app is stopped. Repeating it changes nothing.
@@ -128,17 +122,32 @@ class Swap:
                     "data is as it was."
                 ) from failure
 
-    def recover(self) -> Side:
-        """Finish what was interrupted and say whose data is in place. Repeating it changes nothing."""
+    def recover(self) -> Side | None:
+        """Finish what was interrupted and say whose data is in place; None when nothing of the import is there.
+
+        Repeating it changes nothing. How much is there of what a finished swap keeps makes no difference.
+        """
+        journal = self._journal()
+        if journal is None or journal.phase is _Phase.DONE:
+            return journal and journal.target
         with self._opened() as opened:
             target, phase, _ = _read(opened.area)
             if phase is _Phase.OUT:
                 opened.move_all(opened.kept(target.other), opened.volume, with_strays=True)
                 return _settle(opened, target.other)
-            if phase is _Phase.IN:
-                opened.move_all(opened.kept(target), opened.volume, with_strays=True)
-                return _settle(opened, target)
-            return target
+            opened.move_all(opened.kept(target), opened.volume, with_strays=True)
+            return _settle(opened, target)
+
+    def _journal(self) -> _Journal | None:
+        """None: nothing of the import is there."""
+        try:
+            descriptor = os.open(self._volume / RESERVED_DIRECTORY / self._key, DIRECTORY)
+        except OSError:
+            return None
+        try:
+            return _read(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _run(self, opened: _Opened, target: Side) -> None:
         _write(opened, target, _Phase.OUT)

@@ -61,8 +61,10 @@ class Exchange(Protocol):
     async def bring(self, target: Side) -> None:
         """Put a side in place and keep the other; what fails leaves it as it was, or unfinished."""
 
-    async def recover(self) -> Side:
-        """Finish what was interrupted and say which side is in place; nobody can tell once nothing is kept."""
+    async def recover(self) -> Side | None:
+        """Finish what was interrupted and say which side is in place, although what is kept is not whole; None, or
+        the previous, when nothing of the import is there.
+        """
 
     async def drop(self) -> None:
         """Let go of the side that is not in place. Moves nothing, however much of it is gone already."""
@@ -122,19 +124,18 @@ class StoppedExchange:
         exchange = await self._exchange_of(record)
         if exchange is None:
             return Recovered.PREVIOUS
-        if await exchange.is_unfinished():
-            if self._app.is_possible:
-                await self._app.stop()
-        elif await exchange.kept() is None:
-            # Dropped, at the end of an undo.
-            return Recovered.PREVIOUS
-        side = await exchange.recover()
+        if await exchange.is_unfinished() and self._app.is_possible:
+            await self._app.stop()
+        # Nothing is there once it was dropped, at the end of an undo.
+        side = await exchange.recover() or Side.PREVIOUS
         if record.facts.get("app_is_stopped"):
             try:
                 await self._app.start()
             except ServiceError as failure:
                 _log.warning("The app did not start.", action="recover", side=side.name, error=failure.text)
                 if side is Side.IMPORTED:
+                    if await exchange.kept() is not Side.PREVIOUS:
+                        raise
                     await self._app.stop()
                     await exchange.bring(Side.PREVIOUS)
                     side = Side.PREVIOUS
@@ -225,7 +226,7 @@ class VolumeExchange:
             await self._until_released()
         await asyncio.to_thread(self._swap.bring, target)
 
-    async def recover(self) -> Side:
+    async def recover(self) -> Side | None:
         if self._until_released and self._swap.is_unfinished():
             await self._until_released()
         return await asyncio.to_thread(self._swap.recover)
@@ -262,11 +263,11 @@ class Together:
             await self._follower.bring(target.other)
             raise
 
-    async def recover(self) -> Side:
+    async def recover(self) -> Side | None:
         side, following = await self._decisive.recover(), await self._follower.recover()
-        if await self._decisive.kept() is None:
+        if side is None or await self._decisive.kept() is None:
             return following
-        if following is not side:
+        if following not in (side, None):
             await self._follower.bring(side)
         return side
 

@@ -52,7 +52,8 @@ class Exchange:
         """Whose tables are kept beside those in place; None: nobody's (any more), or only some of them."""
         kept, waiting = await tables_of(self._admin, self._old, self._new)
         side = self._side_of(kept, waiting) if self._is_begun else Side.PREVIOUS
-        if side is Side.PREVIOUS and waiting is None:
+        # Nor when both are empty-handed: somebody has dropped the previous ones, and the new ones are in place.
+        if side is Side.PREVIOUS and (waiting is None or (kept is None and self._previous and not waiting)):
             return None
         return side and side.other
 

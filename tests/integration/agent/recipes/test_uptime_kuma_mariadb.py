@@ -135,6 +135,31 @@ async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma:
     assert kuma.database.leftovers(record) == []
 
 
+@pytest.mark.parametrize("removed", ["the schema", "the files", "a file"])
+async def test_a_crash_after_the_exchange_is_found_out_although_some_of_what_is_kept_was_removed(
+    removed: str, kuma: KumaOnMariadb
+) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    record = await kuma.import_(exported.content)
+    imported = await kuma.fingerprint()
+    record.save(app_is_stopped=True)
+    kept = kuma.directory / ".mathison-data" / record.key
+    if removed == "the schema":
+        kuma.database.server.sql(f"DROP DATABASE mathison_old_{record.key}")
+    else:
+        shutil.rmtree(kept if removed == "the files" else kept / "old" / "upload")
+
+    sides = [await kuma.recipe.recover(record) for _ in range(2)]
+
+    assert sides == [Recovered.IMPORTED] * 2
+    assert kuma.noted.calls == ["stop", "start", "start"]
+    assert (await kuma.fingerprint()).differences(imported) == []
+    assert "upload/other.png" not in kuma.files
+    await kuma.recipe.discard(record)
+    assert kuma.database.leftovers(record) == []
+
+
 @pytest.mark.parametrize("what", ["the schema", "a table", "the files"])
 async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_stopped(
     what: str, kuma: KumaOnMariadb

@@ -70,6 +70,10 @@ def wipe(directory: Path) -> None:
             path.unlink()
 
 
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def access_list(*, user: int) -> bytes:
     """A POSIX access list as the kernel stores it, with an entry for a user: tag, permissions, id."""
     entries = ((0x01, 7, -1), (0x02, 5, user), (0x04, 5, -1), (0x10, 5, -1), (0x20, 0, -1))
@@ -423,8 +427,7 @@ async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_
     (volume.directory / "data").write_text("old")
     (volume.directory / "more").write_text("old")
     record = await volume.import_(tar_of(entry("data", b"new")))
-    path = volume.directory / ".mathison-data" / record.key / removed
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    remove(volume.directory / ".mathison-data" / record.key / removed)
 
     with pytest.raises(NothingToUndoError):
         await volume.recipe.undo(record, NotedProgress())
@@ -475,14 +478,60 @@ async def test_a_crash_between_stop_and_start_is_mended(volume: Volume) -> None:
     assert volume.app.calls == ["start"]
 
 
+@pytest.mark.parametrize("removed", ["old", "new", "old/data"])
+async def test_a_crash_after_the_exchange_is_found_out_although_some_of_what_is_kept_was_removed(
+    removed: str, volume: Volume
+) -> None:
+    (volume.directory / "data").write_text("old")
+    (volume.directory / "more").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    record.save(app_is_stopped=True)
+    Swap(volume.directory, record.key).bring(Side.IMPORTED)
+    remove(volume.directory / ".mathison-data" / record.key / removed)
+
+    recovered = [await volume.recipe.recover(record) for _ in range(2)]
+
+    assert recovered == [Recovered.IMPORTED] * 2
+    assert (volume.directory / "data").read_text() == "new"
+    assert volume.app.calls == ["start"]
+
+
+async def test_an_app_that_does_not_start_is_not_given_back_half_of_its_data(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    (volume.directory / "more").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    record.save(app_is_stopped=True)
+    Swap(volume.directory, record.key).bring(Side.IMPORTED)
+    (volume.directory / ".mathison-data" / record.key / "old" / "more").unlink()
+    volume.app.failures["start"] = [ToolFailedError("no")]
+
+    with pytest.raises(ToolFailedError, match="no"):
+        await volume.recipe.recover(record)
+
+    assert (volume.directory / "data").read_text() == "new"
+    assert await volume.recipe.recover(record) is Recovered.IMPORTED
+    assert volume.app.calls == ["start", "start"]
+
+
+async def test_an_app_is_started_after_a_crash_although_all_that_was_kept_is_gone(volume: Volume) -> None:
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    record.save(app_is_stopped=True)
+    remove(volume.directory / ".mathison-data")
+
+    assert await volume.recipe.recover(record) is Recovered.PREVIOUS
+    assert volume.app.calls == ["start"]
+
+
 @pytest.mark.parametrize("gone", [("new",), ("old",), ("swap.json",), ("new", "old"), ("new", "old", "swap.json")])
 async def test_an_undo_killed_while_the_imported_data_is_removed_is_done(gone: tuple[str, ...], volume: Volume) -> None:
     (volume.directory / "data").write_text("old")
     record = await volume.import_(tar_of(entry("data", b"new")))
     Swap(volume.directory, record.key).bring(Side.PREVIOUS)
     for name in gone:
-        path = volume.directory / ".mathison-data" / record.key / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(volume.directory / ".mathison-data" / record.key / name)
 
     recovered = await volume.recipe.recover(record)
     await volume.recipe.discard(record)

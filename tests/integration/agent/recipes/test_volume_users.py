@@ -130,8 +130,9 @@ def test_a_killed_swap_is_always_entirely_on_one_side(users_directory: Path) -> 
         process.kill()
         process.join()
 
-        side = Swap(volume, KEY).recover()
+        in_place = Swap(volume, KEY).recover()
+        assert in_place is not None
 
         texts = {path.read_text() for path in volume.iterdir() if path.is_file()}
-        assert texts == {content[side]}
+        assert texts == {content[in_place]}
         assert len(os.listdir(volume)) == 201

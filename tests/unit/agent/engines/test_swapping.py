@@ -141,6 +141,7 @@ def test_a_crash_anywhere_and_another_in_the_recovery_leave_one_side(
                 recovered_at_once = False
             steps.restart()
             side = Swap(volume, KEY).recover()
+            assert side is not None
 
             assert content_of(volume) == expected[side], (crash_at, crash_again_at)
             assert not Swap(volume, KEY).is_unfinished()
