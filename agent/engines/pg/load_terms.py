@@ -44,7 +44,10 @@ class Terms:
         is_check: nothing is sent anywhere; the file is read and judged to its end.
         before: statements of ours that run first. With them, all runs in one session and one transaction, which is
             committed only after everything.
-        after: statements of ours that run last; what they raise ends the import as refused.
+        same: with `before`, a query of queries; what those answer has to be the same before the file and after
+            `settling`, else the import ends as refused.
+        settling: statements of ours that run after the file; what they raise ends the import as refused.
+        after: statements of ours that run last.
         foreign_servers: those that are there already; the file's statements about them are left out.
         extension_tables: schema and name of those in which a file can put no rows; it may say that it has none.
     """
@@ -52,6 +55,8 @@ class Terms:
     is_restricted: bool = False
     is_check: bool = False
     before: Sequence[str] = ()
+    same: str = ""
+    settling: Sequence[str] = ()
     after: Sequence[str] = ()
     foreign_servers: frozenset[str] = frozenset()
     extension_tables: frozenset[tuple[str, str]] = frozenset()

@@ -119,7 +119,10 @@ async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
     loader = Loader(sessions, judge=_judge(request), splitter=Splitter(), on_note=reporter.note)
     reporter.loader = loader
     await _run_ours(sessions[0], request["before"])
+    kept = await _answers(sessions[0], request["same"])
     await loader.load(_stdin(reporter))
+    await _run_ours(sessions[0], request["settling"])
+    await _require_same(sessions[0], request["same"], kept)
     await _run_ours(sessions[0], request["after"])
     for session in sessions:
         await session.close()
@@ -149,6 +152,24 @@ async def _run_ours(session: Session, statements: list[str]) -> None:
             if failure.sqlstate == "P0001":
                 raise refused_by_check(failure.message) from failure
             raise TextError("TOOL_FAILED", f"PostgreSQL: {failure.message}.") from failure
+
+
+async def _answers(session: Session, queries: str) -> list[bytes]:
+    """What queries answer that a query of ours says; nothing where there is none."""
+    texts = await session.names(queries.encode(), 0) if queries else []
+    return [answer for text in texts for answer in await session.names(text, 0)]
+
+
+async def _require_same(session: Session, queries: str, kept: list[bytes]) -> None:
+    try:
+        is_same = await _answers(session, queries) == kept
+    except SqlFailure as failure:
+        if failure.sqlstate[:2] != "42":
+            raise
+        # Something that could be asked for is gone, or may not be read any more.
+        is_same = False
+    if not is_same:
+        raise refused_by_check("the file touched the previous data")
 
 
 async def _connect(request: dict[str, Any]) -> list[Session]:

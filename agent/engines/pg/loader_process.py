@@ -79,6 +79,8 @@ async def load_sql(
             "is_restricted": terms.is_restricted,
             "is_check": terms.is_check,
             "before": list(terms.before),
+            "same": terms.same,
+            "settling": list(terms.settling),
             "after": list(terms.after),
             "foreign_servers": sorted(terms.foreign_servers),
             "extension_tables": sorted(terms.extension_tables),

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from agent.engines.pg.catalog import KEPT_SCHEMA, USER_SCHEMA, kept_schema_names, no_member
 from agent.engines.pg.connection import Connection
+from common.errors import NothingToUndoError, ToolFailedError
 
 _OWNED_SEQUENCE = (
     "EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid"
@@ -191,19 +192,41 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     return moves.statements
 
 
-async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema]:
-    """An import's kept schemas by name; empty when there are none."""
+async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema | None]:
+    """An import's kept schemas by name, without what they were where somebody changed the comment; empty: none."""
     cursor = await connection.execute(
         "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
         " WHERE nspname ~ %s AND starts_with(nspname, %s) ORDER BY nspname",
         [KEPT_SCHEMA, kept_prefix(key)],
     )
-    return {name: msgspec.json.decode(comment or "", type=KeptSchema) for name, comment in await cursor.fetchall()}
+    return {name: _read_label(name, comment) for name, comment in await cursor.fetchall()}
 
 
-def is_complete(kept: Mapping[str, KeptSchema]) -> bool:
-    """Whether none of an import's kept schemas was dropped by somebody."""
-    return any(not label.of and label.schemas < len(kept) for label in kept.values())
+def _read_label(name: str, comment: str | None) -> KeptSchema | None:
+    try:
+        label = msgspec.json.decode(comment or "", type=KeptSchema)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+    return label if name.endswith("_0") is not bool(label.of) else None
+
+
+def require_complete(kept: Mapping[str, KeptSchema | None]) -> None:
+    """
+    Raises:
+        NothingToUndoError: one of an import's kept schemas was dropped.
+        ToolFailedError: the comment on one was changed.
+    """
+    labels = [label for label in kept.values() if label is not None]
+    names = [label.of for label in labels]
+    if kept and (len(labels) < len(kept) or len(set(names)) < len(names)):
+        raise ToolFailedError(
+            f"The comments on the schemas with the previous data ({', '.join(kept)}) were changed, and they said what "
+            "each of these was.",
+            next_step="Move the data back by hand (ALTER SCHEMA ... RENAME TO; ALTER TABLE ... SET SCHEMA public; and "
+            "the like), then confirm the import.",
+        )
+    if not any(not label.of and label.schemas < len(kept) for label in labels):
+        raise NothingToUndoError("The schemas with the previous data are gone, or some of them.")
 
 
 async def kept_keys(connection: Connection) -> set[str]:
@@ -214,8 +237,10 @@ async def kept_keys(connection: Connection) -> set[str]:
 
 
 async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
-    """Statements that drop the app's present content and put the kept in its place."""
-    kept = await kept_schemas(connection, key)
+    """Statements that drop the app's present content and put the kept in its place; raises as `require_complete`."""
+    found = await kept_schemas(connection, key)
+    require_complete(found)
+    kept = {name: label for name, label in found.items() if label is not None}
     return [*await _drop_present(connection, key, kept), *await _put_back(connection, kept)]
 
 

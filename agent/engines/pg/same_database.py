@@ -25,7 +25,7 @@ from agent.engines.pg.connection import Connection, connect
 from agent.engines.pg.dump import DumpForm, dump
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, Terms
-from agent.engines.pg.moving import bring_back, extensions_of, is_complete, kept_keys, kept_schemas
+from agent.engines.pg.moving import bring_back, extensions_of, kept_keys, kept_schemas
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import end_loaders, same_outside
 from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
@@ -143,12 +143,11 @@ class SameDatabase:
 
         Raises:
             NothingToUndoError: it is gone.
+            ToolFailedError: somebody changed what says what it was.
             AppBusyError, UnsettledError: as in `restore`.
         """
         try:
             async with self._connect(key) as connection:
-                if not is_complete(await kept_schemas(connection, key)):
-                    raise NothingToUndoError("The schemas with the previous data are gone, or some of them.")
                 await _bring_back(connection, key)
         except (NothingToUndoError, AppBusyError):
             raise

@@ -10,37 +10,15 @@ from agent.engines.pg.belongings import WRAPPER, read_belongings
 from agent.engines.pg.carry_over import gifts_of_things, special_things
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, extension_tables, foreign_servers, no_member
 from agent.engines.pg.connection import Connection
+from agent.engines.pg.kept_state import end_of_code, own_sequences, state_queries
 from agent.engines.pg.load_terms import Terms
 from agent.engines.pg.moving import kept_prefix, take_aside
 
 LOCK_WAIT_SECONDS = 20
 """For the app's open transactions to end; they hold what is to be moved."""
 _NO_SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false)"
-_SHARED_CATALOGS = ("pg_authid", "pg_auth_members", "pg_database", "pg_db_role_setting")
-_CHANGES = (
-    "pg_stat_get_xact_tuples_inserted({0}) + pg_stat_get_xact_tuples_updated({0})"
-    " + pg_stat_get_xact_tuples_deleted({0}) <> 0"
-)
-_CHECK = """DO $check$
-DECLARE
-    relations oid[] := {relations};
-    nodes oid[] := {nodes};
-BEGIN
-    IF EXISTS (
-        SELECT FROM unnest(relations, nodes) AS was (number, node)
-         WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                            WHERE c.oid = was.number AND c.relfilenode = was.node
-                              AND starts_with(n.nspname, {prefix}))
-            OR {changes_of_rows})
-       OR {functions} <> (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-                           WHERE starts_with(n.nspname, {prefix}))
-    THEN
-        RAISE EXCEPTION 'the file touched the previous data';
-    END IF;
-    IF EXISTS (SELECT FROM unnest({shared}::regclass[]) AS shared (number) WHERE {changes_of_shared}) THEN
-        RAISE EXCEPTION 'the file changed roles or databases';
-    END IF;
-END $check$"""
+_NOTHING_OF_THE_FILE = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
+"""Where the path does not name them, temporary tables come first."""
 _IF_THERE = """DO $do$ BEGIN {statement};
 EXCEPTION WHEN undefined_table OR undefined_object OR undefined_function OR undefined_column OR invalid_schema_name
     OR wrong_object_type OR insufficient_privilege THEN NULL; END $do$"""
@@ -48,15 +26,11 @@ EXCEPTION WHEN undefined_table OR undefined_object OR undefined_function OR unde
 
 async def relations(connection: Connection) -> frozenset[int]:
     """The app's tables and their kin, by number; those stay what they are when they are moved."""
-    return frozenset(number for number, _ in await _relations(connection))
-
-
-async def _relations(connection: Connection) -> list[tuple[int, int]]:
     cursor = await connection.execute(f"""
-        SELECT c.oid::bigint, c.relfilenode::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND {no_member("pg_class", "c.oid")}
     """)  # noqa: S608
-    return await cursor.fetchall()
+    return frozenset([number for (number,) in await cursor.fetchall()])
 
 
 async def make_terms(connection: Connection, database: DatabaseFacts, key: str) -> Terms:
@@ -74,43 +48,19 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         # What was loaded has to be on the disk when its loader is told so.
         sql.SQL("SET LOCAL synchronous_commit = on"),
         *await take_aside(connection, key),
+        own_sequences(kept_prefix(key)),
         sql.SQL("SET LOCAL lock_timeout = 0"),
     ]
-    after = [
-        # What waits for the commit runs now, before anyone looks at what it did.
-        sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"),
-        await _check(connection, key),
-        *(sql.SQL(_IF_THERE).format(statement=gift.statement) for gift in gifts),
-    ]
+    gifts_there = [sql.SQL(_IF_THERE).format(statement=gift.statement) for gift in gifts]
     return Terms(
         is_restricted=True,
         before=("BEGIN", _NO_SEARCH_PATH, *_texts(connection, before)),
-        after=(_NO_SEARCH_PATH, *_texts(connection, after), "COMMIT"),
+        same=state_queries(kept_prefix(key)).as_string(connection),
+        settling=(_NOTHING_OF_THE_FILE, *_texts(connection, end_of_code(kept_prefix(key)))),
+        after=(*_texts(connection, gifts_there), "COMMIT"),
         foreign_servers=frozenset(await foreign_servers(connection)),
         extension_tables=await extension_tables(connection),
     )
-
-
-async def _check(connection: Connection, key: str) -> sql.Composed:
-    there = await _relations(connection)
-    cursor = await connection.execute(f"""
-        SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-         WHERE {USER_SCHEMA} AND {no_member("pg_proc", "p.oid")}
-    """)  # noqa: S608
-    row = await cursor.fetchone() or (0,)
-    return sql.SQL(_CHECK).format(
-        relations=_numbers(number for number, _ in there),
-        nodes=_numbers(node for _, node in there),
-        prefix=kept_prefix(key),
-        functions=row[0],
-        shared=sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(map(sql.Literal, _SHARED_CATALOGS))),
-        changes_of_rows=sql.SQL(_CHANGES.format("was.number")),
-        changes_of_shared=sql.SQL(_CHANGES.format("shared.number")),
-    )
-
-
-def _numbers(numbers: Iterable[int]) -> sql.Literal:
-    return sql.Literal("{" + ",".join(map(str, numbers)) + "}")
 
 
 def _texts(connection: Connection, statements: Iterable[sql.Composable]) -> list[str]:
