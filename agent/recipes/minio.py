@@ -263,8 +263,8 @@ class MinioRecipe(Recipe):
             await self._drop(record)
             return
         exchange = self._exchange(record)
-        if not (exchange.is_prepared() and exchange.other.is_dir()):
-            raise NothingToUndoError("The previous data is gone from the drive.")
+        if not exchange.keeps_previous():
+            raise NothingToUndoError("The previous data is gone from the drive, or some of it.")
         async with self._connected() as client:
             await self._look(client)
             progress.step(Step.UNDOING, "exchanging the data")

@@ -85,6 +85,17 @@ class Exchange:
         """Whose data is in place; while it is unfinished, whose is coming."""
         return Side(self._read().target) if self.is_prepared() else Side.PREVIOUS
 
+    def keeps_previous(self) -> bool:
+        """Whether imported data is in place and all that it replaced is kept; True where there was nothing.
+
+        A bucket that is not kept counts as one that the previous data never had, so bringing that back without some of
+        it would take more away.
+        """
+        if self.side() is not Side.IMPORTED:
+            return False
+        replaced = (entry for entry in self._read().entries if entry.before is not None)
+        return all(_inode(self._other / entry.path) == entry.before for entry in replaced)
+
     def prepare(self) -> None:
         """Make what was staged durable; before the freeze, since it may take long.
 

@@ -12,7 +12,7 @@ import pytest
 from agent.engines.minio import swap
 from agent.recipes.base import ExportOptions, ItemChanges
 from agent.recipes.minio import TAR
-from common.errors import ArchiveWrongKindError
+from common.errors import ArchiveWrongKindError, NothingToUndoError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import (
     ENABLED,
@@ -113,6 +113,28 @@ async def test_an_empty_server_goes_out_and_in(start_minio: StartMinio, target: 
     assert await users(target.server) == []
     await app.recipe.undo(record, app.progress)
     assert await users(target.server) == ["local"]
+
+
+@pytest.mark.parametrize("gone", ["new/own", "new/.minio.sys", "exchange.json", "all that new holds"])
+async def test_previous_data_that_somebody_removed_some_of_is_not_brought_back(
+    gone: str, source: Source, target: Target
+) -> None:
+    app = target.app
+    record = await app.import_file(source.drive.file)
+    area = target.server.drive / ".mathison-data" / record.key
+    paths = list((area / "new").iterdir()) if gone == "all that new holds" else [area / gone]
+    elsewhere = target.server.drive / "lost+found"
+    elsewhere.mkdir()
+    away = [(path.rename(elsewhere / path.name), path) for path in paths]
+
+    with pytest.raises(NothingToUndoError, match="gone from the drive, or some of it"):
+        await app.recipe.undo(record, app.progress)
+
+    assert await view(target.server) == source.seen
+    for moved, path in away:
+        moved.rename(path)
+    elsewhere.rmdir()
+    await app.recipe.undo(record, app.progress)
 
 
 async def test_secrets_go_sealed_or_in_clear_or_not_at_all(source: Source, target: Target) -> None:

@@ -148,6 +148,32 @@ def test_an_undo_takes_away_what_came_since(drive: Path) -> None:
     assert _content(drive) == OLD
 
 
+@pytest.mark.parametrize("gone", ["new", "new/only-old", "new/.minio.sys/buckets", "exchange.json"])
+def test_previous_data_that_somebody_removed_some_of_is_not_kept(gone: str, drive: Path) -> None:
+    one = Exchange(drive, KEY)
+    before = one.keeps_previous()
+    one.bring(Side.IMPORTED)
+    kept = one.keeps_previous()
+    path = drive / ".mathison-data" / KEY / gone
+    away = path.rename(drive / "lost+found")
+    partial = one.keeps_previous()
+    away.rename(path)
+
+    assert (before, kept, partial, one.keeps_previous()) == (False, True, False, True)
+
+
+def test_where_there_was_nothing_all_of_it_is_kept(tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    (drive / ".minio.sys").mkdir(parents=True)
+    area = StagingArea(drive, KEY)
+    area.create()
+    _mark(area.new / "only-new", "new")
+    one = Exchange(drive, KEY)
+    one.bring(Side.IMPORTED)
+
+    assert one.keeps_previous()
+
+
 def test_without_a_configuration_of_its_own_an_import_leaves_the_servers(drive: Path) -> None:
     one = Exchange(drive, KEY)
     (one.other / ".minio.sys/config/of").unlink()
