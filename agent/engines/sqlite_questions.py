@@ -12,7 +12,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ _MAX_ROWS = 2000
 _ROWS_TOGETHER = 1000
 """In one array of what is digested: part of every fingerprint, so it stays as it is."""
 _BYTES_AT_ONCE = 1 << 20
+_ROWS_AT_ONCE = 100
+"""Taken and encoded in one go while they are small, in a fifth less time than one by one; divides `_ROWS_TOGETHER`."""
+_SMALL_ROW_BYTES = 1 << 15
 PARTS_SECONDS = 5.0
 """For all kinds together."""
 
@@ -48,6 +51,9 @@ class Questions:
     with_content: bool = False
     without_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+
+
+NOTHING = Questions()
 
 
 @dataclass(frozen=True)
@@ -184,29 +190,60 @@ def _definition(connection: sqlite3.Connection, table: str) -> str:
 def _digest(connection: sqlite3.Connection, table: str, without: Sequence[str]) -> str:
     name = quoted(table)
     # Generated ones follow from the others, and may say what is left out.
-    told = [column.name for column in columns_of(connection, table) if not column.is_generated]
+    columns = columns_of(connection, table)
+    told = [column.name for column in columns if not column.is_generated]
     wanted = ", ".join(quoted(column) for column in told if column not in without) or "NULL" if without else "*"
     [total] = connection.execute(f"SELECT count(*) FROM {name} NOT INDEXED").fetchone()  # noqa: S608  # quoted above
     count = 0
     digest = hashlib.sha256()
-    encoded = bytearray()
     text_factory, connection.text_factory = connection.text_factory, bytes
     try:
         # Not by an index that happens to hold all columns: the table itself is in the order of its key.
-        for row in connection.execute(f"SELECT {wanted} FROM {name} NOT INDEXED"):  # noqa: S608  # quoted above
+        query = f"SELECT {wanted} FROM {name} NOT INDEXED"  # noqa: S608  # quoted above
+        for rows, encoded in _encoded_rows(connection, query, _SMALL_ROW_BYTES // max(len(columns), 1)):
             if count % _ROWS_TOGETHER == 0:
-                encoded += _array_of(min(total - count, _ROWS_TOGETHER))
-            _ENCODER.encode_into(row, encoded, -1)
-            count += 1
-            if len(encoded) > _BYTES_AT_ONCE:
-                digest.update(encoded)
-                encoded = bytearray()
+                digest.update(_array_of(min(total - count, _ROWS_TOGETHER)))
+            digest.update(encoded)
+            count += rows
     finally:
         connection.text_factory = text_factory
     if count != total:
         raise sqlite3.DatabaseError(f"it counts {total} rows in {table} and gives {count}")
-    digest.update(encoded)
     return f"{count} rows, {digest.hexdigest()}"
+
+
+def _encoded_rows(
+    connection: sqlite3.Connection, query: str, small_bytes: int
+) -> Iterator[tuple[int, bytearray | memoryview]]:
+    """How many rows of a query, and those in MessagePack; never some of two arrays.
+
+    Args:
+        small_bytes: rows are taken one by one from the first on that has a longer value.
+    """
+    count = 0
+    limit = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, small_bytes)
+    try:
+        found = connection.execute(query)
+        while rows := found.fetchmany(_ROWS_AT_ONCE):
+            _ENCODER.encode_into(rows, encoded := bytearray())
+            yield len(rows), memoryview(encoded)[len(_array_of(len(rows))) :]
+            count += len(rows)
+        return
+    except sqlite3.Error:
+        # Above all that limit; whatever else it is shows again without it.
+        pass
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
+    encoded, taken = bytearray(), 0
+    for row in connection.execute(f"{query} LIMIT -1 OFFSET {count}"):
+        _ENCODER.encode_into(row, encoded, -1)
+        taken += 1
+        count += 1
+        if len(encoded) > _BYTES_AT_ONCE or count % _ROWS_TOGETHER == 0:
+            yield taken, encoded
+            encoded, taken = bytearray(), 0
+    if taken:
+        yield taken, encoded
 
 
 def _array_of(length: int) -> bytes:

@@ -96,15 +96,36 @@ def test_a_digest_is_of_arrays_of_a_thousand_rows_as_in_every_archive_that_is_ke
     assert found["kept"] == f"{count} rows, {sha256(together).hexdigest()}"
 
 
+@pytest.mark.parametrize("form", ["", "WITHOUT ROWID"])
+@pytest.mark.parametrize("at", [0, 1, 99, 100, 150, 999, 1000, 1234, 2299])
+def test_a_digest_is_the_same_wherever_rows_are_large(at: int, form: str, database: sqlite3.Connection) -> None:
+    rows = [(number, b"x" * (100_000 if number in (at, at + 700) else number % 50)) for number in range(2300)]
+    database.execute(f"CREATE TABLE kept (id INTEGER PRIMARY KEY, data) {form}")
+    database.executemany("INSERT INTO kept VALUES (?, ?)", rows)
+    together = b"".join(msgspec.msgpack.encode(rows[at : at + 1000]) for at in range(0, 2300, 1000))
+
+    found = asked(database, {"with_content": True})["content"]
+
+    assert found["kept"] == f"2300 rows, {sha256(together).hexdigest()}"
+
+
+def test_a_query_after_a_digest_reads_values_of_any_length(database: sqlite3.Connection) -> None:
+    asked(database, {"with_content": True})
+
+    assert database.execute("SELECT length(hex(zeroblob(500000)))").fetchone() == (1_000_000,)
+
+
 @pytest.mark.parametrize(
     "request_",
     [{"with_content": True}, {"kinds": {"large": ["large", []]}}],
     ids=["all content", "a comparison"],
 )
-def test_large_rows_are_read_one_at_a_time(request_: dict[str, Any], database: sqlite3.Connection) -> None:
+@pytest.mark.parametrize("small", [0, 150], ids=["from the first on", "after small ones"])
+def test_large_rows_are_read_one_at_a_time(small: int, request_: dict[str, Any], database: sqlite3.Connection) -> None:
     row_bytes = 1 << 20
     database.execute("CREATE TABLE large (id INTEGER PRIMARY KEY, data BLOB)")
-    database.executemany("INSERT INTO large VALUES (?, zeroblob(?))", [(number, row_bytes) for number in range(40)])
+    rows = [(number, row_bytes if number >= small else 10) for number in range(small + 40)]
+    database.executemany("INSERT INTO large VALUES (?, zeroblob(?))", rows)
 
     tracemalloc.start()
     try:
