@@ -88,11 +88,19 @@ def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str,
         answer = {"failed": "too_large", "text": "a row of it needs more memory than there is"}
     except Exception as failure:  # whatever an upload brings about, it is no traceback for a person
         answer = {"failed": "refused", "text": f"it cannot be worked with ({type(failure).__name__})"}
+    _say(answer)
+
+
+def _say(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
 def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
-    """Copy a live database, as it is at one moment, into an empty file, whose name is removed."""
+    """Copy a live database, as it is at one moment, into an empty file, whose name is removed.
+
+    A request that `is_asked_again` is followed by another, for answers from the same copy, unless that is damaged:
+    nobody else can open it any more, and whoever reads its file need not wait for them.
+    """
     source_path, target_path = request["source"], request["target"]
     with contextlib.ExitStack() as opened:
         busy_seconds = request.get("busy_seconds", _BUSY_SECONDS)
@@ -113,13 +121,20 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
             target.execute(f"PRAGMA {pragma}")
         _backup(source, target, seconds=busy_seconds)
         target.close()
+        source.close()
         if begun is not None and begun.is_all_of(descriptor):
             copied = os.fstat(descriptor).st_size
             raise _FailedError("truncated", f"it has {begun.end} bytes where its header says {copied}")
         os.pwrite(descriptor, _ROLLBACK, _WRITE_VERSION_AT)
         verdict = _verdict(copy)
-        answers = asked(copy, request) if verdict == "ok" else {}
-        return {"size": os.fstat(descriptor).st_size, "verdict": verdict, **answers}
+        answer = {"size": os.fstat(descriptor).st_size, "verdict": verdict}
+        if verdict != "ok":
+            return answer
+        answer |= asked(copy, request)
+        if not request.get("is_asked_again"):
+            return answer
+        _say(answer)
+        return asked(copy, json.loads(sys.stdin.readline()))
 
 
 @dataclass(frozen=True)

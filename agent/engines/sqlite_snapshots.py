@@ -11,19 +11,19 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
 from agent.engines.sqlite_answers import answer_of, answers_of, worded
 from agent.engines.sqlite_bounds import size_of
-from agent.engines.sqlite_questions import Answers, Questions
+from agent.engines.sqlite_questions import NOTHING, Answers, Questions
 from agent.jail import TOOL
 from agent.limits import Limits
 from agent.processes import Child, Command, start
@@ -33,6 +33,7 @@ from common.seals import RESERVED_DIRECTORY
 BUSY_SECONDS = 60.0
 """How long a locked database is waited for; apps hold their locks for milliseconds."""
 _SNAPSHOTS = "snapshots"
+T = TypeVar("T")
 
 
 class Snapshots:
@@ -43,15 +44,12 @@ class Snapshots:
 
     Attributes:
         warnings: sentences about databases whose copy is not as it should be.
-        answers: to the questions, from the very copies, by path; nothing of a damaged one.
+        answers: to the questions, from the very copies, by path; nothing of a damaged one. Content: see `content`.
     """
 
-    def __init__(
-        self, directory: Path, *, work_directory: Path, limits: Limits, questions: Questions | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *, work_directory: Path, limits: Limits) -> None:
         self.warnings: list[str] = []
         self.answers: dict[str, Answers] = {}
-        self._questions = questions or Questions()
         self._directory = directory.resolve()
         self._work_directory = work_directory
         self._limits = limits
@@ -60,8 +58,10 @@ class Snapshots:
         self._taking = asyncio.Lock()
         self._descriptors: set[int] = set()
         self._child: Child | None = None
+        self._reading: dict[str, Child] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._asked: Future[Substitute | None] | None = None
+        self._waited_for: asyncio.Task[Any] | None = None
+        self._is_interrupted = False
 
     async def __aenter__(self) -> Snapshots:
         self._loop = asyncio.get_running_loop()
@@ -79,32 +79,53 @@ class Snapshots:
 
     def substitute(self, path: str, status: os.stat_result) -> Substitute | None:
         """`take` for the thread that writes the archive."""
-        if self._loop is None:
-            raise RuntimeError("the snapshots are not open")
-        self._asked = asyncio.run_coroutine_threadsafe(self.take(path, status), self._loop)
-        return self._asked.result()
+        return self._in_loop(lambda: self.take(path, status))
+
+    def content(self, path: str) -> Mapping[str, str]:
+        """What was asked for `with_content`; waits for it, so for the thread that writes the archive, and once.
+
+        Raises:
+            SourceUnreadableError: the copy cannot be read to its end.
+            ToolFailedError: what reads it was killed.
+        """
+        return self._in_loop(lambda: self._content(path))
 
     def interrupt(self) -> None:
-        """Let the thread go that waits in `substitute`."""
-        if self._asked is not None:
-            self._asked.cancel()
+        """Let the thread go that waits in `substitute` or `content`, or comes to them from now on."""
+        self._is_interrupted = True
+        if self._waited_for is not None:
+            self._waited_for.cancel()
 
-    async def take(self, path: str, status: os.stat_result) -> Substitute | None:
+    def _in_loop(self, work: Callable[[], Awaitable[T]]) -> T:
+        if self._loop is None:
+            raise RuntimeError("the snapshots are not open")
+
+        async def done() -> T:
+            if self._is_interrupted:
+                raise asyncio.CancelledError
+            self._waited_for = asyncio.current_task()
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(done(), self._loop).result()
+
+    async def take(self, path: str, status: os.stat_result, questions: Questions = NOTHING) -> Substitute | None:
         """A copy of a database; None when it is none for SQLite, or cut off, so that the file itself has to do.
 
         Args:
             path: below the directory.
             status: of the file that was found there; another file is not copied.
+            questions: about the copy. Its content is read from now on, while the copy is.
         Raises:
             SourceUnreadableError: it may not be opened, or was locked all the time.
             NoSpaceError: there is no room for the copy.
         """
         async with self._taking:
-            return await self._take(path, status)
+            return await self._take(path, status, questions)
 
-    async def _take(self, path: str, status: os.stat_result) -> Substitute | None:
+    async def _take(self, path: str, status: os.stat_result, questions: Questions) -> Substitute | None:
         if self._child is None:
             self._child = await self._opened.enter_async_context(started("snapshot"))
+        child = self._child
         needed = status.st_size + size_of(self._directory / f"{path}-wal")
         target = self._make_room(needed)
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -112,21 +133,32 @@ class Snapshots:
         substitute = None
         try:
             answer = await ask(
-                self._child,
+                child,
                 source=str(self._directory / path),
                 target=str(target),
                 device=status.st_dev,
                 inode=status.st_ino,
                 busy_seconds=BUSY_SECONDS,
-                **worded(self._questions),
+                is_asked_again=questions.with_content,
+                **worded(replace(questions, with_content=False)),
             )
             substitute = self._judged(path, answer, descriptor)
             self.answers[path] = answers_of(answer)
+            if questions.with_content and answer.get("verdict") == "ok":
+                # It reads for long: further copies are another one's work.
+                self._child, self._reading[path] = None, child
+                await _tell(child, worded(Questions(with_content=True, without_columns=questions.without_columns)))
             return substitute
         finally:
             target.unlink(missing_ok=True)
             if substitute is None:
                 self._close(descriptor)
+
+    async def _content(self, path: str) -> Mapping[str, str]:
+        answer = await answer_of(self._reading[path])
+        if "failed" in answer:
+            raise _unreadable(path, answer)
+        return answers_of(answer).content
 
     def _judged(self, path: str, answer: dict[str, Any], descriptor: int) -> Substitute | None:
         match answer.get("failed"):
@@ -236,9 +268,13 @@ async def started(task: str) -> AsyncIterator[Child]:
 
 async def ask(child: Child, **request: object) -> dict[str, Any]:
     """Its answer to a request."""
+    await _tell(child, request)
+    return await answer_of(child)
+
+
+async def _tell(child: Child, request: Mapping[str, object]) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         await child.write(json.dumps(request).encode() + b"\n")
-    return await answer_of(child)
 
 
 @contextmanager

@@ -66,17 +66,15 @@ class SqliteData:
                 substitute=snapshots.substitute,
                 interrupt=snapshots.interrupt,
             )
-        return _together(answers, content)
+        return _together(answers.content, content)
 
     @asynccontextmanager
     async def archived(self, *, takes_fingerprint: bool) -> AsyncIterator[Archived]:
         place = self._place
         content = ContentSum(SCHEME, without=layout.DATABASE) if takes_fingerprint else None
         questions = Questions({**queries(), **PROGRAMS}, with_content=takes_fingerprint)
-        async with Snapshots(
-            place.directory, work_directory=place.work_directory, limits=place.limits, questions=questions
-        ) as snapshots:
-            copy, answers = await _copied(place.directory, snapshots)
+        async with Snapshots(place.directory, work_directory=place.work_directory, limits=place.limits) as snapshots:
+            copy, answers = await _copied(place.directory, snapshots, questions)
             facts = facts_of(answers.rows)
             facts.require_settled()
             writer = TreeWriter(
@@ -87,11 +85,18 @@ class SqliteData:
                 content=content,
                 warns_of_link=lambda path, target: layout.leaves_its_folder(path, target, place.directory),
             )
+            tables: dict[str, str] = {}
+
+            def blocks() -> Generator[bytes, None, None]:
+                yield from _with_database(writer)
+                if takes_fingerprint:
+                    tables.update(snapshots.content(layout.DATABASE))
+
             yield Archived(
                 writer,
-                _with_database(writer),
+                blocks(),
                 facts,
-                lambda: _together(answers, content) if content else None,
+                lambda: _together(tables, content) if content else None,
                 snapshots.warnings,
                 snapshots.interrupt,
             )
@@ -148,7 +153,7 @@ async def fingerprint_of_staged(new: Path, *, work_directory: Path) -> Fingerpri
     found = await check_database(new / layout.DATABASE, questions=Questions(with_content=True))
     content = ContentSum(SCHEME)
     await sum_files(new, content, work_directory=work_directory)
-    return _together(found.answers, content)
+    return _together(found.answers.content, content)
 
 
 def _with_database(writer: TreeWriter) -> Generator[bytes, None, None]:
@@ -157,7 +162,7 @@ def _with_database(writer: TreeWriter) -> Generator[bytes, None, None]:
         raise AppBusyError("The app's database was exchanged while it was archived.", next_step="Export again.")
 
 
-async def _copied(directory: Path, snapshots: Snapshots) -> tuple[Substitute, Answers]:
+async def _copied(directory: Path, snapshots: Snapshots, questions: Questions) -> tuple[Substitute, Answers]:
     path = directory / layout.DATABASE
     try:
         status = os.lstat(path)
@@ -166,7 +171,7 @@ async def _copied(directory: Path, snapshots: Snapshots) -> tuple[Substitute, An
             f"There is no {layout.DATABASE} in {directory} to be exported.",
             next_step="See that the setting `directory` is the app's data directory and that the app was set up.",
         ) from failure
-    copy = await snapshots.take(layout.DATABASE, status) if stat.S_ISREG(status.st_mode) else None
+    copy = await snapshots.take(layout.DATABASE, status, questions) if stat.S_ISREG(status.st_mode) else None
     answers = snapshots.answers.get(layout.DATABASE)
     if copy is None or answers is None or not answers.rows:
         raise SourceUnreadableError(
@@ -217,8 +222,8 @@ def _alone(what: str) -> str:
     )
 
 
-def _together(answers: Answers, files: ContentSum) -> Fingerprint:
-    parts = {f"table {name}": said for name, said in answers.content.items()}
+def _together(tables: Mapping[str, str], files: ContentSum) -> Fingerprint:
+    parts = {f"table {name}": said for name, said in tables.items()}
     return Fingerprint.of(SCHEME, {**parts, **files.fingerprint().parts})
 
 

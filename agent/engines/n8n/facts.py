@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.engines.n8n.contents import REQUIRED_TABLES
@@ -47,9 +48,9 @@ OWN_PROGRAMS = frozenset(without_quotes(_COUNTING.format(condition=condition)) f
 """All that n8n has in SQLite up to 2.41: a trigger, as AddWorkflowVersionColumn and its successor make it."""
 
 
-def tables_of(answers: Answers) -> dict[str, str]:
+def tables_of(content: Mapping[str, str]) -> dict[str, str]:
     """The parts of a fingerprint that are a SQLite database's."""
-    return {f"table {name}": said for name, said in answers.content.items()}
+    return {f"table {name}": said for name, said in content.items()}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from agent.engines.n8n.folder import LEFT_OUT
 from agent.engines.n8n.importing import DUMP
 from agent.engines.n8n.settings import N8nSettings
 from agent.engines.sqlite_programs import warnings_of
+from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_snapshots import Snapshots
 from agent.limits import Limits
 from agent.steps import Progress
@@ -44,6 +45,8 @@ class Opened:
 
     Attributes:
         details: of the database, for an archive's header.
+        tables: the database's part of a fingerprint; of a SQLite file once all `blocks` were taken.
+        read_beside: the SQLite file that is read for it meanwhile.
     """
 
     facts: Facts
@@ -53,6 +56,7 @@ class Opened:
     dump: Dump | None = None
     writer: TreeWriter | None = None
     snapshots: Snapshots | None = None
+    read_beside: str = ""
 
     def blocks(self) -> Iterator[bytes]:
         """The database's dump, where it has one, and the files as members of a tar."""
@@ -60,6 +64,8 @@ class Opened:
             yield from member_blocks(DUMP, self.dump.file)
         if self.writer is not None:
             yield from self.writer.blocks()
+        if self.read_beside and self.snapshots is not None:
+            self.tables = tables_of(self.snapshots.content(self.read_beside))
 
     def interrupt(self) -> None:
         """Let the thread go that reads the blocks."""
@@ -124,17 +130,11 @@ class Source:
         async with AsyncExitStack() as stack:
             snapshots = None
             if self.settings.folder is not None:
-                questions = PROVEN if takes_fingerprint and self.postgres is None else EXPORTED_IN_FILE
                 snapshots = await stack.enter_async_context(
-                    Snapshots(
-                        self.settings.folder,
-                        work_directory=self.work_directory,
-                        limits=self.limits,
-                        questions=questions,
-                    )
+                    Snapshots(self.settings.folder, work_directory=self.work_directory, limits=self.limits)
                 )
             if self.postgres is None:
-                database, opened = await self._copied(snapshots, key)
+                database, opened = await self._copied(snapshots, key, PROVEN if takes_fingerprint else EXPORTED_IN_FILE)
             else:
                 database, opened = None, Opened(await self.postgres.ask(EXPORTED, key), {"database": DUMP})
                 if dumps:
@@ -149,14 +149,15 @@ class Source:
             opened.writer = self._writer(snapshots, database, content)
             yield opened
 
-    async def _copied(self, snapshots: Snapshots | None, key: str) -> tuple[Substitute, Opened]:
+    async def _copied(self, snapshots: Snapshots | None, key: str, questions: Questions) -> tuple[Substitute, Opened]:
         """The SQLite database as of now, and what is in it."""
         database = self.database()
-        copy = await snapshots.take(database.name, database.lstat()) if snapshots else None
+        copy = await snapshots.take(database.name, database.lstat(), questions) if snapshots else None
         if copy is None or snapshots is None:
             raise SourceUnreadableError(f"SQLite cannot read n8n's database {database}.")
         answers = snapshots.answers[database.name]
-        return copy, Opened(facts_of(answers, key), {"database": database.name}, tables=tables_of(answers))
+        read_beside = database.name if questions.with_content else ""
+        return copy, Opened(facts_of(answers, key), {"database": database.name}, read_beside=read_beside)
 
     def _writer(
         self, snapshots: Snapshots | None, database: Substitute | None, content: ContentSum | None

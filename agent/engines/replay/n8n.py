@@ -44,7 +44,7 @@ async def replay(request: Request) -> Replayed:
         files = await _hashed(request.file, name, database)
         if details.get("database_type") == "sqlite":
             facts = await check_database(database, questions=PROVEN)
-            tables, engine = tables_of(facts.answers), "SQLite"
+            tables, engine = tables_of(facts.answers.content), "SQLite"
             if others := foreign(programs_of(facts.answers.rows), OWN_PROGRAMS):
                 unproven += f" Nor is it told by one whether n8n's database held {others}, which is in the archive."
         else:

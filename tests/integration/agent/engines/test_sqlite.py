@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 from agent.archives.writing import Substitute
 from agent.engines import child_bounds, sqlite_bounds, sqlite_child, sqlite_snapshots, sqlite_uploads
 from agent.engines.sqlite_questions import Questions
-from agent.engines.sqlite_snapshots import Snapshots
+from agent.engines.sqlite_snapshots import Snapshots, ask_database
 from agent.engines.sqlite_uploads import check_database
 from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
@@ -35,6 +36,7 @@ from common.errors import (
     ToolFailedError,
 )
 from tests.fixtures.children import agent_children
+from tests.fixtures.held_reading import hold_reading
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 
@@ -250,6 +252,42 @@ async def test_what_may_not_be_opened_is_named(volume: Path, work: Path, monkeyp
     async with snapshots_of(volume, work) as snapshots:
         with pytest.raises(SourceUnreadableError, match=r"'ledger\.db' cannot be read"):
             await snapshots.take("ledger.db", status)
+
+
+async def test_a_copy_is_read_for_its_content_while_others_are_made(
+    volume: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_reading(monkeypatch, work / "gate")
+    database, other = volume / "ledger.db", volume / "other.db"
+    make_ledger(database)
+    make_ledger(other, tag="other")
+    expected = (await ask_database(database, Questions(with_content=True))).content
+
+    async with snapshots_of(volume, work) as snapshots:
+        copy = await snapshots.take("ledger.db", database.lstat(), Questions(with_content=True))
+        assert copy is not None
+        copy.close()
+        await taken(snapshots, other, work / "copy")
+        await asyncio.to_thread((work / "gate").write_text, "")
+        content = await asyncio.to_thread(snapshots.content, "ledger.db")
+
+    assert content == expected
+    assert len(content) == 3
+    assert state_of(work / "copy") == (TOTAL, "other")
+    assert sorted(os.listdir(volume)) == ["ledger.db", "other.db"]
+
+
+async def test_what_would_wait_after_an_interruption_is_let_go_at_once(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database)
+
+    async with snapshots_of(volume, work) as snapshots:
+        await snapshots.take("ledger.db", database.lstat(), Questions(with_content=True))
+        snapshots.interrupt()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.to_thread(snapshots.content, "ledger.db")
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.to_thread(snapshots.substitute, "ledger.db", database.lstat())
 
 
 async def test_a_killed_snapshot_is_an_error_and_leaves_nothing(volume: Path, work: Path) -> None:

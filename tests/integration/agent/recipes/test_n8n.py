@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -17,12 +18,13 @@ from agent.engines.n8n.encryption import decrypt, encrypt
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
-from agent.recipes.base import ItemChanges, Recovered
+from agent.recipes.base import ExportOptions, ItemChanges, Recovered
 from common.codecs import UnpackedFile
 from common.errors import AppBusyError, InvalidRequestError, ToolFailedError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import described
 from tests.fixtures.children import agent_children
+from tests.fixtures.held_reading import hold_reading
 from tests.fixtures.n8n_data import NEW_KEY, OLD_KEY, SECRET, SEED, N8n
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 from tests.integration.agent.recipes.conftest import NotedApp
@@ -475,11 +477,29 @@ async def test_an_export_takes_no_fingerprint_when_told_so(source: N8nApp) -> No
     assert (await source.export(fingerprint="no")).fingerprint is None
 
 
+async def test_an_archive_flows_while_its_fingerprint_is_taken_of_the_same_copy(
+    source: N8nApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source.n8n.folder / "storage" / "big").write_bytes(os.urandom(8 << 20))
+    present = await source.fingerprint()
+    hold_reading(monkeypatch, tmp_path / "gate")
+    options = ExportOptions(format=source.recipe.export_formats[0], app_id="shop.n8n", file_name="n8n.tar")
+
+    async with asyncio.timeout(60), source.recipe.export_data(options, NotedProgress()) as export:
+        await anext(export.chunks)
+        with source.n8n.opened() as database:
+            database.execute("DELETE FROM workflow_entity")
+        await asyncio.to_thread((tmp_path / "gate").write_text, "")
+        async for _ in export.chunks:
+            pass
+
+    assert export.fingerprint is not None
+    assert export.fingerprint.differences(present) == []
+
+
 async def test_leaving_an_export_early_leaves_nothing(source: N8nApp) -> None:
     (source.n8n.folder / "storage" / "big").write_bytes(os.urandom(8 << 20))
     (format, *_) = source.recipe.export_formats
-    from agent.recipes.base import ExportOptions
-
     options = ExportOptions(format=format, app_id="shop.n8n", file_name="n8n.tar")
     async with source.recipe.export_data(options, NotedProgress()) as export:
         await anext(export.chunks)

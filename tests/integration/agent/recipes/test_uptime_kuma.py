@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import os
 import sqlite3
 import tarfile
+import threading
 import zipfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
-from agent.recipes.base import ItemChanges, Recovered
+from agent.engines.sqlite_snapshots import Snapshots
+from agent.recipes.base import Export, ExportOptions, ItemChanges, Recovered
 from common.errors import (
     AppBusyError,
     AppMustStopError,
@@ -27,6 +30,8 @@ from common.errors import (
 )
 from common.seals import FingerprintFinder
 from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.children import agent_children
+from tests.fixtures.held_reading import NO_MEMORY, hold_reading
 from tests.fixtures.kuma_apps import (
     DATA,
     HEARTBEATS,
@@ -42,6 +47,7 @@ from tests.fixtures.kuma_apps import (
     set_of,
 )
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
+from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.conftest import NotedApp
 
 MIGRATING = "UPDATE setting SET value = '\"migrating\"' WHERE key = 'migrateAggregateTableState'"
@@ -173,6 +179,98 @@ async def test_an_archive_carries_its_fingerprint_unless_it_is_not_wanted(kuma: 
     assert (await kuma.export(fingerprint="no")).fingerprint is None
     with pytest.raises(InvalidRequestError, match="faster"):
         await kuma.export(faster="yes")
+
+
+@pytest.fixture
+def gate(kuma: KumaApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the child that reads the copy for a fingerprint is held; an archive of the data has several pieces."""
+    (kuma.directory / "upload" / "large.png").write_bytes(os.urandom(4 << 20))
+    hold_reading(monkeypatch, tmp_path / "gate")
+    return tmp_path / "gate"
+
+
+@asynccontextmanager
+async def begun(kuma: KumaApp) -> AsyncIterator[Export]:
+    """An export whose first bytes have come."""
+    (format,) = [found for found in kuma.recipe.export_formats if found.name == "tar"]
+    options = ExportOptions(format=format, app_id="shop.status", file_name="status.tar")
+    async with asyncio.timeout(60), kuma.recipe.export_data(options, NotedProgress()) as export:
+        assert await anext(export.chunks)
+        yield export
+
+
+async def rest_of(export: Export) -> None:
+    async for _ in export.chunks:
+        pass
+
+
+async def test_an_archive_flows_while_its_fingerprint_is_taken_of_the_same_copy(kuma: KumaApp, gate: Path) -> None:
+    present = await kuma.fingerprint()
+
+    async with begun(kuma) as export:
+        kuma.execute("DELETE FROM heartbeat")
+        await asyncio.to_thread(gate.write_text, "")
+        await rest_of(export)
+
+    assert export.fingerprint is not None
+    assert export.fingerprint.differences(present) == []
+    assert agent_children() == []
+
+
+async def test_an_export_fails_where_its_fingerprint_cannot_be_taken(kuma: KumaApp, gate: Path) -> None:
+    async with begun(kuma) as export:
+        await asyncio.to_thread(gate.write_text, NO_MEMORY)
+        with pytest.raises(SourceUnreadableError, match=r"'kuma\.db' cannot be read: a row of it needs more memory"):
+            await rest_of(export)
+
+    assert not (kuma.directory / ".mathison-data").exists()
+
+
+@pytest.mark.usefixtures("gate")
+async def test_an_export_fails_where_what_takes_its_fingerprint_is_killed(kuma: KumaApp) -> None:
+    async with begun(kuma) as export:
+        (child,) = agent_children()
+        child.kill()
+        with pytest.raises(ToolFailedError, match="SIGKILL"):
+            await rest_of(export)
+
+    assert not (kuma.directory / ".mathison-data").exists()
+
+
+@pytest.mark.usefixtures("gate")
+async def test_leaving_an_export_ends_what_reads_for_its_fingerprint(kuma: KumaApp) -> None:
+    async with begun(kuma):
+        assert len(agent_children()) == 1
+
+    assert agent_children() == []
+    assert not (kuma.directory / ".mathison-data").exists()
+
+
+@pytest.mark.usefixtures("gate")
+async def test_leaving_an_export_that_waits_for_its_fingerprint_alone_ends_it(
+    kuma: KumaApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, content = threading.Event(), Snapshots.content
+
+    def noted(snapshots: Snapshots, path: str) -> Mapping[str, str]:
+        waits.set()
+        return content(snapshots, path)
+
+    monkeypatch.setattr(Snapshots, "content", noted)
+
+    async def exported() -> None:
+        async with begun(kuma) as export:
+            await rest_of(export)
+
+    export = asyncio.create_task(exported(), name="export")
+    await until(waits.is_set)
+
+    export.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await export
+    assert agent_children() == []
+    assert not (kuma.directory / ".mathison-data").exists()
 
 
 async def test_what_is_not_part_of_an_export_stays_in_place(kuma: KumaApp) -> None:
@@ -355,10 +453,11 @@ async def test_an_app_in_a_migration_is_neither_exported_nor_imported_into(sql: 
     assert not described.can_import.is_possible
 
 
-async def test_a_damaged_database_is_not_exported(kuma: KumaApp) -> None:
+@pytest.mark.parametrize(("page", "pages"), [(20, 4), (0, 1)], ids=["some pages", "no database at all"])
+async def test_a_damaged_database_is_not_exported(page: int, pages: int, kuma: KumaApp) -> None:
     database = kuma.directory / "kuma.db"
     content = bytearray(database.read_bytes())
-    content[4096 * 20 : 4096 * 24] = bytes(4096 * 4)
+    content[4096 * page + 16 : 4096 * (page + pages)] = bytes(4096 * pages - 16)
     database.write_bytes(content)
 
     with pytest.raises(SourceUnreadableError, match="damaged"):
