@@ -59,7 +59,8 @@ def session_options(server_version_num: int) -> str:
     """What each session is started with, as libpq's `options`.
 
     Half-loaded databases are dropped, so nothing has to be on disk before the end; a session that waits for its turn
-    may wait long; one whose agent is gone should not work on.
+    may wait long; one whose agent is gone should not work on. Role or database may read arrays and comparisons another
+    way than a dump means them.
     """
     settings = {
         "synchronous_commit": "off",
@@ -69,6 +70,8 @@ def session_options(server_version_num: int) -> str:
         "default_transaction_read_only": "off",
         "default_transaction_isolation": r"read\ committed",
         "max_parallel_maintenance_workers": "0",
+        "array_nulls": "on",
+        "transform_null_equals": "off",
     }
     if server_version_num >= 140000:
         settings |= {"idle_session_timeout": "0", "client_connection_check_interval": "5s"}

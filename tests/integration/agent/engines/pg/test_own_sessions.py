@@ -143,3 +143,23 @@ async def test_where_the_server_went_away_it_is_said_that_nobody_could_see_what_
         assert refused.value.says_what_changed
         assert app.outside() == before
         assert app.left_over() == []
+
+
+@pytest.mark.parametrize("rights", ["", "CREATEDB"])
+@pytest.mark.parametrize("scope", ["DATABASE {database}", "ROLE {role}"])
+async def test_values_are_loaded_as_they_are_whatever_settings_say(make_app: MakeApp, rights: str, scope: str) -> None:
+    app = make_app(rights=rights, has_admin=False)
+    app.run(
+        """CREATE TABLE t (a text[] DEFAULT '{NULL}', b text); INSERT INTO t VALUES ('{NULL,"NULL",x}');"""
+        " ALTER TABLE t ADD CHECK ((b = NULL::text) IS NULL)",
+        as_app=True,
+    )
+    archive = await app.export()
+    for setting in ("array_nulls = off", "transform_null_equals = on"):
+        app.run(f"ALTER {scope.format(**vars(app))} SET {setting}", on="postgres")
+
+    await app.bring_in(archive)
+
+    assert app.run("SELECT a[1] IS NULL, a[2] FROM public.t") == [(True, "NULL")]
+    app.run("SET array_nulls = on; INSERT INTO public.t (b) VALUES ('x')")
+    assert app.run("SELECT a[1] IS NULL FROM public.t WHERE b = 'x'") == [(True,)]
