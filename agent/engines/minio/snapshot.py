@@ -301,9 +301,10 @@ def _identity(path: bytes) -> tuple[int, int, int] | None:
 def _remove_others(directory: bytes, *, directories: set[bytes], files: set[bytes]) -> None:
     """What is not there any more, or is of the other kind now."""
     with os.scandir(directory) as entries:
-        gone = [entry for entry in entries if entry.name not in (directories if entry.is_dir() else files)]
-    for entry in gone:
-        shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+        found = [(entry.path, entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for path, name, is_directory in found:
+        if name not in (directories if is_directory else files):
+            shutil.rmtree(path) if is_directory else os.unlink(path)
 
 
 @contextlib.contextmanager

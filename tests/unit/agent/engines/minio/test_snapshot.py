@@ -157,6 +157,26 @@ def test_a_file_that_becomes_a_directory_between_the_passes_is_followed_and_so_i
     assert _content(snapshot.directory) == _content(drive)
 
 
+def test_a_link_in_the_snapshot_is_removed_and_what_it_points_at_stays(
+    drive: Path, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    (drive / "one/kept").mkdir()
+    _age(drive)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("of somebody else")
+    snapshot.first_pass()
+    (snapshot.directory / "one/kept").rmdir()
+    (snapshot.directory / "one/kept").symlink_to(outside)
+    (snapshot.directory / "one/other").symlink_to(outside)
+    _put(drive / "one/new", "new")
+
+    snapshot.second_pass()
+
+    assert _content(snapshot.directory) == _content(drive)
+    assert (outside / "file").read_text() == "of somebody else"
+
+
 def test_a_bucket_that_goes_between_the_passes_is_not_in_it(drive: Path, snapshot: Snapshot) -> None:
     snapshot.first_pass()
     shutil.rmtree(drive / "two")
