@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.engines.redis.connection import Connection, connect
-from agent.engines.redis.durable import Keeping, find_keeping
+from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file
 from agent.engines.redis.exporting import put_back_leftovers
-from agent.engines.redis.facts import ServerFacts, look, read_setting
-from agent.engines.redis.obstacles import export_obstacle, import_obstacle, write_obstacle
+from agent.engines.redis.facts import ServerFacts, look
+from agent.engines.redis.obstacles import export_obstacle, import_obstacle, no_command_obstacle, write_obstacle
 from agent.engines.redis.settings import RedisSettings
 from common.errors import ServiceError
 
@@ -44,7 +44,8 @@ async def _describe(connection: Connection, server: ServerFacts) -> Overview:
     warnings = []
     if keeping is Keeping.NOTHING:
         warnings.append("The server saves nothing, so all its data is gone when it restarts.")
-    if await read_setting(connection, "repl-diskless-load") is None:
+    by_file = await loads_by_file(connection)
+    if by_file:
         warnings.append(
             "The agent may not use CONFIG here, so an import empties the server before it loads, and clients get no "
             "answer meanwhile."
@@ -54,8 +55,10 @@ async def _describe(connection: Connection, server: ServerFacts) -> Overview:
     return Overview(
         engine=server.kind,
         engine_version=server.version,
-        export_obstacle=export_obstacle(server),
-        import_obstacle=await import_obstacle(connection, server) or await write_obstacle(connection.login),
+        export_obstacle=export_obstacle(server) or await no_command_obstacle(connection, is_export=True),
+        import_obstacle=await import_obstacle(connection, server)
+        or await no_command_obstacle(connection, saves=by_file or keeping is Keeping.SNAPSHOTS)
+        or await write_obstacle(connection.login),
         # A snapshot takes about half of the memory that its data does.
         estimated_bytes=server.data_bytes // 2,
         warnings=tuple(warnings),

@@ -83,7 +83,7 @@ async def require_disk(connection: Connection, keeping: Keeping) -> None:
     """See that a server could make durable now what it is given; as a rule one whose disk is full could not.
 
     Args:
-        keeping: LOG: asked only where the agent's user may have it rewritten.
+        keeping: LOG: asked only where the agent's user may have it rewritten, and the command was not renamed.
     Raises:
         ToolFailedError: it could not.
     """
@@ -112,6 +112,8 @@ async def _rewrite_log(connection: Connection) -> None:
     except NotAllowedError:
         return
     except ReplyError as refused:
+        if refused.is_of_unknown_command:
+            return
         # One that has begun by itself meanwhile is as good.
         if _is_idle(await look(connection)):
             reason = refused.text.rstrip(".")

@@ -38,6 +38,12 @@ _PROBES_OF_A_COPY = (
     ("PSYNC", "?", "-1", "FAILOVER"),
 )
 
+_FOR_EXPORTS = ("PSYNC",)
+_FOR_UNDOS = ("REPLICAOF", "CLIENT", "SELECT", "GET", "DEL")
+_FOR_IMPORTS = (*_FOR_UNDOS, "PSYNC", "REPLCONF")
+_HARMLESS = {"BGSAVE": ("?",)}
+"""What a command is refused with, where it would do something without any words."""
+
 
 def export_obstacle(server: ServerFacts) -> str:
     """A sentence; empty when there is none."""
@@ -75,6 +81,34 @@ async def import_obstacle(connection: Connection, server: ServerFacts) -> str:
     if await _is_watched(connection):
         return "A Sentinel watches the server and would take an import for its failure; have it stop that first."
     return ""
+
+
+async def no_command_obstacle(
+    connection: Connection, *, is_export: bool = False, is_undo: bool = False, saves: bool = False
+) -> str:
+    """Which commands the server lacks; empty when it has all. CONFIG and BGREWRITEAOF can be done without.
+
+    Args:
+        is_export, is_undo: for what they are needed; neither: for an import.
+        saves: the server will be asked to save a snapshot.
+    """
+    names = list(_FOR_EXPORTS if is_export else _FOR_UNDOS if is_undo else _FOR_IMPORTS)
+    if saves:
+        names.append("BGSAVE")
+    # Without the words that they want: a server looks for the name first.
+    answers = await connection.calls([(name, *_HARMLESS.get(name, ())) for name in names])
+    lacking = [
+        name
+        for name, answer in zip(names, answers, strict=True)
+        if isinstance(answer, ReplyError) and answer.is_of_unknown_command
+    ]
+    if not lacking:
+        return ""
+    what = "an export" if is_export else "an undo" if is_undo else "an import"
+    return (
+        f"The server has no command {', '.join(lacking)}, which {what} needs; as a rule a line `rename-command` in its "
+        "configuration takes it away."
+    )
 
 
 async def write_obstacle(login: Login) -> str:
@@ -123,8 +157,14 @@ async def require_rights(connection: Connection, key: str, *, saves: bool, is_un
         saves: the server will be asked to save a snapshot.
         is_undo: the previous data comes back; nothing is copied then, and one that refuses writes now is no obstacle.
     Raises:
-        NotAllowedError: names the right that is missing. AppUnavailableError: with the server's reason.
+        NotAllowedError: names the right that is missing. AppUnavailableError: with the server's reason, or the command
+            that it lacks.
     """
+    if obstacle := await no_command_obstacle(connection, is_undo=is_undo, saves=saves):
+        raise AppUnavailableError(
+            f"{obstacle} Nothing was changed.",
+            next_step="Take that line out of the server's configuration and restart it, then try again.",
+        )
     try:
         marker = await Marker.on(connection, key)
         await marker.read(connection)

@@ -236,3 +236,29 @@ async def test_a_save_that_runs_already_is_waited_for(start_redis: StartRedis, t
     exported = await app.export()
 
     assert exported.counts["database 3"] == 2
+
+
+@pytest.mark.parametrize("command", ["REPLICAOF", "CLIENT", "PSYNC", "REPLCONF", "BGSAVE", "SELECT", "GET", "DEL"])
+async def test_a_command_that_was_renamed_away_is_named_before_anything_is_changed(
+    command: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0", settings={"save": "3600 1"}, lines=[f'rename-command {command} ""'])
+    app = RedisApp(server, tmp_path / "work")
+    said = f"The server has no command {command}, which an import needs"
+
+    described = await app.recipe.describe()
+    with pytest.raises(AppUnavailableError, match=said) as refused:
+        await app.stage(rdb(text_key("a")))
+
+    assert said in described.can_import.obstacle
+    assert bool(described.can_export.obstacle) is (command == "PSYNC")
+    assert "rename" in refused.value.text
+
+
+async def test_bgsave_is_missed_only_where_it_is_needed_and_bgrewriteaof_nowhere(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    lines = ['rename-command BGSAVE ""', 'rename-command BGREWRITEAOF ""']
+    server = start_redis("redis-7.0", settings={"save": '""', "appendonly": "yes"}, lines=lines)
+
+    await round_trip(RedisApp(server, tmp_path / "work"))
