@@ -15,13 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import structlog
+
 from agent.item_changes import ItemChanges as ItemChanges
 from agent.limits import Limits as Limits
 from agent.steps import Progress as Progress
 from agent.steps import Step as Step
-from common.errors import InvalidRequestError, ServiceError
+from common.errors import InvalidRequestError, NoSpaceError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+
+_log = structlog.get_logger(__name__)
 
 Fact = str | int | bool | None | list[str]
 """What a Record may hold under a name."""
@@ -121,6 +125,19 @@ class Record(Protocol):
 
     def save(self, **facts: Fact) -> None:
         """Merge into `facts` and make durable (fsync, rename) before returning."""
+
+
+def note_done(record: Record, **facts: Fact) -> None:
+    """Note a step of a swap that has been made: a full disk cannot take it back, and `recover` would find it out."""
+    try:
+        record.save(**facts)
+    except NoSpaceError as error:
+        _log.error(
+            "The journal could not be written; an agent that is killed now makes the step again.",
+            action="write_journal",
+            transfer_id=record.transfer_id,
+            error=error.text,
+        )
 
 
 @dataclass(frozen=True)

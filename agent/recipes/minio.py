@@ -53,6 +53,7 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
+    note_done,
 )
 from agent.recipes.minio_portable import S3, PortableImport, names_in
 from agent.unpacking import unpacked
@@ -315,7 +316,7 @@ class MinioRecipe(Recipe):
                     _log.warning("The server cannot use the imported data.", action="recover", error=failure.text)
                     await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
                     side = Side.PREVIOUS
-                record.save(is_settled=True)
+                note_done(record, is_settled=True)
         return Recovered[side.name]
 
     async def tidy(self) -> None:
@@ -345,7 +346,7 @@ class MinioRecipe(Recipe):
 
         record.save(is_settled=False)
         failure = await swap.carry_out(client, self._settings, exchange, target, settle)
-        record.save(is_settled=True)
+        note_done(record, is_settled=True)
         if failure is not None:
             raise failure
 

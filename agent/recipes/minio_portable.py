@@ -16,7 +16,7 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.made_buckets import MadeBuckets
 from agent.engines.minio.settings_trial import Trial
-from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings
+from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings, note_done
 from common.errors import ServiceError
 
 S3 = Format(
@@ -105,7 +105,7 @@ class PortableImport:
             left_out=names_in(self.record, "settings_left_out"),
             made=self._made(),
         )
-        self.record.save(is_whole=True)
+        note_done(self.record, is_whole=True)
 
     async def undo(self, client: Client) -> None:
         """Delete the buckets that were made; raises as `portable_way.undo`."""

@@ -15,7 +15,7 @@ import structlog
 
 from agent.engines import tree
 from agent.engines.swapping import Side, Swap
-from agent.recipes.base import AppControl, Progress, Record, Recovered, Step
+from agent.recipes.base import AppControl, Progress, Record, Recovered, Step, note_done
 from agent.unsettled import UnsettledError
 from common.errors import (
     AppMustStopError,
@@ -140,7 +140,7 @@ class StoppedExchange:
                     await exchange.bring(Side.PREVIOUS)
                     side = Side.PREVIOUS
                     await self._app.start()
-            record.save(app_is_stopped=False)
+            note_done(record, app_is_stopped=False)
         return Recovered[side.name]
 
     async def _exchange(self, exchange: Exchange, record: Record, target: Side, progress: Progress) -> None:
@@ -175,7 +175,7 @@ class StoppedExchange:
             )
             error.says_what_changed = True
             raise error from failure
-        record.save(app_is_stopped=False)
+        note_done(record, app_is_stopped=False)
 
     async def _start_again(self, record: Record) -> str:
         """Start the app on the data that it had; what to add to an error's text."""
@@ -184,7 +184,7 @@ class StoppedExchange:
         except ServiceError as failure:
             _log.warning("The app did not start again.", action="start_app", error=failure.text)
             return ", and it did not start with that either"
-        record.save(app_is_stopped=False)
+        note_done(record, app_is_stopped=False)
         return " and it was started again"
 
 

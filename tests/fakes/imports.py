@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.recipes.base import Fact, Limits, Step, Surroundings, Upload
+from common.errors import NoSpaceError
 from common.headers import ArchiveHeader
 
 
@@ -21,6 +22,18 @@ class MemoryRecord:
 
     def save(self, **facts: Fact) -> None:
         self.facts.update(facts)
+
+
+@dataclass
+class FullRecord(MemoryRecord):
+    """On a disk that may be full; like the agent's own, it has in memory what it could not write."""
+
+    is_full: bool = False
+
+    def save(self, **facts: Fact) -> None:
+        super().save(**facts)
+        if self.is_full:
+            raise NoSpaceError("There is no room left in the agent's state directory.")
 
 
 @dataclass

@@ -6,14 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.engines.minio import swap
+from agent.engines.minio import portable_way, swap
 from agent.recipes.base import ExportOptions, ItemChanges
 from agent.recipes.minio import TAR
 from common.errors import ArchiveWrongKindError, NothingToUndoError
-from tests.fakes.imports import MemoryRecord
+from tests.fakes.imports import FullRecord, MemoryRecord
 from tests.fixtures.minio_data import (
     ENABLED,
     EXPIRY,
@@ -276,3 +277,26 @@ async def test_an_archive_opens_by_hand_as_its_page_says(source: Source) -> None
         assert await users(by_hand) == ["alice", "bob", "off"]
     finally:
         by_hand.close()
+
+
+@pytest.mark.parametrize("way", ["drive", "objects"])
+async def test_an_agent_whose_disk_is_full_once_the_data_is_in_place_has_imported_it(
+    way: str, source: Source, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, record = target.app, FullRecord()
+    module, name = (swap, "carry_out") if way == "drive" else (portable_way, "restore")
+    await app.stage((source.drive if way == "drive" else source.objects).file, record, bucket="versions")
+    step = getattr(module, name)
+
+    async def step_and_fill(*arguments: Any, **options: Any) -> Any:
+        found = await step(*arguments, **options)
+        record.is_full = True
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, step_and_fill)
+        await app.recipe.restore(record, app.progress)
+
+    assert await view(target.server) != target.before
+    record.is_full = False
+    await app.recipe.undo(record, app.progress)

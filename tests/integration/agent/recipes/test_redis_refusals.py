@@ -14,7 +14,7 @@ import pytest
 from redis import ResponseError
 
 from agent.engines.redis import swap
-from agent.recipes.base import Fact, Limits, Record, Recovered, Upload
+from agent.recipes.base import Limits, Record, Recovered, Upload
 from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
 from common.errors import (
@@ -30,7 +30,7 @@ from common.errors import (
     UploadIncompleteError,
 )
 from common.headers import ArchiveHeader
-from tests.fakes.imports import MemoryRecord
+from tests.fakes.imports import FullRecord, MemoryRecord
 from tests.fixtures.rdb_files import (
     GOOD,
     aux,
@@ -596,17 +596,6 @@ async def test_an_import_that_can_be_neither_saved_nor_taken_back_is_not_said_to
             pass
         await app.recipe.undo(record, app.progress)
         assert client.keys() == [b"old"]
-
-
-class FullRecord(MemoryRecord):
-    """On a disk that may be full."""
-
-    is_full = False
-
-    def save(self, **facts: Fact) -> None:
-        super().save(**facts)
-        if self.is_full:
-            raise NoSpaceError("There is no room left in the agent's state directory.")
 
 
 @pytest.mark.parametrize("moment", ["loaded", "before it is durable"])

@@ -44,7 +44,7 @@ from common.errors import (
 )
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder
-from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
+from tests.fakes.imports import FullRecord, MemoryRecord, NotedProgress, chunked
 from tests.fixtures.archives import DIRECTORY, SYMLINK, described, entry, make_nasty, tar_of, zip_of_raw_names
 from tests.fixtures.attacks import ATTACKS
 from tests.fixtures.children import agent_children
@@ -476,6 +476,27 @@ async def test_a_crash_between_stop_and_start_is_mended(volume: Volume) -> None:
     assert volume.app.calls == ["start"]
     assert await volume.recipe.recover(record) is Recovered.IMPORTED
     assert volume.app.calls == ["start"]
+
+
+async def test_an_agent_whose_disk_is_full_once_the_data_is_exchanged_has_imported_it(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (volume.directory / "data").write_text("old")
+    record = FullRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    start = volume.app.start
+
+    async def fill_and_start() -> None:
+        record.is_full = True
+        await start()
+
+    monkeypatch.setattr(volume.app, "start", fill_and_start)
+    await volume.recipe.restore(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "new"
+    record.is_full = False
+    await volume.recipe.undo(record, NotedProgress())
+    assert (volume.directory / "data").read_text() == "old"
 
 
 @pytest.mark.parametrize("removed", ["old", "new", "old/data"])
