@@ -29,6 +29,7 @@ from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
 from agent.engines.mariadb.switching import Switch, write_down_staged
+from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
@@ -145,7 +146,7 @@ class MariadbRecipe(Recipe):
         admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
         schema = await look(admin, database)
         _require_none(await obstacle_with_programs(admin, app, database, schema))
-        record.save(is_staged=True)
+        record.save(is_staged=True, place=self._settings.place)
         loader = await make_beside(admin, schema, record.key)
         progress.step(Step.TRANSFERRING, "loading beside the present tables")
         loaded = await load(
@@ -184,10 +185,12 @@ class MariadbRecipe(Recipe):
         )
 
     async def restore(self, record: Record, progress: Progress) -> None:
+        require_same_place(record.facts, self._settings.place)
         progress.step(Step.RESTORING)
         await self._bring(record, Side.IMPORTED)
 
     async def undo(self, record: Record, progress: Progress) -> None:
+        require_same_place(record.facts, self._settings.place)
         progress.step(Step.UNDOING)
         if await self._exchange(record).kept() is not Side.PREVIOUS:
             raise NothingToUndoError("The schema with the previous tables is gone, or some of them.")
@@ -198,10 +201,12 @@ class MariadbRecipe(Recipe):
             raise UnsettledError("What was imported could not be dropped yet.") from obstacle
 
     async def discard(self, record: Record) -> None:
+        require_same_place(record.facts, self._settings.place)
         if record.facts.get("is_staged"):
             await self._exchange(record).drop()
 
     async def recover(self, record: Record) -> Recovered:
+        require_same_place(record.facts, self._settings.place)
         return Recovered[(await self._switch(record).recover()).name]
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:

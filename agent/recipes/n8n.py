@@ -33,6 +33,7 @@ from agent.engines.n8n.preparing import look_at_file
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.source import Opened, Source
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
+from agent.engines.places import require_same_place
 from agent.engines.sqlite_snapshots import ask_database, remove_snapshots
 from agent.recipes.base import (
     Capability,
@@ -168,7 +169,10 @@ class N8nRecipe(Recipe):
         tree.require_room(volume, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(volume, record.key)
         record.save(
-            directory=str(volume), on_postgresql=self._postgres is not None, has_folder=self._folder is not None
+            directory=str(volume),
+            on_postgresql=self._postgres is not None,
+            has_folder=self._folder is not None,
+            place=self._postgres.postgresql.place if self._postgres else "",
         )
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
@@ -299,6 +303,7 @@ class N8nRecipe(Recipe):
             return None
         if self._postgres is None:
             raise AppUnavailableError("The import was staged in PostgreSQL, and the settings do not name it any more.")
+        require_same_place(record.facts, self._postgres.postgresql.place)
         return self._postgres
 
     async def _present(self) -> Facts:

@@ -22,6 +22,7 @@ from agent.engines.pg.remains import Remains
 from agent.engines.pg.same_database import SameDatabase
 from agent.engines.pg.settings import read_settings
 from agent.engines.pg.ways import Plan, Way, make_plan
+from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,
@@ -119,7 +120,7 @@ class PostgresqlRecipe(Recipe):
         plan = await make_plan(self._settings)
         if plan.loading_obstacle:
             raise AppUnavailableError(plan.loading_obstacle)
-        record.save(way=plan.way.value)
+        record.save(way=plan.way.value, place=self._settings.place)
         way = self._go(plan, plan.way)
         if isinstance(way, Beside):
             remember = Remains(self._settings, record).remember
@@ -164,12 +165,18 @@ class PostgresqlRecipe(Recipe):
         return Recovered.IMPORTED if is_imported else Recovered.PREVIOUS
 
     def _remains(self, record: Record) -> Remains | None:
-        """Of an import beside the app's database; None for one within it, or one that has not come so far."""
+        """Of an import beside the app's database; None for one within it, or one that has not come so far.
+
+        Raises:
+            AppUnavailableError: the settings name another database than when the file was staged.
+        """
+        require_same_place(record.facts, self._settings.place)
         is_beside = record.facts.get("way") == Way.BESIDE.value
         return Remains(self._settings, record) if is_beside else None
 
     async def _way_of(self, record: Record) -> Beside | SameDatabase:
-        """The way that an import began; what it made is found by the import's key."""
+        """The way that an import began; what it made is found by the import's key. Raises as `_remains`."""
+        require_same_place(record.facts, self._settings.place)
         return self._go(await make_plan(self._settings), Way(record.facts["way"]))
 
     def _go(self, plan: Plan, way: Way) -> Beside | SameDatabase:

@@ -75,6 +75,12 @@ class MariadbSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     client_directory: str = "/usr/bin"
     """Where `mariadb` and `mariadb-dump` are, or MySQL's `mysql` and `mysqldump`; not older than the server."""
 
+    @property
+    def place(self) -> str:
+        """Which database is the app's, for a person."""
+        server = self.host if self.host.startswith("/") else f"{self.host}:{self.port}"
+        return f"MariaDB (database {self.database} on {server})"
+
     def app_login(self) -> Login:
         """The app's own account; AppUnavailableError when the password file cannot be read."""
         return self._login(self.user, self.password_file)

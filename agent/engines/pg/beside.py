@@ -37,6 +37,7 @@ from agent.engines.pg.room import data_directories, keep_room
 from agent.engines.pg.same_belongings import require_same, sums_of
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
+from agent.engines.places import moved
 from agent.engines.swapping import Side
 from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
@@ -208,7 +209,8 @@ class Beside:
 
         Raises:
             TransferNotFoundError: there is no new database.
-            AppUnavailableError: what was carried over from the app's database changed since; nothing was changed.
+            AppUnavailableError: it was staged beside another database, or what was carried over from the app's changed
+                since; nothing was changed.
             AppBusyError: sessions are in the way that may not be ended; nothing was changed.
             UnsettledError: the server went away in the middle.
         """
@@ -218,7 +220,9 @@ class Beside:
             raise TransferNotFoundError(
                 f"The database {new_name(key)} that was staged is gone.", next_step="Import it again."
             )
-        await self._require_same_belongings(key, Label.from_text(there[new_name(key)]))
+        staged = Label.from_text(there[new_name(key)])
+        self._require_of_this(staged)
+        await self._require_same_belongings(key, staged)
         comment = there.get(self.database)
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=comment)
         renames = [
@@ -226,6 +230,11 @@ class Beside:
             Rename(new_name(key), self.database, comment),
         ]
         await self._exchange(renames, key, wants_imported=True)
+
+    def _require_of_this(self, label: Label | None) -> None:
+        """See that what is found by a key belongs to this database; nothing is known where the label is gone."""
+        if label is not None and label.of != self.database:
+            raise moved(now=f"database {self.database}", then=f"database {label.of}")
 
     async def _require_same_belongings(self, key: str, staged: Label | None) -> None:
         """As `same_belongings.require_same`; nothing is known of what an older agent staged."""
@@ -251,6 +260,7 @@ class Beside:
 
         Raises:
             NothingToUndoError: the previous database is gone.
+            AppUnavailableError: it is the previous one of another database; nothing was changed.
             AppBusyError, UnsettledError: as in `restore`.
         """
         async with self._connect(key) as connection:
@@ -258,6 +268,7 @@ class Beside:
         if kept_name(key) not in there:
             raise NothingToUndoError(f"The database {kept_name(key)} with the previous data is gone.")
         label = Label.from_text(there[kept_name(key)])
+        self._require_of_this(label)
         ours = Label(of=self.database, app_id=self.app_id, key=key)
         # Where somebody took our label away, the imported database still has the comment, which it got with the name.
         comment = label.comment if label else there.get(self.database)

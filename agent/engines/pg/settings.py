@@ -47,6 +47,11 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return Login(self.host, self.port, self.safe_maintenance_database, self.admin_user, password)
 
     @property
+    def place(self) -> str:
+        """Which database is the app's, for a person."""
+        return f"PostgreSQL (database {self.database} on {self.host}:{self.port})"
+
+    @property
     def safe_maintenance_database(self) -> str:
         """A database that is not the app's: many an app lives in the one called postgres."""
         return self.maintenance_database if self.maintenance_database != self.database else "template1"

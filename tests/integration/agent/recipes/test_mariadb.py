@@ -85,6 +85,33 @@ async def test_an_undo_of_which_a_table_was_removed_says_so_and_changes_nothing(
     assert shop.leftovers(record) == []
 
 
+async def test_an_app_that_moved_to_another_database_takes_nothing_that_was_staged_before(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE t (a text); INSERT INTO t VALUES ('imported')")
+    archive = (await shop.export()).content
+    shop.sql("UPDATE t SET a = 'previous'")
+    staged, restored = MemoryRecord(), await shop.import_(archive)
+    await shop.stage(archive, staged)
+    other = MariadbApp(shop.server, shop.work_directory.parent / "other")
+    other.sql("CREATE TABLE t (a text); INSERT INTO t VALUES ('live')")
+
+    for step in (
+        other.recipe.restore(staged, NotedProgress()),
+        other.recipe.undo(restored, NotedProgress()),
+        other.recipe.recover(restored),
+        other.recipe.discard(restored),
+        shop.recipe_with(host="localhost").discard(staged),
+    ):
+        with pytest.raises(AppUnavailableError, match=r"keeps its data in MariaDB \(database .* now; when the file"):
+            await step
+
+    assert other.sql("SELECT a FROM t") == "live"
+    assert shop.sql("SELECT a FROM t") == "imported"
+    await shop.recipe.discard(staged)
+    await shop.recipe.undo(restored, NotedProgress())
+    assert shop.sql("SELECT a FROM t") == "previous"
+    assert shop.leftovers(staged) == shop.leftovers(restored) == []
+
+
 async def test_an_undo_does_not_need_the_empty_schema_beside_it(shop: MariadbApp) -> None:
     shop.sql(RICH)
     before = await shop.fingerprint()

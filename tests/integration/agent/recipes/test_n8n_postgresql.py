@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -141,6 +143,27 @@ async def test_an_n8n_that_moved_to_postgresql_takes_no_undo_of_what_it_had_in_s
     assert before.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
     await now.recipe.discard(record)
     assert not now.has_leftovers
+
+
+async def test_an_n8n_that_moved_to_another_database_takes_nothing_that_was_staged_before(make_pair: MakePair) -> None:
+    target, other = target_of(make_pair), make_pair("other")
+    record = await target.app.import_((await source_of(make_pair).app.export(key="clear")).content)
+    calls, names, files = list(target.app.app.calls), other.n8n.workflow_names(), sorted(os.listdir(target.n8n.folder))
+    now = replace(target.app, settings={**target.app.settings, "postgresql": other.database.settings})
+
+    for step in (
+        now.recipe.undo(record, NotedProgress()),
+        now.recipe.recover(record),
+        now.recipe.discard(record),
+    ):
+        with pytest.raises(AppUnavailableError, match=r"keeps its data in PostgreSQL \(database .* now; when"):
+            await step
+
+    assert target.app.app.calls == calls
+    assert other.n8n.workflow_names() == names
+    assert sorted(os.listdir(target.n8n.folder)) == files
+    await target.app.recipe.undo(record, NotedProgress())
+    target.require_no_leftovers()
 
 
 async def test_an_export_opens_with_tar_gunzip_and_psql(make_pair: MakePair) -> None:
