@@ -67,7 +67,8 @@ class SameDatabase:
 
     async def stage(self, chunks: AsyncIterator[bytes], key: str, progress: Progress) -> Changes:
         """Keep the upload in a file and read it to its end; the server is only looked at."""
-        self._remove_files()
+        # At most one import is staged or restored at a time, so what others left is of no use any more.
+        self._remove_files("import-*")
         async with self._connect(key) as connection:
             before = await look_at_content(connection)
             held = await look_at_tables(connection)
@@ -135,7 +136,7 @@ class SameDatabase:
             await self._take_back(key, before, failure)
             say_unchanged(failure)
             raise
-        self._remove_files()
+        self._remove_files(f"import-{key}.*")
         await self._analyze(key)
 
     async def undo(self, key: str, _progress: Progress) -> None:
@@ -171,12 +172,10 @@ class SameDatabase:
             await end_loaders(connection, self.database)
             for name in await kept_schemas(connection, key):
                 await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
-        self._remove_files()
+        self._remove_files(f"import-{key}.*")
 
     def _connect(self, key: str) -> AbstractAsyncContextManager[Connection]:
         return connect(self.plan.login, application_name=session_name(key))
-
-    # Files: at most one import is staged or restored at a time, so all of them are its own.
 
     def _upload_file(self, key: str) -> Path:
         return self.surroundings.spool_directory / f"import-{key}.upload"
@@ -184,8 +183,8 @@ class SameDatabase:
     def _previous_file(self, key: str) -> Path:
         return self.surroundings.spool_directory / f"import-{key}.previous"
 
-    def _remove_files(self) -> None:
-        for file in self.surroundings.spool_directory.glob("import-*"):
+    def _remove_files(self, pattern: str) -> None:
+        for file in self.surroundings.spool_directory.glob(pattern):
             file.unlink()
 
     async def _copy_previous(self, key: str) -> None:

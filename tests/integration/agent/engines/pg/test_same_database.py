@@ -523,6 +523,21 @@ async def test_a_staged_file_that_is_gone_is_told(modest: PostgresApp) -> None:
         await modest.recipe.restore(MemoryRecord(facts={"way": "same_database"}), modest.progress)
 
 
+async def test_a_staged_file_stays_when_the_previous_data_of_an_earlier_import_is_dropped(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await modest.export()
+    kept = await modest.bring_in(archive)
+    modest.run("UPDATE t SET a = 2", as_app=True)
+    staged, _ = await modest.stage(archive)
+
+    await modest.recipe.discard(kept)
+    await modest.recipe.restore(staged, modest.progress)
+
+    assert modest.run("SELECT a FROM t") == [(1,)]
+    await modest.recipe.discard(staged)
+    assert modest.left_over() == []
+
+
 async def test_a_range_type_in_public_is_named_as_the_obstacle(modest: PostgresApp) -> None:
     modest.run("CREATE TYPE public.span AS RANGE (subtype = date)", as_app=True)
 
