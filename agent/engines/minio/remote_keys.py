@@ -33,6 +33,8 @@ _NOTHING = {
 """What says nothing, by the name of the setting in whose place it stands."""
 _KEY = b'"secretKey"'
 _FORMAT_BYTES = 4
+_ANOTHER_KIND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What is met where something else lies in the place of settings."""
 
 
 def buckets_with_keys(root: int) -> list[str]:
@@ -40,6 +42,8 @@ def buckets_with_keys(root: int) -> list[str]:
 
     Args:
         root: descriptor of a snapshot.
+    Raises:
+        SourceUnreadableError: the disk does not give a bucket's settings.
     """
     return sorted(name for name, found in _settings_with_keys(root))
 
@@ -48,17 +52,20 @@ def leave_out(root: int) -> list[str]:
     """Leave the keys out of a snapshot; names of the buckets that had any.
 
     Raises:
-        SourceUnreadableError: there are some in what cannot be read.
+        SourceUnreadableError: there are some in what cannot be read; or as of `buckets_with_keys`.
     """
     buckets = []
     for bucket, found in _settings_with_keys(root):
-        if found is None:
+        try:
+            if found is None:
+                raise ValueError("they cannot be read")
+            found.leave_out()
+        except ValueError as failure:
             raise SourceUnreadableError(
-                f"The settings of bucket {bucket} hold the keys of another server, and cannot be read, so the keys "
-                "cannot be left out.",
+                f"The settings of bucket {bucket} hold the keys of another server, which cannot be left out: "
+                f"{failure}.",
                 next_step="Export with `secrets=sealed`; or set up the bucket's replication anew, and export again.",
-            )
-        found.leave_out()
+            ) from failure
         buckets.append(bucket)
     return sorted(buckets)
 
@@ -85,31 +92,54 @@ class _Settings:
         return {name: value for name, value in found.items() if isinstance(value, bytes)}
 
     def leave_out(self) -> None:
-        """Write the file anew."""
+        """Write the file anew.
+
+        Raises:
+            ValueError: what is to be left out is not in one place.
+        """
         content = contents.without_sums(self.stored, self.block_bytes)
         values = self.values()
         for name, nothing in _NOTHING.items():
             if len(value := values.get(name, b"")) > len(nothing):
-                content = content.replace(value, nothing.ljust(len(value)))
+                content = _replaced(content, _setting(name, value), _setting(name, nothing.ljust(len(value))))
         parent = os.open(self.directory, DIRECTORY, dir_fd=self.root)
         try:
             whole = read_file(self.name, parent)
-            changed = whole.replace(self.stored, contents.with_sums(content, self.block_bytes))
+            changed = _replaced(whole, self.stored, contents.with_sums(content, self.block_bytes))
             replace_file(self.name, changed, parent=parent)
         finally:
             os.close(parent)
 
 
+def _setting(name: str, value: bytes) -> bytes:
+    """As MinIO writes it: the name, the value's length, the value."""
+    return msgspec.msgpack.encode(name) + msgspec.msgpack.encode(value)
+
+
+def _replaced(content: bytes, old: bytes, new: bytes) -> bytes:
+    if (places := content.count(old)) != 1:
+        raise ValueError(f"one of them is in {places} places")
+    return content.replace(old, new)
+
+
 def _settings_with_keys(root: int) -> Iterator[tuple[str, _Settings | None]]:
     """By bucket; None: what holds the keys cannot be read, or lies beside the settings."""
-    for bucket in _names(root, BUCKETS):
+    for bucket in _directories(root, BUCKETS):
+        found: _Settings | None = None
         try:
-            found = _settings_of(root, f"{BUCKETS}/{bucket}/{_SETTINGS}")
-            if holds_targets(found.values().get(_TARGETS, b"")):
-                yield bucket, found
-        except (OSError, ValueError, LookupError, msgspec.DecodeError):
-            if _shows_key(root, f"{BUCKETS}/{bucket}"):
-                yield bucket, None
+            try:
+                found = _settings_of(root, f"{BUCKETS}/{bucket}/{_SETTINGS}")
+                has_keys = holds_targets(found.values().get(_TARGETS, b""))
+            except (*_ANOTHER_KIND, ValueError, LookupError, msgspec.DecodeError):
+                has_keys, found = _shows_key(root, f"{BUCKETS}/{bucket}"), None
+        except OSError as failure:
+            raise SourceUnreadableError(
+                f"The settings of bucket {bucket} cannot be read: {failure.strerror}; they may hold the keys of "
+                "another server.",
+                next_step="See whether the drive is well; the server's log says more.",
+            ) from failure
+        if has_keys:
+            yield bucket, found
 
 
 def _settings_of(root: int, path: str) -> _Settings:
@@ -138,12 +168,13 @@ def _shows_key(root: int, start: str) -> bool:
         os.close(directory)
 
 
-def _names(root: int, path: str) -> list[str]:
+def _directories(root: int, path: str) -> list[str]:
     try:
         directory = os.open(path, DIRECTORY, dir_fd=root)
     except FileNotFoundError:
         return []
     try:
-        return sorted(os.listdir(directory))
+        with os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     finally:
         os.close(directory)
