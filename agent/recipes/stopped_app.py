@@ -19,6 +19,7 @@ from agent.recipes.base import AppControl, Progress, Record, Recovered, Step, no
 from agent.unsettled import UnsettledError
 from common.errors import (
     AppMustStopError,
+    InternalError,
     NothingToUndoError,
     ServiceError,
     ToolFailedError,
@@ -67,7 +68,11 @@ class Exchange(Protocol):
         """
 
     async def drop(self) -> None:
-        """Let go of the side that is not in place. Moves nothing, however much of it is gone already."""
+        """Let go of the side that is not in place. Moves nothing, however much of it is gone already.
+
+        Raises:
+            UnknownVersionError, InternalError: files are exchanged half, or nobody can tell; nothing was dropped.
+        """
 
 
 class StoppedExchange:
@@ -232,6 +237,8 @@ class VolumeExchange:
         return await asyncio.to_thread(self._swap.recover)
 
     async def drop(self) -> None:
+        if self._swap.is_unfinished():
+            raise InternalError("An exchange of the volume's data was interrupted and is not finished yet.")
         await asyncio.to_thread(self._area.remove)
 
 
@@ -240,6 +247,7 @@ class Together:
 
     Args:
         decisive: changes in one step; after a crash the other follows it.
+        follower: files, see `VolumeExchange`.
     """
 
     def __init__(self, decisive: Exchange, follower: Exchange) -> None:
@@ -272,8 +280,9 @@ class Together:
         return side
 
     async def drop(self) -> None:
-        await self._decisive.drop()
+        # First what may refuse.
         await self._follower.drop()
+        await self._decisive.drop()
 
 
 async def volume_exchange(

@@ -26,6 +26,7 @@ import pytest
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import ExportOptions, ItemChanges, Limits, Recovered, Step, Surroundings, Upload
 from agent.recipes.volume import VolumeRecipe
+from agent.versions import UnknownVersionError
 from common.codecs import UnpackedFile
 from common.errors import (
     AppBusyError,
@@ -34,6 +35,7 @@ from common.errors import (
     ArchiveRefusedError,
     ArchiveTruncatedError,
     ArchiveWrongKindError,
+    InternalError,
     InvalidRequestError,
     NoSpaceError,
     NothingToUndoError,
@@ -497,6 +499,28 @@ async def test_an_agent_whose_disk_is_full_once_the_data_is_exchanged_has_import
     record.is_full = False
     await volume.recipe.undo(record, NotedProgress())
     assert (volume.directory / "data").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("part", "instead", "error"),
+    [('"version": 1', '"version": 2', UnknownVersionError), ('"done"', '"out"', InternalError)],
+)
+async def test_what_another_agent_or_an_unfinished_exchange_keeps_is_not_dropped(
+    part: str, instead: str, error: type[ServiceError], volume: Volume
+) -> None:
+    (volume.directory / "data").write_text("old")
+    record = await volume.import_(tar_of(entry("data", b"new")))
+    kept = volume.directory / ".mathison-data" / record.key
+    written = (kept / "swap.json").read_text()
+    (kept / "swap.json").write_text(written.replace(part, instead))
+
+    with pytest.raises(error):
+        await volume.recipe.discard(record)
+
+    assert (kept / "old" / "data").read_text() == "old"
+    (kept / "swap.json").write_text(written)
+    await volume.recipe.discard(record)
+    assert not volume.has_leftovers
 
 
 @pytest.mark.parametrize("removed", ["old", "new", "old/data"])
