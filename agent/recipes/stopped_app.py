@@ -138,13 +138,12 @@ class StoppedExchange:
                 await self._app.start()
             except ServiceError as failure:
                 _log.warning("The app did not start.", action="recover", side=side.name, error=failure.text)
-                if side is Side.IMPORTED:
-                    if await exchange.kept() is not Side.PREVIOUS:
-                        raise
-                    await self._app.stop()
-                    await exchange.bring(Side.PREVIOUS)
-                    side = Side.PREVIOUS
-                    await self._app.start()
+                if side is Side.PREVIOUS or await exchange.kept() is not Side.PREVIOUS:
+                    raise
+                await self._app.stop()
+                await exchange.bring(Side.PREVIOUS)
+                side = Side.PREVIOUS
+                await self._app.start()
             note_done(record, app_is_stopped=False)
         return Recovered[side.name]
 
@@ -161,7 +160,9 @@ class StoppedExchange:
         except ServiceError as failure:
             if await _may_be_unfinished(exchange):
                 raise UnsettledError from failure
-            await self._start_again(record)
+            if not await self._start_again(record):
+                failure.text = f"{failure.text.rstrip(' .')}. The app could not be started again."
+                failure.args = (failure.text,)
             raise
         progress.step(step, "starting the app")
         try:
@@ -172,7 +173,8 @@ class StoppedExchange:
                 await exchange.bring(target.other)
             except ServiceError as second_failure:
                 raise UnsettledError from second_failure
-            ended = await self._start_again(record)
+            is_running = await self._start_again(record)
+            ended = " and it was started again" if is_running else ", and it did not start with that either"
             data = "imported" if target is Side.IMPORTED else "previous"
             error = ToolFailedError(
                 f"The app did not start with the {data} data, so the other is back in place{ended}: {failure.text}",
@@ -182,15 +184,15 @@ class StoppedExchange:
             raise error from failure
         note_done(record, app_is_stopped=False)
 
-    async def _start_again(self, record: Record) -> str:
-        """Start the app on the data that it had; what to add to an error's text."""
+    async def _start_again(self, record: Record) -> bool:
+        """Start the app on the data that it had; whether that was possible."""
         try:
             await self._app.start()
         except ServiceError as failure:
             _log.warning("The app did not start again.", action="start_app", error=failure.text)
-            return ", and it did not start with that either"
+            return False
         note_done(record, app_is_stopped=False)
-        return " and it was started again"
+        return True
 
 
 async def _may_be_unfinished(exchange: Exchange) -> bool:

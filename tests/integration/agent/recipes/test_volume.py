@@ -409,6 +409,19 @@ async def test_an_app_that_does_not_stop_keeps_running_on_its_data(volume: Volum
     assert volume.app.calls == ["stop", "start"]
 
 
+async def test_an_app_that_is_down_after_a_failed_attempt_is_told(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    volume.app.failures["stop"] = [AppBusyError("it hangs.")]
+    volume.app.failures["start"] = [ToolFailedError("port in use")]
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+
+    with pytest.raises(AppBusyError, match=r"it hangs\. The app could not be started again\."):
+        await volume.recipe.restore(record, NotedProgress())
+
+    assert (volume.directory / "data").read_text() == "old"
+
+
 async def test_an_undo_with_which_the_app_does_not_start_leaves_the_imported_data(volume: Volume) -> None:
     (volume.directory / "data").write_text("old")
     record = await volume.import_(tar_of(entry("data", b"new")))
@@ -558,6 +571,21 @@ async def test_an_app_that_does_not_start_is_not_given_back_half_of_its_data(vol
     assert (volume.directory / "data").read_text() == "new"
     assert await volume.recipe.recover(record) is Recovered.IMPORTED
     assert volume.app.calls == ["start", "start"]
+
+
+async def test_an_app_that_does_not_start_on_its_previous_data_after_a_crash_is_tried_again(volume: Volume) -> None:
+    (volume.directory / "data").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    record.save(app_is_stopped=True)
+    volume.app.failures["start"] = [ToolFailedError("port in use")]
+
+    with pytest.raises(ToolFailedError, match="port in use"):
+        await volume.recipe.recover(record)
+
+    assert await volume.recipe.recover(record) is Recovered.PREVIOUS
+    assert volume.app.calls == ["start", "start"]
+    assert volume.app.is_running
 
 
 async def test_an_app_is_started_after_a_crash_although_all_that_was_kept_is_gone(volume: Volume) -> None:
