@@ -178,6 +178,7 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     schemas = await app_schemas(connection)
     extensions = tuple(await extensions_of(connection))
     label = KeptSchema(of="", was_moved=False, extensions=extensions, schemas=len(schemas))
+    moves.made += await _lock([schema.name for schema in schemas if schema.can_be_renamed], connection)
     moves.made += [*_make_schema(prefix + "0", label), *_keep_large_objects(prefix + "0")]
     for number, schema in enumerate(schemas, start=1):
         name = prefix + str(number)
@@ -190,6 +191,19 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
             moves.made += _make_schema(name, label)
             await moves.add(connection, schema.name, name)
     return moves.statements
+
+
+async def _lock(schemas: Sequence[str], connection: Connection) -> list[sql.Composed]:
+    """To rename a schema locks no table, and what the app wrote there meanwhile would be with the previous data."""
+    cursor = await connection.execute(
+        f"""
+        SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p') AND {no_member("pg_class", "c.oid")} ORDER BY c.oid
+        """,  # noqa: S608
+        [schemas],
+    )
+    tables = [sql.Identifier(*names) for names in await cursor.fetchall()]
+    return [sql.SQL("LOCK TABLE {}").format(sql.SQL(", ").join(tables))] if tables else []
 
 
 async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema | None]:

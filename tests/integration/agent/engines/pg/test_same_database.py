@@ -412,6 +412,26 @@ async def test_an_app_that_holds_its_tables_is_busy_and_the_step_can_be_repeated
     assert modest.run("SELECT a FROM t") == [(2,)]
 
 
+async def test_an_app_waits_with_what_it_writes_into_any_of_its_schemas(modest: PostgresApp) -> None:
+    modest.run("CREATE SCHEMA shop; CREATE TABLE shop.t (a int); CREATE TABLE public.t (a int)", as_app=True)
+    harm = (
+        "PERFORM set_config('application_name', 'trapped', false);"
+        " WHILE NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted) LOOP PERFORM pg_sleep(0.01); END LOOP"
+    )
+    record, _ = await modest.stage(with_trap(await modest.export("sql"), TRAP.format(harm=harm)))
+
+    restoring = asyncio.create_task(modest.recipe.restore(record, modest.progress))
+    await until(lambda: modest.run("SELECT 1 FROM pg_stat_activity WHERE application_name = 'trapped'") == [(1,)])
+    writing = asyncio.create_task(asyncio.to_thread(modest.run, "INSERT INTO shop.t VALUES (1)", as_app=True))
+    async with asyncio.timeout(20):
+        await restoring
+    with suppress(psycopg.errors.UndefinedTable):
+        await writing
+
+    assert modest.run(f"SELECT a FROM mathison_kept_{record.key}_2.t") == []
+    await modest.recipe.discard(record)
+
+
 async def test_a_loader_killed_in_the_transaction_leaves_everything_as_it_was(modest: PostgresApp) -> None:
     modest.run("CREATE TABLE t AS SELECT n AS a FROM generate_series(1, 400000) AS n", as_app=True)
     before = await modest.fingerprint()
