@@ -238,19 +238,19 @@ class N8nRecipe(Recipe):
         return await importing.make_file_ready(database, request, target, limits=self._surroundings.limits)
 
     async def restore(self, record: Record, progress: Progress) -> None:
-        await self._require_ready(record)
+        await self._require_ready(record, way_out="Import the file again; or put")
         await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
-        await self._require_ready(record)
+        await self._require_ready(record, way_out="Put")
         await self._exchange.undo(record, progress)
 
-    async def _require_ready(self, record: Record) -> None:
+    async def _require_ready(self, record: Record, *, way_out: str) -> None:
         """See that there are the rights, before n8n is stopped for nothing, and that it is the same database still."""
         if self._home_of(record) is None and self._postgres is not None:
             raise AppUnavailableError(
                 "The import was staged in SQLite, and by its settings n8n keeps its data in PostgreSQL now.",
-                next_step="Import the file again; or put the agent's settings back as they were.",
+                next_step=f"{way_out} the agent's settings back as they were.",
             )
         if self._postgres is not None:
             await self._postgres.plan()

@@ -180,7 +180,7 @@ class UptimeKumaRecipe(Recipe):
         return compared if is_exchanged else replace(compared, items={})
 
     async def restore(self, record: Record, progress: Progress) -> None:
-        self._require_same_place(record)
+        self._require_same_place(record, way_out="Import the file again")
         # Stopped in the middle of a migration, the previous data would be of no use to an undo.
         data = self._data()
         await self._look_settled(data)
@@ -193,14 +193,20 @@ class UptimeKumaRecipe(Recipe):
         self._require_same_place(record)
         await self._exchange.undo(record, progress)
 
-    def _require_same_place(self, record: Record) -> None:
-        """See that the app uses the database beside which the import was staged: another would not change."""
+    def _require_same_place(self, record: Record, *, way_out: str = "") -> None:
+        """See that the app uses the database beside which the import was staged: another would not change.
+
+        Args:
+            way_out: what else helps than its configuration of before.
+        """
         now, then = configuration_of(self._directory).place, record.facts.get("place", "")
         if then not in ("", now):
             raise AppUnavailableError(
                 f"By its {layout.CONFIGURATION} the app keeps its data in {now} now; when the file was staged, it was "
                 f"{then}.",
-                next_step=f"Import the file again; or put {layout.CONFIGURATION} back as it was.",
+                next_step=f"{way_out}; or put {layout.CONFIGURATION} back as it was."
+                if way_out
+                else f"Put {layout.CONFIGURATION} back as it was.",
             )
 
     async def discard(self, record: Record) -> None:
@@ -244,6 +250,8 @@ class UptimeKumaRecipe(Recipe):
         files = await volume_exchange(record)
         if files is None or storage != Storage.MARIADB.value:
             return files
+        # Also of what is dropped or recovered: it is in that server alone.
+        self._require_same_place(record)
         database, previous = self._database(), record.facts.get("previous")
         tables = TableExchange(
             database.require_admin(),

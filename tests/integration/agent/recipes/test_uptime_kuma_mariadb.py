@@ -266,8 +266,13 @@ async def test_an_app_that_moves_to_another_database_takes_nothing_that_was_stag
     configuration.write_text(before)
     await kuma.recipe.restore(record, NotedProgress())
     configuration.write_text(now)
-    with pytest.raises(AppUnavailableError, match=r"By its db-config\.json"):
+    with pytest.raises(AppUnavailableError, match=r"By its db-config\.json") as refusal:
         await kuma.recipe.undo(record, NotedProgress())
+    assert refusal.value.next_step == "Put db-config.json back as it was."
+    if staged_on != "sqlite":
+        for act in (kuma.recipe.recover, kuma.recipe.discard):
+            with pytest.raises(AppUnavailableError, match=r"By its db-config\.json"):
+                await act(record)
     assert kuma.noted.calls == ["stop", "start"]
     configuration.write_text(before)
     await kuma.recipe.undo(record, NotedProgress())
