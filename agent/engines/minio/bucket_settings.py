@@ -14,6 +14,8 @@ from agent.engines.minio.layout import META
 from agent.engines.minio.xlmeta import ObjectMeta
 
 _NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
+_EMPTY_LIST = re.compile(rb'\s*\{\s*"targets"\s*:\s*(?:\[\s*\]|null)\s*\}\s*')
+"""What is left where the last one was removed."""
 NONE = "none"
 """They are not there; a server has them for each of its buckets."""
 WITH_KEYS = "with keys"
@@ -44,7 +46,7 @@ class _Settings(msgspec.Struct, rename="pascal"):
 
 def holds_targets(content: bytes) -> bool:
     """Whether a file of a bucket's remote targets has any; it is there for most buckets."""
-    return content.strip() not in _NO_TARGETS
+    return content.strip() not in _NO_TARGETS and not _EMPTY_LIST.fullmatch(content)
 
 
 def bucket_of(path: str) -> str:
@@ -66,7 +68,8 @@ def told(meta: ObjectMeta) -> str:
         settings = msgspec.msgpack.decode(stored[_SUM_BYTES + _FORMAT_BYTES :], type=_Settings)
     except (msgspec.DecodeError, ValueError):
         return _UNREADABLE
-    if holds_targets(settings.bucket_targets_config_json):
+    # Of an empty list nothing more is said either, in fingerprints that have been made.
+    if settings.bucket_targets_config_json.strip() not in _NO_TARGETS:
         return WITH_KEYS
     said = [
         b"" if isinstance(value, bytes) and _EMPTY.fullmatch(value) else value

@@ -86,7 +86,8 @@ async def dumping(
         progress.expect(snapshot.bytes)
         writer = DriveWriter(snapshot.directory)
         header = _completed(header, facts, settings, snapshot, frozen_seconds=freeze.seconds, taken_at=taken_at)
-        header = _with_details(header, secrets=secrets_go, root_user=client.account.user)
+        without = (", ".join(with_keys) or "no bucket") if secrets_go == "left-out" else ""
+        header = _with_details(header, secrets=secrets_go, root_user=client.account.user, without_replication=without)
         blocks = tree.sealed(writer.blocks(), header, lambda: writer.tally.fingerprint())
         if compressor is not None:
             blocks = tree.compressed(blocks, compressor)

@@ -130,8 +130,7 @@ def warnings(header: ArchiveHeader | None, tally: Tally, *, only: str) -> tuple[
             f"The archive holds no settings of {', '.join(bare[:5])}: versioning, locks, policies and rules that "
             "were set there do not come."
         )
-    replicated = sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.WITH_KEYS)
-    if replicated and header is not None and header.details.get("secrets") == "left-out":
+    if replicated := _without_replication(header, tally):
         found.append(
             f"The remote targets and replication rules of {', '.join(replicated[:5])} are not in the archive: after "
             "the import nothing is replicated until they are set up anew."
@@ -144,6 +143,16 @@ def warnings(header: ArchiveHeader | None, tally: Tally, *, only: str) -> tuple[
         told = counted(nested, "objects lie", "object lies")
         found.append(f"{told} below other objects; they are imported, and no listing shows them.")
     return tuple(found)
+
+
+def _without_replication(header: ArchiveHeader | None, tally: Tally) -> list[str]:
+    """Buckets whose replication an export has left out."""
+    if header is None or header.details.get("secrets") != "left-out":
+        return []
+    if told := header.details.get("without_replication"):
+        return sorted({*told.split(", ")} & tally.buckets.keys())
+    # Of before exports said it; some of these have had no targets.
+    return sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.WITH_KEYS)
 
 
 def about_root(now: Tally, *, root: str, previous_root: str) -> tuple[str, ...]:

@@ -83,6 +83,12 @@ async def test_they_are_left_out_with_what_needs_them_and_all_else_comes(source:
         assert await _status(client) == ""
         query = {"bucket": "replicated", "type": "replication"}
         assert not (await client.admin("GET", "list-remote-targets", query=query)).json()
+        assert await buckets_with_remote_targets(client) == []
+    # An empty list of targets is what an import has left.
+    again, portable = await app.export(secrets="left-out"), await app.export("s3")
+    second, preview = await app.stage(again.file)
+    await app.recipe.discard(second)
+    assert not [text for text in (*again.warnings, *portable.warnings, *preview.warnings) if "replication" in text]
     await app.recipe.undo(record, app.progress)
     assert await view(source) == before
     assert await _replicates(source)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agent.engines.minio import bucket_settings
-from agent.engines.minio.bucket_settings import bucket_of, told
+from agent.engines.minio.bucket_settings import bucket_of, holds_targets, told
 from agent.engines.minio.xlmeta import ObjectMeta, Version
 
 _VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
@@ -42,6 +42,18 @@ def test_keys_of_another_server_are_not_in_the_words() -> None:
     }
 
     assert told_of_keys == {bucket_settings.WITH_KEYS}
+
+
+@pytest.mark.parametrize(
+    "nothing", [b"", b"{}", b"null", b'{"targets":[]}', b' {"targets": null} ', b'{"targets":[]}'.ljust(300)]
+)
+def test_an_empty_list_of_targets_holds_none(nothing: bytes) -> None:
+    assert not holds_targets(nothing)
+
+
+@pytest.mark.parametrize("content", [b'{"targets":[{}]}', b'{"targets":[],"Targets":[{}]}', b'{"targets":', b"\x81\0"])
+def test_all_else_may_hold_some(content: bytes) -> None:
+    assert holds_targets(content)
 
 
 def test_what_cannot_be_read_is_told_as_that() -> None:
