@@ -59,7 +59,7 @@ from agent.recipes.minio_portable import S3, PortableImport, names_in
 from agent.unpacking import unpacked
 from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
-from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, ToolFailedError
+from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, TransferNotFoundError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -249,7 +249,7 @@ class MinioRecipe(Recipe):
             return
         exchange = self._exchange(record)
         if not exchange.is_prepared():
-            raise ToolFailedError("Nothing is staged on the drive.")
+            raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
         async with self._connected() as client:
             await self._look(client)
             progress.step(Step.RESTORING, "making the new data durable")

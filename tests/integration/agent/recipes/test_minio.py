@@ -13,7 +13,7 @@ import pytest
 from agent.engines.minio import portable_way, swap
 from agent.recipes.base import ExportOptions, ItemChanges
 from agent.recipes.minio import TAR
-from common.errors import ArchiveWrongKindError, NothingToUndoError
+from common.errors import ArchiveWrongKindError, NothingToUndoError, TransferNotFoundError
 from tests.fakes.imports import FullRecord, MemoryRecord
 from tests.fixtures.minio_data import (
     ENABLED,
@@ -27,7 +27,7 @@ from tests.fixtures.minio_data import (
     view,
 )
 from tests.fixtures.minio_servers import StartMinio, client_of
-from tests.integration.agent.recipes.minio_apps import MinioApp
+from tests.integration.agent.recipes.minio_apps import RESERVED, MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
 from tools.servers import MinioServer
 
@@ -300,3 +300,14 @@ async def test_an_agent_whose_disk_is_full_once_the_data_is_in_place_has_importe
     assert await view(target.server) != target.before
     record.is_full = False
     await app.recipe.undo(record, app.progress)
+
+
+async def test_what_was_staged_and_removed_is_told(source: Source, target: Target) -> None:
+    app = target.app
+    record, _ = await app.stage(source.drive.file)
+    shutil.rmtree(target.server.drive / RESERVED)
+
+    with pytest.raises(TransferNotFoundError, match="What was staged is gone"):
+        await app.recipe.restore(record, app.progress)
+
+    await app.recipe.discard(record)
