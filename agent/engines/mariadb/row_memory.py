@@ -9,6 +9,7 @@ reckoned from its text before it is sent.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,9 +107,10 @@ class RowMemory:
         """Raise LimitExceededError where rows may take too much memory, ArchiveRefusedError where nobody can tell."""
         if head := INSERT.match(text):
             name = _folded(head["table"])
+            rows = _Rows(text, head.end())
             # The server may know a table by another name.
             for table in self._tables.get(name) or [table for found in self._tables.values() for table in found]:
-                self._held_bytes += table.add_rows(text, head.end())
+                self._held_bytes += table.add_rows(rows)
             self._require_room(name, line)
             return
         code = code_within(text) or text
@@ -121,7 +123,7 @@ class RowMemory:
                 )
             self._tables.setdefault(made.name, []).append(made)
             # What needs no row is worked out now.
-            self._held_bytes += made.add_rows(b"", 0)
+            self._held_bytes += made.add_rows(_Rows(b"", 0))
             self._require_room(made.name, line)
 
     def _require_room(self, name: str, line: int) -> None:
@@ -134,6 +136,31 @@ class RowMemory:
             )
 
 
+class _Rows:
+    """Those of one statement, whose text is gone through once at most, however many tables ask."""
+
+    def __init__(self, text: bytes, at: int) -> None:
+        self._text = text
+        self._at = at
+
+    @property
+    def count(self) -> int:
+        return self._found[0]
+
+    @property
+    def longest_bytes(self) -> int:
+        """0 without rows."""
+        return self._found[1]
+
+    @functools.cached_property
+    def _found(self) -> tuple[int, int]:
+        count = longest_bytes = 0
+        for row_bytes in row_lengths(self._text, self._at):
+            count += 1
+            longest_bytes = max(longest_bytes, row_bytes)
+        return count, longest_bytes
+
+
 @dataclass
 class _Table:
     """
@@ -143,7 +170,8 @@ class _Table:
         formulas: texts by which the server works values out, and most bytes that a column takes of what comes of one.
         limits: most bytes of a value in each column; None where only the row's text says it.
         row_bytes: of a row that stays in memory; 0: none does.
-        held_bytes: what its rows so far may take.
+        rows_bytes: of its rows so far that stay in memory.
+        worked_out_bytes: what the server may keep of working out its values; it is in memory beside the rows.
     """
 
     name: str
@@ -152,19 +180,20 @@ class _Table:
     formulas: list[tuple[bytes, int]] = field(default_factory=list)
     limits: dict[bytes, int | None] = field(default_factory=dict)
     row_bytes: int = 0
-    held_bytes: int = 0
+    rows_bytes: int = 0
+    worked_out_bytes: int = 0
     _known: dict[int, int] = field(default_factory=dict)
 
-    def add_rows(self, text: bytes, at: int) -> int:
+    def add_rows(self, rows: _Rows) -> int:
         """How many bytes more it may hold with these rows."""
-        held_before = self.held_bytes
+        held_before = self.rows_bytes + self.worked_out_bytes
         if self.row_bytes:
-            self.held_bytes += self.row_bytes * sum(1 for _ in row_lengths(text, at))
+            self.rows_bytes += self.row_bytes * rows.count
         if self.formulas:
             depends_on_rows = self._worked_out(0) != self._worked_out(self.most_bytes)
-            longest = max(row_lengths(text, at), default=0) if depends_on_rows else 0
-            self.held_bytes = max(self.held_bytes, self._worked_out(longest))
-        return self.held_bytes - held_before
+            longest_bytes = rows.longest_bytes if depends_on_rows else 0
+            self.worked_out_bytes = max(self.worked_out_bytes, self._worked_out(longest_bytes))
+        return self.rows_bytes + self.worked_out_bytes - held_before
 
     def _worked_out(self, row_bytes: int) -> int:
         """Bytes that the server keeps of a row whose text is of this length."""

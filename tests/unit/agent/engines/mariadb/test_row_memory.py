@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from agent.engines.mariadb import inserts, row_memory
 from agent.engines.mariadb.row_memory import RowMemory
 from common.errors import ArchiveRefusedError, LimitExceededError
 
@@ -93,6 +96,34 @@ def test_rows_of_memory_tables_count_as_long_as_their_columns() -> None:
     with pytest.raises(LimitExceededError):
         look(table, *(b"INSERT INTO `t` (`i`) VALUES (1)" + b",(1)" * 300 for _ in range(20)))
     look(table.replace("MEMORY", "InnoDB"), b"INSERT INTO `t` (`i`) VALUES (1)" + b",(1)" * 9000)
+
+
+def test_rows_of_memory_tables_count_beside_what_is_worked_out_of_them() -> None:
+    table = f"CREATE TABLE `t` (`a` longtext, `c` varchar(16000), {many('CHECK (upper(`a`))', 30)}) ENGINE=MEMORY"
+    rows = b"INSERT INTO `t` (`a`) VALUES ('x')" + b",('y')" * 3000
+
+    look(table, rows)
+    look(table, b"INSERT INTO `t` (`a`) VALUES " + LONG_ROW)
+    with pytest.raises(LimitExceededError):
+        look(table, rows + b"," + LONG_ROW)
+
+
+def test_rows_are_gone_through_once_for_all_tables_that_they_may_be_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+
+    def row_lengths(text: bytes, at: int) -> Iterator[int]:
+        if text:
+            passes.append(at)
+        return inserts.row_lengths(text, at)
+
+    monkeypatch.setattr(row_memory, "row_lengths", row_lengths)
+    columns = "(`a` longtext DEFAULT lower(`b`), `b` longtext)"
+    tables = [f"CREATE TABLE `t{number}` {columns} ENGINE=MEMORY" for number in range(50)]
+
+    look(*tables, "INSERT INTO `u` (`b`) VALUES ('x'),('y')")
+    assert len(passes) == 1
+    look("CREATE TABLE `t` (`a` int)", "INSERT INTO `u` VALUES (1),(2)")
+    assert len(passes) == 1
 
 
 @pytest.mark.parametrize(
