@@ -15,6 +15,7 @@ from psycopg import sql
 
 from agent.engines.pg.catalog import KEPT_SCHEMA, USER_SCHEMA, kept_schema_names, no_member
 from agent.engines.pg.connection import Connection
+from agent.versions import not_read
 from common.errors import NothingToUndoError, ToolFailedError
 
 _OWNED_SEQUENCE = (
@@ -67,6 +68,13 @@ _MOVABLE = _movable()
 _NAMED_BY_TYPES = ("ROUTINE", "operator")
 
 
+_VERSION = 1
+
+
+class _LabelHead(msgspec.Struct):
+    mathison_data: int = _VERSION
+
+
 class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
     """The comment on a schema with previous content.
 
@@ -78,7 +86,7 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
         schemas: on the schema for large objects: how many others there are; 0: an older agent did not say.
     """
 
-    mathison_data: int = 1
+    mathison_data: int = _VERSION
     of: str
     was_moved: bool
     comment: str | None = None
@@ -206,18 +214,27 @@ async def _lock(schemas: Sequence[str], connection: Connection) -> list[sql.Comp
     return [sql.SQL("LOCK TABLE {}").format(sql.SQL(", ").join(tables))] if tables else []
 
 
-async def kept_schemas(connection: Connection, key: str) -> dict[str, KeptSchema | None]:
-    """An import's kept schemas by name, without what they were where somebody changed the comment; empty: none."""
+async def kept_schemas(connection: Connection, key: str) -> list[str]:
+    """Names of an import's kept schemas; empty: none."""
+    return sorted(await _comments(connection, key))
+
+
+async def _comments(connection: Connection, key: str) -> dict[str, str | None]:
+    """Of an import's kept schemas."""
     cursor = await connection.execute(
         "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
         " WHERE nspname ~ %s AND starts_with(nspname, %s) ORDER BY nspname",
         [KEPT_SCHEMA, kept_prefix(key)],
     )
-    return {name: _read_label(name, comment) for name, comment in await cursor.fetchall()}
+    return dict(await cursor.fetchall())
 
 
 def _read_label(name: str, comment: str | None) -> KeptSchema | None:
+    """None where somebody changed it; UnknownVersionError where an agent of another version wrote it."""
     try:
+        version = msgspec.json.decode(comment or "", type=_LabelHead).mathison_data
+        if version != _VERSION:
+            raise not_read(f"What schema {name} keeps", "", f"it is of version {version}, not {_VERSION}")
         label = msgspec.json.decode(comment or "", type=KeptSchema)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return None
@@ -251,8 +268,13 @@ async def kept_keys(connection: Connection) -> set[str]:
 
 
 async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
-    """Statements that drop the app's present content and put the kept in its place; raises as `require_complete`."""
-    found = await kept_schemas(connection, key)
+    """Statements that drop the app's present content and put the kept in its place.
+
+    Raises:
+        UnknownVersionError: an agent of another version kept it.
+        NothingToUndoError, ToolFailedError: as `require_complete`.
+    """
+    found = {name: _read_label(name, comment) for name, comment in (await _comments(connection, key)).items()}
     require_complete(found)
     kept = {name: label for name, label in found.items() if label is not None}
     return [*await _drop_present(connection, key, kept), *await _put_back(connection, kept)]

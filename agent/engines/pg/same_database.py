@@ -145,6 +145,7 @@ class SameDatabase:
         Raises:
             NothingToUndoError: it is gone.
             ToolFailedError: somebody changed what says what it was.
+            UnknownVersionError: an agent of another version kept it.
             AppBusyError, UnsettledError: as in `restore`.
         """
         try:

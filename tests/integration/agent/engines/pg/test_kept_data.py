@@ -7,6 +7,8 @@ from contextlib import nullcontext
 
 import pytest
 
+from agent.recipes.base import Recovered
+from agent.versions import UnknownVersionError
 from common.errors import ArchiveIncompatibleError, ArchiveRefusedError, ToolFailedError
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed
 from tests.integration.agent.engines.pg.conftest import MakeApp
@@ -185,3 +187,24 @@ async def test_an_undo_whose_labels_were_changed_says_what_to_do(modest: Postgre
     assert _content(modest) == before
     await modest.recipe.discard(record)
     assert modest.left_over() == []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_an_undo_of_what_an_agent_of_another_version_kept_leaves_it_to_that_agent(
+    modest: PostgresApp, number: int
+) -> None:
+    modest.run("CREATE TABLE public.t AS SELECT 1 AS a", as_app=True)
+    archive = await modest.export()
+    modest.run("UPDATE public.t SET a = 2", as_app=True)
+    record = await modest.bring_in(archive)
+    modest.run(f"""COMMENT ON SCHEMA mathison_kept_{record.key}_{number} IS '{{"mathison_data":2,"was":["public"]}}'""")
+    imported = await modest.fingerprint()
+
+    with pytest.raises(UnknownVersionError, match=f"kept_{record.key}_{number} keeps .* it is of version 2, not 1"):
+        await modest.recipe.undo(record, modest.progress)
+
+    assert imported.differences(await modest.fingerprint()) == []
+    assert await modest.recipe.recover(record) is Recovered.IMPORTED
+    await modest.recipe.discard(record)
+    assert modest.run("SELECT a FROM public.t") == [(1,)]
+    assert modest.run("SELECT FROM pg_namespace WHERE starts_with(nspname, 'mathison_')") == []
