@@ -108,7 +108,7 @@ class RedisRecipe(Recipe):
             server = await look_at(connection)
             await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
             await require_importable(connection, server)
-            keeping = await find_keeping(connection, server)
+            keeping = await find_keeping(connection, server, work_directory=self._surroundings.work_directory)
             by_file = await loads_by_file(connection)
             await require_rights(connection, record.key, saves=by_file or keeping is Keeping.SNAPSHOTS)
         staged = self._swap_record(record)

@@ -34,13 +34,13 @@ async def describe(settings: RedisSettings, work_directory: Path) -> Overview:
         async with connect(settings.login()) as connection:
             server = await look(connection)
             await put_back_leftovers(connection, work_directory, run_id=server.run_id)
-            return await _describe(connection, server)
+            return await _describe(connection, server, work_directory)
     except ServiceError as failure:
         return Overview(engine="redis", export_obstacle=failure.text, import_obstacle=failure.text)
 
 
-async def _describe(connection: Connection, server: ServerFacts) -> Overview:
-    keeping = await find_keeping(connection, server)
+async def _describe(connection: Connection, server: ServerFacts, work_directory: Path) -> Overview:
+    keeping = await find_keeping(connection, server, work_directory=work_directory)
     warnings = []
     if keeping is Keeping.NOTHING:
         warnings.append("The server saves nothing, so all its data is gone when it restarts.")

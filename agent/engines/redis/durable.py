@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable
+from pathlib import Path
 
 from agent.engines.redis.connection import Connection, NotAllowedError, ReplyError
+from agent.engines.redis.copied import has_copied_us_alone
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from common.errors import ToolFailedError
 
@@ -21,26 +23,30 @@ class Keeping(enum.Enum):
     NOTHING = "nothing"
 
 
-async def find_keeping(connection: Connection, server: ServerFacts) -> Keeping:
-    """From its settings; a server that does not tell them may have snapshots, as is the default."""
+async def find_keeping(connection: Connection, server: ServerFacts, *, work_directory: Path) -> Keeping:
+    """From its settings; a server that does not tell them may have snapshots, as is the default.
+
+    Args:
+        work_directory: the agent's, where it noted what the server copied from it.
+    """
     if server.has_aof:
         return Keeping.LOG
     save = await read_setting(connection, "save")
-    if save == "" and not _has_file(server):
+    if save == "" and not _has_file(server, work_directory):
         return Keeping.NOTHING
     return Keeping.SNAPSHOTS
 
 
-def _has_file(server: ServerFacts) -> bool:
-    """Whether it has come from a snapshot or made one since it started: that one would come back.
+def _has_file(server: ServerFacts, work_directory: Path) -> bool:
+    """Whether it may have come from a snapshot, made one since it started, or got one as a replica: that one would come
+    back.
 
-    Of one that has copied another server since, an agent's import for example, the keys that it loaded last were those:
-    nothing says whether it had come from a file.
+    The keys that it loaded last are not counted where they were an agent's: it kept nothing before.
     """
     started_at = int(server.raw.get("server_time_usec", 0)) // 1_000_000 - int(server.raw.get("uptime_in_seconds", 0))
     was_saved = int(server.raw.get("rdb_last_save_time", 0)) > started_at + 1 if started_at > 0 else False
-    has_copied = server.raw.get("total_net_repl_input_bytes", "0") != "0"
-    return was_saved or (not has_copied and int(server.raw.get("rdb_last_load_keys_loaded", 0)) > 0)
+    has_loaded = int(server.raw.get("rdb_last_load_keys_loaded", 0)) > 0
+    return was_saved or (has_loaded and not has_copied_us_alone(work_directory, server))
 
 
 async def make_durable(connection: Connection, keeping: Keeping) -> None:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 import structlog
 
 from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyError, connect, encode, reusing
+from agent.engines.redis.copied import note_copied
 from agent.engines.redis.durable import (
     Keeping,
     find_keeping,
@@ -213,7 +214,7 @@ class Exchange:
         server = await look(connection)
         await require_importable(connection, server)
         await self._require_fit(connection, server, aim)
-        keeping = await find_keeping(connection, server)
+        keeping = await find_keeping(connection, server, work_directory=self._record.directory)
         by_file = await loads_by_file(connection)
         if is_asked:
             saves = by_file or keeping is Keeping.SNAPSHOTS
@@ -468,12 +469,22 @@ async def _release(connection: Connection, record: SwapRecord, *, has_lost: bool
         await _until_freed(connection)
         await connection.call("REPLICAOF", "NO", "ONE")
         server = await look(connection)
+        if _copied_us_alone(server, record):
+            note_copied(record.directory, server)
     if (note := record.read()) is not None:
         await put_back(connection, note, run_id=server.run_id)
     # Only now: where these cannot be noted, the server is at least free.
     record.forget_agent_at()
     if note is not None:
         record.write(None)
+
+
+def _copied_us_alone(server: ServerFacts, record: SwapRecord) -> bool:
+    """Of one that copied us until now."""
+    way = record.way
+    if way is None or record.is_of_version_1:
+        return False
+    return way.keeps_nothing and way.run_id == server.run_id and server.master is None
 
 
 def _was_emptied(server: ServerFacts, way: Way | None) -> bool:

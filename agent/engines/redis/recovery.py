@@ -64,7 +64,7 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         if record.way is None:
             return Aim.IMPORTED if record.is_undo else Aim.PREVIOUS
         server = await look(connection)
-        keeping = await find_keeping(connection, server)
+        keeping = await find_keeping(connection, server, work_directory=record.directory)
         marker = await Marker.on(connection, record.key)
         found = judge(server, keeping, record, record.way, await marker.read(connection))
         if keeping is Keeping.NOTHING and not record.way.keeps_nothing:

@@ -98,21 +98,21 @@ class SwapRecord:
             directory: of the agent's own, where the files are.
         """
         self._record = record
-        self._directory = directory
+        self.directory = directory
         self.key = record.key
 
     @property
     def staged_path(self) -> Path:
-        return self._directory / f"{self.key}.staged.rdb"
+        return self.directory / f"{self.key}.staged.rdb"
 
     @property
     def previous_path(self) -> Path:
-        return self._directory / f"{self.key}.previous.rdb"
+        return self.directory / f"{self.key}.previous.rdb"
 
     @property
     def tail_path(self) -> Path:
         """Commands that follow the previous snapshot."""
-        return self._directory / f"{self.key}.previous.commands"
+        return self.directory / f"{self.key}.previous.commands"
 
     @property
     def staged(self) -> Snapshot | None:

@@ -88,8 +88,8 @@ class RedisApp:
         return {name: value for name, value in settings.items() if name != "oom-score-adj-values"}
 
     def files(self) -> list[str]:
-        """What is in the agent's directory."""
-        return sorted(path.name for path in self.work_directory.iterdir())
+        """What transfers have in the agent's directory. What it knows of the server (copied.py) stays there."""
+        return sorted(path.name for path in self.work_directory.iterdir() if path.name != "copied-by-server.json")
 
     def require_released(self, settings: Mapping[str, str]) -> None:
         """Nothing of an import is left in the server: it is a master with its own settings, takes writes at once, and

@@ -17,6 +17,7 @@ from common.errors import AppUnavailableError, ToolFailedError
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE
 from tests.integration.agent.recipes.test_redis_crashes import KEEPING, Import, stage
 from tests.integration.agent.recipes.test_redis_refusals import WITHOUT_CONFIG
@@ -92,6 +93,32 @@ async def test_a_server_that_keeps_nothing_needs_no_disk_and_gets_no_snapshot_fi
     server.start()
     with client_of(server) as client:
         assert client.dbsize() == 0
+
+
+@pytest.mark.parametrize("has_imported", [False, True], ids=["at first", "after an import"])
+@pytest.mark.parametrize("name", ["redis-7.0", "redis-8.2", "valkey-9.1"])
+async def test_a_former_replica_comes_back_with_an_import_and_not_with_the_file_of_what_it_copied(
+    name: str, start_redis: StartRedis, tmp_path: Path, *, has_imported: bool
+) -> None:
+    master, server = start_redis(name), start_redis(name, settings=KEEPING["nothing"])
+    one = await stage(server, tmp_path)
+    if has_imported:
+        await one.app.import_file((await one.app.export()).file)
+    with client_of(master) as client:
+        client.set("of the former master", "1")
+    with client_of(server) as client:
+        client.replicaof(master.host, str(master.port))
+        await until(lambda: client.info("replication")["master_link_status"] == "up")
+        client.replicaof("NO", "ONE")
+    assert (server.directory / "dump.rdb").exists()
+
+    await one.app.recipe.restore(one.read(), one.app.progress)
+    server.kill()
+    server.start()
+
+    with client_of(server, database=LAST_DATABASE) as client:
+        client.flushdb()
+    await one.require(Recovered.IMPORTED)
 
 
 @pytest.mark.parametrize("keeping", THAT_SAVE)
