@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -268,7 +269,8 @@ def _leave_out(new: Path, keep_users: bool) -> None:
     system = new / SYSTEM
     if system.is_symlink() or not system.is_dir():
         return
-    shutil.rmtree(new / SESSIONS, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        shutil.rmtree(new / SESSIONS)
     for name in os.listdir(system):
         if name not in ("buckets", "config", Path(FORMAT).name) or (name == "config" and keep_users):
             path = system / name
