@@ -25,7 +25,9 @@ _LARGE = "large"
 _UNREADABLE = "unreadable"
 _EMPTY = re.compile(rb"\s*<(\w+)[^>]*?(?:/>|>\s*</\1>)\s*")
 """A setting that says nothing, as servers add some of their own accord."""
-_SUM_BYTES, _FORMAT_BYTES = 32, 4
+_SUM_BYTES = 32
+FORMAT_BYTES = 4
+"""Of format and version, before the settings."""
 
 
 class _Settings(msgspec.Struct, rename="pascal"):
@@ -65,7 +67,7 @@ def told(meta: ObjectMeta) -> str:
         return _LARGE
     try:
         stored = meta.inline.get(newest.id, b"")
-        settings = msgspec.msgpack.decode(stored[_SUM_BYTES + _FORMAT_BYTES :], type=_Settings)
+        settings = msgspec.msgpack.decode(stored[_SUM_BYTES + FORMAT_BYTES :], type=_Settings)
     except (msgspec.DecodeError, ValueError):
         return _UNREADABLE
     # Of an empty list nothing more is said either, in fingerprints that have been made.

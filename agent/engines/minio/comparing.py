@@ -85,14 +85,12 @@ class Comparison:
 
 
 def read_file(path: str, directory: int) -> bytes:
-    """The content of an xl.meta below a directory; one that is absurdly long is cut, and so damaged."""
+    """The content of a file below a directory, an xl.meta as a rule; of one that is absurdly long a byte, so that it
+    is damaged.
+    """
     descriptor = os.open(path, _FILE, dir_fd=directory)
     with open(descriptor, "rb", buffering=0) as file:
-        size = os.fstat(descriptor).st_size
-        content = file.read(size + 1 if size < MAX_META_BYTES else 1)
-        while size < MAX_META_BYTES and (more := file.read(1 << 20)):
-            content += more
-        return content
+        return file.readall() if os.fstat(descriptor).st_size < MAX_META_BYTES else file.read(1)
 
 
 def _accounts(root: int, directory: str, file: str) -> dict[str, str]:

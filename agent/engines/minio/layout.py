@@ -41,7 +41,8 @@ _TRANSIENT = frozenset(
     }
 )
 """Names that MinIO makes again by itself, below BUCKETS; elsewhere they may be a user's or a policy's."""
-_DIRECTORY_MARK = "__XLDIR__"
+DIRECTORY_MARK = "__XLDIR__"
+"""At the end of a directory's name: of an object whose key ends with a slash."""
 _BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9](?:-*[a-z0-9])*(?:\.[a-z0-9](?:-*[a-z0-9])*)*")
 _ADDRESS = re.compile(r"(?:[0-9]+\.){3}[0-9]+")
 _RESERVED = ("minio",)
@@ -76,13 +77,13 @@ def own_name(path: str) -> str:
 
 def key_of(path: str) -> str:
     """An object's key, from its directory below its bucket's."""
-    return f"{path.removesuffix(_DIRECTORY_MARK)}/" if path.endswith(_DIRECTORY_MARK) else path
+    return f"{path.removesuffix(DIRECTORY_MARK)}/" if path.endswith(DIRECTORY_MARK) else path
 
 
 def is_listed(path: str) -> bool:
     """Whether MinIO lists what has its directory there, below its bucket's: not with that mark within the path."""
     *above, name = path.split("/")
-    return not any(part.endswith(_DIRECTORY_MARK) for part in above) and (not above or name != _DIRECTORY_MARK)
+    return not any(part.endswith(DIRECTORY_MARK) for part in above) and (not above or name != DIRECTORY_MARK)
 
 
 def data_roots(drive: Path) -> list[str]:

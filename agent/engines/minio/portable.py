@@ -17,8 +17,8 @@ import uuid
 
 import msgspec
 
-from agent.archives.members import MAX_NAME_BYTES
-from agent.engines.minio.layout import TARGETS_FILE
+from agent.archives.members import MAX_DEPTH, MAX_NAME_BYTES
+from agent.engines.minio.layout import DIRECTORY_MARK, TARGETS_FILE
 from agent.engines.minio.sums import number_of
 
 FORMAT = "s3"
@@ -42,7 +42,6 @@ KEPT_HEADERS = (
 )
 METADATA_PREFIX = "x-amz-meta-"
 NO_VERSION = "null"
-_MOST_NAMES = 247
 _FOREIGN_VERSIONS = uuid.UUID("b0d7d0f4-3f0c-5f6b-9b57-6d1a3a0c6f2e")
 
 
@@ -74,7 +73,8 @@ def is_file_name(key: str) -> bool:
     parts = key.split("/")
     return (
         all(part not in ("", ".", "..") and len(part.encode()) <= MAX_NAME_BYTES for part in parts)
-        and len(parts) <= _MOST_NAMES
+        # Below a directory for all and one for its bucket.
+        and len(parts) + 2 <= MAX_DEPTH
         and key.isprintable()
         and "\\" not in key
     )
@@ -82,7 +82,7 @@ def is_file_name(key: str) -> bool:
 
 def stored_key(key: str) -> str:
     """What a MinIO has to be told to store: the object that it lists as `//` is one that was put as `__XLDIR__`."""
-    return "__XLDIR__" if key == "//" else key
+    return DIRECTORY_MARK if key == "//" else key
 
 
 def version_id(version: str) -> str:

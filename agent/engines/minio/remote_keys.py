@@ -17,7 +17,7 @@ import msgspec
 from agent.archives.walking import walk
 from agent.engines.filesystem import DIRECTORY, replace_file
 from agent.engines.minio import contents, xlmeta
-from agent.engines.minio.bucket_settings import holds_targets
+from agent.engines.minio.bucket_settings import FORMAT_BYTES, holds_targets
 from agent.engines.minio.comparing import read_file
 from agent.engines.minio.layout import BUCKETS, META
 from common.errors import SourceUnreadableError
@@ -32,7 +32,6 @@ _NOTHING = {
 }
 """What says nothing, by the name of the setting in whose place it stands."""
 _KEY = b'"secretKey"'
-_FORMAT_BYTES = 4
 _ANOTHER_KIND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What is met where something else lies in the place of settings."""
 
@@ -87,7 +86,7 @@ class _Settings:
 
     def values(self) -> dict[str, bytes]:
         """The texts among them, by MinIO's names."""
-        content = contents.without_sums(self.stored, self.block_bytes)[_FORMAT_BYTES:]
+        content = contents.without_sums(self.stored, self.block_bytes)[FORMAT_BYTES:]
         found = msgspec.msgpack.decode(content, type=dict[str, object])
         return {name: value for name, value in found.items() if isinstance(value, bytes)}
 
