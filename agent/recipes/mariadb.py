@@ -50,7 +50,13 @@ from agent.recipes.base import (
     wants_fingerprint,
 )
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, InvalidRequestError, NothingToUndoError, ServiceError
+from common.errors import (
+    AppUnavailableError,
+    InvalidRequestError,
+    NothingToUndoError,
+    ServiceError,
+    TransferNotFoundError,
+)
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION
@@ -187,6 +193,10 @@ class MariadbRecipe(Recipe):
     async def restore(self, record: Record, progress: Progress) -> None:
         require_same_place(record.facts, self._settings.place)
         progress.step(Step.RESTORING)
+        exchange = self._exchange(record)
+        # What an earlier attempt did half or did entirely is no reason: bringing goes on from there.
+        if await exchange.kept() is None and not await exchange.is_unfinished():
+            raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
         await self._bring(record, Side.IMPORTED)
 
     async def undo(self, record: Record, progress: Progress) -> None:

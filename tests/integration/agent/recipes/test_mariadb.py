@@ -31,6 +31,7 @@ from common.errors import (
     NothingToUndoError,
     ServiceError,
     ToolFailedError,
+    TransferNotFoundError,
 )
 from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress
@@ -81,6 +82,20 @@ async def test_an_undo_of_which_a_table_was_removed_says_so_and_changes_nothing(
         await shop.recipe.undo(record, NotedProgress())
 
     assert (await shop.fingerprint()).differences(imported) == []
+    await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_a_restore_of_which_what_was_staged_was_removed_says_so_and_changes_nothing(shop: MariadbApp) -> None:
+    shop.sql(RICH)
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(KUMA_DUMP.read_bytes(), record)
+    shop.server.sql(f"DROP DATABASE mathison_new_{record.key}")
+
+    with pytest.raises(TransferNotFoundError, match=r"^What was staged is gone\."):
+        await shop.recipe.restore(record, NotedProgress())
+
+    assert (await shop.fingerprint()).differences(before) == []
     await shop.recipe.discard(record)
     assert shop.leftovers(record) == []
 
@@ -510,6 +525,23 @@ async def test_a_rename_that_stopped_half_way_is_taken_back(shop: MariadbApp) ->
     assert sides == [Recovered.PREVIOUS, Recovered.PREVIOUS]
     assert (await shop.fingerprint()).differences(before) == []
     await shop.recipe.discard(record)
+    assert shop.leftovers(record) == []
+
+
+async def test_a_restore_goes_on_where_its_rename_stopped_half_way_or_was_done(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE a (n int); CREATE TABLE b (n int);")
+    before, record = await shop.fingerprint(), MemoryRecord()
+    await shop.stage(dump_of("CREATE TABLE `a` (`n` int);\nCREATE TABLE `d` (`n` int);"), record)
+    record.save(previous=["a", "b"])
+    new, old = names.new_schema(record.key), names.old_schema(record.key)
+    shop.server.sql(f"CREATE DATABASE {old}; RENAME TABLE {shop.database}.a TO {old}.a, {new}.a TO {shop.database}.a;")
+
+    for _ in range(2):
+        await shop.recipe.restore(record, NotedProgress())
+
+        assert shop.sql("SHOW TABLES") == "a\nd"
+    await shop.recipe.undo(record, NotedProgress())
+    assert (await shop.fingerprint()).differences(before) == []
     assert shop.leftovers(record) == []
 
 
