@@ -55,12 +55,12 @@ class _Journal(NamedTuple):
 
     Attributes:
         target: whose data comes, or is there.
-        kept: entries of the other's data at the top, once it is done; 0 before anything was swapped.
+        entries: of the other's data at the top, once it is done or staged; 0: not known.
     """
 
     target: Side
     phase: _Phase
-    kept: int
+    entries: int
 
 
 class Swap:
@@ -85,8 +85,22 @@ class Swap:
         with self._opened() as opened:
             journal = _read(opened.area)
             side = journal.target.other
-            has_all = len(opened.entries(opened.kept(side))) >= journal.kept
+            has_all = len(opened.entries(opened.directory(side))) >= journal.entries
         return side if journal.phase is _Phase.DONE and has_all else None
+
+    def note_staged(self) -> None:
+        """Note how much there is to be swapped in, so that `kept` tells when somebody removed some of it.
+
+        Raises:
+            ToolFailedError: the volume cannot be written to.
+        """
+        with self._opened() as opened:
+            try:
+                _settle(opened, Side.PREVIOUS)
+            except OSError as failure:
+                raise ToolFailedError(
+                    f"What was staged could not be noted on the volume: {failure.strerror}."
+                ) from failure
 
     def is_unfinished(self) -> bool:
         """Whether `recover` has something to do; False as well when nothing of the import is there."""
@@ -104,7 +118,7 @@ class Swap:
             journal = _read(opened.area)
             if journal.target is target and journal.phase is _Phase.DONE:
                 return
-            if opened.entries(opened.kept(target.other)):
+            if opened.entries(opened.directory(target.other)):
                 raise InternalError(f"There is something in {target.other.value!r} of import {self._key} already.")
             try:
                 sync_filesystem(opened.volume)
@@ -133,9 +147,9 @@ class Swap:
         with self._opened() as opened:
             target, phase, _ = _read(opened.area)
             if phase is _Phase.OUT:
-                opened.move_all(opened.kept(target.other), opened.volume, with_strays=True)
+                opened.move_all(opened.directory(target.other), opened.volume, with_strays=True)
                 return _settle(opened, target.other)
-            opened.move_all(opened.kept(target), opened.volume, with_strays=True)
+            opened.move_all(opened.directory(target), opened.volume, with_strays=True)
             return _settle(opened, target)
 
     def _journal(self) -> _Journal | None:
@@ -151,12 +165,12 @@ class Swap:
 
     def _run(self, opened: _Opened, target: Side) -> None:
         _write(opened, target, _Phase.OUT)
-        opened.move_all(opened.volume, opened.kept(target.other))
+        opened.move_all(opened.volume, opened.directory(target.other))
         if appeared := opened.entries(opened.volume):
             raise FileExistsError(0, "appeared meanwhile", appeared[0])
         opened.sync()
         _write(opened, target, _Phase.IN)
-        opened.move_all(opened.kept(target), opened.volume)
+        opened.move_all(opened.directory(target), opened.volume)
         _settle(opened, target)
 
     def _recover_backwards(self, opened: _Opened, target: Side) -> None:
@@ -165,9 +179,9 @@ class Swap:
             phase = _read(opened.area).phase
             if phase is _Phase.IN:
                 _write(opened, target.other, _Phase.OUT)
-                opened.move_all(opened.volume, opened.kept(target), with_strays=True)
+                opened.move_all(opened.volume, opened.directory(target), with_strays=True)
                 _write(opened, target.other, _Phase.IN)
-            opened.move_all(opened.kept(target.other), opened.volume, with_strays=True)
+            opened.move_all(opened.directory(target.other), opened.volume, with_strays=True)
             _settle(opened, target.other)
         except OSError as failure:
             raise ToolFailedError(
@@ -202,7 +216,7 @@ class _Opened:
     sides: dict[Side, int]
     names: frozenset[str] | None
 
-    def kept(self, side: Side) -> int:
+    def directory(self, side: Side) -> int:
         return self.sides[side]
 
     def sync(self) -> None:
@@ -262,15 +276,15 @@ def _set_aside(name: str, directory: int, opened: _Opened) -> None:
 
 def _settle(opened: _Opened, side: Side) -> Side:
     opened.sync()
-    _write(opened, side, _Phase.DONE, kept=len(opened.entries(opened.kept(side.other))))
+    _write(opened, side, _Phase.DONE, entries=len(opened.entries(opened.directory(side.other))))
     return side
 
 
-def _write(opened: _Opened, target: Side, phase: _Phase, *, kept: int = 0) -> None:
+def _write(opened: _Opened, target: Side, phase: _Phase, *, entries: int = 0) -> None:
     temporary = f"{_JOURNAL}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=opened.area)
     try:
-        noted = {"version": _VERSION, "target": target.value, "phase": phase.value, "kept": kept}
+        noted = {"version": _VERSION, "target": target.value, "phase": phase.value, "kept": entries}
         os.write(descriptor, json.dumps(noted).encode())
         os.fsync(descriptor)
     finally:
@@ -284,13 +298,13 @@ def _read(area: int) -> _Journal:
         descriptor = os.open(_JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=area)
     except FileNotFoundError:
         # Nothing was swapped yet.
-        return _Journal(Side.PREVIOUS, _Phase.DONE, kept=0)
+        return _Journal(Side.PREVIOUS, _Phase.DONE, entries=0)
     with open(descriptor, "rb") as file:
         try:
             content = file.read()
             require_known(content, [_VERSION], "An exchange of the volume's data")
             written = json.loads(content)
             # An older agent wrote no number.
-            return _Journal(Side(written["target"]), _Phase(written["phase"]), kept=int(written.get("kept", 0)))
+            return _Journal(Side(written["target"]), _Phase(written["phase"]), entries=int(written.get("kept", 0)))
         except (ValueError, KeyError, TypeError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read.") from failure

@@ -57,6 +57,7 @@ from agent.recipes.stopped_app import (
     StoppedExchange,
     Together,
     expected_swap_seconds,
+    note_staged,
     volume_exchange,
 )
 from agent.unpacking import peeked, unpacked
@@ -183,6 +184,7 @@ class N8nRecipe(Recipe):
         compared = await self._compared(area.new)
         if self._folder:
             await asyncio.to_thread(write_config, self._folder, area.new)
+            await note_staged(record)
         now, after = compared.now, compared.after
         return Preview(
             changes=previewing.changes(facts.counts, prepared),

@@ -222,6 +222,10 @@ class VolumeExchange:
         self._area = tree.StagingArea(directory, key)
         self._until_released = until_released
 
+    async def note_staged(self) -> None:
+        """To be called at the end of staging; raises as `Swap.note_staged`."""
+        await asyncio.to_thread(self._swap.note_staged)
+
     async def kept(self) -> Side | None:
         return await asyncio.to_thread(self._swap.kept)
 
@@ -298,6 +302,12 @@ async def volume_exchange(
     names = record.facts.get("names")
     names = names if isinstance(names, list) else None
     return VolumeExchange(directory, record.key, names=names, until_released=until_released)
+
+
+async def note_staged(record: Record) -> None:
+    """At the end of staging on a volume; raises as `Swap.note_staged`."""
+    if exchange := await volume_exchange(record):
+        await exchange.note_staged()
 
 
 def staged_in(record: Record) -> Path | None:

@@ -54,6 +54,7 @@ from agent.recipes.stopped_app import (
     StoppedExchange,
     Together,
     expected_swap_seconds,
+    note_staged,
     volume_exchange,
 )
 from common.codecs import gzip_compressor, zstd_compressor
@@ -147,6 +148,7 @@ class UptimeKumaRecipe(Recipe):
         verified = await data.verify(area, record.key, now)
         after = verified.facts
         files = await self._compared_files(area, staged.has_files)
+        await note_staged(record)
         return Preview(
             changes=compared(now, after),
             counts_now={**(now.counts if now else {}), "files": files.now.files},

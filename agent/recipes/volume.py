@@ -38,7 +38,7 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds
+from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds, note_staged
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of, gzip_compressor, zstd_compressor
 from common.errors import (
@@ -170,7 +170,9 @@ class VolumeRecipe(Recipe):
             async with aclosing(chunks):
                 report = await tree.unpack(area, chunks, orders, is_zip=codec_of(head) == "zip")
         progress.step(Step.VERIFYING, "looking at what was unpacked")
-        return await self._verified(area.new, report, options)
+        preview = await self._verified(area.new, report, options)
+        await note_staged(record)
+        return preview
 
     async def restore(self, record: Record, progress: Progress) -> None:
         await self._exchange.restore(record, progress)

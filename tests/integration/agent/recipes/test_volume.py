@@ -451,11 +451,12 @@ async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_
     assert volume.app.calls == ["stop", "start"]
 
 
-async def test_what_was_staged_and_removed_is_told_before_the_app_is_stopped(volume: Volume) -> None:
+@pytest.mark.parametrize("removed", ["", "new", "new/data"])
+async def test_what_was_staged_and_removed_is_told_before_the_app_is_stopped(removed: str, volume: Volume) -> None:
     (volume.directory / "data").write_text("old")
     record = MemoryRecord()
     await volume.stage(tar_of(entry("data", b"new")), record)
-    shutil.rmtree(volume.directory / ".mathison-data")
+    remove(volume.directory / ".mathison-data" / record.key / removed)
 
     with pytest.raises(TransferNotFoundError, match="What was staged is gone"):
         await volume.recipe.restore(record, NotedProgress())
