@@ -143,6 +143,8 @@ class Exchange:
         """Forget the tables that are not in place, and the account that loaded."""
         await self._end_pending()
         await drop_loader(self._admin, self._key)
+        # The new ones last: an undo may end between the two, and an app that had no tables before would look as if the
+        # imported ones were in place, with the old schema there and no new one.
         await query(
             self._admin,
             f"SET SESSION foreign_key_checks = 0;"
