@@ -49,16 +49,19 @@ async def dates_of_buckets(client: Client) -> dict[str, str]:
     }
 
 
-async def keys_of(client: Client, bucket: str, *, prefix: str = "") -> AsyncGenerator[list[Listed], None]:
+async def keys_of(
+    client: Client, bucket: str, *, prefix: str = "", page: int = 0
+) -> AsyncGenerator[list[Listed], None]:
     """The versions of one key after the other, the newest first.
 
     A listing hides objects below other objects (`docs/readme` where there is `docs`).
 
     Args:
         prefix: of the keys that are wanted; empty: all are.
+        page: versions to be listed at once, where few are wanted; 0: as many as the server gives.
     """
     held: list[Listed] = []
-    async for version in _versions(client, bucket, prefix):
+    async for version in _versions(client, bucket, prefix, page):
         if held and held[0].key != version.key:
             yield _ordered(held)
             held = []
@@ -67,9 +70,10 @@ async def keys_of(client: Client, bucket: str, *, prefix: str = "") -> AsyncGene
         yield _ordered(held)
 
 
-async def _versions(client: Client, bucket: str, prefix: str) -> AsyncGenerator[Listed, None]:
+async def _versions(client: Client, bucket: str, prefix: str, page_size: int) -> AsyncGenerator[Listed, None]:
     # Without the encoding, keys with control characters make a page that is no XML.
     query = {"versions": "", "encoding-type": "url"} | ({"prefix": prefix} if prefix else {})
+    query |= {"max-keys": str(page_size)} if page_size else {}
     while query:
         try:
             page = parse_xml((await client.call("GET", bucket, query=query)).body)

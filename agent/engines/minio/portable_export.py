@@ -51,6 +51,8 @@ from common.seals import TarSealWriter
 
 _TOGETHER = 12
 _ATTEMPTS = 5
+_LISTED_AGAIN = 100
+"""Versions at once: of a key's own there are a few as a rule, and of keys that begin with it maybe a million."""
 _SMALL_BYTES = 256 << 10
 _MAX_SETTINGS_BYTES = 32 << 20
 _FILE_MODE = 0o644
@@ -273,10 +275,11 @@ class _Reader:
     async def _has_changed(self, listed: Listed) -> bool:
         """List an object again; some are listed with another ETag than they are given out with."""
         found = None
-        async with aclosing(keys_of(self._client, self._bucket, prefix=listed.key)) as keys:
+        async with aclosing(keys_of(self._client, self._bucket, prefix=listed.key, page=_LISTED_AGAIN)) as keys:
             async for versions in keys:
                 if versions[0].key == listed.key:
                     found = next((new for new in versions if new.version == listed.version), None)
+                if versions[0].key.encode() >= listed.key.encode():
                     break
         if found is None or (found.is_marker, found.is_latest) != (listed.is_marker, listed.is_latest):
             raise self._changed(listed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -99,3 +99,28 @@ async def test_an_object_that_changes_all_the_time_fails_the_export_by_its_name(
 
     with pytest.raises(AppBusyError, match="files/key has changed while it was read"):
         await MinioApp(server, tmp_path).export("s3")
+
+
+async def test_an_object_that_is_listed_again_is_not_looked_for_among_all_whose_keys_begin_with_its(
+    server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    call = Client.call
+
+    async def noted(self: Client, method: str, *arguments: Any, **options: Any) -> Any:
+        if "prefix" in (query := options.get("query") or {}):
+            asked.append(query.get("max-keys", "all"))
+        return await call(self, method, *arguments, **options)
+
+    async def replace(client: Client) -> None:
+        await put(client, "files", "key", b"new content")
+
+    async with client_of(server) as client:
+        for key in ("key", *(f"key-{number}" for number in range(150))):
+            await put(client, "files", key, b"content")
+    _before_reading(monkeypatch, replace)
+    monkeypatch.setattr(Client, "call", noted)
+
+    await MinioApp(server, tmp_path).export("s3")
+
+    assert asked == ["100"]

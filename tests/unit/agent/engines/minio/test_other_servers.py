@@ -49,7 +49,7 @@ async def _answer(request: web.Request) -> web.Response:
     match request.path, sorted(request.query):
         case "/", []:
             return web.Response(text=_BUCKETS)
-        case "/things", ["encoding-type", "versions"] | ["encoding-type", "prefix", "versions"]:
+        case "/things", ["encoding-type", "versions"] | ["encoding-type", "max-keys", "prefix", "versions"]:
             return web.Response(text=_PAGE)
         case "/things", ["versioning"]:
             return web.Response(text=_VERSIONING)
