@@ -250,7 +250,7 @@ def _table_of(code: bytes, most_bytes: int) -> _Table | None:
         if name is not None:
             is_given = begins is None or item[begins:].upper().startswith(b"CHECK")
             table.limits[plain(name[0]).lower()] = most_bytes if limit is None and not is_given else limit
-            table.row_bytes += int(sized[1]) * 4 if (sized := _SIZED.match(item, name.end())) else 32
+            table.row_bytes += _row_bytes_of(item, name.end())
     if is_comment:
         return None
     if not _HEAP.search(_MARKER.sub(b" ", code)):
@@ -260,6 +260,13 @@ def _table_of(code: bytes, most_bytes: int) -> _Table | None:
 
 def _folded(name: bytes) -> str:
     return plain(name).decode("utf-8", "replace").casefold()
+
+
+def _row_bytes_of(item: bytes, at: int) -> int:
+    """Bytes of a column in a row of a MEMORY table, by what follows the column's name from there on."""
+    if sized := _SIZED.match(item, at):
+        return 4 * int(sized[1])
+    return 32 if _SHORT.match(item, at) else 1 << 16
 
 
 def _limit_of(words: bytes, size_bytes: int) -> int | None:

@@ -98,8 +98,18 @@ def test_rows_of_memory_tables_count_as_long_as_their_columns() -> None:
     look(table.replace("MEMORY", "InnoDB"), b"INSERT INTO `t` (`i`) VALUES (1)" + b",(1)" * 9000)
 
 
+@pytest.mark.parametrize(
+    "type_", ["national varchar(16000)", "NCHAR VARCHAR(16000)", "national character varying(16000)"]
+)
+def test_rows_of_memory_tables_count_as_long_whatever_their_type_is_called(type_: str) -> None:
+    table = f"CREATE TABLE `t` (`i` int, `c` {type_}) ENGINE=MEMORY"
+
+    with pytest.raises(LimitExceededError):
+        look(table, b"INSERT INTO `t` (`i`) VALUES (1)" + b",(1)" * 6000)
+
+
 def test_rows_of_memory_tables_count_beside_what_is_worked_out_of_them() -> None:
-    table = f"CREATE TABLE `t` (`a` longtext, `c` varchar(16000), {many('CHECK (upper(`a`))', 30)}) ENGINE=MEMORY"
+    table = f"CREATE TABLE `t` (`a` longtext, {many('CHECK (upper(`a`))', 30)}) ENGINE=MEMORY"
     rows = b"INSERT INTO `t` (`a`) VALUES ('x')" + b",('y')" * 3000
 
     look(table, rows)
