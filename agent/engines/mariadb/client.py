@@ -174,7 +174,7 @@ def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
             next_step="Import it into a server of the kind and version that it comes from, or a later one.",
         )
     if number in CHANGED:
-        return changed_value(number, said, rows)
+        return error_of_change(number, said, rows)
     if number in _UNREACHABLE | _LOCKED | _NO_SPACE or not number:
         return error_of_query(text, login)
     if number == _AT_COMMIT:
@@ -185,8 +185,8 @@ def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
     return ArchiveDamagedError(f"The server does not take what is in the file: {said}.")
 
 
-def changed_value(number: int, said: str, rows: str) -> ArchiveIncompatibleError:
-    """The error for a value that the server would keep as another.
+def error_of_change(number: int, said: str, rows: str) -> ArchiveIncompatibleError:
+    """The error for a value of which the server says that it would keep another.
 
     Args:
         number, said: of the server's error or warning.

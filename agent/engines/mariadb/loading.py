@@ -22,7 +22,7 @@ from agent.engines.mariadb.client import (
     ANSWER_SECONDS,
     CHANGED,
     WITHIN_SECONDS,
-    changed_value,
+    error_of_change,
     error_of_load,
     literal,
     query,
@@ -295,7 +295,7 @@ class _Output:
             self.rows = rows_of(number, table) if table else ""
             self._are_warnings_of_values = judged == "1"
         elif (found := _REMARK.match(line)) and self._are_warnings_of_values and int(found[1]) in CHANGED:
-            self.changed = self.changed or changed_value(int(found[1]), found[2].rstrip("."), self.rows)
+            self.changed = self.changed or error_of_change(int(found[1]), found[2].rstrip("."), self.rows)
 
 
 async def _feed_whole(judge: Child, chunks: AsyncIterator[bytes]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.engines.mariadb.columns import TABLE, items, plain
-from agent.engines.mariadb.inserts import INSERT, row_lengths
+from agent.engines.mariadb.inserts import INSERT, STRING, row_lengths
 from agent.engines.mariadb.sqltext import code_within
 from common.errors import ArchiveRefusedError, LimitExceededError
 
@@ -37,15 +37,14 @@ _NO_COLUMN = re.compile(rb"\s*(?:CONSTRAINT|CHECK)\b", _I)
 _LIKE = re.compile(rb"\s*LIKE\b", _I)
 _MARKER = re.compile(rb"/\*M?!\d*|\*/")
 _HEAP = re.compile(rb"\bENGINE\s*=?\s*[`'\"]?(?:MEMORY|HEAP)\b", _I)
-_STRING = rb"'[^'\\]*(?:\\.[^'\\]*)*'|\"[^\"\\]*(?:\\.[^\"\\]*)*\""
 _PART = re.compile(
     rb"(?P<string>(?:_\w+\s*)?(?:%b))|(?P<name>`[^`]*`(?:`[^`]*`)*|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
-    rb"|(?P<number>[0-9][\w.]*)|(?P<mark>[(),]|->)" % _STRING,
+    rb"|(?P<number>[0-9][\w.]*)|(?P<mark>[(),]|->)" % STRING,
     re.DOTALL,
 )
 _WORKED_OUT = re.compile(
     rb"%b|`[^`]*`|\bDEFAULT\s+(?:NULL\b|[-+]?[0-9.]+|(?:_\w+\s*|[bBxX])?(?:%b))|\b(DEFAULT|AS|CHECK)\b"
-    % (_STRING, _STRING),
+    % (STRING, STRING),
     _I,
 )
 """What begins a formula is in its group; what may look like it is not."""
