@@ -105,7 +105,7 @@ async def _require(trial: Awaitable[None], or_else: str) -> None:
         await trial
     except ToolFailedError as failure:
         raise ToolFailedError(
-            f"{failure.text} {or_else}. Nothing was changed.",
+            f"{failure.text} {or_else}.",
             next_step="See that BGSAVE, or BGREWRITEAOF where there is an append-only file, works again: as a rule "
             "there is no room in the server's folder, or it may not write there. Then try again.",
         ) from failure

@@ -171,13 +171,13 @@ def _require_memory(needs: Needs, server: ServerFacts) -> None:
         )
         raise NoSpaceError(
             f"The data takes about {_mib(needed)} of memory, and the server may use {_mib(server.maximum_bytes)} "
-            f"(maxmemory): it would refuse every write afterwards{why}. Nothing was changed.",
+            f"(maxmemory): it would refuse every write afterwards{why}.",
             next_step="Raise maxmemory, or choose an eviction policy that takes any key (allkeys-lru, for example).",
         )
     if server.system_bytes and server.used_bytes + needed > server.system_bytes:
         raise NoSpaceError(
             f"Until the swap the new data, about {_mib(needed)}, is in memory beside the {_mib(server.used_bytes)} of "
-            f"now; the machine has {_mib(server.system_bytes)}. Nothing was changed.",
+            f"now; the machine has {_mib(server.system_bytes)}.",
             next_step="Give the server more memory for the import.",
         )
 

@@ -18,7 +18,7 @@ from agent.engines.redis.pausing import unpause
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord, Way
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, ToolFailedError
+from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 
 
 class Found(enum.Enum):
@@ -172,7 +172,7 @@ def _ask(place: str, marker: Marker, record: SwapRecord) -> str:
 async def _put_back(exchange: Exchange, found: Found) -> Keeping:
     try:
         return await exchange.put_back()
-    except ToolFailedError as failure:
+    except ServiceError as failure:
         raise ToolFailedError(
             f"The server has {found.value}; the copy of the previous data could not be put back yet: {failure.text}",
             next_step=failure.next_step,

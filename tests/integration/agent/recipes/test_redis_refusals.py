@@ -517,7 +517,7 @@ async def test_without_config_a_server_that_cannot_save_keeps_what_it_has_and_is
         run_id = client.info("server")["run_id"]
         refuse_writes(server, "MISCONF")
 
-        with pytest.raises(ToolFailedError, match=r"could not save a snapshot.*Nothing was changed") as refused:
+        with pytest.raises(ToolFailedError, match=r"could not save a snapshot") as refused:
             await app.recipe.undo(record, app.progress)
 
         assert "BGSAVE" in refused.value.next_step

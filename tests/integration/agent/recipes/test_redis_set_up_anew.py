@@ -11,7 +11,7 @@ import pytest
 from agent.journal import Entry
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
-from common.errors import AppUnavailableError, ArchiveIncompatibleError, NoSpaceError, ServiceError
+from common.errors import NOTHING_CHANGED, AppUnavailableError, ArchiveIncompatibleError, NoSpaceError, ServiceError
 from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_moments import MOMENTS
@@ -114,9 +114,11 @@ async def test_so_is_the_copy_of_the_previous_data_after_a_crash(
     restart(app, start_redis, name, settings={**NOTHING, **settings})
     [entry] = redis_program.journal_in(journal).read()
 
-    with pytest.raises(AppUnavailableError, match=said):
+    with pytest.raises(AppUnavailableError, match=f"could not be put back yet.*{said}") as refused:
         await app.recover(entry)
 
+    assert "The server has nothing at all" in refused.value.text
+    assert NOTHING_CHANGED not in refused.value.text
     with client_of(app.server) as client:
         assert client.dbsize() == 0
     restart(app, start_redis, "redis-8.2", settings={**NOTHING, **MANY})
