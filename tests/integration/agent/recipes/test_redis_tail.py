@@ -64,8 +64,9 @@ async def _heard(subscriber: Any, last: bytes) -> list[bytes]:
     """Messages up to that one, but for those of the database where an import has its marker."""
     heard: list[bytes] = []
     while True:
-        message = subscriber.get_message(ignore_subscribe_messages=True, timeout=10)
-        if message is None or b"@15__:" in message["channel"]:
+        message = subscriber.get_message(timeout=10)
+        assert message is not None, f"nothing more came after {heard}"
+        if message["type"] != "pmessage" or b"@15__:" in message["channel"]:
             continue
         if message["data"] == last:
             return heard
