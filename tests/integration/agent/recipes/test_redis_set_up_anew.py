@@ -16,6 +16,7 @@ from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.waiting import until
 from tests.integration.agent.recipes import redis_program
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tools.servers import RedisServer
@@ -132,6 +133,8 @@ async def test_a_server_without_config_keeps_its_own_snapshot_file(start_redis: 
     with client_of(app.server) as client:
         client.flushall()
         client.set("its own", "1")
+        # The process that wrote for the last export may not have ended.
+        await until(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0)
         client.save()
     restart(app, start_redis, "redis-7.0", settings=SNAPSHOTS, lines=without_config)
 
