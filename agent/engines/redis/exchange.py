@@ -249,6 +249,9 @@ class Exchange:
             if aim is Aim.IMPORTED:
                 raise TransferNotFoundError("The file that was staged is gone.", next_step="Import it again.")
             raise NothingToUndoError("The file with the previous data is gone.")
+        # For recovery there is a copy all the same: without these commands it is not put back, and not dropped either.
+        if aim is Aim.PREVIOUS and not self._record.tail_path.exists():
+            raise NothingToUndoError("A part of the previous data is gone: the file of what was written last.")
         return snapshot
 
     async def _require_fit(self, connection: Connection, server: ServerFacts, aim: Aim) -> None:

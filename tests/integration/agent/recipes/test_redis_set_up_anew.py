@@ -11,7 +11,14 @@ import pytest
 from agent.journal import Entry
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
-from common.errors import NOTHING_CHANGED, AppUnavailableError, ArchiveIncompatibleError, NoSpaceError, ServiceError
+from common.errors import (
+    NOTHING_CHANGED,
+    AppUnavailableError,
+    ArchiveIncompatibleError,
+    NoSpaceError,
+    NothingToUndoError,
+    ServiceError,
+)
 from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_moments import MOMENTS
@@ -145,6 +152,22 @@ async def test_a_server_without_config_keeps_its_own_snapshot_file(start_redis: 
     app.server.start()
     with client_of(app.server) as client:
         assert client.keys() == [b"its own"]
+
+
+@pytest.mark.parametrize("suffix", ["previous.rdb", "previous.commands"])
+async def test_an_undo_whose_copy_lacks_a_file_has_nothing_to_undo(
+    suffix: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    app, entry = await stage(start_redis("redis-7.0", settings={**NOTHING, **MANY}), tmp_path)
+    await app.recipe.restore(entry, app.progress)
+    imported, before = await content_of(app.server), app.server_settings()
+    (app.work_directory / f"{entry.key}.{suffix}").unlink()
+
+    with pytest.raises(NothingToUndoError, match="previous data is gone"):
+        await app.recipe.undo(entry, app.progress)
+
+    assert (await content_of(app.server)).differences(imported) == []
+    app.require_released(before)
 
 
 async def test_a_database_that_only_commands_after_the_copy_used_counts_too(
