@@ -264,7 +264,8 @@ class Exchange:
         with self._snapshot(aim).path.open("rb") as file:
             header = read_header(file.read(HEAD_BYTES))
         needs = self._record.needs(aim)
-        if header is None or needs is None:
+        # One that is as it was then is not refused for an estimate: imported data may have grown since.
+        if header is None or needs is None or (is_copy and needs.were_met_by(server)):
             return
         try:
             await require_fit(
@@ -274,12 +275,14 @@ class Exchange:
                 needs,
                 module_types=self._settings.module_types,
                 subject="The copy of the previous data" if is_copy else "The file",
+                drops_data=await loads_by_file(connection),
             )
         except (ArchiveIncompatibleError, NoSpaceError) as misfit:
             if not is_copy:
                 raise
             raise AppUnavailableError(
-                f"The server was set up anew since its previous data was copied and cannot take that: {misfit.text}",
+                f"The server was restarted or set up anew since its previous data was copied and cannot take that: "
+                f"{misfit.text}",
                 next_step="Have the server as it was then: release, modules, `databases`, maxmemory. Then try again.",
             ) from misfit
 

@@ -53,6 +53,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         expiring_keys: how many keys with a time to live there are then.
         types: of modules, with the number of their values.
         modules: by the names that MODULE LIST has for them.
+        run_id, maximum_bytes, eviction: of the server that held it; empty: a file, or not noted.
     """
 
     highest_database: int
@@ -60,6 +61,14 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     expiring_keys: int
     types: dict[str, int] = {}
     modules: list[str] = []
+    run_id: str = ""
+    maximum_bytes: int = 0
+    eviction: str = ""
+
+    def were_met_by(self, server: ServerFacts) -> bool:
+        """Whether the server held that data in this run of it, set up as it is now."""
+        then = (self.run_id, self.maximum_bytes, self.eviction, self.modules)
+        return then == (server.run_id, server.maximum_bytes, server.eviction, sorted(server.modules))
 
     @classmethod
     def of_file(cls, content: RdbContent) -> Needs:
@@ -82,6 +91,9 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
             memory_bytes=server.data_bytes,
             expiring_keys=server.expiring_count,
             modules=sorted(server.modules),
+            run_id=server.run_id,
+            maximum_bytes=server.maximum_bytes,
+            eviction=server.eviction,
         )
 
 
@@ -106,6 +118,7 @@ async def require_fit(
     *,
     module_types: Mapping[str, str],
     subject: str = "The file",
+    drops_data: bool = False,
 ) -> None:
     """See that a server can take data.
 
@@ -114,6 +127,7 @@ async def require_fit(
         header: of the data.
         module_types: types of other modules and the names of those; see RedisSettings.module_types.
         subject: begins what is said.
+        drops_data: the server drops what it has before it loads.
     Raises:
         ArchiveIncompatibleError: it does not read it, or lacks a module or a database.
         NoSpaceError: old and new data together do not fit into the machine, or the new alone not into the server.
@@ -121,7 +135,7 @@ async def require_fit(
     require_readable(header, server, subject=subject)
     _require_modules(needs, server, module_types, subject)
     await _require_databases(connection, needs, subject)
-    _require_memory(needs, server)
+    _require_memory(needs, server, beside_bytes=0 if drops_data else server.used_bytes)
 
 
 def _require_modules(needs: Needs, server: ServerFacts, known: Mapping[str, str], subject: str) -> None:
@@ -161,7 +175,7 @@ async def _require_databases(connection: Connection, needs: Needs, subject: str)
     await connection.call("SELECT", 0)
 
 
-def _require_memory(needs: Needs, server: ServerFacts) -> None:
+def _require_memory(needs: Needs, server: ServerFacts, *, beside_bytes: int) -> None:
     needed = needs.memory_bytes
     if server.maximum_bytes and needed > server.maximum_bytes and not _may_evict(needs, server):
         why = (
@@ -174,9 +188,9 @@ def _require_memory(needs: Needs, server: ServerFacts) -> None:
             f"(maxmemory): it would refuse every write afterwards{why}.",
             next_step="Raise maxmemory, or choose an eviction policy that takes any key (allkeys-lru, for example).",
         )
-    if server.system_bytes and server.used_bytes + needed > server.system_bytes:
+    if server.system_bytes and beside_bytes + needed > server.system_bytes:
         raise NoSpaceError(
-            f"Until the swap the new data, about {_mib(needed)}, is in memory beside the {_mib(server.used_bytes)} of "
+            f"Until the swap the new data, about {_mib(needed)}, is in memory beside the {_mib(beside_bytes)} of "
             f"now; the machine has {_mib(server.system_bytes)}.",
             next_step="Give the server more memory for the import.",
         )

@@ -9,6 +9,7 @@ from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
 from agent.engines.redis.compatibility import require_readable
 from agent.engines.redis.connection import connect
+from agent.engines.redis.durable import loads_by_file
 from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.fitting import Needs, require_fit
 from agent.engines.redis.libraries import require_libraries
@@ -53,7 +54,14 @@ async def receive(
     needs = Needs.of_file(content)
     async with connect(settings.login()) as connection:
         server = await look(connection)
-        await require_fit(connection, server, content.header, needs, module_types=settings.module_types)
+        await require_fit(
+            connection,
+            server,
+            content.header,
+            needs,
+            module_types=settings.module_types,
+            drops_data=await loads_by_file(connection),
+        )
         await require_libraries(connection, content.libraries)
     record.save_staged(
         Snapshot(record.staged_path, content.body_bytes, content.body_crc, has_crc=content.header.has_crc), needs

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 from pathlib import Path
 
 import pytest
 
+from agent.engines.redis import exchange
+from agent.engines.redis.connection import Connection
+from agent.engines.redis.facts import ServerFacts, look
 from agent.journal import Entry
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
@@ -100,7 +104,9 @@ async def test_so_is_an_undo_until_the_server_is_as_it_was(how: str, start_redis
         client.set("its own", "1")
     content, before = await content_of(app.server), app.server_settings()
 
-    with pytest.raises(AppUnavailableError, match=f"was set up anew since its previous data was copied.*{said}"):
+    with pytest.raises(
+        AppUnavailableError, match=f"restarted or set up anew since its previous data.*{said}"
+    ):
         await app.recipe.undo(entry, app.progress)
 
     assert (await content_of(app.server)).differences(content) == []
@@ -152,6 +158,31 @@ async def test_a_server_without_config_keeps_its_own_snapshot_file(start_redis: 
     app.server.start()
     with client_of(app.server) as client:
         assert client.keys() == [b"its own"]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["same run", "restarted"])
+@pytest.mark.parametrize("lines", [[], ['rename-command CONFIG ""']], ids=["beside", "by file"])
+async def test_an_undo_is_not_refused_only_because_imported_data_grew(
+    lines: list[str], start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_restarted: bool
+) -> None:
+    settings = {**SNAPSHOTS, **MANY, "repl-diskless-sync-delay": "0"}
+    app, entry = await stage(start_redis("redis-7.0", settings=settings, lines=lines), tmp_path)
+    previous = await content_of(app.server)
+    await app.recipe.restore(entry, app.progress)
+    if is_restarted:
+        restart(app, start_redis, "redis-7.0", settings=settings, lines=lines)
+
+    async def look_at_a_small_machine(connection: Connection) -> ServerFacts:
+        server = await look(connection)
+        return dataclasses.replace(server, system_bytes=server.used_bytes + (1 << 20))
+
+    monkeypatch.setattr(exchange, "look", look_at_a_small_machine)
+    if is_restarted and not lines:
+        with pytest.raises(AppUnavailableError, match=r"was restarted or set up anew.*; the machine has"):
+            await app.recipe.undo(entry, app.progress)
+    else:
+        await app.recipe.undo(entry, app.progress)
+        assert (await content_of(app.server)).differences(previous) == []
 
 
 @pytest.mark.parametrize("suffix", ["previous.rdb", "previous.commands"])
