@@ -104,9 +104,7 @@ async def test_so_is_an_undo_until_the_server_is_as_it_was(how: str, start_redis
         client.set("its own", "1")
     content, before = await content_of(app.server), app.server_settings()
 
-    with pytest.raises(
-        AppUnavailableError, match=f"restarted or set up anew since its previous data.*{said}"
-    ):
+    with pytest.raises(AppUnavailableError, match=f"restarted or set up anew since its previous data.*{said}"):
         await app.recipe.undo(entry, app.progress)
 
     assert (await content_of(app.server)).differences(content) == []
