@@ -21,8 +21,10 @@ from common.frames import CHUNK_BYTES
 SILENCE_SECONDS = 60.0
 """A server that forks for us sends an empty line each second; one whose other child has to end first does so too."""
 ACKNOWLEDGE_SECONDS = 1.0
-_LENT = {"repl-diskless-sync-delay": "0", "repl-diskless-sync": "yes"}
-"""A server begins at once, and leaves its own snapshot file alone: one that keeps nothing would come back with that."""
+_AT_ONCE = {"repl-diskless-sync-delay": "0"}
+"""A server begins at once; else it would wait for seconds also where it only has to let a child for another copy end."""
+_WITHOUT_FILE = {**_AT_ONCE, "repl-diskless-sync": "yes"}
+"""It leaves its own snapshot file alone, too: one that keeps nothing would come back with that."""
 _MARK_BYTES = 40
 
 
@@ -132,15 +134,14 @@ async def replicating(wish: Wish, *, loan: Loan, admin: Connection) -> AsyncIter
             await _tell(connection, "capa", "eof")
             if not wish.has_tail:
                 await _tell(connection, "rdb-only", "1")
-            await loan.change(admin, _LENT)
+        await loan.change(admin, _AT_ONCE if wish.is_on_servers_disk else _WITHOUT_FILE)
         try:
             replica = await _begin(connection)
         except ConnectionLostError as lost:
             raise await _cause(lost, wish, admin) from lost
         finally:
-            if not wish.is_on_servers_disk:
-                with contextlib.suppress(ServiceError):
-                    await loan.give_back(admin)
+            with contextlib.suppress(ServiceError):
+                await loan.give_back(admin)
         try:
             yield replica
         finally:
