@@ -22,7 +22,7 @@ SILENCE_SECONDS = 60.0
 """A server that forks for us sends an empty line each second; one whose other child has to end first does so too."""
 ACKNOWLEDGE_SECONDS = 1.0
 _AT_ONCE = {"repl-diskless-sync-delay": "0"}
-"""A server begins at once; else it would wait for seconds also where it only has to let a child for another copy end."""
+"""A server begins at once; else it waits for seconds also where it only has to let a child for another copy end."""
 _WITHOUT_FILE = {**_AT_ONCE, "repl-diskless-sync": "yes"}
 """It leaves its own snapshot file alone, too: one that keeps nothing would come back with that."""
 _MARK_BYTES = 40
