@@ -5,7 +5,8 @@
 - `commands`: what of that is kept for an undo.
 - `master`: our own replication server, from which a snapshot is loaded.
 - `lending`: settings of the server that are changed for a moment, and put back whatever dies.
-- `pausing`, `exchange`: the swap; `durable`: the server's own files made current; `copied`: which of them may be there.
+- `pausing`, `exchange`: the swap; `releasing`: the server made its own master again.
+- `durable`: the server's own files made current; `copied`: which of them may be there.
 - `compatibility`: which release can load which file; `fitting`: whether a server has what data needs.
 """
 

@@ -12,6 +12,8 @@ import time
 from agent.engines.redis.connection import Connection, ReplyError, encode
 
 LIFETIME_SECONDS = 24 * 3600
+IN_BETWEEN = "previous, but for its last commands"
+"""Its value when the snapshot was loaded and what follows it was not executed yet."""
 _SELECT_DB, _EXPIRE_MS, _STRING = 0xFE, 0xFC, 0
 _MOST_DATABASES = 1 << 14
 

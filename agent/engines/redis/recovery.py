@@ -11,10 +11,11 @@ import enum
 
 from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
 from agent.engines.redis.durable import Keeping, find_keeping
-from agent.engines.redis.exchange import IN_BETWEEN, Exchange, may_have_evicted_marker, release
+from agent.engines.redis.exchange import Exchange
 from agent.engines.redis.facts import ServerFacts, look
-from agent.engines.redis.marker import Marker
+from agent.engines.redis.marker import IN_BETWEEN, Marker
 from agent.engines.redis.pausing import unpause
+from agent.engines.redis.releasing import may_have_evicted_marker, release
 from agent.engines.redis.settings import RedisSettings
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord, Way
 from agent.unsettled import UnsettledError

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from agent.engines.redis.durable import Keeping
-from agent.engines.redis.exchange import IN_BETWEEN
 from agent.engines.redis.facts import ServerFacts
+from agent.engines.redis.marker import IN_BETWEEN
 from agent.engines.redis.recovery import Found, judge
 from agent.engines.redis.snapshots import Snapshot
 from agent.engines.redis.swap_record import Aim, Reached, SwapRecord
