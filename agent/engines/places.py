@@ -10,24 +10,30 @@ from collections.abc import Mapping
 
 from common.errors import AppUnavailableError
 
+_SETTINGS = "the agent's settings"
+_SETTINGS_BACK = (
+    "Put the agent's settings back as they were, then repeat the step; what was only staged can also be imported again."
+)
 
-def require_same_place(facts: Mapping[str, object], now: str) -> None:
+
+def require_same_place(
+    facts: Mapping[str, object], now: str, *, told_by: str = _SETTINGS, next_step: str = _SETTINGS_BACK
+) -> None:
     """
     Args:
         facts: an import's; they hold `place`, but not those of an older agent.
-        now: the place that the agent's settings name, for a person.
+        now: the place that `told_by` names, for a person.
     Raises:
-        AppUnavailableError: it was another.
+        AppUnavailableError: it was another; with the `next_step`.
     """
     then = facts.get("place") or now
     if then != now:
-        raise moved(now=now, then=str(then))
+        raise moved(now=now, then=str(then), told_by=told_by, next_step=next_step)
 
 
-def moved(*, now: str, then: str) -> AppUnavailableError:
+def moved(*, now: str, then: str, told_by: str = _SETTINGS, next_step: str = _SETTINGS_BACK) -> AppUnavailableError:
     """The error of an import that belongs to another place."""
     return AppUnavailableError(
-        f"By the agent's settings the app keeps its data in {now} now; when the file was staged, it was {then}.",
-        next_step="Put the agent's settings back as they were, then repeat the step; what was only staged can also be "
-        "imported again.",
+        f"By {told_by} the app keeps its data in {now} now; when the file was staged, it was {then}.",
+        next_step=next_step,
     )

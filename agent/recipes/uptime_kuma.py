@@ -29,6 +29,7 @@ from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
 from agent.engines.mariadb.exchange import Exchange as TableExchange
 from agent.engines.mariadb.settings import read_secret
+from agent.engines.places import require_same_place
 from agent.engines.sqlite_snapshots import remove_snapshots
 from agent.engines.table_parts import compare_all
 from agent.recipes.base import (
@@ -201,15 +202,13 @@ class UptimeKumaRecipe(Recipe):
         Args:
             way_out: what else helps than its configuration of before.
         """
-        now, then = configuration_of(self._directory).place, record.facts.get("place", "")
-        if then not in ("", now):
-            raise AppUnavailableError(
-                f"By its {layout.CONFIGURATION} the app keeps its data in {now} now; when the file was staged, it was "
-                f"{then}.",
-                next_step=f"{way_out}; or put {layout.CONFIGURATION} back as it was."
-                if way_out
-                else f"Put {layout.CONFIGURATION} back as it was.",
-            )
+        put_back = f"put {layout.CONFIGURATION} back as it was."
+        require_same_place(
+            record.facts,
+            configuration_of(self._directory).place,
+            told_by=f"its {layout.CONFIGURATION}",
+            next_step=f"{way_out}; or {put_back}" if way_out else put_back.capitalize(),
+        )
 
     async def discard(self, record: Record) -> None:
         await self._exchange.discard(record)
