@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from agent.archives.members import printable
-
-_NAMED = 5
 
 
 @dataclass
 class Tally:
     """A number of things and the first of their paths."""
 
+    most_named: ClassVar[int] = 5
+
     count: int = 0
     paths: list[str] = field(default_factory=list)
 
     def add(self, path: str) -> None:
         self.count += 1
-        if len(self.paths) < _NAMED:
+        if len(self.paths) < self.most_named:
             self.paths.append(path)
 
     def sentence(self, one: str, many: str) -> list[str]:
@@ -26,6 +27,5 @@ class Tally:
         if not self.count:
             return []
         names = ", ".join(printable(path) for path in self.paths)
-        return [
-            f"{(one if self.count == 1 else many).format(self.count)}: {names}{', …' if self.count > _NAMED else ''}."
-        ]
+        more = ", …" if self.count > len(self.paths) else ""
+        return [f"{(one if self.count == 1 else many).format(self.count)}: {names}{more}."]

@@ -11,15 +11,15 @@ import os
 import re
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.archives.members import KEPT_NAMES, MAX_DEPTH, printable
+from agent.archives.tallies import Tally
 from common.errors import SourceUnreadableError
 
 _SORTED_AT_ONCE = 10_000
 """Names of a directory are sorted in lots of this many: the same order every time for all but huge directories."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NAMED = 20
 
 
 @dataclass(slots=True)
@@ -44,17 +44,10 @@ class Found:
         return self.descriptor >= 0
 
 
-@dataclass
-class Unreadable:
-    """What may not be read: how many entries, and the first of their paths."""
+class Unreadable(Tally):
+    """What may not be read."""
 
-    count: int = 0
-    paths: list[str] = field(default_factory=list)
-
-    def add(self, path: str) -> None:
-        self.count += 1
-        if len(self.paths) < _NAMED:
-            self.paths.append(path)
+    most_named = 20
 
     def raise_if_any(self) -> None:
         """SourceUnreadableError with what was added."""
