@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import catalog, client, exchange, loading, names
+from agent.engines.mariadb import catalog, client, loading, names
 from agent.engines.mariadb.catalog import look
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
-from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import Recovered, Upload
 from agent.unsettled import UnsettledError
@@ -486,29 +485,6 @@ async def test_an_undo_whose_leavings_cannot_be_dropped_yet_is_settled_as_undone
 
     assert await shop.recipe.recover(record) is Recovered.PREVIOUS
     assert (await shop.fingerprint()).differences(before) == []
-    await shop.recipe.discard(record)
-    assert shop.leftovers(record) == []
-
-
-async def test_an_undo_to_an_empty_database_that_ends_between_its_drops_is_settled_as_undone(
-    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = await shop.import_(dump_of("CREATE TABLE `a` (`n` int);"))
-
-    async def query_without_last_drop(login: Login, sql: str, *, database: str = "") -> list[list[str]]:
-        before, drop, _ = sql.rpartition(" DROP DATABASE")
-        rows = await query(login, before or sql, database=database)
-        if drop:
-            raise AppUnavailableError("The server ended.")
-        return rows
-
-    with monkeypatch.context() as patch:
-        patch.setattr(exchange, "query", query_without_last_drop)
-        with pytest.raises(UnsettledError):
-            await shop.recipe.undo(record, NotedProgress())
-
-    assert await shop.recipe.recover(record) is Recovered.PREVIOUS
-    assert shop.sql("SHOW TABLES") == ""
     await shop.recipe.discard(record)
     assert shop.leftovers(record) == []
 

@@ -110,7 +110,7 @@ async def test_an_undo_into_an_empty_database_is_done_however_many_of_the_schema
         if "DROP DATABASE" not in batch:
             return await query(login, batch)
         await query(login, ";".join(batch.split(";")[: 1 + dropped]) + ";")
-        raise UnsettledError
+        raise AppUnavailableError("The server ended.")
 
     with monkeypatch.context() as patch:
         patch.setattr(exchange, "query", killed)
@@ -118,6 +118,7 @@ async def test_an_undo_into_an_empty_database_is_done_however_many_of_the_schema
             await shop.recipe.undo(record, NotedProgress())
 
     assert await shop.recipe.recover(record) is Recovered.PREVIOUS
+    assert shop.sql("SHOW TABLES") == ""
     await shop.recipe.discard(record)
     assert shop.sql("SHOW TABLES") == ""
     assert shop.leftovers(record) == []
