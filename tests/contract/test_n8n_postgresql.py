@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -67,11 +67,9 @@ class N8nOnPostgresql(N8nOnSqlite):
 
 
 @pytest.fixture(scope="module")
-def app(
-    tmp_path_factory: pytest.TempPathFactory, postgres_servers: Callable[[int], PostgresServer]
-) -> Iterator[N8nOnPostgresql]:
+def app(tmp_path_factory: pytest.TempPathFactory, lone_postgres_server: PostgresServer) -> Iterator[N8nOnPostgresql]:
     directory = tmp_path_factory.mktemp("app")
-    database = PostgresApp(postgres_servers(17), directory)
+    database = PostgresApp(lone_postgres_server, directory)
     yield N8nOnPostgresql(directory, database)
     asyncio.run(database.close())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +31,7 @@ _ROW_BYTES = 32 * 250
 
 
 class Postgresql(ServerApp[PostgresServer]):
-    """A database of its own, in a server that others use too."""
+    """A database in a server that may be killed."""
 
     recipe = PostgresqlRecipe
     new_counts: ClassVar[Mapping[str, int]] = {"tables": 2, "views": 1, "rows": 400}
@@ -70,10 +70,8 @@ class Postgresql(ServerApp[PostgresServer]):
 
 
 @pytest.fixture(scope="module")
-def app(
-    tmp_path_factory: pytest.TempPathFactory, postgres_servers: Callable[[int], PostgresServer]
-) -> Iterator[Postgresql]:
-    database = PostgresApp(postgres_servers(17), tmp_path_factory.mktemp("app"))
+def app(tmp_path_factory: pytest.TempPathFactory, lone_postgres_server: PostgresServer) -> Iterator[Postgresql]:
+    database = PostgresApp(lone_postgres_server, tmp_path_factory.mktemp("app"))
     yield Postgresql(database)
     asyncio.run(database.close())
 
