@@ -60,6 +60,10 @@ class Survey:
     unreadable: Unreadable = field(default_factory=Unreadable)
     is_complete: bool = True
 
+    def told(self, *names: str) -> dict[str, int]:
+        """Its counts of these names; none when the time was up, since they would be too small."""
+        return {name: getattr(self, name) for name in names} if self.is_complete else {}
+
     @property
     def has_all_tops(self) -> bool:
         """Whether `tops` names all that was met at the top, so that it can be compared with another's."""

@@ -186,13 +186,14 @@ class N8nRecipe(Recipe):
             await asyncio.to_thread(write_config, self._folder, area.new)
             await note_staged(record)
         now, after = compared.now, compared.after
+        files_bytes = after.bytes if after.is_complete else report.extracted.bytes
         return Preview(
             changes=previewing.changes(facts.counts, prepared),
-            counts_now={**facts.counts, "files": now.files},
-            counts_after={**prepared.counts, "files": after.files},
+            counts_now={**facts.counts, **now.told("files")},
+            counts_after={**prepared.counts, **after.told("files")},
             items={**previewing.items(await self._present_items(request), prepared.items), **compared.items},
             bridging=previewing.bridging(prepared.migrations, facts.migrations),
-            room_bytes=after.bytes + importing.size_of(area.new / self._settings.database_file) + prepared.size_bytes,
+            room_bytes=files_bytes + importing.size_of(area.new / self._settings.database_file) + prepared.size_bytes,
             swap_seconds=expected_swap_seconds(len(now.tops) + len(after.tops)),
             warnings=(
                 *report.warnings,
@@ -375,7 +376,7 @@ class N8nRecipe(Recipe):
             made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
             app_id=options.app_id,
-            counts={**opened.facts.counts, "files": counted.files, "bytes": counted.bytes},
+            counts={**opened.facts.counts, **counted.told("files", "bytes")},
             details={
                 "database_type": "postgresql" if self._postgres else "sqlite",
                 "last_migration": opened.facts.last_migration,

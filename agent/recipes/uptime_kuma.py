@@ -152,8 +152,8 @@ class UptimeKumaRecipe(Recipe):
         await note_staged(record)
         return Preview(
             changes=compared(now, after),
-            counts_now={**(now.counts if now else {}), "files": files.now.files},
-            counts_after={**after.counts, "files": files.after.files},
+            counts_now={**(now.counts if now else {}), **files.now.told("files")},
+            counts_after={**after.counts, **files.after.told("files")},
             items={**await self._compared_items(data, now, verified), **files.items},
             bridging=bridging(after, now),
             room_bytes=verified.size_bytes + (await asyncio.to_thread(survey, area.new, seconds=_SURVEY_SECONDS)).bytes,
@@ -277,7 +277,7 @@ class UptimeKumaRecipe(Recipe):
         counted = await asyncio.to_thread(
             survey, self._directory, seconds=_SURVEY_SECONDS, is_left_out=layout.is_left_out
         )
-        return {"files": counted.files, "bytes": counted.bytes} if counted.is_complete else {}
+        return counted.told("files", "bytes")
 
     async def _obstacle(self, data: Data) -> str:
         """What stands against any import; empty when nothing does."""

@@ -14,10 +14,12 @@ from pathlib import Path
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
+from agent.engines import comparing
 from agent.engines.n8n.encryption import decrypt, encrypt
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
+from agent.recipes import n8n
 from agent.recipes.base import ExportOptions, ItemChanges, Recovered
 from common.codecs import UnpackedFile
 from common.errors import AppBusyError, InvalidRequestError, ToolFailedError
@@ -297,6 +299,20 @@ async def test_a_preview_counts_and_warns_of_workflows_that_would_fire(source: N
     await target.recipe.discard(record)
     assert described(target.n8n.folder) == before
     assert not target.has_leftovers
+
+
+async def test_files_that_could_not_be_counted_in_time_are_not_counted_at_all(
+    source: N8nApp, target: N8nApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(n8n, "_SURVEY_SECONDS", -1.0)
+    monkeypatch.setattr(comparing, "_SECONDS", -1.0)
+
+    exported = await source.export(key="clear")
+    preview = await target.stage(exported.content, MemoryRecord())
+
+    assert exported.header.counts.keys().isdisjoint({"files", "bytes"})
+    assert "files" not in {**preview.counts_now, **preview.counts_after}
+    assert preview.room_bytes > source.n8n.database.stat().st_size
 
 
 @pytest.mark.parametrize("is_rotating", [False, True], ids=["keys as they are", "keys rotated"])

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines import comparing
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
 from agent.engines.sqlite_snapshots import Snapshots
+from agent.recipes import uptime_kuma
 from agent.recipes.base import Export, ExportOptions, ItemChanges, Recovered
 from common.errors import (
     AppBusyError,
@@ -356,6 +358,19 @@ async def test_a_preview_tells_what_becomes_of_each_kind_of_thing(kuma: KumaApp)
     assert preview.bridging == ""
     assert preview.room_bytes >= (kuma.directory / "kuma.db").stat().st_size
     assert 5 <= preview.swap_seconds < 6
+
+
+async def test_files_that_could_not_be_counted_in_time_are_not_counted_at_all(
+    kuma: KumaApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uptime_kuma, "_SURVEY_SECONDS", -1.0)
+    monkeypatch.setattr(comparing, "_SECONDS", -1.0)
+
+    exported = await kuma.export()
+    preview = await kuma.stage(exported.content, MemoryRecord())
+
+    assert exported.header.counts.keys().isdisjoint({"files", "bytes"})
+    assert "files" not in {**preview.counts_now, **preview.counts_after}
 
 
 async def test_tables_of_any_kind_come_along_and_are_proven(kuma: KumaApp, tmp_path: Path) -> None:
