@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
+from agent.engines import sqlite_journals
 from agent.engines.sqlite_bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
 from agent.engines.sqlite_questions import asked, not_a_table
 from agent.jail import enter, parse_argv
@@ -279,6 +280,8 @@ def connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
 
 
 def _connect(path: str, mode: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
+    if sqlite_journals.names_another_file(path):
+        raise _FailedError("unfinished", sqlite_journals.WORDS)
     connection = sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode={mode}",
         uri=True,

@@ -249,12 +249,18 @@ async def ask_database(path: Path, questions: Questions) -> Answers:
 
 
 def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
-    is_memory = answer["failed"] in ("no_memory", "too_large")
+    match answer["failed"]:
+        case "no_memory" | "too_large":
+            next_step = "Give the agent more memory, then try again."
+        case "unfinished":
+            next_step = (
+                "Start the app, which finishes what it had begun in several databases at once; remove the journal if "
+                "nobody knows where it comes from."
+            )
+        case _:
+            next_step = "Run the agent under the app's uid, with the volume writable."
     return SourceUnreadableError(
-        f"The database {printable(name)} cannot be read: {answer['text']}.",
-        next_step="Give the agent more memory, then try again."
-        if is_memory
-        else "Run the agent under the app's uid, with the volume writable.",
+        f"The database {printable(name)} cannot be read: {answer['text']}.", next_step=next_step
     )
 
 

@@ -10,6 +10,7 @@ from agent.archives.extracting import Extracted
 from agent.archives.links import leads_to_programs
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
+from agent.engines import sqlite_journals
 from agent.engines.sqlite_uploads import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
 from common.wording import counted
@@ -59,12 +60,19 @@ async def check_databases(new: Path, extracted: Extracted, *, is_sealed: bool, k
     Returns:
         Warnings about databases that are damaged, or were not looked at.
     Raises:
+        ArchiveRefusedError: to open one would delete a file.
         ArchiveDamagedError: a damaged one in an archive without a seal: copied from under a writer, as a rule.
     """
     warnings = []
     unchecked = max(extracted.databases - _CHECKED_DATABASES, 0)
     for path in extracted.database_paths[:_CHECKED_DATABASES]:
         database = new / path
+        if sqlite_journals.names_another_file(str(database)):
+            raise ArchiveRefusedError(
+                f"The SQLite database {printable(path)} cannot be imported: {sqlite_journals.WORDS}.",
+                next_step="Make the archive with the app stopped or with this program; leave the journal out if nobody "
+                "knows where it comes from.",
+            )
         if any(_has_content(Path(f"{database}{ending}")) for ending in SQLITE_SIDECARS):
             # What is in there is part of it, and taking it in would change what was sent.
             unchecked += 1

@@ -37,6 +37,7 @@ from common.errors import (
 )
 from tests.fixtures.children import agent_children
 from tests.fixtures.held_reading import hold_reading
+from tests.fixtures.hot_journals import make_unfinished
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 
@@ -509,3 +510,45 @@ def test_answers_are_lines_of_json(tmp_path: Path) -> None:
     )
 
     assert json.loads(done.stdout)["failed"] == "refused"
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+async def test_a_database_whose_journal_names_another_file_is_not_opened_and_that_file_stays(
+    mode: str, volume: Path, work: Path, tmp_path: Path
+) -> None:
+    database, other = volume / "a.db", tmp_path / "not of the app"
+    other.write_bytes(b"kept")
+    make_unfinished(database, mode=mode, super_journal=other)
+    (volume / "link.db").symlink_to("a.db")
+    before = {path.name: path.read_bytes() for path in volume.iterdir()}
+
+    async with snapshots_of(volume, work) as snapshots:
+        with pytest.raises(SourceUnreadableError, match="names another file, which SQLite would delete") as refused:
+            await taken(snapshots, database)
+    for name in ("a.db", "link.db"):
+        with pytest.raises(SourceUnreadableError, match="names another file"):
+            await ask_database(volume / name, Questions(queries={"rows": "SELECT count(*) FROM t"}))
+    with pytest.raises(ArchiveDamagedError, match="names another file"):
+        await sqlite_uploads.absorb_changes(database)
+
+    assert "Start the app" in refused.value.next_step
+    assert other.read_bytes() == b"kept"
+    assert {path.name: path.read_bytes() for path in volume.iterdir()} == before
+
+
+async def test_a_transaction_of_one_database_that_was_not_finished_is_taken_back(volume: Path, work: Path) -> None:
+    make_unfinished(volume / "a.db")
+
+    answers = await ask_database(volume / "a.db", Questions(queries={"rows": "SELECT DISTINCT substr(a, 1, 6) FROM t"}))
+
+    assert answers.rows == {"rows": [["before"]]}
+
+
+async def test_the_name_in_a_journal_that_is_done_with_is_nothing(volume: Path, tmp_path: Path) -> None:
+    make_unfinished(volume / "a.db", super_journal=tmp_path / "other")
+    with (volume / "a.db-journal").open("r+b") as journal:
+        journal.write(bytes(28))
+
+    answers = await ask_database(volume / "a.db", Questions(queries={"rows": "SELECT count(*) FROM sqlite_schema"}))
+
+    assert answers.rows == {"rows": [[1]]}

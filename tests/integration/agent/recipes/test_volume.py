@@ -50,6 +50,7 @@ from tests.fakes.imports import FullRecord, MemoryRecord, NotedProgress, chunked
 from tests.fixtures.archives import DIRECTORY, SYMLINK, described, entry, make_nasty, tar_of, zip_of_raw_names
 from tests.fixtures.attacks import ATTACKS
 from tests.fixtures.children import agent_children
+from tests.fixtures.hot_journals import make_unfinished
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
 from tests.fixtures.waiting import until
@@ -828,6 +829,20 @@ async def test_a_database_whose_last_page_is_half_in_its_file_and_whole_in_its_w
 
     assert exported.warnings == []
     assert exported.counts["databases"] == 1
+
+
+async def test_a_database_that_came_with_a_journal_that_names_another_file_is_refused(
+    volume: Volume, tmp_path: Path
+) -> None:
+    make_unfinished(tmp_path / "a.db", super_journal=tmp_path / "other")
+    archive = tar_of(*(entry(name, (tmp_path / name).read_bytes()) for name in ("a.db", "a.db-journal")))
+    record = MemoryRecord()
+
+    with pytest.raises(ArchiveRefusedError, match=r"'a\.db' cannot be imported: its journal names another"):
+        await volume.stage(archive, record)
+    await volume.recipe.discard(record)
+
+    assert list(volume.directory.iterdir()) == []
 
 
 async def test_a_database_that_came_with_its_wal_is_not_touched(volume: Volume, tmp_path: Path) -> None:
