@@ -118,6 +118,9 @@ class MinioServer(LocalServer):
             # It refuses several drives on one disk otherwise.
             "MINIO_CI_CD": "1",
             "MINIO_UPDATE": "off",
+            # Go looks for what it can free when there is that much, not from 4 MB on.
+            "GOGC": "off",
+            "GOMEMLIMIT": "512MiB",
             **self.environment,
         }
         process = ServerProcess.start(
