@@ -7,6 +7,7 @@ done with it, the place has to be the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from common.errors import AppUnavailableError
 
@@ -29,6 +30,24 @@ def require_same_place(
     then = facts.get("place") or now
     if then != now:
         raise moved(now=now, then=str(then), told_by=told_by, next_step=next_step)
+
+
+def require_same_directory(facts: Mapping[str, object], now: Path) -> None:
+    """As `require_same_place`, for facts that hold the `directory` on which the import was staged.
+
+    Args:
+        now: the one that the agent's settings name.
+    """
+    then = facts.get("directory")
+    if isinstance(then, str) and not _is_same(Path(then), now):
+        raise moved(now=str(now), then=then)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one == other or one.samefile(other)
+    except OSError:
+        return False
 
 
 def moved(*, now: str, then: str, told_by: str = _SETTINGS, next_step: str = _SETTINGS_BACK) -> AppUnavailableError:

@@ -100,7 +100,7 @@ class N8nRecipe(Recipe):
         self._folder = self._settings.folder
         self._postgres = self._make_postgres()
         self._app = surroundings.app_control
-        self._exchange = StoppedExchange(self._app, self._exchange_of)
+        self._exchange = StoppedExchange(self._app, self._volume, self._exchange_of)
         self._source = Source(
             self._settings, self._postgres, work_directory=surroundings.work_directory, limits=surroundings.limits
         )
@@ -173,7 +173,7 @@ class N8nRecipe(Recipe):
             directory=str(volume),
             on_postgresql=self._postgres is not None,
             has_folder=self._folder is not None,
-            place=self._postgres.postgresql.place if self._postgres else "",
+            place=self._place,
         )
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
@@ -257,6 +257,8 @@ class N8nRecipe(Recipe):
             )
         if self._postgres is not None:
             await self._postgres.plan()
+        else:
+            require_same_place(record.facts, self._place)
 
     async def discard(self, record: Record) -> None:
         await self._exchange.discard(record)
@@ -290,6 +292,11 @@ class N8nRecipe(Recipe):
     def _volume(self) -> Path:
         """Where an upload is unpacked."""
         return self._folder or self._surroundings.work_directory
+
+    @property
+    def _place(self) -> str:
+        """Where n8n has its database, for a person."""
+        return self._postgres.postgresql.place if self._postgres else f"the file {self._settings.database_file}"
 
     async def _exchange_of(self, record: Record) -> Exchange | None:
         """What an import staged: the folder's content, the database, or both."""

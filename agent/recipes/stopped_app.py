@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from agent.engines import tree
+from agent.engines.places import require_same_directory
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import AppControl, Progress, Record, Recovered, Step, note_done
 from agent.unsettled import UnsettledError
@@ -82,13 +83,18 @@ class StoppedExchange:
     """
 
     def __init__(
-        self, app: AppControl, exchange_of: Callable[[Record], Awaitable[Exchange | None]] | None = None
+        self,
+        app: AppControl,
+        volume: Path,
+        exchange_of: Callable[[Record], Awaitable[Exchange | None]] | None = None,
     ) -> None:
         """
         Args:
+            volume: where the settings have it now; on another one, nothing is exchanged that was staged there.
             exchange_of: what an import staged, None when it has not come so far; not given: a volume's content.
         """
         self._app = app
+        self._volume = volume
         self._exchange_of = exchange_of or volume_exchange
 
     async def restore(self, record: Record, progress: Progress) -> None:
@@ -96,7 +102,9 @@ class StoppedExchange:
 
         Raises:
             TransferNotFoundError: somebody removed what was staged.
+            AppUnavailableError: the app has moved since.
         """
+        require_same_directory(record.facts, self._volume)
         exchange = await self._exchange_of(record)
         if exchange is None or await exchange.kept() is not Side.IMPORTED:
             raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
@@ -107,7 +115,9 @@ class StoppedExchange:
 
         Raises:
             NothingToUndoError: somebody removed the previous data, or some of it.
+            AppUnavailableError: the app has moved since.
         """
+        require_same_directory(record.facts, self._volume)
         exchange = await self._exchange_of(record)
         if exchange is None or await exchange.kept() is not Side.PREVIOUS:
             raise NothingToUndoError("The previous data is gone, or some of it.")

@@ -86,9 +86,9 @@ class UptimeKumaRecipe(Recipe):
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._app = surroundings.app_control
-        self._exchange = StoppedExchange(self._app, self._exchange_of)
         self._settings = _checked_settings(surroundings.settings)
         self._directory = Path(self._settings.directory)
+        self._exchange = StoppedExchange(self._app, self._directory, self._exchange_of)
 
     async def describe(self) -> Description:
         engine = ""

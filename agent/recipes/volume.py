@@ -83,8 +83,8 @@ class VolumeRecipe(Recipe):
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._app = surroundings.app_control
-        self._exchange = StoppedExchange(self._app)
         self._directory, self._exclude = _checked_settings(surroundings.settings)
+        self._exchange = StoppedExchange(self._app, self._directory)
         self._is_left_out = left_out_by(self._exclude)
 
     async def describe(self) -> Description:
