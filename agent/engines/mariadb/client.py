@@ -36,6 +36,12 @@ LOCK_SECONDS = 10
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 _HELD = "mathison holds"
+SESSION = "sql_mode = '', sql_select_limit = 18446744073709551615, completion_type = 0, sql_quote_show_create = 1"
+"""Set in each session of ours, whatever the server's own are: they may write names and strings in other ways, give the
+first rows of a table only, and end a session with its transaction."""
+_OWN_LIMIT = "@mathison_limit"
+_NO_LIMIT = 1 << 63
+"""What a server has that gives all rows is beyond it."""
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|(?:Got error:|Error) (\d+): (.*)")
 _SILENT = re.compile(r"initial communication packet.*error: (?:110|11)\b")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
@@ -85,6 +91,27 @@ async def query(login: Login, sql: str, *, database: str = "") -> list[list[str]
     return [[_plain(cell) for cell in line.split("\t")] for line in lines]
 
 
+async def require_all_rows(login: Login) -> None:
+    """See that sessions of an account which set nothing are given whole tables: those of the program that dumps.
+
+    Raises:
+        AppUnavailableError: they are not, or whatever `query` raises.
+    """
+    [[limit, moment]] = await query(
+        login, f"SELECT {_OWN_LIMIT}, /*!80000 'DEFAULT' */ /*M!100300 @@system_versioning_asof */;"
+    )
+    for name, value, is_usual in (
+        ("sql_select_limit", limit, int(limit) > _NO_LIMIT),
+        ("system_versioning_asof", moment, moment == "DEFAULT"),
+    ):
+        if not is_usual:
+            raise AppUnavailableError(
+                f"{login.place} does not give all that its tables hold: {name} is {value} for {login.user}.",
+                next_step=f"Leave out {name} where it is set: in the server's configuration, by SET GLOBAL or in "
+                "init_connect.",
+            )
+
+
 @asynccontextmanager
 async def held(login: Login, sql: str, *, database: str = "") -> AsyncIterator[None]:
     """Run statements, and keep the session with its locks for the time of the block; errors as `query`."""
@@ -117,8 +144,7 @@ def _command(login: Login, database: str, *options: str) -> Command:
         "--binary-mode",
         # Not even if the server asks for a file of ours.
         "--local-infile=0",
-        # A server's own mode may write names and strings in other ways.
-        f"--init-command=SET SESSION lock_wait_timeout = {LOCK_SECONDS}, sql_mode = ''",
+        f"--init-command=SET {_OWN_LIMIT} = @@sql_select_limit, SESSION lock_wait_timeout = {LOCK_SECONDS}, {SESSION}",
         *options,
         *([f"--database={database}"] if database else []),
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.engines.mariadb import programs
 from agent.engines.mariadb.catalog import Schema, look
+from agent.engines.mariadb.client import require_all_rows
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.wording import counted
@@ -36,6 +37,7 @@ async def describe(settings: MariadbSettings) -> Described:
     """The database as it is now; obstacles are sentences."""
     try:
         schema = await look(settings.app_login(), settings.database)
+        await require_all_rows(settings.app_login())
     except ServiceError as error:
         return Described(export_obstacle=error.text, import_obstacle=error.text)
     return Described(

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb.client import error_of_query, query
+from agent.engines.mariadb.client import error_of_query, query, require_all_rows
 from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.settings import Login
 from agent.processes import Command, start
@@ -101,6 +101,8 @@ async def dump(
 
 async def raw_dump(login: Login, database: str, *, has_history: bool = False) -> AsyncGenerator[bytes, None]:
     """What mariadb-dump prints, without the line that only newer clients read; ends normally only when it is whole."""
+    # It can be told to set nothing in its session.
+    await require_all_rows(login)
     command = Command(dump_argv(login, database, has_history=has_history), environment=login.environment())
     tail = b""
     is_first = True

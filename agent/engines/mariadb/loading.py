@@ -21,6 +21,7 @@ from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import (
     ANSWER_SECONDS,
     CHANGED,
+    SESSION,
     WITHIN_SECONDS,
     error_of_change,
     error_of_load,
@@ -183,7 +184,7 @@ async def load(
         ):
             # The server's own may be short, or leave out what it would note.
             noting = ", note_verbosity = 'basic'" if verbosity else ""
-            begun = f"SET SESSION sql_mode = '', wait_timeout = {_IDLE_SECONDS}{noting};"
+            begun = f"SET SESSION {SESSION}, wait_timeout = {_IDLE_SECONDS}{noting};"
             await client.write(f"{begun} {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode())
             bound = asyncio.create_task(_bound_growth(loader, names.new_schema(key), content, limits), name="bound")
             loading = asyncio.create_task(_pass_through(chunks, judge, client, loader), name="load a dump")
