@@ -1,6 +1,8 @@
 """Most of the server's memory that working out a formula takes: a default, a generated column, a check of a table.
 
-A server keeps what each call on the way gives, see `row_memory`.
+A server keeps what each call on the way gives, see `row_memory`, and so it does with what it brings into the character
+set of something else: `latin1_column = utf8_column` keeps the longer of both, each time that it is written (seen with
+MariaDB 10.11).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ PART = re.compile(
     rb"|(?P<number>[0-9][\w.]*)|(?P<mark>[(),]|->)" % STRING,
     re.DOTALL,
 )
+NUMBER = re.compile(rb"0*([0-9]{1,9})")
+"""One that can be a length; what has more digits that count is more than any."""
 _PLAIN = re.compile(rb"'[^'\\]*'")
 _SHORT_OF = frozenset(
     b"ABS ACOS ADDDATE ADDTIME ASCII ASIN ATAN ATAN2 BIN BIN_TO_UUID BIT_COUNT BIT_LENGTH CEIL CEILING "
@@ -49,6 +53,8 @@ _JOINED_OF = frozenset(
 _ESCAPED_OF = frozenset(b"DATE_FORMAT FORMAT HEX JSON_ARRAY JSON_OBJECT JSON_QUOTE QUOTE TIME_FORMAT TO_BASE64".split())
 _ESCAPED = 12
 """At most so many times as long: a character as `\\u0000`, which may take two bytes each, a month's name for `%M`."""
+_CONVERTED = 4
+"""At most so many times as long in another character set."""
 _NUMBERED_OF = {b"REPEAT": 1, b"LPAD": 1, b"RPAD": 1, b"SPACE": 0, b"BINARY": 0}
 """As long as a number says, which is this one of what goes into them."""
 
@@ -59,10 +65,12 @@ class _Call:
 
     Attributes:
         parts: of each that is complete its most bytes and, where it is one number or string, that.
+        meeting: how many things in it may have a character set that another has to be brought into. A literal has none.
     """
 
     name: bytes
     parts: list[tuple[int, bytes]] = field(default_factory=list)
+    meeting: int = 0
     size_bytes: int = 0
     words: list[bytes] = field(default_factory=list)
 
@@ -73,6 +81,15 @@ class _Call:
     def end_part(self) -> None:
         self.parts.append((self.size_bytes, self.words[0] if len(self.words) == 1 else b""))
         self.size_bytes, self.words = 0, []
+
+    @property
+    def is_function(self) -> bool:
+        return bool(self.name) and self.name not in _NO_CALL
+
+    @property
+    def converted_bytes(self) -> int:
+        """Once complete: most bytes of what is in it, brought into another character set."""
+        return _CONVERTED * sum(size_bytes for size_bytes, _ in self.parts) if self.meeting > 1 else 0
 
 
 def kept_bytes(formula: bytes, of_name: Callable[[bytes], int], *, most_bytes: int, stored_bytes: int) -> int:
@@ -90,14 +107,19 @@ def kept_bytes(formula: bytes, of_name: Callable[[bytes], int], *, most_bytes: i
         call = open_calls.pop()
         call.end_part()
         size_bytes = min(_given_by(call, most_bytes), most_bytes)
-        if call.name and call.name not in _NO_CALL:
-            kept += size_bytes
+        kept += call.converted_bytes + (size_bytes if call.is_function else 0)
         open_calls[-1].add(size_bytes)
+        open_calls[-1].meeting += call.name not in _SHORT_OF if call.is_function else call.meeting > 0
+
+    def add_name() -> None:
+        size_bytes = of_name(name)
+        open_calls[-1].add(size_bytes)
+        open_calls[-1].meeting += size_bytes > FEW_BYTES or name.upper() == b"COLLATE"
 
     for part in PART.finditer(formula):
         mark = part["mark"]
         if name and mark != b"(":
-            open_calls[-1].add(of_name(name))
+            add_name()
         if mark == b"(":
             open_calls.append(_Call(plain(name).upper()))
         elif mark == b")" and len(open_calls) > 1:
@@ -112,11 +134,12 @@ def kept_bytes(formula: bytes, of_name: Callable[[bytes], int], *, most_bytes: i
             open_calls[-1].add(len(part[0]) - 2 * bool(part["string"]), part[0])
         name = part["name"] or b""
     if name:
-        open_calls[-1].add(of_name(name))
+        add_name()
     while len(open_calls) > 1:
         close()
-    open_calls[0].end_part()
-    return kept + min(sum(size for size, _ in open_calls[0].parts), stored_bytes)
+    [whole] = open_calls
+    whole.end_part()
+    return kept + whole.converted_bytes + min(sum(size for size, _ in whole.parts), stored_bytes)
 
 
 def _given_by(call: _Call, most_bytes: int) -> int:
@@ -141,6 +164,6 @@ def _given_by(call: _Call, most_bytes: int) -> int:
     ):
         return sizes[0]
     at = _NUMBERED_OF.get(call.name, len(words))
-    if at < len(words) and words[at].isdigit():
-        return int(words[at]) * (sizes[0] if call.name == b"REPEAT" else 4)
+    if at < len(words) and (number := NUMBER.fullmatch(words[at])):
+        return int(number[1]) * (sizes[0] if call.name == b"REPEAT" else 4)
     return most_bytes

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 
 from agent.engines.mariadb.columns import TABLE, items, plain
-from agent.engines.mariadb.formulas import FEW_BYTES, PART, kept_bytes
+from agent.engines.mariadb.formulas import FEW_BYTES, NUMBER, PART, kept_bytes
 from agent.engines.mariadb.inserts import INSERT, STRING, row_lengths
 from agent.engines.mariadb.sqltext import code_within
 from common.errors import ArchiveRefusedError, LimitExceededError
@@ -41,10 +41,12 @@ _WORKED_OUT = re.compile(
     _I,
 )
 """What begins a formula is in its group; what may look like it is not."""
-_SIZED = re.compile(rb"\s*(?:N?(?:VAR)?CHAR(?:ACTER)?(?:\s+VARYING)?|(?:VAR)?BINARY|VECTOR)\s*\(\s*(\d{1,9})\s*\)", _I)
+_SIZED = re.compile(
+    rb"\s*(?:N?(?:VAR)?CHAR(?:ACTER)?(?:\s+VARYING)?|(?:VAR)?BINARY|VECTOR)\s*\(\s*%b\s*\)" % NUMBER.pattern, _I
+)
 _SHORT = re.compile(
     rb"\s*(?:(?:TINY|SMALL|MEDIUM|BIG)?INT|INTEGER|BOOL|BOOLEAN|SERIAL|BIT|DEC|DECIMAL|NUMERIC|FIXED|FLOAT|DOUBLE|REAL"
-    rb"|DATE|TIME|DATETIME|TIMESTAMP|YEAR|UUID|INET4|INET6|ENUM|SET|CHAR|BINARY)\b",
+    rb"|DATE|TIME|DATETIME|TIMESTAMP|YEAR|UUID|INET4|INET6|ENUM|SET|(?:CHAR|BINARY)\b(?!\s*\())\b",
     _I,
 )
 _TEXT = re.compile(rb"\s*(?:TINY)?(?:TEXT|BLOB)\b(?!\s*\()", _I)

@@ -43,6 +43,12 @@ HEAPS = "".join(
     for number in range(60)
 )
 
+ZEROS = HEAPS.replace("c varchar(16000)", columns("c{} char(0000000255)", 60))
+CONVERTED = (
+    f"CREATE TABLE t (l longtext CHARSET latin1, u text, {columns('CHECK (l = u OR {} = length(u))')});\n"
+    f"INSERT INTO t VALUES ('{LONG}','x');\n"
+)
+
 
 @pytest.mark.parametrize(
     ("tables", "error", "most_mib"),
@@ -53,8 +59,10 @@ HEAPS = "".join(
         (CHECKS, LimitExceededError, 50),
         # Until the bound is reached, rows are loaded.
         (HEAPS, LimitExceededError, 350),
+        (ZEROS, LimitExceededError, 350),
+        (CONVERTED, LimitExceededError, 50),
     ],
-    ids=["calls", "copies", "names in rows", "checks", "tables in memory"],
+    ids=["calls", "copies", "names in rows", "checks", "tables in memory", "zeros", "character sets"],
 )
 async def test_a_small_file_cannot_take_much_of_the_servers_memory(
     tables: str, error: type[ServiceError], most_mib: int, tmp_path: Path

@@ -58,14 +58,28 @@ def test_definitions_by_which_a_server_makes_long_values_are_told(columns: str) 
         "`c{}` longtext DEFAULT a",
         "`c{}` longtext AS (lower(`A`))",
         "CHECK (upper(`a`))",
+        "CHECK (`a` = `b` OR `i` = {})",
+        "CHECK (`a` LIKE `b` OR `i` = {})",
+        "CHECK (`a` IN (`b`, 'x') OR `i` = {})",
+        "CHECK (`a` NOT REGEXP `b`)",
+        "CHECK (`a` BETWEEN 'a' AND concat('x'))",
+        "CHECK (`a` = 'x' COLLATE utf32_bin)",
+        "`c{}` int AS (CASE `a` WHEN `b` THEN 1 END)",
     ],
 )
 def test_a_long_value_that_definitions_repeat_is_told_and_a_short_one_goes(column: str) -> None:
-    table = f"CREATE TABLE `t` (`a` longtext, {many(column)})"
+    table = f"CREATE TABLE `t` (`i` int, `a` longtext, `b` text, {many(column)})"
 
     look(table, b"INSERT INTO `t` (`a`) VALUES ('x')" + b",('y')" * 100_000)
     with pytest.raises(LimitExceededError):
         look(table, b"INSERT INTO `t` (`a`) VALUES ('x')," + LONG_ROW)
+
+
+def test_columns_of_json_that_values_are_taken_out_of_go_with_rows_of_some_size() -> None:
+    column = "`c{}` varchar(99) AS (json_unquote(json_extract(`a`,'$.x{}'))) VIRTUAL"
+    table = f"CREATE TABLE `t` (`a` longtext CHECK (json_valid(`a`)), {many(column, 20)})"
+
+    look(table, b"INSERT INTO `t` (`a`) VALUES " + LONG_ROW)
 
 
 def test_what_tables_take_counts_together() -> None:
@@ -99,7 +113,11 @@ def test_rows_of_memory_tables_count_as_long_as_their_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    "type_", ["national varchar(16000)", "NCHAR VARCHAR(16000)", "national character varying(16000)"]
+    "type_",
+    [
+        *("national varchar(16000)", "NCHAR VARCHAR(16000)", "national character varying(16000)"),
+        *("varchar(0000016000)", f"varchar({'0' * 5000}16000)", "char (99999999999)", f"binary({'9' * 5000})"),
+    ],
 )
 def test_rows_of_memory_tables_count_as_long_whatever_their_type_is_called(type_: str) -> None:
     table = f"CREATE TABLE `t` (`i` int, `c` {type_}) ENGINE=MEMORY"
