@@ -32,15 +32,10 @@ def require_same_place(
         raise moved(now=now, then=str(then), told_by=told_by, next_step=next_step)
 
 
-def require_same_directory(facts: Mapping[str, object], now: Path) -> None:
-    """As `require_same_place`, for facts that hold the `directory` on which the import was staged.
-
-    Args:
-        now: the one that the agent's settings name.
-    """
-    then = facts.get("directory")
-    if isinstance(then, str) and not _is_same(Path(then), now):
-        raise moved(now=str(now), then=then)
+def require_same_directory(then: Path, now: Path) -> None:
+    """As `require_same_place`, for directories."""
+    if not _is_same(then, now):
+        raise moved(now=str(now), then=str(then))
 
 
 def _is_same(one: Path, other: Path) -> bool:

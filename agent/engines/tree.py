@@ -127,6 +127,10 @@ class StagingArea:
         self._key = key
         self.new = volume / RESERVED_DIRECTORY / key / Side.IMPORTED.value
 
+    @property
+    def exists(self) -> bool:
+        return os.path.lexists(self.new.parent)
+
     def create(self) -> None:
         """Make it, empty.
 

@@ -184,7 +184,7 @@ class N8nRecipe(Recipe):
         compared = await self._compared(area.new)
         if self._folder:
             await asyncio.to_thread(write_config, self._folder, area.new)
-            await note_staged(record)
+            await note_staged(record, self._volume)
         now, after = compared.now, compared.after
         files_bytes = after.bytes if after.is_complete else report.extracted.bytes
         return Preview(
@@ -300,7 +300,7 @@ class N8nRecipe(Recipe):
 
     async def _exchange_of(self, record: Record) -> Exchange | None:
         """What an import staged: the folder's content, the database, or both."""
-        volume, home = await volume_exchange(record), self._home_of(record)
+        volume, home = await volume_exchange(record, self._volume), self._home_of(record)
         if volume is None or home is None:
             return volume
         if record.facts.get("has_folder"):

@@ -95,7 +95,7 @@ class StoppedExchange:
         """
         self._app = app
         self._volume = volume
-        self._exchange_of = exchange_of or volume_exchange
+        self._exchange_of = exchange_of or (lambda record: volume_exchange(record, volume))
 
     async def restore(self, record: Record, progress: Progress) -> None:
         """Bring the imported data in place, or leave everything as it was.
@@ -104,7 +104,7 @@ class StoppedExchange:
             TransferNotFoundError: somebody removed what was staged.
             AppUnavailableError: the app has moved since.
         """
-        require_same_directory(record.facts, self._volume)
+        self._require_here(record)
         exchange = await self._exchange_of(record)
         if exchange is None or await exchange.kept() is not Side.IMPORTED:
             raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
@@ -117,7 +117,7 @@ class StoppedExchange:
             NothingToUndoError: somebody removed the previous data, or some of it.
             AppUnavailableError: the app has moved since.
         """
-        require_same_directory(record.facts, self._volume)
+        self._require_here(record)
         exchange = await self._exchange_of(record)
         if exchange is None or await exchange.kept() is not Side.PREVIOUS:
             raise NothingToUndoError("The previous data is gone, or some of it.")
@@ -156,6 +156,10 @@ class StoppedExchange:
                 await self._app.start()
             note_done(record, app_is_stopped=False)
         return Recovered[side.name]
+
+    def _require_here(self, record: Record) -> None:
+        if directory := staged_in(record, self._volume):
+            require_same_directory(directory, self._volume)
 
     async def _exchange(self, exchange: Exchange, record: Record, target: Side, progress: Progress) -> None:
         if not self._app.is_possible:
@@ -302,25 +306,36 @@ class Together:
 
 
 async def volume_exchange(
-    record: Record, *, until_released: Callable[[], Awaitable[None]] | None = None
+    record: Record, volume: Path, *, until_released: Callable[[], Awaitable[None]] | None = None
 ) -> VolumeExchange | None:
     """The usual one: the record holds `directory`, the volume, from before the area is made; and `names` when only
     these entries at its top are exchanged and the others stay.
+
+    Args:
+        volume: where the settings have it now.
     """
-    if (directory := staged_in(record)) is None:
+    if (directory := staged_in(record, volume)) is None:
         return None
     names = record.facts.get("names")
     names = names if isinstance(names, list) else None
     return VolumeExchange(directory, record.key, names=names, until_released=until_released)
 
 
-async def note_staged(record: Record) -> None:
+async def note_staged(record: Record, volume: Path) -> None:
     """At the end of staging on a volume; raises as `Swap.note_staged`."""
-    if exchange := await volume_exchange(record):
+    if exchange := await volume_exchange(record, volume):
         await exchange.note_staged()
 
 
-def staged_in(record: Record) -> Path | None:
-    """The volume on which the import has its staging area; None when it has not come so far."""
+def staged_in(record: Record, volume: Path) -> Path | None:
+    """The directory in which the import has its staging area; None when it has not come so far.
+
+    Args:
+        volume: where the settings have it now. The area is there where somebody moved the directory with all in it.
+    """
     directory = record.facts.get("directory")
-    return Path(directory) if isinstance(directory, str) else None
+    if not isinstance(directory, str):
+        return None
+    then = Path(directory)
+    has_moved = not tree.StagingArea(then, record.key).exists and tree.StagingArea(volume, record.key).exists
+    return volume if has_moved else then

@@ -149,7 +149,7 @@ class UptimeKumaRecipe(Recipe):
         verified = await data.verify(area, record.key, now)
         after = verified.facts
         files = await self._compared_files(area, staged.has_files)
-        await note_staged(record)
+        await note_staged(record, self._directory)
         return Preview(
             changes=compared(now, after),
             counts_now={**(now.counts if now else {}), **files.now.told("files")},
@@ -247,8 +247,10 @@ class UptimeKumaRecipe(Recipe):
         """What an import staged: entries of the directory, and on a MariaDB server the tables beside the app's."""
         storage = record.facts.get("storage")
         if storage == Storage.EMBEDDED_MARIADB.value:
-            return await volume_exchange(record, until_released=lambda: until_released(self._directory))
-        files = await volume_exchange(record)
+            return await volume_exchange(
+                record, self._directory, until_released=lambda: until_released(self._directory)
+            )
+        files = await volume_exchange(record, self._directory)
         if files is None or storage != Storage.MARIADB.value:
             return files
         # Also of what is dropped or recovered: it is in that server alone.

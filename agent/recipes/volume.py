@@ -171,7 +171,7 @@ class VolumeRecipe(Recipe):
                 report = await tree.unpack(area, chunks, orders, is_zip=codec_of(head) == "zip")
         progress.step(Step.VERIFYING, "looking at what was unpacked")
         preview = await self._verified(area.new, report, options)
-        await note_staged(record)
+        await note_staged(record, self._directory)
         return preview
 
     async def restore(self, record: Record, progress: Progress) -> None:

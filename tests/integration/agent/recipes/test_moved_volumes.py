@@ -21,6 +21,10 @@ from tests.integration.agent.recipes.n8n_apps import N8nApp, new_app
 MovableApp = Volume | N8nApp | KumaApp
 
 
+def not_ours(path: str) -> bool:
+    return not path.startswith(".mathison-data")
+
+
 def volume_at(directory: Path, *, is_new: bool) -> Volume:
     app = Volume(directory)
     if is_new:
@@ -62,6 +66,30 @@ async def test_neither_is_done_anywhere_until_the_settings_are_back(
     assert (described(here), described(there)) == before
     await app.recipe.discard(staged)
     await app.recipe.undo(imported, NotedProgress())
+
+
+@pytest.mark.parametrize("app_at", [volume_at, n8n_at, kuma_at])
+async def test_a_directory_that_was_moved_with_all_that_is_in_it_takes_them(
+    app_at: Callable[..., MovableApp], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    app = app_at(here, is_new=True)
+    before = described(here)
+    content = (await app.export()).content
+    imported, confirmed, staged = [await app.import_(content), MemoryRecord(), MemoryRecord()]
+    await app.stage(content, staged)
+    here.rename(there)
+    moved = app_at(there, is_new=False)
+
+    await moved.recipe.undo(imported, NotedProgress())
+    assert described(there, is_wanted=not_ours) == before
+    await moved.recipe.discard(staged)
+    await moved.stage(content, confirmed)
+    await moved.recipe.restore(confirmed, NotedProgress())
+    there.rename(here)
+    await app.recipe.discard(confirmed)
+
+    assert not (here / ".mathison-data").exists()
 
 
 async def test_a_directory_by_another_name_is_the_same(tmp_path: Path) -> None:

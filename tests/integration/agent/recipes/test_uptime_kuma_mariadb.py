@@ -116,7 +116,7 @@ async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma:
     before, record = await kuma.fingerprint(), MemoryRecord()
     await kuma.stage(exported.content, record)
     record.save(app_is_stopped=True)
-    files, both = await volume_exchange(record), await kuma.recipe._exchange_of(record)
+    files, both = await volume_exchange(record, kuma.directory), await kuma.recipe._exchange_of(record)
     assert files is not None
     assert both is not None
     if has_come_to == "tables":
