@@ -39,12 +39,12 @@ require (
 def minio() -> Path:
     """The server program, built now when it is not there.
 
-    Others than its owner may run it, and not read it: MinIO first takes the MD5 sum of its own program where it can,
-    which is over a third of what a start costs. Root's servers run as another user.
+    It may be run, and not read: MinIO first takes the MD5 sum of its own program where it can, which is over a third of
+    what a start costs. Root could read it all the same, but root's servers run as another user.
     """
     program = _built() / "minio"
     with contextlib.suppress(PermissionError):
-        program.chmod(0o711)
+        program.chmod(0o111)
     return program
 
 
