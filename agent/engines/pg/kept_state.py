@@ -69,6 +69,11 @@ _QUERIES = (
 )
 
 
+def changes_are_counted() -> sql.SQL:
+    """The statement that fails, with another error than what a file did, where the session does not count changes."""
+    return sql.SQL(_COUNTED)
+
+
 def own_sequences(prefix: str) -> sql.Composed:
     """The statement that gives each kept sequence a file that this transaction has made.
 
@@ -122,6 +127,13 @@ END $end$"""
 """An ALTER TABLE that changes nothing; it fails while a trigger of the table is still to run. Of what was moved aside
 none is, unless a row was changed there.
 """
+_COUNTED = """DO $counted$
+BEGIN
+    IF pg_catalog.current_setting('track_counts') <> 'on' THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = 'track_counts is off, so the server does not say which rows were changed';
+    END IF;
+END $counted$"""
 _NO_ROWS_CHANGED = """DO $rows$
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -158,6 +170,7 @@ def end_of_code(prefix: str) -> list[sql.Composable]:
     return [
         sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"),
         sql.SQL("CLOSE ALL"),
+        changes_are_counted(),
         sql.SQL(_END_OF_CODE).format(prefix=prefix),
         sql.SQL(_NO_ROWS_CHANGED).format(
             prefix=prefix,

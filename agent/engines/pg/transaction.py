@@ -10,7 +10,7 @@ from agent.engines.pg.belongings import WRAPPER, read_belongings
 from agent.engines.pg.carry_over import gifts_of_things, special_things
 from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, extension_tables, foreign_servers, no_member
 from agent.engines.pg.connection import Connection
-from agent.engines.pg.kept_state import end_of_code, own_sequences, state_queries
+from agent.engines.pg.kept_state import changes_are_counted, end_of_code, own_sequences, state_queries
 from agent.engines.pg.load_terms import Terms
 from agent.engines.pg.moving import kept_prefix, take_aside
 
@@ -44,6 +44,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
     things = [thing for thing in special_things(belongings) if thing.kind != WRAPPER]
     gifts = gifts_of_things(belongings, things)
     before = [
+        changes_are_counted(),
         sql.SQL("SET LOCAL lock_timeout = {}").format(f"{LOCK_WAIT_SECONDS}s"),
         # What was loaded has to be on the disk when its loader is told so.
         sql.SQL("SET LOCAL synchronous_commit = on"),

@@ -24,6 +24,8 @@ from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError
 
 _MOST_NAMES = 5
+_PARAMETERS_SINCE = 150_000
+"""The version that brought privileges on settings."""
 
 
 class Way(enum.Enum):
@@ -153,6 +155,8 @@ async def _why_not_within(connection: Connection, role: Login, settings: Postgre
     cursor = await connection.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
     if await cursor.fetchone() != (True,):
         return "it may not create schemas there."
+    if reason := await why_not_counted(connection, role):
+        return reason
     if others := await not_movable(connection):
         return f"not everything there can be moved by it ({_some(others)})."
     if hidden := await tables_with_hidden_rows(connection):
@@ -163,6 +167,26 @@ async def _why_not_within(connection: Connection, role: Login, settings: Postgre
         )
     if unreadable := await unreadable_parts(connection):
         return f"it may not read the previous data to copy it first ({_some(unreadable)})."
+    return ""
+
+
+async def why_not_counted(connection: Connection, role: Login) -> str:
+    """What keeps a role from knowing which rows its own transaction changed; empty for nothing."""
+    cursor = await connection.execute("SELECT current_setting('track_counts')")
+    if await cursor.fetchone() != ("on",):
+        return (
+            "track_counts is off in its sessions, and without it the server does not say whether code of a file "
+            "changed rows of the previous data. Turn it on where it is turned off: in postgresql.conf, for the "
+            "database (ALTER DATABASE ... RESET track_counts;) or for the role (ALTER ROLE ... RESET track_counts;)."
+        )
+    if connection.info.server_version < _PARAMETERS_SINCE:
+        return ""
+    cursor = await connection.execute("SELECT has_parameter_privilege('track_counts', 'SET')")
+    if await cursor.fetchone() == (True,):
+        return (
+            "it may turn track_counts off, and so could code of a file, to change rows of the previous data unseen. "
+            f"Take that away: REVOKE SET ON PARAMETER track_counts FROM {_quoted(role.user)};"
+        )
     return ""
 
 

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 
 import pytest
 
+from agent.engines.pg import ways
 from agent.recipes.base import Recovered
 from agent.versions import UnknownVersionError
-from common.errors import ArchiveIncompatibleError, ArchiveRefusedError, ToolFailedError
+from common.errors import AppUnavailableError, ArchiveIncompatibleError, ArchiveRefusedError, ToolFailedError
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -63,12 +64,17 @@ def _content(app: PostgresApp) -> str:
     return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
 
 
+def _hostile(archive: bytes, trap: str) -> bytes:
+    """A file with something before its table counted."""
+    marker = b"\nCREATE TABLE public.counted "
+    text = unsealed(archive)
+    assert marker in text
+    return text.replace(marker, b"\n" + trap.encode() + marker)
+
+
 async def _refused(app: PostgresApp, trap: str, said: str) -> None:
     """The file is refused, and everything is as it was."""
-    archive = unsealed(await app.export("sql"))
-    marker = b"\nCREATE TABLE public.counted "
-    assert marker in archive
-    record, _ = await app.stage(archive.replace(marker, b"\n" + trap.encode() + marker))
+    record, _ = await app.stage(_hostile(await app.export("sql"), trap))
     before = _content(app)
 
     with pytest.raises(ArchiveRefusedError, match=rf"{said}\. Nothing was changed\.$"):
@@ -130,6 +136,62 @@ async def test_code_that_changes_the_previous_data_ends_the_import(modest: Postg
 async def test_so_it_does_on_other_majors(make_app: MakeApp, major: int) -> None:
     app = _with_data(make_app(major, has_admin=False))
     await _refused(app, CODE.format(harm=HARMS["trigger"]) + CALL, "the file touched the previous data")
+
+
+@pytest.mark.parametrize("where", ["ROLE {role}", "DATABASE {database}"])
+async def test_where_changes_are_not_counted_no_file_is_loaded_and_an_import_can_be_undone(
+    modest: PostgresApp, where: str
+) -> None:
+    hostile = _hostile(await modest.export("sql"), CODE.format(harm=HARMS["rows"]) + CALL)
+    before = _content(modest)
+    record = await modest.bring_in(await modest.export())
+    staged, _ = await modest.stage(hostile)
+    modest.run(f"ALTER {where.format(**vars(modest))} SET track_counts = off")
+
+    obstacle = (await modest.recipe.describe()).can_import.obstacle
+    with pytest.raises(AppUnavailableError, match="track_counts is off"):
+        await modest.recipe.restore(staged, modest.progress)
+
+    assert "track_counts is off" in obstacle
+    await modest.recipe.undo(record, modest.progress)
+    modest.run(f"ALTER {where.format(**vars(modest))} RESET track_counts")
+    assert _content(modest) == before
+
+
+async def test_no_file_is_loaded_by_a_role_that_may_stop_the_counting_of_changes(modest: PostgresApp) -> None:
+    modest.run(f"GRANT SET ON PARAMETER track_counts TO {modest.role}")
+
+    try:
+        obstacle = (await modest.recipe.describe()).can_import.obstacle
+    finally:
+        modest.run(f"REVOKE SET ON PARAMETER track_counts FROM {modest.role}")
+
+    assert f'REVOKE SET ON PARAMETER track_counts FROM "{modest.role}";' in obstacle
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["from the beginning", "in the middle"])
+async def test_counting_that_is_off_in_the_loading_session_itself_ends_the_import(
+    modest: PostgresApp, monkeypatch: pytest.MonkeyPatch, at_end: bool
+) -> None:
+    """Whatever turned it off, as the server's configuration read anew; nobody asks whether the role may."""
+    harm = "SET track_counts = off; " + HARMS["rows"] if at_end else "NULL"
+    record, _ = await modest.stage(_hostile(await modest.export("sql"), CODE.format(harm=harm) + CALL))
+    before = _content(modest)
+    modest.run(f"GRANT SET ON PARAMETER track_counts TO {modest.role}")
+    monkeypatch.setattr(ways, "why_not_counted", nothing)
+    if not at_end:
+        modest.run(f"ALTER ROLE {modest.role} SET track_counts = off")
+
+    with pytest.raises(ToolFailedError, match=r"track_counts is off.*Nothing was changed\.$"):
+        await modest.recipe.restore(record, modest.progress)
+
+    modest.run(f"ALTER ROLE {modest.role} RESET track_counts")
+    modest.run(f"REVOKE SET ON PARAMETER track_counts FROM {modest.role}")
+    assert _content(modest) == before
+
+
+async def nothing(*_: object) -> str:
+    return ""
 
 
 @pytest.mark.parametrize(
