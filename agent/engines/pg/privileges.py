@@ -79,15 +79,20 @@ _WITH_PRIVILEGES = f"""
     SELECT 'DATABASE', quote_ident(datname), 'pg_database'::regclass, oid, datdba, 'd', datacl
       FROM pg_database WHERE datname = current_database()
 """  # noqa: S608
-_CHANGED = f"""
-    SELECT kind, identity, pg_get_userbyid(owner),
-           ARRAY(SELECT DISTINCT nullif(grantee, 0)::regrole::text FROM aclexplode(acl) WHERE grantee <> owner),
-           ARRAY(SELECT privilege_type FROM aclexplode(usual) WHERE grantee = 0)
+
+
+def _changed_ones(condition: str) -> str:
+    """Query of what has not the privileges of a new one."""
+    return f"""
+    SELECT kind, identity, pg_get_userbyid(owner) AS owner,
+           ARRAY(SELECT DISTINCT nullif(grantee, 0)::regrole::text FROM aclexplode(acl) WHERE grantee <> owner)
+           AS grantees,
+           ARRAY(SELECT privilege_type FROM aclexplode(usual) WHERE grantee = 0) AS of_everyone
       FROM (SELECT *, acldefault(type, owner) AS by_default,
                    coalesce((SELECT initprivs FROM pg_init_privs i
                               WHERE i.classoid = class AND i.objoid = found.oid AND i.objsubid = 0),
                             acldefault(type, owner)) AS usual
-              FROM ({_WITH_PRIVILEGES}) AS found WHERE acl IS NOT NULL) AS found
+              FROM ({_WITH_PRIVILEGES}) AS found WHERE acl IS NOT NULL AND {condition}) AS found
      WHERE (SELECT count(*) FROM aclexplode(acl) WHERE grantee = owner)
            < (SELECT count(*) FROM aclexplode(by_default) WHERE grantee = owner)
         OR ARRAY(SELECT format('%s %s %s', grantee, privilege_type, is_grantable) FROM aclexplode(acl)
@@ -96,6 +101,23 @@ _CHANGED = f"""
                      WHERE grantee NOT IN (owner, 10) ORDER BY 1)
      ORDER BY 1, 2
 """  # noqa: S608  # 10 is the superuser of initdb
+
+
+_CHANGED = _changed_ones("true")
+_BROUGHT = """
+    kind <> 'DATABASE'
+    AND NOT (kind = 'SCHEMA' AND identity IN (SELECT quote_ident(name) FROM unnest(:there::text[]) AS name))
+    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = class AND e.objid = found.oid AND e.deptype = 'e')"""
+_USUAL_AGAIN = f"""DO $do$ DECLARE changed record; who text; BEGIN
+FOR changed IN {_changed_ones(_BROUGHT)} LOOP
+    FOREACH who IN ARRAY changed.grantees LOOP
+        EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', changed.kind, changed.identity, coalesce(who, 'PUBLIC'));
+    END LOOP;
+    EXECUTE format('GRANT ALL ON %s %s TO %I', changed.kind, changed.identity, changed.owner);
+    FOREACH who IN ARRAY changed.of_everyone LOOP
+        EXECUTE format('GRANT %s ON %s %s TO PUBLIC', who, changed.kind, changed.identity);
+    END LOOP;
+END LOOP; END $do$"""
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,18 @@ async def take_back_privileges(connection: Connection) -> list[str]:
     if not changed:
         return []
     return [f"Privileges that the file gives or takes away itself were left out: on {_named(changed)}."]
+
+
+def usual_again(schemas: Sequence[str]) -> sql.Composed:
+    """A statement that gives what an import within a database brought the privileges that new things have, whatever
+    default privileges there or code of the file gave.
+
+    Args:
+        schemas: those that it did not bring.
+    """
+    # A pattern in it has braces.
+    before, _, behind = _USUAL_AGAIN.partition(":there")
+    return sql.Composed([sql.SQL(before), sql.Literal(list(schemas)), sql.SQL(behind)])
 
 
 async def _changed(connection: Connection) -> list[_Changed]:

@@ -12,7 +12,8 @@ from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, extension_table
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.kept_state import changes_are_counted, end_of_code, own_sequences, state_queries
 from agent.engines.pg.load_terms import Terms
-from agent.engines.pg.moving import kept_prefix, take_aside
+from agent.engines.pg.moving import app_schemas, kept_prefix, take_aside
+from agent.engines.pg.privileges import usual_again
 
 LOCK_WAIT_SECONDS = 20
 """For the app's open transactions to end; they hold what is to be moved."""
@@ -52,13 +53,14 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         own_sequences(kept_prefix(key)),
         sql.SQL("SET LOCAL lock_timeout = 0"),
     ]
+    there = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
     gifts_there = [sql.SQL(_IF_THERE).format(statement=gift.statement) for gift in gifts]
     return Terms(
         is_restricted=True,
         before=("BEGIN", _NO_SEARCH_PATH, *_texts(connection, before)),
         same=state_queries(kept_prefix(key)).as_string(connection),
         settling=(_NOTHING_OF_THE_FILE, *_texts(connection, end_of_code(kept_prefix(key)))),
-        after=(*_texts(connection, gifts_there), "COMMIT"),
+        after=(*_texts(connection, [usual_again(there), *gifts_there]), "COMMIT"),
         foreign_servers=frozenset(await foreign_servers(connection)),
         extension_tables=await extension_tables(connection),
     )

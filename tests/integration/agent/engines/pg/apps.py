@@ -106,7 +106,7 @@ class PostgresApp:
         *,
         on: str | None = None,
         as_app: bool = False,
-        values: Sequence[object] | None = None,
+        values: Sequence[object] | Mapping[str, object] | None = None,
     ) -> list[Any]:
         """Execute something; its rows. As the superuser, unless the app does it."""
         user, password = (self.role, self.password) if as_app else (None, None)

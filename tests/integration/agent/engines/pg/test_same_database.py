@@ -222,6 +222,62 @@ async def test_grants_are_carried_over_in_the_same_transaction(modest: PostgresA
         modest.run(f"DROP ROLE {reader}", on="postgres")
 
 
+DEFAULT_GRANTS = """
+    CREATE SCHEMA shop; CREATE TABLE public.secrets (id int); CREATE TABLE shop.secrets (id int);
+    CREATE SEQUENCE public.counter; CREATE TYPE public.mood AS ENUM ('sad');
+    CREATE FUNCTION public.fee() RETURNS int LANGUAGE sql AS 'SELECT 1';
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {reader};
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO {reader};
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO {reader};
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO {reader};
+    ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO {reader};
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC;
+    CREATE TABLE public.closed (id int); REVOKE ALL ON public.closed FROM {reader}, PUBLIC;
+    CREATE TABLE public.open (id int); REVOKE INSERT ON public.open FROM {reader}
+"""
+GRANTED = """
+    SELECT 'relation', c.oid::regclass::text, has_table_privilege(%(role)s, c.oid, 'SELECT'),
+           CASE WHEN c.relkind <> 'S' THEN has_table_privilege(%(role)s, c.oid, 'INSERT') END
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ('public', 'shop') AND c.relkind IN ('r', 'S')
+    UNION ALL SELECT 'type', t.oid::regtype::text, has_type_privilege(%(role)s, t.oid, 'USAGE'), NULL
+      FROM pg_type t WHERE typname = 'mood' AND typnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'grants', proname, coalesce(proacl::text ~ %(role)s, false), NULL FROM pg_proc
+      WHERE proname = 'fee' AND pronamespace = 'public'::regnamespace
+    UNION ALL SELECT 'schema', nspname, has_schema_privilege(%(role)s, oid, 'USAGE'), NULL
+      FROM pg_namespace WHERE nspname IN ('public', 'shop')
+    ORDER BY 1, 2
+"""
+
+
+@pytest.mark.parametrize("major", [13, 17])
+async def test_default_privileges_give_nothing_that_the_apps_database_does_not(make_app: MakeApp, major: int) -> None:
+    app = make_app(major, has_admin=False)
+    reader = f"reader_{app.role}"
+    app.run(f"CREATE ROLE {reader}", on="postgres")
+    try:
+        app.run(DEFAULT_GRANTS.format(reader=reader), as_app=True)
+        app.run("CREATE TABLE public.dropped (id int)", as_app=True)
+        before = app.run(GRANTED, values={"role": reader})
+        archive = await app.export()
+        app.run("DROP TABLE public.dropped", as_app=True)
+
+        record = await app.bring_in(archive)
+        imported = app.run(GRANTED, values={"role": reader})
+        app.run("CREATE TABLE public.later (id int)", as_app=True)
+        later = app.run("SELECT has_table_privilege(%s, 'public.later', 'INSERT')", values=[reader])
+        await app.recipe.undo(record, app.progress)
+
+        dropped = ("relation", "dropped")
+        assert [one for one in imported if one[:2] != dropped] == [one for one in before if one[:2] != dropped]
+        assert (*dropped, False, False) in imported
+        assert later == [(True,)]
+        assert app.run(GRANTED, values={"role": reader}) == [one for one in before if one[:2] != dropped]
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {reader}", on="postgres")
+
+
 async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: PostgresApp) -> None:
     modest.fill()
     archive = await modest.export()
