@@ -78,7 +78,7 @@ class MinioRecipe(Recipe):
     data_export_description = (
         "All buckets as of one moment: every version of every object with metadata, tags, locks and delete markers, "
         "the buckets' settings, users, policies, service accounts and the server's configuration, secret keys sealed. "
-        "Not: unfinished uploads, sessions (STS), the drive's identity, usage counts."
+        "Not: unfinished uploads, sessions (STS), content in a remote tier, the drive's identity, usage counts."
     )
     export_formats = (TAR, TAR_ZST, S3)
     import_formats = ("tar", "tar.gz", "tar.zst", "tar.xz", S3.name)
@@ -101,7 +101,7 @@ class MinioRecipe(Recipe):
         stored = 0
         if not obstacle:
             counted = await count_in_jail(self._drive, seconds=_GLANCE_SECONDS)
-            stored = counted.total("bytes") if counted.is_complete else 0
+            stored = counted.counts()["bytes"] if counted.is_complete else 0
             if counted.encrypted and not self._settings.kms_key_file:
                 warnings = (
                     "Objects are encrypted with a KMS key. With `kms_key_file` in the agent's settings an archive of "
@@ -214,6 +214,7 @@ class MinioRecipe(Recipe):
             limits=self._surroundings.limits,
             work_directory=self._surroundings.work_directory,
             keep_users=options["users"] == "keep",
+            shares_tiers=options["tiered"] == "share",
             only=options["bucket"],
         )
         previous_root = accounts.root_of(report.header, options["root"], area.new)

@@ -1,7 +1,8 @@
 """A few staged objects shown to the running server before anything is exchanged: whether it can read them.
 
 They are copied into the directory of a bucket made for the purpose, which clients may see for some moments. Objects
-that are encrypted are sealed to their bucket and name, and cannot be tried so.
+that are encrypted are sealed to their bucket and name, and cannot be tried so; nor can those in a tier, which comes
+with the configuration.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ async def try_reading(
     Raises:
         ArchiveIncompatibleError: it cannot.
     """
-    samples = [sample for sample in samples if not sample.is_encrypted]
+    samples = [sample for sample in samples if not sample.is_encrypted and not sample.is_tiered]
     if not samples:
         return
     await client.call("PUT", bucket)

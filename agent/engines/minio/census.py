@@ -33,11 +33,12 @@ from agent.engines.minio.layout import (
     system_roots,
 )
 from agent.engines.minio.sums import BucketSum, fingerprint_of, number_of
+from agent.engines.minio.tiers import Tiered
 from common.fingerprints import Fingerprint
 
 SCHEME = "minio/2"
 _NAMED = 5
-_SAMPLES = 4
+_SAMPLES = 8
 _MOST_FORMAT_BYTES = 64 << 10
 _SAMPLE_BYTES = 8 << 20
 
@@ -72,6 +73,7 @@ class Sample(msgspec.Struct):
         path: of its directory, below the tree.
         key: as clients call it.
         size: of its newest version.
+        is_tiered: a tier holds its content.
     """
 
     bucket: str
@@ -79,6 +81,7 @@ class Sample(msgspec.Struct):
     key: str
     size: int
     is_encrypted: bool = False
+    is_tiered: bool = False
 
 
 class Tally(msgspec.Struct):
@@ -93,6 +96,7 @@ class Tally(msgspec.Struct):
             by name; looked for as contents are.
         drive: what the tree's format.json says of it, for example "xl-single"; empty where it has none.
         unlisted: objects that no listing shows for the names above them.
+        tiered: versions whose content is not on the drive; their bytes are in those of their buckets.
         unproven: versions whose content nothing here could compare with a sum; counted where contents are read.
         damaged_config, damaged_settings: files of the server's own that are not what it stored, a few by name: users,
             policies and configuration; settings of buckets. Looked for as contents are.
@@ -113,6 +117,7 @@ class Tally(msgspec.Struct):
     orphans: list[str] = []
     drive: str = ""
     unlisted: int = 0
+    tiered: Tiered = msgspec.field(default_factory=Tiered)
     unproven: int = 0
     damaged_config: list[str] = []
     damaged_settings: list[str] = []
@@ -129,19 +134,20 @@ class Tally(msgspec.Struct):
         return sum(int(getattr(bucket, name)) for bucket in self.buckets.values())
 
     def counts(self) -> dict[str, int]:
-        """For headers and previews."""
+        """For headers and previews: what is here."""
         return {
             "buckets": len(self.buckets),
-            **{name: self.total(name) for name in ("objects", "versions", "markers", "bytes")},
+            **{name: self.total(name) for name in ("objects", "versions", "markers")},
+            "bytes": self.total("bytes") - self.tiered.bytes,
         }
 
     def fingerprint(self) -> Fingerprint:
-        """Of all buckets and their settings; users are not in it."""
+        """Of all buckets and their settings, and how much of that is not here; users are not in it."""
         sums = {
             name: BucketSum(found.versions, found.bytes, int(found.fingerprint or "0", 16), found.settings)
             for name, found in self.buckets.items()
         }
-        return fingerprint_of(SCHEME, {name: found.text() for name, found in sums.items()})
+        return fingerprint_of(SCHEME, {name: found.text() for name, found in sums.items()}, self.tiered.parts())
 
 
 class Census:
@@ -166,7 +172,7 @@ class Census:
         self._sums: dict[str, int] = {}
         self._told: dict[str, str] = {}
         self._above: list[tuple[str, bool]] = []
-        self._kinds: set[tuple[bool, bool, bool]] = set()
+        self._kinds: set[tuple[bool, bool, bool, str]] = set()
 
     def meet(self, found: Found) -> None:
         """Any entry of the tree but an xl.meta."""
@@ -218,6 +224,7 @@ class Census:
             counted.versions += 1
             counted.markers += version.is_marker
             counted.bytes += version.size
+            self.tally.tiered.add(bucket, key, version)
             self.tally.encrypted += version.encryption == "server"
             self.tally.customer_encrypted += version.encryption == "customer"
         numbers = numbers_of(bucket, key, meta.versions)
@@ -279,10 +286,19 @@ class Census:
         newest = versions[0]
         size = sum(version.size for version in versions)
         is_plain = path == key and newest.encryption != "customer" and not newest.is_marker
-        kind = (bool(newest.parts), bool(newest.encryption), newest.is_compressed)
+        kind = (bool(newest.parts), bool(newest.encryption), newest.is_compressed, newest.tier)
         if is_plain and size <= _SAMPLE_BYTES and len(self._kinds) < _SAMPLES and kind not in self._kinds:
             self._kinds.add(kind)
-            self.tally.samples.append(Sample(bucket, f"{bucket}/{path}", key, newest.size, bool(newest.encryption)))
+            self.tally.samples.append(
+                Sample(
+                    bucket,
+                    f"{bucket}/{path}",
+                    key,
+                    newest.size,
+                    is_encrypted=bool(newest.encryption),
+                    is_tiered=bool(newest.tier),
+                )
+            )
 
     def _is_nested(self, bucket: str, path: str) -> bool:
         """Whether a directory above it is an object too."""

@@ -14,7 +14,7 @@ from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.filesystem import usual_owner
-from agent.engines.minio import bucket_settings, xlmeta
+from agent.engines.minio import bucket_settings, tiers, xlmeta
 from agent.engines.minio.canary import try_reading
 from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
@@ -62,11 +62,13 @@ async def unpack(
     limits: Limits,
     work_directory: Path,
     keep_users: bool,
+    shares_tiers: bool,
     only: str,
 ) -> tuple[Report, Tally]:
     """Unpack an archive into a staging area, open what is sealed in it, and count it.
 
     Args:
+        shares_tiers: content that lies in a tier is no obstacle.
         only: the bucket that is wanted; empty: everything.
 
     Raises:
@@ -97,6 +99,8 @@ async def unpack(
         tally.buckets[name].settings = bucket_settings.WITH_KEYS
     await asyncio.to_thread(_require_at_top, area.new)
     _require_drive(report, tally)
+    if not shares_tiers:
+        tiers.require_none(tally.tiered)
     _require_same(report, tally, only=only)
     return report, tally
 

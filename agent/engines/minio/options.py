@@ -12,6 +12,7 @@ _IMPORT: dict[str, tuple[str, ...]] = {
     "users": ("archive", "keep"),
     "locks": ("refuse", "drop"),
     "settings": ("refuse", "drop"),
+    "tiered": ("refuse", "share"),
 }
 """The first is the default."""
 _NAMES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.archives.members import printable
-from agent.engines.minio import bucket_settings, contents
+from agent.engines.minio import bucket_settings, contents, tiers
 from agent.engines.minio.census import Bucket, Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
 from agent.engines.minio.facts import Facts
@@ -121,6 +121,7 @@ def warnings(header: ArchiveHeader | None, tally: Tally, *, only: str) -> tuple[
         found.append("MinIO restarts itself: calls fail for about a second, and uploads on their way are cut off.")
     if tally.expiring:
         found.append(expiring(tally.expiring))
+    found += tiers.about_sharing(tally.tiered)
     if tally.damaged:
         found.append(
             f"{tally.damaged} versions were damaged when they were exported: {', '.join(tally.damaged_names)}."

@@ -75,13 +75,15 @@ class Sums:
         found.versions += 1
         found.number += number_of((file, sha256))
 
-    def fingerprint(self) -> Fingerprint:
-        """Of all that was added."""
+    def fingerprint(self, others: Mapping[str, str] = {}) -> Fingerprint:
+        """Of all that was added, and of other parts."""
         settings = {
             f"settings of bucket {name}": f"{found.versions} files, {found.number % _MODULUS:064x}"
             for name, found in self._settings.items()
         }
-        return fingerprint_of(self._scheme, {name: found.text() for name, found in self.buckets.items()}, settings)
+        return fingerprint_of(
+            self._scheme, {name: found.text() for name, found in self.buckets.items()}, {**settings, **others}
+        )
 
 
 def fingerprint_of(scheme: str, buckets: Mapping[str, str], others: Mapping[str, str] = {}) -> Fingerprint:

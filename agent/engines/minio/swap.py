@@ -28,6 +28,7 @@ _LISTED_BUCKETS = 200
 _CHECK_SECONDS = 30.0
 USERS_SECONDS = 30.0
 """Twenty thousand users take three seconds here; a server that cannot load them serves root alone for so long."""
+_TIERS_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
 
@@ -90,11 +91,12 @@ async def settle(
         for name in buckets[:_LISTED_BUCKETS]:
             await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
         for sample in samples:
-            await _tolerating_absence(client, sample.bucket, sample.key, {})
+            await (_read_tiered if sample.is_tiered else _tolerating_absence)(client, sample.bucket, sample.key, {})
     except (RefusedError, AppUnavailableError) as failure:
         raise ArchiveIncompatibleError(
             f"The server cannot read the imported data: {failure.text}",
-            next_step="Where the archive is encrypted, the server needs the same KMS key.",
+            next_step="Where the archive is encrypted, the server needs the same KMS key; where content lies in a "
+            "tier, a tier of the same name at the same place.",
         ) from failure
 
 
@@ -193,3 +195,15 @@ async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict
         # A client may have deleted it meanwhile.
         if failure.status not in (404, 405):
             raise
+
+
+async def _read_tiered(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:
+    """A server reads which tiers there are some moments after it began to serve."""
+    ends_at = time.monotonic() + _TIERS_SECONDS
+    while True:
+        try:
+            return await _tolerating_absence(client, bucket, key, query)
+        except RefusedError:
+            if time.monotonic() > ends_at:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)

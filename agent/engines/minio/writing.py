@@ -11,6 +11,7 @@ from agent.archives import tarblocks as tar
 from agent.archives.found_members import member_of
 from agent.archives.members import Kind, Member
 from agent.archives.walking import Found, storage_failed, walk
+from agent.engines.minio import tiers
 from agent.engines.minio.census import Census, Tally, is_meta, read_meta
 from agent.engines.minio.layout import SEALED_MAGIC
 from common.wording import counted
@@ -114,7 +115,7 @@ class DriveWriter:
 
 def warnings_of(tally: Tally) -> list[str]:
     """What a person should know of an archive."""
-    found = []
+    found = tiers.about(tally.tiered)
     if tally.damaged:
         names = ", ".join(tally.damaged_names)
         found.append(f"{tally.damaged} versions were damaged on the drive already and cannot be read: {names}.")

@@ -26,6 +26,7 @@ _SEALED_KEYS = ("-s3-sealed-key", "-kms-sealed-key")
 _CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
 _INLINE = "x-minio-internal-inline-data"
 _TIERED = "x-minio-internal-transition-status"
+_TIER = "x-minio-internal-transition-tier"
 _COMPRESSION = "x-minio-internal-compression"
 _FIRST_FORMAT = b"1   "
 _MAP_MARK = 0x80
@@ -51,6 +52,7 @@ class Version:
         stored_bytes: of the content as it is kept, compressed or encrypted.
         is_inline: the content is in the xl.meta.
         block_bytes: of the content, before each of which its sum stands; 0: it is kept in another way than we know.
+        tier: the remote one that keeps the content, also where a copy is lent back for some days; empty: none.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Version:
     stored_bytes: int = 0
     is_inline: bool = False
     block_bytes: int = 0
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,8 @@ def _object(raw: dict[str, Any]) -> Version:
     encryption = "server" if any(name.endswith(_SEALED_KEYS) for name in internal) else ""
     if _CUSTOMER_KEY in internal:
         encryption = "customer"
-    is_elsewhere = _INLINE in internal or internal.get(_TIERED) == b"complete"
+    tier = bytes(internal.get(_TIER) or b"?") if internal.get(_TIERED) == b"complete" else b""
+    is_elsewhere = _INLINE in internal or bool(tier)
     directory = bytes(raw.get("DDir") or _NO_ID)
     has_data = int(raw["Size"]) > 0 and not is_elsewhere and directory != _NO_ID
     etag = visible.pop("etag", "")
@@ -184,6 +188,7 @@ def _object(raw: dict[str, Any]) -> Version:
         stored_bytes=int(raw["Size"]),
         is_inline=_INLINE in internal,
         block_bytes=int(raw["EcBSize"]) if is_known else 0,
+        tier=tier.decode(errors="replace"),
     )
 
 

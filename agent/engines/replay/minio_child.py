@@ -20,6 +20,7 @@ from agent.engines.minio.comparing import ACCOUNTS
 from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of, own_name
 from agent.engines.minio.portable_lines import SUFFIX, read_lines
 from agent.engines.minio.sums import Sums
+from agent.engines.minio.tiers import Tiered
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
 from common.errors import ArchiveDamagedError, ArchiveRefusedError, ServiceError
@@ -80,6 +81,7 @@ class _Drive:
     Attributes:
         damaged: paths of objects that are not whole; `own_damaged`: what of the server's own files is not.
         unproven, own_unproven: versions and files of which it is not known; `sealed`: files that nothing here opens.
+        tiered: versions whose content is not in it.
         accounts: how many users and the like there are, by the kinds of ACCOUNTS.
         doubtful: files whose blocks are to be compared with MinIO's own sums, with the block's size.
     """
@@ -89,6 +91,7 @@ class _Drive:
         self.damaged: set[str] = set()
         self.own_damaged: set[str] = set()
         self.unproven = self.own_unproven = self.sealed = 0
+        self.tiered = Tiered()
         self.accounts = dict.fromkeys(ACCOUNTS, 0)
         self.doubtful: dict[_Path, int] = {}
         self.settings: dict[str, str] = {}
@@ -130,7 +133,7 @@ class _Drive:
         """Of all that was found."""
         for name, found in self.sums.buckets.items():
             found.settings = self.settings.get(name, bucket_settings.NONE)
-        return self.sums.fingerprint()
+        return self.sums.fingerprint(self.tiered.parts())
 
     def add_object(self, bucket: str, directory: str, content: bytes) -> None:
         """An xl.meta."""
@@ -143,6 +146,7 @@ class _Drive:
             self.damaged.add(f"{bucket}/{directory}")
         for version, number in zip(meta.versions, numbers_of(bucket, key_of(directory), meta.versions), strict=True):
             self.sums.add(bucket, number, version.size)
+            self.tiered.add(bucket, key_of(directory), version)
             proof = self._proof_of(version, meta, (bucket, directory))
             self.unproven += proof is contents.Proof.UNKNOWN
             if proof is contents.Proof.DAMAGED:
@@ -204,6 +208,7 @@ def _of_drive(archive: TarReader) -> Answer:
     damaged = [*map(printable, sorted(drive.damaged)[:_NAMED]), *sorted(drive.own_damaged)[:_NAMED]]
     fault = f"The archive does not hold all of these as they were stored: {', '.join(damaged)}." if damaged else ""
     unproven = [
+        f"{drive.tiered.text('this archive')}." if drive.tiered.versions else "",
         contents.unproven_text(drive.unproven) if drive.unproven else "",
         contents.unproven_own_text(sealed=drive.sealed, others=drive.own_unproven),
         _uncounted_text(drive.accounts),

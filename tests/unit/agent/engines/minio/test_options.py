@@ -15,5 +15,7 @@ def test_an_empty_name_is_not_taken_for_none(name: str) -> None:
 
 
 def test_without_a_bucket_all_are_wanted() -> None:
-    assert of_import({}) == {"bucket": "", "root": "", "users": "archive", "locks": "refuse", "settings": "refuse"}
+    defaults = {"users": "archive", "locks": "refuse", "settings": "refuse", "tiered": "refuse"}
+
+    assert of_import({}) == {"bucket": "", "root": "", **defaults}
     assert of_import({"bucket": "uploads"})["bucket"] == "uploads"

@@ -1,0 +1,135 @@
+"""Content that lifecycle rules have moved to a remote tier is not in an archive of the drive, and that is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.engines.replay.minio import replay
+from agent.engines.replay.request import Request
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.minio_data import put, view
+from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.minio_tiers import CONTENTS, TIER, TIERED_BYTES, fill_tiered, read
+from tests.integration.agent.recipes.minio_apps import MinioApp
+from tests.integration.agent.recipes.test_minio_proofs import verify
+from tools.servers import MinioServer
+
+WHOLE = {**CONTENTS, "here": b"on the drive"}
+LACKING = f"The content of 3 versions ({TIERED_BYTES:,} bytes) is not in "
+
+
+@pytest.fixture
+async def source(start_minio: StartMinio) -> MinioServer:
+    server = start_minio()
+    await fill_tiered(server, start_minio(user="cold"))
+    assert await read(server) == WHOLE
+    return server
+
+
+async def test_an_archive_says_what_of_it_lies_in_a_tier_and_counts_no_bytes_of_that(
+    source: MinioServer, tmp_path: Path
+) -> None:
+    app = MinioApp(source, tmp_path)
+    exported = await app.export()
+    file = tmp_path / "archive.tar"
+    file.write_bytes(exported.file)
+    assert exported.fingerprint is not None
+
+    exit_code, said = verify(file)
+    replayed = await replay(Request(file=str(file), scheme=exported.fingerprint.scheme))
+
+    [warning] = [text for text in exported.warnings if text.startswith(LACKING)]
+    assert f"the tier {TIER!r} ('files/tiered/0', 'files/tiered/1', 'files/tiered/2')" in warning
+    assert (exported.counts["versions"], exported.counts["bytes"]) == (4, len(WHOLE["here"]))
+    assert exit_code == 0
+    assert f"Not proven: {LACKING}this archive" in " ".join(said.split())
+    assert exported.fingerprint.parts["content in a tier, not here"] == f"3 versions, {TIERED_BYTES} bytes"
+    assert replayed.fingerprint == exported.fingerprint == await app.recipe.fingerprint(app.progress)
+
+
+async def test_an_archive_without_content_that_lies_in_a_tier_is_refused(
+    source: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    target = start_minio(user="other")
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="The content of 3 versions") as refusal:
+        await app.stage(exported.file, record)
+
+    await app.recipe.discard(record)
+    assert "files/tiered/0" in refusal.value.text
+    assert "Nothing was changed" in refusal.value.text
+    assert "?format=s3" in refusal.value.next_step
+    assert "tiered=share" in refusal.value.next_step
+    assert (await view(target), app.leftovers()) == ({}, [])
+
+
+async def test_a_portable_archive_holds_it(source: MinioServer, start_minio: StartMinio, tmp_path: Path) -> None:
+    target = start_minio(user="other")
+    exported = await MinioApp(source, tmp_path / "source").export("s3")
+
+    await MinioApp(target, tmp_path / "target").import_file(exported.file, settings="drop")
+    source.stop()
+
+    assert exported.counts["bytes"] == TIERED_BYTES + len(WHOLE["here"])
+    assert not [text for text in exported.warnings if "not in" in text]
+    assert await read(target) == WHOLE
+
+
+async def test_who_shares_a_tier_is_told_and_reads_its_content(
+    source: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    target = start_minio(user="other")
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app = MinioApp(target, tmp_path / "target")
+
+    record, preview = await app.stage(exported.file, tiered="share")
+    await app.recipe.restore(record, app.progress)
+
+    [warning] = [text for text in preview.warnings if text.startswith(f"{LACKING}the archive")]
+    assert "for all of them" in warning
+    assert preview.counts_after["bytes"] == len(WHOLE["here"])
+    assert await read(target) == WHOLE == await read(source)
+    await app.recipe.undo(record, app.progress)
+    assert (await view(target), app.leftovers()) == ({}, [])
+    assert await read(source) == WHOLE
+
+
+@pytest.mark.parametrize(("option", "value"), [("users", "keep"), ("bucket", "files")])
+async def test_a_server_without_the_tier_gets_its_previous_data_back(
+    option: str, value: str, source: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    target = start_minio(user="other")
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app = MinioApp(target, tmp_path / "target")
+    record = MemoryRecord()
+    await app.stage(exported.file, record, tiered="share", **{option: value})
+
+    with pytest.raises(ArchiveIncompatibleError, match="remote tier was not found") as refusal:
+        await app.recipe.restore(record, app.progress)
+
+    assert "tier of the same name" in refusal.value.next_step
+    await app.recipe.discard(record)
+    assert (await view(target), app.leftovers()) == ({}, [])
+
+
+async def test_an_undo_brings_back_data_whose_content_lies_in_a_tier(
+    source: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    other = start_minio(user="other")
+    async with client_of(other) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "new", b"new")
+    exported = await MinioApp(other, tmp_path / "other").export(secrets="clear")
+    app = MinioApp(source, tmp_path / "source")
+
+    record = await app.import_file(exported.file)
+    async with client_of(source) as client:
+        await client.call("DELETE", "files", "new")
+    await app.recipe.undo(record, app.progress)
+
+    assert await read(source) == WHOLE
