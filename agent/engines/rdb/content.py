@@ -36,7 +36,7 @@ class RdbContent(msgspec.Struct, kw_only=True):
         module_types: number of values by the name of a module's type, nine characters.
         module_fields: what modules wrote beside the keys, likewise.
         functions: function libraries; `libraries` are these, unless the file is trusted.
-        size_bytes: of the whole file.
+        size_bytes: of the whole file; `unpacked_bytes` with the strings that are compressed in it in their real length.
         has_checksum: False: the writer left it out, so a changed byte need not show.
         body_bytes, body_crc: of everything before the end mark, for who puts something there.
         sums: what its keys hold, as parts of a fingerprint (agent.engines.rdb.sums); None: nobody asked, or it cannot
@@ -61,6 +61,7 @@ class RdbContent(msgspec.Struct, kw_only=True):
     functions: int = 0
     libraries: list[Library] = []
     size_bytes: int = 0
+    unpacked_bytes: int = 0
     has_checksum: bool = False
     body_bytes: int = 0
     body_crc: int = 0

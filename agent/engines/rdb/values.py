@@ -30,12 +30,14 @@ class ValueReader:
         hashes: of members that were too many to compare at once; see `agent.engines.rdb.distinct`.
         module_types: how many values there are of each module's type.
         empty: values without members, which servers leave out when they load them.
+        packed_away_bytes: by how much strings are shorter in the file than in a server.
     """
 
     def __init__(self, source: Source, header: RdbHeader, hashes: array[int], *, is_deep: bool) -> None:
         self.hashes = hashes
         self.module_types: Counter[str] = Counter()
         self.empty = 0
+        self.packed_away_bytes = 0
         self._source = source
         self._header = header
         self._is_deep = is_deep
@@ -116,6 +118,7 @@ class ValueReader:
 
     def decompressed(self, packed_size: int, size: int) -> bytes:
         """The content of a compressed string, of which the two lengths were read."""
+        self.packed_away_bytes += size - packed_size
         try:
             return lzf.decompress(self._source.take(packed_size), size)
         except lzf.LzfError:
@@ -129,6 +132,7 @@ class ValueReader:
             source.skip(INTEGER_BYTES[first])
         elif first == ENCODED_LZF:
             packed_size, size = source.length(), source.length()
+            self.packed_away_bytes += size - packed_size
             if not self._is_deep:
                 source.skip(packed_size)
                 return

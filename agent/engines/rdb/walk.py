@@ -109,6 +109,7 @@ class Walk:
         content.vanishing_kinds = _by_name(self._vanishing_kinds)
         content.module_types = dict(self._values.module_types)
         content.empty = self._values.empty
+        content.unpacked_bytes = content.size_bytes + self._values.packed_away_bytes
         return content
 
     def _begin(self, content: RdbContent) -> None:
@@ -242,7 +243,7 @@ class Walk:
         end = len(buffer)
         append, salt, now_ms = self._hashes.append, self._database_hash, self._now_ms
         is_deep = not self._is_trusted
-        count = expiring = expired = 0
+        count = expiring = expired = packed_away_bytes = 0
         try:
             while count < FAST_KEYS:
                 at = position
@@ -261,12 +262,13 @@ class Walk:
                     break
                 value = key + size
                 size = buffer[value]
+                packed_away = 0
                 if size < 0x40:
                     after = value + 1 + size
                 elif size < 0x80:
                     after = value + 2 + ((size & 0x3F) << 8 | buffer[value + 1])
                 elif size == ENCODED_LZF:
-                    after = _after_lzf(buffer, value + 1, is_deep=is_deep)
+                    after, packed_away = _after_lzf(buffer, value + 1, is_deep=is_deep)
                 elif size in INTEGER_BYTES:
                     after = value + 1 + INTEGER_BYTES[size]
                 else:
@@ -279,11 +281,13 @@ class Walk:
                 if is_deep:
                     append(hash(buffer[key:value]) ^ salt)
                 count += 1
+                packed_away_bytes += packed_away
                 position = after
         except (IndexError, lzf.LzfError):
             # What is cut by the buffer's end, or wrong, is met again by the careful way.
             pass
         source.position = position
+        self._values.packed_away_bytes += packed_away_bytes
         if count:
             self._note_strings(count, expiring=expiring, expired=expired)
 
@@ -351,8 +355,9 @@ def _by_name(kinds: Mapping[Type, int]) -> dict[str, int]:
     return dict(found)
 
 
-def _after_lzf(buffer: bytes, position: int, *, is_deep: bool) -> int:
-    """Where a compressed string ends; IndexError when that is beyond the buffer, or its lengths are long ones."""
+def _after_lzf(buffer: bytes, position: int, *, is_deep: bool) -> tuple[int, int]:
+    """Where a compressed string ends, and by how much it is shorter than its content; IndexError when it ends beyond
+    the buffer, or its lengths are long ones."""
     packed_size = buffer[position]
     position += 1
     if packed_size >= 0x40:
@@ -376,7 +381,7 @@ def _after_lzf(buffer: bytes, position: int, *, is_deep: bool) -> int:
         if end > len(buffer):
             raise IndexError
         lzf.check(buffer[position:end], size)
-    return end
+    return end, size - packed_size
 
 
 def _wrong_checksum() -> ArchiveDamagedError:

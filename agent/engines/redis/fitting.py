@@ -98,11 +98,12 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def memory_of(content: RdbContent) -> int:
-    """What the data will take in a server, in bytes, about."""
+    """What the data will take in a server, in bytes, about; what the file says of it counts where it says more than its
+    own strings do."""
     said = content.fields.get("used-mem", "")
     if said.isdecimal() and (size_bytes := int(said)) <= _MOST_MEMORY_BYTES:
-        return size_bytes
-    return _MEMORY_FOR_EACH_BYTE * content.size_bytes
+        return max(size_bytes, content.unpacked_bytes)
+    return max(_MEMORY_FOR_EACH_BYTE * content.size_bytes, content.unpacked_bytes)
 
 
 def expiring_keys(content: RdbContent) -> int:

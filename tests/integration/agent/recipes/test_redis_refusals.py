@@ -42,6 +42,7 @@ from tests.fixtures.rdb_files import (
     module_field,
     module_key,
     rdb,
+    repeated,
     size_hint,
     string,
     text_key,
@@ -240,6 +241,17 @@ async def test_data_beyond_maxmemory_is_refused_where_the_server_would_refuse_wr
         client.config_set("maxmemory-policy", "allkeys-lru")
     _, preview = await app.stage(file)
     assert any("evict a part of it (allkeys-lru)" in warning for warning in preview.warnings)
+
+
+@pytest.mark.parametrize("said", [[], [aux("used-mem", "1000")]], ids=["nothing", "little"])
+@pytest.mark.parametrize("value", [repeated(60 << 20), string(bytes(60 << 20))], ids=["compressed", "as it is"])
+async def test_data_beyond_maxmemory_is_refused_however_little_the_file_says_of_it(
+    said: list[bytes], value: bytes, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    app = RedisApp(start_redis("redis-7.0", settings={"maxmemory": "100mb"}), tmp_path / "work")
+    file = rdb(*said, key(b"a", value), key(b"b", length(1) + value, kind=1))
+
+    await refuse(app, file, NoSpaceError, "of memory, and the server may use 100 MiB")
 
 
 async def test_data_beyond_maxmemory_of_a_server_that_evicts_only_expiring_keys_needs_such_keys(

@@ -34,6 +34,7 @@ from tests.fixtures.rdb_files import (
     module_field,
     module_key,
     rdb,
+    repeated,
     size_hint,
     string,
     text_key,
@@ -180,6 +181,15 @@ def test_everything_that_can_be_counted_is() -> None:
     assert (found.staying, found.staying_kinds) == ({0: 2, 7: 1}, {"string": 1, "hash": 1, "module": 1})
     assert found.has_checksum
     assert not found.doubt
+
+
+@pytest.mark.parametrize("name", [b"k", b"k" * 0x4000], ids=["common", "long"])
+def test_compressed_strings_count_in_their_real_length(name: bytes) -> None:
+    packed = repeated(2641)
+    file = rdb(aux("redis-ver", "7"), key(name, packed), key(name + b"l", length(1) + packed, kind=1))
+
+    assert walk(file).unpacked_bytes - len(file) == 2 * (2641 - 32)
+    assert walk(rdb(text_key("a"))).unpacked_bytes == len(rdb(text_key("a")))
 
 
 @pytest.mark.parametrize("nodes", [[], [[]], [[], []], [[b"a"]], [[], [b"a"], []]], ids=repr)
