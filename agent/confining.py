@@ -19,6 +19,8 @@ NONE = "-"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SIGKILL = 9
+_SETGID, _SETUID = (1 << number for number in (6, 7))
+_CAPABILITIES_VERSION = 0x20080522
 
 
 def confine(
@@ -29,7 +31,7 @@ def confine(
     Args:
         parent_pid: the process that started us; when it is gone already we end at once.
     """
-    if uid is not None and os.geteuid() == 0:
+    if uid is not None and may_become_nobody():
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
@@ -46,6 +48,19 @@ def confine(
         _limit(resource.RLIMIT_AS, address_space_bytes)
     if not may_fork:
         _limit(resource.RLIMIT_NPROC, 0)
+
+
+def may_become_nobody() -> bool:
+    """Whether we are root and may change our user; a container's root may have been left without."""
+    return os.geteuid() == 0 and permitted_rights() & (_SETGID | _SETUID) == _SETGID | _SETUID
+
+
+def permitted_rights() -> int:
+    """The capabilities that this process may use, a bit each."""
+    header, data = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capget(ctypes.byref(header), ctypes.byref(data)):
+        raise OSError(ctypes.get_errno(), "capget")
+    return int(data[1])
 
 
 def words_of(*limits: int | None) -> list[str]:

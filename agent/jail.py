@@ -30,7 +30,7 @@ class Jail:
         address_space_bytes: RLIMIT_AS; None: not limited, for programs that map much and use little.
         may_fork: False sets RLIMIT_NPROC to 0, which also forbids threads; without effect for root, so a child that
             stays root should not be given an upload.
-        uid: user to become when we are root; None: stay who we are.
+        uid: user to become when we are root and may change our user, see `confining`; None: stay who we are.
     """
 
     file_size_bytes: int | None = 0

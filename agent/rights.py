@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 
+from agent.confining import may_become_nobody as may_become_nobody
+from agent.confining import permitted_rights
+
 CHOWN, DAC_OVERRIDE, FOWNER, FSETID = (1 << number for number in (0, 1, 3, 4))
 """Give files away; read and write whatever the mode; change others' modes and times; keep a directory's setgid."""
-_SETGID, _SETUID, _SYS_CHROOT = (1 << number for number in (6, 7, 18))
+_SYS_CHROOT = 1 << 18
 _PR_SET_KEEPCAPS = 8
 _VERSION_3 = 0x20080522
 
@@ -19,7 +22,7 @@ _VERSION_3 = 0x20080522
 def lock_into(directory: int) -> bool:
     """Make a directory all there is to see, and let rights outlive the change of user; False if we may not."""
     _libc().prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
-    if not _permitted() & _SYS_CHROOT:
+    if not permitted_rights() & _SYS_CHROOT:
         return False
     os.fchdir(directory)
     os.chroot(".")
@@ -28,22 +31,10 @@ def lock_into(directory: int) -> bool:
 
 def keep(rights: int) -> None:
     """Give up all rights but these; they have to have been there."""
-    kept = _permitted() & rights
+    kept = permitted_rights() & rights
     data = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
     if _libc().capset(ctypes.byref(_header()), ctypes.byref(data)):
         raise OSError(ctypes.get_errno(), "capset")
-
-
-def may_become_nobody() -> bool:
-    """Whether we are root and may change our user; a container's root may have been left without."""
-    return os.geteuid() == 0 and _permitted() & (_SETGID | _SETUID) == _SETGID | _SETUID
-
-
-def _permitted() -> int:
-    data = (ctypes.c_uint32 * 6)()
-    if _libc().capget(ctypes.byref(_header()), ctypes.byref(data)):
-        raise OSError(ctypes.get_errno(), "capget")
-    return int(data[1])
 
 
 def _header() -> ctypes.Array[ctypes.c_uint32]:

@@ -21,9 +21,8 @@ from agent.engines.sqlite_bounds import (
     took_too_long,
 )
 from agent.engines.sqlite_questions import Answers, Questions
-from agent.jail import NOBODY, Jail
+from agent.jail import Jail
 from agent.processes import ChildKilledError, Command, start
-from agent.rights import may_become_nobody
 from common.errors import (
     ArchiveDamagedError,
     ArchiveIncompatibleError,
@@ -107,11 +106,7 @@ async def ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, **
     try:
         seconds = seconds_for(path)
         text = json.dumps({"directory": directory, "path": str(path), "seconds": seconds, **request})
-        jail = Jail(
-            file_size_bytes=jail_writes_bytes,
-            address_space_bytes=_CHECK_JAIL_BYTES,
-            uid=NOBODY if may_become_nobody() else None,
-        )
+        jail = Jail(file_size_bytes=jail_writes_bytes, address_space_bytes=_CHECK_JAIL_BYTES)
         command = Command(["agent.engines.sqlite_child", task, text], jail=jail, pass_fds=(directory,), is_module=True)
         async with bounded(path.name, seconds), start(command) as child:
             await child.close_stdin()

@@ -21,10 +21,9 @@ import msgspec
 from agent.archives.extractor_child import Assignment, Report, report_of
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
 from agent.engines.swapping import Side
-from agent.jail import NOBODY, Jail
+from agent.jail import Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, feed, start
-from agent.rights import may_become_nobody
 from common.codecs import Compressor
 from common.errors import InternalError, NoSpaceError, ToolFailedError, make_error
 from common.fingerprints import Fingerprint
@@ -288,11 +287,7 @@ async def _extract(
             )
             command = Command(
                 ["agent.archives.extractor_child", msgspec.json.encode(assignment).decode()],
-                jail=Jail(
-                    file_size_bytes=limits.content_bytes,
-                    address_space_bytes=_EXTRACTOR_MEMORY_BYTES,
-                    uid=NOBODY if may_become_nobody() else None,
-                ),
+                jail=Jail(file_size_bytes=limits.content_bytes, address_space_bytes=_EXTRACTOR_MEMORY_BYTES),
                 pass_fds=(root, later.fileno()),
                 stdin=zip_file,
                 is_module=True,

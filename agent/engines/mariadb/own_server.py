@@ -22,6 +22,7 @@ from agent.engines.mariadb.client import literal, query
 from agent.engines.mariadb.settings import Login
 from agent.jail import Jail
 from agent.processes import Child, Command, run, start
+from agent.rights import may_become_nobody
 from common.errors import AppUnavailableError, ToolFailedError
 
 USUAL_DIRECTORIES = ("/usr/sbin", "/usr/bin", "/usr/libexec")
@@ -82,14 +83,14 @@ class OwnServer:
 
     Args:
         data: the directory; `make` makes it, below one that its user may pass through.
-        uid: who owns it and whom the server runs as, when we are root; None: we ourselves.
+        uid: who owns it and whom the server runs as, when we are root and may change our user; None: we ourselves.
         folder: for the socket's, passed through as well; when its path is too long, the system's temporary one.
     """
 
     def __init__(self, programs: ServerPrograms, data: Path, *, uid: int | None, folder: Path) -> None:
         self._programs = programs
         self._data = data
-        self._uid = uid if os.geteuid() == 0 else None
+        self._uid = uid if may_become_nobody() else None
         self._folder = folder if len(str(folder)) <= _LONGEST_FOLDER else None
         self._jail = Jail(file_size_bytes=None, may_fork=True, uid=self._uid)
 

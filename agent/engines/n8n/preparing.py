@@ -13,9 +13,8 @@ from agent.engines.filesystem import DIRECTORY
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.sqlite_bounds import ended_early, seconds_for, seconds_for_bytes
-from agent.jail import NOBODY, TOOL, Jail
+from agent.jail import TOOL, Jail
 from agent.processes import ChildKilledError, Command, run
-from agent.rights import may_become_nobody
 from common.errors import InternalError, ToolFailedError, make_error
 
 if TYPE_CHECKING:
@@ -93,11 +92,7 @@ async def prepare_database(login: Login, request: Request, *, schema: str) -> Pr
 
 
 def _jail(most_bytes: int) -> Jail:
-    return Jail(
-        file_size_bytes=most_bytes,
-        address_space_bytes=_MEMORY_BYTES,
-        uid=NOBODY if may_become_nobody() else None,
-    )
+    return Jail(file_size_bytes=most_bytes, address_space_bytes=_MEMORY_BYTES)
 
 
 async def _ask(request: Request, *, pass_fds: tuple[int, ...], jail: Jail) -> Prepared:

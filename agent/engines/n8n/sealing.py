@@ -8,9 +8,8 @@ import msgspec
 
 from agent.engines.n8n.seals import Answer, Request
 from agent.engines.n8n.settings import without_line_end
-from agent.jail import NOBODY, Jail
+from agent.jail import Jail
 from agent.processes import Command, run
-from agent.rights import may_become_nobody
 from common.errors import InternalError, ToolFailedError, make_error
 
 
@@ -39,8 +38,7 @@ async def unseal(sealed: bytes, *, identities: Sequence[str], passphrase: str) -
 
 
 async def _ask(request: Request) -> bytes:
-    jail = Jail(may_fork=True, uid=NOBODY if may_become_nobody() else None)
-    command = Command(["agent.engines.n8n.sealing_child"], jail=jail, is_module=True)
+    command = Command(["agent.engines.n8n.sealing_child"], jail=Jail(may_fork=True), is_module=True)
     try:
         output = await run(command, input_bytes=msgspec.msgpack.encode(request))
     except ToolFailedError as failure:

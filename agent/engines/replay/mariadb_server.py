@@ -18,6 +18,7 @@ from agent.engines.mariadb.own_server import USUAL_DIRECTORIES, OwnServer, Serve
 from agent.engines.mariadb.settings import Login
 from agent.jail import NOBODY
 from agent.limits import Limits
+from agent.rights import may_become_nobody
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 
 PROGRAMS_VARIABLE = "MATHISON_MARIADB_BIN"
@@ -54,7 +55,7 @@ async def loaded(
         ServiceError: it cannot be loaded.
     """
     programs = await _find_programs()
-    if os.geteuid() == 0:
+    if may_become_nobody():
         # Passed through by the server's user, not listed.
         folder.chmod(0o711)
     server = OwnServer(programs, folder / "data", uid=NOBODY, folder=folder)

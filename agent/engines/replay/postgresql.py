@@ -28,6 +28,7 @@ from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, run, start
+from agent.rights import may_become_nobody
 from agent.steps import Step, Unwatched
 from common.errors import AppUnavailableError, ArchiveIncompatibleError, ToolFailedError
 
@@ -89,7 +90,7 @@ async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -
         folder, spool = Path(name) / "cluster", Path(name) / "spool"
         spool.mkdir(mode=0o700)
         folder.mkdir(mode=0o700)
-        if os.geteuid() == 0:
+        if may_become_nobody():
             # The folder above is passed through, not listed.
             folder.parent.chmod(0o711)
             os.chown(folder, NOBODY, NOBODY)
@@ -138,7 +139,7 @@ async def _major_of(directory: Path) -> int:
 @asynccontextmanager
 async def _cluster(programs: Programs, folder: Path, encoding: str) -> AsyncIterator[Login]:
     """A server for the time of the block; its superuser's way in."""
-    jail = Jail(file_size_bytes=None, may_fork=True, uid=NOBODY if os.geteuid() == 0 else None)
+    jail = Jail(file_size_bytes=None, may_fork=True)
     data = folder / "data"
     make = [str(programs.directory / "initdb"), "--no-sync", "--no-locale", "--auth=trust", f"--encoding={encoding}"]
     await run(Command([*make, f"--username={_SUPERUSER}", str(data)], jail=jail, environment=programs.environment))

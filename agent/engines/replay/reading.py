@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from agent.jail import NOBODY, Jail
+from agent.jail import Jail
 from agent.processes import Command, run
-from agent.rights import may_become_nobody
 
 _MEMORY_BYTES = 1 << 30
 
@@ -24,11 +23,7 @@ async def read_through(
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        jail = Jail(
-            file_size_bytes=file_size_bytes,
-            address_space_bytes=_MEMORY_BYTES,
-            uid=NOBODY if may_become_nobody() else None,
-        )
+        jail = Jail(file_size_bytes=file_size_bytes, address_space_bytes=_MEMORY_BYTES)
         command = Command([module, *arguments], jail=jail, stdin=descriptor, pass_fds=pass_fds, is_module=True)
         return await run(command)
     finally:

@@ -27,6 +27,7 @@ from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, run, start
+from agent.rights import may_become_nobody
 from agent.unpacking import unpacked
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
@@ -145,10 +146,10 @@ async def _load_and_save(program: Program, folder: Path) -> None:
         "databases": _DATABASES,
         "replicaof": f"127.0.0.1 {_NOBODYS_PORT}",
     }
-    if os.geteuid() == 0:
+    if may_become_nobody():
         os.chown(folder, NOBODY, NOBODY)
         os.chown(folder / "dump.rdb", NOBODY, NOBODY)
-    jail = Jail(file_size_bytes=None, may_fork=True, uid=NOBODY if os.geteuid() == 0 else None)
+    jail = Jail(file_size_bytes=None, may_fork=True)
     argv = [str(program.path), *(word for name, value in settings.items() for word in (f"--{name}", value))]
     async with start(Command(argv, jail=jail)) as server:
         login = Login(str(socket), 0)

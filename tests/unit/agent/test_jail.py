@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,14 @@ import pytest
 from agent.jail import PARSER, Jail
 from agent.processes import Command, run
 from common.errors import ToolFailedError
+
+_OF_A_ROOT_WITHOUT_RIGHTS = """
+import subprocess
+from agent.jail import PARSER, argv_in_jail
+from tests.fixtures import capabilities
+capabilities.give_up_all()
+subprocess.run(argv_in_jail(PARSER, ["id", "-u"]), check=True)
+"""
 
 
 async def test_a_jailed_program_starts_no_other() -> None:
@@ -38,6 +48,14 @@ async def test_a_jailed_program_is_nobody_when_we_are_root_and_ourselves_otherwi
     uid = int(await run(Command(["id", "-u"], jail=PARSER)))
 
     assert uid == (65534 if os.geteuid() == 0 else os.geteuid())
+
+
+def test_a_jailed_program_of_a_root_without_rights_runs_all_the_same() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", _OF_A_ROOT_WITHOUT_RIGHTS], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE
+    )
+
+    assert (said.returncode, said.stdout.strip()) == (0, str(os.geteuid()).encode())
 
 
 async def test_a_jailed_program_cannot_gain_rights() -> None:

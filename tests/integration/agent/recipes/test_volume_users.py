@@ -41,13 +41,16 @@ def users_directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def argv(action: str, directory: Path, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", _PROGRAM, action, str(USER), str(directory), *map(str, arguments)]
+def argv(action: str, directory: Path, *arguments: object, user: int) -> list[str]:
+    return [sys.executable, "-m", _PROGRAM, action, str(user), str(directory), *map(str, arguments)]
 
 
-def run(action: str, directory: Path, *arguments: object) -> dict[str, Any]:
+def run(action: str, directory: Path, *arguments: object, user: int = USER) -> dict[str, Any]:
     done = subprocess.run(
-        argv(action, directory, *arguments), cwd=Path(__file__).parents[4], stdout=subprocess.PIPE, check=True
+        argv(action, directory, *arguments, user=user),
+        cwd=Path(__file__).parents[4],
+        stdout=subprocess.PIPE,
+        check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -57,6 +60,12 @@ def test_a_nasty_volume_goes_out_and_in_as_an_ordinary_user(users_directory: Pat
     found = run("round-trip", users_directory / "volume")
 
     assert found == {"uid": USER, "warnings": [], "is_equal": True, "has_leftovers": False}
+
+
+def test_a_root_that_may_not_become_nobody_takes_what_it_exported(tmp_path: Path) -> None:
+    found = run("round-trip", tmp_path / "volume", user=os.geteuid())
+
+    assert found == {"uid": os.geteuid(), "warnings": [], "is_equal": True, "has_leftovers": False}
 
 
 def test_other_peoples_files_become_the_users_own_and_are_counted(users_directory: Path) -> None:

@@ -3,7 +3,7 @@
     python -m tests.integration.agent.recipes.volume_program ACTION USER DIRECTORY [ARGUMENT]
 
 USER is a uid to become when it is root that runs the tests; it keeps the right to read, since Python itself may lie
-where only root can read. `unreadable` gives up that right as well.
+where only root can read. `unreadable` gives up that right as well. Root itself keeps nothing but its name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from agent.engines.swapping import Side, Swap
 from common.errors import ServiceError
 from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures import capabilities
 from tests.fixtures.archives import described, make_nasty
 from tests.integration.agent.recipes.conftest import Volume
 
@@ -28,6 +29,9 @@ _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 8, 47, 2
 def become(user: int, *, keeps_reading: bool) -> None:
     """Leave root behind."""
     if os.geteuid() != 0:
+        return
+    if user == 0:
+        capabilities.give_up_all()
         return
     libc = ctypes.CDLL(None, use_errno=True)
     if keeps_reading:
