@@ -62,7 +62,7 @@ class ContentReader:
             Type.STREAM_3: lambda hashed: self._stream(hashed, 3),
             Type.HASH_METADATA_PRE_GA: lambda hashed: self._expiring_hash(hashed, earliest_ms=1),
             Type.HASH_LISTPACK_EX_PRE_GA: self._expiring_listpack,
-            Type.HASH_METADATA: lambda hashed: self._expiring_hash(hashed, earliest_ms=self._moment_ms()),
+            Type.HASH_METADATA: lambda hashed: self._expiring_hash(hashed, earliest_ms=self._values.moment_ms()),
             Type.HASH_LISTPACK_EX: self._later_expiring_listpack,
             Type.VALKEY_HASH_2: self._valkey_hash,
         }
@@ -159,10 +159,10 @@ class ContentReader:
         self._fields(hashed, before=moment)
 
     def _valkey_hash(self, hashed: Hashed) -> None:
-        self._fields(hashed, after=lambda: b"%d" % self._moment_ms())
+        self._fields(hashed, after=lambda: b"%d" % self._values.moment_ms())
 
     def _later_expiring_listpack(self, hashed: Hashed) -> None:
-        self._moment_ms()
+        self._values.moment_ms()
         self._expiring_listpack(hashed)
 
     def _expiring_listpack(self, hashed: Hashed) -> None:
@@ -186,9 +186,6 @@ class ContentReader:
             field.update(moment or after())
             total += int.from_bytes(field.digest())
         hashed.update((total % _MODULUS).to_bytes(DIGEST_BYTES))
-
-    def _moment_ms(self) -> int:
-        return int.from_bytes(self._source.take(8), "little", signed=True)
 
     def _stream(self, hashed: Hashed, version: int) -> None:
         feed_stream(hashed.update, self._source, self._values, version=version)

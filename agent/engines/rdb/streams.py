@@ -21,6 +21,7 @@ class Strings(Protocol):
     """What a stream needs of the reader of values."""
 
     hashes: array[int]
+    is_deep: bool
 
     def new_scope(self) -> int: ...
     def string(self) -> bytes: ...
@@ -43,18 +44,22 @@ class StreamReader:
         length = self._source.length
         nodes = length()
         before = b""
+        there = 0
         for _ in range(nodes):
             first_id = self._strings.string()
             if len(first_id) != _ID_BYTES or (before and first_id <= before):
                 raise self._source.damaged("a stream's nodes are not in order")
             before = first_id
             entries = self._strings.stream_node()
-            if entries is not None and not _is_node(entries):
+            if entries is None:
+                continue
+            if (count := _count_in(entries)) is None:
                 raise self._source.damaged("a stream's node does not hold what it says")
+            there += count
         # Length and last id; since version 2 first id, highest deleted id, entries ever added.
         numbers = [length() for _ in range(3 if version == 1 else 8)]
-        if numbers[0] and not nodes:
-            raise self._source.damaged("a stream says that it has entries and has none")
+        if self._strings.is_deep and numbers[0] != there:
+            raise self._source.damaged(f"a stream says that it has {numbers[0]} entries and has {there}")
         names = set()
         groups = length()
         for _ in range(groups):
@@ -143,16 +148,19 @@ def _feed_node(feed: Callable[[bytes], None], first_id: bytes, entries: list[byt
         raise source.damaged("a stream's node does not hold what it says") from None
 
 
-def _is_node(entries: list[bytes]) -> bool:
-    """Whether a stream's listpack holds the entries that it says (streamValidateListpackIntegrity, t_stream.c)."""
+def _count_in(entries: list[bytes]) -> int | None:
+    """How many entries a stream's listpack holds; None: not those that it says (streamValidateListpackIntegrity,
+    t_stream.c, which does not see whether those are deleted that are said to be)."""
     rest = iter(entries)
+    there = 0
     try:
         count, deleted, fields = _number(rest), _number(rest), _number(rest)
         _skip(rest, fields)
         if _number(rest) != 0:
-            return False
+            return None
         for _ in range(count + deleted):
             flags = _number(rest)
+            there += not flags & _DELETED
             _number(rest), _number(rest)
             if flags & _SAME_FIELDS:
                 values, parts = fields, fields + 3
@@ -162,10 +170,10 @@ def _is_node(entries: list[bytes]) -> bool:
                 parts = 2 * values + 4
             _skip(rest, values)
             if _number(rest) != parts:
-                return False
+                return None
     except (StopIteration, ValueError):
-        return False
-    return next(rest, None) is None
+        return None
+    return there if there == count and next(rest, None) is None else None
 
 
 def _number(entries: Iterator[bytes]) -> int:

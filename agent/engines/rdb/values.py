@@ -7,6 +7,7 @@ entries that point beyond their listpack, pending messages that belong to nobody
 from __future__ import annotations
 
 import math
+import re
 import struct
 from array import array
 from collections import Counter
@@ -23,11 +24,18 @@ MOST_COMPARED_AT_ONCE = 1024
 """Members of one value that are compared as a set; more go with the keys."""
 
 
+_NEVER_IN_VALKEY = -1
+_LATEST_MS = (1 << 48) - 1
+"""At which a field of a hash can expire in a Redis (EB_EXPIRE_TIME_MAX), which ends itself on what is later."""
+_WHOLE = re.compile(rb"[0-9]{1,20}")
+
+
 class ValueReader:
     """Reads strings and values from a source.
 
     Attributes:
         hashes: of members that were too many to compare at once; see `agent.engines.rdb.distinct`.
+        is_deep: values are looked into to their last entry.
         module_types: how many values there are of each module's type.
         empty: values without members, which servers leave out when they load them.
         packed_away_bytes: by how much strings are shorter in the file than in a server.
@@ -40,7 +48,7 @@ class ValueReader:
         self.packed_away_bytes = 0
         self._source = source
         self._header = header
-        self._is_deep = is_deep
+        self.is_deep = is_deep
         self._scopes = 0
         self._readers: dict[Type, Callable[[], None]] = {
             Type.STRING: self.skip_string,
@@ -63,10 +71,10 @@ class ValueReader:
             Type.STREAM_2: lambda: self._stream(2),
             Type.SET_LISTPACK: lambda: self._packed(packed.listpack, of=1),
             Type.STREAM_3: lambda: self._stream(3),
-            Type.HASH_METADATA_PRE_GA: self._hash_with_field_expiry,
-            Type.HASH_LISTPACK_EX_PRE_GA: lambda: self._packed(packed.listpack, of=3),
-            Type.HASH_METADATA: self._hash_metadata,
-            Type.HASH_LISTPACK_EX: self._hash_listpack_ex,
+            Type.HASH_METADATA_PRE_GA: lambda: self._expiring_hash(earliest_ms=1),
+            Type.HASH_LISTPACK_EX_PRE_GA: self._expiring_listpack,
+            Type.HASH_METADATA: lambda: self._expiring_hash(earliest_ms=self._earliest_ms()),
+            Type.HASH_LISTPACK_EX: self._later_expiring_listpack,
             Type.VALKEY_HASH_2: self._valkey_hash,
         }
 
@@ -133,7 +141,7 @@ class ValueReader:
         elif first == ENCODED_LZF:
             packed_size, size = source.length(), source.length()
             self.packed_away_bytes += size - packed_size
-            if not self._is_deep:
+            if not self.is_deep:
                 source.skip(packed_size)
                 return
             try:
@@ -158,20 +166,40 @@ class ValueReader:
     def _valkey_hash(self) -> None:
         def value_and_expiry() -> None:
             self.skip_string()
-            self._source.skip(8)
+            if self.moment_ms() < _NEVER_IN_VALKEY:
+                raise self._source.damaged("a field expires at a moment that is none")
 
         self._members(self._count(), value_and_expiry)
 
-    def _hash_metadata(self) -> None:
-        self._source.skip(8)
-        self._hash_with_field_expiry()
+    def _expiring_hash(self, *, earliest_ms: int) -> None:
+        """Moments lie as how long they are after the earliest, counted from 1; 0 is never (rdb.c of Redis 7.4)."""
 
-    def _hash_with_field_expiry(self) -> None:
-        self._members(self._count(), self.skip_string, before=lambda: self._source.length())
+        def moment() -> None:
+            if after := self._source.length():
+                self._require_moment(earliest_ms + after - 1)
 
-    def _hash_listpack_ex(self) -> None:
-        self._source.skip(8)
-        self._packed(packed.listpack, of=3)
+        self._members(self._count(), self.skip_string, before=moment)
+
+    def _later_expiring_listpack(self) -> None:
+        self._earliest_ms()
+        self._expiring_listpack()
+
+    def _expiring_listpack(self) -> None:
+        self._packed(packed.listpack, of=3, has_moments=True)
+
+    def _earliest_ms(self) -> int:
+        """Of all fields of a hash; the first that is too late where none expires."""
+        moment_ms = self.moment_ms()
+        if moment_ms != _LATEST_MS + 1:
+            self._require_moment(moment_ms)
+        return moment_ms
+
+    def _require_moment(self, moment_ms: int) -> None:
+        if not 0 <= moment_ms <= _LATEST_MS:
+            raise self._source.damaged("a field expires at a moment that a server cannot keep")
+
+    def moment_ms(self) -> int:
+        return int.from_bytes(self._source.take(8), "little", signed=True)
 
     def _zset(self, score: Callable[[], float]) -> None:
         def checked() -> None:
@@ -199,7 +227,7 @@ class ValueReader:
 
     def _members(self, count: int, after: Callable[[], object], *, before: Callable[[], object] = lambda: None) -> None:
         """Members that have to differ, each with what stands before and after it."""
-        if not self._is_deep:
+        if not self.is_deep:
             for _ in range(count):
                 before()
                 self.skip_string()
@@ -224,9 +252,17 @@ class ValueReader:
         self._scopes += 1
         return hash(b"value %d" % self._scopes)
 
-    def _packed(self, unpack: packed.Unpack, *, of: int, is_unique: bool = True, has_scores: bool = False) -> None:
+    def _packed(
+        self,
+        unpack: packed.Unpack,
+        *,
+        of: int,
+        is_unique: bool = True,
+        has_scores: bool = False,
+        has_moments: bool = False,
+    ) -> None:
         """A collection in one string; an entry and what belongs to it are `of` strings."""
-        if not self._is_deep:
+        if not self.is_deep:
             self.skip_string()
             return
         entries = self.unpacked(unpack)
@@ -238,6 +274,9 @@ class ValueReader:
             self._require_unique(members)
         if has_scores and any(math.isnan(_to_score(score)) for score in entries[1::2]):
             raise self._source.damaged("a score that is no number")
+        if has_moments:
+            for moment in entries[2::3]:
+                self._require_moment(int(moment) if _WHOLE.fullmatch(moment) else -1)
 
     def unpacked(self, unpack: packed.Unpack) -> list[bytes]:
         """The entries of a collection in one string."""
@@ -282,7 +321,7 @@ class ValueReader:
 
     def stream_node(self) -> list[bytes] | None:
         """The entries of a stream's listpack; None when it was only skipped."""
-        if self._is_deep:
+        if self.is_deep:
             return self.unpacked(packed.listpack)
         self.skip_string()
         return None

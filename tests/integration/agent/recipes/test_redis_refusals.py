@@ -124,6 +124,11 @@ BAD_FILES: dict[str, tuple[bytes, type[Exception], str]] = {
         ArchiveDamagedError,
         "a listpack points where nothing is",
     ),
+    "stream that says other than it has": (
+        rdb(key(b"s", length(0) + length(2) + length(0) * 3, kind=15)),
+        ArchiveDamagedError,
+        "has 2 entries and has 0",
+    ),
     "half a hash": (rdb(key(b"h", string(listpack([b"f"])), kind=16)), ArchiveDamagedError, "half an entry"),
     "absurd length": (rdb(key(b"k", b"\x80\x7f\xff\xff\xffabc")), ArchiveTruncatedError, "cut off"),
     "absurd size hint": (rdb(database(0), size_hint(1 << 50)), ArchiveDamagedError, "announces 1125899906842624 keys"),

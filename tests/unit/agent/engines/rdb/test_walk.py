@@ -65,6 +65,10 @@ STREAM_NODE = node(b"1", b"0", b"1", b"field", b"0", b"2", b"0", b"0", b"value",
 """One entry with one field."""
 
 
+def signed(moment_ms: int) -> bytes:
+    return moment_ms.to_bytes(8, "little", signed=True)
+
+
 def stream(nodes: bytes = STREAM_NODE, groups: bytes = length(0), entries: int = 1) -> bytes:
     return nodes + length(entries) + length(0) + length(1) + groups
 
@@ -269,6 +273,40 @@ def test_an_append_only_file_that_begins_with_a_snapshot_is_refused_by_name() ->
         walk(GOOD + b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n")
 
 
+MOST_MS = (1 << 63) - 1
+LATEST_MS = {"REDIS0012": (1 << 48) - 1, "VALKEY080": MOST_MS}
+EXPIRING_FIELDS: dict[str, tuple[int, str, Callable[[int], bytes]]] = {
+    "hash of the first 7.4": (
+        22,
+        "REDIS0012",
+        lambda moment: length(1) + length(moment % (1 << 64)) + string(b"f") + string(b"v"),
+    ),
+    "hash": (24, "REDIS0012", lambda moment: signed(moment) + length(1) + length(1) + string(b"f") + string(b"v")),
+    "hash, later than its earliest": (
+        24,
+        "REDIS0012",
+        lambda moment: signed(min(moment, 5)) + length(1) + length(max(moment - 4, 1)) + string(b"f") + string(b"v"),
+    ),
+    "hash in a listpack": (25, "REDIS0012", lambda moment: signed(0) + string(listpack([b"f", b"v", b"%d" % moment]))),
+    "hash of Valkey": (22, "VALKEY080", lambda moment: length(1) + string(b"f") + string(b"v") + signed(moment)),
+}
+"""With one field that expires at a moment."""
+
+
+@pytest.mark.parametrize("name", EXPIRING_FIELDS)
+def test_fields_may_expire_as_late_as_a_server_can_keep(name: str) -> None:
+    kind, magic, content = EXPIRING_FIELDS[name]
+
+    for moment in (0, 1_800_000_000_000, LATEST_MS[magic]):
+        assert walk(rdb(key(b"k", content(moment), kind=kind), magic=magic)).kinds == {"hash": 1}
+
+
+def test_a_hash_of_which_no_field_expires_has_an_earliest_moment_beyond_any() -> None:
+    content = signed(1 << 48) + length(1) + length(0) + string(b"f") + string(b"v")
+
+    assert walk(rdb(key(b"k", content, kind=24), magic="REDIS0012")).kinds == {"hash": 1}
+
+
 REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
     "bytes after the end": (rdb(text_key("a"), after=b"more"), ArchiveDamagedError, "4 bytes after its end at byte"),
     "newer Redis": (rdb(magic="REDIS0099"), ArchiveIncompatibleError, "REDIS0099, which is newer"),
@@ -361,7 +399,46 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         ArchiveDamagedError,
         "does not hold what it says",
     ),
-    "stream without nodes": (rdb(key(b"k", stream(length(0)), kind=15)), ArchiveDamagedError, "has none"),
+    "stream without nodes": (
+        rdb(key(b"k", stream(length(0)), kind=15)),
+        ArchiveDamagedError,
+        "has 1 entries and has 0",
+    ),
+    "stream that says less than it has": (
+        rdb(key(b"k", stream(entries=0), kind=15)),
+        ArchiveDamagedError,
+        "has 0 entries and has 1",
+    ),
+    "stream that says more than there can be": (
+        rdb(key(b"k", STREAM_NODE + b"\x81" + b"\xff" * 8 + length(0) * 3, kind=15)),
+        ArchiveDamagedError,
+        "has 18446744073709551615 entries and has 1",
+    ),
+    "stream whose entries are deleted and counted": (
+        rdb(key(b"k", stream(node(b"1", b"0", b"1", b"field", b"0", b"3", b"0", b"0", b"value", b"4")), kind=15)),
+        ArchiveDamagedError,
+        "does not hold what it says",
+    ),
+    **{
+        f"{name}, {moment}": (
+            rdb(key(b"k", content(moment), kind=kind), magic=magic),
+            ArchiveDamagedError,
+            "a field expires at a moment that",
+        )
+        for name, (kind, magic, content) in EXPIRING_FIELDS.items()
+        for moment in (LATEST_MS[magic] + 1, -2)
+        if moment <= MOST_MS
+    },
+    "earliest moment beyond any": (
+        rdb(key(b"k", signed((1 << 48) + 1) + members(b"f", after=string(b"v")), kind=24), magic="REDIS0012"),
+        ArchiveDamagedError,
+        "a field expires at a moment that",
+    ),
+    "moment that is no number": (
+        rdb(key(b"k", string(listpack([b"f", b"v", b"soon"])), kind=23), magic="REDIS0012"),
+        ArchiveDamagedError,
+        "a field expires at a moment that",
+    ),
     "stream node with a short id": (
         rdb(key(b"k", stream(length(1) + string(b"short") + string(listpack([b"1"]))), kind=15)),
         ArchiveDamagedError,
