@@ -219,7 +219,11 @@ class MinioRecipe(Recipe):
         )
         previous_root = accounts.root_of(report.header, options["root"], area.new)
         await asyncio.to_thread(
-            accounts.require_one_root, area.new, root=self._settings.account().user, previous_root=previous_root
+            accounts.require_one_root,
+            area.new,
+            root=self._settings.account().user,
+            previous_root=previous_root,
+            parents=tally.parents,
         )
         progress.step(Step.VERIFYING, "having the server read some of it")
         await importing.require_readable(
@@ -365,7 +369,14 @@ class MinioRecipe(Recipe):
         )
         previous_root = "" if _keeps_users(record) else record.facts.get("previous_root")
         if isinstance(previous_root, str) and previous_root not in ("", client.account.user):
-            await accounts.adopt(client, previous_root=previous_root)
+            taken = [
+                msgspec.json.decode(account, type=accounts.TakenOver) for account in names_in(record, "taken_over")
+            ]
+            if not taken:
+                taken = await accounts.roots_own(client, previous_root=previous_root)
+                # A recovery can tell neither whose they were nor what has been enabled.
+                record.save(taken_over=[json.dumps(msgspec.to_builtins(account)) for account in taken])
+            await accounts.take_over(client, taken, previous_root=previous_root)
 
     async def _preview(
         self,

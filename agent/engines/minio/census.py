@@ -17,7 +17,7 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY, read_small_file
-from agent.engines.minio import bucket_settings, contents, xlmeta
+from agent.engines.minio import bucket_settings, contents, identities, xlmeta
 from agent.engines.minio.comparing import Changes, Comparison, read_file
 from agent.engines.minio.layout import (
     CONFIG,
@@ -101,6 +101,8 @@ class Tally(msgspec.Struct):
         damaged_config, damaged_settings: files of the server's own that are not what it stored, a few by name: users,
             policies and configuration; settings of buckets. Looked for as contents are.
         own_unproven: such files of which it is not known.
+        parents: whose the service accounts are, with a few of each by name, where their files tell it; looked for as
+            contents are.
         strange: what is no part of a drive's data, a few by name.
         expiring: buckets with rules that delete objects by their age.
         samples: a few small objects, each of another kind.
@@ -122,6 +124,7 @@ class Tally(msgspec.Struct):
     damaged_config: list[str] = []
     damaged_settings: list[str] = []
     own_unproven: int = 0
+    parents: dict[str, list[str]] = {}
     strange: list[str] = []
     samples: list[Sample] = []
     expiring: list[str] = []
@@ -211,8 +214,11 @@ class Census:
             if of_bucket := bucket_settings.bucket_of(found.path):
                 self._told[of_bucket] = bucket_settings.told(meta)
             self._settings(rest, content)
-            if self._budget is not None and not self._is_own_whole(meta, found.parent):
-                self._own_damaged(found.path)
+            if self._budget is not None:
+                if not self._is_own_whole(meta, found.parent):
+                    self._own_damaged(found.path)
+                if account := identities.service_account_of(found.path):
+                    self._note(self.tally.parents.setdefault(identities.parent_in(meta), []), account)
             return
         path = rest.removesuffix(f"/{META}")
         key = key_of(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import tarfile
 from pathlib import Path
@@ -9,11 +10,17 @@ from pathlib import Path
 import pytest
 
 from agent.engines.minio.client import RefusedError
+from agent.journal import Journal
+from agent.recipes.base import Recovered
+from agent.states import Kind, TransferState
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
+from tests.fixtures import forked
+from tests.fixtures.minio_accounts import add_limited, change, give_to, service_accounts
 from tests.fixtures.minio_data import add_service_account, add_user, put, users, view
-from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.fixtures.minio_sessions import session_of
+from tests.integration.agent.recipes import minio_program
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
 
@@ -168,3 +175,107 @@ async def test_a_user_with_the_name_of_the_archives_root_does_not_matter(
     assert await users(target) == ["boss"]
     assert not await _is_root(target, "boss-backup")
     assert not await _is_root(target, "kept")
+
+
+@pytest.mark.parametrize("environment", [{}, {"MINIO_KMS_SECRET_KEY": KMS_KEY}], ids=["without a KMS", "with a KMS"])
+async def test_a_service_account_of_nobodys_who_is_called_as_this_root_is_refused_by_name(
+    environment: dict[str, str], start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source = start_minio(user="other", environment=environment)
+    target = start_minio(user="admin", environment=environment)
+    async with client_of(source) as client:
+        await client.call("PUT", "files")
+        await add_service_account(client, "orphan", SECRET)
+        await give_to(client, "orphan", "admin")
+    assert not await _is_root(source, "orphan")
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
+
+    async def imported() -> None:
+        await app.stage(exported.file, record)
+        # A KMS has encrypted whose they are, until the server tells it.
+        assert environment
+        await app.recipe.restore(record, app.progress)
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"'orphan'.* 'admin', and so is root called") as refusal:
+        await imported()
+
+    await app.recipe.discard(record)
+    assert "users=keep" in refusal.value.next_step
+    assert not await _is_root(target, "orphan")
+    assert (await view(target), app.leftovers()) == ({}, [])
+
+
+LIMITED: dict[str, object] = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::files/key"]}],
+}
+
+
+async def _fill_disabled(server: MinioServer) -> None:
+    """Root's own, disabled and not, with a policy and without."""
+    async with client_of(server) as client:
+        await client.call("PUT", "files")
+        for number in range(5):
+            await add_service_account(client, f"off{number}", SECRET)
+            await change(client, f"off{number}", newStatus="off")
+            await add_limited(client, f"limited{number}", SECRET, LIMITED)
+            await change(client, f"limited{number}", newStatus="off", newPolicy=LIMITED)
+        await add_service_account(client, "enabled", SECRET)
+        await add_limited(client, "limited-on", SECRET, LIMITED)
+
+
+async def _rights(server: MinioServer) -> dict[str, tuple[object, object]]:
+    """Of each service account, whether it is enabled, and its policy."""
+    async with client_of(server) as client:
+        accounts = await service_accounts(client)
+        assert {account["parent"] for account in accounts.values()} == {server.user}
+    return {name: (account["status"], account["sessionPolicy"]) for name, account in accounts.items()}
+
+
+async def test_disabled_service_accounts_of_another_root_keep_their_policies(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(user="other"), start_minio()
+    await _fill_disabled(source)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+
+    await MinioApp(target, tmp_path / "target").import_file(exported.file)
+
+    assert await _rights(target) == await _rights(source)
+    async with client_of(target) as client:
+        await change(client, "limited0", newStatus="on", newPolicy=(await _rights(target))["limited0"][1])
+    assert not await _is_root(target, "limited0")
+
+
+async def test_an_agent_killed_while_service_accounts_become_this_roots_enables_none_that_was_disabled(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(user="other"), start_minio()
+    await _fill_disabled(source)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app = MinioApp(target, tmp_path / "target")
+    journal = Journal(tmp_path / "journal", app_id="shop.files", recipe="minio")
+    state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
+    await app.stage(exported.file, journal.open(state))
+    settings = {
+        "url": target.url,
+        "user": target.user,
+        "password_file": str(app.directory / "password"),
+        "directory": str(target.drive),
+    }
+
+    forked.require_killed(
+        minio_program.die_at,
+        "service accounts taken over",
+        "restore",
+        settings,
+        app.work_directory,
+        tmp_path / "journal",
+    )
+
+    assert not any([await _is_root(target, f"{kind}{number}") for number in range(5) for kind in ("off", "limited")])
+    [entry] = journal.read()
+    assert await app.recover(entry) is Recovered.IMPORTED
+    assert await _rights(target) == await _rights(source)
+    assert await _is_root(target, "enabled")

@@ -1,0 +1,41 @@
+"""Whose a service account is, read from the file in which MinIO keeps it on its drive."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import msgspec
+
+from agent.engines.minio import contents
+from agent.engines.minio.comparing import ACCOUNTS
+from agent.engines.minio.layout import CONFIG, META
+from agent.engines.minio.xlmeta import ObjectMeta
+
+_DIRECTORY, _FILE = ACCOUNTS["service_accounts"]
+
+
+class _Credentials(msgspec.Struct, rename="camel"):
+    parent_user: str = ""
+
+
+class _Identity(msgspec.Struct):
+    credentials: _Credentials
+
+
+def service_account_of(path: str) -> str:
+    """The name of the one whose file it is, by its path below a drive; empty: it is another file."""
+    if not PurePosixPath(path).match(f"{CONFIG}/iam/{_DIRECTORY}/*/{_FILE}/{META}"):
+        return ""
+    return PurePosixPath(path).parts[-3]
+
+
+def parent_in(meta: ObjectMeta) -> str:
+    """Whose it is, by the xl.meta of such a file; empty: a KMS has encrypted it, or it cannot be read."""
+    for newest in meta.versions[:1]:
+        stored = meta.inline.get(newest.id, b"")
+        content = contents.without_sums(stored, newest.block_bytes or contents.BLOCK_BYTES)
+        try:
+            return msgspec.json.decode(content, type=_Identity).credentials.parent_user
+        except (msgspec.DecodeError, ValueError):
+            break
+    return ""
