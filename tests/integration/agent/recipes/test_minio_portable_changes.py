@@ -16,8 +16,8 @@ from agent.engines.minio.portable_export import _Reader
 from common.errors import AppBusyError
 from tests.fixtures.minio_data import put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
-from tests.integration.agent.recipes.test_minio_proofs import verify
 from tools.servers import MinioServer
 
 SMALL, LARGE = 20, 300_000
@@ -61,11 +61,11 @@ async def test_an_object_that_was_replaced_since_it_was_listed_goes_out_with_all
 
     async with client_of(server) as client:
         await put(client, "files", "key", os.urandom(before), content_type="text/old", x_amz_tagging="k=old")
-    _before_reading(monkeypatch, replace)
 
-    exported = await app.export("s3")
+    with monkeypatch.context() as patches:
+        _before_reading(patches, replace)
+        exported = await app.export("s3")
 
-    monkeypatch.undo()
     (tmp_path / "objects.tar").write_bytes(exported.file)
     assert verify(tmp_path / "objects.tar")[0] == 0
     await MinioApp(target, tmp_path / "target").import_file(exported.file)

@@ -13,9 +13,9 @@ from cli.exit_codes import ExitCode
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_archives import Change, resealed
+from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
-from tests.integration.agent.recipes.test_minio_proofs import verify
 
 __all__ = ["shared_target", "source", "target"]
 

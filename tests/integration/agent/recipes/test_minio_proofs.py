@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from common.seals import FingerprintFinder
 from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, Change, resealed, reworded, rotted, rotted_sum
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
+from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import Exported, MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, source
 
@@ -36,12 +35,6 @@ def _carried(archive: bytes) -> Fingerprint:
 async def _found(archive: bytes, scheme: str, directory: Path) -> Fingerprint:
     (directory / "archive.tar").write_bytes(archive)
     return (await replay(Request(file=str(directory / "archive.tar"), scheme=scheme))).fingerprint
-
-
-def verify(file: Path) -> tuple[int, str]:
-    """Exit code of `mathison verify`, and what it said."""
-    ended = subprocess.run([sys.executable, "-m", "cli", "verify", str(file)], capture_output=True, check=False)
-    return ended.returncode, (ended.stdout + ended.stderr).decode()
 
 
 @pytest.mark.parametrize("format_name", ["drive", "objects"])

@@ -12,8 +12,8 @@ from agent.engines.minio.client import Client
 from common.errors import SourceUnreadableError
 from tests.fixtures.minio_data import add_remote_target, put, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
+from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
-from tests.integration.agent.recipes.test_minio_proofs import verify
 from tools.servers import MinioServer
 
 KEY = "the-remotes-password"

@@ -13,8 +13,8 @@ from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.fixtures.minio_tiers import CONTENTS, TIER, TIERED_BYTES, fill_tiered, read
+from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
-from tests.integration.agent.recipes.test_minio_proofs import verify
 from tools.servers import MinioServer
 
 WHOLE = {**CONTENTS, "here": b"on the drive"}
