@@ -17,6 +17,8 @@ from agent.engines.pg.privileges import usual_again
 
 LOCK_WAIT_SECONDS = 20
 """For the app's open transactions to end; they hold what is to be moved."""
+_OURS = "SELECT pg_catalog.set_config('client_encoding', 'UTF8', false)"
+"""What our statements are in; a file says what it is in itself, and that is in force until its end."""
 _NO_SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false)"
 _NOTHING_OF_THE_FILE = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
 """Where the path does not name them, temporary tables come first."""
@@ -57,9 +59,9 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
     gifts_there = [sql.SQL(_IF_THERE).format(statement=gift.statement) for gift in gifts]
     return Terms(
         is_restricted=True,
-        before=("BEGIN", _NO_SEARCH_PATH, *_texts(connection, before)),
+        before=("BEGIN", _OURS, _NO_SEARCH_PATH, *_texts(connection, before), "RESET client_encoding"),
         same=state_queries(kept_prefix(key)).as_string(connection),
-        settling=(_NOTHING_OF_THE_FILE, *_texts(connection, end_of_code(kept_prefix(key)))),
+        settling=(_OURS, _NOTHING_OF_THE_FILE, *_texts(connection, end_of_code(kept_prefix(key)))),
         after=(*_texts(connection, [usual_again(there), *gifts_there]), "COMMIT"),
         foreign_servers=frozenset(await foreign_servers(connection)),
         extension_tables=await extension_tables(connection),

@@ -278,6 +278,31 @@ async def test_default_privileges_give_nothing_that_the_apps_database_does_not(m
         app.run(f"DROP ROLE {reader}", on="postgres")
 
 
+async def test_grants_on_what_has_a_name_of_other_letters_are_there_after_a_dump_in_another_encoding(
+    modest: PostgresApp,
+) -> None:
+    modest.run(
+        'CREATE TABLE "é" (a int); GRANT SELECT ON "é" TO pg_monitor; CREATE FUNCTION "fé"() RETURNS int'
+        ' LANGUAGE sql AS $$SELECT 1$$; REVOKE ALL ON FUNCTION "fé"() FROM PUBLIC; CREATE SEQUENCE "zähler"',
+        as_app=True,
+    )
+
+    await modest.bring_in(modest.dump("--encoding=LATIN1", modest.database))
+
+    granted = (
+        "SELECT has_table_privilege(%(who)s, '\"é\"', 'SELECT'), has_function_privilege(%(who)s, '\"fé\"()', 'EXECUTE')"
+    )
+    assert modest.run(granted, values={"who": "pg_monitor"}) == [(True, False)]
+
+
+async def test_names_of_other_letters_survive_in_a_database_of_another_encoding(make_app: MakeApp) -> None:
+    app = make_app(has_admin=False, create_options="TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    app.run('CREATE SCHEMA "schön"; CREATE TABLE "schön"."é" AS SELECT 1 AS a; CREATE TABLE "ü" (a int)', as_app=True)
+    app.run('CREATE SEQUENCE "schön"."zähler"', as_app=True)
+
+    await _goes_and_comes_back(app, 'UPDATE "schön"."é" SET a = 2; CREATE TABLE "ö" (a int)')
+
+
 async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: PostgresApp) -> None:
     modest.fill()
     archive = await modest.export()
