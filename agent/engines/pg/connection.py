@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from agent.engines.pg.text_errors import joined
+from agent.engines.pg.text_errors import OUT_OF_LOCKS, joined
 from common.errors import AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -175,6 +175,8 @@ def translate(failure: psycopg.Error, login: Login) -> ServiceError:
     match failure:
         case psycopg.errors.DiskFull():
             return NoSpaceError(f"{login.place} has no room left: {said}", next_step="Make room and try again.")
+        case psycopg.errors.OutOfMemory():
+            return ToolFailedError(f"{login.place} reports: {said}", next_step=OUT_OF_LOCKS)
         case psycopg.errors.InsufficientPrivilege():
             return AppUnavailableError(
                 f"{login.place} does not let role {login.user} do what is needed: {said}",

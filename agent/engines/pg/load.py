@@ -95,6 +95,8 @@ class Loaded:
     """Of the content, as an archive of ours says."""
     text_bytes: int = 0
     """Of the SQL text that all of it makes."""
+    made: int = 0
+    """Statements that make something which is locked alone, as a table, an index or a function is."""
 
 
 async def load(
@@ -174,6 +176,7 @@ async def load(
             bridged=[sentence for what, sentence in _BRIDGED.items() if what in report.left_out],
             fingerprint=finder.fingerprint() if seal.is_sealed else None,
             text_bytes=report.text_bytes,
+            made=report.made,
         )
 
 

@@ -10,7 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from agent.engines.pg.text_errors import made_outside_of_schemas
+from agent.engines.pg.text_errors import OUT_OF_LOCKS, made_outside_of_schemas
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,
@@ -99,6 +99,8 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
             return AppUnavailableError(f"PostgreSQL ended the import: {failure.message}", next_step="See its log.")
         case _, "53100":
             return NoSpaceError(f"PostgreSQL has no room left: {failure.message}", next_step="Make room and try again.")
+        case _, "53200":
+            return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step=OUT_OF_LOCKS)
         case (("53" | "40" | "55"), _):
             return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step="Try again.")
         case _, "42501":

@@ -40,6 +40,7 @@ MOST_DEFERRED = 1000
 DEFERRED_BYTES = 64 << 10
 _MOST_LATER = 1000
 _TABLE = re.compile(rb"CREATE\s+(?:UNLOGGED\s+|FOREIGN\s+)?TABLE\b", re.IGNORECASE)
+_MAKES = re.compile(rb"(?:CREATE\s(?!\s*(?:TRIGGER|POLICY|RULE)\b)|ALTER\s+TABLE\s[^;]{0,500}?\bADD\s)", re.IGNORECASE)
 _SCHEMA = re.compile(rb"DROP\s+SCHEMA\b", re.IGNORECASE)
 _LARGE_OBJECT = re.compile(rb"SELECT\s+pg_catalog\.lo_create\(", re.IGNORECASE)
 
@@ -51,6 +52,7 @@ class Outcome:
     statements: int = 0
     tables: int = 0
     large_objects: int = 0
+    made: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     deferred: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
     """The statements about each object that was not made, by its kind and name; at most DEFERRED_BYTES of them."""
@@ -246,6 +248,7 @@ class Loader:
 
     def _count(self, statement: Statement) -> None:
         self.outcome.statements += 1
+        self.outcome.made += bool(_MAKES.match(statement.text) and not _is_foreign_key(statement))
         if _TABLE.match(statement.text):
             self.outcome.tables += 1
         elif _LARGE_OBJECT.match(statement.text):
@@ -369,6 +372,10 @@ class Loader:
         for one in [*(left for job in deadlocked for left in job.statements), *later]:
             await self._main.run(one.text, one.line)
         return event
+
+
+def _is_foreign_key(statement: Statement) -> bool:
+    return statement.entry is not None and statement.entry.kind in _FOREIGN_KEYS
 
 
 def _are_rows(statement: Statement, decision: Decision) -> bool:

@@ -25,7 +25,7 @@ from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge, There
-from agent.engines.pg.text_errors import TextError, joined, refused_by_check
+from agent.engines.pg.text_errors import OUT_OF_LOCKS, TextError, joined, refused_by_check
 from agent.jail import enter_from_argv
 
 LENGTH_BYTES = 4
@@ -151,7 +151,8 @@ async def _run_ours(session: Session, statements: list[str]) -> None:
                 raise TextError("APP_BUSY", f"The app holds its tables: {failure.message}.") from failure
             if failure.sqlstate == "P0001":
                 raise refused_by_check(failure.message) from failure
-            raise TextError("TOOL_FAILED", f"PostgreSQL: {failure.message}.") from failure
+            next_step = OUT_OF_LOCKS if failure.sqlstate == "53200" else ""
+            raise TextError("TOOL_FAILED", f"PostgreSQL: {failure.message}.", next_step=next_step) from failure
 
 
 async def _answers(session: Session, queries: str) -> list[bytes]:
@@ -244,6 +245,7 @@ def _report_done(loader: Loader, reporter: _Reporter) -> None:
                 "rows": loader.rows,
             },
             "text_bytes": loader.splitter.size_bytes,
+            "made": outcome.made,
             "left_out": {what: number for what, number in outcome.left_out.items() if what},
             "source_version": facts.source_version,
             "dumper_version": facts.dumper_version,

@@ -37,6 +37,7 @@ class LoadReport:
     source_version: str = ""
     dumper_version: str = ""
     text_bytes: int = 0
+    made: int = 0
 
 
 SqlWriter: TypeAlias = Callable[[int], Awaitable[None]]
@@ -147,7 +148,7 @@ async def _listen(child: Child, on_note: Callable[[str, int], None], server_vers
         raise ToolFailedError("The loader ended without saying that it loaded everything.")
     report.counts = {name: int(number) for name, number in done["done"].items()}
     report.left_out = {what: int(number) for what, number in done["left_out"].items()}
-    report.text_bytes = int(done["text_bytes"])
+    report.text_bytes, report.made = int(done["text_bytes"]), int(done["made"])
     report.source_version, report.dumper_version = str(done["source_version"]), str(done["dumper_version"])
     return report
 

@@ -18,7 +18,7 @@ from agent.engines.pg.connection import Connection
 from agent.versions import not_read
 from common.errors import NothingToUndoError, ToolFailedError
 
-_OWNED_SEQUENCE = (
+OWNED_SEQUENCE = (
     "EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid"
     " AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))"
 )
@@ -42,7 +42,7 @@ def _movable() -> str:
                     WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END AS kind
           FROM pg_class c
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND {no_member("pg_class", "c.oid")}
-           AND NOT (c.relkind = 'S' AND {_OWNED_SEQUENCE})
+           AND NOT (c.relkind = 'S' AND {OWNED_SEQUENCE})
         UNION ALL
         SELECT p.pronamespace, p.proowner, p.oid::regprocedure::text, 'ROUTINE' FROM pg_proc p
          WHERE {no_member("pg_proc", "p.oid")}
@@ -179,6 +179,23 @@ class Moves:
         return [*self.made, *self.by_types, *self.others, *self.dropped]
 
 
+async def count_moves(connection: Connection) -> int:
+    """How much `take_aside` would lock, but for large objects: tables, sequences, and what is moved alone."""
+    moved = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
+    cursor = await connection.execute(
+        f"""
+        SELECT (SELECT count(*) FROM ({_MOVABLE}) AS m JOIN pg_namespace n ON n.oid = m.schema
+                 WHERE n.nspname = ANY(%(moved)s))
+               + (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE {USER_SCHEMA} AND {no_member("pg_class", "c.oid")}
+                     AND (c.relkind = 'S' OR c.relkind IN ('r', 'p') AND n.nspname <> ALL(%(moved)s)))
+        """,  # noqa: S608
+        {"moved": moved},
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
 async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     """Statements that take the app's content aside. The first kept schema holds large objects, if any."""
     prefix = kept_prefix(key)
@@ -217,6 +234,19 @@ async def _lock(schemas: Sequence[str], connection: Connection) -> list[sql.Comp
 async def kept_schemas(connection: Connection, key: str) -> list[str]:
     """Names of an import's kept schemas; empty: none."""
     return sorted(await _comments(connection, key))
+
+
+async def doomed_schemas(connection: Connection, key: str) -> list[str]:
+    """Names of schemas with what an import had brought before it was undone."""
+    cursor = await connection.execute(
+        "SELECT nspname FROM pg_namespace WHERE nspname ~ %s AND starts_with(nspname, %s) ORDER BY nspname",
+        [KEPT_SCHEMA, _doomed_prefix(key)],
+    )
+    return [name for (name,) in await cursor.fetchall()]
+
+
+def _doomed_prefix(key: str) -> str:
+    return f"mathison_drop_{key}_"
 
 
 async def _comments(connection: Connection, key: str) -> dict[str, str | None]:
@@ -268,7 +298,7 @@ async def kept_keys(connection: Connection) -> set[str]:
 
 
 async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
-    """Statements that drop the app's present content and put the kept in its place.
+    """Statements that take the app's present content aside, into the `doomed_schemas`, and put the kept in its place.
 
     Raises:
         UnknownVersionError: an agent of another version kept it.
@@ -277,20 +307,22 @@ async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
     found = {name: _read_label(name, comment) for name, comment in (await _comments(connection, key)).items()}
     require_complete(found)
     kept = {name: label for name, label in found.items() if label is not None}
-    return [*await _drop_present(connection, key, kept), *await _put_back(connection, kept)]
+    return [*await _doom_present(connection, key, kept), *await _put_back(connection, kept)]
 
 
-async def _drop_present(connection: Connection, key: str, kept: Mapping[str, KeptSchema]) -> list[sql.Composed]:
+async def _doom_present(connection: Connection, key: str, kept: Mapping[str, KeptSchema]) -> list[sql.Composed]:
+    """To drop it here would take far more locks than to move it, in the one transaction."""
     moved = {label.of for label in kept.values() if label.was_moved}
     moves = Moves()
-    for number, schema in enumerate(await app_schemas(connection)):
+    schemas = await app_schemas(connection)
+    moves.made += await _lock([schema.name for schema in schemas if schema.name not in moved], connection)
+    for number, schema in enumerate(schemas):
+        aside = sql.Identifier(f"{_doomed_prefix(key)}{number}")
         if schema.name not in moved:
-            moves.dropped.append(_drop(schema.name))
-            continue
-        aside = f"mathison_drop_{key}_{number}"
-        moves.made.append(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(aside)))
-        await moves.add(connection, schema.name, aside)
-        moves.dropped.append(_drop(aside))
+            moves.others.append(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(schema.name), aside))
+        else:
+            moves.made.append(sql.SQL("CREATE SCHEMA {}").format(aside))
+            await moves.add(connection, schema.name, f"{_doomed_prefix(key)}{number}")
     return moves.statements
 
 

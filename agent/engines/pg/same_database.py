@@ -18,14 +18,15 @@ from pathlib import Path
 
 import psycopg
 import structlog
-from psycopg import sql
 
 from agent.engines.pg.catalog import extension_tables, foreign_servers, kept_schema_names
 from agent.engines.pg.connection import Connection, connect
+from agent.engines.pg.dropping import drop_schemas, require_unused
 from agent.engines.pg.dump import DumpForm, dump
 from agent.engines.pg.load import Loaded, load
 from agent.engines.pg.load_terms import LoadProgressOf, LoadSurroundings, Terms
-from agent.engines.pg.moving import bring_back, extensions_of, kept_keys, kept_schemas
+from agent.engines.pg.lock_room import require_lock_room
+from agent.engines.pg.moving import bring_back, doomed_schemas, extensions_of, kept_keys, kept_schemas
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import end_loaders, same_outside
 from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
@@ -90,6 +91,8 @@ class SameDatabase:
                     pass
         finally:
             os.close(file)
+        async with self._connect(key) as connection:
+            await require_lock_room(connection, loaded)
         warnings = ["The app waits while the file is loaded into its own database."]
         if len(kept) > 1:
             names = ", ".join(f"mathison_kept_{other}_*" for other in sorted(kept))
@@ -140,13 +143,14 @@ class SameDatabase:
         await self._analyze(key)
 
     async def undo(self, key: str, _progress: Progress) -> None:
-        """Drop the imported content, with what the app wrote since, and bring the previous back.
+        """Bring the previous content back, and drop the imported with what the app wrote since.
 
         Raises:
             NothingToUndoError: it is gone.
             ToolFailedError: somebody changed what says what it was.
             UnknownVersionError: an agent of another version kept it.
-            AppBusyError, UnsettledError: as in `restore`.
+            AppBusyError: as in `restore`.
+            UnsettledError: as there; or it is done but for dropping what was imported.
         """
         try:
             async with self._connect(key) as connection:
@@ -160,6 +164,10 @@ class SameDatabase:
                 raise UnsettledError(failure.text) from failure
             if is_imported:
                 raise
+        try:
+            await self._drop_doomed(key)
+        except ServiceError as failure:
+            raise UnsettledError(failure.text) from failure
 
     async def is_imported(self, key: str) -> bool:
         """Which content the app has: the swap is one transaction, so the kept schemas say it."""
@@ -168,15 +176,29 @@ class SameDatabase:
             return bool(await kept_schemas(connection, key))
 
     async def discard(self, key: str) -> None:
-        """Drop the previous content and the files, whatever there is of them."""
+        """Drop the previous content and the files, whatever there is of them, and what an undo left.
+
+        The schema that says what the others are is the first to go: nobody brings back a part.
+
+        Raises:
+            AppBusyError: it is in use; nothing more was dropped.
+        """
         async with self._connect(key) as connection:
             await end_loaders(connection, self.database)
-            for name in await kept_schemas(connection, key):
-                await connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+            kept = await kept_schemas(connection, key)
+            await require_unused(connection, kept)
+            await drop_schemas(connection, kept)
+        await self._drop_doomed(key)
         self._remove_files(f"import-{key}.*")
 
     def _connect(self, key: str) -> AbstractAsyncContextManager[Connection]:
         return connect(self.plan.login, application_name=session_name(key))
+
+    async def _drop_doomed(self, key: str) -> None:
+        async with self._connect(key) as connection:
+            doomed = await doomed_schemas(connection, key)
+            await require_unused(connection, doomed)
+            await drop_schemas(connection, doomed)
 
     def _upload_file(self, key: str) -> Path:
         return self.surroundings.spool_directory / f"import-{key}.upload"
@@ -234,6 +256,7 @@ class SameDatabase:
                 await end_loaders(connection, self.database)
                 if await kept_schemas(connection, key):
                     await _bring_back(connection, key)
+                    await self._drop_doomed(key)
                 missing = before - await relations(connection)
         except ServiceError as obstacle:
             raise UnsettledError(obstacle.text) from failure

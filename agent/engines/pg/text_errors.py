@@ -16,6 +16,12 @@ _IN_NO_SCHEMA = re.compile(
 )
 _FOREIGN = "FOREIGN DATA WRAPPER|FOREIGN TABLE|SERVER|USER MAPPING"
 
+OUT_OF_LOCKS = (
+    "Where it is out of shared memory, it has no room for so many locks: set max_locks_per_transaction higher in "
+    "postgresql.conf and restart the server; then try again."
+)
+"""What to do about SQLSTATE 53200."""
+
 
 class TextError(Exception):
     """What is wrong with the text, as reason and text of the error that its sender gets; see common.errors."""

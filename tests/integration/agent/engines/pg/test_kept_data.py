@@ -10,7 +10,13 @@ import pytest
 from agent.engines.pg import ways
 from agent.recipes.base import Recovered
 from agent.versions import UnknownVersionError
-from common.errors import AppUnavailableError, ArchiveIncompatibleError, ArchiveRefusedError, ToolFailedError
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ToolFailedError,
+)
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -249,6 +255,26 @@ async def test_an_undo_whose_labels_were_changed_says_what_to_do(modest: Postgre
     assert _content(modest) == before
     await modest.recipe.discard(record)
     assert modest.left_over() == []
+
+
+async def test_what_somebody_made_of_the_kept_data_is_named_and_not_dropped_with_it(modest: PostgresApp) -> None:
+    record = await modest.bring_in(await modest.export())
+    kept = f"mathison_kept_{record.key}_1"
+    modest.run(
+        f"CREATE VIEW public.lost AS SELECT * FROM {kept}.precious; CREATE TABLE public.more (id int REFERENCES"
+        f" {kept}.precious, felt {kept}.mood); CREATE FUNCTION public.f({kept}.mood) RETURNS int LANGUAGE sql AS"
+        " 'SELECT 1'; INSERT INTO public.more VALUES (1, 'sad')",
+        as_app=True,
+    )
+
+    with pytest.raises(AppBusyError, match=r"function public.f\(.*\), table public.more, view public.lost") as refused:
+        await modest.recipe.discard(record)
+
+    assert "public.lost" not in refused.value.next_step
+    assert modest.run("SELECT secret, felt FROM public.lost JOIN public.more USING (id)") == [("s1", "sad")]
+    modest.run("DROP FUNCTION public.f; DROP VIEW public.lost; DROP TABLE public.more")
+    await modest.recipe.discard(record)
+    assert modest.run("SELECT FROM pg_namespace WHERE starts_with(nspname, 'mathison_')") == []
 
 
 @pytest.mark.parametrize("number", [0, 1])
