@@ -24,6 +24,7 @@ from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.inserts import Batches
 from agent.engines.mariadb.row_memory import RowMemory
 from agent.engines.mariadb.sequence_texts import SequencePositions
+from agent.engines.mariadb.sql_modes import SqlModes
 from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError, Statement
 from agent.engines.mariadb.statements import RefusedError, Way, decide_all
 from agent.jail import enter_from_argv
@@ -81,7 +82,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sch
 
 def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
-    exact, memory = ExactRows(), RowMemory(most_bytes)
+    exact, memory, modes = ExactRows(), RowMemory(most_bytes), SqlModes()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
@@ -107,8 +108,10 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             events += text.startswith(_EVENT)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is Way.SET:
+                modes.set(text)
                 send(exact.set(text))
             if way is Way.RUN:
+                modes.require_usual(statement.line)
                 memory.check(text, statement.line)
                 for part in batches.of(text):
                     send(positions.corrected(sent) for sent in exact.of(part, statement.line))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 
 from agent.engines.mariadb import definitions, inserts, sequence_uses
 from agent.engines.mariadb.definitions import Schemas
@@ -198,6 +199,14 @@ def _decide_set(statement: Statement) -> Way:
         elif name == b"sql_mode" and (not _MODES.fullmatch(value) or any(mode in value.upper() for mode in _ODD_MODES)):
             raise _refused(line, "it sets a sql_mode in which strings are written differently, or not by its names")
     return Way.SET
+
+
+def assignments(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """What a SET that was let through sets, and to what: names and variables in lower case, texts without quotes."""
+    for part in _parts(text[3:].strip()):
+        if found := _ASSIGNMENT.fullmatch(part.strip()):
+            value = found["value"].strip(b"'\"")
+            yield (found["user"] or found["name"]).lower(), value.lower() if value.startswith(b"@") else value
 
 
 def _kept_in(name: bytes) -> bytes | None:

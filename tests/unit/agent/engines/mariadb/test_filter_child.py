@@ -115,3 +115,42 @@ def test_a_statement_longer_than_the_server_takes_is_told_by_its_line_and_the_se
         "Line 7: a statement of 17.0 MiB is longer than this server takes: its max_allowed_packet is 16.0 MiB."
     )
     assert "max_allowed_packet of the server to 19M or more" in str(found["next_step"])
+
+
+ROUTINE = (
+    "/*!50003 SET @saved_sql_mode       = @@sql_mode */ ;\n/*!50003 SET sql_mode              = '{mode}' */ ;\n"
+    "DELIMITER ;;\nCREATE FUNCTION `f`() RETURNS text RETURN 'a' || 'b' ;;\nDELIMITER ;\n"
+    "/*!50003 SET sql_mode              = @saved_sql_mode */ ;\n"
+)
+MODES = [
+    *("PIPES_AS_CONCAT", "HIGH_NOT_PRECEDENCE", "NO_UNSIGNED_SUBTRACTION", "REAL_AS_FLOAT", "EMPTY_STRING_IS_NULL"),
+    "TIME_ROUND_FRACTIONAL",
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("text", [TABLE, "INSERT INTO `t` VALUES ('');\n"], ids=["table", "rows"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "SET sql_mode='{mode}'",
+        "SET @OLD_SQL_MODE=@@SQL_MODE, SESSION sql_mode='ignore_space,{mode}'",
+        "SET sql_mode='{mode}';\nSET @a_sql_mode=@@session.SQL_MODE, sql_mode='';\nSET sql_mode=@A_SQL_MODE",
+    ],
+)
+def test_what_would_mean_something_else_under_the_sql_mode_of_the_file_is_refused_by_its_name(
+    mode: str, text: str, setting: str
+) -> None:
+    found = report_on(f"{setting.format(mode=mode)};\n{text}{END}")
+
+    assert found["reason"] == "ARCHIVE_INCOMPATIBLE", found
+    assert f"under the sql_mode {mode}, by which" in str(found["text"])
+
+
+def test_a_sql_mode_of_routines_that_is_taken_back_or_changes_no_table_is_taken() -> None:
+    around = "/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO,IGNORE_SPACE' */;\n{}"
+    routines = "".join(TABLE + ROUTINE.format(mode=mode) for mode in ("PIPES_AS_CONCAT", "", "REAL_AS_FLOAT"))
+
+    found = report_on(around.format(routines) + TABLE + END)
+
+    assert "reason" not in found, found
