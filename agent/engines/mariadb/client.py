@@ -50,6 +50,8 @@ _ESCAPE = re.compile(r"\\[tn\\0]")
 _UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 2006, 2013, 2026, 4151})
 _LOCKED = frozenset({1205, 1213, 4178})
 _NO_SPACE = frozenset({3, 28, 1021, 1114})
+_OPENING = frozenset({23, 24, 1005, 1016, 1017, 1030, 1033})
+_TOO_MANY_FILES = re.compile(r"\b(?:error|errno|errcode):? 2[34]\b", re.IGNORECASE)
 _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
 _AT_COMMIT = 1180
 _BINARY_LOG = frozenset({1418, 1419})
@@ -174,6 +176,11 @@ def error_of_query(text: str, login: Login) -> ServiceError:
         )
     if number in _NO_SPACE:
         return NoSpaceError(f"{login.place} has no room: {said}.")
+    if _is_of_files(number, said):
+        return AppUnavailableError(
+            f"{login.place} cannot open any more files: {said}.",
+            next_step="Raise open_files_limit of the server; each partition of a MyISAM or Aria table takes two.",
+        )
     return ToolFailedError(f"{login.place} refused a statement: {said or text}.")
 
 
@@ -201,7 +208,7 @@ def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
         )
     if number in CHANGED:
         return error_of_change(number, said, rows)
-    if number in _UNREACHABLE | _LOCKED | _NO_SPACE or not number:
+    if number in _UNREACHABLE | _LOCKED | _NO_SPACE or not number or _is_of_files(number, said):
         return error_of_query(text, login)
     if number == _AT_COMMIT:
         return ArchiveDamagedError(
@@ -221,6 +228,11 @@ def error_of_change(number: int, said: str, rows: str) -> ArchiveIncompatibleErr
     # Counted within a part of a statement.
     why = "one is none of an ENUM's list" if number == _NONE_OF_ENUM else _STAGED.sub("", _ROW_NUMBER.sub("", said))
     return exact_rows.changed_value(rows or "The file", why)
+
+
+def _is_of_files(number: int, said: str) -> bool:
+    """Whether the server, or the machine for it, has as many files open as may be."""
+    return number in _OPENING and _TOO_MANY_FILES.search(said) is not None
 
 
 def _parsed(text: str) -> tuple[int, str]:

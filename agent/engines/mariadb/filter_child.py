@@ -22,6 +22,7 @@ from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.exact_rows import ExactRows
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.inserts import Batches
+from agent.engines.mariadb.partitions import Partitions
 from agent.engines.mariadb.row_memory import RowMemory
 from agent.engines.mariadb.sequence_texts import SequencePositions
 from agent.engines.mariadb.sql_modes import SqlModes
@@ -82,7 +83,7 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sch
 
 def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
-    exact, memory, modes = ExactRows(), RowMemory(most_bytes), SqlModes()
+    exact, memory, modes, partitions = ExactRows(), RowMemory(most_bytes), SqlModes(), Partitions()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     tables = statements = events = 0
@@ -112,6 +113,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
                 send(exact.set(text))
             if way is Way.RUN:
                 modes.require_usual(statement.line)
+                partitions.check(text, statement.line)
                 memory.check(text, statement.line)
                 for part in batches.of(text):
                     send(positions.corrected(sent) for sent in exact.of(part, statement.line))

@@ -79,6 +79,22 @@ async def test_a_small_file_cannot_take_much_of_the_servers_memory(
         assert shop.leftovers(record) == []
 
 
+async def test_a_few_lines_cannot_take_all_files_that_the_server_may_open(tmp_path: Path) -> None:
+    table = (
+        "CREATE TABLE p{0} (i int) ENGINE=MyISAM PARTITION BY HASH (i) PARTITIONS {1};\nINSERT INTO p{0} VALUES (1);\n"
+    )
+    with MariadbServer(mariadb()) as server:
+        shop, record = MariadbApp(server, tmp_path / "work"), MemoryRecord()
+
+        tables = table.format(1, 100) + table.format(2, 100) + table.format(3, 8000)
+        with pytest.raises(LimitExceededError, match=r"^Line 7: .* 2,000 partitions"):
+            await shop.stage((BEGINNING + tables + END).encode(), record)
+
+        assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) < 1000
+        await shop.recipe.discard(record)
+        assert shop.leftovers(record) == []
+
+
 async def test_definitions_that_make_long_values_go_up_to_a_bound(shop: MariadbApp) -> None:
     tables = f"CREATE TABLE t (i int, {columns(DEFAULT, 25)});\nINSERT INTO t (i) VALUES (1);\n"
 

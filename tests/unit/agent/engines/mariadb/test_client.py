@@ -8,7 +8,14 @@ import pytest
 
 from agent.engines.mariadb.client import error_of_load
 from agent.engines.mariadb.settings import Login
-from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError, NoSpaceError, ServiceError
+from common.errors import (
+    AppUnavailableError,
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    NoSpaceError,
+    ServiceError,
+)
 
 LOGIN = Login("127.0.0.1", 3306, "loader", "", Path("/usr/bin"))
 
@@ -30,3 +37,19 @@ def test_the_servers_error_number_decides_whose_fault_it_is(number: int, error: 
 
     assert type(found) is error
     assert "said so" in found.text
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "error"),
+    [
+        (1030, 'Got error 24 "Too many open files" from storage engine MyISAM', AppUnavailableError),
+        (1016, "Can't open file: './new/p.MYI' (errno: 24 \"Too many open files\")", AppUnavailableError),
+        (23, "Out of resources when opening file './p.MYD' (Errcode: 24)", AppUnavailableError),
+        (1030, 'Got error 175 "File too short" from storage engine Aria', ArchiveDamagedError),
+        (1062, "Duplicate entry 'error 24' for key 'PRIMARY'", ArchiveDamagedError),
+    ],
+)
+def test_that_the_server_may_open_no_more_files_is_no_fault_of_the_file(
+    number: int, said: str, error: type[ServiceError]
+) -> None:
+    assert type(error_of_load(f"ERROR {number} (HY000) at line 4: {said}", LOGIN)) is error

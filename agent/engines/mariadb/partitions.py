@@ -1,0 +1,58 @@
+"""How many files the server has to open for the partitions of a file's tables, and a bound to it.
+
+The one fact to know: MyISAM and Aria open two files for each partition, all of them when a table is used, and keep
+them open. A few tables of 8,000 partitions, which are a few lines of text, take all the files that a server may open,
+and the app's own tables cannot be opened then. InnoDB opens no more than innodb_open_files.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.engines.mariadb.formulas import NUMBER
+from agent.engines.mariadb.sqltext import Statement
+from common.errors import LimitExceededError
+
+_MOST_PARTITIONS = 2000
+_MOST_OF_A_TABLE = 8192
+"""A server takes no more."""
+_I = re.IGNORECASE
+_BY = re.compile(rb"\bPARTITION BY\b", _I)
+_ENGINE = re.compile(rb"\bENGINE ?=? ?(\w+)", _I)
+_PARTS, _PARTS_WITHIN = re.compile(rb"\bPARTITIONS (\w+)", _I), re.compile(rb"\bSUBPARTITIONS (\w+)", _I)
+_PART, _PART_WITHIN = re.compile(rb"\bPARTITION (?!BY\b)", _I), re.compile(rb"\bSUBPARTITION (?!BY\b)", _I)
+
+
+class Partitions:
+    """Counts those of a file's tables."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def check(self, text: bytes, line: int) -> None:
+        """Before a table is made.
+
+        Raises:
+            LimitExceededError: they are too many.
+        """
+        if text[:1] not in b"Cc/" or b"PARTITION" not in text.upper():
+            return
+        code = Statement(text, line).code
+        if not _BY.search(code) or {engine.upper() for engine in _ENGINE.findall(code)} == {b"INNODB"}:
+            return
+        parts = max(1, len(_PART.findall(code)), _number(_PARTS, code))
+        self._count += max(len(_PART_WITHIN.findall(code)), parts * max(1, _number(_PARTS_WITHIN, code)))
+        if self._count > _MOST_PARTITIONS:
+            raise LimitExceededError(
+                f"Line {line}: the tables of the file that are not InnoDB have more than {_MOST_PARTITIONS:,} "
+                "partitions, for each of which the server would keep files open.",
+                next_step="Give these tables fewer partitions or the engine InnoDB at their source, then dump again.",
+            )
+
+
+def _number(pattern: re.Pattern[bytes], code: bytes) -> int:
+    """What a number of partitions says; 0: there is none."""
+    if (found := pattern.search(code)) is None:
+        return 0
+    number = NUMBER.fullmatch(found[1])
+    return int(number[1]) if number else _MOST_OF_A_TABLE
