@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import stat
+import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -21,6 +22,10 @@ from agent.archives.members import KEPT_NAMES
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
+_NOT_FOLLOWED = 0x100
+"""AT_SYMLINK_NOFOLLOW."""
+_IMMUTABLE_OR_APPEND = 0x10 | 0x20
+"""Of statx's attributes, its second eight bytes."""
 _LISTED_AT_ONCE = 10_000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,6 +50,26 @@ def rename_without_replacing(name: str, *, source: int, target: int) -> None:
         os.stat(name, dir_fd=target, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
     os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def immovable(name: str, parent: int) -> str:
+    """Why an entry cannot be moved out of its directory, as the end of a sentence; empty when nothing is known of it.
+
+    Raises:
+        OSError: it is not there, or the storage fails.
+    """
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    attributes = (ctypes.c_uint64 * 32)()
+    if (
+        hasattr(_libc, "statx")
+        and _libc.statx(parent, os.fsencode(name), _NOT_FOLLOWED, 0, attributes) == 0
+        and attributes[1] & _IMMUTABLE_OR_APPEND
+    ):
+        return "it may not be changed by anybody (`lsattr` shows i or a; `chattr -i -a` takes that away)"
+    is_ours = status.st_uid == os.geteuid()
+    if stat.S_ISDIR(status.st_mode) and not is_ours and not os.access(name, os.W_OK, dir_fd=parent, effective_ids=True):
+        return f"it is a directory of uid {status.st_uid} that the agent (uid {os.geteuid()}) may not write to"
+    return ""
 
 
 def read_small_file(
@@ -119,6 +144,37 @@ def filesystem_type(directory: Path) -> str:
     return ""
 
 
+def count_entries(directory: int, *, seconds: float) -> int | None:
+    """How many entries lie below a directory, those of its directories too. A link is one, as is what cannot be opened.
+
+    Names alone are read: two seconds for a million files, where each one's status would take fifteen.
+
+    Args:
+        seconds: most time to take, but for a single directory; None when that is not enough.
+    """
+    ends_at = time.monotonic() + seconds
+    count = 0
+    levels = [_Level(os.dup(directory))]
+    try:
+        while levels:
+            if time.monotonic() > ends_at:
+                return None
+            level = levels[-1]
+            below = None
+            for name, is_directory in level.entries:
+                count += 1
+                if is_directory and (below := _level_below(name, level.descriptor)):
+                    break
+            if below:
+                levels.append(below)
+            else:
+                levels.pop().close()
+    finally:
+        for level in levels:
+            level.close()
+    return count
+
+
 def usual_owner(directory: Path) -> tuple[int, int]:
     """uid and gid to which most of the entries right below a directory belong; its own when it is empty."""
     owners: Counter[tuple[int, int]] = Counter()
@@ -161,21 +217,39 @@ def remove_tree(name: str, *, parent: int) -> None:
             level.close()
 
 
-class _Doomed:
+class _Level:
+    """A directory on the way down."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.entries = _listed(descriptor)
+
+    def close(self) -> None:
+        self.entries.close()
+        os.close(self.descriptor)
+
+
+def _level_below(name: str, parent: int) -> _Level | None:
+    try:
+        return _Level(os.open(name, DIRECTORY, dir_fd=parent))
+    except OSError:
+        return None
+
+
+class _Doomed(_Level):
     """A directory that is being emptied."""
 
     def __init__(self, name: str, parent: int, device: int) -> None:
         self._name = name
         self._parent = parent
-        self.descriptor = _opened_writable(name, parent)
+        super().__init__(_opened_writable(name, parent))
         if os.fstat(self.descriptor).st_dev != device:
-            os.close(self.descriptor)
+            self.close()
             raise OSError(errno.EXDEV, "another filesystem is mounted here", name)
-        self._entries = _listed(self.descriptor)
 
     def next_directory(self) -> str | None:
         """Delete files until a directory comes; None when there are no more entries."""
-        for name, is_directory in self._entries:
+        for name, is_directory in self.entries:
             if is_directory:
                 return name
             os.unlink(name, dir_fd=self.descriptor)
@@ -185,10 +259,6 @@ class _Doomed:
         """Delete the directory itself."""
         self.close()
         os.rmdir(self._name, dir_fd=self._parent)
-
-    def close(self) -> None:
-        self._entries.close()
-        os.close(self.descriptor)
 
 
 def _listed(descriptor: int) -> Generator[tuple[str, bool], None, None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import json
 import os
 import secrets
@@ -23,14 +24,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.archives.members import KEPT_NAMES
-from agent.engines.filesystem import DIRECTORY, rename_without_replacing, sync_filesystem
+from agent.archives.members import KEPT_NAMES, printable
+from agent.engines.filesystem import DIRECTORY, count_entries, immovable, rename_without_replacing, sync_filesystem
 from agent.versions import require_known
-from common.errors import AppBusyError, InternalError, ToolFailedError
+from common.errors import AppBusyError, InternalError, NoSpaceError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "swap.json", 1
+_NEXT = f"{_JOURNAL}.new"
+_JOURNAL_BYTES = 256
+"""The next form of the journal stands ready in this size from staging on, so a full disk has room for it."""
+_COUNT_SECONDS = 20.0
+"""Some ten million files, or far fewer on a disk that has to seek for each directory; beyond, the top alone counts."""
 _STRAYS = "strays"
+
+
+def obstacle_to(volume: Path, names: Collection[str] | None = None) -> str:
+    """What at a volume's top could not be exchanged, and why; empty when nothing is known to stand in the way.
+
+    Args:
+        names: as for `Swap`.
+    """
+    # What is gone meanwhile, or cannot be seen, is met by others.
+    with contextlib.suppress(OSError), _opened_directory(volume) as directory:
+        for name in _taking_part(directory, names):
+            if reason := immovable(name, directory):
+                return f"{printable(name)} in {volume} cannot be moved: {reason}."
+    return ""
 
 
 class Side(enum.Enum):
@@ -56,11 +76,13 @@ class _Journal(NamedTuple):
     Attributes:
         target: whose data comes, or is there.
         entries: of the other's data at the top, once it is done or staged; 0: not known.
+        entries_below: of the same data, those at the top and all below; 0: not counted.
     """
 
     target: Side
     phase: _Phase
     entries: int
+    entries_below: int
 
 
 class Swap:
@@ -85,21 +107,31 @@ class Swap:
         with self._opened() as opened:
             journal = _read(opened.area)
             side = journal.target.other
-            has_all = len(opened.entries(opened.directory(side))) >= journal.entries
+            directory = opened.directory(side)
+            has_all = len(opened.entries(directory)) >= journal.entries
+            if has_all and journal.entries_below:
+                below = count_entries(directory, seconds=_COUNT_SECONDS)
+                has_all = below is None or below >= journal.entries_below
         return side if journal.phase is _Phase.DONE and has_all else None
 
-    def note_staged(self) -> None:
-        """Note how much there is to be swapped in, so that `kept` tells when somebody removed some of it.
+    def note_kept(self) -> None:
+        """Note how much there is of what is staged or kept, so that `kept` tells when somebody removed some of it.
+
+        Does nothing where that was noted, or some of it is gone already, or a swap is unfinished.
 
         Raises:
             ToolFailedError: the volume cannot be written to.
         """
         with self._opened() as opened:
+            journal = _read(opened.area)
+            at_top = len(opened.entries(opened.directory(journal.target.other)))
+            if journal.phase is not _Phase.DONE or journal.entries_below or at_top < journal.entries:
+                return
             try:
-                _settle(opened, Side.PREVIOUS)
+                _settle(opened, journal.target, counts_below=True)
             except OSError as failure:
                 raise ToolFailedError(
-                    f"What was staged could not be noted on the volume: {failure.strerror}."
+                    f"How much is kept beside the app's data could not be noted on the volume: {failure.strerror}."
                 ) from failure
 
     def is_unfinished(self) -> bool:
@@ -112,6 +144,7 @@ class Swap:
 
         Raises:
             AppBusyError: something wrote to the volume meanwhile; the data is as it was.
+            NoSpaceError: there is no room for the journal; the data is as it was.
             ToolFailedError: the filesystem refused; the data is as it was, or `recover` is needed when that failed too.
         """
         with self._opened() as opened:
@@ -131,9 +164,17 @@ class Swap:
                         "is as it was.",
                         next_step="See that the app is stopped by its stop command, then try again.",
                     ) from failure
+                if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoSpaceError(
+                        "The volume has no room for what has to be noted of an exchange of its data; the data is as it "
+                        "was.",
+                        next_step="Free a little of it, 100 KB and ten files or directories, then try again.",
+                    ) from failure
+                name = f"{printable(failure.filename)}: " if isinstance(failure.filename, str) else ""
                 raise ToolFailedError(
-                    f"The data of the volume could not be exchanged: {failure.filename or ''} {failure.strerror}; the "
-                    "data is as it was."
+                    "The data of the volume could not be exchanged; the data is as it was. "
+                    + (obstacle_to(self._volume, self._names) or f"{name}{failure.strerror}."),
+                    next_step="Correct that, then try again.",
                 ) from failure
 
     def recover(self) -> Side | None:
@@ -145,10 +186,7 @@ class Swap:
         if journal is None or journal.phase is _Phase.DONE:
             return journal and journal.target
         with self._opened() as opened:
-            target, phase, _ = _read(opened.area)
-            if phase is _Phase.OUT:
-                opened.move_all(opened.directory(target.other), opened.volume, with_strays=True)
-                return _settle(opened, target.other)
+            target = journal.target.other if journal.phase is _Phase.OUT else journal.target
             opened.move_all(opened.directory(target), opened.volume, with_strays=True)
             return _settle(opened, target)
 
@@ -176,8 +214,11 @@ class Swap:
     def _recover_backwards(self, opened: _Opened, target: Side) -> None:
         """After a failure, not a crash: back to the other side, from wherever it got to."""
         try:
-            phase = _read(opened.area).phase
-            if phase is _Phase.IN:
+            journal = _read(opened.area)
+            if journal.phase is _Phase.DONE and journal.target is target.other:
+                # It failed before its first step.
+                return
+            if journal.phase is not _Phase.OUT:
                 _write(opened, target.other, _Phase.OUT)
                 opened.move_all(opened.volume, opened.directory(target), with_strays=True)
                 _write(opened, target.other, _Phase.IN)
@@ -186,7 +227,7 @@ class Swap:
         except OSError as failure:
             raise ToolFailedError(
                 f"The exchange of the volume's data failed half-way and could not be taken back: {failure.strerror}.",
-                next_step="Correct the cause and restart the agent: it finishes the exchange when it starts.",
+                next_step="Correct the cause; the agent finishes the exchange by itself.",
             ) from failure
 
     @contextmanager
@@ -225,8 +266,7 @@ class _Opened:
 
     def entries(self, directory: int) -> list[str]:
         """Of those that take part, what a directory holds."""
-        found = set(os.listdir(directory)) - KEPT_NAMES
-        return sorted(found if self.names is None else found & self.names)
+        return _taking_part(directory, self.names)
 
     def move_all(self, source: int, target: int, *, with_strays: bool = False) -> None:
         """Move all that takes part.
@@ -244,21 +284,45 @@ class _Opened:
                 _move(name, source, target)
 
 
+def _taking_part(directory: int, names: Collection[str] | None) -> list[str]:
+    found = set(os.listdir(directory)) - KEPT_NAMES
+    return sorted(found if names is None else found.intersection(names))
+
+
+@contextmanager
+def _opened_directory(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory.resolve(), DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _move(name: str, source: int, target: int) -> None:
     try:
         rename_without_replacing(name, source=source, target=target)
-    except PermissionError:
-        # A directory's own ".." changes, so it has to be writable itself; root needs no such help.
-        directory = os.open(name, DIRECTORY, dir_fd=source)
+    except PermissionError as refusal:
         try:
-            mode = stat.S_IMODE(os.fstat(directory).st_mode)
-            os.fchmod(directory, mode | stat.S_IWUSR)
-            try:
-                rename_without_replacing(name, source=source, target=target)
-            finally:
-                os.fchmod(directory, mode)
+            # Not to be read, which may be what is forbidden.
+            directory = os.open(name, os.O_PATH | DIRECTORY, dir_fd=source)
+        except OSError:
+            raise refusal from None
+        try:
+            _move_locked(name, f"/proc/self/fd/{directory}", source, target)
+        except PermissionError:
+            raise refusal from None
         finally:
             os.close(directory)
+
+
+def _move_locked(name: str, directory: str, source: int, target: int) -> None:
+    """A directory's own ".." changes, so it has to be writable itself; root needs no such help."""
+    mode = stat.S_IMODE(os.stat(directory).st_mode)
+    os.chmod(directory, mode | stat.S_IWUSR)
+    try:
+        rename_without_replacing(name, source=source, target=target)
+    finally:
+        os.chmod(directory, mode)
 
 
 def _set_aside(name: str, directory: int, opened: _Opened) -> None:
@@ -274,23 +338,38 @@ def _set_aside(name: str, directory: int, opened: _Opened) -> None:
         os.close(descriptor)
 
 
-def _settle(opened: _Opened, side: Side) -> Side:
+def _settle(opened: _Opened, side: Side, *, counts_below: bool = False) -> Side:
     opened.sync()
-    _write(opened, side, _Phase.DONE, entries=len(opened.entries(opened.directory(side.other))))
+    kept = opened.directory(side.other)
+    below = (count_entries(kept, seconds=_COUNT_SECONDS) or 0) if counts_below else 0
+    _write(opened, side, _Phase.DONE, entries=len(opened.entries(kept)), entries_below=below)
     return side
 
 
-def _write(opened: _Opened, target: Side, phase: _Phase, *, entries: int = 0) -> None:
-    temporary = f"{_JOURNAL}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=opened.area)
+def _write(opened: _Opened, target: Side, phase: _Phase, *, entries: int = 0, entries_below: int = 0) -> None:
+    noted = {
+        "version": _VERSION,
+        "target": target.value,
+        "phase": phase.value,
+        "kept": entries,
+        "kept_below": entries_below,
+    }
+    _write_next(opened.area, json.dumps(noted).encode())
+    os.rename(_NEXT, _JOURNAL, src_dir_fd=opened.area, dst_dir_fd=opened.area)
+    os.fsync(opened.area)
+    # Into the room that the journal before has left.
+    with contextlib.suppress(OSError):
+        _write_next(opened.area, b"")
+
+
+def _write_next(area: int, content: bytes) -> None:
+    """Over what stands ready, which is not cut off: that would give its room away."""
+    descriptor = os.open(_NEXT, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=area)
     try:
-        noted = {"version": _VERSION, "target": target.value, "phase": phase.value, "kept": entries}
-        os.write(descriptor, json.dumps(noted).encode())
+        os.pwrite(descriptor, content.ljust(_JOURNAL_BYTES), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.rename(temporary, _JOURNAL, src_dir_fd=opened.area, dst_dir_fd=opened.area)
-    os.fsync(opened.area)
 
 
 def _read(area: int) -> _Journal:
@@ -298,13 +377,14 @@ def _read(area: int) -> _Journal:
         descriptor = os.open(_JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=area)
     except FileNotFoundError:
         # Nothing was swapped yet.
-        return _Journal(Side.PREVIOUS, _Phase.DONE, entries=0)
+        return _Journal(Side.PREVIOUS, _Phase.DONE, entries=0, entries_below=0)
     with open(descriptor, "rb") as file:
         try:
             content = file.read()
             require_known(content, [_VERSION], "An exchange of the volume's data")
             written = json.loads(content)
-            # An older agent wrote no number.
-            return _Journal(Side(written["target"]), _Phase(written["phase"]), entries=int(written.get("kept", 0)))
+            # An older agent wrote no numbers.
+            entries, below = (int(written.get(name, 0)) for name in ("kept", "kept_below"))
+            return _Journal(Side(written["target"]), _Phase(written["phase"]), entries, below)
         except (ValueError, KeyError, TypeError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read.") from failure

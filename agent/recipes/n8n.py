@@ -35,6 +35,7 @@ from agent.engines.n8n.source import Opened, Source
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
 from agent.engines.places import require_same_place
 from agent.engines.sqlite_snapshots import ask_database, remove_snapshots
+from agent.engines.swapping import obstacle_to
 from agent.recipes.base import (
     Capability,
     Description,
@@ -370,7 +371,7 @@ class N8nRecipe(Recipe):
             return f"{mounts[0]} is a mount of its own inside n8n's folder, so that cannot be exchanged as a whole."
         if not os.access(self._folder, os.W_OK | os.X_OK):
             return f"The agent (uid {os.geteuid()}) may not write to n8n's folder {self._folder}."
-        return ""
+        return obstacle_to(self._folder)
 
     def _header(
         self, options: ExportOptions, opened: Opened, travelling: TravellingKey, counted: Survey

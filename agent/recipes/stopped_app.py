@@ -109,6 +109,8 @@ class StoppedExchange:
         if exchange is None or await exchange.kept() is not Side.IMPORTED:
             raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
         await self._exchange(exchange, record, Side.IMPORTED, progress)
+        progress.step(Step.RESTORING, "counting what is kept; the app runs")
+        await self._note_kept(record)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         """Bring the previous data in place and drop the imported.
@@ -155,7 +157,17 @@ class StoppedExchange:
                 side = Side.PREVIOUS
                 await self._app.start()
             note_done(record, app_is_stopped=False)
+        if side is Side.IMPORTED:
+            await self._note_kept(record)
         return Recovered[side.name]
+
+    async def _note_kept(self, record: Record) -> None:
+        """After the app's start, since it may take seconds; without it, an undo misses only what was at the top."""
+        try:
+            if files := await volume_exchange(record, self._volume):
+                await files.note_kept()
+        except ServiceError as failure:
+            _log.warning("What is kept was not counted.", action="note_kept", error=failure.text)
 
     def _require_here(self, record: Record) -> None:
         if directory := staged_in(record, self._volume):
@@ -236,9 +248,9 @@ class VolumeExchange:
         self._area = tree.StagingArea(directory, key)
         self._until_released = until_released
 
-    async def note_staged(self) -> None:
-        """To be called at the end of staging; raises as `Swap.note_staged`."""
-        await asyncio.to_thread(self._swap.note_staged)
+    async def note_kept(self) -> None:
+        """As `Swap.note_kept`."""
+        await asyncio.to_thread(self._swap.note_kept)
 
     async def kept(self) -> Side | None:
         return await asyncio.to_thread(self._swap.kept)
@@ -322,9 +334,9 @@ async def volume_exchange(
 
 
 async def note_staged(record: Record, volume: Path) -> None:
-    """At the end of staging on a volume; raises as `Swap.note_staged`."""
+    """At the end of staging on a volume; raises as `Swap.note_kept`."""
     if exchange := await volume_exchange(record, volume):
-        await exchange.note_staged()
+        await exchange.note_kept()
 
 
 def staged_in(record: Record, volume: Path) -> Path | None:

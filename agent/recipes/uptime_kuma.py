@@ -31,6 +31,7 @@ from agent.engines.mariadb.exchange import Exchange as TableExchange
 from agent.engines.mariadb.settings import read_secret
 from agent.engines.places import require_same_place
 from agent.engines.sqlite_snapshots import remove_snapshots
+from agent.engines.swapping import obstacle_to
 from agent.engines.table_parts import compare_all
 from agent.recipes.base import (
     Capability,
@@ -69,6 +70,7 @@ TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "the data directory as 
 TAR = Format("tar", "application/x-tar", ".tar", "the data directory as a tar; opens with tar")
 _COMPRESSORS = {TAR_ZST.name: zstd_compressor, TAR_GZ.name: gzip_compressor}
 _SURVEY_SECONDS = 2.0
+_MOVED = (*layout.MOVED, layout.SERVER_DATA)
 
 
 class UptimeKumaRecipe(Recipe):
@@ -289,6 +291,8 @@ class UptimeKumaRecipe(Recipe):
             return f"{mounts[0]} is a mount of its own, so it cannot be exchanged with the rest of the data."
         if not os.access(self._directory, os.W_OK | os.X_OK):
             return f"The agent (uid {os.geteuid()}) may not write to the directory {self._directory}."
+        if obstacle := obstacle_to(self._directory, _MOVED):
+            return obstacle
         try:
             return await data.obstacle()
         except ServiceError as error:
@@ -337,7 +341,7 @@ def _known(details: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_moved(path: str, directory: Path) -> bool:
-    return Path(path).relative_to(directory.resolve()).parts[0] in (*layout.MOVED, layout.SERVER_DATA)
+    return Path(path).relative_to(directory.resolve()).parts[0] in _MOVED
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ from agent.engines import tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
 from agent.engines.sqlite_snapshots import Snapshots, remove_snapshots
+from agent.engines.swapping import obstacle_to
 from agent.recipes.base import (
     Capability,
     Description,
@@ -92,10 +93,10 @@ class VolumeRecipe(Recipe):
             counted = await asyncio.to_thread(self._survey, seconds=_GLANCE_SECONDS)
             counted.unreadable.raise_if_any()
         except ServiceError as error:
-            return Description("files", can_export=Capability(error.text), can_import=Capability(self._obstacle()))
+            return Description("files", can_export=Capability(error.text), can_import=await self._can_import())
         return Description(
             engine="files",
-            can_import=Capability(self._obstacle()),
+            can_import=await self._can_import(),
             estimated_bytes=counted.bytes if counted.is_complete else 0,
             import_needs_app_stop=True,
             details={"directory": str(self._directory), "filesystem": filesystem_type(self._directory)},
@@ -148,7 +149,7 @@ class VolumeRecipe(Recipe):
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         options = _checked_options(upload.options)
-        if obstacle := self._obstacle():
+        if obstacle := (await self._can_import()).obstacle:
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
         limits = self._surroundings.limits
         tree.require_room(self._directory, upload.header.counts.get("bytes", 0), limits)
@@ -249,6 +250,9 @@ class VolumeRecipe(Recipe):
             next_step="See that it is mounted, and readable for the agent.",
         )
 
+    async def _can_import(self) -> Capability:
+        return Capability(await asyncio.to_thread(self._obstacle))
+
     def _obstacle(self) -> str:
         """What stands against any import; empty when nothing does."""
         if not self._app.is_possible:
@@ -260,7 +264,7 @@ class VolumeRecipe(Recipe):
             )
         if not os.access(self._directory, os.W_OK | os.X_OK):
             return f"The agent (uid {os.geteuid()}) may not write to the volume {self._directory}."
-        return ""
+        return obstacle_to(self._directory)
 
     def _header(self, options: ExportOptions, counted: Survey) -> ArchiveHeader:
         counts = {"entries": counted.entries, "files": counted.files, "bytes": counted.bytes}

@@ -53,6 +53,7 @@ from tests.fixtures.children import agent_children
 from tests.fixtures.hot_journals import make_unfinished
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, state_of
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
+from tests.fixtures.small_disks import tmpfs
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.conftest import NotedApp, Volume
 
@@ -1021,17 +1022,6 @@ async def test_a_volume_describes_itself(volume: Volume) -> None:
     assert description.import_needs_app_stop
     assert description.estimated_bytes == 10_000
     assert description.details["directory"] == str(volume.directory)
-
-
-@contextmanager
-def tmpfs(directory: Path, *options: str) -> Iterator[None]:
-    """Mounted there; only root may."""
-    directory.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", *options, "none", directory], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", directory], check=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import pytest
 from agent.engines.swapping import Side, Swap
 from agent.engines.tree import StagingArea
 from tests.fixtures import forked
-from tests.fixtures.archives import entry, tar_of
+from tests.fixtures.archives import DIRECTORY, entry, tar_of
 from tests.fixtures.ledgers import make_ledger
 from tests.integration.agent.recipes import volume_program
 
@@ -78,6 +78,34 @@ def test_other_peoples_files_become_the_users_own_and_are_counted(users_director
 
     assert found["owners"] == [USER]
     assert found["warnings"] == ["2 entries belong to another user than in the archive: the agent is not root."]
+
+
+@pytest.mark.parametrize("user", [USER, os.geteuid()])
+def test_a_directory_closed_to_everybody_is_exchanged(user: int, tmp_path: Path, users_directory: Path) -> None:
+    directory = users_directory if user == USER else tmp_path
+    archive = directory / "closed.tar"
+    archive.write_bytes(tar_of(entry("closed", type=DIRECTORY, mode=0), entry("open", b"1")))
+    archive.chmod(0o644)
+
+    run("foreign", directory / "volume", archive, user=user)
+
+    assert (directory / "volume" / "closed").stat().st_mode & 0o777 == 0
+
+
+def test_a_directory_of_another_user_is_no_way_to_an_import(users_directory: Path) -> None:
+    volume = users_directory / "volume"
+    (volume / "theirs").mkdir(parents=True)
+    os.chown(volume, USER, -1)
+
+    found = run("export", volume)
+    obstacle = run("obstacle", volume)["obstacle"]
+
+    assert found == {"reason": ""}
+    if os.geteuid() == 0:
+        assert "'theirs' in" in obstacle
+        assert "cannot be moved: it is a directory of uid 0 that the agent (uid 1500) may not write to" in obstacle
+    else:
+        assert obstacle == ""
 
 
 def test_unreadable_files_fail_an_export_and_are_listed(users_directory: Path) -> None:

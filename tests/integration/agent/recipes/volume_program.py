@@ -80,6 +80,11 @@ async def export(volume: Volume) -> dict[str, object]:
     return {"reason": ""}
 
 
+async def obstacle(volume: Volume) -> dict[str, object]:
+    """What stands against an import."""
+    return {"obstacle": (await volume.recipe.describe()).can_import.obstacle}
+
+
 def swap_for_ever(user: int, directory: Path, key: str, began: Path) -> None:
     """As a user, make a file and then exchange the sides until killed; for `forked.start`."""
     become(user, keeps_reading=True)
@@ -95,6 +100,7 @@ ACTIONS = {
     "foreign": foreign,
     "unreadable": export,
     "export": export,
+    "obstacle": obstacle,
 }
 
 
