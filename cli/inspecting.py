@@ -28,10 +28,16 @@ from cli.output import counts_text, moment_text, size_text
 from cli.session import Session
 from cli.worker import Worker
 from common.codecs import PeekedFile, Reader, UnpackedFile, codec_of
-from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError, ServiceError
+from common.errors import (
+    ArchiveDamagedError,
+    ArchiveIncompatibleError,
+    ArchiveTruncatedError,
+    ArchiveWrongKindError,
+    ServiceError,
+)
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import FingerprintFinder, SealReader
+from common.seals import FORMAT_VERSION, FingerprintFinder, SealReader
 from common.sqlite_tables import quick_check
 from common.zip_names import name_of
 
@@ -125,9 +131,10 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
         if layers:
             found.evidence.append(f"Its {' and '.join(layers)} data unpacks to its end without an error.")
         if seal.is_sealed:
-            found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
             fingerprint = finder.fingerprint()
-    except ArchiveWrongKindError as failure:
+            _judge(seal.header, fingerprint)
+            found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
+    except (ArchiveWrongKindError, ArchiveIncompatibleError) as failure:
         error = explain(failure)
     except ServiceError as failure:
         found.completeness = "damaged"
@@ -168,6 +175,25 @@ def describe_briefly(inspection: Inspection) -> str:
     parts += [counts_text(counts)] if counts else []
     parts.append({"proven": "proven whole", "damaged": "damaged"}.get(inspection.completeness, ""))
     return ", ".join(part for part in parts if part)
+
+
+def _judge(header: ArchiveHeader | None, fingerprint: Fingerprint | None) -> None:
+    """Refuse what no import takes for what it says of itself."""
+    if header is None:
+        return
+    if header.format_version > FORMAT_VERSION:
+        raise ArchiveIncompatibleError(
+            f"The archive is of format version {header.format_version}; this program reads up to {FORMAT_VERSION}.",
+            next_step="Use the version of this program that made it, or a later one.",
+        )
+    if header.recipe and fingerprint is not None:
+        name = fingerprint.scheme.partition("/")[0]
+        if name != header.recipe and not name.startswith(f"{header.recipe}-"):
+            raise ArchiveDamagedError(
+                f"The archive says that it is an export of recipe {header.recipe!r}, and its fingerprint is of "
+                f"{fingerprint.scheme!r}.",
+                next_step="Take another copy of the file, or export again.",
+            )
 
 
 def _our_title(header: ArchiveHeader) -> str:

@@ -26,6 +26,7 @@ from agent.engines.minio.layout import (
     SYSTEM,
     is_bucket_name,
     is_data_directory_name,
+    is_in_place,
     is_listed,
     is_transient,
     key_of,
@@ -180,20 +181,15 @@ class Census:
     def meet(self, found: Found) -> None:
         """Any entry of the tree but an xl.meta."""
         top, _, rest = found.path.partition("/")
-        is_in_place = found.is_directory if not rest else True
         if top == SYSTEM:
-            is_in_place = is_in_place and (
-                not rest or found.path.startswith(tuple(f"{root}/" for root in system_roots())) or _is_root(found.path)
-            )
             self.tally.has_config = self.tally.has_config or found.path == f"{SYSTEM}/config"
         elif is_bucket_name(top):
             if not rest:
                 self.tally.buckets.setdefault(top, Bucket())
             elif self._budget is not None and self._is_orphan(found):
                 self._note_orphan(found.path)
-        else:
-            is_in_place = False
-        if not is_in_place or not (found.is_directory or stat.S_ISREG(found.status.st_mode)):
+        is_file_or_directory = found.is_directory or stat.S_ISREG(found.status.st_mode)
+        if not is_file_or_directory or not is_in_place(found.path, is_directory=found.is_directory):
             self._note(self.tally.strange, found.path)
 
     def add(self, found: Found, content: bytes) -> None:
@@ -466,7 +462,3 @@ def _is_file(path: str, root: int) -> bool:
         return stat.S_ISREG(os.stat(path, dir_fd=root, follow_symlinks=False).st_mode)
     except OSError:
         return False
-
-
-def _is_root(path: str) -> bool:
-    return path in system_roots()

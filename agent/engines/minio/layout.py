@@ -98,6 +98,14 @@ def system_roots() -> list[str]:
     return [f"{SYSTEM}/{name}" for name in SYSTEM_DATA]
 
 
+def is_in_place(path: str, *, is_directory: bool) -> bool:
+    """Whether a drive's data has something at a path: a bucket, what is in one, or in the data of `.minio.sys`."""
+    top, _, rest = path.partition("/")
+    if not rest:
+        return is_directory and (top == SYSTEM or is_bucket_name(top))
+    return is_bucket_name(top) or f"{path}/".startswith(tuple(f"{root}/" for root in system_roots()))
+
+
 def other_drive(kind: str) -> str:
     """What a drive is that cannot be exported or imported as it is, by its format; empty for a single one."""
     if kind == FILES:

@@ -17,7 +17,7 @@ from agent.archives.reading import TarReader
 from agent.engines.minio import bucket_settings, contents, portable, portable_checks, xlmeta
 from agent.engines.minio.census import SCHEME, numbers_of
 from agent.engines.minio.comparing import ACCOUNTS
-from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_bucket_name, key_of, own_name
+from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_in_place, key_of, own_name
 from agent.engines.minio.portable_lines import SUFFIX, read_lines
 from agent.engines.minio.sums import Sums
 from agent.engines.minio.tiers import Tiered
@@ -29,6 +29,9 @@ from common.seals import RESERVED_DIRECTORY
 from common.wording import counted
 
 _NAMED = 5
+_UNTOLD = (
+    "The ETags of objects, and which version of a key is its latest: the fingerprint tells their times and content."
+)
 _Path = tuple[str, str, str, str]
 """Of a file of a part: bucket, object, data directory, name."""
 
@@ -82,6 +85,7 @@ class _Drive:
         damaged: paths of objects that are not whole; `own_damaged`: what of the server's own files is not.
         unproven, own_unproven: versions and files of which it is not known; `sealed`: files that nothing here opens.
         tiered: versions whose content is not in it.
+        strange: members that are no part of a drive's data.
         accounts: how many users and the like there are, by the kinds of ACCOUNTS.
         doubtful: files whose blocks are to be compared with MinIO's own sums, with the block's size.
     """
@@ -92,6 +96,7 @@ class _Drive:
         self.own_damaged: set[str] = set()
         self.unproven = self.own_unproven = self.sealed = 0
         self.tiered = Tiered()
+        self.strange: set[str] = set()
         self.accounts = dict.fromkeys(ACCOUNTS, 0)
         self.doubtful: dict[_Path, int] = {}
         self.settings: dict[str, str] = {}
@@ -183,9 +188,13 @@ class _Drive:
 
 def _of_drive(archive: TarReader) -> Answer:
     drive = _Drive()
-    for bucket, path, member in _below_buckets(archive):
+    for bucket, path, member in _members(archive):
         directory, _, name = path.rpartition("/")
-        if not path and bucket != SYSTEM:
+        is_directory = member.kind is Kind.DIRECTORY
+        is_either = is_directory or member.kind is Kind.FILE
+        if not is_either or not is_in_place(f"{bucket}/{path}".rstrip("/"), is_directory=is_directory):
+            drive.strange.add(member.name)
+        elif not path and bucket != SYSTEM:
             drive.sums.bucket(bucket)
         elif member.kind is not Kind.FILE:
             continue
@@ -206,14 +215,17 @@ def _of_drive(archive: TarReader) -> Answer:
         else:
             drive.damaged.add(f"{bucket}/{directory}")
     damaged = [*map(printable, sorted(drive.damaged)[:_NAMED]), *sorted(drive.own_damaged)[:_NAMED]]
-    fault = f"The archive does not hold all of these as they were stored: {', '.join(damaged)}." if damaged else ""
+    faults = [
+        f"The archive does not hold all of these as they were stored: {', '.join(damaged)}." if damaged else "",
+        f"{', '.join(map(printable, sorted(drive.strange)[:_NAMED]))} does not belong there." if drive.strange else "",
+    ]
     unproven = [
         f"{drive.tiered.text('this archive')}." if drive.tiered.versions else "",
         contents.unproven_text(drive.unproven) if drive.unproven else "",
         contents.unproven_own_text(sealed=drive.sealed, others=drive.own_unproven),
         _uncounted_text(drive.accounts),
     ]
-    return Answer(drive.fingerprint(), fault, " ".join(text for text in unproven if text))
+    return Answer(drive.fingerprint(), " ".join(filter(None, faults)), " ".join(filter(None, unproven)))
 
 
 def _uncounted_text(accounts: Mapping[str, int]) -> str:
@@ -228,7 +240,7 @@ def _differing(doubtful: dict[_Path, int]) -> set[tuple[str, str]]:
     """Bucket and directory of what has a block that is not what MinIO's sum says; a second way through the archive."""
     found = set()
     archive = _opened()
-    for bucket, path, member in _below_buckets(archive):
+    for bucket, path, member in _members(archive):
         directory, _, name = path.rpartition("/")
         part = _part_path(bucket, directory, name)
         if (block_bytes := doubtful.get(part)) is not None:
@@ -285,7 +297,7 @@ class _Objects:
             self._sums.bucket(bucket)
         is_held = self._promised == self._held
         fault = "" if is_held else "The content of objects in the archive is not what its metadata says."
-        return Answer(self._sums.fingerprint(), fault)
+        return Answer(self._sums.fingerprint(), fault, _UNTOLD)
 
     def _add_lines(self, member: Member, bucket: str) -> None:
         if (portable.METADATA, f"{bucket}{SUFFIX}") in self._names:
@@ -309,11 +321,11 @@ def _of_objects(archive: TarReader) -> Answer:
     return found.answer()
 
 
-def _below_buckets(archive: TarReader) -> Iterator[tuple[str, str, Member]]:
-    """Members by the first name of their path; of buckets, and of the server's own directory."""
+def _members(archive: TarReader) -> Iterator[tuple[str, str, Member]]:
+    """Members by the first name of their path, without ours."""
     for member in archive.members():
         bucket, _, path = member.name.partition("/")
-        if bucket == SYSTEM or (bucket != RESERVED_DIRECTORY and is_bucket_name(bucket)):
+        if bucket != RESERVED_DIRECTORY:
             yield bucket, path, member
 
 

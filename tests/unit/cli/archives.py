@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import tarfile
 
+from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import SqlSealWriter, TarSealWriter
 
@@ -54,12 +55,14 @@ def plain_tar(files: dict[str, bytes], *, format: int = tarfile.PAX_FORMAT) -> b
     return buffer.getvalue()
 
 
-def sealed_tar(files: dict[str, bytes]) -> bytes:
+def sealed_tar(
+    files: dict[str, bytes], *, header: ArchiveHeader = HEADER, fingerprint: Fingerprint | None = None
+) -> bytes:
     """As an export of ours is."""
     writer = TarSealWriter()
-    opening = writer.opening(HEADER)
+    opening = writer.opening(header)
     blocks = plain_tar(files)
     end = len(blocks.rstrip(b"\0"))
     body = blocks[: -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE]
     writer.add(body)
-    return opening + body + writer.closing()
+    return opening + body + writer.closing(fingerprint)

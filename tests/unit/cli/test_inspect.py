@@ -21,6 +21,7 @@ import pytest
 
 from cli.inspecting import Inspection, inspect
 from common.codecs import zstd_compressor
+from common.fingerprints import Fingerprint
 from common.rdb import END_BYTES, EOF_OPCODE, crc64
 from tests.fixtures.archives import zip_of_raw_names
 from tests.fixtures.rdb_files import GOOD as GOOD_RDB
@@ -349,3 +350,25 @@ def test_a_command_that_looks_at_a_file_starts_without_what_speaks_to_a_controll
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("header", "reason", "words"),
+    [
+        ({"format_version": 99}, "ARCHIVE_INCOMPATIBLE", "of format version 99; this program reads up to 1"),
+        ({"recipe": "volume"}, "ARCHIVE_DAMAGED", "of recipe 'volume', and its fingerprint is of 'minio/2'"),
+        ({"recipe": "min"}, "ARCHIVE_DAMAGED", "of recipe 'min', and its fingerprint is of 'minio/2'"),
+        ({"recipe": "minio"}, "", ""),
+        ({"recipe": ""}, "", ""),
+    ],
+)
+def test_an_archive_whose_header_no_import_takes_is_not_proven_whole(
+    header: dict[str, object], reason: str, words: str, inspected: Callable[[bytes], Inspection]
+) -> None:
+    told = msgspec.structs.replace(HEADER, **header)
+
+    found = inspected(sealed_tar(FILES, header=told, fingerprint=Fingerprint(scheme="minio/2")))
+
+    assert (found.error.reason if found.error else "") == reason
+    assert words in (found.error.message if found.error else "")
+    assert (found.completeness == "proven") == (not reason)

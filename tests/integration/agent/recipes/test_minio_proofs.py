@@ -111,6 +111,28 @@ async def test_rotted_settings_and_users_are_not_proven(
     assert name in " ".join(said.split())
 
 
+@pytest.mark.parametrize("name", ["UPPER/x/xl.meta", "stray", ".minio.sys/evil"])
+async def test_what_belongs_on_no_drive_is_not_proven(name: str, source: Source, tmp_path: Path) -> None:
+    file = tmp_path / "archive.tar"
+    file.write_bytes(resealed(source.drive.file, lambda name, content: content, added={name: b"1"}))
+
+    exit_code, said = verify(file)
+
+    assert exit_code == ExitCode.ARCHIVE
+    assert f"'{name}' does not belong there" in " ".join(said.split())
+
+
+async def test_what_no_fingerprint_of_a_portable_archive_tells_is_said_not_to_be_proven(
+    source: Source, tmp_path: Path
+) -> None:
+    (tmp_path / "archive.tar").write_bytes(source.objects.file)
+
+    exit_code, said = verify(tmp_path / "archive.tar")
+
+    assert exit_code == ExitCode.OK
+    assert "Not proven: The ETags of objects, and which version of a key is its latest" in " ".join(said.split())
+
+
 async def test_files_that_are_sealed_are_said_not_to_be_proven(source: Source, tmp_path: Path) -> None:
     (tmp_path / "archive.tar").write_bytes((await source.app.export()).file)
 
