@@ -127,13 +127,13 @@ def read_fingerprint(file: str) -> fingerprints.Fingerprint:
 async def _replay(inspection: Inspection, scheme: str) -> _Found:
     header = inspection.header
     request = {
-        "file": str(Path(inspection.file).absolute()),
         "scheme": scheme,
         "engine_version": header.engine_version if header else "",
         "details": dict(header.details) if header else {},
     }
+    file = str(Path(inspection.file).absolute())
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-m", _PROGRAM, msgspec.json.encode(request).decode()),
+        *(sys.executable, "-I", "-m", _PROGRAM, msgspec.json.encode(request).decode(), file),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

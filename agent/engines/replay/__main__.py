@@ -1,6 +1,7 @@
-"""`python -m agent.engines.replay REQUEST`: the fingerprint of an archive's content, as one line of JSON.
+"""`python -m agent.engines.replay REQUEST FILE`: the fingerprint of an archive's content, as one line of JSON.
 
-REQUEST is a `Request` as JSON. The archive is one whose seal was checked before.
+REQUEST is a `Request` as JSON, without its file, whose name may be none that JSON holds. The archive is one whose seal
+was checked before.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ async def _answer(request: Request) -> Answer:
 
 def main() -> None:
     with contextlib.suppress(asyncio.CancelledError):
-        answer = asyncio.run(_answer(msgspec.json.decode(sys.argv[1], type=Request)))
+        told, file = sys.argv[1:]
+        answer = asyncio.run(_answer(msgspec.convert({**msgspec.json.decode(told), "file": file}, Request)))
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
 
 

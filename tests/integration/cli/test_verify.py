@@ -185,6 +185,16 @@ async def test_a_volume_export_is_proven_by_unpacking_it(volume: Volume, tmp_pat
     assert (code, document.get("differences")) == (0, []), document
 
 
+async def test_a_file_whose_name_is_no_utf_8_is_proven_as_any_other(volume: Volume, tmp_path: Path) -> None:
+    (volume.directory / "data").write_text("1")
+    file = tmp_path / os.fsdecode(b"b\xff.tar")
+    file.write_bytes((await volume.export("tar")).content)
+
+    code, document = verify(file)
+
+    assert (code, document.get("file"), document.get("differences")) == (0, str(file), []), document
+
+
 async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_it_through(
     start_redis: StartRedis, tmp_path: Path
 ) -> None:
