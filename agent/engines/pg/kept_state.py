@@ -2,13 +2,17 @@
 
 Code of a file runs with the rights of the owner of what was moved aside, so nothing is forbidden to it there. But every
 change of an object writes a row of the system's catalogs, and a row that is written has another place or writer. So all
-rows that belong to what was moved aside are compared by those, whatever they say. Names are qualified: a session's
+rows that belong to what was moved aside are compared by those, whatever they say. Some of them other sessions can write
+meanwhile, as with a CREATE TABLE in a schema that was renamed; who wrote a row is seen while the transaction runs, but
+not who deleted one that it had not written. Names are qualified: a session's
 temporary tables would come before the catalogs.
 """
 
 from __future__ import annotations
 
 from psycopg import sql
+
+from agent.engines.pg.text_errors import MARK
 
 _BY_OBJECT = {
     "oid": (
@@ -31,18 +35,41 @@ _BY_OBJECT = {
     "mapcfg": ("pg_ts_config_map",),
 }
 """Catalogs by the column that says of which object a row is."""
-_BESIDE = ("pg_namespace", "pg_extension", "pg_language", "pg_cast", "pg_transform")
+_CLASSES = {
+    "objid": "c.classid",
+    "objoid": "c.classoid",
+    "enumtypid": "'pg_catalog.pg_type'::pg_catalog.regclass::oid",
+    "rngtypid": "'pg_catalog.pg_type'::pg_catalog.regclass::oid",
+    "aggfnoid": "'pg_catalog.pg_proc'::pg_catalog.regclass::oid",
+    "mapcfg": "'pg_catalog.pg_ts_config'::pg_catalog.regclass::oid",
+}
+"""In which catalog the column's object is, since two of different catalogs may have one number; else `_class_of`."""
+_BESIDE = {
+    "pg_namespace": "schemas",
+    "pg_extension": "extensions",
+    "pg_language": "languages",
+    "pg_cast": "casts",
+    "pg_transform": "transforms",
+}
+_PREVIOUS = "the previous data"
 _WRITTEN_BEFORE = "c.xmin::text <> pg_catalog.pg_current_xact_id()::xid::text"
 _NO_SESSIONS = {"pg_namespace": " AND c.nspname !~ '^pg_'"}
 """Catalogs of what is not moved, to which a file adds and in which it changes nothing."""
 _ROW = "pg_catalog.concat_ws(' ', c.tableoid, c.ctid, c.xmin)"
+_IS_OWN = """CASE WHEN pg_catalog.age(c.xmin) <= 0 THEN pg_catalog.pg_xact_status((pg_catalog.pg_current_xact_id()::text
+    ::bigint - pg_catalog.age(c.xmin))::text::pg_catalog.xid8) = 'in progress' ELSE false END"""
+"""Written by this transaction or a part of it: what is seen of one that has not ended is one's own."""
 _ROWS = """
-    WITH RECURSIVE kept (number) AS (
-        SELECT oid FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname, {prefix})
-        UNION SELECT d.objid FROM kept JOIN pg_catalog.pg_depend d ON d.refobjid = kept.number
-    ), found (place) AS ({parts})
-    SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
-           pg_catalog.string_agg(place, ',' ORDER BY place), 'UTF8')), 'hex') FROM found"""
+    WITH RECURSIVE kept (class, number) AS (
+        SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid, oid FROM pg_catalog.pg_namespace
+         WHERE pg_catalog.starts_with(nspname, {prefix})
+        UNION SELECT d.classid, d.objid FROM kept
+          JOIN pg_catalog.pg_depend d ON d.refclassid = kept.class AND d.refobjid = kept.number
+    ), found (what, place, is_own) AS ({parts})
+    SELECT pg_catalog.concat_ws({mark}, what, coalesce(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
+           pg_catalog.string_agg(place, ',' ORDER BY place) FILTER (WHERE is_own), 'UTF8')), 'hex'), ''),
+           pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
+           pg_catalog.string_agg(place, ',' ORDER BY place), 'UTF8')), 'hex')) FROM found GROUP BY what"""
 _LARGE_OBJECTS = """
     SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(coalesce(
            pg_catalog.string_agg(pg_catalog.concat_ws(' ', ctid, xmin, cmin), ',' ORDER BY ctid), ''), 'UTF8')), 'hex')
@@ -84,7 +111,11 @@ def own_sequences(prefix: str) -> sql.Composed:
 
 
 def state_queries(prefix: str) -> sql.Composed:
-    """A query of queries, whose answers stay the same as long as nobody changes what was moved aside."""
+    """A query of queries, whose answers stay the same as long as nobody changes what was moved aside.
+
+    Those with `MARK` are of rows that other sessions can write too: of what, a sum of those that this transaction
+    wrote, and one of all.
+    """
     return sql.SQL(_QUERIES).format(
         rows=sql.Literal(_rows(prefix).as_string(None)),
         large_objects=sql.Literal(_large_objects(prefix).as_string(None)),
@@ -94,15 +125,23 @@ def state_queries(prefix: str) -> sql.Composed:
 
 def _rows(prefix: str) -> sql.Composed:
     kept = [
-        f"SELECT {_ROW} FROM pg_catalog.{catalog} c WHERE c.{column}::oid IN (SELECT number FROM kept)"  # noqa: S608  # of this module
+        f"SELECT '{_PREVIOUS}', {_ROW}, {_IS_OWN} FROM pg_catalog.{catalog} c"  # noqa: S608  # of this module
+        f" WHERE ({_class_of(column, catalog)}, c.{column}::oid) IN (SELECT class, number FROM kept)"
         for column, catalogs in _BY_OBJECT.items()
         for catalog in catalogs
     ]
     beside = [
-        f"SELECT {_ROW} FROM pg_catalog.{catalog} c WHERE {_WRITTEN_BEFORE}{_NO_SESSIONS.get(catalog, '')}"  # noqa: S608
-        for catalog in _BESIDE
+        f"SELECT '{what}', {_ROW}, {_IS_OWN} FROM pg_catalog.{catalog} c"  # noqa: S608
+        f" WHERE {_WRITTEN_BEFORE}{_NO_SESSIONS.get(catalog, '')}"
+        for catalog, what in _BESIDE.items()
     ]
-    return sql.SQL(_ROWS).format(prefix=prefix, parts=sql.SQL(" UNION ALL ").join(map(sql.SQL, [*kept, *beside])))
+    parts = sql.SQL(" UNION ALL ").join(map(sql.SQL, [*kept, *beside]))
+    return sql.SQL(_ROWS).format(prefix=prefix, mark=MARK, parts=parts)
+
+
+def _class_of(column: str, catalog: str) -> str:
+    own = catalog if column == "oid" else "pg_class"
+    return _CLASSES.get(column, f"'pg_catalog.{own}'::pg_catalog.regclass::oid")
 
 
 def _large_objects(prefix: str) -> sql.Composed:

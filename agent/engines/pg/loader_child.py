@@ -25,7 +25,7 @@ from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge, There
-from agent.engines.pg.text_errors import OUT_OF_LOCKS, TextError, joined, refused_by_check
+from agent.engines.pg.text_errors import MARK, OUT_OF_LOCKS, TextError, changed_by_somebody, joined, refused_by_check
 from agent.jail import enter_from_argv
 
 LENGTH_BYTES = 4
@@ -163,14 +163,27 @@ async def _answers(session: Session, queries: str) -> list[bytes]:
 
 async def _require_same(session: Session, queries: str, kept: list[bytes]) -> None:
     try:
-        is_same = await _answers(session, queries) == kept
+        now = await _answers(session, queries)
     except SqlFailure as failure:
         if failure.sqlstate[:2] != "42":
             raise
         # Something that could be asked for is gone, or may not be read any more.
-        is_same = False
-    if not is_same:
+        now = []
+    if now == kept:
+        return
+    (own_before, all_before), (own_now, all_now) = _told_apart(kept), _told_apart(now)
+    if own_now != own_before:
         raise refused_by_check("the file touched the previous data")
+    what = {what for what in all_before.keys() | all_now.keys() if all_before.get(what) != all_now.get(what)}
+    raise changed_by_somebody({one.decode() for one in what})
+
+
+def _told_apart(answers: list[bytes]) -> tuple[set[bytes], dict[bytes, bytes]]:
+    """What only this transaction can have changed, and of the rest a sum of all by what it is."""
+    marked = [answer.split(MARK.encode()) for answer in answers if MARK.encode() in answer]
+    own = {answer for answer in answers if MARK.encode() not in answer}
+    own |= {what + own_sum for what, own_sum, _ in marked if own_sum}
+    return own, {what: all_sum for what, _, all_sum in marked}
 
 
 async def _connect(request: dict[str, Any]) -> list[Session]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection
 
 _IN_NO_SCHEMA = re.compile(
     r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:TRUSTED\s+|PROCEDURAL\s+)*"
@@ -21,6 +22,9 @@ OUT_OF_LOCKS = (
     "postgresql.conf and restart the server; then try again."
 )
 """What to do about SQLSTATE 53200."""
+
+MARK = "|"
+"""Between the parts of an answer of `kept_state.state_queries`."""
 
 
 class TextError(Exception):
@@ -74,6 +78,17 @@ def refused_by_check(said: str) -> TextError:
         "ARCHIVE_REFUSED",
         f"PostgreSQL: {said}.",
         next_step="A function in the file did that while rows were loaded; do not import this file, make a new dump.",
+    )
+
+
+def changed_by_somebody(what: Collection[str]) -> TextError:
+    """The end of an import during which something changed, by the file's code or by somebody else."""
+    return TextError(
+        "APP_BUSY",
+        f"While the file was loaded, something changed that an import leaves alone: {', '.join(sorted(what))}.",
+        next_step="Another session of the database may have done that, as when an app makes its tables or an extension "
+        "is created: see that none does, then import again. Where there is none, a function in the file did it; do not "
+        "import that file.",
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import nullcontext
 
+import psycopg
 import pytest
 
 from agent.engines.pg import ways
@@ -15,9 +17,10 @@ from common.errors import (
     AppUnavailableError,
     ArchiveIncompatibleError,
     ArchiveRefusedError,
+    ServiceError,
     ToolFailedError,
 )
-from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed
+from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
 PREVIOUS = """
@@ -78,12 +81,12 @@ def _hostile(archive: bytes, trap: str) -> bytes:
     return text.replace(marker, b"\n" + trap.encode() + marker)
 
 
-async def _refused(app: PostgresApp, trap: str, said: str) -> None:
-    """The file is refused, and everything is as it was."""
+async def _refused(app: PostgresApp, trap: str, said: str, *, error: type[ServiceError] = ArchiveRefusedError) -> None:
+    """The file is not loaded, and everything is as it was."""
     record, _ = await app.stage(_hostile(await app.export("sql"), trap))
     before = _content(app)
 
-    with pytest.raises(ArchiveRefusedError, match=rf"{said}\. Nothing was changed\.$"):
+    with pytest.raises(error, match=rf"{said}\. Nothing was changed\.$"):
         await app.recipe.restore(record, app.progress)
 
     assert _content(app) == before
@@ -125,7 +128,6 @@ HARMS = {
     "sequence": "PERFORM setval(format('%I.precious_id_seq', kept), 1)",
     "sequence of a column": "PERFORM nextval(format('%I.counted_id_seq', kept))",
     "sequence that was not used": "PERFORM setval(format('%I.alone', kept), 9, false)",
-    "schema public": "EXECUTE 'GRANT CREATE ON SCHEMA public TO PUBLIC'",
     "shadowed catalogs": "EXECUTE format('ALTER TABLE %I.precious DROP COLUMN secret; CREATE TEMP TABLE pg_class"
     " (oid oid); CREATE TEMP TABLE pg_depend (objid oid, refobjid oid)', kept)",
     "caught": "BEGIN EXECUTE format('ALTER TABLE %I.precious DROP COLUMN secret', kept);"
@@ -136,6 +138,74 @@ HARMS = {
 @pytest.mark.parametrize("harm", HARMS)
 async def test_code_that_changes_the_previous_data_ends_the_import(modest: PostgresApp, harm: str) -> None:
     await _refused(modest, CODE.format(harm=HARMS[harm]) + CALL, "the file touched the previous data")
+
+
+SHOP = """
+CREATE SCHEMA shop; CREATE TABLE shop.t (a int); CREATE TYPE shop.mood AS ENUM ('sad');
+CREATE FUNCTION shop.fee() RETURNS int LANGUAGE sql AS 'SELECT 1'
+"""
+"""In a schema that is renamed, where a function is not moved by itself."""
+MAYBE_OTHERS = {
+    "EXECUTE 'GRANT CREATE ON SCHEMA public TO PUBLIC'": "schemas",
+    "EXECUTE format('DROP FUNCTION %I.fee()', left(kept, -1) || 2)": "the previous data",
+}
+
+
+@pytest.mark.parametrize("harm", MAYBE_OTHERS)
+async def test_code_that_does_what_another_session_may_have_done_ends_the_import(
+    modest: PostgresApp, harm: str
+) -> None:
+    modest.run(SHOP, as_app=True)
+    await _refused(modest, CODE.format(harm=harm) + CALL, MAYBE_OTHERS[harm], error=AppBusyError)
+
+
+OTHERS = {
+    "CREATE SCHEMA other": "schemas",
+    "CREATE EXTENSION hstore": "casts, extensions",
+    "CREATE TABLE shop.other (a int)": "the previous data",
+    "ALTER TYPE shop.mood RENAME TO other": "the previous data",
+    "DROP FUNCTION shop.fee()": "the previous data",
+}
+
+
+@pytest.mark.parametrize("statement", OTHERS)
+async def test_what_another_session_does_meanwhile_ends_an_import_without_accusing_its_file(
+    modest: PostgresApp, statement: str
+) -> None:
+    modest.run(SHOP, as_app=True)
+    waits = (
+        "PERFORM set_config('application_name', 'waits', false); WHILE pg_try_advisory_lock_shared(16) LOOP"
+        " PERFORM pg_advisory_unlock_shared(16); PERFORM pg_sleep(0.01); END LOOP"
+    )
+    record, _ = await modest.stage(_hostile(await modest.export("sql"), CODE.format(harm=waits) + CALL))
+    restoring = asyncio.create_task(modest.recipe.restore(record, modest.progress))
+    await until(lambda: modest.run("SELECT 1 FROM pg_stat_activity WHERE application_name = 'waits'") == [(1,)])
+
+    modest.run(statement, as_app=True)
+    with psycopg.connect(modest.server.dsn(modest.database)) as holder:
+        holder.execute("SELECT pg_advisory_lock(16)")
+        with pytest.raises(AppBusyError, match=rf"{OTHERS[statement]}\. Nothing was changed\.$") as refused:
+            await restoring
+
+    assert "Another session" in refused.value.next_step
+    assert modest.run("SELECT count(*) FROM public.precious") == [(50,)]
+    await modest.recipe.discard(record)
+    assert modest.left_over() == []
+
+
+async def test_a_comment_on_a_large_object_with_the_number_of_another_thing_is_the_files_own(
+    modest: PostgresApp,
+) -> None:
+    modest.run(
+        "DO $$ BEGIN PERFORM lo_from_bytea('public.precious'::regclass, 'a'); EXECUTE format("
+        "'COMMENT ON LARGE OBJECT %s IS %L', 'public.precious'::regclass::oid, 'avatar'); END $$",
+        as_app=True,
+    )
+
+    await modest.bring_in(await modest.export())
+
+    comments = "SELECT description FROM pg_description WHERE classoid = 'pg_largeobject'::regclass"
+    assert modest.run(comments) == [("avatar",)]
 
 
 @pytest.mark.parametrize("major", [13, 15])
