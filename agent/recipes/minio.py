@@ -407,6 +407,7 @@ class MinioRecipe(Recipe):
             swap_seconds=previewing.swap_seconds(now, tally, only=only),
             warnings=(
                 *previewing.warnings(header, tally, only=only),
+                *previewing.replicating(header, tally, facts),
                 *previewing.about_root(now, root=self._settings.account().user, previous_root=previous_root),
             ),
             header=header,

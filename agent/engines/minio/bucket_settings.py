@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from agent.archives.members import printable
 from agent.engines.minio.layout import META
 from agent.engines.minio.xlmeta import ObjectMeta
 
@@ -46,6 +47,15 @@ class _Settings(msgspec.Struct, rename="pascal"):
     bucket_targets_config_json: bytes = msgspec.field(default=b"", name="BucketTargetsConfigJSON")
 
 
+class _Target(msgspec.Struct):
+    endpoint: str = ""
+    targetbucket: str = ""
+
+
+class _Targets(msgspec.Struct):
+    targets: list[_Target] = []
+
+
 def holds_targets(content: bytes) -> bool:
     """Whether a file of a bucket's remote targets has any; it is there for most buckets."""
     return content.strip() not in _NO_TARGETS and not _EMPTY_LIST.fullmatch(content)
@@ -62,13 +72,10 @@ def told(meta: ObjectMeta) -> str:
     """The settings in the xl.meta of a file of them, in a few words."""
     if not meta.versions or meta.versions[0].is_marker:
         return NONE
-    newest = meta.versions[0]
-    if not newest.is_inline:
+    if not meta.versions[0].is_inline:
         return _LARGE
-    try:
-        stored = meta.inline.get(newest.id, b"")
-        settings = msgspec.msgpack.decode(stored[_SUM_BYTES + FORMAT_BYTES :], type=_Settings)
-    except (msgspec.DecodeError, ValueError):
+    settings = _settings_in(meta)
+    if settings is None:
         return _UNREADABLE
     # Of an empty list nothing more is said either, in fingerprints that have been made.
     if settings.bucket_targets_config_json.strip() not in _NO_TARGETS:
@@ -78,3 +85,26 @@ def told(meta: ObjectMeta) -> str:
         for value in msgspec.structs.astuple(settings)
     ]
     return hashlib.sha256(msgspec.msgpack.encode(said)).hexdigest()[:32]
+
+
+def targets_in(meta: ObjectMeta) -> list[str]:
+    """The servers and buckets that a bucket replicates to, by the xl.meta of a file of its settings."""
+    settings = _settings_in(meta)
+    if settings is None or not holds_targets(settings.bucket_targets_config_json):
+        return []
+    try:
+        found = msgspec.json.decode(settings.bucket_targets_config_json, type=_Targets).targets
+    except (msgspec.DecodeError, ValueError):
+        # A KMS has encrypted it.
+        return ["another server"]
+    return [printable(f"{target.endpoint}/{target.targetbucket}") for target in found]
+
+
+def _settings_in(meta: ObjectMeta) -> _Settings | None:
+    for newest in meta.versions[:1]:
+        stored = meta.inline.get(newest.id, b"")
+        try:
+            return msgspec.msgpack.decode(stored[_SUM_BYTES + FORMAT_BYTES :], type=_Settings)
+        except (msgspec.DecodeError, ValueError):
+            break
+    return None

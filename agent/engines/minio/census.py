@@ -105,6 +105,7 @@ class Tally(msgspec.Struct):
         parents: whose the service accounts are, with a few of each by name, where their files tell it; looked for as
             contents are.
         strange: what is no part of a drive's data, a few by name.
+        replicating: where buckets replicate to, by name; looked for as contents are.
         expiring: buckets with rules that delete objects by their age.
         samples: a few small objects, each of another kind.
         changes: by kind, what becomes of this tree's things in that of a `Comparison`.
@@ -128,6 +129,7 @@ class Tally(msgspec.Struct):
     parents: dict[str, list[str]] = {}
     strange: list[str] = []
     samples: list[Sample] = []
+    replicating: dict[str, list[str]] = {}
     expiring: list[str] = []
     has_config: bool = False
     changes: dict[str, Changes] = {}
@@ -215,6 +217,8 @@ class Census:
                     self._own_damaged(found.path)
                 if account := identities.service_account_of(found.path):
                     self._note(self.tally.parents.setdefault(identities.parent_in(meta), []), account)
+                if of_bucket and (targets := bucket_settings.targets_in(meta)):
+                    self.tally.replicating[of_bucket] = targets[:_NAMED]
             return
         path = rest.removesuffix(f"/{META}")
         key = key_of(path)

@@ -17,6 +17,7 @@ _FREEZE_SECONDS = 0.2
 _BUCKETS_A_SECOND = 500
 """Exchanged and listed again: a rename or two and a call each."""
 _RESTART_SECONDS = 1.5
+_NAMED = 5
 _ACCOUNTS_A_SECOND = 2000
 """Read by MinIO before it serves."""
 
@@ -154,6 +155,18 @@ def _without_replication(header: ArchiveHeader | None, tally: Tally) -> list[str
         return sorted({*told.split(", ")} & tally.buckets.keys())
     # Of before exports said it; some of these have had no targets.
     return sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.WITH_KEYS)
+
+
+def replicating(header: ArchiveHeader | None, tally: Tally, facts: Facts) -> tuple[str, ...]:
+    """About buckets that are going to replicate from here as well; empty for an archive of this very server."""
+    if header is not None and header.details.get("deployment_id") == facts.deployment_id:
+        return ()
+    return tuple(
+        f"{name} is replicated to {', '.join(targets)} from here too, once it is imported: what is written and deleted "
+        "here is so there, beside what the server of the archive does. Unless this one takes its place, import an "
+        "export with `secrets=left-out`, which leaves out remote targets and their rules, and users."
+        for name, targets in sorted(tally.replicating.items())[:_NAMED]
+    )
 
 
 def about_root(now: Tally, *, root: str, previous_root: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,27 @@ async def test_they_are_sealed_or_in_clear_and_come_back(source: MinioServer, tm
     assert await view(source) == before
     async with client_of(source) as client:
         assert await buckets_with_remote_targets(client) == ["replicated"]
+
+
+async def test_who_imports_them_elsewhere_is_told_where_that_server_is_going_to_replicate_to(
+    source: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    target = start_minio(user="other", environment=source.environment)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    async with client_of(source) as client:
+        query = {"bucket": "replicated", "type": "replication"}
+        [told] = json.loads((await client.admin("GET", "list-remote-targets", query=query)).body)
+    # A KMS has encrypted it on the drive.
+    where = "another server" if source.environment else f"'{told['endpoint']}/replicated'"
+
+    for server, expected in ((source, 0), (target, 1)):
+        app = MinioApp(server, tmp_path / server.user)
+        record, preview = await app.stage(exported.file)
+        await app.recipe.discard(record)
+
+        warnings = [text for text in preview.warnings if text.startswith(f"replicated is replicated to {where} ")]
+        assert len(warnings) == expected
+        assert all("secrets=left-out" in text for text in warnings)
 
 
 async def test_they_are_left_out_with_what_needs_them_and_all_else_comes(source: MinioServer, tmp_path: Path) -> None:
