@@ -2,7 +2,8 @@
 
 It stands in the very snapshot that is loaded, so it is there exactly when the load took effect: whatever died, and
 whichever of its files the server came back from. It is removed when nobody has to ask any more, has a random name,
-stands in the server's last database and goes by itself after a day.
+stands in the server's last database and goes by itself after a day. An app that swaps databases (SWAPDB) moves it to
+another.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import time
 
 from agent.engines.redis.connection import Connection, ReplyError, encode
+from agent.engines.redis.facts import look
 
 LIFETIME_SECONDS = 24 * 3600
 IN_BETWEEN = "previous, but for its last commands"
 """Its value when the snapshot was loaded and what follows it was not executed yet."""
 _SELECT_DB, _EXPIRE_MS, _STRING = 0xFE, 0xFC, 0
 _MOST_DATABASES = 1 << 14
+_LOOKS = 3
+"""It may be moved between two databases that are looked at."""
 
 
 class Marker:
@@ -67,16 +71,26 @@ class Marker:
 
     async def read(self, connection: Connection) -> str:
         """Its value; empty: it is not there."""
-        found = await self._call(connection, "GET", self._name)
+        found = await self._first(connection, "GET")
         return found.decode() if isinstance(found, bytes) else ""
 
     async def remove(self, connection: Connection) -> None:
-        await self._call(connection, "DEL", self._name)
+        await self._first(connection, "DEL")
 
-    async def _call(self, connection: Connection, *words: bytes | str) -> object:
-        await connection.call("SELECT", self.database)
+    async def _first(self, connection: Connection, command: str) -> object:
+        """What a command answers where the key is; 0 or None: it is nowhere."""
+        for _ in range(_LOOKS):
+            if found := await self._call(connection, self.database, command):
+                return found
+            for database in (await look(connection)).keys:
+                if found := await self._call(connection, database, command):
+                    return found
+        return None
+
+    async def _call(self, connection: Connection, database: int, command: str) -> object:
+        await connection.call("SELECT", database)
         try:
-            return await connection.call(*words)
+            return await connection.call(command, self._name)
         finally:
             await connection.call("SELECT", 0)
 

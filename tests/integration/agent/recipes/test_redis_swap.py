@@ -12,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.redis import exchange
+from agent.engines.redis.connection import Connection, Login, connect
+from agent.engines.redis.durable import Keeping, make_durable
+from agent.engines.redis.marker import Marker
 from agent.engines.redis.master import Master
 from agent.engines.redis.swap_record import Reached, SwapRecord
+from tests.fixtures.rdb_files import GOOD
 from tests.fixtures.redis_clients import counter, crowd, last_before_the_swap, reader, transaction
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.fixtures.waiting import until
-from tests.integration.agent.recipes.redis_apps import RedisApp
+from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tools.servers import RedisServer
 
 KEYS = 120_000
@@ -203,6 +208,37 @@ async def test_writers_that_wait_for_an_undo_go_on_after_the_commands_that_belon
         for number, one in enumerate(writers):
             last_before_the_swap(one.answers)
             assert client.get(f"count:{number}") == str(one.answers[-1]).encode()
+
+
+async def test_no_marker_is_left_where_the_app_swaps_its_databases(
+    start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = RedisApp(start_redis("redis-7.0"), tmp_path / "work")
+    with client_of(app.server) as client:
+
+        async def swapped_before(connection: Connection, keeping: Keeping) -> None:
+            client.swapdb(0, LAST_DATABASE)
+            await make_durable(connection, keeping)
+
+        monkeypatch.setattr(exchange, "make_durable", swapped_before)
+        await app.import_file(GOOD)
+
+        assert client.keys("*") == []
+        client.swapdb(0, LAST_DATABASE)
+        assert sorted(client.keys("*")) == [b"a", b"b"]
+
+
+async def test_a_marker_is_read_and_removed_in_whatever_database_it_is_now(start_redis: StartRedis) -> None:
+    server = start_redis("redis-7.0")
+    async with connect(Login("127.0.0.1", server.port)) as connection:
+        marker = await Marker.on(connection, "key")
+        for database in (LAST_DATABASE, 3, 0):
+            with client_of(server, database=database) as client:
+                client.set(marker.name, "imported")
+                assert await marker.read(connection) == "imported"
+                await marker.remove(connection)
+                assert client.keys("*") == []
+        assert await marker.read(connection) == ""
 
 
 async def test_blocked_clients_are_told_and_subscribers_stay(start_redis: StartRedis, tmp_path: Path) -> None:
