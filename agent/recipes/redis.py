@@ -19,7 +19,7 @@ from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file
 from agent.engines.redis.exporting import Dump, dumping, fingerprint, has_leftovers, put_back_leftovers
 from agent.engines.redis.facts import ServerFacts
 from agent.engines.redis.facts import look as look_at
-from agent.engines.redis.obstacles import require_importable, require_rights
+from agent.engines.redis.obstacles import renamed_warnings, require_importable, require_rights
 from agent.engines.redis.preview import compare, counts_of
 from agent.engines.redis.settings import read_settings
 from agent.engines.redis.staging import receive
@@ -115,6 +115,7 @@ class RedisRecipe(Recipe):
         content = await receive(upload.chunks, staged, server, self._settings, self._surroundings.limits)
         async with connect(self._settings.login()) as connection:
             server = await look_at(connection)
+            renamed = await renamed_warnings(connection, server)
         found = compare(server, content, keeping=keeping, may_configure=not by_file)
         keys = await compare_keys(
             server,
@@ -131,7 +132,7 @@ class RedisRecipe(Recipe):
             bridging=found.bridging,
             room_bytes=found.room_bytes,
             swap_seconds=found.swap_seconds,
-            warnings=found.warnings,
+            warnings=(*found.warnings, *renamed),
             header=_header_of(content),
         )
 

@@ -10,7 +10,13 @@ from agent.engines.redis.connection import Connection, connect
 from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file
 from agent.engines.redis.exporting import put_back_leftovers
 from agent.engines.redis.facts import ServerFacts, look
-from agent.engines.redis.obstacles import export_obstacle, import_obstacle, no_command_obstacle, write_obstacle
+from agent.engines.redis.obstacles import (
+    export_obstacle,
+    import_obstacle,
+    no_command_obstacle,
+    renamed_warnings,
+    write_obstacle,
+)
 from agent.engines.redis.settings import RedisSettings
 from common.errors import ServiceError
 
@@ -52,6 +58,7 @@ async def _describe(connection: Connection, server: ServerFacts, work_directory:
         )
     elif not server.serves_while_loading:
         warnings.append(f"{server.name} answers -LOADING to its clients during an import.")
+    warnings += await renamed_warnings(connection, server)
     return Overview(
         engine=server.kind,
         engine_version=server.version,

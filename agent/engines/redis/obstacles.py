@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from agent.engines.redis.connection import (
     Connection,
@@ -41,6 +42,15 @@ _PROBES_OF_A_COPY = (
 _FOR_EXPORTS = ("PSYNC",)
 _FOR_UNDOS = ("REPLICAOF", "CLIENT", "SELECT", "GET", "DEL")
 _FOR_IMPORTS = (*_FOR_UNDOS, "PSYNC", "REPLCONF")
+_OF_THEIR_TIME = {"PUBLISH": "messages are delivered again", "SPUBLISH": "messages are delivered again"}
+_OF_THEIR_TIME_OLD = {
+    "PUBLISH": "messages are delivered again",
+    "SCRIPT": "scripts of clients are loaded and flushed again",
+    **dict.fromkeys(
+        ("SET", "SETEX", "PSETEX", "GETEX", "EXPIRE", "PEXPIRE", "RESTORE"), "times to live count from the undo"
+    ),
+}
+"""What an undo does with commands that it does not know by their names, see `commands`; the second before Redis 7.0."""
 _HARMLESS = {"BGSAVE": ("?",)}
 """What a command is refused with, where it would do something without any words."""
 
@@ -95,20 +105,37 @@ async def no_command_obstacle(
     names = list(_FOR_EXPORTS if is_export else _FOR_UNDOS if is_undo else _FOR_IMPORTS)
     if saves:
         names.append("BGSAVE")
-    # Without the words that they want: a server looks for the name first.
-    answers = await connection.calls([(name, *_HARMLESS.get(name, ())) for name in names])
-    lacking = [
-        name
-        for name, answer in zip(names, answers, strict=True)
-        if isinstance(answer, ReplyError) and answer.is_of_unknown_command
-    ]
-    if not lacking:
+    if not (lacking := await _lacking(connection, names)):
         return ""
     what = "an export" if is_export else "an undo" if is_undo else "an import"
     return (
         f"The server has no command {', '.join(lacking)}, which {what} needs; as a rule a line `rename-command` in its "
         "configuration takes it away."
     )
+
+
+async def renamed_warnings(connection: Connection, server: ServerFacts) -> list[str]:
+    """What to know of an undo where commands may have other names than their own; no server tells which."""
+    effects = _OF_THEIR_TIME if server.serves_while_loading else _OF_THEIR_TIME_OLD
+    lacking = await _lacking(connection, list(effects))
+    if not lacking:
+        return []
+    return [
+        f"The server has no command {', '.join(lacking)}. If a line `rename-command` in its configuration gave it "
+        "another name, an undo does not recognize it in what was written while the previous data was copied: "
+        f"{', '.join(dict.fromkeys(effects[name] for name in lacking))}."
+    ]
+
+
+async def _lacking(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Commands that the server does not have by these names."""
+    # Without the words that they want: a server looks for the name first.
+    answers = await connection.calls([(name, *_HARMLESS.get(name, ())) for name in names])
+    return [
+        name
+        for name, answer in zip(names, answers, strict=True)
+        if isinstance(answer, ReplyError) and answer.is_of_unknown_command
+    ]
 
 
 async def write_obstacle(login: Login) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,35 @@ async def test_without_config_an_import_works_and_says_what_it_costs(
     assert imported.differences(content) == []
     assert restarted.differences(content) == []
     assert (await content_of(server)).differences(otherwise) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "said"),
+    [
+        ("redis-7.0", ["rename-command PUBLISH xpub"], "no command PUBLISH.* copied: messages are delivered again"),
+        ("valkey-9.1", ["rename-command SPUBLISH xpub"], "no command SPUBLISH.* delivered again"),
+        (
+            "redis-6.2",
+            ["rename-command EXPIRE xexp", "rename-command SET xset", 'rename-command SCRIPT ""'],
+            "no command SCRIPT, SET, EXPIRE.*: scripts of clients .* again, times to live count from the undo",
+        ),
+        ("redis-7.0", ["rename-command EXPIRE xexp"], ""),
+        ("redis-6.2", [], ""),
+    ],
+)
+async def test_what_an_undo_may_not_recognize_since_it_was_renamed_is_told(
+    name: str, lines: list[str], said: str, start_redis: StartRedis, tmp_path: Path
+) -> None:
+    app = RedisApp(start_redis(name, lines=lines), tmp_path / "work")
+
+    described = await app.recipe.describe()
+    record, preview = await app.stage(rdb(text_key("a"), magic="REDIS0009"))
+    await app.recipe.discard(record)
+
+    for warnings in (described.warnings, preview.warnings):
+        about = [warning for warning in warnings if "rename-command" in warning]
+        assert len(about) == bool(said)
+        assert not said or re.search(said, about[0])
 
 
 @pytest.mark.parametrize("has_config", [True, False], ids=["told to copy without TLS", "copies over TLS"])
