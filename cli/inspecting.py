@@ -39,6 +39,7 @@ from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FORMAT_VERSION, FingerprintFinder, SealReader
 from common.sqlite_tables import quick_check
+from common.zip_ends import require_one_end
 from common.zip_names import name_of
 
 OnBytes = Callable[[int, int], None]
@@ -254,6 +255,7 @@ def _zip_of_many(file: BinaryIO, found: Findings) -> zipfile.ZipFile | None:
         found.title = f"Compressed file ({codec})" if codec else ""
         if codec != "zip":
             return None
+        require_one_end(file)
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as failure:
         raise ArchiveTruncatedError(

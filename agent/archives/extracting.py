@@ -24,10 +24,12 @@ from agent.archives.members import (
     SQLITE_MAGIC,
     Kind,
     Member,
+    is_of_macos,
     path_of,
     printable,
 )
 from agent.archives.opened_path import OpenedPath
+from agent.archives.tallies import Tally
 from common.errors import (
     ArchiveIncompatibleError,
     ArchiveRefusedError,
@@ -67,6 +69,7 @@ class Extracted:
         outside_links: (path, target) of symbolic links whose target is not below the directory, the first only. Of a
             link that is moved afterwards that says nothing.
         owners: numeric "uid:gid" met, the first only.
+        of_macos: what macOS adds to archives for itself.
     """
 
     files: int = 0
@@ -83,6 +86,7 @@ class Extracted:
     rights_dropped: int = 0
     attributes_dropped: int = 0
     left_out: int = 0
+    of_macos: Tally = field(default_factory=Tally)
 
     @property
     def entries(self) -> int:
@@ -149,6 +153,8 @@ class Extraction:
             self.result.left_out += 1
             return False
         self._note_owner(member)
+        if any(map(is_of_macos, path)):
+            self.result.of_macos.add(member.name)
         try:
             parent = self._opened.directory(path[:-1])
             match member.kind:

@@ -59,6 +59,11 @@ class Member:
     segments: Sequence[tuple[int, int]] | None = None
 
 
+def is_of_macos(name: str) -> bool:
+    """Whether tar or the Finder of macOS put an entry of this name, without its path, into an archive for itself."""
+    return name.startswith("._") or name in (".DS_Store", "__MACOSX")
+
+
 def path_of(name: str) -> tuple[str, ...]:
     """An entry's name as components below the volume; empty for the volume itself.
 

@@ -24,6 +24,7 @@ from common.errors import (
     LimitExceededError,
 )
 from common.kinds import HEAD_BYTES, TAR, kind_of
+from common.zip_ends import END_BYTES, END_MAGIC, require_one_end
 from common.zip_names import UNIX_SYSTEMS, extra_fields, name_of
 
 PIECE_BYTES = 1 << 20
@@ -31,8 +32,6 @@ _TIME_EXTRA = 0x5455
 _ENCRYPTED = 1
 _RATIO_COUNTS_FROM_BYTES = 1 << 30
 _MAX_TARGET_BYTES = 4096
-_END_MAGIC, _END_BYTES = b"PK\5\6", 22
-"""Of the record at the end (APPNOTE 4.3.16), which only a comment follows; zipfile finds it before other bytes too."""
 
 
 class ZipReader:
@@ -46,10 +45,12 @@ class ZipReader:
         Raises:
             ArchiveTruncatedError: it has no directory at its end.
             ArchiveDamagedError: it has one that does not hold.
+            ArchiveRefusedError: it has two.
         """
         self._size = size
         self._expansion_ratio = expansion_ratio
         self._content_bytes = 0
+        require_one_end(file)
         try:
             self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, EOFError) as failure:
@@ -59,8 +60,9 @@ class ZipReader:
             ) from failure
         except (ValueError, OSError, OverflowError, NotImplementedError) as failure:
             raise ArchiveDamagedError("The zip is damaged: the list of its files cannot be read.") from failure
-        file.seek(max(size - _END_BYTES - len(self._zip.comment), 0))
-        if not file.read(_END_BYTES).startswith(_END_MAGIC):
+        # zipfile finds the end before other bytes, too.
+        file.seek(max(size - END_BYTES - len(self._zip.comment), 0))
+        if not file.read(END_BYTES).startswith(END_MAGIC):
             raise ArchiveDamagedError("The zip is damaged: there are bytes behind its end.")
         self._present: zipfile.ZipInfo | None = None
         self._guessed = Tally()

@@ -132,6 +132,14 @@ def dropped(extracted: Extracted, *, acls_skipped: int) -> list[str]:
     return [text.format(count) for count, text in facts if count]
 
 
+def of_macos(extracted: Extracted) -> list[str]:
+    """A warning of what macOS has put for itself into an archive that this program did not make."""
+    return extracted.of_macos.sentence(
+        "{} entry of the archive is macOS's own, not the app's, and comes in with the rest",
+        "{} entries of the archive are macOS's own, not the app's, and come in with the rest",
+    )
+
+
 def owners_differ(extracted: Extracted, now: Survey) -> list[str]:
     """A warning when none of the archive's owners has anything among the app's present data."""
     if not extracted.owners or not now.owners or set(extracted.owners) & set(now.owners):

@@ -201,6 +201,7 @@ class N8nRecipe(Recipe):
                 *previewing.warnings(prepared, wishes),
                 *links,
                 *verifying.dropped(report.extracted, acls_skipped=report.acls_skipped),
+                *(verifying.of_macos(report.extracted) if report.header is None else ()),
             ),
             header=report.header,
         )

@@ -226,6 +226,7 @@ class VolumeRecipe(Recipe):
                 *report.warnings,
                 *warnings,
                 *verifying.dropped(extracted, acls_skipped=report.acls_skipped),
+                *(verifying.of_macos(extracted) if report.header is None else ()),
                 *verifying.owners_differ(extracted, now),
             ),
             header=report.header,

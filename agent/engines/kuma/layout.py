@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from agent.archives.links import gives_away
-from agent.archives.members import SQLITE_SIDECARS, printable
+from agent.archives.members import SQLITE_SIDECARS, is_of_macos, printable
 from agent.archives.walking import walk
 from agent.engines.filesystem import DIRECTORY, rename_without_replacing
 from agent.engines.verifying import LINK_WAY_OUT, is_there
@@ -50,7 +50,7 @@ def settle(new: int) -> None:
     level = os.dup(new)
     try:
         for _ in range(_MOST_LEVELS):
-            names = [name for name in os.listdir(level) if not _is_of_macos(name)]
+            names = [name for name in os.listdir(level) if not is_of_macos(name)]
             if DATABASE in names:
                 _bring_up(level, new)
                 require_plain(new)
@@ -68,11 +68,6 @@ def settle(new: int) -> None:
         f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
         next_step="Archive the app's whole data directory, or send its kuma.db alone.",
     )
-
-
-def _is_of_macos(name: str) -> bool:
-    """What tar and the Finder put into an archive beside the folder that was packed."""
-    return name.startswith("._") or name in (".DS_Store", "__MACOSX")
 
 
 def leaves_its_folder(path: str, target: str, directory: Path) -> bool:

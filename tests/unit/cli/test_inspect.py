@@ -133,6 +133,12 @@ def flipped(content: bytes, at: int) -> bytes:
         pytest.param(flipped(plain_tar(FILES), 1536 + 110), "tar", "damaged", id="pax tar with a flipped header"),
         pytest.param(zipped(a=b"1", b=b"2")[:-5], "", "damaged", id="zip without its list"),
         pytest.param(
+            zipped(a=b"1", b=b"2")[:-2] + b"\x16\0PK\5\6" + bytes(18),
+            "",
+            "damaged",
+            id="zip whose comment looks like its end",
+        ),
+        pytest.param(
             zipped(a=b"1" * 999, b=b"2").replace(zlib.compress(b"1" * 999)[2:-4], b"\xff" * 11),
             "zip",
             "damaged",

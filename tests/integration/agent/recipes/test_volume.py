@@ -727,6 +727,21 @@ async def test_a_zip_gives_files_the_names_that_they_had(volume: Volume) -> None
     assert "(cp437): 'größe'" in (await volume.stage(made_on_windows, MemoryRecord())).warnings[0]
 
 
+async def test_what_macos_adds_to_an_archive_is_told(volume: Volume) -> None:
+    zipped = zip_of_raw_names({b"data": b"1", b"__MACOSX/._data": b"2", b"d/.DS_Store": b"3"}, system=19)
+    packed = tar_of(entry("data", b"1"), entry("._data", b"2"))
+
+    preview = await volume.stage(zipped, MemoryRecord())
+    of_tar = await volume.stage(packed, record := MemoryRecord())
+    await volume.recipe.restore(record, NotedProgress())
+
+    assert "2 entries of the archive are macOS's own, not the app's, and come in with the rest" in preview.warnings[-1]
+    assert "'__MACOSX/._data', 'd/.DS_Store'" in preview.warnings[-1]
+    assert "1 entry of the archive is macOS's own" in of_tar.warnings[-1]
+    exported = await volume.export()
+    assert (await volume.stage(exported.content, MemoryRecord())).warnings == ()
+
+
 async def test_links_that_lead_out_are_refused_unless_asked_for(volume: Volume) -> None:
     archive = tar_of(entry("ok", b"1"), entry("passwords", type=SYMLINK, linkname="/etc/shadow"))
     record = MemoryRecord()

@@ -44,6 +44,13 @@ def entry(name: str, content: bytes = b"", *, mode: int = 0, system: int = 3) ->
     return info, content
 
 
+def commented(comment: bytes) -> bytes:
+    written = io.BytesIO(zip_of(entry("a", b"1")))
+    with zipfile.ZipFile(written, "a") as archive:
+        archive.comment = comment
+    return written.getvalue()
+
+
 def read(content: bytes) -> list[tuple[Member, bytes]]:
     reader = ZipReader(io.BytesIO(content), size=len(content), expansion_ratio=200)
     return [(member, b"".join(piece for _, piece in reader.pieces(member))) for member in reader.members()]
@@ -153,6 +160,16 @@ def encrypted() -> bytes:
 def test_what_is_wrong_is_named(content: bytes, error: type[ArchiveError]) -> None:
     with pytest.raises(error):
         read(content)
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(18), bytes(18) + b"more", bytes(10)])
+def test_a_comment_that_looks_like_another_end_is_the_reason(behind: bytes) -> None:
+    with pytest.raises(ArchiveRefusedError, match="comment looks like the end of another zip"):
+        read(commented(b"PK\5\6" + behind))
+
+
+def test_any_other_comment_is_taken() -> None:
+    assert [content for _, content in read(commented(b"PK\5\5 is no end, nor is PK\5"))] == [b"1"]
 
 
 def test_a_bomb_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
