@@ -43,5 +43,8 @@ def read_query(request: web.Request, *known: str, takes_options: bool = False) -
         elif takes_options and name.startswith(_OPTION) and name != _OPTION:
             options[name.removeprefix(_OPTION)] = value
         else:
-            raise InvalidRequestError(f"The parameter {name!r} is not known here.")
+            raise InvalidRequestError(
+                f"The parameter {name!r} is not known here.",
+                next_step=f"An option of the app's recipe is given as {_OPTION}{name}=…" if takes_options else "",
+            )
     return Query(values, options)

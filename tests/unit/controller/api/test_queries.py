@@ -37,6 +37,13 @@ def test_what_is_unknown_or_there_twice_is_refused(text: str) -> None:
         read_query(make_mocked_request("GET", f"/?{text}"), "format", takes_options=True)
 
 
+def test_a_recipes_option_without_its_prefix_is_told_how_it_is_given() -> None:
+    with pytest.raises(InvalidRequestError, match="'secrets' is not known here") as caught:
+        read_query(make_mocked_request("GET", "/?secrets=clear"), "format", takes_options=True)
+
+    assert caught.value.next_step == "An option of the app's recipe is given as option.secrets=…"
+
+
 def test_options_are_refused_where_none_are_taken() -> None:
     with pytest.raises(InvalidRequestError, match=r"'option\.a'"):
         read_query(make_mocked_request("GET", "/?option.a=1"))
