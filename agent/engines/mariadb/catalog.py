@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agent.engines.mariadb.client import WITHIN_SECONDS, literal, query, quoted
 from agent.engines.mariadb.settings import Login
-from common.errors import AppUnavailableError, ServiceError
+from common.errors import AppBusyError, AppUnavailableError, ServiceError
 
 SYSTEM_SCHEMAS = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
 ESTIMATED_ROWS = "estimated_rows"
@@ -172,7 +172,11 @@ async def table_names(login: Login, database: str) -> list[str] | None:
 
 
 async def tables_of(login: Login, *databases: str) -> list[list[str] | None]:
-    """`table_names` of several."""
+    """`table_names` of several.
+
+    Raises:
+        AppBusyError: there are more or fewer than were told.
+    """
     rows = await query(
         login,
         "".join(
@@ -180,11 +184,21 @@ async def tables_of(login: Login, *databases: str) -> list[list[str] | None]:
             f" WHERE SCHEMA_NAME = {literal(database)};"
             f" SELECT 't{number}', TABLE_NAME FROM information_schema.TABLES"
             f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW' ORDER BY TABLE_NAME;"
+            # Who exchanges tables must not miss one.
+            f" SELECT 'n{number}', COUNT(*) FROM information_schema.TABLES"
+            f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW';"
             for number, database in enumerate(databases)
         ),
     )
     there = {row[0] for row in rows}
-    return [
-        [row[1] for row in rows if row[0] == f"t{number}"] if f"s{number}" in there else None
-        for number in range(len(databases))
-    ]
+    counts = {row[0][1:]: int(row[1]) for row in rows if row[0].startswith("n")}
+    found = []
+    for number, database in enumerate(databases):
+        tables = [row[1] for row in rows if row[0] == f"t{number}"]
+        if len(tables) != (count := counts.get(str(number), 0)):
+            raise AppBusyError(
+                f"{login.place} told {len(tables)} tables of {database}, which has {count}: some are made or dropped.",
+                next_step="Try again.",
+            )
+        found.append(tables if f"s{number}" in there else None)
+    return found

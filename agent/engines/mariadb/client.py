@@ -12,6 +12,7 @@ from typing import TypeVar
 from agent.engines.mariadb import exact_rows
 from agent.engines.mariadb.names import new_schema
 from agent.engines.mariadb.names import quoted as quoted
+from agent.engines.mariadb.sessions import SETTINGS
 from agent.engines.mariadb.settings import Login
 from agent.processes import Command, run, start
 from common.errors import (
@@ -33,15 +34,12 @@ ANSWER_SECONDS = 10
 """Most time for a server to say its first word; a client program itself would wait for ever."""
 LOCK_SECONDS = 10
 """Most time that a statement of ours waits for who uses a table; the server's own limit is a day."""
+_IDLE_SECONDS = 3600
+"""How long the server keeps a session that holds locks and says nothing: others end it sooner."""
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
+_BEGUN = f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
 _HELD = "mathison holds"
-SESSION = "sql_mode = '', sql_select_limit = 18446744073709551615, completion_type = 0, sql_quote_show_create = 1"
-"""Set in each session of ours, whatever the server's own are: they may write names and strings in other ways, give the
-first rows of a table only, and end a session with its transaction."""
-_OWN_LIMIT = "@mathison_limit"
-_NO_LIMIT = 1 << 63
-"""What a server has that gives all rows is beyond it."""
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|(?:Got error:|Error) (\d+): (.*)")
 _SILENT = re.compile(r"initial communication packet.*error: (?:110|11)\b")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
@@ -77,47 +75,28 @@ async def patiently(act: Callable[[], Awaitable[_T]]) -> _T:
     return await act()
 
 
-async def query(login: Login, sql: str, *, database: str = "") -> list[list[str]]:
+async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = False) -> list[list[str]]:
     """Run statements and return the rows of all of them, as text; NULL is "NULL".
 
+    Args:
+        is_plain: in a session as anybody gets it, without settings of ours.
     Raises:
         AppUnavailableError: no server, or it refuses the account.
         AppBusyError: a lock could not be had in time.
         ToolFailedError: a statement failed; those before it were carried out.
     """
     try:
-        output = await run(_command(login, database), input_bytes=sql.encode())
+        output = await run(_command(login, database, *(() if is_plain else (_BEGUN,))), input_bytes=sql.encode())
     except ToolFailedError as failure:
         raise error_of_query(failure.text, login) from failure
     lines = output.decode(errors="replace").split("\n")[:-1]
     return [[_plain(cell) for cell in line.split("\t")] for line in lines]
 
 
-async def require_all_rows(login: Login) -> None:
-    """See that sessions of an account which set nothing are given whole tables: those of the program that dumps.
-
-    Raises:
-        AppUnavailableError: they are not, or whatever `query` raises.
-    """
-    [[limit, moment]] = await query(
-        login, f"SELECT {_OWN_LIMIT}, /*!80000 'DEFAULT' */ /*M!100300 @@system_versioning_asof */;"
-    )
-    for name, value, is_usual in (
-        ("sql_select_limit", limit, int(limit) > _NO_LIMIT),
-        ("system_versioning_asof", moment, moment == "DEFAULT"),
-    ):
-        if not is_usual:
-            raise AppUnavailableError(
-                f"{login.place} does not give all that its tables hold: {name} is {value} for {login.user}.",
-                next_step=f"Leave out {name} where it is set: in the server's configuration, by SET GLOBAL or in "
-                "init_connect.",
-            )
-
-
 @asynccontextmanager
 async def held(login: Login, sql: str, *, database: str = "") -> AsyncIterator[None]:
     """Run statements, and keep the session with its locks for the time of the block; errors as `query`."""
-    async with start(_command(login, database, "--unbuffered")) as child:
+    async with start(_command(login, database, "--unbuffered", _BEGUN)) as child:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await child.write(f"{sql} SELECT {literal(_HELD)};\n".encode())
         said = b""
@@ -146,7 +125,6 @@ def _command(login: Login, database: str, *options: str) -> Command:
         "--binary-mode",
         # Not even if the server asks for a file of ours.
         "--local-infile=0",
-        f"--init-command=SET {_OWN_LIMIT} = @@sql_select_limit, SESSION lock_wait_timeout = {LOCK_SECONDS}, {SESSION}",
         *options,
         *([f"--database={database}"] if database else []),
     ]

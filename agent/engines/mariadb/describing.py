@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.engines.mariadb import programs
+from agent.engines.mariadb import dump_sessions, programs
 from agent.engines.mariadb.catalog import Schema, look
-from agent.engines.mariadb.client import require_all_rows
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.wording import counted
@@ -37,16 +36,24 @@ async def describe(settings: MariadbSettings) -> Described:
     """The database as it is now; obstacles are sentences."""
     try:
         schema = await look(settings.app_login(), settings.database)
-        await require_all_rows(settings.app_login())
     except ServiceError as error:
         return Described(export_obstacle=error.text, import_obstacle=error.text)
     return Described(
         version=schema.version,
+        export_obstacle=await _export_obstacle(settings.app_login()),
         import_obstacle=await import_obstacle(settings),
         estimated_bytes=schema.size_bytes,
         warnings=tuple(warnings_of(schema)),
         details={"database": settings.database, "charset": schema.charset, "collation": schema.collation},
     )
+
+
+async def _export_obstacle(login: Login) -> str:
+    try:
+        await dump_sessions.options_of(login)
+    except ServiceError as error:
+        return error.text
+    return ""
 
 
 async def import_obstacle(settings: MariadbSettings) -> str:

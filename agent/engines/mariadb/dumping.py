@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb.client import error_of_query, query, require_all_rows
+from agent.engines.mariadb import dump_sessions
+from agent.engines.mariadb.client import error_of_query, query
 from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.settings import Login
 from agent.processes import Command, start
@@ -29,15 +30,17 @@ _END_WITHIN_BYTES = 200
 _SANDBOX = b"/*M!999999\\- enable the sandbox mode */"
 
 
-def dump_argv(login: Login, database: str, *, has_history: bool = False) -> list[str]:
+def dump_argv(login: Login, database: str, *, has_history: bool = False, session: Sequence[str] = ()) -> list[str]:
     """What is left out, and why: tablespaces are places on a disk; names of databases, so that it fits any.
 
     Args:
+        session: what `dump_sessions.options_of` gives.
         has_history: with the earlier rows of system-versioned tables; programs before 10.11 do not know how.
     """
     return [
         str(login.dump_program),
         *login.options(),
+        *session,
         "--single-transaction",
         "--quick",
         "--routines",
@@ -75,8 +78,10 @@ async def dump(
         content: is shown the dump while it passes; its fingerprint goes into the archive's end.
         on_read: called with the size of each piece of the dump.
     Raises:
+        AppUnavailableError: the server's settings would falsify it.
         AppUnavailableError, ToolFailedError: from the chunks, at any point.
     """
+    await dump_sessions.options_of(login)
     encoder = _Encoder(header, content, is_compressed=is_compressed)
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -100,14 +105,18 @@ async def dump(
 
 
 async def raw_dump(login: Login, database: str, *, has_history: bool = False) -> AsyncGenerator[bytes, None]:
-    """What mariadb-dump prints, without the line that only newer clients read; ends normally only when it is whole."""
-    # It can be told to set nothing in its session.
-    await require_all_rows(login)
-    command = Command(dump_argv(login, database, has_history=has_history), environment=login.environment())
+    """What mariadb-dump prints, without the line that only newer clients read; ends normally only when it is whole.
+
+    Raises:
+        AppUnavailableError: no server, or its settings would falsify a dump.
+        ToolFailedError: the program failed.
+    """
+    session = await dump_sessions.options_of(login)
+    argv = dump_argv(login, database, has_history=has_history, session=session)
     tail = b""
     is_first = True
     pauses = _Pauses()
-    async with start(command) as child:
+    async with start(Command(argv, environment=login.environment())) as child:
         await child.close_stdin()
         block = bytearray()
         while piece := await child.read(CHUNK_BYTES - len(block)):
@@ -132,6 +141,8 @@ async def raw_dump(login: Login, database: str, *, has_history: bool = False) ->
             raise await _error_of_dump(failure.text, login, pauses.longest_seconds) from failure
     if not _END.search(tail):
         raise ToolFailedError(f"{login.dump_program.name} ended without the line that says that its dump is complete.")
+    # Nor have the server's settings become others meanwhile.
+    await dump_sessions.options_of(login)
 
 
 async def _error_of_dump(text: str, login: Login, longest_pause_seconds: float) -> ServiceError:

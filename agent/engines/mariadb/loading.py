@@ -21,7 +21,6 @@ from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import (
     ANSWER_SECONDS,
     CHANGED,
-    SESSION,
     WITHIN_SECONDS,
     error_of_change,
     error_of_load,
@@ -31,6 +30,7 @@ from agent.engines.mariadb.client import (
 )
 from agent.engines.mariadb.exact_rows import ROWS_OF, rows_of
 from agent.engines.mariadb.foreign import DUMP_AGAIN
+from agent.engines.mariadb.sessions import SETTINGS
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
@@ -165,6 +165,9 @@ async def load(
             loader, "SELECT @@max_allowed_packet; SHOW VARIABLES LIKE 'note_verbosity';"
         )
         options = [most_bytes, *([names.new_schema(key)] if takes_programs else [])]
+        waiting = f"lock_wait_timeout = {_STATEMENT_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
+        # The server's own may leave out what it would note.
+        noting = ", note_verbosity = 'basic'" if verbosity else ""
         argv = [
             str(loader.client),
             *loader.options(),
@@ -175,6 +178,7 @@ async def load(
             "--binary-mode",
             "--local-infile=0",
             "--max-allowed-packet=1G",
+            f"--init-command={SETTINGS}, {waiting}{noting}",
             f"--database={names.new_schema(key)}",
         ]
         async with (
@@ -182,10 +186,7 @@ async def load(
             start(Command(["agent.engines.mariadb.filter_child", *options], jail=_FILTER, is_module=True)) as judge,
             start(Command(argv, jail=PARSER, environment=loader.environment())) as client,
         ):
-            # The server's own may be short, or leave out what it would note.
-            noting = ", note_verbosity = 'basic'" if verbosity else ""
-            begun = f"SET SESSION {SESSION}, wait_timeout = {_IDLE_SECONDS}{noting};"
-            await client.write(f"{begun} {WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode())
+            await client.write(f"{WITHIN_SECONDS.format(seconds=_STATEMENT_SECONDS)}\n".encode())
             bound = asyncio.create_task(_bound_growth(loader, names.new_schema(key), content, limits), name="bound")
             loading = asyncio.create_task(_pass_through(chunks, judge, client, loader), name="load a dump")
             try:

@@ -1,78 +1,221 @@
-"""MariaDB servers whose own settings would change what a session gives or does."""
+"""MariaDB and MySQL: whatever a server sets for sessions, or its init_connect does, what goes out and in is whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from common.errors import AppUnavailableError
-from tests.fakes.imports import NotedProgress
+from common.errors import AppBusyError, AppUnavailableError
+from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
 from tools.servers import MariadbServer, mariadb
+from tools.servers.mysql import MysqlServer, mysql
 
+UNTOUCHED = "SET NAMES utf8mb4, sql_select_limit = 18446744073709551615, sql_mode = '', sql_quote_show_create = 1;"
 TABLES = """
-CREATE TABLE a (i int PRIMARY KEY); CREATE TABLE b (i int PRIMARY KEY) WITH SYSTEM VERSIONING;
-CREATE VIEW `select` AS SELECT i AS `order` FROM a;
-INSERT INTO a SELECT seq FROM seq_1_to_15000; INSERT INTO b SELECT seq FROM seq_1_to_10;
+CREATE TABLE `größe` (id int PRIMARY KEY, t text DEFAULT ('ü🐻'), n varchar(9) COMMENT '€🐻') DEFAULT CHARSET utf8mb4;
+INSERT INTO `größe` VALUES (1, 'grün 東京 🐻', 'a'), (2, 'b', 'b'), (3, 'c', 'c'), (4, 'd', 'd'), (5, 'e', 'e');
+CREATE TABLE times (id int PRIMARY KEY, at timestamp NOT NULL);
+INSERT INTO times VALUES (1, '2026-11-23 08:30:46');
+CREATE TABLE a1 (id int PRIMARY KEY); CREATE TABLE a2 (id int PRIMARY KEY); CREATE TABLE a3 (id int PRIMARY KEY);
+INSERT INTO a1 VALUES (1), (2), (3), (4); INSERT INTO a3 VALUES (9);
 """
+PROGRAMS = """
+CREATE VIEW `vü` AS SELECT 'é🐻' AS x, t FROM `größe`; CREATE VIEW `select` AS SELECT id AS `order` FROM a1;
+CREATE TRIGGER `trö` BEFORE INSERT ON `größe` FOR EACH ROW SET NEW.t = concat(NEW.t, '🐻é');
+CREATE PROCEDURE `pü`() SELECT '🐻é';
+CREATE EVENT `eü` ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO INSERT INTO a2 VALUES (length('🐻é'));
+"""
+OTHER = "DELETE FROM `größe` WHERE id < 3; INSERT INTO a2 VALUES (7); CREATE TABLE more (id int PRIMARY KEY);"
+"""What an import takes back."""
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[MariadbServer]:
-    """One that is set up otherwise for each test, and as usual afterwards."""
+def mariadb_alone() -> Iterator[MariadbServer]:
+    """Whose settings are nobody else's."""
     with MariadbServer(mariadb()) as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def mysql_alone() -> Iterator[MysqlServer]:
+    """The same."""
+    with MysqlServer(mysql()) as server:
+        yield server
+
+
 @pytest.fixture
-def own_shop(server: MariadbServer, tmp_path: Path) -> Iterator[MariadbApp]:
-    shop = MariadbApp(server, tmp_path / "work")
-    shop.sql(TABLES)
-    yield shop
-    server.sql(
-        "SET GLOBAL init_connect = '', sql_select_limit = DEFAULT, system_versioning_asof = DEFAULT,"
-        " completion_type = DEFAULT, sql_quote_show_create = DEFAULT;"
-    )
+def shop(mariadb_alone: MariadbServer, tmp_path: Path) -> MariadbApp:
+    """An app with tables and programs."""
+    app = MariadbApp(mariadb_alone, tmp_path / "work")
+    app.sql(UNTOUCHED + TABLES + PROGRAMS)
+    return app
+
+
+@pytest.fixture
+def mysql_shop(mysql_alone: MysqlServer, tmp_path: Path) -> MariadbApp:
+    """An app with tables."""
+    app = MariadbApp(mysql_alone, tmp_path / "work")
+    app.sql(UNTOUCHED + TABLES)
+    return app
+
+
+@contextmanager
+def settings(server: MariadbServer, **values: str) -> Iterator[None]:
+    """A server's own for the time of the block."""
+    server.sql(UNTOUCHED + "".join(f"SET GLOBAL {name} = {value};" for name, value in values.items()))
+    try:
+        yield
+    finally:
+        reset = "".join(f"SET GLOBAL {name} = DEFAULT;" for name in values)
+        server.sql(f"{UNTOUCHED} {reset}")
+
+
+def state(app: MariadbApp) -> list[str]:
+    """All of an app's database, as the superuser sees it."""
+    listed = app.server.sql(
+        f"{UNTOUCHED} SELECT CONCAT(TABLE_TYPE, ' ', TABLE_NAME) FROM information_schema.TABLES"
+        f" WHERE TABLE_SCHEMA = '{app.database}' ORDER BY 1;"
+        f" SELECT CONCAT('TRIGGER ', TRIGGER_NAME) FROM information_schema.TRIGGERS"
+        f" WHERE TRIGGER_SCHEMA = '{app.database}';"
+        f" SELECT CONCAT('PROCEDURE ', ROUTINE_NAME) FROM information_schema.ROUTINES"
+        f" WHERE ROUTINE_SCHEMA = '{app.database}';"
+        f" SELECT CONCAT('EVENT ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = '{app.database}'"
+    ).splitlines()
+    found = []
+    for line in listed:
+        kind, _, name = line.removeprefix("BASE ").partition(" ")
+        rows = f" SELECT * FROM `{name}` ORDER BY 1;" if kind in ("TABLE", "VIEW") else ""
+        shown = app.server.sql(f"{UNTOUCHED} SHOW CREATE {kind} `{name}`;{rows}", database=app.database)
+        # When a trigger was made is another time.
+        found.append(shown.partition("\tutf8mb4\tutf8mb4")[0] if kind == "TRIGGER" else shown)
+    return [*listed, *found]
+
+
+HARMFUL = [
+    ("sql_select_limit", "3", "sql_select_limit = 3"),
+    ("sql_select_limit", "0", "sql_select_limit = 0"),
+    ("init_connect", "'SET sql_select_limit=2'", "sql_select_limit = 2"),
+    ("init_connect", "'SET NAMES latin1'", "character_set_client = latin1"),
+    ("system_versioning_asof", "'2020-01-01'", "system_versioning_asof = 2020-01-01"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), HARMFUL)
+async def test_no_export_is_made_that_a_setting_would_cut(shop: MariadbApp, name: str, value: str, words: str) -> None:
+    with settings(shop.server, **{name: value}):
+        with pytest.raises(AppUnavailableError, match=words) as refused:
+            await shop.export()
+        with pytest.raises(AppUnavailableError, match=words):
+            await shop.fingerprint()
+        described = await shop.recipe.describe()
+
+    assert f"Set {words.partition(' ')[0]} of the server to" in refused.value.next_step
+    assert words in described.can_export.obstacle
+
+
+HARMLESS = {
+    "autocommit": "0",
+    "completion_type": "2",
+    "explicit_defaults_for_timestamp": "0",
+    "sql_quote_show_create": "0",
+}
+"""For what the dump program reads."""
+
+
+async def test_what_is_exported_under_settings_is_all_there_is(shop: MariadbApp) -> None:
+    plain = await shop.export()
+    harmless = {
+        **HARMLESS,
+        "tx_read_only": "1",
+        "sql_if_exists": "1",
+        "max_statement_time": "0.001",
+        "init_connect": "'SET NAMES utf8'",
+    }
+
+    with settings(shop.server, **harmless):
+        exported = await shop.export()
+
+    assert (exported.fingerprint, exported.counts) == (plain.fingerprint, plain.counts)
+    await import_and_undo(shop, exported.content, **harmless)
 
 
 @pytest.mark.parametrize(
-    ("name", "set_up"),
+    "values",
     [
-        ("sql_select_limit", "sql_select_limit = 3"),
-        ("sql_select_limit", "init_connect = 'SET sql_select_limit = 2'"),
-        ("system_versioning_asof", "system_versioning_asof = '2020-01-01'"),
+        {"sql_select_limit": "3", "init_connect": "'SET NAMES latin1'", "old_mode": "''"},
+        {"sql_select_limit": "0", "autocommit": "0", "system_versioning_asof": "'2020-01-01'"},
+        {"init_connect": "'SET sql_select_limit=2, autocommit=0, sql_if_exists=1, sql_mode=ORACLE'"},
     ],
 )
-async def test_a_server_that_gives_a_part_of_its_rows_is_not_exported_and_says_why(
-    name: str, set_up: str, own_shop: MariadbApp
-) -> None:
-    own_shop.server.sql(f"SET GLOBAL {set_up}")
-
-    described = await own_shop.recipe.describe()
-    with pytest.raises(AppUnavailableError) as refused:
-        await own_shop.export()
-
-    assert "does not give all that its tables hold" in described.can_export.obstacle
-    assert f"{name} is " in refused.value.text
-    assert name in refused.value.next_step
-    with pytest.raises(AppUnavailableError):
-        await own_shop.fingerprint()
+async def test_what_is_imported_under_settings_is_all_there_is(shop: MariadbApp, values: dict[str, str]) -> None:
+    await import_and_undo(shop, (await shop.export()).content, **values)
 
 
-@pytest.mark.parametrize("set_up", ["completion_type = 2", "sql_quote_show_create = 0"])
-async def test_what_a_server_sets_for_all_sessions_does_not_count_in_an_import(
-    set_up: str, own_shop: MariadbApp
-) -> None:
-    exported = await own_shop.export()
-    own_shop.server.sql(f"SET GLOBAL {set_up}")
-    own_shop.sql("DELETE FROM a WHERE i > 3")
-    before = await own_shop.fingerprint()
+async def import_and_undo(app: MariadbApp, content: bytes, **values: str) -> None:
+    """An export of what an app has goes into it again, and an undo takes it back, all of it, under settings."""
+    before = state(app)
+    app.sql(UNTOUCHED + OTHER)
+    changed = state(app)
 
-    record = await own_shop.import_(exported.content)
+    with settings(app.server, **values):
+        record = await app.import_(content)
+    assert state(app) == before
 
-    assert exported.fingerprint is not None
-    assert (await own_shop.fingerprint()).differences(exported.fingerprint) == []
-    await own_shop.recipe.undo(record, NotedProgress())
-    assert (await own_shop.fingerprint()).differences(before) == []
+    with settings(app.server, **values):
+        await app.recipe.undo(record, NotedProgress())
+    assert state(app) == changed
+
+
+@pytest.mark.parametrize("values", [{"autocommit": "0"}, {"init_connect": "'SET autocommit=0'"}])
+async def test_the_rows_at_a_files_end_are_there_too(shop: MariadbApp, values: dict[str, str]) -> None:
+    content = b"CREATE TABLE x (id int PRIMARY KEY);\nINSERT INTO x VALUES (1),(2),(3);\n-- Dump completed\n"
+
+    with settings(shop.server, **values):
+        record = await shop.import_(content)
+
+    assert shop.sql("SELECT COUNT(*) FROM x") == "3"
+    await shop.recipe.discard(record)
+
+
+async def test_no_table_is_exchanged_when_not_all_were_told(shop: MariadbApp, tmp_path: Path) -> None:
+    exported, before = await shop.export(), state(shop)
+    clients = tmp_path / "clients"
+    clients.mkdir()
+    real = shop.server.install.bin_directory
+    # A client whose sessions are as the server has them.
+    (clients / "mariadb").write_text(
+        '#!/bin/sh\nfor word; do shift; case "$word" in --init-command=*) ;; *) set -- "$@" "$word" ;; esac; done\n'
+        f'exec {real}/mariadb "$@"\n'
+    )
+    (clients / "mariadb").chmod(0o755)
+    (clients / "mariadb-dump").symlink_to(real / "mariadb-dump")
+    record = MemoryRecord()
+    await shop.stage(exported.content, record)
+    recipe = shop.recipe_with(client_directory=str(clients))
+
+    with settings(shop.server, sql_select_limit="3"), pytest.raises(AppBusyError, match="told 3 tables of"):
+        await recipe.restore(record, NotedProgress())
+
+    assert state(shop) == before
+    await shop.recipe.discard(record)
+
+
+async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) -> None:
+    plain = await mysql_shop.export()
+    harmful = {
+        **HARMLESS,
+        "transaction_read_only": "1",
+        "sql_select_limit": "3",
+        "max_execution_time": "1",
+        "init_connect": "'SET NAMES latin1'",
+    }
+
+    with settings(mysql_shop.server, **harmful):
+        exported = await mysql_shop.export()
+
+    assert (exported.fingerprint, exported.counts) == (plain.fingerprint, plain.counts)
+    await import_and_undo(mysql_shop, exported.content, **harmful)
