@@ -69,6 +69,8 @@ _NAMED_BY_TYPES = ("ROUTINE", "operator")
 
 
 _VERSION = 1
+LARGE_OBJECT_PIECE_BYTES = 64 << 20
+"""Each is in the server's memory as a whole; a value of a row holds 1 GB."""
 
 
 class _LabelHead(msgspec.Struct):
@@ -367,24 +369,43 @@ def _drop(schema: str) -> sql.Composed:
 
 
 def _keep_large_objects(schema: str) -> Sequence[sql.Composed]:
-    """They have no schema, and the import brings the same numbers; so their content becomes rows."""
+    """They have no schema, and the import brings the same numbers; so their content becomes rows, in pieces: a row
+    holds less than a large object may.
+    """
+    table = sql.Identifier(schema, "large_objects")
     return [
-        sql.SQL(
-            "CREATE TABLE {} AS SELECT oid AS number, lo_get(oid) AS content,"
-            " obj_description(oid, 'pg_largeobject') AS comment FROM pg_largeobject_metadata"
-        ).format(sql.Identifier(schema, "large_objects")),
+        sql.SQL("CREATE TABLE {} (number oid, content bytea, comment text)").format(table),
+        sql.SQL(_KEEP_PIECES).format(table=table, piece=LARGE_OBJECT_PIECE_BYTES),
         sql.SQL("SELECT lo_unlink(oid) FROM pg_largeobject_metadata").format(),
     ]
 
 
+_KEEP_PIECES = """DO $do$ DECLARE one record; opened int; size bigint; BEGIN
+FOR one IN SELECT oid, obj_description(oid, 'pg_largeobject') AS comment FROM pg_largeobject_metadata LOOP
+    opened := lo_open(one.oid, 262144);
+    size := lo_lseek64(opened, 0, 2);
+    PERFORM lo_close(opened);
+    INSERT INTO {table} SELECT one.oid, lo_get(one.oid, start, {piece}), CASE start WHEN 0 THEN one.comment END
+      FROM generate_series(0, greatest(size - 1, 0), {piece}) AS start;
+END LOOP; END $do$"""
+"""262144 is INV_READ, and 2 SEEK_END: a size is known by no other way."""
+
+
 def _restore_large_objects(schema: str) -> Sequence[sql.Composed]:
+    """Where a piece begins is told by those before it; an earlier agent kept each large object in one."""
     table = sql.Identifier(schema, "large_objects")
     comments = (
         "DO $do$ DECLARE one record; BEGIN FOR one IN SELECT number, comment FROM {} WHERE comment IS NOT NULL LOOP"
         " EXECUTE format('COMMENT ON LARGE OBJECT %s IS %L', one.number, one.comment); END LOOP; END $do$"
     )
+    pieces = (
+        "SELECT lo_put(number, start, content) FROM (SELECT number, content, coalesce(sum(octet_length(content)) OVER"
+        " (PARTITION BY number ORDER BY ctid ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS start"
+        " FROM {}) AS pieces"
+    )
     return [
         sql.SQL("SELECT lo_unlink(oid) FROM pg_largeobject_metadata").format(),
-        sql.SQL("SELECT lo_from_bytea(number, content) FROM {}").format(table),
+        sql.SQL("SELECT lo_create(number) FROM (SELECT DISTINCT number FROM {}) AS numbers").format(table),
+        sql.SQL(pieces).format(table),
         sql.SQL(comments).format(table),
     ]

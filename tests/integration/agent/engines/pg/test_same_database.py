@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from agent.engines.pg import load as loading
-from agent.engines.pg import same_database, transaction
+from agent.engines.pg import moving, same_database, transaction
 from agent.engines.pg.load import Loaded
 from agent.item_changes import ItemChanges
 from agent.recipes.base import Recovered
@@ -301,6 +301,29 @@ async def test_names_of_other_letters_survive_in_a_database_of_another_encoding(
     app.run('CREATE SEQUENCE "schön"."zähler"', as_app=True)
 
     await _goes_and_comes_back(app, 'UPDATE "schön"."é" SET a = 2; CREATE TABLE "ö" (a int)')
+
+
+async def test_large_objects_of_several_pieces_come_back_as_they_were(
+    modest: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "LARGE_OBJECT_PIECE_BYTES", 1000)
+    modest.run("CREATE TABLE t (a int)", as_app=True)
+    archive = await modest.export()
+    modest.run(
+        "SELECT lo_from_bytea(0, ''), lo_from_bytea(0, 'a'), lo_from_bytea(0, convert_to(repeat('b', 1000), 'UTF8')),"
+        " lo_from_bytea(70, convert_to(string_agg(n::text, ' '), 'UTF8')) FROM generate_series(1, 2000) AS n;"
+        " COMMENT ON LARGE OBJECT 70 IS 'long'",
+        as_app=True,
+    )
+    query = "SELECT oid, lo_get(oid), obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata"
+    before = modest.run(query)
+
+    record = await modest.bring_in(archive)
+    imported = modest.run("SELECT FROM pg_largeobject_metadata")
+    await modest.recipe.undo(record, modest.progress)
+
+    assert imported == []
+    assert sorted(modest.run(query)) == sorted(before)
 
 
 async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: PostgresApp) -> None:
