@@ -41,7 +41,7 @@ from agent.engines.places import moved
 from agent.engines.swapping import Side
 from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
-from common.errors import AppBusyError, NothingToUndoError, ServiceError, TransferNotFoundError
+from common.errors import AppBusyError, AppUnavailableError, NothingToUndoError, ServiceError, TransferNotFoundError
 
 _log = structlog.get_logger(__name__)
 
@@ -224,7 +224,9 @@ class Beside:
         self._require_of_this(staged)
         await self._require_same_belongings(key, staged)
         comment = there.get(self.database)
-        label = Label(of=self.database, app_id=self.app_id, key=key, comment=comment)
+        async with self._connect(key) as connection:
+            imported = await _number_of(connection, new_name(key))
+        label = Label(of=self.database, app_id=self.app_id, key=key, comment=comment, imported=imported)
         renames = [
             Rename(self.database, kept_name(key), label.to_text()),
             Rename(new_name(key), self.database, comment),
@@ -260,15 +262,25 @@ class Beside:
 
         Raises:
             NothingToUndoError: the previous database is gone.
-            AppUnavailableError: it is the previous one of another database; nothing was changed.
+            AppUnavailableError: it is the previous one of another database, or the app's is not the imported one any
+                more; nothing was changed.
             AppBusyError, UnsettledError: as in `restore`.
         """
         async with self._connect(key) as connection:
             there = await _databases(connection, [kept_name(key), self.database])
+            present = await _number_of(connection, self.database)
         if kept_name(key) not in there:
             raise NothingToUndoError(f"The database {kept_name(key)} with the previous data is gone.")
         label = Label.from_text(there[kept_name(key)])
         self._require_of_this(label)
+        if label is not None and label.imported is not None and present not in (label.imported, None):
+            raise AppUnavailableError(
+                f"Database {self.database} is not the one that the import brought: somebody made it since, and an undo "
+                "would drop it.",
+                next_step=f"Undo it by hand: give that database another name (ALTER DATABASE ... RENAME TO ...), and "
+                f"{kept_name(key)} the name {self.database}; then confirm the import. To confirm it alone drops the "
+                "previous data.",
+            )
         ours = Label(of=self.database, app_id=self.app_id, key=key)
         # Where somebody took our label away, the imported database still has the comment, which it got with the name.
         comment = label.comment if label else there.get(self.database)
@@ -324,6 +336,13 @@ async def discard(manager: Login, key: str, *, may_be_restored: bool = True) -> 
         await green.drop(connection, key)
         if may_be_restored:
             await green.drop_database(connection, kept_name(key))
+
+
+async def _number_of(connection: Connection, name: str) -> int | None:
+    """What a database keeps under every name; None: there is none."""
+    cursor = await connection.execute("SELECT oid::bigint FROM pg_database WHERE datname = %s", [name])
+    row = await cursor.fetchone()
+    return int(row[0]) if row else None
 
 
 async def _databases(connection: Connection, names: list[str]) -> dict[str, str | None]:

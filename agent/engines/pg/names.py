@@ -42,6 +42,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         of: the app's database.
         comment: the kept database's own comment, which an undo puts back.
+        imported: on a kept database: the number of the one that took its name; None: an older agent did not say.
         belongings: of a new database that is ready: what the app's had when it was carried over; see `same_belongings`.
     """
 
@@ -50,6 +51,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     app_id: str
     key: str
     comment: str | None = None
+    imported: int | None = None
     belongings: dict[str, str] | None = None
 
     def to_text(self) -> str:

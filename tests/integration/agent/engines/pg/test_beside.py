@@ -155,6 +155,26 @@ async def test_undo_brings_the_previous_data_back_and_drops_what_came_since(app:
     assert app.left_over() == []
 
 
+async def test_an_undo_drops_no_database_that_the_import_did_not_bring(app: PostgresApp) -> None:
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await app.export()
+    app.run("UPDATE t SET a = 2", as_app=True)
+    record = await app.bring_in(archive)
+    app.run(f"DROP DATABASE {app.database} WITH (FORCE)", on="postgres")
+    app.run(f"CREATE DATABASE {app.database} OWNER {app.role}", on="postgres")
+    app.run("CREATE TABLE since (a int)", as_app=True)
+
+    with pytest.raises(AppUnavailableError, match="not the one that the import brought") as refused:
+        await app.recipe.undo(record, app.progress)
+
+    assert f"mathison_kept_{record.key} the name {app.database}" in refused.value.next_step
+    assert app.run("SELECT * FROM since") == []
+    app.run(f"DROP DATABASE {app.database}", on="postgres")
+    app.run(f"ALTER DATABASE mathison_kept_{record.key} RENAME TO {app.database}", on="postgres")
+    await app.recipe.discard(record)
+    assert app.run("SELECT a FROM t") == [(2,)]
+
+
 async def test_what_hangs_on_the_database_is_carried_over(app: PostgresApp) -> None:
     other = f"reader_{app.role}"
     database, role = app.database, app.role
