@@ -357,7 +357,18 @@ def _make_schema(name: str, label: KeptSchema) -> list[sql.Composed]:
     return [
         sql.SQL("CREATE SCHEMA {}").format(identifier),
         _comment(identifier, msgspec.json.encode(label).decode()),
+        sql.SQL(_CLOSE_SCHEMA).format(name=name),
     ]
+
+
+_CLOSE_SCHEMA = """DO $do$ DECLARE who text; BEGIN
+FOR who IN
+    SELECT DISTINCT coalesce(nullif(x.grantee, 0)::regrole::text, 'PUBLIC')
+      FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) AS x WHERE n.nspname = {name} AND x.grantee <> n.nspowner
+LOOP
+    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM %s', {name}, who);
+END LOOP; END $do$"""
+"""Default privileges may have opened it."""
 
 
 def _comment(schema: sql.Identifier, text: str | None) -> sql.Composed:

@@ -264,6 +264,7 @@ async def test_default_privileges_give_nothing_that_the_apps_database_does_not(m
 
         record = await app.bring_in(archive)
         imported = app.run(GRANTED, values={"role": reader})
+        kept = [app.run("SELECT has_schema_privilege(%s, %s, 'USAGE')", values=[reader, name]) for name in _kept(app)]
         app.run("CREATE TABLE public.later (id int)", as_app=True)
         later = app.run("SELECT has_table_privilege(%s, 'public.later', 'INSERT')", values=[reader])
         await app.recipe.undo(record, app.progress)
@@ -272,6 +273,7 @@ async def test_default_privileges_give_nothing_that_the_apps_database_does_not(m
         assert [one for one in imported if one[:2] != dropped] == [one for one in before if one[:2] != dropped]
         assert (*dropped, False, False) in imported
         assert later == [(True,)]
+        assert kept == [[(False,)]] * 3
         assert app.run(GRANTED, values={"role": reader}) == [one for one in before if one[:2] != dropped]
     finally:
         await app.close()
