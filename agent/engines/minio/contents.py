@@ -148,7 +148,8 @@ def by_etag(version: Version, md5s: Sequence[bytes]) -> Proof:
     Args:
         md5s: of its parts' content, in order; of all of it where it is in the xl.meta.
     """
-    if version.is_marker or not version.stored_bytes:
+    # What lies in a tier is told by itself.
+    if version.is_marker or not version.stored_bytes or version.tier:
         return Proof.WHOLE
     found = _ETAG.fullmatch(version.etag)
     if found is None or version.encryption or version.is_compressed or not version.block_bytes or not md5s:
