@@ -18,7 +18,8 @@ _TOKEN = re.compile(
 _NAME_AT_START = re.compile(rb"\s*(%b)" % NAME, re.DOTALL)
 _NO_COLUMN = frozenset(b"PRIMARY KEY INDEX UNIQUE CONSTRAINT FULLTEXT SPATIAL FOREIGN CHECK PERIOD LIKE".split())
 _WORDS_OF_VERSIONS = re.compile(rb"/\*M?!\d+ (?:COMPRESSED|INVISIBLE|COLUMN_FORMAT \w+|STORAGE \w+) ?\*/")
-_EMPTY = (b"''", b'""')
+_BLANK = re.compile(rb"(['\"])(?:\\? )*\1")
+"""A value that a server keeps as '', since it cuts blanks off."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Column:
         type: what follows the name.
         is_computed: the server works its values out and takes none.
         is_period: the server sets it to when a row of a system-versioned table begins or ends.
-        is_enum: an ENUM that has no '' among its values. What is none of them, a server keeps as ''.
+        is_enum: an ENUM that has no '' among its values, which are all texts in quotes. What is none of them, a server
+            keeps as ''.
     """
 
     name: bytes
@@ -91,14 +93,19 @@ def _column(name: bytes, tokens: Sequence[bytes]) -> Column:
     words = b" ".join(outer).upper().split()
     at = words.index(b"AS") if b"AS" in words else len(words)
     is_period = words[at + 1 : at + 3] in ([b"ROW", b"START"], [b"ROW", b"END"])
-    values = tokens[: tokens.index(b")")] if b")" in tokens else tokens
+    values = tokens[tokens.index(b"(") + 1 : tokens.index(b")")] if b"(" in tokens and b")" in tokens else []
     return Column(
         name,
         b"".join(tokens),
         is_computed=at < len(words) and not is_period,
         is_period=is_period,
-        is_enum=words[:1] == [b"ENUM"] and not any(value in _EMPTY for value in values),
+        is_enum=words[:1] == [b"ENUM"] and all(_is_text(value) for value in values),
     )
+
+
+def _is_text(value: bytes) -> bool:
+    """Whether what an ENUM lists is a text, and not empty; also for what stands between two of them."""
+    return value.strip() in (b"", b",") if value[:1] not in (b"'", b'"') else not _BLANK.fullmatch(value)
 
 
 def items(text: bytes, start: int) -> Iterator[list[bytes]]:

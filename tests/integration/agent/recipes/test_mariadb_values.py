@@ -59,9 +59,18 @@ CUT = [
     ("datetime", "'2026-02-03 04:05:06.999'"),
     ("timestamp(3) NULL", "20260203040506.9999"),
     ("varchar(3)", "'abc   '"),
+    ("varchar(3)", "0x61626320"),
+    ("time", "'2026-01-01 10:00:00'"),
+    ("datetime", "'2026-01-01 10.11.12.9'"),
+    ("datetime", "'20260101T101112.9'"),
+    ("datetime", f"0x{b'2026-01-01 10:11:12.9'.hex()}"),
+    ("int", r"'1\.7'"),
+    ("tinytext", f"'{'x' * 255}   '"),
+    ("enum('a','b')", "'2'"),
+    ("set('a','b')", "'3'"),
 ]
 """Of which the server cuts something off and at most notes it."""
-NOTED = ("decimal(5,2)", "date", "time", "varchar(3)")
+NOTED = ("decimal(5,2)", "date", "time", "varchar(3)", "tinytext", "set('a','b')")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +128,12 @@ async def test_a_value_that_no_enum_lists_and_none_that_the_server_works_out_let
     )
 
     await _refused(f"{BEGINNING}{table}{rows};\n{END}", "rows of t: this server would change a value", shop)
+
+
+async def test_a_blank_that_an_enum_lists_lets_no_other_value_through(shop: MariadbApp) -> None:
+    table = "CREATE TABLE `t` (`id` tinyint, `e` enum('a',' '));\nINSERT INTO `t` VALUES (9999,'');\n"
+
+    await _refused(BEGINNING + table + END, "rows of t: .*Out of range", shop)
 
 
 @pytest.mark.parametrize(("column", "value"), [found for found in CUT if found[0] in NOTED])
