@@ -13,8 +13,9 @@ from agent.imports import Imports
 from agent.journal import ImportPhase, Journal
 from agent.operations import Operations
 from agent.transfer_list import TransferList
+from agent.versions import UnknownVersionError
 from common import heap
-from common.errors import AgentUnavailableError, AppUnavailableError, CancelledError, ServiceError
+from common.errors import AgentUnavailableError, AppUnavailableError, CancelledError, InternalError, ServiceError
 
 INTERVAL_SECONDS = 15.0
 """Between two rounds; what waits for its app to start waits so long at most after that."""
@@ -50,9 +51,12 @@ class Housekeeping:
         for transfer in self._transfers.holding(*_UNSETTLED):
             if transfer is not self._operations.running:
                 cause = f": {self._obstacle.text}" if self._obstacle else "."
+                next_step = "See that the app runs; the agent tries again by itself."
+                if transfer.entry and isinstance(self._obstacle, InternalError | UnknownVersionError):
+                    next_step = f"Correct that; the agent tries again by itself. {transfer.entry.way_out}"
                 return AppUnavailableError(
                     f"Import {transfer.transfer_id} was interrupted; bringing the app to one side has to wait{cause}",
-                    next_step="See that the app runs; the agent tries again by itself.",
+                    next_step=next_step,
                 )
         return None
 

@@ -21,6 +21,7 @@ from agent.receiving import ReceivingProgress, opened, received
 from agent.recipes.base import Limits, Preview, Recipe, Recovered, Step
 from agent.states import Failure, Phase, Result
 from agent.transfer_list import Transfer, TransferList
+from agent.versions import UnknownVersionError
 from common.errors import (
     AppUnavailableError,
     ArchiveError,
@@ -153,6 +154,7 @@ class Imports:
             raise
         except ServiceError as error:
             say_unchanged(error)
+            _tell_way_out(error, entry)
             note = f"The last attempt failed: {error.text}"
             tracker.update(phase=Phase.STAGED, note=note, swap_failure=Failure.of(error))
             self._move(transfer, entry, ImportPhase.STAGED, expires_at=self._clock.now() + self._keep_staged)
@@ -193,6 +195,7 @@ class Imports:
             await self._recipe.undo(entry, tracker)
         except ServiceError as error:
             say_unchanged(error)
+            _tell_way_out(error, entry)
             tracker.update(phase=before.phase, note="", result=before.result, ended_at=before.ended_at)
             self._move(transfer, entry, ImportPhase.KEPT, expires_at=entry.expires_at)
             raise
@@ -366,3 +369,8 @@ class Imports:
                 transfer_id=transfer.transfer_id,
                 error=error.text,
             )
+
+
+def _tell_way_out(error: ServiceError, entry: Entry) -> None:
+    if isinstance(error, UnknownVersionError):
+        error.next_step = f"{error.next_step} {entry.way_out}"

@@ -99,6 +99,11 @@ class Entry:
         sync_directory(self._path.parent)
 
     @property
+    def way_out(self) -> str:
+        """A sentence for a person, where nothing else helps."""
+        return _way_out(self._path)
+
+    @property
     def phase(self) -> ImportPhase:
         return self._line.phase
 
@@ -136,8 +141,7 @@ class UnknownLine:
 
     def to_error(self) -> AppUnavailableError:
         """Why nothing is done beside it."""
-        or_else = f"If that cannot be, see to the app's data yourself, then move {self.path} away."
-        return AppUnavailableError(self.text, next_step=f"{self.next_step} {or_else}")
+        return AppUnavailableError(self.text, next_step=f"{self.next_step} {_way_out(self.path)}")
 
 
 class Journal:
@@ -231,6 +235,10 @@ class Journal:
             return line
         is_at_rest = head.get("phase") in [phase.value for phase in _AT_REST]
         return UnknownLine(path, text, is_at_rest, UnknownVersionError.usual_next_step)
+
+
+def _way_out(path: Path) -> str:
+    return f"If that cannot be, see to the app's data yourself, then move {path} away."
 
 
 def _is_gone(path: Path) -> bool:

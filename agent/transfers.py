@@ -31,6 +31,7 @@ from common.errors import (
     CancelledError,
     FormatNotSupportedError,
     NothingToUndoError,
+    ServiceError,
     TransferInProgressError,
     TransferNotFoundError,
     unchanged,
@@ -106,9 +107,9 @@ class Transfers:
         """Describe the app; always comes, within seconds."""
         description = await describe(self._recipe)
         if unsettled := self.housekeeping.unsettled(only_reads=True):
-            description = dataclasses.replace(description, can_export=Capability(unsettled.text))
+            description = dataclasses.replace(description, can_export=Capability(_with_next_step(unsettled)))
         if unsettled := self.housekeeping.unsettled():
-            description = dataclasses.replace(description, can_import=Capability(unsettled.text))
+            description = dataclasses.replace(description, can_import=Capability(_with_next_step(unsettled)))
         running = self._operations.running
         kept = self._transfers.holding(ImportPhase.KEPT)
         return Overview(
@@ -344,6 +345,10 @@ class Transfers:
         transfer = Transfer(state, self._clock)
         self._transfers.add(transfer)
         return transfer
+
+
+def _with_next_step(error: ServiceError) -> str:
+    return f"{error.text} {error.next_step}"
 
 
 async def _one(state: TransferState) -> AsyncGenerator[TransferState, None]:

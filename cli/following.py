@@ -148,10 +148,17 @@ async def settled_state(
     is_done: Callable[[TransferState], bool],
     *,
     unreachable_seconds: float,
+    running_seconds: float | None = None,
 ) -> TransferState:
     """As `final_state`, for an import of which an undo or a confirmation was asked for, and whose connection broke."""
     settling = Settling(is_done, begin_seconds=BEGIN_SECONDS)
-    return await final_state(controller, transfer_id, unreachable_seconds=unreachable_seconds, is_over=settling.is_over)
+    return await final_state(
+        controller,
+        transfer_id,
+        unreachable_seconds=unreachable_seconds,
+        running_seconds=running_seconds,
+        is_over=settling.is_over,
+    )
 
 
 async def settled_soon(

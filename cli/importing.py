@@ -42,6 +42,7 @@ from common.errors import (
     TransferInProgressError,
     TransferNotFoundError,
     make_error,
+    say_unchanged,
 )
 
 CHUNK_BYTES = 1 << 20
@@ -275,9 +276,12 @@ def _require_importable(app: App) -> None:
     """What the agent would say after the upload, said before the file is read."""
     description = app.described()
     if not description.can_import:
-        raise AppUnavailableError(
-            f"Nothing can be imported into {app.id} now: {description.import_obstacle} Nothing was changed."
+        error = AppUnavailableError(
+            f"Nothing can be imported into {app.id} now: {description.import_obstacle}",
+            next_step="Once that is mended, run the command again.",
         )
+        say_unchanged(error)
+        raise error
 
 
 def _opened(name: str) -> BinaryIO:

@@ -50,16 +50,16 @@ def _status(app: App) -> Text:
         return Text("available", style="green")
     if about.running is not None:
         return Text(printable(f"busy: {about.running.kind} {about.running.phase}".strip()), style="yellow")
-    obstacles = {
-        f"cannot {verb}: {obstacle}"
-        for verb, can, obstacle in (
-            ("export", about.can_export, about.export_obstacle),
-            ("import", about.can_import, about.import_obstacle),
-        )
-        if not can
-    }
+    obstacles: dict[str, list[str]] = {}
+    for verb, can, obstacle in (
+        ("export", about.can_export, about.export_obstacle),
+        ("import", about.can_import, about.import_obstacle),
+    ):
+        if not can:
+            obstacles.setdefault(obstacle, []).append(verb)
     if obstacles:
-        return Text(printable("; ".join(sorted(obstacles))), style="yellow")
+        told = [f"cannot {' or '.join(verbs)}: {obstacle}" for obstacle, verbs in obstacles.items()]
+        return Text(printable("; ".join(told)), style="yellow")
     return Text("ready", style="green")
 
 

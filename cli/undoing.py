@@ -57,8 +57,16 @@ async def _settle(
 ) -> TransferState:
     """After a lost connection, here or to the agent: the import's state, if it is undone."""
     broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
+    has_ended = isinstance(failure, InternalError)
     try:
-        state = await settled_state(controller, transfer_id, _is_undone, unreachable_seconds=patience_seconds)
+        state = await settled_state(
+            controller,
+            transfer_id,
+            _is_undone,
+            unreachable_seconds=patience_seconds,
+            # The agent may go on for ever to put right what ended so.
+            running_seconds=patience_seconds if has_ended else None,
+        )
     except (ServiceError, UnreachableError) as unknown:
         raise TransferBrokenError(
             f"{broken} Now nobody can be asked what became of the undo. It may have been carried out: either all of it "
@@ -66,6 +74,12 @@ async def _settle(
             next_step=f"Once the app's agent answers again, `mathison transfers {app_id}` tells whether import "
             f"{transfer_id} is undone.",
         ) from unknown
+    if has_ended and not state.result:
+        raise TransferBrokenError(
+            f"{broken} The app is not brought to one side yet; its agent goes on trying.",
+            next_step=f"`mathison apps` tells what it waits for, `mathison transfers {app_id}` whether import "
+            f"{transfer_id} is undone.",
+        ) from failure
     if not state.undone:
         raise TransferBrokenError(
             f"{broken} The undo was not carried out. Nothing was changed.", next_step="Run the command again."

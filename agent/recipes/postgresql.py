@@ -40,6 +40,7 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
+from agent.versions import not_read
 from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
@@ -175,9 +176,18 @@ class PostgresqlRecipe(Recipe):
         return Remains(self._settings, record) if is_beside else None
 
     async def _way_of(self, record: Record) -> Beside | SameDatabase:
-        """The way that an import began; what it made is found by the import's key. Raises as `_remains`."""
+        """The way that an import began; what it made is found by the import's key.
+
+        Raises:
+            UnknownVersionError: it is none of the ways that there are.
+            As `_remains`.
+        """
         require_same_place(record.facts, self._settings.place)
-        return self._go(await make_plan(self._settings), Way(record.facts["way"]))
+        try:
+            way = Way(record.facts["way"])
+        except ValueError as failure:
+            raise not_read(f"Import {record.transfer_id}", "", str(failure)) from failure
+        return self._go(await make_plan(self._settings), way)
 
     def _go(self, plan: Plan, way: Way) -> Beside | SameDatabase:
         ours = self._surroundings

@@ -55,7 +55,7 @@ class FakeController:
             nothing done; "answer, forever" never answers again; "agent" loses the agent in the middle, which has
             undone it when it is back; "hold" undoes and does not answer; "slowly" holds, and undoes once it was asked
             about the import three times; "drop, slowly" drops the connection and does the same; "fail slowly" holds,
-            begins by then, and has taken it back when it is asked again.
+            begins by then, and has taken it back when it is asked again; "fault" fails and leaves it unfinished.
         broken_confirm: "answer" drops the data and then the connection; "controller" drops the connection with nothing
             done; "answer, forever" never answers again; "agent" loses the agent, which has dropped the data when it is
             back; "hold" drops the data and does not answer.
@@ -237,6 +237,9 @@ class FakeController:
             case "agent":
                 state |= {"undone": True}
                 return problem(503, "AGENT_UNAVAILABLE", "The agent of shop.db went away.")
+            case "fault":
+                state |= {"result": None, "progress": state["progress"] | {"phase": "undoing"}}
+                return problem(500, "INTERNAL", "A fault of the agent ended this.")
             case "hold":
                 state |= {"undone": True}
                 await asyncio.Event().wait()

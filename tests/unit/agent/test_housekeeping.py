@@ -10,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 from agent.states import Phase, Result
+from agent.versions import UnknownVersionError, not_read
 from common.errors import (
     AppUnavailableError,
     ArchiveRefusedError,
@@ -304,6 +305,7 @@ async def test_a_swap_that_an_agent_of_another_version_noted_waits_for_that_one(
     described = (await setting.transfers.overview()).description
     assert told in described.can_import.obstacle
     assert told in described.can_export.obstacle
+    assert f"move {next((setting.directory / 'journal').iterdir())} away" in described.can_import.obstacle
 
     setting.rewrite_journal("7", "1")
     setting.restart()
@@ -349,7 +351,20 @@ async def test_a_recipe_at_fault_while_recovering_does_not_end_the_agent(
     with pytest.raises(ServiceError) as caught:
         await setting.stage("t-2")
     assert "secret" not in caught.value.text
+    assert f"move {next((setting.directory / 'journal').iterdir())} away" in caught.value.next_step
     assert (await setting.transfers.overview()).running is None
+
+
+async def test_an_undo_of_what_was_noted_in_a_form_that_is_not_read_is_told_how_to_go_on(setting: Setting) -> None:
+    await setting.run_import("t-1")
+    setting.recipe.at["undo begun"] = raising(not_read("Import t-1", "", "its way is sideways"))
+
+    with pytest.raises(UnknownVersionError, match="does not read: its way is sideways") as caught:
+        await setting.undo("t-1")
+
+    assert f"move {next((setting.directory / 'journal').iterdir())} away" in caught.value.next_step
+    assert setting.recipe.live == b"new data"
+    assert setting.state("t-1").kept_until is not None
 
 
 async def test_what_a_transfer_needed_is_given_back_when_it_is_over(

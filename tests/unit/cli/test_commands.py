@@ -163,6 +163,13 @@ async def test_apps_are_listed_with_what_can_be_done(mathison: Mathison, control
     controller.apps = [
         app("shop.db", kept=kept),
         app("shop.files", can_import=False, import_obstacle="The volume is read-only."),
+        app(
+            "shop.lost",
+            can_import=False,
+            import_obstacle="It is damaged.",
+            can_export=False,
+            export_obstacle="It is damaged.",
+        ),
         app("shop.gone") | {"is_available": False, "description": None, "obstacle": "The agent does not answer."},
     ]
 
@@ -174,7 +181,8 @@ async def test_apps_are_listed_with_what_can_be_done(mathison: Mathison, control
     assert "2026-11-30 17:00" in lines[1]
     assert lines[1].endswith("ready")
     assert lines[2].endswith("cannot import: The volume is read-only.")
-    assert lines[3].endswith("unavailable: The agent does not answer.")
+    assert lines[3].endswith("cannot export or import: It is damaged.")
+    assert lines[4].endswith("unavailable: The agent does not answer.")
 
 
 async def test_apps_as_json_have_their_descriptions(mathison: Mathison, controller: FakeController) -> None:

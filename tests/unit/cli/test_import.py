@@ -138,7 +138,10 @@ async def test_an_app_that_takes_no_import_is_told_before_the_file_is_read(
     ended = await mathison("import", "shop.db", "missing.sql", "--yes")
 
     assert ended.exit_code == 7
-    assert "The server is a standby." in ended.stderr
+    assert ended.stderr.splitlines() == [
+        "Error: Nothing can be imported into shop.db now: The server is a standby. Nothing was changed.",
+        "Once that is mended, run the command again.",
+    ]
 
 
 async def test_an_agent_that_does_not_answer_is_told_before_the_file_is_read(

@@ -70,6 +70,21 @@ async def test_an_undo_of_which_nobody_can_tell_may_be_done(controller: FakeCont
     assert "mathison transfers shop.db" in caught.value.next_step
 
 
+async def test_an_undo_that_ended_with_a_fault_and_is_not_put_right_is_not_waited_for(
+    controller: FakeController,
+) -> None:
+    controller.broken_undo = "fault"
+
+    async with Controller(Connection(url=controller.url, token=TOKEN)) as client, asyncio.timeout(30):
+        with pytest.raises(TransferBrokenError) as caught:
+            await undo_import(client, NoGauge(), "shop.db", patience_seconds=0.2)
+
+    assert caught.value.text == (
+        "A fault of the agent ended this. The app is not brought to one side yet; its agent goes on trying."
+    )
+    assert "`mathison apps` tells what it waits for" in caught.value.next_step
+
+
 async def test_without_an_agent_nothing_is_asked_for_and_nothing_changed(
     mathison: Mathison, controller: FakeController
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.recipes.postgresql import PostgresqlRecipe
+from agent.versions import UnknownVersionError
 from common.errors import AppUnavailableError
 from tests.fakes.imports import MemoryRecord
 from tests.integration.agent.engines.pg.apps import PostgresApp
@@ -65,6 +66,23 @@ async def test_of_an_older_agents_import_the_databases_themselves_say_whose_they
     assert app.run("SELECT a FROM t", on=other) == [("live",)]
     await (app.recipe.undo(record, app.progress) if is_restored else app.recipe.restore(record, app.progress))
     assert app.run("SELECT a FROM t") == [("previous" if is_restored else "imported",)]
+
+
+async def test_an_import_that_went_another_way_than_is_known_is_left_to_the_agent_that_noted_it(
+    make_app: MakeApp,
+) -> None:
+    app, record, _ = await _moved(make_app, has_admin=False, is_restored=True)
+    way = record.facts["way"]
+    record.save(way="sideways")
+
+    for step in (app.recipe.undo(record, app.progress), app.recipe.recover(record), app.recipe.discard(record)):
+        with pytest.raises(UnknownVersionError, match="does not read: 'sideways' is not a valid"):
+            await step
+
+    assert app.run("SELECT a FROM t") == [("imported",)]
+    record.save(way=way)
+    await app.recipe.undo(record, app.progress)
+    assert app.run("SELECT a FROM t") == [("previous",)]
 
 
 async def _restore_or_undo(app: PostgresApp, recipe: PostgresqlRecipe, record: MemoryRecord, is_restored: bool) -> None:
