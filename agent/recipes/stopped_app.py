@@ -122,7 +122,7 @@ class StoppedExchange:
         self._require_here(record)
         exchange = await self._exchange_of(record)
         if exchange is None or await exchange.kept() is not Side.PREVIOUS:
-            raise NothingToUndoError("The previous data is gone, or some of it.")
+            raise NothingToUndoError("The previous data is gone, or some of it.", next_step=self._what_is_left(record))
         await self._exchange(exchange, record, Side.PREVIOUS, progress)
         progress.step(Step.UNDOING, "removing the imported data; the app runs")
         try:
@@ -168,6 +168,17 @@ class StoppedExchange:
                 await files.note_kept()
         except ServiceError as failure:
             _log.warning("What is kept was not counted.", action="note_kept", error=failure.text)
+
+    def _what_is_left(self, record: Record) -> str:
+        if (directory := staged_in(record, self._volume)) is None:
+            return ""
+        previous = tree.StagingArea(directory, record.key).new.with_name(Side.PREVIOUS.value)
+        if not previous.is_dir():
+            return ""
+        return (
+            f"Files that are left of it lie in {previous} until the import is confirmed, replaced or expires. "
+            "An export from before can be imported."
+        )
 
     def _require_here(self, record: Record) -> None:
         if directory := staged_in(record, self._volume):

@@ -42,9 +42,10 @@ async def test_an_undo_misses_what_is_gone_from_below(removed: str, volume: Volu
     remove_kept(volume, record, f"old/{removed}")
     calls = list(volume.app.calls)
 
-    with pytest.raises(NothingToUndoError, match="or some of it"):
+    with pytest.raises(NothingToUndoError, match="or some of it") as caught:
         await volume.recipe.undo(record, NotedProgress())
 
+    assert f"lie in {volume.directory}/.mathison-data/{record.key}/old until" in caught.value.next_step
     assert (volume.directory / "data").read_text() == "new"
     assert volume.app.calls == calls
 
