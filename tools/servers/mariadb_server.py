@@ -21,7 +21,7 @@ from tools.servers.processes import ServerProcess, ServerStartError, ServerUser,
 
 START_TIMEOUT_SECONDS = 60.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-_SYSTEM_SQL = ("{kind}_system_tables.sql", "{kind}_system_tables_data.sql", "fill_help_tables.sql")
+_SYSTEM_SQL = ("{kind}_system_tables.sql", "{kind}_system_tables_data.sql")
 
 
 class MariadbServer(LocalServer):
@@ -128,7 +128,7 @@ class MariadbServer(LocalServer):
         ]
 
     def _make_data(self, user: ServerUser | None) -> None:
-        """As mariadb-install-db does, but for the accounts."""
+        """As mariadb-install-db does, but for the accounts and the texts of HELP."""
         self.data_directory.mkdir()
         give(self.data_directory, user)
         share = self.install.share_directory
