@@ -31,6 +31,8 @@ class Schema:
         referrers: tables of other schemas with foreign keys to this one's.
         untransactional: tables of which a dump beside a writer is of no one moment.
         versioned: tables that keep their earlier rows, which a dump leaves out.
+        adds_keys: the server gives each new table without a primary key a column for one. It is MySQL, where no session
+            of ours may have it otherwise.
     """
 
     version: str
@@ -44,6 +46,7 @@ class Schema:
     versioned: tuple[str, ...] = ()
     size_bytes: int = 0
     max_packet_bytes: int = 0
+    adds_keys: bool = False
 
     @property
     def is_mariadb(self) -> bool:
@@ -95,7 +98,7 @@ async def look(login: Login, database: str) -> Schema:
     rows = await query(
         login,
         f"""
-        SELECT 'version', VERSION(), @@max_allowed_packet;
+        SELECT 'version', VERSION(), @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */;
         SELECT 'schema', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
          WHERE SCHEMA_NAME = {name};
         SELECT 'table', TABLE_NAME, TABLE_TYPE, COALESCE(TABLE_ROWS, 0), COALESCE(ENGINE, ''),
@@ -109,7 +112,7 @@ async def look(login: Login, database: str) -> Schema:
          WHERE UNIQUE_CONSTRAINT_SCHEMA = {name} AND CONSTRAINT_SCHEMA <> {name};
         """,  # noqa: S608  # a literal
     )
-    version, max_packet = next(row[1:] for row in rows if row[0] == "version")
+    version, max_packet, adds_keys = next(row[1:] for row in rows if row[0] == "version")
     schema = next((row for row in rows if row[0] == "schema"), None)
     if schema is None:
         raise AppUnavailableError(
@@ -132,6 +135,7 @@ async def look(login: Login, database: str) -> Schema:
         versioned=tuple(row[0] for row in tables if row[1] == "SYSTEM VERSIONED"),
         size_bytes=sum(int(row[4]) for row in tables),
         max_packet_bytes=int(max_packet),
+        adds_keys=adds_keys == "1",
     )
 
 

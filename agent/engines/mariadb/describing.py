@@ -18,6 +18,11 @@ FIRST_WITH_HISTORY = (10, 11)
 END_OF_TIME_MOVED = (11, 5)
 """From 2038 to 2106; see --update-history of mariadb-dump."""
 _NAMED = 5
+ADDS_KEYS = (
+    "The server gives each table without a primary key a column for one (sql_generate_invisible_primary_key), so such "
+    "tables of a file would have a column more."
+)
+"""What stands against loading a file, not against an exchange or an undo."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ async def import_obstacle(settings: MariadbSettings) -> str:
         if admin is None:
             return "An import needs the setting `admin_user`: an account that may make a schema and an account."
         schema = await look(admin, settings.database)
-        return await obstacle_with_programs(admin, settings.app_login(), settings.database, schema)
+        found = await obstacle_with_programs(admin, settings.app_login(), settings.database, schema)
+        return found or (ADDS_KEYS if schema.adds_keys else "")
     except ServiceError as error:
         return error.text
 

@@ -28,6 +28,7 @@ from agent.engines.mariadb.client import (
     query,
     quoted,
 )
+from agent.engines.mariadb.describing import ADDS_KEYS
 from agent.engines.mariadb.exact_rows import ROWS_OF, rows_of
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.sessions import SETTINGS
@@ -38,6 +39,7 @@ from agent.processes import Child, Command, feed, start
 from agent.unpacking import RATIO_COUNTS_FROM_BYTES, Content, peeked, unpacked
 from common.errors import (
     AppBusyError,
+    AppUnavailableError,
     ArchiveWrongKindError,
     InternalError,
     LimitExceededError,
@@ -79,7 +81,16 @@ class Loaded:
 
 
 async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
-    """Make the new schema and the account that fills it; what is there of an earlier try is dropped first."""
+    """Make the new schema and the account that fills it; what is there of an earlier try is dropped first.
+
+    Raises:
+        AppUnavailableError: the server would make tables otherwise than a file says.
+    """
+    if schema.adds_keys:
+        raise AppUnavailableError(
+            ADDS_KEYS,
+            next_step="SET GLOBAL sql_generate_invisible_primary_key = OFF for the time of the import, then try again.",
+        )
     new, user, password = names.new_schema(key), names.loader(key), secrets.token_hex(24)
     made = (
         f"CREATE DATABASE {quoted(new)} CHARACTER SET {schema.charset} COLLATE {schema.collation};"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import AppBusyError, AppUnavailableError
+from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
 from tools.servers import MariadbServer, mariadb
@@ -219,3 +219,39 @@ async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) 
 
     assert (exported.fingerprint, exported.counts) == (plain.fingerprint, plain.counts)
     await import_and_undo(mysql_shop, exported.content, **harmful)
+
+
+async def test_mysql_makes_no_columns_that_a_file_does_not_have(mysql_shop: MariadbApp) -> None:
+    mysql_shop.sql("CREATE TABLE keyless (id int); INSERT INTO keyless VALUES (1)")
+    exported, before = await mysql_shop.export(), state(mysql_shop)
+    record = await mysql_shop.import_(exported.content)
+
+    with settings(mysql_shop.server, sql_generate_invisible_primary_key="ON"):
+        described = await mysql_shop.recipe.describe()
+        with pytest.raises(AppUnavailableError, match="sql_generate_invisible_primary_key") as refused:
+            await mysql_shop.import_(exported.content)
+        await mysql_shop.recipe.undo(record, NotedProgress())
+
+    assert "sql_generate_invisible_primary_key" in described.can_import.obstacle
+    assert "SET GLOBAL sql_generate_invisible_primary_key = OFF" in refused.value.next_step
+    assert state(mysql_shop) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("shop", "innodb_force_primary_key"), ("mysql_shop", "sql_require_primary_key")]
+)
+async def test_a_table_without_a_key_is_refused_by_a_server_that_takes_none(
+    request: pytest.FixtureRequest, kind: str, name: str
+) -> None:
+    app: MariadbApp = request.getfixturevalue(kind)
+    before = state(app)
+    content = b"CREATE TABLE keyless (id int);\n-- Dump completed\n"
+
+    with (
+        settings(app.server, **{name: "ON"}),
+        pytest.raises(ArchiveIncompatibleError, match="without a primary key") as refused,
+    ):
+        await app.import_(content)
+
+    assert name in refused.value.next_step
+    assert state(app) == before
