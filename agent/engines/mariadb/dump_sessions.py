@@ -19,6 +19,10 @@ _NEEDED = {
 }
 """Values with which mariadb-dump reads all there is; what it sets itself is not among them. It sends nothing but names,
 which any UTF-8 has."""
+_NEXT_STEPS = {
+    "character_set_client": "Take SET NAMES out of the server's init_connect and skip-character-set-client-handshake "
+    "out of its option file, or have them name utf8mb4; then try again.",
+}
 _ASKED = "SELECT @@sql_select_limit, @@character_set_client /*M!100304 , @@system_versioning_asof */;"
 
 
@@ -42,6 +46,6 @@ async def _require_harmless(login: Login) -> None:
             raise AppUnavailableError(
                 f"Sessions of {login.user} in {login.place} begin with {setting} = {value}, with which "
                 f"{login.dump_program.name} would leave out or change what it reads.",
-                next_step=f"Set {setting} of the server to {needed[0]}, and take it out of init_connect; then try "
-                "again.",
+                next_step=_NEXT_STEPS.get(setting)
+                or f"Set {setting} of the server to {needed[0]}, and take it out of init_connect; then try again.",
             )

@@ -113,7 +113,8 @@ async def test_no_export_is_made_that_a_setting_would_cut(shop: MariadbApp, name
             await shop.fingerprint()
         described = await shop.recipe.describe()
 
-    assert f"Set {words.partition(' ')[0]} of the server to" in refused.value.next_step
+    step = "Take SET NAMES out" if "latin1" in value else f"Set {words.partition(' ')[0]} of the server to"
+    assert step in refused.value.next_step
     assert words in described.can_export.obstacle
 
 
