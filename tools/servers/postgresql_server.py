@@ -184,6 +184,8 @@ class PostgresServer(LocalServer):
         with open(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(self.password + "\n")
         give(password_file, user)
+        # It hashes the superuser's password. One from before 16 takes no settings.
+        settings = [f"--set={name}={value}" for name, value in self._settings.items() if self.install.major >= 16]
         making = self.directory / "data.making"
         shutil.rmtree(making, ignore_errors=True)
         ended = run_as(
@@ -197,6 +199,7 @@ class PostgresServer(LocalServer):
                 f"--encoding={self._encoding}",
                 f"--locale={self._locale}",
                 "--no-sync",
+                *settings,
             ],
             environment=_bare_environment(),
         )
