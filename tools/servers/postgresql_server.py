@@ -12,9 +12,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+import psycopg
+from psycopg.sql import Composable
 
 from tools.servers.directories import short_directory
 from tools.servers.local_server import LocalServer, free_port
@@ -80,6 +84,7 @@ class PostgresServer(LocalServer):
         self._fsync = fsync
         self._socket_directory = Path()
         self._is_prepared = False
+        self._session: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @property
     def data_directory(self) -> Path:
@@ -120,6 +125,14 @@ class PostgresServer(LocalServer):
             else:
                 return
 
+    def stop(self) -> None:
+        self._end_session()
+        super().stop()
+
+    def kill(self) -> None:
+        super().kill()
+        self._end_session()
+
     def close(self) -> None:
         """Stop, and remove what is temporary. Never by `kill`: that leaves shared memory to the machine."""
         self.stop()
@@ -141,6 +154,28 @@ class PostgresServer(LocalServer):
             "PGPASSWORD": self.password,
             "PGDATABASE": database,
         }
+
+    def run(
+        self, statement: str | Composable, values: Sequence[object] | Mapping[str, object] | None = None
+    ) -> list[Any]:
+        """Execute SQL in the database `postgres` as the superuser, in autocommit mode.
+
+        One session does it all while the server runs, since a new one costs 10 ms of CPU.
+
+        Returns:
+            The rows of the first statement.
+        Raises:
+            psycopg.Error: it failed.
+        """
+        if self._session is None or self._session.closed:
+            self._session = psycopg.connect(self.dsn(), autocommit=True, client_encoding="utf8", prepare_threshold=None)
+        cursor = self._session.execute(statement, values)  # type: ignore[arg-type]  # SQL is written by hand
+        return cursor.fetchall() if cursor.description else []
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def psql(self, sql: str, *, database: str = "postgres") -> str:
         """Run SQL, or psql's own commands, as the superuser.

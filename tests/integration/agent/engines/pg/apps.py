@@ -109,6 +109,8 @@ class PostgresApp:
         values: Sequence[object] | Mapping[str, object] | None = None,
     ) -> list[Any]:
         """Execute something; its rows. As the superuser, unless the app does it."""
+        if on == "postgres" and not as_app:
+            return self.server.run(statement, values)
         user, password = (self.role, self.password) if as_app else (None, None)
         dsn = self.server.dsn(on or self.database, user, password=password)
         with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
@@ -179,13 +181,20 @@ class PostgresApp:
         """What an agent must not leave: databases, roles, sessions, files, processes."""
         found = [f"database {name}" for (name,) in self.run(_OUR_DATABASES, on="postgres")]
         found += [f"role {name}" for (name,) in self.run(_OUR_ROLES, on="postgres")]
-        found += [f"session {name}" for (name,) in self.run(_OUR_SESSIONS, on="postgres")]
+        found += [f"session {name}" for name in self._lasting_sessions()]
         found += [f"file {path}" for path in self.work_directory.rglob("*")]
         for child in psutil.Process(os.getpid()).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 if child.name().startswith("pg_") or "loader" in " ".join(child.cmdline()):
                     found.append(f"process {child.name()}")
         return found
+
+    def _lasting_sessions(self) -> list[str]:
+        """Those of agents; the server is done with one a moment after its client has closed it."""
+        deadline = time.monotonic() + 5
+        while (found := self.run(_OUR_SESSIONS, on="postgres")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return [name for (name,) in found]
 
     def drop_kept(self) -> None:
         """Drop by hand what imports keep of the previous data."""

@@ -71,10 +71,9 @@ class Target:
         self.spool_directory = folder / self.name
         self.spool_directory.mkdir(mode=0o700)
         self.progress = NotedProgress()
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            self.version_num = connection.info.server_version
-            connection.execute(f"CREATE ROLE {self.name} LOGIN PASSWORD '{self.login.password}'".encode())
-            connection.execute(f"CREATE DATABASE {self.name} TEMPLATE template0 OWNER {self.name} {options}".encode())
+        self.version_num = int(server.run("SHOW server_version_num")[0][0])
+        server.run(f"CREATE ROLE {self.name} LOGIN PASSWORD '{self.login.password}'")
+        server.run(f"CREATE DATABASE {self.name} TEMPLATE template0 OWNER {self.name} {options}")
         if server.install.major < 15:
             self.run(f"ALTER SCHEMA public OWNER TO {self.name}")
 
@@ -120,9 +119,8 @@ class Target:
 
     def sessions(self, condition: str = "true") -> int:
         """How many the role has."""
-        found = self.value(f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{self.name}' AND {condition}")
-        assert isinstance(found, int)
-        return found
+        of_role = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{self.name}' AND {condition}"
+        return int(self.server.run(of_role)[0][0])
 
     def left_over(self) -> list[str]:
         """What `load` must not leave behind: files, processes, open files of the spool."""
@@ -135,9 +133,8 @@ class Target:
         return found
 
     def close(self) -> None:
-        with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {self.name} WITH (FORCE)".encode())
-            connection.execute(f"DROP ROLE {self.name}".encode())
+        self.server.run(f"DROP DATABASE {self.name} WITH (FORCE)")
+        self.server.run(f"DROP ROLE {self.name}")
 
 
 def children_of_load() -> list[psutil.Process]:
@@ -165,9 +162,8 @@ class Source:
         self._folder = folder / self.name
         self._folder.mkdir()
         self._dumps: dict[tuple[object, ...], bytes] = {}
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {self.name} LOGIN PASSWORD 'secret'".encode())
-            connection.execute(f"CREATE DATABASE {self.name} TEMPLATE template0 OWNER {self.name} {options}".encode())
+        server.run(f"CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
+        server.run(f"CREATE DATABASE {self.name} TEMPLATE template0 OWNER {self.name} {options}")
         for file in files:
             self.run((DATA / file).read_text(), as_owner="superuser" not in file)
 
@@ -210,6 +206,5 @@ class Source:
         return path.read_bytes()
 
     def close(self) -> None:
-        with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {self.name} WITH (FORCE)".encode())
-            connection.execute(f"DROP ROLE {self.name}".encode())
+        self.server.run(f"DROP DATABASE {self.name} WITH (FORCE)")
+        self.server.run(f"DROP ROLE {self.name}")

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from agent.engines.pg import loader_process
@@ -44,14 +43,13 @@ def canary() -> Iterator[Path]:
 
 def state_of(server: PostgresServer) -> list[tuple[object, ...]]:
     """What an upload must not change: databases, roles and their rights, settings, prepared transactions."""
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        return connection.execute("""
-            SELECT string_agg(datname || datallowconn, ',' ORDER BY datname) FROM pg_database
-            UNION ALL SELECT string_agg(a::text, ',' ORDER BY rolname) FROM pg_authid AS a
-            UNION ALL SELECT string_agg(m::text, ',' ORDER BY m) FROM pg_auth_members AS m
-            UNION ALL SELECT count(*)::text FROM pg_file_settings WHERE sourcefile ~ 'auto.conf'
-            UNION ALL SELECT count(*)::text FROM pg_prepared_xacts
-            UNION ALL SELECT string_agg(s::text, ',' ORDER BY s) FROM pg_db_role_setting AS s""").fetchall()
+    return server.run("""
+        SELECT string_agg(datname || datallowconn, ',' ORDER BY datname) FROM pg_database
+        UNION ALL SELECT string_agg(a::text, ',' ORDER BY rolname) FROM pg_authid AS a
+        UNION ALL SELECT string_agg(m::text, ',' ORDER BY m) FROM pg_auth_members AS m
+        UNION ALL SELECT count(*)::text FROM pg_file_settings WHERE sourcefile ~ 'auto.conf'
+        UNION ALL SELECT count(*)::text FROM pg_prepared_xacts
+        UNION ALL SELECT string_agg(s::text, ',' ORDER BY s) FROM pg_db_role_setting AS s""")
 
 
 CLIENT_COMMANDS = {
