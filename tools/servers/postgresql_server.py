@@ -23,13 +23,13 @@ from psycopg.sql import Composable
 from tools.servers.directories import short_directory
 from tools.servers.local_server import LocalServer, free_port
 from tools.servers.postgresql import PostgresInstall
+from tools.servers.postgresql_cluster import SUPERUSER, bare_environment, make_cluster
 from tools.servers.processes import (
     ServerProcess,
     ServerStartError,
     ServerUser,
     give,
     require_reachable,
-    run_as,
     server_user,
 )
 
@@ -49,7 +49,7 @@ class PostgresServer(LocalServer):
         directory: holds `data`, the server's `server.log` and, unless its path is too long, the socket.
     """
 
-    superuser = "postgres"
+    superuser = SUPERUSER
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class PostgresServer(LocalServer):
         """
         ended = subprocess.run(
             [self.install.psql, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"],
-            env={**_bare_environment(), **self.environment(database), "PGCLIENTENCODING": "UTF8"},
+            env={**bare_environment(), **self.environment(database), "PGCLIENTENCODING": "UTF8"},
             input=sql,
             capture_output=True,
             encoding="utf-8",
@@ -210,7 +210,7 @@ class PostgresServer(LocalServer):
         give(self._socket_directory, user)
 
     def _make_cluster(self, user: ServerUser | None) -> None:
-        """initdb under another name, so that a cut one is not taken for a cluster."""
+        """Under another name at first, so that a cut one is not taken for a cluster."""
         password_file = self.directory / "superuser-password"
         if (self.data_directory / "PG_VERSION").exists():
             self.password = password_file.read_text().strip()
@@ -218,30 +218,17 @@ class PostgresServer(LocalServer):
         password_file.unlink(missing_ok=True)
         with open(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(self.password + "\n")
-        give(password_file, user)
-        # It hashes the superuser's password. One from before 16 takes no settings.
-        settings = [f"--set={name}={value}" for name, value in self._settings.items() if self.install.major >= 16]
         making = self.directory / "data.making"
         shutil.rmtree(making, ignore_errors=True)
-        ended = run_as(
-            user,
-            [
-                self.install.bin_directory / "initdb",
-                f"--pgdata={making}",
-                f"--username={self.superuser}",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                f"--encoding={self._encoding}",
-                f"--locale={self._locale}",
-                "--no-sync",
-                *settings,
-            ],
-            environment=_bare_environment(),
+        make_cluster(
+            self.install,
+            making,
+            user=user,
+            password=self.password,
+            encoding=self._encoding,
+            locale=self._locale,
+            settings=self._settings,
         )
-        if ended.returncode != 0:
-            raise ServerStartError(
-                f"initdb of PostgreSQL {self.install.version} failed: {ended.stderr.strip()[-2000:]}"
-            )
         making.rename(self.data_directory)
 
     def _start_once(self, user: ServerUser | None) -> None:
@@ -262,7 +249,7 @@ class PostgresServer(LocalServer):
         process = ServerProcess.start(
             command,
             log_path=self.log_path,
-            environment=_bare_environment(),
+            environment=bare_environment(),
             stop_signal=signal.SIGINT,
             user=user,
         )
@@ -284,8 +271,3 @@ class PostgresServer(LocalServer):
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
-
-
-def _bare_environment() -> dict[str, str]:
-    """The caller's PG* variables, locale and such must not reach a server or psql."""
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}

@@ -153,14 +153,18 @@ class ServerProcess:
 
 
 def run_as(
-    user: ServerUser | None, command: Sequence[str | Path], *, environment: Mapping[str, str]
+    user: ServerUser | None, command: Sequence[str | Path], *, environment: Mapping[str, str], script: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end as the server user; the caller looks at the exit status."""
+    """Run a program to its end as the server user; the caller looks at the exit status.
+
+    Args:
+        script: its standard input.
+    """
     return subprocess.run(
         command,
         cwd="/",
         env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        input=script,
         capture_output=True,
         text=True,
         errors="replace",
