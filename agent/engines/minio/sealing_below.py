@@ -9,9 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from agent import rights
 from agent.engines.minio.sealing_child import Assignment, Work
-from agent.jail import NOBODY, TOOL, Jail
+from agent.jail import TOOL, Jail
 from agent.processes import Command, run
 from common.errors import InternalError, make_error
 
@@ -32,8 +31,7 @@ async def close_below(tree: Path, work: Work, passphrase: str = "") -> list[str]
 
 async def open_below(tree: Path, passphrases: Sequence[str]) -> None:
     """As `sealing.open_sealed`."""
-    uid = NOBODY if rights.may_become_nobody() else None
-    jail = Jail(file_size_bytes=_MOST_BYTES, address_space_bytes=_MEMORY_BYTES, uid=uid)
+    jail = Jail(file_size_bytes=_MOST_BYTES, address_space_bytes=_MEMORY_BYTES)
     await _run(tree, Work.OPEN, passphrases, jail)
 
 

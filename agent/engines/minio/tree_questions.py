@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent import rights
-from agent.jail import NOBODY, Jail
+from agent.jail import Jail
 from agent.processes import Command, run
 from common.errors import InternalError, make_error
 
@@ -33,7 +32,7 @@ async def ask(module: str, directory: Path, request: msgspec.Struct, answer_type
     try:
         command = Command(
             [module, str(root), msgspec.json.encode(request).decode()],
-            jail=Jail(address_space_bytes=_MEMORY_BYTES, uid=NOBODY if rights.may_become_nobody() else None),
+            jail=Jail(address_space_bytes=_MEMORY_BYTES),
             pass_fds=(root,),
             is_module=True,
         )
