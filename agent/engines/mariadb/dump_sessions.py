@@ -34,11 +34,12 @@ async def options_of(login: Login) -> list[str]:
     """
     if b"--init-command=" in await run(Command([str(login.dump_program), "--no-defaults", "--help"])):
         return [f"--init-command={SETTINGS}"]
-    await _require_harmless(login)
+    await require_harmless(login)
     return []
 
 
-async def _require_harmless(login: Login) -> None:
+async def require_harmless(login: Login) -> None:
+    """That a session which sets nothing reads all there is; raises as `options_of`."""
     # A limit of 0 leaves out even this row.
     [found] = await query(login, _ASKED, is_plain=True) or [["0"]]
     for (setting, needed), value in zip(_NEEDED.items(), found, strict=False):

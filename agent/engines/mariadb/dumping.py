@@ -81,14 +81,14 @@ async def dump(
         AppUnavailableError: the server's settings would falsify it.
         AppUnavailableError, ToolFailedError: from the chunks, at any point.
     """
-    await dump_sessions.options_of(login)
+    session = await dump_sessions.options_of(login)
     encoder = _Encoder(header, content, is_compressed=is_compressed)
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         ready = bytearray()
         if content:
             await content.begin()
-        async with aclosing(raw_dump(login, database, has_history=has_history)) as pieces:
+        async with aclosing(raw_dump(login, database, has_history=has_history, session=session)) as pieces:
             async for piece in pieces:
                 on_read(len(piece))
                 ready += await asyncio.to_thread(encoder.add, piece)
@@ -104,14 +104,19 @@ async def dump(
         yield archive
 
 
-async def raw_dump(login: Login, database: str, *, has_history: bool = False) -> AsyncGenerator[bytes, None]:
+async def raw_dump(
+    login: Login, database: str, *, has_history: bool = False, session: Sequence[str] | None = None
+) -> AsyncGenerator[bytes, None]:
     """What mariadb-dump prints, without the line that only newer clients read; ends normally only when it is whole.
 
+    Args:
+        session: as for `dump_argv`; None: it is asked for here.
     Raises:
         AppUnavailableError: no server, or its settings would falsify a dump.
         ToolFailedError: the program failed.
     """
-    session = await dump_sessions.options_of(login)
+    if session is None:
+        session = await dump_sessions.options_of(login)
     argv = dump_argv(login, database, has_history=has_history, session=session)
     tail = b""
     is_first = True
@@ -141,8 +146,9 @@ async def raw_dump(login: Login, database: str, *, has_history: bool = False) ->
             raise await _error_of_dump(failure.text, login, pauses.longest_seconds) from failure
     if not _END.search(tail):
         raise ToolFailedError(f"{login.dump_program.name} ended without the line that says that its dump is complete.")
-    # Nor have the server's settings become others meanwhile.
-    await dump_sessions.options_of(login)
+    if not session:
+        # Nor have the server's settings become others meanwhile.
+        await dump_sessions.require_harmless(login)
 
 
 async def _error_of_dump(text: str, login: Login, longest_pause_seconds: float) -> ServiceError:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -231,7 +232,7 @@ async def test_an_export_during_which_a_trigger_was_lost_has_no_fingerprint_and_
     shop.sql(PROGRAMS)
     real = dumping.raw_dump
 
-    async def losing(login: Login, database: str, **options: bool) -> AsyncGenerator[bytes, None]:
+    async def losing(login: Login, database: str, **options: Any) -> AsyncGenerator[bytes, None]:
         async for piece in real(login, database, **options):
             yield piece
         shop.sql("DROP TRIGGER IF EXISTS audit")

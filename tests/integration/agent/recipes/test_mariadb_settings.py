@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -127,8 +127,18 @@ HARMLESS = {
 """For what the dump program reads."""
 
 
+async def require_all(app: MariadbApp, values: Mapping[str, str]) -> None:
+    """What comes out under settings is what comes out without, and goes in and back under them."""
+    plain = await app.export()
+
+    with settings(app.server, **values):
+        exported = await app.export()
+
+    assert (exported.fingerprint, exported.counts) == (plain.fingerprint, plain.counts)
+    await import_and_undo(app, exported.content, **values)
+
+
 async def test_what_is_exported_under_settings_is_all_there_is(shop: MariadbApp) -> None:
-    plain = await shop.export()
     harmless = {
         **HARMLESS,
         "tx_read_only": "1",
@@ -137,11 +147,7 @@ async def test_what_is_exported_under_settings_is_all_there_is(shop: MariadbApp)
         "init_connect": "'SET NAMES utf8'",
     }
 
-    with settings(shop.server, **harmless):
-        exported = await shop.export()
-
-    assert (exported.fingerprint, exported.counts) == (plain.fingerprint, plain.counts)
-    await import_and_undo(shop, exported.content, **harmless)
+    await require_all(shop, harmless)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,6 @@ async def test_no_table_is_exchanged_when_not_all_were_told(shop: MariadbApp, tm
 
 
 async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) -> None:
-    plain = await mysql_shop.export()
     harmful = {
         **HARMLESS,
         "transaction_read_only": "1",
@@ -215,11 +220,7 @@ async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) 
         "init_connect": "'SET NAMES latin1'",
     }
 
-    with settings(mysql_shop.server, **harmful):
-        exported = await mysql_shop.export()
-
-    assert (exported.fingerprint, exported.counts) == (plain.fingerprint, plain.counts)
-    await import_and_undo(mysql_shop, exported.content, **harmful)
+    await require_all(mysql_shop, harmful)
 
 
 async def test_mysql_makes_no_columns_that_a_file_does_not_have(mysql_shop: MariadbApp) -> None:
