@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SIGKILL = 9
 _SETGID, _SETUID = (1 << number for number in (6, 7))
-_CAPABILITIES_VERSION = 0x20080522
+CAPABILITIES_VERSION = 0x20080522
 
 
 def confine(
@@ -57,7 +57,7 @@ def may_become_nobody() -> bool:
 
 def permitted_rights() -> int:
     """The capabilities that this process may use, a bit each."""
-    header, data = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    header, data = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
     if ctypes.CDLL(None, use_errno=True).capget(ctypes.byref(header), ctypes.byref(data)):
         raise OSError(ctypes.get_errno(), "capget")
     return int(data[1])

@@ -9,14 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 
+from agent.confining import CAPABILITIES_VERSION, permitted_rights
 from agent.confining import may_become_nobody as may_become_nobody
-from agent.confining import permitted_rights
 
 CHOWN, DAC_OVERRIDE, FOWNER, FSETID = (1 << number for number in (0, 1, 3, 4))
 """Give files away; read and write whatever the mode; change others' modes and times; keep a directory's setgid."""
 _SYS_CHROOT = 1 << 18
 _PR_SET_KEEPCAPS = 8
-_VERSION_3 = 0x20080522
 
 
 def lock_into(directory: int) -> bool:
@@ -32,13 +31,10 @@ def lock_into(directory: int) -> bool:
 def keep(rights: int) -> None:
     """Give up all rights but these; they have to have been there."""
     kept = permitted_rights() & rights
+    header = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0)
     data = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
-    if _libc().capset(ctypes.byref(_header()), ctypes.byref(data)):
+    if _libc().capset(ctypes.byref(header), ctypes.byref(data)):
         raise OSError(ctypes.get_errno(), "capset")
-
-
-def _header() -> ctypes.Array[ctypes.c_uint32]:
-    return (ctypes.c_uint32 * 2)(_VERSION_3, 0)
 
 
 def _libc() -> ctypes.CDLL:
