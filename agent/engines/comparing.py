@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from agent.archives.members import SQLITE_SIDECARS
 from agent.archives.opened_path import OpenedPath
 from agent.archives.surveying import Survey, begins_as_database, survey
 from agent.archives.walking import Found
-from agent.engines.filesystem import DIRECTORY
+from agent.engines.filesystem import opened_directory
 from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_snapshots import ask_database
 from agent.engines.sqlite_uploads import check_database
@@ -78,7 +77,7 @@ async def compare_trees(
     Raises:
         OSError: one of them is not there. SourceUnreadableError: the storage fails.
     """
-    with _opened(now) as now_root, _opened(after) as after_root:
+    with opened_directory(now.resolve()) as now_root, opened_directory(after.resolve()) as after_root:
         comparison = _Comparison(now_root, after_root)
         counted_now, counted_after = await asyncio.gather(
             asyncio.to_thread(
@@ -249,12 +248,3 @@ def _are_small(now: Path, after: Path) -> bool:
     except OSError:
         return False
     return max(sizes) <= _DATABASE_BYTES and not any(Path(f"{after}{ending}").exists() for ending in SQLITE_SIDECARS)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory.resolve(), DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,8 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.archives.members import KEPT_NAMES
@@ -29,6 +30,16 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _LISTED_AT_ONCE = 10_000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def opened_directory(directory: str | Path, parent: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory that is no link, for the time of the block."""
+    descriptor = os.open(directory, DIRECTORY, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def rename_without_replacing(name: str, *, source: int, target: int) -> None:

@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.archives.members import KEPT_NAMES, printable
-from agent.engines.filesystem import DIRECTORY, count_entries, immovable, rename_without_replacing, sync_filesystem
+from agent.engines.filesystem import (
+    DIRECTORY,
+    count_entries,
+    immovable,
+    opened_directory,
+    rename_without_replacing,
+    sync_filesystem,
+)
 from agent.versions import require_known
 from common.errors import AppBusyError, InternalError, NoSpaceError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
@@ -46,7 +53,7 @@ def obstacle_to(volume: Path, names: Collection[str] | None = None) -> str:
         names: as for `Swap`.
     """
     # What is gone meanwhile, or cannot be seen, is met by others.
-    with contextlib.suppress(OSError), _opened_directory(volume) as directory:
+    with contextlib.suppress(OSError), opened_directory(volume.resolve()) as directory:
         for name in _taking_part(directory, names):
             if reason := immovable(name, directory):
                 return f"{printable(name)} in {volume} cannot be moved: {reason}."
@@ -287,15 +294,6 @@ class _Opened:
 def _taking_part(directory: int, names: Collection[str] | None) -> list[str]:
     found = set(os.listdir(directory)) - KEPT_NAMES
     return sorted(found if names is None else found.intersection(names))
-
-
-@contextmanager
-def _opened_directory(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory.resolve(), DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _move(name: str, source: int, target: int) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.extractor_child import Assignment, Report, report_of
-from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
+from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, remove_tree
 from agent.engines.swapping import Side
 from agent.jail import Jail
 from agent.limits import Limits
@@ -137,12 +137,12 @@ class StagingArea:
             ToolFailedError: the volume cannot be written to.
         """
         try:
-            with _opened(self._volume.resolve()) as volume:
+            with opened_directory(self._volume.resolve()) as volume:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(RESERVED_DIRECTORY, 0o700, dir_fd=volume)
-                with _opened(RESERVED_DIRECTORY, volume) as reserved:
+                with opened_directory(RESERVED_DIRECTORY, volume) as reserved:
                     _make_plain(self._key, reserved)
-                    with _opened(self._key, reserved) as area:
+                    with opened_directory(self._key, reserved) as area:
                         for side in Side:
                             _make_plain(side.value, area)
         except OSError as failure:
@@ -158,7 +158,10 @@ class StagingArea:
             ToolFailedError: something could not be deleted.
         """
         try:
-            with _opened(self._volume.resolve()) as volume, _opened(RESERVED_DIRECTORY, volume) as reserved:
+            with (
+                opened_directory(self._volume.resolve()) as volume,
+                opened_directory(RESERVED_DIRECTORY, volume) as reserved,
+            ):
                 remove_tree(self._key, parent=reserved)
                 # Not empty: another import has something in it.
                 with contextlib.suppress(OSError):
@@ -189,9 +192,9 @@ class StagingArea:
     @contextmanager
     def _area(self) -> Iterator[int]:
         with (
-            _opened(self._volume.resolve()) as volume,
-            _opened(RESERVED_DIRECTORY, volume) as reserved,
-            _opened(self._key, reserved) as area,
+            opened_directory(self._volume.resolve()) as volume,
+            opened_directory(RESERVED_DIRECTORY, volume) as reserved,
+            opened_directory(self._key, reserved) as area,
         ):
             yield area
 
@@ -325,16 +328,7 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
 def _make_plain(name: str, parent: int) -> None:
     """A directory that hands nothing on to what is put into it, whatever it inherited itself."""
     os.mkdir(name, 0o700, dir_fd=parent)
-    with _opened(name, parent) as made:
+    with opened_directory(name, parent) as made:
         with contextlib.suppress(OSError):
             os.removexattr(made, _DEFAULT_ACL)
         os.fchmod(made, 0o700)
-
-
-@contextmanager
-def _opened(path: str | Path, parent: int | None = None) -> Iterator[int]:
-    descriptor = os.open(path, DIRECTORY, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

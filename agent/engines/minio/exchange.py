@@ -16,13 +16,11 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from agent.engines.filesystem import DIRECTORY, sync_filesystem
+from agent.engines.filesystem import opened_directory, sync_filesystem
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
@@ -103,7 +101,7 @@ class Exchange:
             ToolFailedError: the storage fails.
         """
         try:
-            with _opened(self._drive) as drive:
+            with opened_directory(self._drive) as drive:
                 sync_filesystem(drive)
             self._make_system()
         except OSError as failure:
@@ -208,7 +206,7 @@ class Exchange:
                 _exchange(live, other)
         parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
         for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
-            with _opened(directory) as opened:
+            with opened_directory(directory) as opened:
                 os.fsync(opened)
         journal.is_done = True
         self._write(journal)
@@ -252,7 +250,7 @@ class Exchange:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._area / _JOURNAL)
-        with _opened(self._area) as area:
+        with opened_directory(self._area) as area:
             os.fsync(area)
 
 
@@ -298,12 +296,3 @@ def _inode(path: Path) -> int | None:
         return os.lstat(path).st_ino
     except FileNotFoundError:
         return None
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -40,16 +40,21 @@ def kuma_at(directory: Path, *, is_new: bool) -> KumaApp:
     return KumaApp(directory, NotedApp(), content=KUMA_2 if is_new else "")
 
 
+async def imported_and_staged(app: MovableApp) -> tuple[MemoryRecord, MemoryRecord]:
+    """Of the app's own data."""
+    content = (await app.export()).content
+    imported, staged = await app.import_(content), MemoryRecord()
+    await app.stage(content, staged)
+    return imported, staged
+
+
 @pytest.mark.parametrize("app_at", [volume_at, n8n_at, kuma_at])
 async def test_neither_is_done_anywhere_until_the_settings_are_back(
     app_at: Callable[..., MovableApp], tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     app = app_at(here, is_new=True)
-    content = (await app.export()).content
-    imported = await app.import_(content)
-    staged = MemoryRecord()
-    await app.stage(content, staged)
+    imported, staged = await imported_and_staged(app)
     shutil.copytree(here, there, symlinks=True)
     moved = app_at(there, is_new=False)
     before = described(here), described(there)
@@ -75,17 +80,14 @@ async def test_a_directory_that_was_moved_with_all_that_is_in_it_takes_them(
     here, there = tmp_path / "here", tmp_path / "there"
     app = app_at(here, is_new=True)
     before = described(here)
-    content = (await app.export()).content
-    imported, confirmed, staged = [await app.import_(content), MemoryRecord(), MemoryRecord()]
-    await app.stage(content, staged)
+    imported, staged = await imported_and_staged(app)
     here.rename(there)
     moved = app_at(there, is_new=False)
 
     await moved.recipe.undo(imported, NotedProgress())
     assert described(there, is_wanted=not_ours) == before
     await moved.recipe.discard(staged)
-    await moved.stage(content, confirmed)
-    await moved.recipe.restore(confirmed, NotedProgress())
+    confirmed = await moved.import_((await moved.export()).content)
     there.rename(here)
     await app.recipe.discard(confirmed)
 
