@@ -11,10 +11,10 @@ LEFT_OUT := --ignore tests/matrix --ignore tests/n8n --ignore tests/scale
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint prefetch compiled test test-n8n test-scale matrix demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch compiled test test-variants test-n8n test-scale matrix demo bench stubs lock format servers
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv as requirements.lock says
 
@@ -41,9 +41,14 @@ compiled: $(READY)
 	-@$(BIN)/pytest --collect-only --quiet --quiet $(LEFT_OUT) tests >/dev/null
 
 # In the order that tests/conftest.py makes; four processes on two cores, since most tests wait for servers.
-test: $(READY) ## check, and every test against real servers
+SIDE_BY_SIDE := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## check, and every test against real servers, in a version, form and moment or two
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch compiled
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(LEFT_OUT) tests $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not variant" $(LEFT_OUT) tests $(ARGS)
+
+test-variants: $(READY) prefetch ## the same tests in all other versions, forms and moments
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m variant $(LEFT_OUT) tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
 	@$(BIN)/python -m tools.servers get n8n

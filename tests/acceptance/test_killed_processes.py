@@ -17,6 +17,7 @@ import pytest
 
 from tests.acceptance.world import BROKEN, DATABASE_ID, VOLUME_ID, Content, World, wait_until
 from tests.fixtures.archives import entry, tar_of
+from tests.fixtures.variants import variants
 from tools.demo import database_content, volume_content
 
 
@@ -54,7 +55,7 @@ def assert_next_transfers_work(world: World, app_id: str) -> None:
     assert answer.status == 200, answer.body
 
 
-@pytest.mark.parametrize(
+@variants(
     ("name", "victim"),
     [
         (DATABASE_ID, "pg_dump"),
@@ -65,6 +66,7 @@ def assert_next_transfers_work(world: World, app_id: str) -> None:
         (VOLUME_ID, "agent"),
         (VOLUME_ID, "controller"),
     ],
+    kept=[(DATABASE_ID, "agent"), (f"{DATABASE_ID} custom", "pg_dump"), (VOLUME_ID, "controller")],
 )
 def test_an_export_breaks_visibly_when_something_is_killed(
     world: World, archives: dict[str, Path], choice: random.Random, name: str, victim: str
@@ -113,7 +115,7 @@ def test_an_export_ends_when_its_client_is_killed(world: World, choice: random.R
     assert_next_transfers_work(world, app_id)
 
 
-@pytest.mark.parametrize(
+@variants(
     ("archive", "victim"),
     [
         (DATABASE_ID, "loader_child"),
@@ -125,6 +127,7 @@ def test_an_export_ends_when_its_client_is_killed(world: World, choice: random.R
         (VOLUME_ID, "agent"),
         (VOLUME_ID, "controller"),
     ],
+    kept=[(DATABASE_ID, "controller"), (f"{DATABASE_ID} custom", "pg_restore"), (VOLUME_ID, "agent")],
 )
 def test_an_import_changes_nothing_when_something_is_killed_before_its_swap(
     world: World, archives: dict[str, Path], choice: random.Random, archive: str, victim: str
@@ -179,7 +182,7 @@ def sides(deployed_world: World, archives: dict[str, Path]) -> dict[str, tuple[C
     return {app_id: (world.content(app_id), content) for app_id, content in archived.items()}
 
 
-@pytest.mark.parametrize("victim", ["agent", "controller", "client"])
+@variants("victim", ["agent", "controller", "client"])
 @pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
 def test_a_swap_ends_on_one_side_when_something_is_killed(
     world: World,

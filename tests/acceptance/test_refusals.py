@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.world import BROKEN, DATABASE_ID, VOLUME_ID, World, wait_until
+from tests.fixtures.variants import variants
 
 ROOM_BYTES = 512 << 20
 """How much of the disk may be written until the agent's limit is met. Other tests write and delete meanwhile."""
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID])
 def test_a_second_transfer_of_an_app_is_refused_and_the_first_goes_on(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     with world.exporting(app_id, format="sql" if app_id == DATABASE_ID else "") as export:
@@ -44,7 +45,7 @@ def test_transfers_of_two_apps_run_at_once(world: World) -> None:
     assert world.transfer(other.transfer_id)["result"] == "succeeded"
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID])
 def test_an_id_stands_for_one_import_and_is_refused_for_any_other(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     other = archive.with_name(f"{archive.name}-other")
@@ -69,7 +70,7 @@ def test_an_id_stands_for_one_import_and_is_refused_for_any_other(world: World, 
     assert world.content(app_id) == content
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID])
 def test_an_upload_that_its_client_cuts_changes_nothing(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     content, traces = world.content(app_id), world.traces(app_id)
@@ -92,7 +93,7 @@ def test_an_upload_that_its_client_cuts_changes_nothing(world: World, app_id: st
     assert world.content(app_id) == content
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID])
 def test_an_import_that_fills_the_disk_changes_nothing(world: World, app_id: str) -> None:
     archive = world.export(app_id)
     content = world.content(app_id)

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from cli.inspecting import Inspection, inspect
+from tests.fixtures.variants import variants
 from tools.servers import PostgresServer
 
 
@@ -59,7 +60,7 @@ def dump(pg_dump: Callable[..., bytes], tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.mark.parametrize("arguments", [["-Fc"], ["-Fc", "-Z0"], ["-Fc", "-Z9"]], ids=" ".join)
+@variants("arguments", [["-Fc"], ["-Fc", "-Z0"], ["-Fc", "-Z9"]], ids=" ".join, kept=[["-Fc"]])
 def test_a_whole_custom_dump_is_plausible_and_tells_what_it_is(dump: Callable[..., Path], arguments: list[str]) -> None:
     inspection = look_at(dump(*arguments))
 
@@ -68,7 +69,7 @@ def test_a_whole_custom_dump_is_plausible_and_tells_what_it_is(dump: Callable[..
     assert inspection.facts["Database"].startswith("inspect_")
 
 
-@pytest.mark.parametrize("arguments", [["-Fc"], ["-Fc", "-Z0"]], ids=" ".join)
+@variants("arguments", [["-Fc"], ["-Fc", "-Z0"]], ids=" ".join, kept=[["-Fc"]])
 def test_a_custom_dump_that_is_cut_anywhere_is_damaged(dump: Callable[..., Path], arguments: list[str]) -> None:
     path = dump(*arguments)
     whole = path.read_bytes()

@@ -26,6 +26,7 @@ from cli.models import AppList
 from common.errors import ERRORS_BY_REASON
 from common.version import VERSION
 from tests.fakes.fake_controller import TOKEN, FakeController, app, fail, running
+from tests.fixtures.variants import variants
 from tests.unit.cli.archives import sealed_sql
 from tests.unit.cli.conftest import ROOT, Mathison, until
 
@@ -519,18 +520,19 @@ def _full(*numbers: int) -> Callable[[], None]:
     return replace
 
 
-@pytest.mark.parametrize(
-    ("lead_nowhere", "options"),
-    [
-        (_without_readers(1), ()),
-        (_without_readers(1), ("--json",)),
-        (_without_readers(1, 2), ("--progress",)),
-        (_closed(1), ("--quiet",)),
-        (_closed(2), ("--progress",)),
-        (_closed(0, 2), ("--json",)),
-        (_full(2), ("--progress",)),
-    ],
-)
+NOWHERE = [
+    (_without_readers(1), ()),
+    (_without_readers(1), ("--json",)),
+    (_without_readers(1, 2), ("--progress",)),
+    (_closed(1), ("--quiet",)),
+    (_closed(2), ("--progress",)),
+    (_closed(0, 2), ("--json",)),
+    (_full(2), ("--progress",)),
+]
+"""Where what is said is lost, and with which options."""
+
+
+@variants(("lead_nowhere", "options"), NOWHERE, kept=NOWHERE[::3])
 async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_what_is_said(
     start: Callable[..., Any],
     controller: FakeController,

@@ -37,6 +37,7 @@ from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.children import agent_children
 from tests.fixtures.mariadb_apps import KUMA_DUMP, RICH, MariadbApp
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 
 
@@ -428,7 +429,7 @@ async def test_a_file_whose_short_rows_become_long_ones_is_refused_before_the_di
     assert shop.leftovers(record) == []
 
 
-@pytest.mark.parametrize("column", ["DEFAULT (REPEAT('x', 1000000))", "AS (REPEAT('x', 1000000)) STORED"])
+@variants("column", ["DEFAULT (REPEAT('x', 1000000))", "AS (REPEAT('x', 1000000)) STORED"])
 async def test_a_server_stops_in_the_middle_of_many_rows_that_become_long_ones(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
@@ -545,7 +546,7 @@ async def test_a_restore_goes_on_where_its_rename_stopped_half_way_or_was_done(s
     assert shop.leftovers(record) == []
 
 
-@pytest.mark.parametrize("moment", ["nothing", "written down", "renamed"])
+@variants("moment", ["nothing", "written down", "renamed"], kept=["renamed"])
 async def test_a_restore_that_was_interrupted_is_recovered_from(moment: str, shop: MariadbApp) -> None:
     shop.sql("CREATE TABLE a (n int);")
     record = MemoryRecord()

@@ -20,6 +20,7 @@ from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
+from tests.fixtures.variants import variants
 from tools.servers import MariadbServer, mariadb
 
 Keys = Collection[tuple[str, str]]
@@ -78,7 +79,7 @@ TRIGGER_WORDS = {
 }
 
 
-@pytest.mark.parametrize("words", TRIGGER_WORDS.values(), ids=TRIGGER_WORDS)
+@variants("words", TRIGGER_WORDS.values(), ids=TRIGGER_WORDS, kept=list(TRIGGER_WORDS.values())[::3])
 async def test_a_trigger_comes_back_in_the_words_of_who_made_it(shop: MariadbApp, words: str) -> None:
     shop.sql(f"CREATE TABLE tag (id int); {words.format(own=shop.database)}")
     exported, original, record = await shop.export("sql"), await programs_of(shop), MemoryRecord()
@@ -162,7 +163,7 @@ def staged(mariadb_server: MariadbServer, tmp_path_factory: pytest.TempPathFacto
     asyncio.run(discard(made))
 
 
-@pytest.mark.parametrize("moment", ["written down", "triggers dropped", "renamed", "half made", "made"])
+@variants("moment", ["written down", "triggers dropped", "renamed", "half made", "made"], kept=["half made"])
 async def test_an_exchange_that_was_killed_is_recovered_to_entirely_one_side_both_ways(
     moment: str, staged: Staged
 ) -> None:
@@ -387,7 +388,7 @@ async def test_what_is_refused_after_a_view_took_a_tables_name_is_taken_back(
     await shop.recipe.discard(record)
 
 
-@pytest.mark.parametrize("completion", ["NOT PRESERVE", "PRESERVE"])
+@variants("completion", ["NOT PRESERVE", "PRESERVE"], kept=["PRESERVE"])
 @pytest.mark.parametrize(
     "schedule", ["AT '{}-01-01 00:00:00'", "EVERY 1 HOUR STARTS '1999-01-01 00:00:00' ENDS '{}-01-01 00:00:00'"]
 )

@@ -11,6 +11,7 @@ import pytest
 from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
+from tests.fixtures.variants import variants
 from tools.servers import MariadbServer, mariadb
 from tools.servers.mysql import MysqlServer, mysql
 
@@ -150,11 +151,11 @@ async def test_what_is_exported_under_settings_is_all_there_is(shop: MariadbApp)
     await require_all(shop, harmless)
 
 
-@pytest.mark.parametrize(
+@variants(
     "values",
     [
-        {"sql_select_limit": "3", "init_connect": "'SET NAMES latin1'", "old_mode": "''"},
         {"sql_select_limit": "0", "autocommit": "0", "system_versioning_asof": "'2020-01-01'"},
+        {"sql_select_limit": "3", "init_connect": "'SET NAMES latin1'", "old_mode": "''"},
         {"init_connect": "'SET sql_select_limit=2, autocommit=0, sql_if_exists=1, sql_mode=ORACLE'"},
     ],
 )

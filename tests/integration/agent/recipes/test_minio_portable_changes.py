@@ -16,6 +16,7 @@ from agent.engines.minio.portable_export import _Reader
 from common.errors import AppBusyError
 from tests.fixtures.minio_data import put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
@@ -44,7 +45,7 @@ def _before_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[Client], Awa
     monkeypatch.setattr(_Reader, "read", later)
 
 
-@pytest.mark.parametrize("after", [SMALL, SMALL + 1, LARGE, LARGE + 1])
+@variants("after", [SMALL, SMALL + 1, LARGE, LARGE + 1], kept=[LARGE + 1])
 @pytest.mark.parametrize("before", [SMALL, LARGE])
 async def test_an_object_that_was_replaced_since_it_was_listed_goes_out_with_all_that_is_the_new_ones(
     before: int,

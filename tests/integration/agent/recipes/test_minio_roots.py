@@ -20,6 +20,7 @@ from tests.fixtures.minio_accounts import add_limited, change, give_to, service_
 from tests.fixtures.minio_data import add_service_account, add_user, put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.fixtures.minio_sessions import session_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes import minio_program
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
@@ -55,7 +56,7 @@ def _by_hand(server: MinioServer) -> bytes:
     return output.getvalue()
 
 
-@pytest.mark.parametrize("way", ["exported", "by hand"])
+@variants("way", ["exported", "by hand"])
 @pytest.mark.parametrize("root", ["boss", "boss-backup"])
 async def test_an_account_with_the_name_of_this_root_is_refused_by_name_unless_users_stay(
     root: str, way: str, start_minio: StartMinio, tmp_path: Path
@@ -137,7 +138,7 @@ async def test_somebody_who_was_not_root_is_not_taken_for_it(
     assert (await view(target), app.leftovers()) == ({}, [])
 
 
-@pytest.mark.parametrize("way", ["exported", "by hand"])
+@variants("way", ["exported", "by hand"])
 async def test_sessions_of_users_do_not_come(way: str, start_minio: StartMinio, tmp_path: Path) -> None:
     source, target = start_minio(user="other"), start_minio()
     await _fill(source)

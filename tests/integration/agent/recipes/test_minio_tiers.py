@@ -13,6 +13,7 @@ from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.fixtures.minio_tiers import CONTENTS, TIER, TIERED_BYTES, fill_tiered, read
+from tests.fixtures.variants import variants
 from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
@@ -100,7 +101,7 @@ async def test_who_shares_a_tier_is_told_and_reads_its_content(
     assert await read(source) == WHOLE
 
 
-@pytest.mark.parametrize(("option", "value"), [("users", "keep"), ("bucket", "files")])
+@variants(("option", "value"), [("users", "keep"), ("bucket", "files")])
 async def test_a_server_without_the_tier_gets_its_previous_data_back(
     option: str, value: str, source: MinioServer, start_minio: StartMinio, tmp_path: Path
 ) -> None:

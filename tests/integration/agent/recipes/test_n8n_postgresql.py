@@ -37,6 +37,7 @@ from common.errors import (
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import entry, tar_of
 from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY, OLD_KEY, N8n
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.n8n_apps import MakePair, N8nApp, Pair, make_pair, new_app
 from tools.servers import postgres
 
@@ -53,7 +54,9 @@ __all__ = ["make_pair"]
 
 
 @pytest.mark.parametrize("has_folder", [True, False], ids=["with a folder", "without a folder"])
-@pytest.mark.parametrize(("is_version_2", "is_rotating"), [(False, False), (True, True)], ids=["1.x", "2.x rotating"])
+@variants(
+    ("is_version_2", "is_rotating"), [(False, False), (True, True)], ids=["1.x", "2.x rotating"], kept=[(True, True)]
+)
 async def test_database_and_files_arrive_readable_with_the_targets_key_and_go_back(
     is_version_2: bool, is_rotating: bool, has_folder: bool, make_pair: MakePair
 ) -> None:
@@ -184,7 +187,7 @@ async def test_an_export_opens_with_tar_gunzip_and_psql(make_pair: MakePair) -> 
     assert exported.counts["workflows"] == 3
 
 
-@pytest.mark.parametrize("has_folder", [True, False], ids=["with a folder", "without a folder"])
+@variants("has_folder", [True, False], ids=["with a folder", "without a folder"])
 async def test_an_archive_has_the_fingerprint_of_its_import_and_of_its_replay(
     has_folder: bool, make_pair: MakePair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from common.rdb import read_header
 from tests.fixtures.rdb_files import database, expiring, key, length, rdb, text_key
 from tests.fixtures.redis_data import LIBRARY, content_of, fill, fill_otherwise
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tools.servers import REDIS_NAMES, RedisServer
 
@@ -37,10 +38,11 @@ def drop_marker(server: RedisServer) -> None:
         client.flushdb()
 
 
-@pytest.mark.parametrize(
+@variants(
     ("name", "keeping"),
     [*((name, "snapshots") for name in REDIS_NAMES)]
     + [(name, keeping) for name in ("redis-7.0", "valkey-9.1") for keeping in ("nothing", "append-only file")],
+    kept=[("redis-7.0", "snapshots"), ("valkey-9.1", "append-only file")],
 )
 async def test_what_was_exported_comes_back_and_so_does_what_it_replaced(
     name: str, keeping: str, start_redis: StartRedis, tmp_path: Path
@@ -318,7 +320,7 @@ PACKED_OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("name", REDIS_NAMES)
+@variants("name", REDIS_NAMES, kept=["redis-7.0", "valkey-9.1"])
 async def test_an_archives_fingerprint_is_that_of_every_server_that_holds_the_same(
     name: str, start_redis: StartRedis, redis_servers: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes import redis_program
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tools.demo.cache_fingerprint import Fingerprint
@@ -109,8 +110,8 @@ async def stage(server: RedisServer, directory: Path) -> Import:
     return Import(app, entry, journal, app.server_settings(), await content_of(server), imported)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("name", ["redis-7.0", "valkey-9.1"])
+@variants("moment", MOMENTS, kept=["told to copy us", "loaded"])
+@variants("name", ["redis-7.0", "valkey-9.1"])
 async def test_an_agent_killed_in_a_restore_is_recovered_from(
     name: str, moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:
@@ -124,7 +125,9 @@ async def test_an_agent_killed_in_a_restore_is_recovered_from(
     await (one.take_back() if side is Recovered.IMPORTED else one.drop())
 
 
-@pytest.mark.parametrize("moment", ["copy complete", "told to copy us", "all sent but the end", "all sent", "loaded"])
+@variants(
+    "moment", ["copy complete", "told to copy us", "all sent but the end", "all sent", "loaded"], kept=["all sent"]
+)
 async def test_an_agent_killed_in_a_restore_of_redis_6_is_recovered_from(
     moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:
@@ -136,8 +139,8 @@ async def test_an_agent_killed_in_a_restore_of_redis_6_is_recovered_from(
     await (one.take_back() if side is Recovered.IMPORTED else one.drop())
 
 
-@pytest.mark.parametrize("moment", OF_AN_UNDO)
-@pytest.mark.parametrize("tail", ["no", "some", "flushing"])
+@variants("moment", OF_AN_UNDO, kept=["all sent"])
+@variants("tail", ["no", "some", "flushing"], kept=["some"])
 async def test_an_agent_killed_in_an_undo_is_recovered_from(
     moment: str,
     tail: str,
@@ -175,7 +178,7 @@ def _write(server: RedisServer, tail: str) -> None:
         client.set("and at its end", "1")
 
 
-@pytest.mark.parametrize("moment", [moment for moment in MOMENTS if moment not in ("copying", "settings changed")])
+@variants("moment", [moment for moment in MOMENTS if moment not in ("copying", "settings changed")], kept=["all sent"])
 @pytest.mark.parametrize("keeping", KEEPING)
 async def test_a_server_killed_in_a_restore_comes_back_on_one_side(
     moment: str, keeping: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,7 +210,7 @@ async def test_a_server_killed_in_a_restore_comes_back_on_one_side(
     await one.take_back()
 
 
-@pytest.mark.parametrize("moment", ["all sent but the end", "all sent", "loaded", "durable"])
+@variants("moment", ["all sent but the end", "all sent", "loaded", "durable"], kept=["loaded"])
 @pytest.mark.parametrize("keeping", KEEPING)
 async def test_agent_and_server_killed_together_are_recovered_from(
     moment: str, keeping: str, start_redis: StartRedis, tmp_path: Path
@@ -271,7 +274,7 @@ async def test_an_import_whose_marker_expired_before_anybody_read_it_keeps_the_p
 
 
 @pytest.mark.parametrize("is_saved", [False, True], ids=["not saved yet", "saved since"])
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_writes_after_a_restart_are_not_taken_back(
     name: str, start_redis: StartRedis, tmp_path: Path, *, is_saved: bool
 ) -> None:
@@ -295,7 +298,7 @@ async def test_writes_after_a_restart_are_not_taken_back(
         assert client.get("old") == b"yes"
 
 
-@pytest.mark.parametrize("moment", ["copy complete", "told to copy us", "all sent but the end"])
+@variants("moment", ["copy complete", "told to copy us", "all sent but the end"], kept=["told to copy us"])
 @pytest.mark.parametrize("keeping", ["snapshots", "append-only file"])
 async def test_writes_of_a_run_before_the_last_are_not_taken_back(
     keeping: str, moment: str, start_redis: StartRedis, tmp_path: Path
@@ -320,11 +323,11 @@ async def test_writes_of_a_run_before_the_last_are_not_taken_back(
         assert client.get("old") == b"yes"
 
 
-@pytest.mark.parametrize(
-    "second", ["settings changed", "told to copy us", "all sent but the end", "all sent", "loaded"]
+@variants(
+    "second", ["settings changed", "told to copy us", "all sent but the end", "all sent", "loaded"], kept=["all sent"]
 )
 @pytest.mark.parametrize("dies_too", [False, True], ids=["the server lives on", "the server too"])
-@pytest.mark.parametrize("keeping", KEEPING)
+@variants("keeping", KEEPING, kept=["append-only file"])
 async def test_an_agent_killed_in_a_recovery_is_recovered_from(
     keeping: str, second: str, start_redis: StartRedis, tmp_path: Path, *, dies_too: bool
 ) -> None:
@@ -384,7 +387,7 @@ async def test_a_recovery_has_a_server_that_keeps_nothing_save_nothing(start_red
     assert not (one.server.directory / "dump.rdb").exists()
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_a_server_that_was_told_meanwhile_to_save_no_more_comes_back_with_what_is_said(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -441,7 +444,7 @@ async def test_what_nobody_can_know_counts_as_imported_after_a_day(start_redis: 
     await one.take_back()
 
 
-@pytest.mark.parametrize("moment", ["copy complete", "told to copy us", "all sent but the end", *AFTER_THE_SWAP])
+@variants("moment", ["copy complete", "told to copy us", "all sent but the end", *AFTER_THE_SWAP], kept=["loaded"])
 async def test_an_import_in_which_an_older_agent_was_killed_is_not_taken_for_one_that_had_not_begun(
     moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:
@@ -465,7 +468,7 @@ async def test_an_import_in_which_an_older_agent_was_killed_is_not_taken_for_one
     await one.drop()
 
 
-@pytest.mark.parametrize("moment", ["settings changed", "told to copy us", *AFTER_THE_SWAP])
+@variants("moment", ["settings changed", "told to copy us", *AFTER_THE_SWAP], kept=["loaded"])
 async def test_an_undo_in_which_an_older_agent_was_killed_is_not_taken_for_one_that_had_not_begun(
     moment: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:

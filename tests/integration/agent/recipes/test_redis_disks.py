@@ -17,6 +17,7 @@ from common.errors import AppUnavailableError, ToolFailedError
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE
 from tests.integration.agent.recipes.test_redis_crashes import KEEPING, Import, stage
@@ -72,7 +73,7 @@ def save_again(server: RedisServer, keeping: str) -> None:
             pass
 
 
-@pytest.mark.parametrize("name", [*NAMES, "redis-8.2", "valkey-8.1"])
+@variants("name", [*NAMES, "redis-8.2", "valkey-8.1"], kept=["redis-7.0"])
 async def test_a_server_that_keeps_nothing_needs_no_disk_and_gets_no_snapshot_file(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -95,8 +96,8 @@ async def test_a_server_that_keeps_nothing_needs_no_disk_and_gets_no_snapshot_fi
         assert client.dbsize() == 0
 
 
-@pytest.mark.parametrize("has_imported", [False, True], ids=["at first", "after an import"])
-@pytest.mark.parametrize("name", ["redis-7.0", "redis-8.2", "valkey-9.1"])
+@variants("has_imported", [False, True], ids=["at first", "after an import"], kept=[True])
+@variants("name", ["redis-7.0", "redis-8.2", "valkey-9.1"])
 async def test_a_former_replica_comes_back_with_an_import_and_not_with_the_file_of_what_it_copied(
     name: str, start_redis: StartRedis, tmp_path: Path, *, has_imported: bool
 ) -> None:
@@ -122,7 +123,7 @@ async def test_a_former_replica_comes_back_with_an_import_and_not_with_the_file_
 
 
 @pytest.mark.parametrize("keeping", THAT_SAVE)
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["redis-7.0"])
 async def test_nothing_is_changed_in_a_server_whose_disk_refuses_until_it_does_not(
     name: str, keeping: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -149,7 +150,7 @@ async def test_nothing_is_changed_in_a_server_whose_disk_refuses_until_it_does_n
     await one.take_back()
 
 
-@pytest.mark.parametrize(
+@variants(
     ("name", "keeping"),
     # A newer server than 6.2 ends itself where it cannot begin a new append-only file.
     [("redis-6.2", "snapshots"), ("redis-6.2", "append-only file"), ("valkey-9.1", "snapshots")],
@@ -185,8 +186,8 @@ async def test_an_undo_that_is_not_durable_keeps_its_copy_until_it_is(
 
 
 @pytest.mark.parametrize("action", ["restore", "undo"])
-@pytest.mark.parametrize("keeping", THAT_SAVE)
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+@variants("keeping", THAT_SAVE)
+@variants("name", ["redis-6.2", "redis-7.0"])
 async def test_without_config_a_server_that_lost_its_data_to_its_disk_gets_it_back(
     name: str, keeping: str, action: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

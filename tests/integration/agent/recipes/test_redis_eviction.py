@@ -20,6 +20,7 @@ from common.errors import AppUnavailableError, ToolFailedError
 from tests.fixtures import forked
 from tests.fixtures.rdb_files import aux, expiring, rdb, text_key
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes import redis_program
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tests.integration.agent.recipes.test_redis_swap import KEYS as MANY_KEYS
@@ -79,7 +80,7 @@ async def require(side: Recovered, app: RedisApp, entry: Entry, settings: Mappin
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-9.1"], kept=["redis-7.0"])
 async def test_an_import_whose_marker_is_evicted_is_an_import_and_can_be_undone(
     name: str, policy: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -94,7 +95,7 @@ async def test_an_import_whose_marker_is_evicted_is_an_import_and_can_be_undone(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("moment", ["all sent", "loaded", "before it is durable"])
+@variants("moment", ["all sent", "loaded", "before it is durable"], kept=["loaded"])
 async def test_an_agent_killed_in_a_restore_is_recovered_from_where_the_marker_is_evicted(
     moment: str, policy: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -110,7 +111,7 @@ async def test_an_agent_killed_in_a_restore_is_recovered_from_where_the_marker_i
     await require(sides[0], app, entry, settings)
 
 
-@pytest.mark.parametrize("moment", ["all sent", "loaded", "before it is durable"])
+@variants("moment", ["all sent", "loaded", "before it is durable"], kept=["loaded"])
 async def test_an_agent_killed_in_an_undo_is_recovered_from_where_the_marker_is_evicted(
     moment: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -126,7 +127,7 @@ async def test_an_agent_killed_in_an_undo_is_recovered_from_where_the_marker_is_
     await require(side, app, entry, settings)
 
 
-@pytest.mark.parametrize("moment", ["all sent but the end", "loaded", "before it is durable"])
+@variants("moment", ["all sent but the end", "loaded", "before it is durable"], kept=["loaded"])
 @pytest.mark.parametrize("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
 async def test_agent_and_server_killed_together_are_recovered_from_where_the_marker_is_evicted(
     keeping: dict[str, str], moment: str, start_redis: StartRedis, tmp_path: Path
@@ -146,8 +147,8 @@ async def test_agent_and_server_killed_together_are_recovered_from_where_the_mar
     await require(side, app, entry, settings)
 
 
-@pytest.mark.parametrize("second", ["settings changed", "told to copy us", "all sent but the end"])
-@pytest.mark.parametrize("first", ["all sent", "loaded", "before it is durable"])
+@variants("second", ["settings changed", "told to copy us", "all sent but the end"], kept=["told to copy us"])
+@variants("first", ["all sent", "loaded", "before it is durable"], kept=["loaded"])
 @pytest.mark.parametrize("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
 async def test_a_second_death_does_not_make_known_what_is_not(
     keeping: dict[str, str], first: str, second: str, start_redis: StartRedis, tmp_path: Path
@@ -201,7 +202,7 @@ async def test_an_import_that_could_not_be_taken_back_is_known_without_its_marke
     await require(Recovered.IMPORTED, app, entry, settings)
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_data_that_fits_is_not_evicted_for_what_it_replaced(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ from tests.fixtures.rdb_files import (
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tools.demo.cache_fingerprint import Fingerprint
 from tools.servers import RedisServer
@@ -491,7 +492,7 @@ def forbid_writing_the_log(server: RedisServer) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_a_server_that_cannot_rewrite_its_append_only_file_is_refused_until_it_can(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -521,7 +522,7 @@ async def test_a_server_that_cannot_rewrite_its_append_only_file_is_refused_unti
 WITHOUT_CONFIG = ['rename-command CONFIG ""']
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_without_config_a_server_that_cannot_save_keeps_what_it_has_and_is_undone_when_it_can(
     name: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -548,7 +549,7 @@ async def test_without_config_a_server_that_cannot_save_keeps_what_it_has_and_is
 @pytest.mark.parametrize(
     "settings", [{"save": "3600 1"}, {"appendonly": "yes"}, {}], ids=["snapshots", "log", "nothing"]
 )
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+@variants("name", ["redis-6.2", "redis-7.0"], kept=["redis-7.0"])
 async def test_without_config_an_import_is_refused_where_the_server_cannot_write_the_file_that_it_loads_by(
     name: str, settings: dict[str, str], start_redis: StartRedis, tmp_path: Path
 ) -> None:

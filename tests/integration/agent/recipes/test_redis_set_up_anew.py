@@ -27,6 +27,7 @@ from tests.fixtures import forked
 from tests.fixtures.redis_data import content_of
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes import redis_program
 from tests.integration.agent.recipes.redis_apps import RedisApp
@@ -158,7 +159,7 @@ async def test_a_server_without_config_keeps_its_own_snapshot_file(start_redis: 
         assert client.keys() == [b"its own"]
 
 
-@pytest.mark.parametrize("is_restarted", [False, True], ids=["same run", "restarted"])
+@variants("is_restarted", [False, True], ids=["same run", "restarted"], kept=[True])
 @pytest.mark.parametrize("lines", [[], ['rename-command CONFIG ""']], ids=["beside", "by file"])
 async def test_an_undo_is_not_refused_only_because_imported_data_grew(
     lines: list[str], start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_restarted: bool

@@ -12,6 +12,7 @@ from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fixtures.rdb_files import GOOD, rdb, text_key
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tools.servers import RedisServer
 from tools.servers.redis import falkordb_module
@@ -62,7 +63,7 @@ def app_of_user(server: RedisServer, directory: Path, *rights: str) -> RedisApp:
     return RedisApp(server, directory / "work", {"user": "keeper", "password_file": str(secret)})
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_a_user_with_the_documented_rights_can_do_everything(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -71,7 +72,7 @@ async def test_a_user_with_the_documented_rights_can_do_everything(
 
 
 @pytest.mark.parametrize("lacking", [right for right in RIGHTS if right != "+client|list"])
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+@variants("name", ["redis-6.2", "redis-7.0"], kept=["redis-7.0"])
 async def test_a_right_that_is_missing_is_named_by_a_dry_run_and_nothing_is_changed(
     name: str, lacking: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from tests.fixtures.rdb_files import GOOD
 from tests.fixtures.redis_clients import counter, crowd, last_before_the_swap, reader, transaction
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.redis_apps import LAST_DATABASE, RedisApp
 from tools.servers import RedisServer
@@ -69,7 +70,7 @@ def swap_begins(monkeypatch: pytest.MonkeyPatch) -> SwapMoments:
     return moments
 
 
-@pytest.mark.parametrize("name", SERVING)
+@variants("name", SERVING, kept=["redis-7.0"])
 async def test_writers_wait_once_readers_read_on_and_no_acknowledged_write_is_lost(
     name: str, start_redis: StartRedis, swap_begins: SwapMoments, tmp_path: Path
 ) -> None:
@@ -141,7 +142,7 @@ async def test_redis_6_refuses_nothing_to_writers_that_wait_already(start_redis:
         assert client.get("count") == b"%d" % reached
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_what_was_written_while_the_previous_data_was_copied_comes_back_whole(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -181,7 +182,7 @@ async def test_what_was_written_while_the_previous_data_was_copied_comes_back_wh
         assert 3400 < client.ttl("of the middle") <= 3600
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-7.0", "valkey-9.1"], kept=["redis-7.0"])
 async def test_writers_that_wait_for_an_undo_go_on_after_the_commands_that_belong_to_it(
     name: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

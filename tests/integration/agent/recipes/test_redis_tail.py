@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.test_redis_crashes import Import, stage
 
@@ -28,7 +29,7 @@ async def undo(one: Import) -> None:
     await one.app.recipe.undo(one.read(), one.app.progress)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["valkey-9.1"])
 async def test_an_undo_delivers_no_message_a_second_time(name: str, start_redis: StartRedis, tmp_path: Path) -> None:
     server = start_redis(name, settings={"save": "3600 1", "notify-keyspace-events": "KEA"})
     one = await stage(server, tmp_path)
@@ -73,7 +74,7 @@ async def _heard(subscriber: Any, last: bytes) -> list[bytes]:
         heard.append(message["data"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["valkey-9.1"])
 async def test_a_key_written_while_the_copy_is_made_lives_no_longer_for_an_undo(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -125,7 +126,7 @@ def _write_expiring(client: Any, living: str, lifetime_ms: int) -> list[str]:
     return [f"{living}: {way}" for way in ways]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["valkey-9.1"])
 async def test_an_undo_leaves_scripts_that_clients_hold(name: str, start_redis: StartRedis, tmp_path: Path) -> None:
     server = start_redis(name)
     one = await stage(server, tmp_path)

@@ -16,6 +16,7 @@ from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.redis_moments import MOMENTS
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.redis_apps import RedisApp
 from tests.integration.agent.recipes.test_redis_crashes import stage
@@ -52,7 +53,7 @@ async def until_the_silent_are_turned_out(server: RedisServer) -> None:
         silent.close()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["redis-7.0"])
 async def test_an_upload_may_take_longer_than_a_server_lets_clients_be_silent(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -77,7 +78,7 @@ async def test_an_upload_may_take_longer_than_a_server_lets_clients_be_silent(
         assert client.get("imported") == b"1"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["redis-7.0"])
 async def test_so_may_the_copy_of_the_present_data(
     name: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +135,7 @@ def _takes_clients(server: RedisServer) -> bool:
 
 
 @pytest.mark.parametrize("keeping", [{"save": '""'}, {"save": "3600 1"}, {"appendonly": "yes", "save": '""'}])
-@pytest.mark.parametrize("name", NAMES)
+@variants("name", NAMES, kept=["redis-7.0"])
 async def test_an_import_comes_to_its_end_in_a_server_that_takes_no_more_clients(
     name: str, keeping: dict[str, str], start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from common.errors import (
 )
 from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, upload_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import MAJORS, PostgresServer, postgres
@@ -31,7 +32,11 @@ from tools.servers import MAJORS, PostgresServer, postgres
 NAME_OF_63_BYTES = "Datenbank " + "ä" * 26 + "!"
 
 
-@pytest.mark.parametrize(("major", "form"), [*((major, "sql.gz") for major in MAJORS), (14, "custom"), (18, "custom")])
+@variants(
+    ("major", "form"),
+    [*((major, "sql.gz") for major in MAJORS), (14, "custom"), (18, "custom")],
+    kept=[(13, "sql.gz"), (18, "custom")],
+)
 async def test_a_round_trip_brings_back_the_same(make_app: MakeApp, major: int, form: str) -> None:
     app = make_app(major)
     app.fill()
@@ -219,7 +224,7 @@ _CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("said", "change"), _CHANGES.items())
+@variants(("said", "change"), _CHANGES.items(), kept=list(_CHANGES.items())[::3])
 async def test_a_restore_that_would_lose_what_changed_since_the_import_was_staged_is_refused(
     app: PostgresApp, said: str, change: str
 ) -> None:
@@ -335,7 +340,7 @@ def _hangs_on(app: PostgresApp) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("major", [14, 17])
+@variants("major", [14, 17], kept=[17])
 async def test_owners_and_grants_of_what_is_in_both_are_carried_over(make_app: MakeApp, major: int) -> None:
     app = make_app(major)
     other = f"reader_{app.role}"
@@ -446,7 +451,7 @@ async def test_a_failed_import_leaves_the_app_and_the_server_as_they_were(app: P
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("major", [15, 17])
+@variants("major", [15, 17], kept=[17])
 async def test_an_extension_that_only_a_superuser_may_create_is_there_before_the_archive(
     make_app: MakeApp, major: int
 ) -> None:

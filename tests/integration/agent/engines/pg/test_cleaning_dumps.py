@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
 CONTENT = """
@@ -19,7 +20,7 @@ CONTENT = """
 
 
 @pytest.mark.parametrize("rights", ["SUPERUSER", "CREATEDB", ""])
-@pytest.mark.parametrize("options", [["--clean"], ["--clean", "--if-exists"]], ids=" ".join)
+@variants("options", [["--clean"], ["--clean", "--if-exists"]], ids=" ".join, kept=[["--clean", "--if-exists"]])
 async def test_a_view_that_needs_a_key_and_large_objects_come_in(
     make_app: MakeApp, rights: str, options: list[str]
 ) -> None:

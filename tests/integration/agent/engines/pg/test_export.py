@@ -23,6 +23,7 @@ from agent.recipes.base import ExportOptions
 from agent.recipes.postgresql import CUSTOM, SQL, SQL_GZIP
 from common.errors import AppUnavailableError, InvalidRequestError, SourceUnreadableError, ToolFailedError
 from common.seals import FingerprintFinder, SealReader
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import PostgresServer, postgres
@@ -308,7 +309,7 @@ async def test_the_admin_reads_what_the_app_may_not(app: PostgresApp) -> None:
     assert b"CREATE TABLE public.hidden" in await app.export("sql")
 
 
-@pytest.mark.parametrize("major", [13, 18])
+@variants("major", [13, 18], kept=[18])
 async def test_large_objects_that_cannot_be_read_are_counted_before_anything_flows(
     make_app: MakeApp, major: int
 ) -> None:

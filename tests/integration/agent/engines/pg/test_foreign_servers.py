@@ -10,6 +10,7 @@ import pytest
 
 from agent.recipes.base import ExportOptions
 from common.errors import ArchiveIncompatibleError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tests.integration.agent.engines.pg.test_hostile_files import dump
@@ -62,7 +63,7 @@ async def warnings_of_export(app: PostgresApp) -> list[str]:
     return list(export.warnings)
 
 
-@pytest.mark.parametrize(("major", "form"), [(13, "custom"), (18, "sql")])
+@variants(("major", "form"), [(13, "custom"), (18, "sql")], kept=[(18, "sql")])
 async def test_an_import_and_its_undo_keep_them_with_their_user_mappings(
     make_app: MakeApp, major: int, form: str
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ArchiveIncompatibleError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import postgres
 
@@ -20,7 +21,7 @@ def run_in(folder: Path, command: str, *, programs: Path) -> None:
     subprocess.run(["sh", "-ec", command], cwd=folder, env=environment, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("major", [13, 15, 18])
+@variants("major", [13, 15, 18], kept=[15])
 async def test_a_foreign_data_wrapper_and_what_needs_it_can_be_left_out(make_app: MakeApp, major: int) -> None:
     app = make_app(major)
     app.run("CREATE TABLE public.t (a int); INSERT INTO t VALUES (1); CREATE TABLE public.server ()", as_app=True)

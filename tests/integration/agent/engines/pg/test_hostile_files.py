@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import ArchiveRefusedError, ServiceError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -37,7 +38,7 @@ ATTRIBUTES = [
 ]
 
 
-@pytest.mark.parametrize(("major", "statements"), [(13, ATTRIBUTES[::3]), (17, ATTRIBUTES)], ids=["13", "17"])
+@variants(("major", "statements"), [(13, ATTRIBUTES[::3]), (17, ATTRIBUTES)], ids=["13", "17"], kept=[(17, ATTRIBUTES)])
 async def test_what_a_file_makes_of_its_database_as_a_whole_is_undone(
     make_app: MakeApp, major: int, statements: list[str]
 ) -> None:
@@ -54,7 +55,7 @@ async def test_what_a_file_makes_of_its_database_as_a_whole_is_undone(
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("statement", ATTRIBUTES)
+@variants("statement", ATTRIBUTES, kept=ATTRIBUTES[::3])
 async def test_a_file_that_fails_leaves_nothing_that_hinders_the_next_import(app: PostgresApp, statement: str) -> None:
     before = app.outside()
     failing = with_block(statement).replace(
@@ -167,7 +168,7 @@ CREATE SEQUENCE public.numbers;
 """
 
 
-@pytest.mark.parametrize("major", [14, 17])
+@variants("major", [14, 17], kept=[17])
 async def test_code_of_a_file_never_belongs_to_who_may_do_more_than_the_app(make_app: MakeApp, major: int) -> None:
     app = make_app(major)
     group, strong = f"group_{app.role}", f"strong_{app.role}"
@@ -251,7 +252,7 @@ async def test_a_schema_that_would_pass_for_one_with_previous_data_is_refused(ap
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("major", [13, 17])
+@variants("major", [13, 17], kept=[17])
 async def test_no_function_of_a_file_runs_while_its_content_is_compared(make_app: MakeApp, major: int) -> None:
     """A cast from a table's row to text is not used, though rows are hashed as text; policies keep the app from it."""
     app = make_app(major)

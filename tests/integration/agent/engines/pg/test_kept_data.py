@@ -20,6 +20,7 @@ from common.errors import (
     ServiceError,
     ToolFailedError,
 )
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -135,7 +136,7 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@variants("harm", HARMS, kept=list(HARMS)[::4])
 async def test_code_that_changes_the_previous_data_ends_the_import(modest: PostgresApp, harm: str) -> None:
     await _refused(modest, CODE.format(harm=HARMS[harm]) + CALL, "the file touched the previous data")
 

@@ -11,6 +11,7 @@ from agent.recipes.postgresql import PostgresqlRecipe
 from common.errors import AppUnavailableError, ArchiveRefusedError
 from tests.contract.agents import Agent, Launch
 from tests.fakes.imports import MemoryRecord, upload_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tests.integration.agent.engines.pg.traps import (
@@ -44,7 +45,7 @@ def _defaults(major: int) -> list[str]:
     return [f"ALTER ROLE {{role}} SET {one}" for one in settings if major > 13 or "pg_database_owner" not in one]
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@variants("major", MAJORS, kept=[13, 18])
 async def test_no_default_of_a_file_keeps_the_agents_next_session_from_putting_it_back(
     make_app: MakeApp, major: int
 ) -> None:
@@ -57,7 +58,7 @@ async def test_no_default_of_a_file_keeps_the_agents_next_session_from_putting_i
     assert f"connection limit of database {app.database}: 17 became 0" in said
 
 
-@pytest.mark.parametrize("major", [13, 17])
+@variants("major", [13, 17], kept=[17])
 async def test_no_default_of_a_file_keeps_the_next_agent_from_putting_it_back(
     make_app: MakeApp, tmp_path: Path, major: int
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from common.errors import AppUnavailableError, ArchiveRefusedError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tests.integration.agent.engines.pg.traps import with_trap
@@ -45,7 +46,7 @@ def make_member(make_app: MakeApp) -> Iterator[MakeMember]:
             app.run(f"DROP ROLE IF EXISTS {app.role}_{name}", on="postgres")
 
 
-@pytest.mark.parametrize("major", [13, 18])
+@variants("major", [13, 18], kept=[18])
 @pytest.mark.parametrize("statements", GROUPS.values(), ids=list(GROUPS))
 async def test_a_role_that_reaches_beyond_itself_loads_no_file_beside_with_its_own_rights(
     make_member: MakeMember, major: int, statements: list[str]
@@ -102,7 +103,7 @@ async def test_a_role_whose_reach_no_transaction_takes_back_loads_no_file_within
     assert "CREATEDB CREATEROLE;" in staged.value.text
 
 
-@pytest.mark.parametrize("major", [13, 18])
+@variants("major", [13, 18], kept=[18])
 @pytest.mark.parametrize(
     "harm",
     [

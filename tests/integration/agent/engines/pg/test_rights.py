@@ -19,6 +19,7 @@ from agent.recipes.base import Recovered
 from common.errors import AppUnavailableError, ArchiveRefusedError
 from tests.contract.agents import APP_ID, Agent
 from tests.fakes.imports import MemoryRecord, upload_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tests.integration.agent.engines.pg.traps import (
@@ -46,7 +47,7 @@ async def _bring_in_and_undo(app: PostgresApp) -> None:
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("major", [13, 15, 16, 18])
+@variants("major", [13, 15, 16, 18], kept=[13, 18])
 async def test_an_owner_who_may_make_databases_and_roles_needs_no_admin(make_app: MakeApp, major: int) -> None:
     await _bring_in_and_undo(make_app(major, rights="CREATEDB CREATEROLE", has_admin=False))
 
@@ -86,7 +87,7 @@ async def test_other_databases_with_tables_are_named_and_empty_ones_are_not(make
     assert empty.database not in warning
 
 
-@pytest.mark.parametrize("major", [13, 17])
+@variants("major", [13, 17], kept=[17])
 async def test_an_owner_who_may_make_databases_but_no_roles_imports_with_its_own_rights(
     make_app: MakeApp, major: int
 ) -> None:
@@ -158,7 +159,7 @@ async def test_what_a_function_of_the_file_changed_outside_is_put_back(
     assert len(said) < 400
 
 
-@pytest.mark.parametrize("major", [13, 18])
+@variants("major", [13, 18], kept=[18])
 async def test_all_that_a_function_of_the_file_changed_at_once_is_put_back(make_app: MakeApp, major: int) -> None:
     other, app = (make_app(major, rights="CREATEDB", has_admin=False) for _ in range(2))
     app.run(f"ALTER DATABASE {other.database} OWNER TO {app.role}", on="postgres")
@@ -175,7 +176,7 @@ async def test_all_that_a_function_of_the_file_changed_at_once_is_put_back(make_
     assert f"name of database {app.database}: {app.database} became {other.database}" in said
 
 
-@pytest.mark.parametrize("major", [14, 18])
+@variants("major", [14, 18], kept=[18])
 async def test_a_database_that_a_file_gives_away_is_taken_back(make_app: MakeApp, major: int) -> None:
     app = make_app(major, rights="CREATEDB", has_admin=False)
 
@@ -186,7 +187,7 @@ async def test_a_database_that_a_file_gives_away_is_taken_back(make_app: MakeApp
     assert f"owner of database {app.database}: {app.role} became pg_database_owner" in said
 
 
-@pytest.mark.parametrize("major", [14, 18])
+@variants("major", [14, 18], kept=[18])
 async def test_a_file_that_gives_its_own_database_away_leaves_nothing(make_app: MakeApp, major: int) -> None:
     app = make_app(major, rights="CREATEDB", has_admin=False)
     give_away = (

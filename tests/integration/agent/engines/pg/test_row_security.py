@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import ServiceError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tests.integration.agent.engines.pg.test_hostile_files import dump
@@ -44,7 +45,7 @@ def filled(app: PostgresApp) -> PostgresApp:
     return app
 
 
-@pytest.mark.parametrize(("major", "form"), [(13, "custom"), (15, "sql.gz"), (18, "sql")])
+@variants(("major", "form"), [(13, "custom"), (15, "sql.gz"), (18, "sql")], kept=[(18, "sql")])
 async def test_an_import_and_its_undo_bring_back_filled_views(make_app: MakeApp, major: int, form: str) -> None:
     app = filled(make_app(major))
     exported = await app.fingerprint()

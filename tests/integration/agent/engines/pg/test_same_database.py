@@ -29,6 +29,7 @@ from common.errors import (
     TransferNotFoundError,
 )
 from tests.fakes.imports import MemoryRecord
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp, unsealed, until
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -44,7 +45,11 @@ def with_trap(archive: bytes, trap: str) -> bytes:
     return unsealed(archive).replace(b"\nCREATE TABLE public.t ", trap.encode() + b"\nCREATE TABLE public.t ")
 
 
-@pytest.mark.parametrize(("major", "form"), [(13, "sql.gz"), (14, "custom"), (15, "sql.gz"), (18, "custom")])
+@variants(
+    ("major", "form"),
+    [(13, "sql.gz"), (14, "custom"), (15, "sql.gz"), (18, "custom")],
+    kept=[(13, "sql.gz"), (18, "custom")],
+)
 async def test_an_import_and_its_undo_bring_back_the_same(make_app: MakeApp, major: int, form: str) -> None:
     app = make_app(major, has_admin=False)
     app.fill()
@@ -72,7 +77,7 @@ async def test_an_import_and_its_undo_bring_back_the_same(make_app: MakeApp, maj
     assert _kept(app) == []
 
 
-@pytest.mark.parametrize("dropped", [0, 1, 2])
+@variants("dropped", [0, 1, 2], kept=[1])
 async def test_an_undo_of_which_a_schema_was_dropped_says_so_and_changes_nothing(
     dropped: int, modest: PostgresApp
 ) -> None:
@@ -250,7 +255,7 @@ GRANTED = """
 """
 
 
-@pytest.mark.parametrize("major", [13, 17])
+@variants("major", [13, 17], kept=[17])
 async def test_default_privileges_give_nothing_that_the_apps_database_does_not(make_app: MakeApp, major: int) -> None:
     app = make_app(major, has_admin=False)
     reader = f"reader_{app.role}"

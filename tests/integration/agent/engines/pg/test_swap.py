@@ -20,6 +20,7 @@ from agent.recipes.base import Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError
 from tests.fakes.imports import MemoryRecord, upload_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import PostgresServer, postgres
@@ -80,7 +81,7 @@ class Hammer:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("major", [13, 17])
+@variants("major", [13, 17], kept=[17])
 async def test_clients_that_reconnect_meet_two_short_errors_and_then_the_new_data(
     make_app: MakeApp, major: int
 ) -> None:

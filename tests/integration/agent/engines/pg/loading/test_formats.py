@@ -13,18 +13,20 @@ import pytest
 
 from common.codecs import zstd_compressor
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.loading.conftest import MakeSource, MakeTarget, RichSource
 from tests.integration.agent.engines.pg.loading.targets import Source, Target
 from tools.servers import MAJORS
 
 
-@pytest.mark.parametrize(
+@variants(
     ("major", "form"),
     [
         *((major, form) for major in MAJORS for form in ("plain", "custom")),
         # By each pg_dump; older servers are dumped by that of 16.
         *((major, form) for major in (16, 17, 18) for form in ("tar", "directory")),
     ],
+    kept=[(13, "plain"), (16, "tar"), (17, "custom"), (18, "directory")],
 )
 async def test_every_format_of_every_major_brings_the_same_content(
     major: int, form: str, rich_source: RichSource, make_target: MakeTarget
@@ -58,7 +60,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+@variants("options", OPTIONS, ids=" ".join, kept=OPTIONS[::4])
 async def test_whatever_pg_dumps_options_the_content_is_the_same(
     options: tuple[str, ...], rich_source: RichSource, target: Target
 ) -> None:
@@ -69,9 +71,10 @@ async def test_whatever_pg_dumps_options_the_content_is_the_same(
     assert (await source.fingerprint()).differences(await target.fingerprint()) == []
 
 
-@pytest.mark.parametrize(
+@variants(
     ("source_major", "target_major", "client"),
     [(18, 15, 18), (17, 14, 17), (18, 17, 18), (15, 14, 18), (15, 18, 17), (14, 17, 17)],
+    kept=[(18, 15, 18)],
 )
 @pytest.mark.parametrize("form", ["plain", "custom"])
 async def test_dumps_of_another_major_load(
@@ -134,7 +137,7 @@ def _xz(content: bytes) -> bytes:
     return lzma.compress(content, preset=1)
 
 
-@pytest.mark.parametrize(
+@variants(
     ("form", "pack"),
     [
         *(("plain", pack) for pack in (gzip.compress, _zip, _zstd, _xz)),
@@ -145,6 +148,7 @@ def _xz(content: bytes) -> bytes:
         ("directory", gzip.compress),
         ("directory", _zstd),
     ],
+    kept=[("plain", _zip), ("custom", _zstd), ("tar", _xz), ("directory", gzip.compress)],
 )
 async def test_compression_around_a_dump_is_taken_off(
     form: str, pack: Callable[[bytes], bytes], rich_source: RichSource, target: Target
