@@ -90,7 +90,7 @@ def test_an_export_breaks_visibly_when_something_is_killed(
     assert_next_transfers_work(world, app_id)
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID])
 def test_an_export_ends_when_its_client_is_killed(world: World, choice: random.Random, app_id: str) -> None:
     traces = world.traces(app_id)
     format = "?format=sql" if app_id == DATABASE_ID else ""
@@ -153,7 +153,7 @@ def test_an_import_changes_nothing_when_something_is_killed_before_its_swap(
     assert_next_transfers_work(world, app_id)
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID])
 def test_an_import_changes_nothing_when_its_client_is_killed_before_its_swap(
     world: World, archives: dict[str, Path], choice: random.Random, app_id: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The contract over Valkey."""
+"""The contract over Valkey, a variant of the one over Redis."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from tests.contract.suite import ContractSuite
 from tests.contract.test_redis import KEEPS_ALL, Redis
 from tools.servers import RedisServer, redis
+
+pytestmark = pytest.mark.variant
 
 
 @pytest.fixture(scope="module")

@@ -532,7 +532,7 @@ NOWHERE = [
 """Where what is said is lost, and with which options."""
 
 
-@variants(("lead_nowhere", "options"), NOWHERE, kept=NOWHERE[::3])
+@variants(("lead_nowhere", "options"), NOWHERE, every=3)
 async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_what_is_said(
     start: Callable[..., Any],
     controller: FakeController,
@@ -564,13 +564,14 @@ async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_wha
         (_closed(0, 1, 2), b""),
     ],
 )
-@pytest.mark.parametrize(
+@variants(
     "arguments",
     [
         ("apps",),
         ("export", "shop.db", "-o", "out.gz", "--json"),
         ("--version",),
     ],
+    kept=[("export", "shop.db", "-o", "out.gz", "--json")],
 )
 async def test_a_result_that_cannot_be_written_is_an_error(
     start: Callable[..., Any],

@@ -24,6 +24,7 @@ from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ServiceError
 from tests.fakes.imports import NotedProgress
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tools.servers import MariadbServer, mariadb
 
@@ -100,7 +101,7 @@ async def test_an_agent_killed_while_its_rename_waits_is_recovered_from(shop: Ma
     assert shop.leftovers(entry) == []
 
 
-@pytest.mark.parametrize("dropped", [0, 1])
+@variants("dropped", [0, 1])
 async def test_an_undo_into_an_empty_database_is_done_however_many_of_the_schemas_were_dropped(
     dropped: int, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +125,7 @@ async def test_an_undo_into_an_empty_database_is_done_however_many_of_the_schema
     assert shop.leftovers(record) == []
 
 
-@pytest.mark.parametrize("moment", ["staged", "restored"])
+@variants("moment", ["staged", "restored"], kept=["restored"])
 async def test_a_server_that_was_killed_has_one_side_afterwards(moment: str, tmp_path: Path) -> None:
     with MariadbServer(mariadb(), fsync=True) as server:
         shop = MariadbApp(server, tmp_path / "work")

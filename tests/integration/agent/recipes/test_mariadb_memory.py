@@ -9,6 +9,7 @@ import pytest
 from common.errors import ArchiveRefusedError, LimitExceededError, ServiceError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.mariadb_apps import MariadbApp
+from tests.fixtures.variants import variants
 from tools.servers import MariadbServer, mariadb
 
 BEGINNING = "-- MariaDB dump 10.19\n\n"
@@ -50,7 +51,7 @@ CONVERTED = (
 )
 
 
-@pytest.mark.parametrize(
+@variants(
     ("tables", "error", "most_mib"),
     [
         (CALLS, LimitExceededError, 50),
@@ -63,6 +64,7 @@ CONVERTED = (
         (CONVERTED, LimitExceededError, 50),
     ],
     ids=["calls", "copies", "names in rows", "checks", "tables in memory", "zeros", "character sets"],
+    every=2,
 )
 async def test_a_small_file_cannot_take_much_of_the_servers_memory(
     tables: str, error: type[ServiceError], most_mib: int, tmp_path: Path

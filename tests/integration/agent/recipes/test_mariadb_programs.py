@@ -79,7 +79,7 @@ TRIGGER_WORDS = {
 }
 
 
-@variants("words", TRIGGER_WORDS.values(), ids=TRIGGER_WORDS, kept=list(TRIGGER_WORDS.values())[::3])
+@variants("words", TRIGGER_WORDS.values(), ids=TRIGGER_WORDS, every=3)
 async def test_a_trigger_comes_back_in_the_words_of_who_made_it(shop: MariadbApp, words: str) -> None:
     shop.sql(f"CREATE TABLE tag (id int); {words.format(own=shop.database)}")
     exported, original, record = await shop.export("sql"), await programs_of(shop), MemoryRecord()
@@ -518,7 +518,7 @@ def void(*_: object) -> None:
     """Nothing of it."""
 
 
-@pytest.mark.parametrize("words", OBSTACLES)
+@variants("words", OBSTACLES, every=3)
 async def test_what_could_not_be_put_back_is_an_obstacle_with_its_reason(words: str, shop: MariadbApp) -> None:
     OBSTACLES[words](shop)
 

@@ -91,7 +91,7 @@ CHANGED = [
 NOTED = ("decimal(5,2)", "date", "time", "varchar(3)", "tinytext", "set('a','b')")
 
 
-@variants(("column", "value", "words"), CHANGED, kept=CHANGED[::3])
+@variants(("column", "value", "words"), CHANGED, every=3)
 async def test_a_value_that_the_server_would_change_is_told_by_table_and_line(
     column: str, value: str, words: str, shop: MariadbApp
 ) -> None:
@@ -109,7 +109,7 @@ async def test_no_sql_mode_that_a_dump_sets_lets_the_server_change_a_value(mode:
     await _refused(f"{BEGINNING}{table}{mode};\nINSERT INTO `t` VALUES (128);\n{END}", "Out of range", shop)
 
 
-@pytest.mark.parametrize(
+@variants(
     "rows",
     [
         "INSERT INTO `t` VALUES (1,'','a',1,DEFAULT),(2,'a','',300,5)",
@@ -118,6 +118,7 @@ async def test_no_sql_mode_that_a_dump_sets_lets_the_server_change_a_value(mode:
         "INSERT IGNORE INTO `t` VALUES (1,'a','b',300,2)",
         "REPLACE DELAYED INTO `t` VALUES (1,'a','b',300,2)",
     ],
+    every=3,
 )
 async def test_a_value_that_no_enum_lists_and_none_that_the_server_works_out_lets_another_through(
     rows: str, shop: MariadbApp
@@ -166,7 +167,7 @@ async def test_decimals_that_say_nothing_are_taken(shop: MariadbApp) -> None:
     await shop.recipe.discard(record)
 
 
-@pytest.mark.parametrize(
+@variants(
     "setting",
     ["SET character_set_connection=latin1", "SET collation_connection='latin1_swedish_ci'", "SET NAMES utf8mb4"],
 )

@@ -27,6 +27,7 @@ from tests.fixtures.minio_data import (
     view,
 )
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.minio_apps import RESERVED, MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
 from tools.servers import MinioServer
@@ -116,7 +117,7 @@ async def test_an_empty_server_goes_out_and_in(start_minio: StartMinio, target: 
     assert await users(target.server) == ["local"]
 
 
-@pytest.mark.parametrize("gone", ["new/own", "new/.minio.sys", "exchange.json", "all that new holds"])
+@variants("gone", ["new/own", "new/.minio.sys", "exchange.json", "all that new holds"], every=3)
 async def test_previous_data_that_somebody_removed_some_of_is_not_brought_back(
     gone: str, source: Source, target: Target
 ) -> None:

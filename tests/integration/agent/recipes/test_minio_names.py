@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.fixtures.minio_data import add_user, put, users, view
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
 
@@ -90,7 +89,7 @@ async def test_what_a_listing_shows_of_them_goes_out_and_in_through_s3_too_and_t
     assert await view(target) == {}
 
 
-@pytest.mark.parametrize("key", ["d", "d/xl.meta"])
+@variants("key", ["d", "d/xl.meta"], kept=["d/xl.meta"])
 async def test_a_preview_compares_an_object_with_one_whose_key_ends_with_the_name_of_its_file(
     key: str, start_minio: StartMinio, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from cli.exit_codes import ExitCode
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_archives import Change, resealed
+from tests.fixtures.variants import variants
 from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
@@ -56,7 +57,7 @@ UNREADABLE: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", UNREADABLE)
+@variants("what", UNREADABLE, every=3)
 async def test_what_an_import_refuses_to_read_verify_does_too(
     what: str, source: Source, target: Target, tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ _SETTINGS = ".minio.sys/buckets/versions/.metadata.bin/"
 _ALICE = ".minio.sys/config/iam/users/alice/identity.json"
 
 
-@pytest.mark.parametrize(
+@variants(
     ("change", "name"),
     [
         (rotted(_SETTINGS, "xl.meta", IN_CHECKSUM_ONLY), "the settings of bucket 'versions'"),
@@ -101,6 +101,7 @@ _ALICE = ".minio.sys/config/iam/users/alice/identity.json"
         (lambda name, content: content[:50] if name == f"{_ALICE}/xl.meta" else content, _ALICE),
     ],
     ids=["settings", "content of settings", "sum of settings", "user", "sum of a user", "cut user"],
+    every=3,
 )
 async def test_rotted_settings_and_users_are_not_proven(
     change: Change, name: str, source: Source, tmp_path: Path

@@ -46,6 +46,7 @@ from tests.fixtures.minio_archives import (
 )
 from tests.fixtures.minio_data import access, fill_users, put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, OTHER_KMS_KEY, StartMinio, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer, minio, short_directory
 
@@ -455,7 +456,7 @@ _SETTINGS = ".minio.sys/buckets/files/.metadata.bin"
         (_SETTINGS, "the settings of bucket 'files'", {"bucket": "locked"}),
     ],
 )
-@pytest.mark.parametrize("rot", [lambda path: rotted(path, "xl.meta", IN_CHECKSUM_ONLY), rotted_sum])
+@variants("rot", [lambda path: rotted(path, "xl.meta", IN_CHECKSUM_ONLY), rotted_sum])
 async def test_damaged_users_and_settings_are_refused_and_there_is_a_way_without_them(
     rot: Callable[[str], Change], path: str, name: str, other_way: dict[str, str], target: Target
 ) -> None:

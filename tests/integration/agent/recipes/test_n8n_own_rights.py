@@ -22,6 +22,7 @@ from tests.contract.agents import Agent, Launch
 from tests.contract.app import AppSwitch
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.n8n_data import NEW_KEY
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.n8n_apps import MakePair, Pair, make_pair
 
 __all__ = ["make_pair"]
@@ -91,7 +92,7 @@ def require_nothing_left(target: Pair, agent: Agent) -> None:
     assert [*(agent.launch.state_directory / "journal").iterdir()] == []
 
 
-@pytest.mark.parametrize(
+@variants(
     ("harm", "said"),
     [
         ("ALTER ROLE {role} SET search_path = evil", "setting search_path of role {role}: none became evil"),
@@ -103,6 +104,7 @@ def require_nothing_left(target: Pair, agent: Agent) -> None:
         ),
     ],
     ids=["setting", "name", "name of the previous database", "owner"],
+    every=2,
 )
 async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_the_next(
     source: Pair, target: Pair, tmp_path: Path, harm: str, said: str

@@ -300,7 +300,7 @@ async def test_work_without_end_in_an_upload_ends_at_its_time_and_leaves_nothing
     target.require_no_leftovers()
 
 
-@pytest.mark.parametrize("what", ["a look", "the work", "an import"])
+@variants("what", ["a look", "the work", "an import"])
 async def test_a_table_that_somebody_has_locked_is_not_waited_for_without_end(
     what: str, make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,7 +407,7 @@ async def test_a_server_that_is_stopped_with_n8n_is_waited_for_and_n8n_started_t
     assert target.n8n.workflow_names() == ["present 0"]
 
 
-@pytest.mark.parametrize("is_database_swapped", [False, True])
+@variants("is_database_swapped", [False, True])
 async def test_after_a_crash_the_files_follow_the_database(is_database_swapped: bool, make_pair: MakePair) -> None:
     source, target = source_of(make_pair), target_of(make_pair)
     (target.n8n.folder / "storage" / "own").write_text("of the target")

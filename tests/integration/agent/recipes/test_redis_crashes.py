@@ -348,7 +348,7 @@ async def test_an_agent_killed_in_a_recovery_is_recovered_from(
 
 
 @pytest.mark.parametrize("said", list(Aim))
-@pytest.mark.parametrize("is_saved", [False, True], ids=["not saved", "saved by somebody since"])
+@variants("is_saved", [False, True], ids=["not saved", "saved by somebody since"])
 async def test_what_a_server_that_keeps_nothing_was_given_since_is_not_overwritten_and_a_person_decides(
     said: Aim, start_redis: StartRedis, tmp_path: Path, *, is_saved: bool
 ) -> None:

@@ -249,7 +249,7 @@ async def test_data_beyond_maxmemory_is_refused_where_the_server_would_refuse_wr
     assert any("evict a part of it (allkeys-lru)" in warning for warning in preview.warnings)
 
 
-@pytest.mark.parametrize("said", [[], [aux("used-mem", "1000")]], ids=["nothing", "little"])
+@variants("said", [[], [aux("used-mem", "1000")]], ids=["nothing", "little"])
 @pytest.mark.parametrize("value", [repeated(60 << 20), string(bytes(60 << 20))], ids=["compressed", "as it is"])
 async def test_data_beyond_maxmemory_is_refused_however_little_the_file_says_of_it(
     said: list[bytes], value: bytes, start_redis: StartRedis, tmp_path: Path

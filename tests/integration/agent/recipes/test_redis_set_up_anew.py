@@ -94,7 +94,7 @@ async def test_an_import_is_refused_by_a_server_that_cannot_take_the_file_any_mo
     app.require_released(before)
 
 
-@pytest.mark.parametrize("how", ANEW)
+@variants("how", ANEW)
 async def test_so_is_an_undo_until_the_server_is_as_it_was(how: str, start_redis: StartRedis, tmp_path: Path) -> None:
     name, settings, _, said = ANEW[how]
     app, entry = await stage(start_redis("redis-8.2", settings={**NOTHING, **MANY}), tmp_path)
@@ -115,7 +115,7 @@ async def test_so_is_an_undo_until_the_server_is_as_it_was(how: str, start_redis
     assert (await content_of(app.server)).differences(previous) == []
 
 
-@pytest.mark.parametrize("how", ANEW)
+@variants("how", ANEW)
 async def test_so_is_the_copy_of_the_previous_data_after_a_crash(
     how: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import SYMLINK, entry, tar_of
 from tests.fixtures.kuma_apps import KUMA_2, KumaApp, set_of
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.conftest import NotedApp
 from tests.integration.agent.recipes.kuma_on_mariadb import KumaOnMariadb
 
@@ -109,7 +110,7 @@ async def test_an_app_that_does_not_start_on_the_import_gets_tables_and_files_ba
     assert kuma.noted.is_running
 
 
-@pytest.mark.parametrize("has_come_to", ["files", "tables"])
+@variants("has_come_to", ["files", "tables"])
 async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma: KumaOnMariadb) -> None:
     exported = await kuma.export()
     kuma.make_other()
@@ -135,7 +136,7 @@ async def test_after_a_crash_the_files_follow_the_tables(has_come_to: str, kuma:
     assert kuma.database.leftovers(record) == []
 
 
-@pytest.mark.parametrize("removed", ["the schema", "the files", "a file"])
+@variants("removed", ["the schema", "the files", "a file"])
 async def test_a_crash_after_the_exchange_is_found_out_although_some_of_what_is_kept_was_removed(
     removed: str, kuma: KumaOnMariadb
 ) -> None:
@@ -160,7 +161,7 @@ async def test_a_crash_after_the_exchange_is_found_out_although_some_of_what_is_
     assert kuma.database.leftovers(record) == []
 
 
-@pytest.mark.parametrize("what", ["the schema", "a table", "the files"])
+@variants("what", ["the schema", "a table", "the files"], kept=["a table"])
 async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_stopped(
     what: str, kuma: KumaOnMariadb
 ) -> None:
@@ -239,7 +240,7 @@ async def test_what_the_app_cannot_take_is_refused_and_changes_nothing(
     assert not (kuma.directory / ".mathison-data").exists()
 
 
-@pytest.mark.parametrize("staged_on", ["sqlite", "mariadb", "another database"])
+@variants("staged_on", ["sqlite", "mariadb", "another database"], kept=["mariadb"])
 async def test_an_app_that_moves_to_another_database_takes_nothing_that_was_staged_before(
     staged_on: str, kuma: KumaOnMariadb
 ) -> None:

@@ -378,7 +378,7 @@ async def test_any_name_of_a_database_works(make_app: MakeApp, database: str) ->
     assert b"CREATE TABLE public.t" in await app.export("sql")
 
 
-@pytest.mark.parametrize("form", ["sql", "custom"])
+@variants("form", ["sql", "custom"], kept=["custom"])
 async def test_an_exports_fingerprint_is_of_its_own_moment(app: PostgresApp, form: str) -> None:
     app.fill()
     app.run(MANY_ROWS)

@@ -55,7 +55,7 @@ async def test_what_a_file_makes_of_its_database_as_a_whole_is_undone(
     assert app.left_over() == []
 
 
-@variants("statement", ATTRIBUTES, kept=ATTRIBUTES[::3])
+@variants("statement", ATTRIBUTES, every=3)
 async def test_a_file_that_fails_leaves_nothing_that_hinders_the_next_import(app: PostgresApp, statement: str) -> None:
     before = app.outside()
     failing = with_block(statement).replace(
@@ -85,7 +85,7 @@ async def test_an_apps_database_that_is_a_template_stays_one_and_can_be_dropped_
         app.run(f"ALTER DATABASE {app.database} IS_TEMPLATE false", on="postgres")
 
 
-@pytest.mark.parametrize(
+@variants(
     ("statement", "what"),
     [
         ("GRANT ALL ON DATABASE %I TO PUBLIC", "the database"),
@@ -104,6 +104,7 @@ async def test_an_apps_database_that_is_a_template_stays_one_and_can_be_dropped_
         ("PERFORM lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC", "large object 4711"),
         ("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; CREATE TABLE public.u (a int)", "table public.u"),
     ],
+    every=3,
 )
 async def test_privileges_that_a_file_gives_itself_are_left_out_with_a_warning(
     app: PostgresApp, statement: str, what: str

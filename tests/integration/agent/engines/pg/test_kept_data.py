@@ -136,7 +136,7 @@ HARMS = {
 }
 
 
-@variants("harm", HARMS, kept=list(HARMS)[::4])
+@variants("harm", HARMS, every=4)
 async def test_code_that_changes_the_previous_data_ends_the_import(modest: PostgresApp, harm: str) -> None:
     await _refused(modest, CODE.format(harm=HARMS[harm]) + CALL, "the file touched the previous data")
 
@@ -169,7 +169,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("statement", OTHERS)
+@variants("statement", OTHERS, every=2)
 async def test_what_another_session_does_meanwhile_ends_an_import_without_accusing_its_file(
     modest: PostgresApp, statement: str
 ) -> None:
@@ -312,7 +312,7 @@ async def test_a_sequence_is_as_it_was_when_a_file_fails_after_its_code_set_it(m
     assert _content(modest) == before
 
 
-@pytest.mark.parametrize("label", ["NULL", "'mine'", '\'{"of":"x","was_moved":false}\''])
+@variants("label", ["NULL", "'mine'", '\'{"of":"x","was_moved":false}\''], every=2)
 async def test_an_undo_whose_labels_were_changed_says_what_to_do(modest: PostgresApp, label: str) -> None:
     record = await modest.bring_in(await modest.export())
     for number in (0, 1):

@@ -8,6 +8,7 @@ from agent.recipes.postgresql import PostgresqlRecipe
 from agent.versions import UnknownVersionError
 from common.errors import AppUnavailableError
 from tests.fakes.imports import MemoryRecord
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -30,7 +31,7 @@ async def _moved(make_app: MakeApp, *, has_admin: bool, is_restored: bool) -> tu
 
 
 @pytest.mark.parametrize("has_admin", [True, False], ids=["beside", "within"])
-@pytest.mark.parametrize("is_restored", [True, False], ids=["kept", "staged"])
+@variants("is_restored", [True, False], ids=["kept", "staged"])
 async def test_an_app_that_moved_to_another_database_takes_nothing_that_was_staged_before(
     make_app: MakeApp, has_admin: bool, is_restored: bool
 ) -> None:

@@ -146,7 +146,7 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS.items(), ids=list(HARMS.values()))
+@variants("harm", HARMS.items(), ids=list(HARMS.values()), every=3)
 async def test_what_a_function_of_the_file_changed_outside_is_put_back(
     make_app: MakeApp, harm: tuple[str, str]
 ) -> None:
@@ -279,7 +279,7 @@ def _only_entry(agent: Agent) -> Entry:
     return entry
 
 
-@pytest.mark.parametrize(
+@variants(
     "harm",
     [
         "ALTER DATABASE {database} SET default_transaction_read_only = on",
@@ -288,6 +288,7 @@ def _only_entry(agent: Agent) -> Entry:
         "ALTER DATABASE {database} OWNER TO pg_database_owner",
         "ALTER DATABASE {database} CONNECTION LIMIT 0",
     ],
+    every=2,
 )
 async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_the_next(
     make_app: MakeApp, tmp_path: Path, harm: str

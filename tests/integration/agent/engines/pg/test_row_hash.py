@@ -6,6 +6,7 @@ import pytest
 from psycopg import sql
 
 from agent.engines.pg.row_hash import MOST_NESTED, row_hash
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -74,7 +75,7 @@ async def test_two_values_that_a_dump_tells_apart_have_two_hashes(
         ("('1', '1'), ('1', '1')", "('2', '2'), ('2', '2')"),
     ],
 )
-@pytest.mark.parametrize("kind", ["int", "text", "numeric"])
+@variants("kind", ["int", "text", "numeric"])
 async def test_a_value_counts_where_it_stands(app: PostgresApp, kind: str, rows: str, other: str) -> None:
     one, two = [
         await hash_of(app, f"CREATE TABLE hashed (n {kind}, v {kind}); INSERT INTO hashed VALUES {said}")

@@ -120,7 +120,7 @@ async def _goes_and_comes_back(app: PostgresApp, change: str, *, imported: Calla
     assert changed.differences(await app.fingerprint()) == []
 
 
-@pytest.mark.parametrize(
+@variants(
     "change",
     [
         "DROP EXTENSION pg_trgm; CREATE TABLE public.added (name citext); DROP TABLE shop.t",
@@ -159,7 +159,7 @@ NAMED_BY_TYPES = """
 """Things whose names are made of those of other things, in both schemas: one that is moved, one that is renamed."""
 
 
-@pytest.mark.parametrize("change", ["DROP SCHEMA another CASCADE", "DROP TABLE people CASCADE", "SELECT 1"])
+@variants("change", ["DROP SCHEMA another CASCADE", "DROP TABLE people CASCADE", "SELECT 1"])
 async def test_what_is_named_by_types_comes_and_goes(modest: PostgresApp, change: str) -> None:
     modest.run(NAMED_BY_TYPES, as_app=True)
     await _goes_and_comes_back(
@@ -403,7 +403,7 @@ TRAP = (
 )
 
 
-@pytest.mark.parametrize(
+@variants(
     ("harm", "said"),
     [
         ("EXECUTE format('DROP SCHEMA %I CASCADE', kept)", "touched the previous data"),
@@ -413,6 +413,7 @@ TRAP = (
         ("EXECUTE 'ALTER DATABASE ' || current_database() || ' CONNECTION LIMIT 0'", "changed roles or databases"),
         ("COMMIT", "invalid transaction termination"),
     ],
+    every=2,
 )
 async def test_a_function_of_the_file_that_does_harm_ends_the_import(modest: PostgresApp, harm: str, said: str) -> None:
     modest.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)", as_app=True)

@@ -155,7 +155,7 @@ async def test_a_prepared_transaction_in_the_way_is_named(tmp_path: Path, monkey
         await app.recipe.restore(record, app.progress)
 
 
-@pytest.mark.parametrize("killed_after", [0, 1, 2], ids=["before", "between", "after"])
+@variants("killed_after", [0, 1, 2], ids=["before", "between", "after"], kept=[1])
 async def test_a_server_killed_in_the_swap_comes_back_with_one_or_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:
@@ -252,7 +252,7 @@ STEPS_OF_STAGE = [
 """Before each there is something more: nothing, a role, a database, its content, its new owner, its belongings."""
 
 
-@pytest.mark.parametrize("step", STEPS_OF_STAGE)
+@variants("step", STEPS_OF_STAGE, every=3)
 async def test_an_agent_killed_while_staging_finds_all_that_it_left(
     app: PostgresApp, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
