@@ -22,7 +22,7 @@ from agent.archives.members import KEPT_NAMES
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _NOT_FOLLOWED = 0x100
 """AT_SYMLINK_NOFOLLOW."""
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
@@ -61,6 +61,23 @@ def rename_without_replacing(name: str, *, source: int, target: int) -> None:
         os.stat(name, dir_fd=target, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
     os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def exchange_names(one: str, other: str, *, parent: int) -> bool:
+    """Have two entries of a directory change places, at once; False: one of them is not there, or the file system
+    knows no such thing, and nothing was done.
+
+    Raises:
+        OSError: it is not allowed, or the storage fails.
+    """
+    if not hasattr(_libc, "renameat2"):
+        return False
+    if _libc.renameat2(parent, os.fsencode(one), parent, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        if number in (errno.ENOENT, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise OSError(number, os.strerror(number), one)
+    return True
 
 
 def immovable(name: str, parent: int) -> str:

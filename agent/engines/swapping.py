@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import errno
 import json
 import os
 import secrets
@@ -27,22 +26,19 @@ from typing import NamedTuple
 from agent.archives.members import KEPT_NAMES, printable
 from agent.engines.filesystem import (
     DIRECTORY,
-    count_entries,
     immovable,
     opened_directory,
     rename_without_replacing,
     sync_filesystem,
 )
+from agent.engines.noting import count_kept, has_as_many, is_full, no_room, write_note
 from agent.versions import require_known
-from common.errors import AppBusyError, InternalError, NoSpaceError, ToolFailedError
+from common.errors import AppBusyError, InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "swap.json", 1
-_NEXT = f"{_JOURNAL}.new"
 _JOURNAL_BYTES = 256
-"""The next form of the journal stands ready in this size from staging on, so a full disk has room for it."""
-_COUNT_SECONDS = 20.0
-"""Some ten million files, or far fewer on a disk that has to seek for each directory; beyond, the top alone counts."""
+"""More than it ever has."""
 _STRAYS = "strays"
 
 
@@ -115,10 +111,9 @@ class Swap:
             journal = _read(opened.area)
             side = journal.target.other
             directory = opened.directory(side)
-            has_all = len(opened.entries(directory)) >= journal.entries
-            if has_all and journal.entries_below:
-                below = count_entries(directory, seconds=_COUNT_SECONDS)
-                has_all = below is None or below >= journal.entries_below
+            has_all = len(opened.entries(directory)) >= journal.entries and has_as_many(
+                directory, journal.entries_below
+            )
         return side if journal.phase is _Phase.DONE and has_all else None
 
     def note_kept(self) -> None:
@@ -171,12 +166,8 @@ class Swap:
                         "is as it was.",
                         next_step="See that the app is stopped by its stop command, then try again.",
                     ) from failure
-                if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise NoSpaceError(
-                        "The volume has no room for what has to be noted of an exchange of its data; the data is as it "
-                        "was.",
-                        next_step="Free a little of it, 100 KB and ten files or directories, then try again.",
-                    ) from failure
+                if is_full(failure):
+                    raise no_room("volume") from failure
                 name = f"{printable(failure.filename)}: " if isinstance(failure.filename, str) else ""
                 raise ToolFailedError(
                     "The data of the volume could not be exchanged; the data is as it was. "
@@ -339,7 +330,7 @@ def _set_aside(name: str, directory: int, opened: _Opened) -> None:
 def _settle(opened: _Opened, side: Side, *, counts_below: bool = False) -> Side:
     opened.sync()
     kept = opened.directory(side.other)
-    below = (count_entries(kept, seconds=_COUNT_SECONDS) or 0) if counts_below else 0
+    below = count_kept(kept) if counts_below else 0
     _write(opened, side, _Phase.DONE, entries=len(opened.entries(kept)), entries_below=below)
     return side
 
@@ -352,22 +343,7 @@ def _write(opened: _Opened, target: Side, phase: _Phase, *, entries: int = 0, en
         "kept": entries,
         "kept_below": entries_below,
     }
-    _write_next(opened.area, json.dumps(noted).encode())
-    os.rename(_NEXT, _JOURNAL, src_dir_fd=opened.area, dst_dir_fd=opened.area)
-    os.fsync(opened.area)
-    # Into the room that the journal before has left.
-    with contextlib.suppress(OSError):
-        _write_next(opened.area, b"")
-
-
-def _write_next(area: int, content: bytes) -> None:
-    """Over what stands ready, which is not cut off: that would give its room away."""
-    descriptor = os.open(_NEXT, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=area)
-    try:
-        os.pwrite(descriptor, content.ljust(_JOURNAL_BYTES), 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_note(_JOURNAL, json.dumps(noted).encode(), room_bytes=_JOURNAL_BYTES, area=opened.area)
 
 
 def _read(area: int) -> _Journal:

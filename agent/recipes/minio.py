@@ -237,6 +237,7 @@ class MinioRecipe(Recipe):
             keeps_users=keeps_users,
             only=options["bucket"],
         )
+        await asyncio.to_thread(self._exchange(record).note_kept)
         return await self._preview(
             report,
             tally,
@@ -253,14 +254,16 @@ class MinioRecipe(Recipe):
                 await portable.restore(client, progress)
             return
         exchange = self._exchange(record)
-        if not exchange.is_prepared():
-            raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
+        if not exchange.is_prepared() or not await asyncio.to_thread(exchange.has_all):
+            raise TransferNotFoundError("What was staged is gone, or some of it.", next_step="Import it again.")
         async with self._connected() as client:
             await self._look(client)
             progress.step(Step.RESTORING, "making the new data durable")
             await asyncio.to_thread(exchange.prepare)
             progress.step(Step.RESTORING, "exchanging the data")
             await self._carry_out(client, exchange, Side.IMPORTED, record)
+        progress.step(Step.RESTORING, "counting what is kept; the server runs")
+        await _note_kept(exchange)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         if (portable := PortableImport.of(record)) is not None:
@@ -269,7 +272,7 @@ class MinioRecipe(Recipe):
             await self._drop(record)
             return
         exchange = self._exchange(record)
-        if not exchange.keeps_previous():
+        if not await asyncio.to_thread(exchange.keeps_previous):
             raise NothingToUndoError("The previous data is gone from the drive, or some of it.")
         async with self._connected() as client:
             await self._look(client)
@@ -322,6 +325,8 @@ class MinioRecipe(Recipe):
                     await swap.put_back(client, self._settings, exchange, Side.PREVIOUS)
                     side = Side.PREVIOUS
                 note_done(record, is_settled=True)
+        if side is Side.IMPORTED:
+            await _note_kept(exchange)
         return Recovered[side.name]
 
     async def tidy(self) -> None:
@@ -449,6 +454,14 @@ class MinioRecipe(Recipe):
 
 def _keeps_users(record: Record) -> bool:
     return bool(record.facts.get("keeps_users"))
+
+
+async def _note_kept(exchange: Exchange) -> None:
+    """Without it, an undo misses only what is gone from the top."""
+    try:
+        await asyncio.to_thread(exchange.note_kept)
+    except ServiceError as failure:
+        _log.warning("What is kept was not counted.", action="note_kept", error=failure.text)
 
 
 async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:

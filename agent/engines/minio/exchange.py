@@ -22,6 +22,7 @@ import msgspec
 
 from agent.engines.filesystem import opened_directory, sync_filesystem
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
+from agent.engines.noting import count_kept, has_as_many, is_full, no_room, write_note
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from agent.versions import require_known
@@ -29,6 +30,8 @@ from common.errors import InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "exchange.json", 1
+_MORE_BYTES = 16 << 10
+"""What the next form of the journal may have more than the present one: entries of two hundred buckets."""
 _STRAYS = "strays"
 _EXCHANGE, _NO_REPLACE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,9 +46,18 @@ class _Entry(msgspec.Struct):
 
 
 class _Journal(msgspec.Struct):
+    """How far an exchange came.
+
+    Attributes:
+        target: whose data comes, or is there.
+        kept_below: entries of the other's data, those at the top and all below, once it is done or staged; 0: not
+            counted.
+    """
+
     target: str
     is_done: bool
     entries: list[_Entry]
+    kept_below: int = 0
     version: int = _VERSION
 
 
@@ -83,16 +95,50 @@ class Exchange:
         """Whose data is in place; while it is unfinished, whose is coming."""
         return Side(self._read().target) if self.is_prepared() else Side.PREVIOUS
 
-    def keeps_previous(self) -> bool:
-        """Whether imported data is in place and all that it replaced is kept; True where there was nothing.
+    def has_all(self) -> bool:
+        """Whether all is there that is staged or kept, as far as it was noted; True where there was nothing.
 
         A bucket that is not kept counts as one that the previous data never had, so bringing that back without some of
         it would take more away.
         """
-        if self.side() is not Side.IMPORTED:
+        journal = self._read()
+        kept = (entry for entry in journal.entries if entry.before is not None)
+        if not all(_inode(self._other / entry.path) == entry.before for entry in kept):
             return False
-        replaced = (entry for entry in self._read().entries if entry.before is not None)
-        return all(_inode(self._other / entry.path) == entry.before for entry in replaced)
+        if not journal.kept_below:
+            return True
+        try:
+            with opened_directory(self._other) as other:
+                return has_as_many(other, journal.kept_below)
+        except FileNotFoundError:
+            return False
+
+    def keeps_previous(self) -> bool:
+        """Whether imported data is in place and all that it replaced is kept, as `has_all`."""
+        return self.side() is Side.IMPORTED and self.has_all()
+
+    def note_kept(self) -> None:
+        """Note how much there is of what is staged or kept, so that it is missed when somebody removes some of it; and
+        have room on the drive for what an exchange is going to note, should it be full by then.
+
+        Does nothing where that was noted, or some of it is gone already, or an exchange is unfinished.
+
+        Raises:
+            ToolFailedError: the drive cannot be written to.
+        """
+        journal = self._read()
+        if not journal.is_done or journal.kept_below or not self.has_all():
+            return
+        try:
+            self._make_other()
+            (self._area / _STRAYS).mkdir(exist_ok=True)
+            with opened_directory(self._other) as other:
+                journal.kept_below = count_kept(other)
+            self._write(journal, next_bytes=len(_encoded(self._journal_of(Side(journal.target).other))))
+        except OSError as failure:
+            raise ToolFailedError(
+                f"How much is kept beside the app's data could not be noted on the drive: {failure.strerror}."
+            ) from failure
 
     def prepare(self) -> None:
         """Make what was staged durable; before the freeze, since it may take long.
@@ -111,6 +157,7 @@ class Exchange:
         """Put a side's data in place, the server frozen; how many entries were exchanged. Repeating changes nothing.
 
         Raises:
+            NoSpaceError: there is no room for the journal; the data is as it was.
             ToolFailedError: the file system refused; the data is as it was.
             UnsettledError: that too could not be brought about.
         """
@@ -121,11 +168,16 @@ class Exchange:
             return 0
         try:
             self._make_system()
-            journal = _Journal(target=target.value, is_done=False, entries=self._plan())
-            self._write(journal)
-            self._apply(journal)
+            journal = self._journal_of(target)
+            try:
+                self._write(journal)
+                self._apply(journal)
+            except OSError:
+                self._take_back(journal)
+                raise
         except OSError as failure:
-            self._take_back(journal)
+            if is_full(failure):
+                raise no_room("drive") from failure
             raise ToolFailedError(
                 f"The data on the drive could not be exchanged: {failure.strerror}; it is as it was."
             ) from failure
@@ -167,15 +219,23 @@ class Exchange:
         if self.only and not self.has_bucket():
             shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
 
+    def _make_other(self) -> None:
+        """Where entries of the side that is in place may have to go."""
+        (self._other / (BUCKETS if self.only else SYSTEM)).mkdir(parents=True, exist_ok=True)
+
     def _make_system(self) -> None:
         """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
-        (self._other / (BUCKETS if self.only else SYSTEM)).mkdir(parents=True, exist_ok=True)
+        self._make_other()
         settings = self._drive / BUCKETS
         if self.only and not settings.is_dir():
             settings.mkdir()
             if os.geteuid() == 0:
                 owner = (self._drive / SYSTEM).stat()
                 os.chown(settings, owner.st_uid, owner.st_gid)
+
+    def _journal_of(self, target: Side) -> _Journal:
+        """Of an exchange that is about to begin."""
+        return _Journal(target=target.value, is_done=False, entries=self._plan())
 
     def _plan(self) -> list[_Entry]:
         if self.only:
@@ -221,6 +281,10 @@ class Exchange:
             live.rename(strays / f"{_inode(live)}")
 
     def _take_back(self, journal: _Journal) -> None:
+        noted = self._read()
+        if noted.is_done and noted.target != journal.target:
+            # It failed before its first step.
+            return
         back = _Journal(
             target=Side(journal.target).other.value,
             is_done=False,
@@ -243,15 +307,14 @@ class Exchange:
         except (OSError, ValueError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read.") from failure
 
-    def _write(self, journal: _Journal) -> None:
-        temporary = self._area / f"{_JOURNAL}.new"
-        with temporary.open("wb") as file:
-            file.write(json.dumps(msgspec.to_builtins(journal)).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._area / _JOURNAL)
+    def _write(self, journal: _Journal, *, next_bytes: int = 0) -> None:
+        content = _encoded(journal)
         with opened_directory(self._area) as area:
-            os.fsync(area)
+            write_note(_JOURNAL, content, room_bytes=max(len(content), next_bytes) + _MORE_BYTES, area=area)
+
+
+def _encoded(journal: _Journal) -> bytes:
+    return json.dumps(msgspec.to_builtins(journal)).encode()
 
 
 def _exchange(live: Path, other: Path) -> None:

@@ -85,7 +85,7 @@ async def test_an_undo_takes_what_the_app_has_made_since_and_what_cannot_be_coun
     volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_deep(volume.directory)
-    monkeypatch.setattr("agent.engines.swapping._COUNT_SECONDS", -1.0)
+    monkeypatch.setattr("agent.engines.noting._COUNT_SECONDS", -1.0)
     record = await volume.import_(tar_of(entry("data", b"new")))
     (volume.directory / "made since").touch()
     remove_kept(volume, record, "old/d/file")

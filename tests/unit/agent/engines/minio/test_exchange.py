@@ -15,6 +15,7 @@ from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.versions import UnknownVersionError
 from common.errors import InternalError, ToolFailedError
+from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
 
 KEY = "0123456789ab"
 
@@ -253,6 +254,45 @@ def test_a_failure_at_any_step_leaves_the_data_as_it_was(drive: Path, steps: Ste
         one.bring(Side.IMPORTED)
         assert _content(here) == NEW
     assert fail_at > 5
+
+
+@NEEDS_A_SMALL_DISK
+@pytest.mark.parametrize("of_files", [False, True])
+def test_a_crash_at_any_step_on_a_full_drive_is_recovered_from(of_files: bool, steps: Steps, tmp_path: Path) -> None:
+    for crash_at in range(1, 100):
+        small = tmp_path / str(crash_at)
+        with tmpfs(small, "-o", "size=2m,nr_inodes=200"):
+            here = _staged(small / "drive")
+            steps.restart()
+            Exchange(here, KEY).note_kept()
+            fill(small, of_files=of_files)
+            steps.restart(crash_at=crash_at)
+            try:
+                Exchange(here, KEY).bring(Side.IMPORTED)
+                break
+            except CrashError:
+                steps.restart()
+
+            side = Exchange(here, KEY).recover()
+
+            assert _content(here) == SIDES[side]
+            Exchange(here, KEY).bring(side.other)
+            assert _content(here) == SIDES[side.other]
+    assert crash_at > 5
+
+
+def test_a_failure_before_anything_was_noted_leaves_the_journal_as_it_was(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Exchange(drive, KEY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "_plan", lambda self: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(ToolFailedError, match="it is as it was"):
+            one.bring(Side.IMPORTED)
+
+    assert one.side() is Side.PREVIOUS
+    one.bring(Side.IMPORTED)
+    assert _content(drive) == NEW
 
 
 @pytest.mark.parametrize("change", [('"version": 1', '"version": 2'), ('"is_done"', '"has_ended"')])
