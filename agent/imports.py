@@ -224,7 +224,7 @@ class Imports:
         Args:
             reason: becomes the error of an import that was only staged.
         Returns:
-            Why it could not be dropped yet; it will be tried again.
+            Why it could not be dropped yet; it will be tried again. UnknownVersionError: it is left alone as it was.
         """
         entry = transfer.entry
         if entry is None:
@@ -248,11 +248,17 @@ class Imports:
         await self.abandon(transfer, reason if transfer.state.result is None else None)
 
     async def _drop(self, transfer: Transfer, entry: Entry) -> ServiceError | None:
+        phase, expires_at, kept_until = entry.phase, entry.expires_at, transfer.state.kept_until
         transfer.tracker.update(kept_until=None)
         self._move(transfer, entry, ImportPhase.DROPPING)
         try:
             await self._recipe.discard(entry)
             entry.remove()
+        except UnknownVersionError as cause:
+            transfer.tracker.update(kept_until=kept_until)
+            self._move(transfer, entry, phase, expires_at=expires_at)
+            transfer.entry = None
+            return self._journal.leave_alone(entry, cause)
         except Exception as fault:
             _log.warning(
                 "What an import held could not be dropped; it will be tried again.",

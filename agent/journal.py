@@ -69,7 +69,7 @@ class Entry:
     """One import's line; implements recipes.base.Record."""
 
     def __init__(self, path: Path, line: _Line) -> None:
-        self._path = path
+        self.path = path
         self._line = line
         self.transfer_id = line.state.transfer_id
         self.key = line.key
@@ -95,13 +95,13 @@ class Entry:
 
     def remove(self) -> None:
         """Forget it, after what it names is gone; durable on return."""
-        self._path.unlink(missing_ok=True)
-        sync_directory(self._path.parent)
+        self.path.unlink(missing_ok=True)
+        sync_directory(self.path.parent)
 
     @property
     def way_out(self) -> str:
         """A sentence for a person, where nothing else helps."""
-        return _way_out(self._path)
+        return _way_out(self.path)
 
     @property
     def phase(self) -> ImportPhase:
@@ -118,7 +118,7 @@ class Entry:
 
     def _write(self) -> None:
         try:
-            write_atomically(self._path, msgspec.json.encode(self._line))
+            write_atomically(self.path, msgspec.json.encode(self._line))
         except OSError as failure:
             if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -180,8 +180,20 @@ class Journal:
 
     @property
     def unknown(self) -> list[UnknownLine]:
-        """The lines that the last `read` could not read, as long as they are there."""
+        """The lines that the last `read` could not read, or that were left alone since, as long as they are there."""
         return [line for line in self._unknown if not _is_gone(line.path)]
+
+    def leave_alone(self, entry: Entry, cause: UnknownVersionError) -> UnknownVersionError:
+        """Count a line from now on as one that could not be read, since what is noted beside it cannot be.
+
+        Returns:
+            Why, for who wanted what it names to be dropped.
+        """
+        text = f"What import {entry.transfer_id} keeps cannot be dropped: {cause.text}"
+        line = UnknownLine(entry.path, text, is_at_rest=True, next_step=cause.next_step)
+        self._unknown.append(line)
+        _log.error("A line of the journal is left alone.", action="drop", error=text)
+        return UnknownVersionError(text, next_step=line.to_error().next_step)
 
     def read(self) -> list[Entry]:
         """All lines that this agent knows, in the order in which their imports were started; see `unknown` too.

@@ -27,6 +27,7 @@ from agent.repeats import check_order, check_still_there, check_upload, is_spent
 from agent.states import Kind, TransferState
 from agent.steps import Unwatched
 from agent.transfer_list import Transfer, TransferList, check_transfer_id
+from agent.versions import UnknownVersionError
 from common.errors import (
     CancelledError,
     FormatNotSupportedError,
@@ -246,6 +247,7 @@ class Transfers:
         Args:
             transfer_id: empty: the latest import whose previous data is kept; without one, the latest that holds any.
         Raises:
+            UnknownVersionError: an agent of another version noted what it is; nothing was changed.
             ServiceError: it could not be dropped yet; it is given up all the same.
         """
         phases = (ImportPhase.STAGED, ImportPhase.KEPT, ImportPhase.DROPPING)
@@ -257,7 +259,7 @@ class Transfers:
         async with self._operations.recipe_lock:
             failure = await self._imports.abandon(transfer, CancelledError("The staged import was discarded."))
         if failure is not None:
-            raise given_up(transfer.transfer_id, failure)
+            raise failure if isinstance(failure, UnknownVersionError) else given_up(transfer.transfer_id, failure)
         return True
 
     async def cancel(self, transfer_id: str) -> TransferState:

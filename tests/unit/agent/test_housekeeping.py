@@ -14,6 +14,7 @@ from agent.versions import UnknownVersionError, not_read
 from common.errors import (
     AppUnavailableError,
     ArchiveRefusedError,
+    ArchiveWrongKindError,
     NothingToUndoError,
     ServiceError,
     TransferNotFoundError,
@@ -365,6 +366,69 @@ async def test_an_undo_of_what_was_noted_in_a_form_that_is_not_read_is_told_how_
     assert f"move {next((setting.directory / 'journal').iterdir())} away" in caught.value.next_step
     assert setting.recipe.live == b"new data"
     assert setting.state("t-1").kept_until is not None
+
+
+@pytest.mark.parametrize("ending", ["confirmed", "expired", "replaced", "failed"])
+async def test_what_is_noted_beside_an_import_in_a_form_that_is_not_read_is_told_and_not_tried_again(
+    setting: Setting, ending: str
+) -> None:
+    failed = ending == "failed"
+    before = None if failed else await setting.run_import("t-1")
+    tries = []
+
+    def discard() -> NoReturn:
+        tries.append("discard")
+        raise not_read("The exchange", "another", "it is of version 2, not 1")
+
+    setting.recipe.at["discard"] = discard
+    told = "What import t-1 keeps cannot be dropped: The exchange was noted by another in a form that this agent"
+    if ending == "confirmed":
+        with pytest.raises(UnknownVersionError, match=told) as caught:
+            await setting.transfers.discard("t-1")
+        assert "given up" not in caught.value.text
+        assert f"move {next((setting.directory / 'journal').iterdir())} away" in caught.value.next_step
+    elif ending == "expired":
+        setting.clock.advance(1_000_000)
+    elif ending == "replaced":
+        await setting.run_import("t-2", b"newer data")
+    else:
+        with pytest.raises(ArchiveWrongKindError):
+            await setting.stage("t-1", b"BAD")
+
+    for _ in range(3):
+        await setting.transfers.housekeeping.tidy()
+
+    assert tries == ["discard"]
+    line = next(path for path in (setting.directory / "journal").iterdir() if "t-1" in path.read_text())
+    described = (await setting.transfers.overview()).description
+    assert told in described.can_import.obstacle
+    assert f"move {line} away" in described.can_import.obstacle
+    assert described.can_export.is_possible
+    for refused in (setting.stage("t-3"), setting.undo("t-1"), setting.transfers.discard("")):
+        with pytest.raises(AppUnavailableError, match=told):
+            await refused
+    assert setting.recipe.beside
+    if before is not None:
+        assert setting.state("t-1") == before
+
+    del setting.recipe.at["discard"]
+    setting.restart()
+    await setting.transfers.housekeeping.recover()
+    await setting.transfers.housekeeping.tidy()
+    assert setting.recipe.beside == ({"previous"} if ending in ("confirmed", "replaced") else set())
+    assert (await setting.run_import("t-4")).result is Result.SUCCEEDED
+
+
+async def test_a_line_that_was_left_alone_is_forgotten_once_it_is_moved_away(setting: Setting) -> None:
+    await setting.run_import("t-1")
+    setting.recipe.at["discard"] = raising(not_read("The exchange", "another", "it is of version 2, not 1"))
+    with pytest.raises(UnknownVersionError):
+        await setting.transfers.discard("t-1")
+
+    next((setting.directory / "journal").iterdir()).unlink()
+
+    assert (await setting.run_import("t-2")).result is Result.SUCCEEDED
+    assert (await setting.transfers.overview()).description.can_import.is_possible
 
 
 async def test_what_a_transfer_needed_is_given_back_when_it_is_over(

@@ -14,7 +14,10 @@ import pytest
 
 from agent.engines.swapping import Side, Swap
 from agent.recipes.base import Recovered
+from agent.recipes.volume import VolumeRecipe
+from agent.settings import AppSettings
 from common.errors import AppUnavailableError, NoSpaceError, NothingToUndoError, ToolFailedError, TransferNotFoundError
+from tests.contract.agents import Agent, Launch
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.archives import entry, tar_of
 from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
@@ -113,6 +116,37 @@ async def test_a_full_volume_is_exchanged(of_files: bool, tmp_path: Path) -> Non
         assert (volume.directory / "data").read_text() == "old"
         assert not (volume.directory / "more").exists()
         assert not volume.has_leftovers
+
+
+async def test_what_another_agent_noted_of_an_exchange_is_told_when_it_is_to_be_dropped_and_left_to_that_agent(
+    tmp_path: Path,
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "data").write_text("old")
+    does_nothing = AppSettings(stop=("true",), start=("true",))
+    agent = Agent(Launch(VolumeRecipe, {"directory": str(volume)}, does_nothing, tmp_path / "state"))
+    await agent.start()
+    await agent.import_("t-1", tar_of(entry("data", b"new")))
+    [note] = volume.glob(".mathison-data/*/swap.json")
+    note.write_text(note.read_text().replace('"version": 1', '"version": 2'))
+
+    with pytest.raises(AppUnavailableError, match=r"t-1 keeps cannot be dropped.* version 2, not 1\. N") as told:
+        await agent.transfers.discard("t-1")
+    await agent.transfers.housekeeping.tidy()
+
+    [line] = (tmp_path / "state" / "journal").iterdir()
+    assert told.value.text.endswith("Nothing was changed. All that it keeps stays.")
+    assert told.value.next_step.endswith(f"see to the app's data yourself, then move {line} away.")
+    described = (await agent.transfers.overview()).description
+    assert (described.can_export.is_possible, described.can_import.is_possible) == (True, False)
+    assert told.value.next_step in described.can_import.obstacle
+    note.write_text(note.read_text().replace('"version": 2', '"version": 1'))
+    await agent.restart()
+    await agent.undo("t-1")
+    assert (volume / "data").read_text() == "old"
+    assert list(volume.iterdir()) == [volume / "data"]
+    await agent.close()
 
 
 @NEEDS_A_SMALL_DISK
