@@ -50,7 +50,7 @@ class Housekeeping:
                 return line.to_error()
         for transfer in self._transfers.holding(*_UNSETTLED):
             if transfer is not self._operations.running:
-                cause = f": {self._obstacle.text}" if self._obstacle else "."
+                cause = f": {self._obstacle.text.rstrip(' .')}." if self._obstacle else "."
                 next_step = "See that the app runs; the agent tries again by itself."
                 if transfer.entry and isinstance(self._obstacle, InternalError | UnknownVersionError):
                     next_step = f"Correct that; the agent tries again by itself. {transfer.entry.way_out}"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from cli.client import Controller
@@ -19,6 +19,9 @@ STAGED_SECONDS = 10.0
 """A staged import is swapped in at once, or not at all."""
 PATIENCE_SECONDS = 60.0
 """How long an import or undo whose connection broke is asked for: long enough for a controller to be started again."""
+UNSETTLED_SECONDS = 20.0
+"""How long after a fault or a broken connection until a person is told what keeps an import from its end, and how often
+that is asked: an agent tries to bring it there itself every 15 seconds."""
 SWAP_SECONDS = 5.0
 """How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
 BEGIN_SECONDS = 2.0
@@ -91,12 +94,14 @@ async def final_state(
     unreachable_seconds: float,
     running_seconds: float | None = None,
     is_over: Callable[[TransferState], bool] = has_result,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
 ) -> TransferState:
     """The transfer's state once it is over.
 
     Args:
         unreachable_seconds: how long to go on asking a controller that does not answer.
         running_seconds: how long to wait for a transfer that runs; None: as long as it takes.
+        meanwhile: called each time that it was not over when it was asked for.
     Returns:
         A state without a result when `running_seconds` passed, or when an import stays staged: then whoever was to have
         it swapped in has gone.
@@ -120,7 +125,31 @@ async def final_state(
             has_waited = running_seconds is not None and answered_at - started_at > running_seconds
             if is_over(state) or has_waited or answered_at - moved_at > STAGED_SECONDS:
                 return state
+            if meanwhile is not None:
+                await meanwhile()
         await asyncio.sleep(RETRY_SECONDS)
+
+
+class Obstacles:
+    """What keeps an import from its end that its agent does not work on now, each time that it is another."""
+
+    def __init__(self, controller: Controller, app_id: str) -> None:
+        self._controller = controller
+        self._app_id = app_id
+        self._next_at = time.monotonic() + UNSETTLED_SECONDS
+        self._known = ""
+
+    async def new(self) -> str:
+        """Sentences with what to do; empty where there is nothing new, it was asked a moment ago, or nobody answers."""
+        if time.monotonic() < self._next_at:
+            return ""
+        with contextlib.suppress(ServiceError, UnreachableError):
+            about = (await self._controller.app(self._app_id)).described()
+            self._next_at = time.monotonic() + UNSETTLED_SECONDS
+            if about.running is None and about.import_obstacle != self._known:
+                self._known = about.import_obstacle
+                return self._known
+        return ""
 
 
 async def state_soon(

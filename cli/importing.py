@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from cli.client import ConnectionLostError, Controller
 from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError, said_by
 from cli.following import (
     PATIENCE_SECONDS,
+    Obstacles,
     cancel_quietly,
     final_state,
     following,
@@ -71,12 +72,21 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 class Importing:
     """One run of the command, after its questions were answered."""
 
-    def __init__(self, controller: Controller, gauge: Gauge, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        gauge: Gauge,
+        *,
+        warn: Callable[[str], None],
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         """
         Args:
+            warn: what a person should know while the command waits.
             patience_seconds: how long a controller that went away may take to come back.
         """
         self._controller = controller
+        self._warn = warn
         self._patience_seconds = patience_seconds
         self._gauge = gauge
         self._transfer_id = new_transfer_id()
@@ -165,10 +175,17 @@ class Importing:
         self, app_id: str, failure: ConnectionLostError | ServiceError, *, is_dry_run: bool
     ) -> TransferState:
         """After a lost connection, here or to the agent: a cut upload changes nothing, a whole one may go on."""
-        self._gauge.enter("asking", "the connection broke; asking what became of the import")
+        ended_by = "a fault ended it" if isinstance(failure, InternalError) else "the connection broke"
+        self._gauge.enter("asking", f"{ended_by}; asking what became of the import")
         broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
+        obstacles = Obstacles(self._controller, app_id)
         try:
-            state = await final_state(self._controller, self._transfer_id, unreachable_seconds=self._patience_seconds)
+            state = await final_state(
+                self._controller,
+                self._transfer_id,
+                unreachable_seconds=self._patience_seconds,
+                meanwhile=partial(self._wait, app_id, obstacles),
+            )
         except TransferNotFoundError:
             raise TransferBrokenError(
                 f"{broken} The import had not begun. Nothing was changed.", next_step="Run the command again."
@@ -192,6 +209,17 @@ class Importing:
                 next_step="Run the command again.",
             ) from failure
         return state
+
+    async def _wait(self, app_id: str, obstacles: Obstacles) -> None:
+        """The import is not over yet: say what keeps it from that, should its agent not work on it any more."""
+        self._gauge.show()
+        if obstacle := await obstacles.new():
+            self._gauge.enter("waiting", "the app's agent tries again by itself")
+            self._warn(
+                f"{obstacle} Until then nobody knows whether {app_id} has the data from before or the imported. "
+                f"`mathison apps` tells whether this still holds, `mathison transfers {app_id}` what becomes of "
+                f"{self._transfer_id}. The command waits for it; Ctrl-C ends the command alone."
+            )
 
     async def _stopped(self, app_id: str, *, is_dry_run: bool) -> CommandError:
         """After Ctrl-C: what became of the import, from the agent's own word."""
@@ -217,6 +245,11 @@ class Importing:
                     "Stopped watching, but the imported data is being swapped in already; the agent finishes that, or "
                     "takes it back.",
                     next_step=f"{look} Once it is done, `mathison undo {app_id}` takes it back.",
+                )
+            case TransferState():
+                return StoppedError(
+                    f"Stopped watching. The import is not over: its agent goes on to bring {app_id} to one side.",
+                    next_step=f"{look} `mathison apps` tells what its agent waits for.",
                 )
             case _ if not self._is_sent:
                 return StoppedError("Stopped before the archive was sent in full: nothing was changed.", next_step=look)
@@ -269,7 +302,8 @@ async def import_archive(
             if not is_dry_run:
                 await session.ask(*_question(app, source, inspection), is_agreed=is_agreed)
             with session.gauge() as gauge:
-                return await Importing(controller, gauge).run(app_id, source, options=options, is_dry_run=is_dry_run)
+                importing = Importing(controller, gauge, warn=partial(session.output.warn, is_urgent=True))
+                return await importing.run(app_id, source, options=options, is_dry_run=is_dry_run)
 
 
 def _require_importable(app: App) -> None:

@@ -89,9 +89,13 @@ class Output:
         if not self.is_quiet:
             (self._results if is_result else self.errors).print(Text(printable(text), style=style))
 
-    def warn(self, text: str) -> None:
-        """A sentence that a person should not miss; said once, though an app and its export both have it."""
-        if not self.is_quiet and text not in self._warned:
+    def warn(self, text: str, *, is_urgent: bool = False) -> None:
+        """A sentence that a person should not miss; said once, though an app and its export both have it.
+
+        Args:
+            is_urgent: what is asked for does not go on without somebody; said to the quiet, too.
+        """
+        if (is_urgent or not self.is_quiet) and text not in self._warned:
             self._warned.add(text)
             self.errors.print(Text("Warning: ", style="yellow") + Text(printable(text)))
 

@@ -50,7 +50,8 @@ class FakeController:
         broken_import: "upload" drops the connection at the first piece; "answer" reads everything, drops it, and has
             the import done a moment later; "answer, forever" never answers again; "agent" reads everything and loses
             the agent, which comes back a moment later; "caller" reads everything and ends the import as the agent does
-            when its caller goes away; "hold" reads everything and waits.
+            when its caller goes away; "hold" reads everything and waits; "fault" fails in the swap and leaves it
+            unfinished.
         broken_undo: "answer" drops the connection and has the undo done a moment later; "controller" drops it and has
             nothing done; "answer, forever" never answers again; "agent" loses the agent in the middle, which has
             undone it when it is back; "hold" undoes and does not answer; "slowly" holds, and undoes once it was asked
@@ -192,6 +193,9 @@ class FakeController:
             await self._break(request, state)
         except AgentLostError:
             return problem(503, "AGENT_UNAVAILABLE", "The agent of shop.db went away.")
+        if self.broken_import == "fault":
+            state["progress"]["phase"] = "restoring"
+            return problem(500, "INTERNAL", "A fault of the agent ended this.")
         if self.import_error is not None:
             fail(state, *self.import_error)
             return problem(422, *self.import_error)

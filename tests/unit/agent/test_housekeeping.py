@@ -260,13 +260,15 @@ async def test_an_app_that_is_down_does_not_keep_the_agent_from_starting(
 ) -> None:
     await setting.stage("t-1")
     await kill_at(setting, "restore halfway", killed, setting.restore("t-1"))
-    setting.recipe.at["recover"] = raising(AppUnavailableError("It does not answer."))
+    setting.recipe.at["recover"] = raising(AppUnavailableError("It does not answer"))
 
     await setting.transfers.housekeeping.recover()
 
     with pytest.raises(AppUnavailableError, match=r"t-1 was interrupted.*It does not answer"):
         await anext(setting.transfers.export("t-2", "", {}))
-    assert "t-1 was interrupted" in (await setting.transfers.overview()).description.can_import.obstacle
+    obstacle = (await setting.transfers.overview()).description.can_import.obstacle
+    assert "t-1 was interrupted" in obstacle
+    assert "It does not answer. See that the app runs" in obstacle
     del setting.recipe.at["recover"]
     await setting.transfers.housekeeping.tidy()
     assert setting.recipe.live == b"old data"

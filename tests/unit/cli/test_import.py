@@ -16,7 +16,7 @@ from cli.client import Connection, Controller
 from cli.failures import TransferBrokenError
 from cli.importing import Importing, Source
 from cli.progress import NoGauge
-from tests.fakes.fake_controller import TOKEN, FakeController, app
+from tests.fakes.fake_controller import TOKEN, FakeController, app, finish_import
 from tests.unit.cli.archives import sealed_sql
 from tests.unit.cli.conftest import Mathison, until
 
@@ -206,7 +206,7 @@ async def test_a_dry_run_of_which_nobody_can_tell_changed_nothing(controller: Fa
 
     async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
         with archive.open("rb") as file:
-            importing = Importing(client, NoGauge(), patience_seconds=0.2)
+            importing = Importing(client, NoGauge(), warn=print, patience_seconds=0.2)
             with pytest.raises(TransferBrokenError) as caught:
                 await importing.run("shop.db", Source(file, "shop.sql"), options={}, is_dry_run=True)
 
@@ -221,12 +221,44 @@ async def test_an_import_of_which_nobody_can_tell_is_not_called_a_failure(
 
     async with Controller(connection) as client:
         with archive.open("rb") as file:
-            importing = Importing(client, NoGauge(), patience_seconds=0.2)
+            importing = Importing(client, NoGauge(), warn=print, patience_seconds=0.2)
             with pytest.raises(TransferBrokenError) as caught:
                 await importing.run("shop.db", Source(file, "shop.sql"), options={}, is_dry_run=False)
 
     assert "it may have been put in place: either all of it or nothing." in caught.value.text
     assert "mathison transfers shop.db" in caught.value.next_step
+
+
+async def test_an_import_that_its_agent_cannot_end_is_told_of_and_waited_for(
+    controller: FakeController, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.following.UNSETTLED_SECONDS", 0)
+    controller.broken_import = "fault"
+    locked: dict[str, Any] = {"can_import": False, "import_obstacle": "It is locked."}
+    controller.apps = [app("shop.db", running={"transfer_id": "t-1"}, **locked)]
+    warnings: list[str] = []
+
+    async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
+        with archive.open("rb") as file:
+            importing = Importing(client, NoGauge(), warn=warnings.append)
+            running = asyncio.create_task(
+                importing.run("shop.db", Source(file, "shop.sql"), options={}, is_dry_run=False)
+            )
+            await until(lambda: controller.requests.count("app") > 1)
+            told_while_it_runs = list(warnings)
+            controller.apps = [app("shop.db", **locked)]
+            await until(lambda: bool(warnings))
+            asked = controller.requests.count("app")
+            await until(lambda: controller.requests.count("app") > asked + 1)
+            [state] = controller.states.values()
+            finish_import(state, is_dry_run=False)
+            report = await running
+
+    assert told_while_it_runs == []
+    [told] = warnings
+    assert told.startswith("It is locked. Until then nobody knows whether shop.db has the data from before or the")
+    assert f"`mathison transfers shop.db` what becomes of {state['transfer_id']}." in told
+    assert report.transfer.result == "succeeded"
 
 
 async def test_ctrl_c_cancels_an_import(start: Callable[..., Any], controller: FakeController, archive: Path) -> None:
