@@ -31,8 +31,7 @@ class Schema:
         referrers: tables of other schemas with foreign keys to this one's.
         untransactional: tables of which a dump beside a writer is of no one moment.
         versioned: tables that keep their earlier rows, which a dump leaves out.
-        adds_keys: the server gives each new table without a primary key a column for one. It is MySQL, where no session
-            of ours may have it otherwise.
+        adds_keys: the server gives each new table without a primary key a column for one, see `added_keys`.
     """
 
     version: str

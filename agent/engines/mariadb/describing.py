@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.engines.mariadb import dump_sessions, programs
+from agent.engines.mariadb import added_keys, dump_sessions, programs
 from agent.engines.mariadb.catalog import Schema, look
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
@@ -18,11 +18,6 @@ FIRST_WITH_HISTORY = (10, 11)
 END_OF_TIME_MOVED = (11, 5)
 """From 2038 to 2106; see --update-history of mariadb-dump."""
 _NAMED = 5
-ADDS_KEYS = (
-    "The server gives each table without a primary key a column for one (sql_generate_invisible_primary_key), so such "
-    "tables of a file would have a column more."
-)
-"""What stands against loading a file, not against an exchange or an undo."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ async def import_obstacle(settings: MariadbSettings) -> str:
             return "An import needs the setting `admin_user`: an account that may make a schema and an account."
         schema = await look(admin, settings.database)
         found = await obstacle_with_programs(admin, settings.app_login(), settings.database, schema)
-        return found or (ADDS_KEYS if schema.adds_keys else "")
+        return found or (await added_keys.obstacle(admin) if schema.adds_keys else "")
     except ServiceError as error:
         return error.text
 

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from agent.engines.mariadb import foreign, names
+from agent.engines.mariadb import added_keys, foreign, names
 from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import (
     ANSWER_SECONDS,
@@ -28,7 +28,6 @@ from agent.engines.mariadb.client import (
     query,
     quoted,
 )
-from agent.engines.mariadb.describing import ADDS_KEYS
 from agent.engines.mariadb.exact_rows import ROWS_OF, rows_of
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.sessions import SETTINGS
@@ -86,11 +85,8 @@ async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
     Raises:
         AppUnavailableError: the server would make tables otherwise than a file says.
     """
-    if schema.adds_keys:
-        raise AppUnavailableError(
-            ADDS_KEYS,
-            next_step="SET GLOBAL sql_generate_invisible_primary_key = OFF for the time of the import, then try again.",
-        )
+    if schema.adds_keys and (obstacle := await added_keys.obstacle(admin)):
+        raise AppUnavailableError(obstacle, next_step=added_keys.NEXT_STEP)
     new, user, password = names.new_schema(key), names.loader(key), secrets.token_hex(24)
     made = (
         f"CREATE DATABASE {quoted(new)} CHARACTER SET {schema.charset} COLLATE {schema.collation};"
@@ -99,6 +95,8 @@ async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
         # What is in them, no query tells.
         f"REVOKE CREATE TEMPORARY TABLES ON {_grantable(new)}.* FROM {literal(user)}@'%';"
     )
+    if schema.adds_keys:
+        made += f"GRANT {added_keys.RIGHT} ON *.* TO {literal(user)}@'%';"
     try:
         await query(admin, made)
     except ToolFailedError:
@@ -172,13 +170,16 @@ async def load(
         head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
-        [[most_bytes], *verbosity] = await query(
-            loader, "SELECT @@max_allowed_packet; SHOW VARIABLES LIKE 'note_verbosity';"
+        [[most_bytes, adds_keys], *verbosity] = await query(
+            loader,
+            "SELECT @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */;"
+            " SHOW VARIABLES LIKE 'note_verbosity';",
         )
         options = [most_bytes, *([names.new_schema(key)] if takes_programs else [])]
         waiting = f"lock_wait_timeout = {_STATEMENT_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
         # The server's own may leave out what it would note.
         noting = ", note_verbosity = 'basic'" if verbosity else ""
+        keys = f", {added_keys.NOT_ADDED}" if adds_keys == "1" else ""
         argv = [
             str(loader.client),
             *loader.options(),
@@ -189,7 +190,7 @@ async def load(
             "--binary-mode",
             "--local-infile=0",
             "--max-allowed-packet=1G",
-            f"--init-command={SETTINGS}, {waiting}{noting}",
+            f"--init-command={SETTINGS}, {waiting}{noting}{keys}",
             f"--database={names.new_schema(key)}",
         ]
         async with (
