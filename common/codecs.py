@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 from isal import igzip_lib, isal_zlib
 
 from common.errors import ArchiveDamagedError, ArchiveTruncatedError, ArchiveWrongKindError
+from common.zip_names import extra_fields
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,6 +32,8 @@ _MAGIC = {_GZIP: "gzip", _ZSTD: "zstd", _XZ: "xz", _ZIP: "zip"}
 _ZSTD_SKIPPABLE = tuple(bytes([nibble, 0x2A, 0x4D, 0x18]) for nibble in range(0x50, 0x60))
 """Frames without content, as pzstd and zstd's seekable format write them between the others (RFC 8878, 3.1.2)."""
 _PIECE_BYTES = 1 << 18
+_ZIP64 = 1
+"""The extra field with an entry's sizes, unpacked and packed, of eight bytes each (APPNOTE.TXT 4.5.3)."""
 
 
 class Compressor(Protocol):
@@ -304,11 +307,9 @@ class _ZipMember:
 
 
 def _zip64_size(extra: bytes) -> int:
-    while len(extra) >= 4:
-        kind, length = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
-        if kind == 1 and length >= 16:
-            return int.from_bytes(extra[12:20], "little")
-        extra = extra[4 + length :]
+    for kind, content in extra_fields(extra):
+        if kind == _ZIP64 and len(content) >= 16:
+            return int.from_bytes(content[8:16], "little")
     raise OSError("no zip64 size")
 
 

@@ -7,9 +7,12 @@ Sources: APPNOTE.TXT 4.4.2, 4.4.4 (bit 11), 4.6.9 (the Unicode path); zips of In
 
 from __future__ import annotations
 
-import zipfile
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import zipfile
 
 _UTF8 = 1 << 11
 UNIX_SYSTEMS = (3, 19)

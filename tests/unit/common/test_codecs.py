@@ -31,6 +31,16 @@ def zipped(content: bytes, *, streamed: bool = False, method: int = zipfile.ZIP_
     return sink.getvalue()
 
 
+def zipped_for_more_than_4_gib(content: bytes) -> bytes:
+    sink = io.BytesIO()
+    entry = zipfile.ZipInfo("dump.sql")
+    # Not the first of its kind: when it was changed.
+    entry.extra = b"UT\x05\x00\x01" + bytes(4)
+    with zipfile.ZipFile(sink, "w") as archive, archive.open(entry, "w", force_zip64=True) as member:
+        member.write(content)
+    return sink.getvalue()
+
+
 class _Unseekable:
     """What makes `zipfile` write data descriptors."""
 
@@ -62,6 +72,7 @@ CODECS: dict[str, Callable[[bytes], bytes]] = {
     "zip": zipped,
     "zip-streamed": lambda content: zipped(content, streamed=True),
     "zip-stored": lambda content: zipped(content, method=zipfile.ZIP_STORED),
+    "zip-stored-64": zipped_for_more_than_4_gib,
 }
 
 
@@ -119,7 +130,7 @@ def test_zero_bytes_behind_the_end_are_padding(name: str) -> None:
         assert unpack(archive + bytes(size)) == CONTENT
 
 
-@pytest.mark.parametrize("name", sorted(set(CODECS) - {"zip", "zip-streamed", "zip-stored"}))
+@pytest.mark.parametrize("name", [name for name in CODECS if not name.startswith("zip")])
 def test_what_was_compressed_in_parts_is_one_content_and_cut_off_in_any_of_them(name: str) -> None:
     first, second = CODECS[name](CONTENT[:1000]), CODECS[name](CONTENT[1000:])
 
