@@ -146,7 +146,7 @@ class Imports:
         tracker.update(swap_failure=None)
         try:
             entry.move(ImportPhase.RESTORING, tracker.state)
-            await self._recipe.restore(entry, tracker)
+            told = await self._recipe.restore(entry, tracker)
         except ArchiveError as refusal:
             say_unchanged(refusal)
             self._fail(transfer, refusal)
@@ -164,14 +164,14 @@ class Imports:
             if transfer.phase is not ImportPhase.KEPT:
                 raise answer from fault
         else:
-            self._keep(transfer, entry)
+            self._keep(transfer, entry, note=told or "")
         await self.drop_superseded()
 
-    def _keep(self, transfer: Transfer, entry: Entry) -> None:
+    def _keep(self, transfer: Transfer, entry: Entry, *, note: str = "") -> None:
         now = self._clock.now()
         transfer.tracker.update(
             phase=Phase.DONE,
-            note="",
+            note=note,
             result=Result.SUCCEEDED,
             ended_at=now,
             kept_until=now + self._keep_previous,
@@ -192,11 +192,11 @@ class Imports:
         tracker.update(phase=Phase.UNDOING, note="", result=None, ended_at=None)
         try:
             entry.move(ImportPhase.UNDOING, tracker.state, expires_at=entry.expires_at)
-            await self._recipe.undo(entry, tracker)
+            told = await self._recipe.undo(entry, tracker)
         except ServiceError as error:
             say_unchanged(error)
             _tell_way_out(error, entry)
-            tracker.update(phase=before.phase, note="", result=before.result, ended_at=before.ended_at)
+            tracker.update(phase=before.phase, note=before.note, result=before.result, ended_at=before.ended_at)
             self._move(transfer, entry, ImportPhase.KEPT, expires_at=entry.expires_at)
             raise
         except Exception as fault:
@@ -204,14 +204,14 @@ class Imports:
             if not transfer.state.undone:
                 raise answer from fault
         else:
-            self._mark_undone(transfer)
+            self._mark_undone(transfer, note=told or "")
             entry.remove()
             transfer.entry = None
 
-    def _mark_undone(self, transfer: Transfer) -> None:
+    def _mark_undone(self, transfer: Transfer, *, note: str = "") -> None:
         transfer.tracker.update(
             phase=Phase.DONE,
-            note="",
+            note=note,
             result=Result.SUCCEEDED,
             ended_at=self._clock.now(),
             kept_until=None,

@@ -112,6 +112,7 @@ def report_import(output: Output, report: ImportReport) -> None:
     for warning in state.end.warnings if state.end else ():
         output.warn(warning)
     if not report.is_dry_run:
+        _report_note(output, state)
         _report_kept(output, report.app_id, state)
 
 
@@ -148,6 +149,13 @@ def _report_kept(output: Output, app_id: str, state: TransferState) -> None:
 def report_undo(output: Output, app_id: str, state: TransferState) -> None:
     when = moment_text(state.started_at)
     output.say(f"{app_id} has the data again that it had before the import" + (f" of {when}." if when else "."))
+    _report_note(output, state)
+
+
+def _report_note(output: Output, state: TransferState) -> None:
+    """What is to be known of the data that is in place."""
+    if state.phase == "done" and state.progress and state.progress.note:
+        output.warn(state.progress.note)
 
 
 def report_confirm(output: Output, app_id: str, *, is_confirmed: bool) -> None:

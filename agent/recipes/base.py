@@ -239,17 +239,20 @@ class Recipe(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def restore(self, record: Record, progress: Progress) -> None:
+    async def restore(self, record: Record, progress: Progress) -> str | None:
         """Swap the staged data in and make it durable; the previous data stays, found through `record`.
 
         Runs shielded from cancellation. Fails with the app on its previous data and the staged data still there; with
         UnsettledError where that is not so, and `recover` is to be asked.
+
+        Returns:
+            What a person should know of the data that is in place now, in a sentence or two; None as a rule.
         """
 
     @abc.abstractmethod
-    async def undo(self, record: Record, progress: Progress) -> None:
+    async def undo(self, record: Record, progress: Progress) -> str | None:
         """Swap the previous data back in and drop the imported. Runs shielded; fails with the imported in place,
-        or as `restore` with UnsettledError."""
+        or as `restore` with UnsettledError. Returns as `restore`."""
 
     @abc.abstractmethod
     async def discard(self, record: Record) -> None:

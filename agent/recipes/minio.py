@@ -18,7 +18,7 @@ import structlog
 
 from agent.archives.extractor_child import Report
 from agent.engines import tree
-from agent.engines.minio import accounts, canary, importing, portable_way, previewing, swap
+from agent.engines.minio import accounts, canary, importing, portable_way, previewing, swap, tier_reading
 from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.counting import count_in_jail
@@ -236,6 +236,7 @@ class MinioRecipe(Recipe):
             previous_root=previous_root,
             keeps_users=keeps_users,
             only=options["bucket"],
+            shares_tiers=bool(tally.tiered.versions),
         )
         await asyncio.to_thread(self._exchange(record).note_kept)
         return await self._preview(
@@ -248,11 +249,11 @@ class MinioRecipe(Recipe):
             previous_root=previous_root,
         )
 
-    async def restore(self, record: Record, progress: Progress) -> None:
+    async def restore(self, record: Record, progress: Progress) -> str | None:
         if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
                 await portable.restore(client, progress)
-            return
+            return None
         exchange = self._exchange(record)
         if not exchange.is_prepared() or not await asyncio.to_thread(exchange.has_all):
             raise TransferNotFoundError("What was staged is gone, or some of it.", next_step="Import it again.")
@@ -262,15 +263,19 @@ class MinioRecipe(Recipe):
             await asyncio.to_thread(exchange.prepare)
             progress.step(Step.RESTORING, "exchanging the data")
             await self._carry_out(client, exchange, Side.IMPORTED, record)
-        progress.step(Step.RESTORING, "counting what is kept; the server runs")
-        await _note_kept(exchange)
+            progress.step(Step.RESTORING, "counting what is kept; the server runs")
+            await _note_kept(exchange)
+            if record.facts.get("shares_tiers"):
+                progress.step(Step.RESTORING, "looking for content in its tier; the server runs")
+                return await self._look_in_tiers(client, exchange)
+        return None
 
-    async def undo(self, record: Record, progress: Progress) -> None:
+    async def undo(self, record: Record, progress: Progress) -> str | None:
         if (portable := PortableImport.of(record)) is not None:
             async with self._connected() as client:
                 await portable.undo(client)
             await self._drop(record)
-            return
+            return None
         exchange = self._exchange(record)
         if not await asyncio.to_thread(exchange.keeps_previous):
             raise NothingToUndoError("The previous data is gone from the drive, or some of it.")
@@ -278,8 +283,13 @@ class MinioRecipe(Recipe):
             await self._look(client)
             progress.step(Step.UNDOING, "exchanging the data")
             await self._carry_out(client, exchange, Side.PREVIOUS, record)
+            told = ""
+            if record.facts.get("shares_tiers"):
+                progress.step(Step.UNDOING, "looking for content in its tier; the server runs")
+                told = await self._look_in_tiers(client, exchange)
         progress.step(Step.UNDOING, "removing the imported data; the server runs")
         await self._drop(record)
+        return told
 
     async def discard(self, record: Record) -> None:
         if "directory" not in record.facts:
@@ -359,6 +369,20 @@ class MinioRecipe(Recipe):
         note_done(record, is_settled=True)
         if failure is not None:
             raise failure
+
+    async def _look_in_tiers(self, client: Client, exchange: Exchange) -> str:
+        """What a person should know of what is in place: others may have deleted its content in a tier that it shares
+        with them. Never fails: the data is in place, whatever there is to say of it."""
+        try:
+            found = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS, only=exchange.only)
+            told = await tier_reading.look(client, found.tiered)
+        except ServiceError as failure:
+            return f"Whether content that lies in a tier is there was not looked at: {failure.text}"
+        if not found.is_complete:
+            told = f"{told} Not all of the drive was looked through for content that lies in a tier.".lstrip()
+        if told:
+            _log.warning("Content is not in its tier, or was not looked for.", action="look_in_tiers", told=told)
+        return told
 
     async def _settle_imported(
         self, client: Client, exchange: Exchange, record: Record, *, needs_restart: bool = True

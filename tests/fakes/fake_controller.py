@@ -60,6 +60,7 @@ class FakeController:
         broken_confirm: "answer" drops the data and then the connection; "controller" drops the connection with nothing
             done; "answer, forever" never answers again; "agent" loses the agent, which has dropped the data when it is
             back; "hold" drops the data and does not answer.
+        undo_note: what an undo says of the data that is back.
         holds_cancel: asked to cancel, it does not answer.
         swap_result: what a transfer that could not be cancelled has come to by the next time it is asked for; empty:
             it goes on.
@@ -76,6 +77,7 @@ class FakeController:
     refusals: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     broken_import: str = ""
     broken_undo: str = ""
+    undo_note: str = ""
     broken_confirm: str = ""
     holds_cancel: bool = False
     import_error: tuple[str, str] | None = None
@@ -252,6 +254,7 @@ class FakeController:
             case "drop, slowly":
                 _drop(request)
         state |= {"undone": self.broken_undo == ""}
+        state["progress"] |= {"phase": "done", "note": self.undo_note}
         return web.json_response(state)
 
     async def _confirm(self, request: web.Request) -> web.Response:

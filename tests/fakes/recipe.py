@@ -64,6 +64,7 @@ class FakeRecipe(Recipe):
         self.running_exports = 0
         self.is_closed = False
         self.found_outside: ServiceError | None = None
+        self.told: str | None = None
 
     @property
     def live(self) -> bytes:
@@ -155,7 +156,7 @@ class FakeRecipe(Recipe):
             swap_seconds=2.5,
         )
 
-    async def restore(self, record: Record, progress: Progress) -> None:
+    async def restore(self, record: Record, progress: Progress) -> str | None:
         progress.step(Step.RESTORING, "swapping")
         await self._reach("restore begun")
         previous = f"previous-{record.key}"
@@ -164,12 +165,14 @@ class FakeRecipe(Recipe):
         await self._reach("restore halfway")
         (self.directory / str(record.facts["staged"])).rename(self.directory / "live")
         await self._reach("restore swapped")
+        return self.told
 
-    async def undo(self, record: Record, progress: Progress) -> None:
+    async def undo(self, record: Record, progress: Progress) -> str | None:
         progress.step(Step.UNDOING, "swapping back")
         await self._reach("undo begun")
         (self.directory / str(record.facts["previous"])).rename(self.directory / "live")
         await self._reach("undo swapped")
+        return self.told
 
     async def discard(self, record: Record) -> None:
         await self._reach("discard")

@@ -14,6 +14,20 @@ from common.errors import ArchiveIncompatibleError
 from common.wording import counted
 
 _NAMED = 5
+_PLACES = 1000
+
+
+class Place(msgspec.Struct):
+    """A version whose content is in a tier, as a client asks for it.
+
+    Attributes:
+        size: of the content.
+    """
+
+    bucket: str
+    key: str
+    version: str
+    size: int
 
 
 class Tiered(msgspec.Struct):
@@ -23,12 +37,14 @@ class Tiered(msgspec.Struct):
         bytes: of their content.
         names: of a few of them, with their buckets.
         tiers: a few.
+        places: of a thousand of them at most, without those that need a caller's key.
     """
 
     versions: int = 0
     bytes: int = 0
     names: list[str] = []
     tiers: list[str] = []
+    places: list[Place] = []
 
     def add(self, bucket: str, key: str, version: Version) -> None:
         """One version; nothing of one whose content is on the drive."""
@@ -39,6 +55,8 @@ class Tiered(msgspec.Struct):
         for names, name in ((self.names, f"{bucket}/{key}"), (self.tiers, version.tier)):
             if len(names) < _NAMED and printable(name) not in names:
                 names.append(printable(name))
+        if len(self.places) < _PLACES and version.encryption != "customer":
+            self.places.append(Place(bucket, key, version.id, version.size))
 
     def parts(self) -> dict[str, str]:
         """Of a fingerprint, beside its buckets."""

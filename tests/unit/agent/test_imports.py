@@ -495,6 +495,20 @@ async def test_undo_brings_the_previous_data_back(setting: Setting) -> None:
     assert is_untouched(setting)
 
 
+async def test_what_is_to_be_known_of_the_data_in_place_is_told_with_the_end_and_later(setting: Setting) -> None:
+    setting.recipe.told = "One file is there by name only."
+    imported = await setting.run_import("t-1")
+    setting.recipe.told = "Two files are."
+
+    undone = await setting.undo("t-1")
+    setting.restart()
+    await setting.transfers.housekeeping.recover()
+    told_later = await setting.undo("t-1")
+
+    assert (imported.phase, imported.to_proto().progress.note) == (Phase.DONE, "One file is there by name only.")
+    assert [state.note for state in (undone, told_later)] == ["Two files are."] * 2
+
+
 async def test_undoing_again_answers_the_state_even_after_a_restart(setting: Setting) -> None:
     await setting.run_import("t-1")
     first = await setting.undo("t-1")

@@ -35,6 +35,16 @@ async def test_the_import_that_is_undone_is_the_one_that_was_seen(
     assert (ended.document["transfer_id"], ended.document["undone"]) == ("cli-kept", True)
 
 
+async def test_what_is_to_be_known_of_the_data_that_is_back_is_a_warning(
+    mathison: Mathison, controller: FakeController
+) -> None:
+    controller.undo_note = "Two files are there by name only."
+
+    ended = await mathison("undo", "shop.db", "--yes")
+
+    assert (ended.exit_code, ended.stderr) == (0, "Warning: Two files are there by name only.\n")
+
+
 @pytest.mark.parametrize("loss", ["answer", "agent", "drop, slowly"])
 async def test_an_undo_that_went_on_without_its_connection_is_reported_as_done(
     mathison: Mathison, controller: FakeController, loss: str

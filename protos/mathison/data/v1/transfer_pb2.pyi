@@ -309,7 +309,9 @@ class Progress(_message.Message):
     rate_bytes_per_second: _builtins.int
     """Mean rate of `read_bytes` over the last seconds, in bytes per second. 0: not known yet."""
     note: _builtins.str
-    """One sentence for a person about the present step, for example "building indexes". May be empty."""
+    """For a person, one sentence about the present step, for example "building indexes". With PHASE_DONE: what is to be
+    known of the data that an import or its undo has put in place. May be empty.
+    """
     def __init__(
         self,
         *,

@@ -15,6 +15,7 @@ from common.errors import NoSpaceError, NothingToUndoError, ToolFailedError, Tra
 from tests.fixtures.minio_data import PASSWORDS, add_service_account, fill_otherwise, view
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
 from tools.servers import MinioServer, minio, short_directory
@@ -26,7 +27,7 @@ def kept_in(app: MinioApp, record: Record) -> Path:
     return app.server.drive / ".mathison-data" / record.key / "new"
 
 
-@pytest.mark.parametrize("removed", ["own/old/xl.meta", "own/old", ".minio.sys/config/iam/users/local"])
+@variants("removed", ["own/old/xl.meta", "own/old", ".minio.sys/config/iam/users/local"])
 async def test_an_undo_misses_what_is_gone_from_below(
     removed: str, source: Source, target: Target, tmp_path: Path
 ) -> None:
@@ -92,7 +93,7 @@ def small() -> Iterator[MinioServer]:
 
 
 @NEEDS_A_SMALL_DISK
-@pytest.mark.parametrize("only", ["", "plain"])
+@variants("only", ["", "plain"])
 @pytest.mark.parametrize("of_files", [False, True])
 async def test_a_full_drive_is_exchanged(
     of_files: bool, only: str, small: MinioServer, source: Source, tmp_path: Path

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio import tier_reading
+from agent.engines.minio.tiers import Place, Tiered
 from agent.engines.replay.minio import replay
 from agent.engines.replay.request import Request
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
-from tests.fixtures.minio_tiers import CONTENTS, TIER, TIERED_BYTES, fill_tiered, read
+from tests.fixtures.minio_tiers import CONTENTS, TIER, TIERED_BYTES, delete_in_tier, fill_tiered, read
 from tests.fixtures.variants import variants
 from tests.fixtures.verifying import verify
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -23,9 +25,15 @@ LACKING = f"The content of 3 versions ({TIERED_BYTES:,} bytes) is not in "
 
 
 @pytest.fixture
-async def source(start_minio: StartMinio) -> MinioServer:
+def cold(start_minio: StartMinio) -> MinioServer:
+    """The tier's own server."""
+    return start_minio(user="cold")
+
+
+@pytest.fixture
+async def source(cold: MinioServer, start_minio: StartMinio) -> MinioServer:
     server = start_minio()
-    await fill_tiered(server, start_minio(user="cold"))
+    await fill_tiered(server, cold)
     assert await read(server) == WHOLE
     return server
 
@@ -90,13 +98,14 @@ async def test_who_shares_a_tier_is_told_and_reads_its_content(
     app = MinioApp(target, tmp_path / "target")
 
     record, preview = await app.stage(exported.file, tiered="share")
-    await app.recipe.restore(record, app.progress)
+    told = await app.recipe.restore(record, app.progress)
 
+    assert not told
     [warning] = [text for text in preview.warnings if text.startswith(f"{LACKING}the archive")]
     assert "for all of them" in warning
     assert preview.counts_after["bytes"] == len(WHOLE["here"])
     assert await read(target) == WHOLE == await read(source)
-    await app.recipe.undo(record, app.progress)
+    assert not await app.recipe.undo(record, app.progress)
     assert (await view(target), app.leftovers()) == ({}, [])
     assert await read(source) == WHOLE
 
@@ -132,6 +141,73 @@ async def test_an_undo_brings_back_data_whose_content_lies_in_a_tier(
     record = await app.import_file(exported.file)
     async with client_of(source) as client:
         await client.call("DELETE", "files", "new")
-    await app.recipe.undo(record, app.progress)
+    told = await app.recipe.undo(record, app.progress)
 
+    assert not told
     assert await read(source) == WHOLE
+
+
+@variants("only", ["", "files"])
+async def test_an_undo_says_whose_content_was_deleted_from_the_tier_meanwhile(
+    only: str, source: MinioServer, cold: MinioServer, tmp_path: Path
+) -> None:
+    app = MinioApp(source, tmp_path)
+    exported = await app.export(secrets="clear")
+    record, _ = await app.stage(exported.file, None, tiered="share", **({"bucket": only} if only else {}))
+
+    assert not await app.recipe.restore(record, app.progress)
+    await delete_in_tier(source, cold, "tiered/0", "tiered/2")
+    told = await app.recipe.undo(record, app.progress)
+
+    assert told is not None
+    assert told.startswith(f"The content of 2 versions is gone from the tier {TIER!r}, or cannot be read there; only")
+    assert "('files/tiered/0', 'files/tiered/2'). MinIO refused" in told
+    assert "looked" not in told
+    async with client_of(source) as client:
+        assert (await client.call("GET", "files", "tiered/1")).body == CONTENTS["tiered/1"]
+
+
+async def test_an_undo_says_what_it_did_not_look_at(
+    source: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = MinioApp(source, tmp_path)
+    record = await app.import_file((await app.export(secrets="clear")).file, tiered="share")
+
+    monkeypatch.setattr(tier_reading, "_LOOK_SECONDS", -1.0)
+    told = await app.recipe.undo(record, app.progress)
+
+    assert told == "Whether the content of 3 versions is in the tier was not looked at."
+    assert await read(source) == WHOLE
+
+
+async def test_a_restore_says_whose_content_is_gone_from_the_tier_since_the_export(
+    source: MinioServer, cold: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    await delete_in_tier(source, cold, *CONTENTS)
+    app = MinioApp(start_minio(user="other"), tmp_path / "target")
+
+    record, _ = await app.stage(exported.file, tiered="share")
+    told = await app.recipe.restore(record, app.progress)
+
+    assert told is not None
+    assert told.startswith(f"The content of 3 versions is gone from the tier {TIER!r}")
+
+
+async def test_a_tier_that_is_away_is_told_and_a_version_that_is_gone_itself_is_not(
+    source: MinioServer, cold: MinioServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier_reading, "_TIERS_SECONDS", 0.0)
+    cold.stop()
+    here = Place("files", "tiered/0", "null", 1)
+    gone = Place("files", "never", "null", 1)
+
+    async with client_of(source) as client:
+        told = [
+            await tier_reading.look(client, Tiered(versions=1, tiers=[repr(TIER)], places=[place]))
+            for place in (here, gone)
+        ]
+
+    assert "The content of 1 version is gone from the tier 'COLD', or cannot be read there" in told[0]
+    assert "Remote backend is unreachable" in told[0]
+    assert told[1] == ""
