@@ -267,7 +267,7 @@ async def undo(session: Session, app_id: AppId, yes: Yes = False) -> None:
     )
     async with session.controller() as controller:
         with session.gauge() as gauge:
-            state = await undo_import(controller, gauge, app_id)
+            state = await undo_import(controller, gauge, app_id, warn=session.output.warn_urgently)
     session.give(state, lambda: report_undo(session.output, app_id, state))
 
 

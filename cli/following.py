@@ -12,6 +12,7 @@ from contextlib import aclosing
 from cli.client import Controller
 from cli.failures import UnreachableError
 from cli.models import TransferState
+from cli.progress import Gauge
 from common.errors import NotPermittedError, ServiceError, TransferNotFoundError
 
 RETRY_SECONDS = 0.5
@@ -20,8 +21,8 @@ STAGED_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """How long an import or undo whose connection broke is asked for: long enough for a controller to be started again."""
 UNSETTLED_SECONDS = 20.0
-"""How long after a fault or a broken connection until a person is told what keeps an import from its end, and how often
-that is asked: an agent tries to bring it there itself every 15 seconds."""
+"""How long after a fault or a broken connection until a person is told what keeps an import or undo from its end, and
+how often that is asked: an agent tries to bring it there itself every 15 seconds."""
 SWAP_SECONDS = 5.0
 """How long Ctrl-C waits for a swap that has begun; most take less, and then what became of it can be said."""
 BEGIN_SECONDS = 2.0
@@ -130,26 +131,40 @@ async def final_state(
         await asyncio.sleep(RETRY_SECONDS)
 
 
-class Obstacles:
-    """What keeps an import from its end that its agent does not work on now, each time that it is another."""
+class Waiting:
+    """Shows that an import or its undo is waited for, and says what keeps it from its end where its agent does not work
+    on it now: each reason once."""
 
-    def __init__(self, controller: Controller, app_id: str) -> None:
+    def __init__(
+        self, controller: Controller, gauge: Gauge, warn: Callable[[str], None], *, app_id: str, transfer_id: str
+    ) -> None:
         self._controller = controller
+        self._gauge = gauge
+        self._warn = warn
         self._app_id = app_id
-        self._next_at = time.monotonic() + UNSETTLED_SECONDS
-        self._known = ""
+        self._transfer_id = transfer_id
+        self._looks_at = time.monotonic() + UNSETTLED_SECONDS
+        self._told = ""
 
-    async def new(self) -> str:
-        """Sentences with what to do; empty where there is nothing new, it was asked a moment ago, or nobody answers."""
-        if time.monotonic() < self._next_at:
-            return ""
+    async def look(self) -> None:
+        """It was asked for, and is not over; may be called often."""
+        self._gauge.show()
+        if time.monotonic() < self._looks_at:
+            return
         with contextlib.suppress(ServiceError, UnreachableError):
             about = (await self._controller.app(self._app_id)).described()
-            self._next_at = time.monotonic() + UNSETTLED_SECONDS
-            if about.running is None and about.import_obstacle != self._known:
-                self._known = about.import_obstacle
-                return self._known
-        return ""
+            self._looks_at = time.monotonic() + UNSETTLED_SECONDS
+            if about.running is None and about.import_obstacle not in ("", self._told):
+                self._told = about.import_obstacle
+                self._tell()
+
+    def _tell(self) -> None:
+        self._gauge.enter("waiting", "the app's agent tries again by itself")
+        self._warn(
+            f"{self._told} Until then nobody knows whether {self._app_id} has the data from before or the imported. "
+            f"`mathison apps` tells whether this still holds, `mathison transfers {self._app_id}` what becomes of "
+            f"{self._transfer_id}. The command waits for it; Ctrl-C ends the command alone."
+        )
 
 
 async def state_soon(
@@ -178,6 +193,7 @@ async def settled_state(
     *,
     unreachable_seconds: float,
     running_seconds: float | None = None,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
 ) -> TransferState:
     """As `final_state`, for an import of which an undo or a confirmation was asked for, and whose connection broke."""
     settling = Settling(is_done, begin_seconds=BEGIN_SECONDS)
@@ -187,6 +203,7 @@ async def settled_state(
         unreachable_seconds=unreachable_seconds,
         running_seconds=running_seconds,
         is_over=settling.is_over,
+        meanwhile=meanwhile,
     )
 
 

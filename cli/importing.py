@@ -21,7 +21,7 @@ from cli.client import ConnectionLostError, Controller
 from cli.failures import CommandError, LocalFileError, StoppedError, TransferBrokenError, UnreachableError, said_by
 from cli.following import (
     PATIENCE_SECONDS,
-    Obstacles,
+    Waiting,
     cancel_quietly,
     final_state,
     following,
@@ -178,13 +178,13 @@ class Importing:
         ended_by = "a fault ended it" if isinstance(failure, InternalError) else "the connection broke"
         self._gauge.enter("asking", f"{ended_by}; asking what became of the import")
         broken = failure.text.removesuffix(NOTHING_CHANGED).rstrip()
-        obstacles = Obstacles(self._controller, app_id)
+        waiting = Waiting(self._controller, self._gauge, self._warn, app_id=app_id, transfer_id=self._transfer_id)
         try:
             state = await final_state(
                 self._controller,
                 self._transfer_id,
                 unreachable_seconds=self._patience_seconds,
-                meanwhile=partial(self._wait, app_id, obstacles),
+                meanwhile=waiting.look,
             )
         except TransferNotFoundError:
             raise TransferBrokenError(
@@ -209,17 +209,6 @@ class Importing:
                 next_step="Run the command again.",
             ) from failure
         return state
-
-    async def _wait(self, app_id: str, obstacles: Obstacles) -> None:
-        """The import is not over yet: say what keeps it from that, should its agent not work on it any more."""
-        self._gauge.show()
-        if obstacle := await obstacles.new():
-            self._gauge.enter("waiting", "the app's agent tries again by itself")
-            self._warn(
-                f"{obstacle} Until then nobody knows whether {app_id} has the data from before or the imported. "
-                f"`mathison apps` tells whether this still holds, `mathison transfers {app_id}` what becomes of "
-                f"{self._transfer_id}. The command waits for it; Ctrl-C ends the command alone."
-            )
 
     async def _stopped(self, app_id: str, *, is_dry_run: bool) -> CommandError:
         """After Ctrl-C: what became of the import, from the agent's own word."""
@@ -302,7 +291,7 @@ async def import_archive(
             if not is_dry_run:
                 await session.ask(*_question(app, source, inspection), is_agreed=is_agreed)
             with session.gauge() as gauge:
-                importing = Importing(controller, gauge, warn=partial(session.output.warn, is_urgent=True))
+                importing = Importing(controller, gauge, warn=session.output.warn_urgently)
                 return await importing.run(app_id, source, options=options, is_dry_run=is_dry_run)
 
 

@@ -89,13 +89,14 @@ class Output:
         if not self.is_quiet:
             (self._results if is_result else self.errors).print(Text(printable(text), style=style))
 
-    def warn(self, text: str, *, is_urgent: bool = False) -> None:
-        """A sentence that a person should not miss; said once, though an app and its export both have it.
+    def warn(self, text: str) -> None:
+        """A sentence that a person should not miss; said once, though an app and its export both have it."""
+        if not self.is_quiet:
+            self.warn_urgently(text)
 
-        Args:
-            is_urgent: what is asked for does not go on without somebody; said to the quiet, too.
-        """
-        if (is_urgent or not self.is_quiet) and text not in self._warned:
+    def warn_urgently(self, text: str) -> None:
+        """As `warn`, of what does not go on without somebody: said to the quiet, too."""
+        if text not in self._warned:
             self._warned.add(text)
             self.errors.print(Text("Warning: ", style="yellow") + Text(printable(text)))
 

@@ -6,10 +6,11 @@ An undo goes on in the app's agent when its caller or the controller goes away: 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from cli.client import ConnectionLostError, Controller
 from cli.failures import StoppedError, TransferBrokenError, UnreachableError
-from cli.following import PATIENCE_SECONDS, last_import, settled_soon, settled_state
+from cli.following import PATIENCE_SECONDS, Waiting, last_import, settled_soon, settled_state
 from cli.models import TransferState
 from cli.progress import Gauge
 from common.errors import (
@@ -21,11 +22,17 @@ from common.errors import (
 
 
 async def undo_import(
-    controller: Controller, gauge: Gauge, app_id: str, *, patience_seconds: float = PATIENCE_SECONDS
+    controller: Controller,
+    gauge: Gauge,
+    app_id: str,
+    *,
+    warn: Callable[[str], None],
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> TransferState:
     """Put back the data from before an app's last import; returns once it is there.
 
     Args:
+        warn: what a person should know while the command waits.
         patience_seconds: how long a controller or agent that went away may take to come back.
     Raises:
         ServiceError: refused or failed; nothing was changed, unless its text says so.
@@ -40,8 +47,10 @@ async def undo_import(
         except (ConnectionLostError, AgentUnavailableError, InternalError) as failure:
             if not transfer_id:
                 raise
-            gauge.enter("asking", "the connection broke; asking what became of the undo")
-            return await _settle(controller, app_id, transfer_id, failure, patience_seconds=patience_seconds)
+            ended_by = "a fault ended it" if isinstance(failure, InternalError) else "the connection broke"
+            gauge.enter("asking", f"{ended_by}; asking what became of the undo")
+            waiting = Waiting(controller, gauge, warn, app_id=app_id, transfer_id=transfer_id)
+            return await _settle(controller, app_id, transfer_id, failure, waiting, patience_seconds=patience_seconds)
     except asyncio.CancelledError:
         gauge.enter("asking", "an undo goes on; asking what becomes of it")
         raise await _stopped(controller, app_id, transfer_id) from None
@@ -52,6 +61,7 @@ async def _settle(
     app_id: str,
     transfer_id: str,
     failure: ConnectionLostError | ServiceError,
+    waiting: Waiting,
     *,
     patience_seconds: float,
 ) -> TransferState:
@@ -66,6 +76,7 @@ async def _settle(
             unreachable_seconds=patience_seconds,
             # The agent may go on for ever to put right what ended so.
             running_seconds=patience_seconds if has_ended else None,
+            meanwhile=waiting.look,
         )
     except (ServiceError, UnreachableError) as unknown:
         raise TransferBrokenError(

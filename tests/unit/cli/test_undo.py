@@ -57,6 +57,23 @@ async def test_an_undo_that_went_on_without_its_connection_is_reported_as_done(
     assert "shop.db has the data again that it had before the import" in ended.text
 
 
+async def test_an_undo_that_its_agent_cannot_end_is_told_of_and_waited_for(
+    controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.following.UNSETTLED_SECONDS", 0)
+    controller.broken_undo = "drop, slowly"
+    controller.apps = [app("shop.db", kept=KEPT, can_import=False, import_obstacle="It is locked.")]
+    warnings: list[str] = []
+
+    async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
+        state = await undo_import(client, NoGauge(), "shop.db", warn=warnings.append)
+
+    [told] = warnings
+    assert told.startswith("It is locked. Until then nobody knows whether shop.db has the data from before or the")
+    assert "`mathison transfers shop.db` what becomes of cli-kept." in told
+    assert state.undone
+
+
 async def test_an_undo_that_was_lost_with_its_controller_changed_nothing(
     mathison: Mathison, controller: FakeController
 ) -> None:
@@ -74,7 +91,7 @@ async def test_an_undo_of_which_nobody_can_tell_may_be_done(controller: FakeCont
 
     async with Controller(Connection(url=controller.url, token=TOKEN)) as client:
         with pytest.raises(TransferBrokenError) as caught:
-            await undo_import(client, NoGauge(), "shop.db", patience_seconds=0.2)
+            await undo_import(client, NoGauge(), "shop.db", warn=print, patience_seconds=0.2)
 
     assert "It may have been carried out: either all of it or nothing." in caught.value.text
     assert "mathison transfers shop.db" in caught.value.next_step
@@ -87,7 +104,7 @@ async def test_an_undo_that_ended_with_a_fault_and_is_not_put_right_is_not_waite
 
     async with Controller(Connection(url=controller.url, token=TOKEN)) as client, asyncio.timeout(30):
         with pytest.raises(TransferBrokenError) as caught:
-            await undo_import(client, NoGauge(), "shop.db", patience_seconds=0.2)
+            await undo_import(client, NoGauge(), "shop.db", warn=print, patience_seconds=0.2)
 
     assert caught.value.text == (
         "A fault of the agent ended this. The app is not brought to one side yet; its agent goes on trying."
