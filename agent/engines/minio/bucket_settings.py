@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from agent.archives.members import printable
+from agent.engines.minio import contents
 from agent.engines.minio.layout import META
 from agent.engines.minio.xlmeta import ObjectMeta
 
@@ -26,7 +27,6 @@ _LARGE = "large"
 _UNREADABLE = "unreadable"
 _EMPTY = re.compile(rb"\s*<(\w+)[^>]*?(?:/>|>\s*</\1>)\s*")
 """A setting that says nothing, as servers add some of their own accord."""
-_SUM_BYTES = 32
 FORMAT_BYTES = 4
 """Of format and version, before the settings."""
 
@@ -101,10 +101,7 @@ def targets_in(meta: ObjectMeta) -> list[str]:
 
 
 def _settings_in(meta: ObjectMeta) -> _Settings | None:
-    for newest in meta.versions[:1]:
-        stored = meta.inline.get(newest.id, b"")
-        try:
-            return msgspec.msgpack.decode(stored[_SUM_BYTES + FORMAT_BYTES :], type=_Settings)
-        except (msgspec.DecodeError, ValueError):
-            break
-    return None
+    try:
+        return msgspec.msgpack.decode(contents.newest_inline(meta)[FORMAT_BYTES:], type=_Settings)
+    except (msgspec.DecodeError, ValueError):
+        return None

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.engines.minio import highway
-from agent.engines.minio.xlmeta import Version
+from agent.engines.minio.xlmeta import ObjectMeta, Version
 from common.wording import counted
 
 BLOCK_BYTES = 1 << 20
@@ -126,6 +126,13 @@ def without_sums(stored: bytes, block_bytes: int) -> bytes:
     """The content of what lies on a drive."""
     cycle = block_bytes + _SUM_BYTES
     return b"".join(stored[at + _SUM_BYTES : at + cycle] for at in range(0, len(stored), cycle))
+
+
+def newest_inline(meta: ObjectMeta) -> bytes:
+    """The content of the newest version, where the xl.meta holds it; empty otherwise."""
+    for newest in meta.versions[:1]:
+        return without_sums(meta.inline.get(newest.id, b""), newest.block_bytes or BLOCK_BYTES)
+    return b""
 
 
 def with_sums(content: bytes, block_bytes: int) -> bytes:

@@ -31,11 +31,7 @@ def service_account_of(path: str) -> str:
 
 def parent_in(meta: ObjectMeta) -> str:
     """Whose it is, by the xl.meta of such a file; empty: a KMS has encrypted it, or it cannot be read."""
-    for newest in meta.versions[:1]:
-        stored = meta.inline.get(newest.id, b"")
-        content = contents.without_sums(stored, newest.block_bytes or contents.BLOCK_BYTES)
-        try:
-            return msgspec.json.decode(content, type=_Identity).credentials.parent_user
-        except (msgspec.DecodeError, ValueError):
-            break
-    return ""
+    try:
+        return msgspec.json.decode(contents.newest_inline(meta), type=_Identity).credentials.parent_user
+    except (msgspec.DecodeError, ValueError):
+        return ""

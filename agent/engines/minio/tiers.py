@@ -78,19 +78,20 @@ class Tiered(msgspec.Struct):
 
 def about(tiered: Tiered) -> list[str]:
     """What a person should know of an archive that was exported."""
-    if not tiered.versions:
-        return []
-    return [f"{tiered.text('the archive')}. Imports refuse such an archive; `?format=s3` holds the content."]
+    return _told(tiered, "Imports refuse such an archive; `?format=s3` holds the content.")
 
 
 def about_sharing(tiered: Tiered) -> list[str]:
     """What a person should know before an import that shares it."""
-    if not tiered.versions:
-        return []
-    return [
-        f"{tiered.text('the archive')}. What is deleted of it, here or on the server that the archive is of, is gone "
-        "from the tier for all of them, and for the previous data of either: no undo brings it back."
-    ]
+    return _told(
+        tiered,
+        "What is deleted of it, here or on the server that the archive is of, is gone from the tier for all of them, "
+        "and for the previous data of either: no undo brings it back.",
+    )
+
+
+def _told(tiered: Tiered, consequence: str) -> list[str]:
+    return [f"{tiered.text('the archive')}. {consequence}"] if tiered.versions else []
 
 
 def require_none(tiered: Tiered) -> None:
