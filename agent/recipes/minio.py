@@ -19,7 +19,6 @@ import structlog
 from agent.archives.extractor_child import Report
 from agent.engines import tree
 from agent.engines.minio import accounts, canary, importing, portable_way, previewing, swap, tier_reading
-from agent.engines.minio.census import Sample, Tally
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exchange import Exchange
@@ -37,6 +36,7 @@ from agent.engines.minio.freezing import thaw, thaw_if_there
 from agent.engines.minio.options import of_export, of_import
 from agent.engines.minio.settings import read_settings
 from agent.engines.minio.snapshot import remove_snapshots
+from agent.engines.minio.tally import Sample, Tally
 from agent.engines.swapping import Side
 from agent.recipes.base import (
     Capability,

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
-from agent.engines.minio.census import Sample
 from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.layout import is_data_directory_name
+from agent.engines.minio.tally import Sample
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 PREFIX = "mathison-canary-"

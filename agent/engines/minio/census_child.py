@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.engines.minio.census import Tally, count
+from agent.engines.minio.census import count
+from agent.engines.minio.tally import Tally
 from agent.engines.minio.tree_answers import answer
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.engines.minio.census import Tally
 from agent.engines.minio.census_child import Request
+from agent.engines.minio.tally import Tally
 from agent.engines.minio.tree_questions import ask
 
 

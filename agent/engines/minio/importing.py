@@ -16,7 +16,6 @@ from agent.engines import tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.minio import bucket_settings, tiers, xlmeta
 from agent.engines.minio.canary import try_reading
-from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import kms_fingerprint
@@ -36,6 +35,7 @@ from agent.engines.minio.layout import (
 from agent.engines.minio.sealing_below import open_below
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.sums import require_as_exported
+from agent.engines.minio.tally import Tally
 from agent.limits import Limits
 from common.errors import (
     ArchiveDamagedError,

@@ -20,7 +20,6 @@ from agent.archives.members import printable
 from agent.engines import tree
 from agent.engines.minio import portable_checks, portable_export, portable_import, portable_tree, settings_trial
 from agent.engines.minio.canary import delete_if_empty
-from agent.engines.minio.census import Tally
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump
@@ -31,6 +30,7 @@ from agent.engines.minio.portable_child import Request
 from agent.engines.minio.portable_tree import Inventory
 from agent.engines.minio.settings_trial import Trial
 from agent.engines.minio.sums import require_as_exported
+from agent.engines.minio.tally import Tally
 from agent.engines.minio.tree_questions import ask
 from agent.limits import Limits
 from agent.steps import Progress, Step

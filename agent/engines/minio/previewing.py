@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from agent.archives.members import printable
 from agent.engines.minio import bucket_settings, contents, tiers
-from agent.engines.minio.census import Bucket, Tally
 from agent.engines.minio.comparing import ACCOUNTS, Changes
 from agent.engines.minio.facts import Facts
+from agent.engines.minio.tally import Bucket, Tally
 from common.headers import ArchiveHeader
 from common.wording import counted
 

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from agent.engines.minio.census import Sample
 from agent.engines.minio.client import BYPASS, Client, RefusedError
 from agent.engines.minio.exchange import Exchange
 from agent.engines.minio.freezing import frozen, thaw_if_there
 from agent.engines.minio.reloading import has_remote_targets, reload
 from agent.engines.minio.restarting import restart, wait_until_loaded
 from agent.engines.minio.settings import MinioSettings
+from agent.engines.minio.tally import Sample
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError, make_error

@@ -12,8 +12,9 @@ from agent.archives.found_members import member_of
 from agent.archives.members import Kind, Member
 from agent.archives.walking import Found, storage_failed, walk
 from agent.engines.minio import tiers
-from agent.engines.minio.census import Census, Tally, is_meta, read_meta
+from agent.engines.minio.census import Census, is_meta, read_meta
 from agent.engines.minio.layout import SEALED_MAGIC
+from agent.engines.minio.tally import Tally
 from common.wording import counted
 
 PIECE_BYTES = 1 << 20

@@ -15,11 +15,12 @@ import msgspec
 from agent.archives.members import Kind, Member, path_of, printable
 from agent.archives.reading import TarReader
 from agent.engines.minio import bucket_settings, contents, portable, portable_checks, xlmeta
-from agent.engines.minio.census import SCHEME, numbers_of
+from agent.engines.minio.census import numbers_of
 from agent.engines.minio.comparing import ACCOUNTS
 from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_in_place, key_of, own_name
 from agent.engines.minio.portable_lines import SUFFIX, read_lines
 from agent.engines.minio.sums import Sums
+from agent.engines.minio.tally import SCHEME
 from agent.engines.minio.tiers import Tiered
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
