@@ -28,9 +28,9 @@ MAX_LAYERS = 2
 """People gzip what is compressed already; a third layer is no accident."""
 _IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # typed as an instance
 _GZIP, _ZSTD, _XZ, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"PK\x03\x04"
-_MAGIC = {_GZIP: "gzip", _ZSTD: "zstd", _XZ: "xz", _ZIP: "zip"}
 _ZSTD_SKIPPABLE = tuple(bytes([nibble, 0x2A, 0x4D, 0x18]) for nibble in range(0x50, 0x60))
-"""Frames without content, as pzstd and zstd's seekable format write them between the others (RFC 8878, 3.1.2)."""
+"""Frames without content, as pzstd and zstd's seekable format write them around the others (RFC 8878, 3.1.2)."""
+_MAGIC = {_GZIP: "gzip", _ZSTD: "zstd", **dict.fromkeys(_ZSTD_SKIPPABLE, "zstd"), _XZ: "xz", _ZIP: "zip"}
 _PIECE_BYTES = 1 << 18
 _ZIP64 = 1
 """The extra field with an entry's sizes, unpacked and packed, of eight bytes each (APPNOTE.TXT 4.5.3)."""
@@ -314,12 +314,24 @@ def _zip64_size(extra: bytes) -> int:
 
 
 class _Members:
-    """Compressed data, as often as it stands one behind the other: as of `cat a.gz b.gz`, bgzip, pzstd, pixz."""
+    """Compressed data, as often as it stands one behind the other: as of `cat a.gz b.gz`, bgzip, pzstd, pixz.
 
-    def __init__(self, source: Reader, make: Callable[[], _Decompressor], beginnings: tuple[bytes, ...]) -> None:
+    Args:
+        has_padding: Zero bytes may stand between two, too.
+    """
+
+    def __init__(
+        self,
+        source: Reader,
+        make: Callable[[], _Decompressor],
+        beginnings: tuple[bytes, ...],
+        *,
+        has_padding: bool = False,
+    ) -> None:
         self._source = source
         self._make = make
         self._beginnings = beginnings
+        self._has_padding = has_padding
         self._current: _Decompressor | None = make()
         self._position = 0
         self._pending = b""
@@ -340,6 +352,8 @@ class _Members:
 
     def _begins_again(self) -> bool:
         end = self._position - len(self._pending)
+        if self._has_padding:
+            self._pass_padding()
         longest = max(map(len, self._beginnings))
         while len(self._pending) < longest and (more := self._some()):
             self._pending += more
@@ -349,6 +363,12 @@ class _Members:
             raise EOFError
         _require_padding(self._pending, self._source, end=end)
         return False
+
+    def _pass_padding(self) -> None:
+        piece = self._pending
+        while piece and not piece.strip(b"\0"):
+            piece = self._some()
+        self._pending = piece.lstrip(b"\0")
 
     def _some(self) -> bytes:
         found = self._source.read(_PIECE_BYTES)
@@ -378,7 +398,7 @@ def _zstd(source: Reader) -> Reader:
 
 
 def _xz(source: Reader) -> Reader:
-    return _Members(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), (_XZ,))
+    return _Members(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), (_XZ,), has_padding=True)
 
 
 _OPENERS: dict[str, Callable[[Reader], Reader]] = {"gzip": _gzip, "zstd": _zstd, "xz": _xz, "zip": _ZipMember}

@@ -25,6 +25,8 @@ from common.kinds import TAR, ZIP, kind_of
 PIECE_BYTES = 1 << 20
 _MAX_META_BYTES = 2 << 20
 """Of a pax header or a long name: 64 KiB of names, and extended attributes, of which Linux allows 64 KiB each."""
+_MOST = (1 << 63) - 1
+"""Bytes of a file, and seconds before and after 1970: what Linux has numbers for."""
 _NO_OWNER = (1 << 32) - 1
 """What chown takes for "leave it as it is"."""
 _KINDS = {
@@ -157,6 +159,10 @@ class TarReader:
         if kind is Kind.FILE:
             member.size = stored
             self._make_sparse(member, block, flag, records)
+        if member.size > _MOST or abs(member.mtime_ns) // 1_000_000_000 > _MOST:
+            raise ArchiveDamagedError(
+                f"The archive is damaged: {printable(name)} has a size or a time that no file can have."
+            )
         return member
 
     def _make_sparse(self, member: Member, block: bytes, flag: bytes, records: dict[str, bytes]) -> None:

@@ -56,10 +56,7 @@ def segments_of_text(text: bytes, *, real_size: int) -> Segments:
     """The map of format 0.1: "offset,length,offset,length"."""
     if text.count(b",") > 2 * MAX_SEGMENTS:
         raise _too_many()
-    try:
-        numbers = [int(number) for number in text.split(b",")] if text else []
-    except ValueError as failure:
-        raise _damaged() from failure
+    numbers = [tar.decimal_of(number) for number in text.split(b",")] if text else []
     if len(numbers) % 2:
         raise _damaged()
     return _checked(list(zip(numbers[::2], numbers[1::2], strict=True)), real_size)

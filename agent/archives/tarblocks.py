@@ -161,11 +161,10 @@ def number_of(raw: bytes) -> int:
     """A numeric field: octal digits, or binary when its first bit is set (GNU)."""
     if raw[:1] in (b"\x80", b"\xff"):
         return int.from_bytes(raw[1:], "big", signed=False) - (256 ** (len(raw) - 1) if raw[:1] == b"\xff" else 0)
-    digits = raw.replace(b"\0", b" ").strip()
-    try:
-        return int(digits.split(b" ")[0] or b"0", 8)
-    except ValueError as failure:
-        raise ArchiveDamagedError("The archive is damaged: a header holds no number where one belongs.") from failure
+    digits = raw.replace(b"\0", b" ").strip().split(b" ")[0] or b"0"
+    if digits.strip(b"01234567"):
+        raise ArchiveDamagedError("The archive is damaged: a header holds no number where one belongs.")
+    return int(digits, 8)
 
 
 def text_of(raw: bytes) -> str:

@@ -140,10 +140,22 @@ def test_what_was_compressed_in_parts_is_one_content_and_cut_off_in_any_of_them(
             unpack(first + second[:end])
 
 
-def test_frames_without_content_between_those_of_zstd_are_passed_over() -> None:
+def test_frames_without_content_around_those_of_zstd_are_passed_over() -> None:
     empty_frame = b"\x5a\x2a\x4d\x18\x04\x00\x00\x00abcd"
+    first, second = zstd.compress(CONTENT[:1000]), zstd.compress(CONTENT[1000:])
 
-    assert unpack(zstd.compress(CONTENT[:1000]) + empty_frame + zstd.compress(CONTENT[1000:]) + empty_frame) == CONTENT
+    assert unpack(empty_frame + first + empty_frame + second + empty_frame) == CONTENT
+
+
+@pytest.mark.parametrize("size", [4, 70_000])
+def test_padding_between_streams_of_xz_is_passed_over(size: int) -> None:
+    first, second = lzma.compress(CONTENT[:1000]), lzma.compress(CONTENT[1000:])
+
+    assert unpack(first + bytes(size) + second + bytes(size)) == CONTENT
+    with pytest.raises(ArchiveTruncatedError):
+        unpack(first + bytes(size) + second[:-1])
+    with pytest.raises(ArchiveTruncatedError):
+        unpack(first + bytes(size) + second[:3])
 
 
 def test_a_zip_ends_behind_its_comment_whatever_records_and_marks_stand_before() -> None:

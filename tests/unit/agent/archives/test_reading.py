@@ -242,15 +242,48 @@ def test_a_header_that_would_fill_memory_is_refused() -> None:
         {"LIBARCHIVE.xattr.user.a": b"MQMQM"},
         {"GNU.sparse.map": b"0,9,5,9", "GNU.sparse.size": b"99"},
         {"GNU.sparse.map": b"0,1,2", "GNU.sparse.size": b"99"},
+        {"GNU.sparse.map": b"0,5_12", "GNU.sparse.size": b"512"},
+        {"GNU.sparse.map": b"0,512", "GNU.sparse.size": b"9999999999999999999"},
         {"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0", "GNU.sparse.realsize": b"9"},
     ],
-    ids=["negative", "huge", "no-time", "no-owner", "no-base64", "overlapping-map", "odd-map", "map-that-is-none"],
+    ids=[
+        "negative",
+        "huge",
+        "no-time",
+        "no-owner",
+        "no-base64",
+        "overlapping-map",
+        "odd-map",
+        "no-number-map",
+        "huge-sparse",
+        "map-that-is-none",
+    ],
 )
 def test_nonsense_in_an_extended_header_is_damage(records: dict[str, bytes]) -> None:
     member = entry("a", b"x" * 512)[0].tobuf(USTAR) + b"x" * 512
 
     with pytest.raises(ArchiveDamagedError):
         read(tarblocks.pax_blocks(records, about=b"a") + member + bytes(1024))
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        (slice(136, 148), b"\x80" + (1 << 80).to_bytes(11, "big")),
+        (slice(136, 148), b"\xff" + (2**88 - 2**70).to_bytes(11, "big")),
+        (slice(124, 136), b"\x80" + (1 << 70).to_bytes(11, "big")),
+        (slice(124, 136), b"0000001_000\0"),
+    ],
+    ids=["late", "early", "large", "no-octal"],
+)
+def test_numbers_that_no_file_can_have_are_damage(place: slice, field: bytes) -> None:
+    block = bytearray(entry("a", b"x" * 512)[0].tobuf(USTAR))
+    block[place] = field
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+
+    with pytest.raises(ArchiveDamagedError):
+        read(bytes(block) + b"x" * 512 + bytes(1024))
 
 
 @pytest.mark.parametrize("content", [b"5 a=b\n", b"99 a=b\n", b"a=b\n", b"7 abcd\n", b" a=b\n", b"0 a=b\n"])
