@@ -122,20 +122,15 @@ def test_a_file_with_the_inode_number_of_a_deleted_one_is_no_other_name_of_it(
 ) -> None:
     for name, content in (("old", b"old"), ("reused", b"new content")):
         (volume / name).write_bytes(content)
-        (volume / f"{name}, linked").hardlink_to(volume / name)
+        (tmp_path / f"another name of {name}").hardlink_to(volume / name)
     monkeypatch.setattr("agent.archives.writing._inode", lambda found: b"one and the same")
 
-    archive, writer = archive_of(volume)
+    archive, _ = archive_of(volume)
 
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         opened.extractall(tmp_path / "out", filter="tar")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
-        "old": b"old",
-        "old, linked": b"old",
-        "reused": b"new content",
-        "reused, linked": b"new content",
-    }
-    assert writer.counts["hard_links"] == 2
+    assert (tmp_path / "out/old").read_bytes() == b"old"
+    assert (tmp_path / "out/reused").read_bytes() == b"new content"
 
 
 def test_names_of_a_file_stay_together_when_it_is_written_to_or_its_first_name_is_gone(
@@ -144,19 +139,21 @@ def test_names_of_a_file_stay_together_when_it_is_written_to_or_its_first_name_i
     for name in ("a", "b"):
         (volume / name).write_bytes(b"x" * PIECE_BYTES)
         (volume / f"{name}, linked").hardlink_to(volume / name)
-    (volume / "z").hardlink_to(volume / "a")
+        (volume / f"{name}, again").hardlink_to(volume / name)
     writer = writer_of(volume)
     blocks = writer.blocks()
     archive = b""
     while writer.counts["files"] < 2:
         archive += next(blocks)
         os.utime(volume / "a")
-    (volume / "b").unlink()
+    # Which comes first is the directory's order.
+    [first] = [name for name in ("b", "b, linked", "b, again") if name.encode() + b"\0" in archive]
+    (volume / first).unlink()
 
     archive += b"".join(blocks) + bytes(1024)
 
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        assert sum(member.islnk() for member in opened) == 3
+        assert sum(member.islnk() for member in opened) == 4
 
 
 def test_a_terabyte_of_holes_costs_nothing(volume: Path) -> None:
