@@ -127,6 +127,12 @@ class Record(Protocol):
         """Merge into `facts` and make durable (fsync, rename) before returning."""
 
 
+def names_in(record: Record, fact: str) -> list[str]:
+    """A fact that is a list; empty when it was not noted."""
+    names = record.facts.get(fact)
+    return names if isinstance(names, list) else []
+
+
 def note_done(record: Record, **facts: Fact) -> None:
     """Note a step of a swap that has been made: a full disk cannot take it back, and `recover` would find it out."""
     try:

@@ -16,7 +16,7 @@ from agent.engines.minio.client import Client
 from agent.engines.minio.facts import Facts
 from agent.engines.minio.made_buckets import MadeBuckets
 from agent.engines.minio.settings_trial import Trial
-from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings, note_done
+from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings, names_in, note_done
 from common.errors import ServiceError
 
 S3 = Format(
@@ -143,9 +143,3 @@ class PortableImport:
 def _log_left(names: list[str]) -> None:
     if names:
         _log.warning("Buckets were left that a client may have made.", action="take_back", buckets=names)
-
-
-def names_in(record: Record, fact: str) -> list[str]:
-    """A fact that is a list; empty when it was not noted."""
-    names = record.facts.get(fact)
-    return names if isinstance(names, list) else []

@@ -94,6 +94,20 @@ async def look_if_minio(client: Client) -> Facts | None:
         return None
 
 
+def obstacle_at(facts: Facts | None, directory: str) -> str:
+    """What stands against reading and exchanging the drive in a directory; empty when nothing does.
+
+    Args:
+        facts: None: it is another server than MinIO.
+        directory: empty: there is none in the agent's settings.
+    """
+    if facts is None:
+        return ONLY_PORTABLE
+    if not directory:
+        return "The agent does not see the server's drive: its settings have no `directory`."
+    return drive_obstacle(facts, Path(directory))
+
+
 def drive_obstacle(facts: Facts, drive: Path) -> str:
     """Why the drive cannot be read or exchanged as it is; empty when it can."""
     if facts.servers != 1 or facts.drives != 1:
