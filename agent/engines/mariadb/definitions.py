@@ -34,6 +34,7 @@ _SCHEDULE = re.compile(
     rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b" % _NAME,
     _I,
 )
+_NAMED = re.compile(rb"\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:%b\s*\.\s*)?(?P<name>%b)" % (_NAME, _NAME), _I)
 _DROPS = rb"DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+%b\s*" % _NAME
 _DROP = re.compile(rb"%b|/\*!\d{5,6}\s+%b\*/" % (_DROPS, _DROPS), _I)
 _CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
@@ -86,12 +87,7 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
     """
     if _DROP.fullmatch(text):
         return text
-    if found := _IN_COMMENTS.fullmatch(text):
-        between = (found["options"].strip(), (found["rights"] or b"").strip())
-        text = b" ".join((b"CREATE", *between, found["rest"], found["check"] or b"")).rstrip()
-    elif found := _IN_ONE_COMMENT.fullmatch(text):
-        text = found[1]
-    created = _CREATE.fullmatch(text)
+    created = _created(text)
     if created is None:
         return None
     kind, rest = created["kind"].upper(), created["rest"]
@@ -109,6 +105,27 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
         made = schemas.within(created["kind"] + rest)
     options = b"".join(created[part] or b"" for part in ("replace", "algorithm", "security"))
     return b"EXECUTE IMMEDIATE 0x" + (b"CREATE " + options + made).hex().encode()
+
+
+def made_by(text: bytes) -> tuple[bytes, bytes] | None:
+    """Kind and name, as it is written, of what a statement of these makes; None: it makes nothing of a name alone."""
+    created = _created(text)
+    named = _NAMED.match(created["rest"]) if created else None
+    if created is None or named is None:
+        return None
+    name = named["name"]
+    # Without backticks, what stands before a point is the schema.
+    return created["kind"].upper(), name if name.startswith(b"`") else name.rpartition(b".")[2]
+
+
+def _created(text: bytes) -> re.Match[bytes] | None:
+    """A statement that makes something, taken out of its comments."""
+    if found := _IN_COMMENTS.fullmatch(text):
+        between = (found["options"].strip(), (found["rights"] or b"").strip())
+        text = b" ".join((b"CREATE", *between, found["rest"], found["check"] or b"")).rstrip()
+    elif found := _IN_ONE_COMMENT.fullmatch(text):
+        text = found[1]
+    return _CREATE.fullmatch(text)
 
 
 def is_charset_of_database(text: bytes) -> bool:

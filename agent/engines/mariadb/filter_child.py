@@ -1,8 +1,9 @@
 """The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
 
-Its first argument is the most bytes that the server takes in one statement. Given the name of the schema that the dump
-is loaded into, too, it lets views, triggers, routines and events through as well, after all else: a trigger of the
-file's would run with each row, without an end if it says so.
+Its arguments are the most bytes that the server takes in one statement, and 1 where the server tells no names of tables
+apart by their case, or 0. Given the name of the schema that the dump is loaded into, too, it lets views, triggers,
+routines and events through as well, after all else: a trigger of the file's would run with each row, without an end if
+it says so.
 Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
 what was printed before may have been loaded, into a schema that is dropped then.
 """
@@ -22,6 +23,7 @@ from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.exact_rows import ExactRows
 from agent.engines.mariadb.foreign import DUMP_AGAIN
 from agent.engines.mariadb.inserts import Batches
+from agent.engines.mariadb.made_names import MadeNames
 from agent.engines.mariadb.partitions import Partitions
 from agent.engines.mariadb.row_memory import RowMemory
 from agent.engines.mariadb.sequence_texts import SequencePositions
@@ -53,10 +55,16 @@ _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
 
 def main() -> None:
     """Filter stdin."""
-    arguments = enter_from_argv()
+    most_bytes, folds_case, *schemas = enter_from_argv()
     try:
         with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
-            report = judged(source, target, most_bytes=int(arguments[0]), new_schema=(arguments[1:] or [""])[0])
+            report = judged(
+                source,
+                target,
+                most_bytes=int(most_bytes),
+                new_schema=(schemas or [""])[0],
+                folds_case=folds_case == "1",
+            )
     except BrokenPipeError:
         # Who reads has ended and says why.
         report = {"stopped": 1}
@@ -65,10 +73,14 @@ def main() -> None:
     print(json.dumps(report), file=sys.stderr, flush=True)
 
 
-def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
+def judged(
+    source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str, folds_case: bool = False
+) -> dict[str, str | int]:
     """The report on a dump, what may be carried out of it written."""
     try:
-        return _filter(source, target, most_bytes=most_bytes, new_schema=new_schema)
+        return _filter(
+            source, target, most_bytes=most_bytes, new_schema=new_schema, names=MadeNames(folds_case=folds_case)
+        )
     except RefusedError as refused:
         return {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
     except CutTextError as cut:
@@ -81,12 +93,14 @@ def judged(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sch
         return _report(ArchiveRefusedError("The file has a statement that is too long."))
 
 
-def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str) -> dict[str, str | int]:
+def _filter(
+    source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str, names: MadeNames
+) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
     exact, memory, modes, partitions = ExactRows(), RowMemory(most_bytes), SqlModes(), Partitions()
     schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
-    tables = statements = events = 0
+    statements = events = 0
     has_history = has_statement = False
     later, whole = bytearray(), 0
 
@@ -97,7 +111,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             target.write(b";\n")
 
     def pass_on(statement: Statement) -> None:
-        nonlocal tables, statements, events, has_history, has_statement, whole
+        nonlocal statements, events, has_history, has_statement, whole
         has_statement = True
         for way, text in decide_all(statement, schemas):
             if way is Way.SKIP:
@@ -105,9 +119,10 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
             if len(text) >= most_bytes:
                 raise packets.too_long(statement.line, len(text), most_bytes)
             statements += 1
-            tables += text[:12].upper().startswith(b"CREATE TABLE")
             events += text.startswith(_EVENT)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
+            if way is not Way.SET:
+                names.check(statement.text if way is Way.LATER else text, statement.line)
             if way is Way.SET:
                 modes.set(text)
                 send(exact.set(text))
@@ -163,7 +178,7 @@ def _filter(source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_sc
     header = seal.header.to_json().decode() if seal.header else ""
     said = server.decode("utf-8", "replace")
     return {
-        "tables": tables,
+        **names.counts,
         "statements": statements,
         "events": events,
         "has_history": has_history,

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -30,6 +30,7 @@ from agent.engines.mariadb.client import (
 )
 from agent.engines.mariadb.exact_rows import ROWS_OF, rows_of
 from agent.engines.mariadb.foreign import DUMP_AGAIN
+from agent.engines.mariadb.made_names import TABLES, TRIGGERS, VIEWS
 from agent.engines.mariadb.sessions import SETTINGS
 from agent.engines.mariadb.settings import Login
 from agent.jail import PARSER, Jail
@@ -39,6 +40,7 @@ from agent.unpacking import RATIO_COUNTS_FROM_BYTES, Content, peeked, unpacked
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
+    ArchiveIncompatibleError,
     ArchiveWrongKindError,
     InternalError,
     LimitExceededError,
@@ -67,12 +69,13 @@ class Loaded:
     """What an upload turned out to be.
 
     Attributes:
+        made: how many tables, views and triggers are there at least when all of it was carried out.
         events: how many it has; the server does not make those whose time has passed.
         has_history: it holds the earlier rows of system-versioned tables.
         server: version of the server that it comes from, as the dump says it; empty: it says none.
     """
 
-    tables: int
+    made: Mapping[str, int]
     events: int
     has_history: bool
     server: str
@@ -170,12 +173,12 @@ async def load(
         head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
-        [[most_bytes, adds_keys], *verbosity] = await query(
+        [[most_bytes, adds_keys, folds_case], *verbosity] = await query(
             loader,
-            "SELECT @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */;"
-            " SHOW VARIABLES LIKE 'note_verbosity';",
+            "SELECT @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */,"
+            " @@lower_case_table_names <> 0; SHOW VARIABLES LIKE 'note_verbosity';",
         )
-        options = [most_bytes, *([names.new_schema(key)] if takes_programs else [])]
+        options = [most_bytes, folds_case, *([names.new_schema(key)] if takes_programs else [])]
         waiting = f"lock_wait_timeout = {_STATEMENT_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
         # The server's own may leave out what it would note.
         noting = ", note_verbosity = 'basic'" if verbosity else ""
@@ -203,11 +206,32 @@ async def load(
             loading = asyncio.create_task(_pass_through(chunks, judge, client, loader), name="load a dump")
             try:
                 await asyncio.wait({bound, loading}, return_when=asyncio.FIRST_COMPLETED)
-                return await (bound if bound.done() else loading)
+                loaded = await (bound if bound.done() else loading)
             finally:
                 for task in (bound, loading):
                     task.cancel()
                 await asyncio.gather(bound, loading, return_exceptions=True)
+        await _require_all(loader, names.new_schema(key), loaded.made)
+        return loaded
+
+
+async def _require_all(loader: Login, schema: str, made: Mapping[str, int]) -> None:
+    """Raise ArchiveIncompatibleError where the server has less than was made in it."""
+    name = literal(schema)
+    rows = await query(
+        loader,
+        f"SELECT '{TABLES}', COUNT(*) FROM information_schema.TABLES"  # noqa: S608  # a literal
+        f" WHERE TABLE_SCHEMA = {name} AND TABLE_TYPE NOT LIKE '%VIEW';"
+        f" SELECT '{VIEWS}', COUNT(*) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name};"
+        f" SELECT '{TRIGGERS}', COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {name};",
+    )
+    for kind, count in rows:
+        if int(count) < made[kind]:
+            raise ArchiveIncompatibleError(
+                f"The file makes {made[kind]} {kind}, and the server has {count} of them when all of it is loaded: it "
+                "takes names for one that differ in the file.",
+                next_step="Give them other names at their source, then dump again.",
+            )
 
 
 async def _bound_growth(loader: Login, schema: str, content: Content, limits: Limits) -> NoReturn:
@@ -255,7 +279,7 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
         await asyncio.gather(feeding, draining, return_exceptions=True)
     header = str(report.get("header", ""))
     return Loaded(
-        int(report["tables"]),
+        {kind: int(report[kind]) for kind in (TABLES, VIEWS, TRIGGERS)},
         int(report["events"]),
         bool(report["has_history"]),
         str(report.get("server", "")),

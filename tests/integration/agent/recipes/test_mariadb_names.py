@@ -1,0 +1,89 @@
+"""MariaDB: names that one server tells apart by their case and another takes for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.engines.mariadb.client import query
+from agent.engines.mariadb.settings import Login
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord
+from tests.fixtures.mariadb_apps import MariadbApp
+from tools.servers import MariadbServer, mariadb
+
+PAIRS = {
+    "tables": "CREATE TABLE Users (id int); INSERT INTO Users VALUES (1), (2); CREATE TABLE users (id int);",
+    "of other letters": "CREATE TABLE `Äpfel` (id int); INSERT INTO `Äpfel` VALUES (1); CREATE TABLE `äpfel` (id int);",
+    "views": "CREATE TABLE t (id int); CREATE VIEW V AS SELECT 1 FROM t; CREATE VIEW v AS SELECT 2 FROM t;",
+    "a table and a view": "CREATE TABLE t (id int); INSERT INTO t VALUES (1); CREATE VIEW T AS SELECT 1;",
+}
+
+
+@pytest.fixture(scope="module")
+def folding_server() -> Iterator[MariadbServer]:
+    """One that tells no names of tables and databases apart by their case, as on Windows."""
+    with MariadbServer(mariadb(), settings={"lower-case-table-names": "1"}) as server:
+        yield server
+
+
+@pytest.fixture
+def folding_shop(folding_server: MariadbServer, tmp_path: Path) -> MariadbApp:
+    """An app on it."""
+    app = MariadbApp(folding_server, tmp_path / "folding")
+    app.sql("CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (7)")
+    return app
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_what_a_server_would_take_for_one_is_refused_by_both_names(
+    pair: str, shop: MariadbApp, folding_shop: MariadbApp
+) -> None:
+    shop.sql(PAIRS[pair])
+    exported, record = await shop.export(), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="names differ in case alone"):
+        await folding_shop.stage(exported.content, record)
+
+    await folding_shop.recipe.discard(record)
+    assert folding_shop.leftovers(record) == []
+    assert folding_shop.sql("SHOW TABLES; SELECT * FROM own") == "own\n7"
+    # Where it tells them apart, both come.
+    await shop.import_(exported.content)
+    assert exported.fingerprint is not None
+    assert (await shop.fingerprint()).differences(exported.fingerprint) == []
+
+
+async def test_less_than_a_file_makes_is_not_put_in_place_whatever_the_reason(
+    folding_shop: MariadbApp, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql(PAIRS["tables"])
+    exported, record = await shop.export(), MemoryRecord()
+
+    async def telling_of_no_folding(login: Login, sql: str) -> list[list[str]]:
+        found = await query(login, sql)
+        if "lower_case_table_names" in sql:
+            found[0][2] = "0"
+        return found
+
+    monkeypatch.setattr("agent.engines.mariadb.loading.query", telling_of_no_folding)
+    with pytest.raises(ArchiveIncompatibleError, match="makes 2 tables, and the server has 1 of them"):
+        await folding_shop.stage(exported.content, record)
+
+    await folding_shop.recipe.discard(record)
+
+
+async def test_other_names_come_in_lower_case_and_go_back(shop: MariadbApp, folding_shop: MariadbApp) -> None:
+    shop.sql(
+        "CREATE TABLE Mixed (Id int); INSERT INTO Mixed VALUES (3); CREATE VIEW Vw AS SELECT * FROM Mixed;"
+        "CREATE TRIGGER Tg BEFORE INSERT ON Mixed FOR EACH ROW SET NEW.Id = NEW.Id + 1; CREATE SEQUENCE Sq;"
+        "CREATE TABLE Sd (id int DEFAULT nextval(Sq));"
+    )
+
+    record = await folding_shop.import_((await shop.export()).content)
+
+    folding_shop.sql("INSERT INTO Mixed VALUES (1); INSERT INTO Sd VALUES (DEFAULT)")
+    assert folding_shop.sql("SELECT * FROM vw; SELECT * FROM sd") == "3\n2\n1"
+    await folding_shop.recipe.discard(record)
