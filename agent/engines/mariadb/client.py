@@ -38,6 +38,9 @@ _IDLE_SECONDS = 3600
 """How long the server keeps a session that holds locks and says nothing: others end it sooner."""
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
+BACK_WITHIN_SECONDS = 30.0
+"""Time for a server that ended in the middle of an exchange, in which nobody is told yet what came of it."""
+_BACK_LOOK_SECONDS = 0.1
 _BEGUN = f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
 _HELD = "mathison holds"
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|(?:Got error:|Error) (\d+): (.*)")
@@ -73,6 +76,17 @@ async def patiently(act: Callable[[], Awaitable[_T]]) -> _T:
         with contextlib.suppress(AppBusyError):
             return await act()
         await asyncio.sleep(PAUSE_SECONDS)
+    return await act()
+
+
+async def once_it_is_back(act: Callable[[], Awaitable[_T]]) -> _T:
+    """Do what may be repeated, as soon as the server can be used; AppUnavailableError when it cannot be in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + BACK_WITHIN_SECONDS
+    while loop.time() < deadline:
+        with contextlib.suppress(AppUnavailableError):
+            return await act()
+        await asyncio.sleep(_BACK_LOOK_SECONDS)
     return await act()
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from agent.engines.mariadb import names, sequences
 from agent.engines.mariadb.catalog import table_names, tables_of
-from agent.engines.mariadb.client import patiently, query, quoted
+from agent.engines.mariadb.client import once_it_is_back, patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
-from common.errors import AppBusyError, InternalError, ToolFailedError
+from agent.unsettled import UnsettledError
+from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedError
 
 _PENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
@@ -65,7 +66,7 @@ class Exchange:
         """Finish what was interrupted and say whose tables are in place. Repeating it changes nothing."""
         await self._end_pending()
         if (side := await self._side()) is None:
-            await self.bring(Side.PREVIOUS)
+            await self._rename(await self.prepare(Side.PREVIOUS))
             side = Side.PREVIOUS
         return side
 
@@ -90,8 +91,9 @@ class Exchange:
         Raises:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was, as long as it lives.
+            UnsettledError: nobody knows which side's tables are in place, or will be; `recover` is to be asked.
         """
-        await self.rename(await self.prepare(target))
+        await self.rename(await self.prepare(target), target)
 
     async def prepare(self, target: Side) -> list[str]:
         """Write down what is to be known after a crash; what `rename` has to move."""
@@ -116,11 +118,22 @@ class Exchange:
         leaving = [table for table in present if table not in self._previous or table in kept]
         return self._moves(leaving, self._database, self._new) + self._moves(kept, self._old, self._database)
 
-    async def rename(self, moves: Sequence[str]) -> None:
+    async def rename(self, moves: Sequence[str], target: Side) -> None:
         """Move tables, all or none; errors as `bring`."""
-        if not moves:
-            return
-        await patiently(lambda: query(self._admin, f"RENAME TABLE {', '.join(moves)};"))
+        try:
+            await self._rename(moves)
+        except ServiceError as cause:
+            # Whatever it was, only the server knows: it may have done it and its answer was lost, or do it later.
+            try:
+                side = await once_it_is_back(self.recover)
+            except ServiceError as obstacle:
+                raise UnsettledError(f"{cause.text} What came of it is not known: {obstacle.text}") from cause
+            if side is not target:
+                raise
+
+    async def _rename(self, moves: Sequence[str]) -> None:
+        if moves:
+            await patiently(lambda: query(self._admin, f"RENAME TABLE {', '.join(moves)};"))
 
     async def lead_defaults(self) -> None:
         """Have the imported tables, in place, take their defaults from the sequences that came with them.

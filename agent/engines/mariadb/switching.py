@@ -16,24 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from agent.engines.mariadb import exchange, programs
 from agent.engines.mariadb.catalog import table_names
-from agent.engines.mariadb.client import held, patiently, quoted
+from agent.engines.mariadb.client import held, once_it_is_back, patiently, quoted
 from agent.engines.mariadb.programs import Program
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, ServiceError, ToolFailedError
+from common.errors import ServiceError, ToolFailedError
 
 _LOOK_SECONDS = 0.01
-_BACK_WITHIN_SECONDS = 30.0
-"""Time for a server that ended in the middle: until its triggers are made again, the app writes without them."""
-_BACK_LOOK_SECONDS = 0.1
 _IS_SWITCHING = "is_switching"
 _MUST_LEAD = "must_lead_defaults"
 
@@ -67,7 +64,8 @@ class Switch:
         Raises:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was.
-            UnsettledError: and now it does not let us take back what was done, or is not back in time.
+            UnsettledError: and now it does not let us take back what was done, or is not back in time to say what it
+                has done.
         """
         if await self.recover() is target:
             return
@@ -81,7 +79,7 @@ class Switch:
             await self._settle(target)
         except ServiceError as cause:
             try:
-                await _once_it_is_back(lambda: self._take_back(target, present))
+                await once_it_is_back(lambda: self._take_back(target, present))
             except ServiceError as obstacle:
                 raise UnsettledError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
             raise
@@ -130,7 +128,7 @@ class Switch:
                 # Not before, so that nothing is dropped when there is no lock to be had.
                 await programs.drop(self._app, self._database, first)
                 moves = await self._tables.prepare(target)
-                moving = asyncio.create_task(self._tables.rename(moves), name="exchange tables")
+                moving = asyncio.create_task(self._tables.rename(moves, target), name="exchange tables")
                 while not moving.done() and not await self._tables.is_waiting():  # noqa: ASYNC110  # the server's
                     await asyncio.sleep(_LOOK_SECONDS)
             await moving
@@ -181,17 +179,6 @@ def write_down_staged(record: Record, staged: Sequence[Program], *, must_lead_de
         must_lead_defaults: some of its tables' defaults look for sequences that the app does not have yet.
     """
     record.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_MUST_LEAD: must_lead_defaults})
-
-
-async def _once_it_is_back(act: Callable[[], Awaitable[None]]) -> None:
-    """Do what may be repeated, as soon as the server can be used; AppUnavailableError when it cannot be in time."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _BACK_WITHIN_SECONDS
-    while loop.time() < deadline:
-        with contextlib.suppress(AppUnavailableError):
-            return await act()
-        await asyncio.sleep(_BACK_LOOK_SECONDS)
-    await act()
 
 
 def _fact(side: Side) -> str:

@@ -7,16 +7,18 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.engines.mariadb import exchange
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.settings import Login
+from agent.engines.swapping import Side
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
@@ -30,6 +32,11 @@ from tools.servers import MariadbServer, mariadb
 
 CHECKOUT = Path(__file__).parents[4]
 PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"
+
+
+def dump_of(statements: str) -> bytes:
+    """A dump's beginning and end around statements."""
+    return f"-- MariaDB dump 10.19\n\n{statements}\n\n-- Dump completed on 2026-11-23  8:35:57\n".encode()
 
 
 def journal_of(shop: MariadbApp) -> Path:
@@ -62,6 +69,19 @@ def running(shop: MariadbApp, action: str) -> Iterator[subprocess.Popen[str]]:
             yield program
         finally:
             program.kill()
+
+
+def losing_the_answer(then: Callable[[], None]) -> Callable[[Login, str], Awaitable[list[list[str]]]]:
+    """A `query` that has the server carry out a RENAME, does something and knows nothing of it."""
+
+    async def lost(login: Login, sql: str) -> list[list[str]]:
+        rows = await query(login, sql)
+        if not sql.startswith("RENAME TABLE"):
+            return rows
+        then()
+        raise AppUnavailableError("Lost connection to server during query.")
+
+    return lost
 
 
 async def test_an_agent_killed_while_it_loads_leaves_nothing_that_the_next_does_not_drop(shop: MariadbApp) -> None:
@@ -99,6 +119,69 @@ async def test_an_agent_killed_while_its_rename_waits_is_recovered_from(shop: Ma
     await shop.recipe.discard(read(shop))
     assert (await shop.fingerprint()).differences(before) == []
     assert shop.leftovers(entry) == []
+
+
+@variants("step", ["restore", "undo"])
+async def test_an_exchange_whose_answer_is_lost_is_done(
+    step: str, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql("CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (1)")
+    record = opened(shop)
+    await shop.stage(KUMA_DUMP.read_bytes(), record)
+    if step == "undo":
+        await shop.recipe.restore(record, NotedProgress())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "query", losing_the_answer(lambda: None))
+        await (shop.recipe.undo if step == "undo" else shop.recipe.restore)(record, NotedProgress())
+
+    assert ("heartbeat" in shop.sql("SHOW TABLES")) == (step == "restore")
+    if step == "restore":
+        await shop.recipe.undo(record, NotedProgress())
+    assert shop.sql("SHOW TABLES; SELECT * FROM own") == "own\n1"
+    assert shop.leftovers(record) == []
+
+
+async def test_an_exchange_of_which_nobody_can_say_what_came_of_it_is_settled_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engines.mariadb.client.BACK_WITHIN_SECONDS", 0)
+    with MariadbServer(mariadb(), fsync=True) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        shop.sql("CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (1)")
+        entry = opened(shop)
+        await shop.stage(KUMA_DUMP.read_bytes(), entry)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(exchange, "query", losing_the_answer(server.kill))
+            with pytest.raises(UnsettledError, match="What came of it is not known"):
+                await shop.recipe.restore(entry, NotedProgress())
+        server.start()
+        side = await shop.recipe.recover(read(shop))
+
+        assert side is Recovered.IMPORTED
+        await shop.recipe.undo(read(shop), NotedProgress())
+        assert shop.sql("SHOW TABLES; SELECT * FROM own") == "own\n1"
+
+
+async def test_a_restore_whose_client_was_killed_has_done_what_it_says(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE tag (id int PRIMARY KEY); INSERT INTO tag VALUES (1)")
+    record = opened(shop)
+    await shop.stage(dump_of("CREATE TABLE `brought` (`id` int);"), record)
+
+    async with shop.lock_held():
+        restoring = asyncio.create_task(shop.recipe.restore(record, NotedProgress()), name="a restore")
+        await until(lambda: "RENAME TABLE" in shop.server.sql(PROCESSES))
+        for child in psutil.Process().children(recursive=True):
+            if f"--user={shop.admin}" in child.cmdline():
+                child.kill()
+    [failure] = await asyncio.gather(restoring, return_exceptions=True)
+
+    assert failure is None or isinstance(failure, ServiceError)
+    assert shop.sql("SHOW TABLES") == ("tag" if failure else "brought")
+    await shop.recipe.restore(record, NotedProgress())
+    await shop.recipe.undo(record, NotedProgress())
+    assert shop.sql("SHOW TABLES; SELECT * FROM tag") == "tag\n1"
 
 
 @variants("dropped", [0, 1])
@@ -167,7 +250,7 @@ async def test_after_a_server_was_killed_between_dropped_triggers_and_rename_the
             server.kill()
             server.start()
 
-        async def killed(self: Exchange, moves: Sequence[str]) -> None:
+        async def killed(self: Exchange, moves: Sequence[str], target: Side) -> None:
             """The server is, instead of renaming; somebody starts it again."""
             assert shop.sql("SHOW TRIGGERS") == ""
             # In one step, since this task is cancelled when another notices first that the server is gone.

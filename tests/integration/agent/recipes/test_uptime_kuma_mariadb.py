@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.mariadb import exchange
+from agent.engines.mariadb.client import query
+from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
 from agent.recipes.stopped_app import volume_exchange
@@ -108,6 +111,30 @@ async def test_an_app_that_does_not_start_on_the_import_gets_tables_and_files_ba
 
     assert (await kuma.fingerprint()).differences(before) == []
     assert kuma.noted.is_running
+
+
+async def test_tables_and_files_are_exchanged_when_the_servers_answer_is_lost(
+    kuma: KumaOnMariadb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    record = MemoryRecord()
+    await kuma.stage(exported.content, record)
+
+    async def lost(login: Login, sql: str) -> list[list[str]]:
+        rows = await query(login, sql)
+        if sql.startswith("RENAME TABLE"):
+            raise AppUnavailableError("Lost connection to server during query.")
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "query", lost)
+        await kuma.recipe.restore(record, NotedProgress())
+
+    assert exported.fingerprint is not None
+    assert (await kuma.fingerprint()).differences(exported.fingerprint) == []
+    assert kuma.noted.calls == ["stop", "start"]
+    await kuma.recipe.discard(record)
 
 
 @variants("has_come_to", ["files", "tables"])
