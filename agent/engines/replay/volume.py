@@ -7,6 +7,7 @@ import tempfile
 
 import msgspec
 
+from agent.archives.members import printable
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
@@ -15,6 +16,11 @@ from agent.jail import NOBODY
 from agent.limits import Limits
 from agent.rights import may_become_nobody
 from common.errors import make_error
+
+_UNPROVEN = (
+    "Owners, times and extended attributes are in no fingerprint, and what the export warned of, such as files that "
+    "changed while they were read, stands in its answer and not in the file."
+)
 
 
 async def replay(request: Request) -> Replayed:
@@ -36,4 +42,6 @@ async def replay(request: Request) -> Replayed:
     answer = msgspec.json.decode(output, type=Answer)
     if answer.fingerprint is None:
         raise make_error(answer.reason, answer.text, next_step=answer.next_step)
-    return Replayed(answer.fingerprint)
+    left_out = request.details.get("excluded")
+    unproven = f"{_UNPROVEN} Left out by the agent's settings: {printable(left_out)}." if left_out else _UNPROVEN
+    return Replayed(answer.fingerprint, unproven=unproven)

@@ -183,6 +183,19 @@ async def test_a_volume_export_is_proven_by_unpacking_it(volume: Volume, tmp_pat
     code, document = verify(tmp_path / "files.tar.zst")
 
     assert (code, document.get("differences")) == (0, []), document
+    assert "Owners, times and extended attributes are in no fingerprint" in str(document["unproven"])
+    assert "Left out" not in str(document["unproven"])
+
+
+async def test_what_a_volumes_export_left_out_is_not_called_proven(tmp_path: Path) -> None:
+    volume = Volume(tmp_path / "volume", settings={"exclude": ["cache"]})
+    (volume.directory / "cache").mkdir()
+    (tmp_path / "files.tar").write_bytes((await volume.export("tar")).content)
+
+    code, document = verify(tmp_path / "files.tar")
+
+    assert code == 0, document
+    assert str(document["unproven"]).endswith("Left out by the agent's settings: 'cache'.")
 
 
 async def test_a_file_whose_name_is_no_utf_8_is_proven_as_any_other(volume: Volume, tmp_path: Path) -> None:
