@@ -14,7 +14,8 @@ import psycopg
 from psycopg import pq
 from psycopg.copy import AsyncLibpqWriter
 
-from agent.engines.pg.text_errors import joined
+from agent.engines.pg.text_encodings import is_of_servers
+from agent.engines.pg.text_errors import joined, read_otherwise
 
 _MOST_WORK_MEMORY_BYTES = 256 << 20
 _HEAD_BYTES = 200
@@ -109,16 +110,26 @@ class Session:
         rows: how many were inserted or copied.
     """
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[Any], *, takes_one: bool = False) -> None:
         self.rows = 0
         self._connection = connection
+        self._takes_one = takes_one
         self._known_settings = 0
 
     @classmethod
-    async def open(cls, conninfo: str) -> Session:
-        """psycopg.OperationalError when there is no way in."""
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
-        session = cls(connection)
+    async def open(cls, conninfo: str, *, takes_one: bool) -> Session:
+        """
+        Args:
+            takes_one: INSERT statements come one by one, and the server refuses a text that it reads as several.
+        Raises:
+            psycopg.OperationalError: there is no way in.
+        """
+        session = cls(await _connect(conninfo), takes_one=takes_one)
+        if not is_of_servers(session._encoding):
+            # Of a setting of the role or the database; what is in force until the dump says its own.
+            encoding = session._connection.info.parameter_status("server_encoding")
+            await session.close()
+            session = cls(await _connect(conninfo, encoding=encoding), takes_one=takes_one)
         await session._take_work_memory()
         return session
 
@@ -143,12 +154,24 @@ class Session:
         """As the server says: whether a backslash in '...' is an ordinary character."""
         return self._connection.pgconn.parameter_status(b"standard_conforming_strings") == b"on"
 
+    @property
+    def _encoding(self) -> bytes:
+        """What the server reads text in, as it says."""
+        return self._connection.pgconn.parameter_status(b"client_encoding") or b""
+
+    def _require_readable(self, line: int) -> None:
+        """Code of a file can set what no statement of it may."""
+        if not is_of_servers(self._encoding):
+            raise read_otherwise(line, self._encoding)
+
     async def run(self, text: bytes, line: int) -> None:
         """Execute exactly one statement; the server refuses a text that it reads as several.
 
         Raises:
             SqlFailure: it failed, or it is a COPY.
+            TextError: the server would read it otherwise than it was cut; it was not sent. So for all that is sent.
         """
+        self._require_readable(line)
         try:
             # Asking for binary results makes psycopg use the extended protocol, which takes one statement only.
             await self._connection.cursor().execute(text, binary=True)
@@ -175,9 +198,10 @@ class Session:
             raise SqlFailure(
                 line, "42601", "the meaning of backslashes in strings is not clear", head=text[:_HEAD_BYTES]
             )
+        self._require_readable(line)
         cursor = self._connection.cursor()
         try:
-            await cursor.execute(text)
+            await cursor.execute(text, binary=self._takes_one)
         except psycopg.Error as failure:
             _fail(failure, text, line)
         self.rows += max(cursor.rowcount, 0)
@@ -187,6 +211,7 @@ class Session:
     @contextlib.asynccontextmanager
     async def copy(self, text: bytes, line: int) -> AsyncIterator[psycopg.AsyncCopy]:
         """Rows that are written in the block go into the table of a COPY FROM stdin."""
+        self._require_readable(line)
         cursor = self._connection.cursor()
         try:
             async with cursor.copy(text, writer=AsyncLibpqWriter(cursor, flush_threshold=_UNSENT_BYTES)) as copy:
@@ -203,6 +228,12 @@ class Session:
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+async def _connect(conninfo: str, *, encoding: str | None = None) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(
+        conninfo, autocommit=True, prepare_threshold=None, client_encoding=encoding
+    )
 
 
 def _fail(failure: psycopg.Error, text: bytes, line: int) -> NoReturn:

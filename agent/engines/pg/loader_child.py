@@ -116,7 +116,8 @@ def _read_exactly(size: int) -> bytes:
 async def _load(request: dict[str, Any], reporter: _Reporter) -> None:
     sessions: list[Session] = [CheckSession()] if request["is_check"] else await _connect(request)
     enter_from_argv()
-    loader = Loader(sessions, judge=_judge(request), splitter=Splitter(), on_note=reporter.note)
+    splitter = Splitter(joins_inserts=not request["is_restricted"])
+    loader = Loader(sessions, judge=_judge(request), splitter=splitter, on_note=reporter.note)
     reporter.loader = loader
     await _run_ours(sessions[0], request["before"])
     kept = await _answers(sessions[0], request["same"])
@@ -193,7 +194,7 @@ async def _connect(request: dict[str, Any]) -> list[Session]:
     sessions: list[Session] = []
     try:
         while len(sessions) < request["sessions"]:
-            sessions.append(await Session.open(conninfo))
+            sessions.append(await Session.open(conninfo, takes_one=request["is_restricted"]))
     except psycopg.OperationalError as failure:
         if not sessions:
             said = joined(str(failure)).splitlines()[-1]

@@ -36,7 +36,11 @@ _TRANSACTION = re.compile(rb"(?:BEGIN|COMMIT)\s*\Z", re.IGNORECASE)
 """pg_dump writes these around large objects."""
 _PUBLICATION = re.compile(rb"(?:CREATE|ALTER|COMMENT\s+ON)\s+PUBLICATION\s+(%b)" % IDENTIFIER, _I)
 """In the app's own database one of that name may be there already, for the previous tables."""
-_LITERAL = rb"(?:-?\d+|true|false|E?'[^'\\]*(?:(?:''|\\.)[^'\\]*){0,1000}'(?!'))"
+_LITERAL = (
+    rb"(?:-?\d+|true|false|E'[^'\\]*(?:(?:''|\\.)[^'\\]*){0,1000}'(?!')"
+    rb"|'[^'\\]*(?:(?:''|\\[^'])[^'\\]*){0,1000}'(?!'))"
+)
+"""Without the E no quote after a backslash: what it means is another thing by standard_conforming_strings."""
 _CALL = re.compile(
     rb"SELECT\s+pg_catalog\.(?:(?:setval|lo_create|lo_open|lowrite|lo_close|lo_unlink)\(|set_config\((?='search_path'))"
     rb"%b(?:\s*,\s*%b){0,3}\)\s*\Z" % (_LITERAL, _LITERAL),

@@ -250,18 +250,22 @@ class SameDatabase:
         )
 
     async def _take_back(self, key: str, before: frozenset[int], failure: ServiceError) -> None:
-        """After a failure: see that the transaction left nothing, and undo it where it did."""
+        """After a failure: see that the transaction left nothing; undo it where it did, and say so."""
         try:
             async with self._connect(key) as connection:
                 await end_loaders(connection, self.database)
-                if await kept_schemas(connection, key):
+                was_committed = bool(await kept_schemas(connection, key))
+                if was_committed:
                     await _bring_back(connection, key)
                     await self._drop_doomed(key)
                 missing = before - await relations(connection)
         except ServiceError as obstacle:
             raise UnsettledError(obstacle.text) from failure
+        if not (missing or was_committed):
+            self._previous_file(key).unlink()
+            return
+        saved = self._previous_file(key).rename(self.surroundings.spool_directory / f"previous-{key}.dump")
         if missing:
-            saved = self._previous_file(key).rename(self.surroundings.spool_directory / f"previous-{key}.dump")
             error = ToolFailedError(
                 f"The import failed and {len(missing)} tables of before are gone. A dump of them is in {saved} beside "
                 "the agent.",
@@ -269,7 +273,15 @@ class SameDatabase:
             )
             error.says_what_changed = True
             raise error from failure
-        self._previous_file(key).unlink()
+        failure.text = (
+            f"{failure.text.rstrip('.')}. Its transaction was committed all the same, and was taken back; whether "
+            f"the data is as it was before could not be seen. A dump of that is in {saved} beside the agent."
+        )
+        failure.args = (failure.text,)
+        failure.says_what_changed = True
+        failure.next_step = (
+            f"Compare the app's data with that dump (pg_restore --file=- reads it). {failure.next_step}".strip()
+        )
 
     async def _analyze(self, key: str) -> None:
         try:

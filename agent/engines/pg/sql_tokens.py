@@ -24,8 +24,8 @@ _PUNCTUATION = rb"%b|-(?!-)|/(?!\*)|\$%b|\"[^\"]*\"" % (_all(rb"[^'\"$\\;()\-/A-
 _WORD = rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*(?![\w$\x80-\xff])"
 _ANY_WORD = rb"(?![eE]')" + _WORD
 _OTHER_WORD = rb"(?!(?i:begin|case|end)(?![\w$\x80-\xff]))" + _ANY_WORD
-_ESCAPED_STRING = rb"'(?:%b|\\[\s\S]|''){0,%d}'(?=\s*[^'\s])" % (_all(rb"[^'\\]"), _MOST_TOKENS)
-"""Only where it is clear that it does not go on after a line break."""
+_ESCAPED_STRING = rb"'(?:%b|\\[\s\S]|''){0,%d}'(?=\s*(?:[^'\s\-]|-[^\-]))" % (_all(rb"[^'\\]"), _MOST_TOKENS)
+"""Only where it is clear that it does not go on after a line break, or after a comment and one."""
 _STRINGS = {True: rb"'[^']*'|[eE]" + _ESCAPED_STRING, False: rb"[eE]?" + _ESCAPED_STRING}
 """By standard_conforming_strings: without it, each string may hold escapes."""
 
@@ -57,6 +57,8 @@ NEWLINE, QUOTE, DASH = b"\n'-"
 WORD_TOKEN = re.compile(_WORD)
 WORD_BYTES = bytes(c for c in range(256) if c >= 0x80 or chr(c).isalnum() or c in b"_$-/")
 SPACE = re.compile(rb"[ \t\r\n\f\v]*")
+END_OF_LINE = re.compile(rb"[\r\n]")
+"""Either alone ends a line for the server, and with it a comment."""
 SPACE_BUT_NEWLINE = re.compile(rb"[ \t\r]*")
 SPACE_OR_EMPTY = re.compile(rb"[ \t\r\n\f\v;]*")
 DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][0-9A-Za-z_\x80-\xff]*)?\$")

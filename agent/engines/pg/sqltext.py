@@ -330,12 +330,19 @@ class Splitter:
         return at + 1
 
     def _after_escapes(self, text: bytes, at: int) -> int:
-        """A quote right after the closing one, or on a later line, goes on with the same string."""
+        """A quote right after the closing one, or on a later line, goes on with the same string.
+
+        Comments that end with their line may stand between.
+        """
         end = _end(tokens.SPACE, text, at)
         self._has_gap |= end > at
-        self._has_line_gap |= b"\n" in text[at:end]
+        self._has_line_gap |= tokens.END_OF_LINE.search(text, at, end) is not None
         if end == len(text):
             return end
+        if text[end:] == b"-":
+            return self._wait(end)
+        if text.startswith(b"--", end):
+            return self._begin_comment(text, end)
         goes_on = text[end] == tokens.QUOTE and (self._has_line_gap or not self._has_gap)
         self._state = self._escapes if goes_on else self._text
         return end + 1 if goes_on else end
@@ -362,11 +369,11 @@ class Splitter:
         return at + 2
 
     def _line_comment(self, text: bytes, at: int) -> int:
-        end = text.find(b"\n", at)
-        if end < 0:
+        end = tokens.END_OF_LINE.search(text, at)
+        if end is None:
             return len(text)
         self._state = self._back
-        return end
+        return end.start()
 
     def _block_comment(self, text: bytes, at: int) -> int:
         while mark := tokens.COMMENT_MARK.search(text, at):

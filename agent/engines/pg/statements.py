@@ -14,14 +14,9 @@ from typing import NamedTuple
 
 from agent.engines.pg.catalog import KEPT_SCHEMA_NAME
 from agent.engines.pg.sql_tokens import IDENTIFIER
+from agent.engines.pg.text_encodings import is_ascii, is_of_clients_alone, is_of_servers
 from agent.engines.pg.text_errors import TextError, made_with_create
 
-CLIENT_ONLY_ENCODINGS = frozenset(
-    b"BIG5 GB18030 GBK JOHAB SJIS MSKANJI SHIFTJIS SHIFTJIS2004 WIN932 WIN949 UHC".split()
-)
-"""In these a character may end in the byte of a backslash or quote (manual, "Supported Character Sets"), so that one
-has to decode to see where a string ends. Written as PostgreSQL compares them: upper case, letters and digits only.
-"""
 TRANSACTION_TIMEOUT_SINCE = 170000
 
 
@@ -86,7 +81,11 @@ _I = re.IGNORECASE | re.DOTALL
 _FIRST_WORD = re.compile(rb"[A-Za-z]+")
 _WORDS = re.compile(rb"[A-Za-z]+(?:\s+[A-Za-z]+){0,2}")
 _OWNER_TO = re.compile(rb"ALTER\s.*\sOWNER\s+TO\s+%b\s*\Z" % IDENTIFIER, _I)
-_SET = re.compile(rb"SET\s+(?:SESSION\s+)?(?:([a-z_][\w.]*)\s*(?:=|\bTO\b)|NAMES\b)\s*(.*)\Z", _I)
+_SET = re.compile(rb"SET\s+(?:(?:SESSION|LOCAL)\s+)?([a-z_][\w.]*)(?=[\s=]|\Z)(?:\s*(?:=|TO\b))?\s*(.*)\Z", _I)
+_READING = frozenset((b"client_encoding", b"names", b"standard_conforming_strings"))
+"""By these the server reads the text itself, so here they have to be understood as it does."""
+_PLAIN_VALUE = re.compile(rb"(['\"]?)([\w.: -]+)\1\Z", re.ASCII)
+_SWITCH = frozenset(b"on off true false yes no 1 0".split())
 _NOT_KEPT = re.compile(rb"SET\s+(?:LOCAL|ROLE|TRANSACTION|CONSTRAINTS|SESSION\s+AUTHORIZATION)\b", _I)
 _SET_CONFIG = re.compile(rb"SELECT\s+pg_catalog\.set_config\(", _I)
 _UNLINK = re.compile(rb"SELECT\s+pg_catalog\.lo_unlink\(", _I)
@@ -274,27 +273,21 @@ class Judge:
         return _PLANNERS if _STATISTICS.match(text) else RUN
 
     def _set(self, text: bytes, line: int) -> Decision:
-        if _NOT_KEPT.match(text):
-            return RUN
         found = _SET.match(text)
         if found is None:
-            return _SETTING
-        name, value = (found[1] or b"client_encoding").lower(), found[2].strip(b" \t\r\n'\"")
+            raise _oddly_set(text, line)
+        name, value = found[1].lower(), found[2].strip(b" \t\r\n'\"")
+        if name in _READING:
+            _require_plain(name, found[2].rstrip(), text, line)
+        if _NOT_KEPT.match(text):
+            return RUN
         if name == b"transaction_timeout" and self._server_version_num < TRANSACTION_TIMEOUT_SINCE:
             # Every pg_dump and pg_restore from 17 on writes it, whatever the server.
             return Decision(Way.SKIP, "transaction_timeout")
         if name == b"default_tablespace" and value:
             return Decision(Way.SKIP, "tablespaces")
-        plain = re.sub(rb"[^A-Z0-9]", b"", value.upper())
-        if name == b"client_encoding" and plain == b"SQLASCII":
+        if name in (b"client_encoding", b"names") and is_ascii(value):
             return _DATABASES_ENCODING
-        if name == b"client_encoding" and plain in CLIENT_ONLY_ENCODINGS:
-            encoding = value.decode("ascii", "replace")
-            raise TextError(
-                "ARCHIVE_INCOMPATIBLE",
-                f"Line {line}: the dump is written in {encoding}, which no PostgreSQL database can be in.",
-                next_step="Dump with --encoding=UTF8.",
-            )
         return _SETTING
 
     def about_what_is_there(self, text: bytes) -> Decision | None:
@@ -316,6 +309,33 @@ class Judge:
             if _plain(found[3]) not in self._deferred_publications:
                 return None
         return Decision(Way.DEFER, kind.decode(), found[3])
+
+
+def _require_plain(name: bytes, written: bytes, text: bytes, line: int) -> None:
+    """TextError where a value is not one that is certain to be read here as by the server."""
+    value = found[2] if (found := _PLAIN_VALUE.match(written)) else b""
+    if name == b"standard_conforming_strings":
+        if value.lower() not in _SWITCH:
+            raise _oddly_set(text, line)
+    elif is_of_clients_alone(value):
+        encoding = value.decode("ascii", "replace")
+        raise TextError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {line}: the dump is written in {encoding}, which no PostgreSQL database can be in.",
+            next_step="Dump with --encoding=UTF8.",
+        )
+    elif not is_of_servers(value):
+        raise _oddly_set(text, line)
+
+
+def _oddly_set(text: bytes, line: int) -> TextError:
+    head = " ".join(text[:60].decode(errors="replace").split())
+    return TextError(
+        "ARCHIVE_REFUSED",
+        f"Line {line}: a setting in a form that pg_dump does not write, {head!r}; the server could read the file "
+        "otherwise than it was looked at.",
+        next_step="Make the dump with pg_dump.",
+    )
 
 
 def _refuse_kept_schema(text: bytes, line: int) -> None:

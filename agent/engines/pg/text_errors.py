@@ -72,6 +72,16 @@ def rows_of_an_extension(line: int, table: bytes) -> TextError:
     )
 
 
+def read_otherwise(line: int, encoding: bytes) -> TextError:
+    """The refusal of a file after which the server reads text in an encoding that hides where strings end."""
+    return TextError(
+        "ARCHIVE_REFUSED",
+        f"Line {line}: something before it in the file set client_encoding to {encoding.decode(errors='replace')!r}, "
+        "in which the server could read the file otherwise than it was looked at.",
+        next_step="Make the dump with pg_dump --encoding=UTF8.",
+    )
+
+
 def refused_by_check(said: str) -> TextError:
     """The refusal of a file of which a function did harm while it was loaded, as our own check found."""
     return TextError(

@@ -623,9 +623,14 @@ async def test_a_transaction_that_left_something_is_taken_back(
         raise ToolFailedError("the loader's answer was lost")
 
     monkeypatch.setattr(same_database, "load", load_and_fail)
-    with pytest.raises(ToolFailedError, match="answer was lost"):
+    with pytest.raises(ToolFailedError, match=r"answer was lost.* was taken back") as failure:
         await modest.recipe.restore(record, modest.progress)
 
+    assert failure.value.says_what_changed
+    assert "Nothing was changed" not in failure.value.text
+    dump = modest.work_directory / f"previous-{record.key}.dump"
+    assert str(dump) in failure.value.text
+    assert dump.read_bytes().startswith(b"PGDMP")
     assert before.differences(await modest.fingerprint()) == []
     assert _kept(modest) == []
 

@@ -228,6 +228,30 @@ def test_backslashes_escape_in_every_string_where_the_dump_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        b"SELECT 1 -- x\r",
+        b"SELECT E'a' -- x\n '\\';'",
+        b"SELECT E'a'--x\r'\\';'",
+        b"SELECT E'a'\r'\\';'",
+        b"SELECT E'a'\n--x\n--y\n 'b\\'' -- ;\n ';'",
+        b"SELECT E'a' - '\\'",
+        b"SELECT E'a' /* x\n */ '\\'",
+        b"SELECT E'a' -- x\n - '\\'",
+        b"SELECT E'a'\f'\\'",
+    ],
+)
+@pytest.mark.parametrize("joins_inserts", [False, True])
+def test_lines_and_strings_end_where_they_end_for_a_server(text: bytes, joins_inserts: bool) -> None:
+    text = text.replace(b"SELECT", b"INSERT INTO t VALUES") if joins_inserts else text
+    whole = OPENING + text + b"; SELECT 2;" + CLOSING
+    for cuts in (range(0), range(len(whole))):
+        events = split(whole, cuts, joins_inserts=joins_inserts)[0]
+
+        assert [event.text for event in events if isinstance(event, Statement)] == [text, b"SELECT 2"]
+
+
+@pytest.mark.parametrize(
     "command",
     [
         b"\\! touch /tmp/x",
@@ -375,6 +399,8 @@ def test_a_row_of_many_chunks_is_passed_on_in_parts_and_never_held() -> None:
         b'"' * 100_000,
         b"- " * 62_500,
         b"x\r" * 62_500,
+        b"'--\r" * 31_250,
+        b"E'a'--\r" * 20_000,
         b"(E'a" + b"''" * 60_000,
         b'("a"' * 30_000,
         b"-/" * 60_000,

@@ -132,6 +132,11 @@ SQL_ATTACKS = {
     "listen in": "SELECT * FROM pg_catalog.pg_authid;",
     "deep": "SELECT " + "(" * 20000 + "1" + ")" * 20000 + ";",
     "encoding in which a quote hides": "SET client_encoding = 'SJIS';",
+    "encoding in which a quote hides, by a call": "SELECT pg_catalog.set_config('client_encoding', 'SJIS', false);"
+    " SELECT 1;",
+    "encoding in which a quote hides, by code": "DO $$ BEGIN SET client_encoding = 'BIG5'; END $$;"
+    " COPY public.t FROM stdin;\n1\n\\.\n",
+    "encoding in which a quote hides, reset": "SET/**/client_encoding = 'SJIS'; RESET client_encoding;",
     "open transaction": "BEGIN; INSERT INTO public.t VALUES (1);",
     "wrong rows": "COPY public.t (a, nothing) FROM stdin;\n1\n\\.\n",
     "own end": "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid());",
