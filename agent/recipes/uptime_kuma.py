@@ -141,7 +141,7 @@ class UptimeKumaRecipe(Recipe):
         tree.require_room(self._directory, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(self._directory, record.key)
         place = configuration_of(self._directory).place
-        record.save(directory=str(self._directory), storage=data.storage.value, place=place)
+        record.save(directory=str(self._directory), storage=data.storage.value, place=place, schema=_schema_of(now))
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
         staged = await data.stage(area, upload.chunks, record.key)
@@ -188,7 +188,7 @@ class UptimeKumaRecipe(Recipe):
         self._require_same_place(record, way_out="Import the file again")
         # Stopped in the middle of a migration, the previous data would be of no use to an undo.
         data = self._data()
-        await self._look_settled(data)
+        _require_same_schema(record, await self._look_settled(data))
         # What somebody has put beside the app's data since staging would go with the swap.
         if obstacle := await data.obstacle():
             raise AppUnavailableError(f"{obstacle} Nothing was changed.")
@@ -334,6 +334,21 @@ async def _told(
 
 def _busy_text(facts: KumaFacts | None) -> str:
     return "Uptime Kuma is migrating its database, or was interrupted at it." if facts and facts.is_migrating else ""
+
+
+def _schema_of(facts: KumaFacts | None) -> str:
+    """What tells that another release of the app has begun to use the data."""
+    return f"{facts.generation} {len(facts.steps)} {facts.last_step}" if facts else "none"
+
+
+def _require_same_schema(record: Record, facts: KumaFacts | None) -> None:
+    """AppUnavailableError where what was staged was checked against another release's data than is there now."""
+    if record.facts.get("schema", _schema_of(facts)) != _schema_of(facts):
+        raise AppUnavailableError(
+            "The app has another release's database than when this import was staged, which was checked against that "
+            "one. Nothing was changed.",
+            next_step="Import the file again.",
+        )
 
 
 def _known(details: Mapping[str, str]) -> dict[str, str]:

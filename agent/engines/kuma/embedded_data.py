@@ -18,9 +18,10 @@ from agent.engines import tree
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.data import Place, Verified
+from agent.engines.kuma.foreign_tables import warnings_of_import
 from agent.engines.kuma.mariadb_data import Database, MariadbData, facts_of_upload, load_beside
 from agent.engines.kuma.version import KINDS, KumaFacts, check_upload
-from agent.engines.mariadb.catalog import SYSTEM_SCHEMAS, Schema, look
+from agent.engines.mariadb.catalog import SYSTEM_SCHEMAS, Schema, look, table_names
 from agent.engines.mariadb.client import literal, query
 from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.own_server import BASE_BYTES, OwnServer, find_server
@@ -79,7 +80,9 @@ class EmbeddedData(MariadbData):
         async with (await self._server(area)).running() as admin:
             facts = await facts_of_upload(admin, DATABASE)
             parts = await parts_of(admin, DATABASE, KINDS)
-        return Verified(facts, check_upload(facts, target), parts)
+            staged = await table_names(admin, DATABASE) or ()
+        gone = warnings_of_import(await table_names(self._at.login, DATABASE) or (), staged)
+        return Verified(facts, [*gone, *check_upload(facts, target)], parts)
 
     async def _load(self, area: tree.StagingArea, chunks: AsyncIterator[bytes], key: str) -> None:
         schema = await look(self._at.login, DATABASE)

@@ -21,6 +21,7 @@ from agent.engines import tree
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Configuration, Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
+from agent.engines.kuma.foreign_tables import warnings_of_export, warnings_of_import
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.mariadb import loading, names
 from agent.engines.mariadb.catalog import Schema, look, table_names
@@ -35,7 +36,7 @@ from agent.engines.table_parts import Parts
 from agent.limits import Limits
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of
-from common.errors import AppUnavailableError, ArchiveWrongKindError, SourceUnreadableError
+from common.errors import AppUnavailableError, ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.kinds import HEAD_BYTES, SQLITE, kind_of
@@ -77,7 +78,11 @@ def database_of(found: Configuration, programs: Path, admin_user: str, admin_pas
 
 
 async def look_at(login: Login, name: str) -> KumaFacts | None:
-    """What a database says; None when there is nothing of the app in it."""
+    """What a database says; None when there is nothing of the app in it.
+
+    Raises:
+        SourceUnreadableError: it notes no migration, so it was restored in part; only version 2 runs on MariaDB.
+    """
     tables = set(await table_names(login, name) or ())
     if "setting" not in tables:
         return None
@@ -90,13 +95,32 @@ async def look_at(login: Login, name: str) -> KumaFacts | None:
             current = rows[row[0][1:]] = []
         else:
             current.append(row)
-    return facts_of(rows)
+    facts = facts_of(rows)
+    if facts.generation == 1:
+        raise SourceUnreadableError(
+            f"The database {name} notes none of Uptime Kuma's migrations: knex_migrations is empty or gone, and the "
+            "app would begin them anew on tables that are there.",
+            next_step="Bring that table back from where the others came from.",
+        )
+    return facts
 
 
 async def facts_of_upload(login: Login, name: str) -> KumaFacts:
-    """What a loaded database says; ArchiveWrongKindError when it is not the app's."""
+    """What a loaded database says.
+
+    Raises:
+        ArchiveWrongKindError: it is not the app's.
+        ArchiveIncompatibleError: the app would not start on it.
+    """
     require_kuma(await table_names(login, name) or ())
-    facts = await look_at(login, name)
+    try:
+        facts = await look_at(login, name)
+    except SourceUnreadableError as error:
+        raise ArchiveIncompatibleError(
+            "The dump notes none of Uptime Kuma's migrations: knex_migrations is empty or missing in it, and the app "
+            "would begin them anew on tables that are there.",
+            next_step="Dump that table with its rows too.",
+        ) from error
     if facts is None:
         raise ArchiveWrongKindError("The database in the file is not one of Uptime Kuma.")
     return facts
@@ -141,6 +165,7 @@ class MariadbData:
                     await asyncio.to_thread(dump.write, piece)
             # It may have begun to migrate meanwhile.
             facts = await self._look_settled()
+            warnings = warnings_of_export(await look(self._at.login, self._at.name))
             dump.flush()
             writer = TreeWriter(
                 place.directory,
@@ -155,6 +180,7 @@ class MariadbData:
                 _blocks(dump, writer),
                 facts,
                 lambda: _together(tables, files) if tables and files else None,
+                warnings,
             )
 
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
@@ -181,8 +207,11 @@ class MariadbData:
     async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
         admin, new = self._at.require_admin(), names.new_schema(key)
         facts = await facts_of_upload(admin, new)
-        size_bytes = (await look(admin, new)).size_bytes
-        return Verified(facts, check_upload(facts, target), await parts_of(admin, new, KINDS), size_bytes)
+        staged = await look(admin, new)
+        gone = warnings_of_import(await table_names(admin, self._at.name) or (), staged.tables)
+        return Verified(
+            facts, [*gone, *check_upload(facts, target)], await parts_of(admin, new, KINDS), staged.size_bytes
+        )
 
     async def parts(self) -> Mapping[str, Parts]:
         return await parts_of(self._at.login, self._at.name, KINDS)

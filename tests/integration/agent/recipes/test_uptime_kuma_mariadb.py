@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -315,6 +316,63 @@ async def test_an_archive_of_mariadb_is_refused_by_an_app_on_sqlite(kuma: KumaOn
 
     with pytest.raises(ArchiveWrongKindError, match=r"no kuma\.db"):
         await other.stage(exported.content, MemoryRecord())
+
+
+async def test_what_is_not_the_apps_is_told_by_an_export_and_before_an_import(
+    kuma: KumaOnMariadb,
+) -> None:
+    archive = (await kuma.export()).content
+    kuma.database.sql(
+        "CREATE TABLE wp_posts (id int); CREATE VIEW odd AS SELECT id FROM tag;"
+        "CREATE TRIGGER watching AFTER INSERT ON tag FOR EACH ROW SET @a = 1"
+    )
+
+    exported = await kuma.export()
+    kuma.database.sql("DROP VIEW odd; DROP TRIGGER watching")
+    record = MemoryRecord()
+    preview = await kuma.stage(archive, record)
+
+    table, programs = exported.warnings
+    assert "the table 'wp_posts'" in table
+    assert "1 triggers and 1 views" in programs
+    assert "an import of this export is refused" in programs
+    [warning] = preview.warnings
+    assert "the table 'wp_posts', which the file does not have" in warning
+    await kuma.recipe.discard(record)
+
+
+async def test_a_database_without_its_migrations_is_neither_exported_nor_imported_nor_imported_into(
+    kuma: KumaOnMariadb,
+) -> None:
+    archive = (await kuma.export()).content
+    dump = gzip.decompress(KUMA_DUMP.read_bytes())
+    without = re.sub(rb"INSERT INTO `knex_migrations` .*?;\n", b"", dump, flags=re.DOTALL)
+    record = MemoryRecord()
+    with pytest.raises(ArchiveIncompatibleError, match="notes none of Uptime Kuma's migrations"):
+        await kuma.stage(gzip.compress(without), record)
+    await kuma.recipe.discard(record)
+
+    kuma.database.sql("DELETE FROM knex_migrations")
+
+    with pytest.raises(SourceUnreadableError, match="notes none of Uptime Kuma's migrations"):
+        await kuma.export()
+    with pytest.raises(SourceUnreadableError, match="notes none of Uptime Kuma's migrations"):
+        await kuma.stage(archive, record)
+    assert "notes none" in (await kuma.recipe.describe()).can_export.obstacle
+
+
+async def test_an_app_that_was_updated_since_staging_is_not_imported_into(kuma: KumaOnMariadb) -> None:
+    record = MemoryRecord()
+    await kuma.stage((await kuma.export()).content, record)
+    kuma.database.sql("DELETE FROM knex_migrations ORDER BY id DESC LIMIT 1")
+    before = await kuma.fingerprint()
+
+    with pytest.raises(AppUnavailableError, match="another release's database"):
+        await kuma.recipe.restore(record, NotedProgress())
+
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert kuma.noted.calls == []
+    await kuma.recipe.discard(record)
 
 
 async def test_an_app_in_a_migration_is_neither_exported_nor_imported_into(kuma: KumaOnMariadb) -> None:
