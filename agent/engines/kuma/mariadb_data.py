@@ -30,6 +30,7 @@ from agent.engines.mariadb.content import TableHasher
 from agent.engines.mariadb.describing import obstacle_in
 from agent.engines.mariadb.dumping import raw_dump
 from agent.engines.mariadb.foreign import what_it_is
+from agent.engines.mariadb.foreign_keys import obstacle_in_referrers
 from agent.engines.mariadb.parts import parts_of
 from agent.engines.mariadb.settings import Login
 from agent.engines.table_parts import Parts
@@ -142,7 +143,9 @@ class MariadbData:
         return await look_at(self._at.login, self._at.name)
 
     async def obstacle(self) -> str:
-        return obstacle_in(await look(self._at.require_admin(), self._at.name))
+        admin = self._at.require_admin()
+        found = obstacle_in(await look(admin, self._at.name))
+        return found or await obstacle_in_referrers(admin, self._at.name)
 
     async def fingerprint(self) -> Fingerprint:
         tables = TableHasher()

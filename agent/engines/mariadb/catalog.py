@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.engines.mariadb.client import WITHIN_SECONDS, literal, query, quoted
+from agent.engines.mariadb.client import WITHIN_SECONDS, literal, of_schema, query, quoted
 from agent.engines.mariadb.settings import Login
 from common.errors import AppBusyError, AppUnavailableError, ServiceError
 
@@ -28,7 +28,6 @@ class Schema:
         tables: base tables and sequences with the rows that the server's statistics say.
         sequences: which of `tables` are some; the server keeps a row for each, which is none of the app's.
         programs: how many views, triggers, routines and events, by kind; only kinds that there are.
-        referrers: tables of other schemas with foreign keys to this one's.
         untransactional: tables of which a dump beside a writer is of no one moment.
         versioned: tables that keep their earlier rows, which a dump leaves out.
         adds_keys: the server gives each new table without a primary key a column for one, see `added_keys`.
@@ -40,7 +39,6 @@ class Schema:
     tables: Mapping[str, int] = field(default_factory=dict)
     sequences: frozenset[str] = frozenset()
     programs: Mapping[str, int] = field(default_factory=dict)
-    referrers: tuple[str, ...] = ()
     untransactional: tuple[str, ...] = ()
     versioned: tuple[str, ...] = ()
     size_bytes: int = 0
@@ -104,11 +102,8 @@ async def look(login: Login, database: str) -> Schema:
                COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)
           FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name} ORDER BY TABLE_NAME;
         SELECT 'triggers', COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {name};
-        SELECT 'routines', COUNT(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {name};
-        SELECT 'events', COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name};
-        SELECT 'referrer', CONCAT(CONSTRAINT_SCHEMA, '.', TABLE_NAME)
-          FROM information_schema.REFERENTIAL_CONSTRAINTS
-         WHERE UNIQUE_CONSTRAINT_SCHEMA = {name} AND CONSTRAINT_SCHEMA <> {name};
+        SELECT 'routines', COUNT(*) FROM information_schema.ROUTINES WHERE {of_schema("ROUTINE_SCHEMA", database)};
+        SELECT 'events', COUNT(*) FROM information_schema.EVENTS WHERE {of_schema("EVENT_SCHEMA", database)};
         """,  # noqa: S608  # a literal
     )
     version, max_packet, adds_keys = next(row[1:] for row in rows if row[0] == "version")
@@ -129,7 +124,6 @@ async def look(login: Login, database: str) -> Schema:
         tables={row[0]: int(row[2]) for row in tables},
         sequences=frozenset(row[0] for row in tables if row[1] == "SEQUENCE"),
         programs={kind: count for kind, count in {"views": views, **programs}.items() if count},
-        referrers=tuple(row[1] for row in rows if row[0] == "referrer"),
         untransactional=tuple(row[0] for row in tables if row[1] == "BASE TABLE" and row[3] != _TRANSACTIONAL),
         versioned=tuple(row[0] for row in tables if row[1] == "SYSTEM VERSIONED"),
         size_bytes=sum(int(row[4]) for row in tables),

@@ -153,6 +153,13 @@ def literal(text: str) -> str:
     return f"'{text}'"
 
 
+def of_schema(column: str, database: str) -> str:
+    """The condition that a row of information_schema is of a database. Of routines and events MariaDB tells those of
+    another one, too, whose name differs in case alone."""
+    name = literal(database)
+    return f"{column} = {name} AND (@@lower_case_table_names <> 0 OR CAST({column} AS BINARY) = {name})"
+
+
 def error_of_query(text: str, login: Login) -> ServiceError:
     """The error for what a client program said while it worked on the app's behalf."""
     number, said = _parsed(text)

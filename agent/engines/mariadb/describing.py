@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.engines.mariadb import added_keys, dump_sessions, programs
+from agent.engines.mariadb import added_keys, dump_sessions, foreign_keys, programs
 from agent.engines.mariadb.catalog import Schema, look
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
@@ -75,8 +75,10 @@ async def obstacle_with_programs(admin: Login, app: Login, database: str, schema
     Args:
         schema: the database as the admin sees it.
     """
-    return obstacle_in(schema, takes_programs=True) or (
-        await _obstacle_in_programs(admin, app, database) if schema.programs else ""
+    return (
+        obstacle_in(schema, takes_programs=True)
+        or await foreign_keys.obstacle_in_referrers(admin, database)
+        or (await _obstacle_in_programs(admin, app, database) if schema.programs else "")
     )
 
 
@@ -125,11 +127,6 @@ def obstacle_in(schema: Schema, *, takes_programs: bool = False) -> str:
     if schema.programs and not (takes_programs and schema.is_mariadb):
         listed = ", ".join(f"{count} {kind}" for kind, count in schema.programs.items())
         return f"The database has {listed}; the tables below them cannot be exchanged."
-    if schema.referrers:
-        return (
-            f"Tables outside of the database have foreign keys into it: {', '.join(schema.referrers[:_NAMED])}. They "
-            "would go on pointing at the previous tables."
-        )
     return ""
 
 

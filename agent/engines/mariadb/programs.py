@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import msgspec
 
-from agent.engines.mariadb.client import literal, query, quoted
+from agent.engines.mariadb.client import literal, of_schema, query, quoted
 from agent.engines.mariadb.names import moved, within
 from agent.engines.mariadb.settings import Login
 from agent.engines.mariadb.view_reads import tables_read
@@ -118,13 +118,14 @@ async def list_all(login: Login, database: str) -> list[Listed]:
         login,
         f"""
         SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, DEFINER, '' FROM information_schema.ROUTINES
-         WHERE ROUTINE_SCHEMA = {name} ORDER BY ROUTINE_TYPE, ROUTINE_NAME;
+         WHERE {of_schema("ROUTINE_SCHEMA", database)} ORDER BY ROUTINE_TYPE, ROUTINE_NAME;
         SELECT 'view', TABLE_NAME, DEFINER, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name}
          ORDER BY TABLE_NAME;
         SELECT 'trigger', TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
          WHERE TRIGGER_SCHEMA = {name}
          ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER;
-        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name}
+        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS
+         WHERE {of_schema("EVENT_SCHEMA", database)}
          ORDER BY EVENT_NAME;
         """,  # noqa: S608  # a literal
     )
