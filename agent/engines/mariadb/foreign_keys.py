@@ -6,7 +6,7 @@ nothing of another app's. InnoDB's own list tells of all, to who has PROCESS.
 
 from __future__ import annotations
 
-from agent.engines.mariadb.client import literal, query
+from agent.engines.mariadb.client import query
 from agent.engines.mariadb.names import quoted
 from agent.engines.mariadb.settings import Login
 from common.errors import ToolFailedError
@@ -39,8 +39,8 @@ async def obstacle_in_referrers(admin: Login, database: str) -> str:
     if not found:
         return ""
     return (
-        f"Tables outside of the database have foreign keys into it: {_few(sorted(found))}. They would go on pointing at "
-        "the previous tables."
+        f"Tables outside of the database have foreign keys into it: {_few(sorted(found))}. They would go on pointing "
+        "at the previous tables."
     )
 
 
