@@ -29,6 +29,7 @@ from agent.engines.mariadb.exchange import Exchange
 from agent.engines.mariadb.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.settings import Login, read_settings
 from agent.engines.mariadb.switching import Switch, write_down_staged
+from agent.engines.mariadb.table_watch import TableWatch
 from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
 from agent.recipes.base import (
@@ -105,6 +106,7 @@ class MariadbRecipe(Recipe):
         takes_fingerprint = wants_fingerprint(options.options) and not has_history
         rounded = await floats.find_rounded(login, database, schema, has_history=has_history)
         content = Content(login, database, withheld=floats.withheld_for(rounded)) if takes_fingerprint else None
+        watch = TableWatch(login, database)
         progress.expect(schema.size_bytes)
         header = ArchiveHeader(
             recipe=self.name,
@@ -134,6 +136,7 @@ class MariadbRecipe(Recipe):
             is_compressed=is_compressed,
             has_history=has_history,
             content=content,
+            watch=watch,
             on_read=progress.read,
         ) as chunks:
             progress.step(Step.TRANSFERRING)
@@ -143,7 +146,7 @@ class MariadbRecipe(Recipe):
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
                 warnings.append(with_foreign_sequences(tables))
             export = Export(header, chunks, dict(header.counts), warnings)
-            export.chunks = _fingerprinted(export, chunks, content, schema)
+            export.chunks = _fingerprinted(export, chunks, content, schema, watch)
             yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
@@ -256,12 +259,18 @@ def _require_none(obstacle: str) -> None:
 
 
 async def _fingerprinted(
-    export: Export, chunks: AsyncGenerator[bytes, None], content: Content | None, schema: Schema
+    export: Export,
+    chunks: AsyncGenerator[bytes, None],
+    content: Content | None,
+    schema: Schema,
+    watch: TableWatch,
 ) -> AsyncGenerator[bytes, None]:
     """The chunks; at their end the fingerprint of what was in them, and how many rows."""
     async with aclosing(chunks):
         async for chunk in chunks:
             yield chunk
+    if watch.doubt:
+        export.warnings.append(watch.doubt + (" So the export has no fingerprint." if content else ""))
     if content is None:
         return
     export.fingerprint = content.fingerprint
@@ -270,7 +279,7 @@ async def _fingerprinted(
     size_bytes, table = content.longest_row
     if warning := packets.warning_of(table, size_bytes, schema.max_packet_bytes):
         export.warnings.append(warning)
-    if content.fingerprint is None:
+    if content.fingerprint is None and (content.withheld or not watch.doubt):
         export.warnings.append(
             content.withheld
             or "Views, triggers, routines or events were altered during the export, so it has no fingerprint, and "

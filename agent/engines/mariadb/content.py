@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -76,6 +77,14 @@ class Content:
         return size_bytes, table[1:-1].decode(errors="replace").replace("``", "`")
 
     @property
+    def read_at(self) -> dict[str, float]:
+        """By when all rows of a table were read, by time.monotonic(); without tables that did not end yet."""
+        return {
+            table[1:-1].decode(errors="replace").replace("``", "`"): moment
+            for table, moment in self._tables.ended_at.items()
+        }
+
+    @property
     def rows(self) -> int:
         """How many there were in what was added."""
         return self._tables.row_count
@@ -113,10 +122,12 @@ class TableHasher:
 
     Attributes:
         longest_line: of those that did not end in the piece that they began in: size in bytes, and quoted table.
+        ended_at: when the end of a quoted table's rows was seen, by time.monotonic().
     """
 
     def __init__(self) -> None:
         self.longest_line = (0, b"")
+        self.ended_at: dict[bytes, float] = {}
         self._table = b""
         self._rest = bytearray(b"\n")
         self._uncounted: dict[bytes, tuple[re.Pattern[bytes], int]] = {}
@@ -167,6 +178,7 @@ class TableHasher:
         if (end := text.find(_END_OF_ROWS)) >= 0:
             # What looks like a row from here on is in the body of a trigger or routine.
             text, self._table = text[: end + 1], b""
+            self.ended_at[table] = time.monotonic()
         # No row has a line end in it. What stands between two of them is not hashed.
         joined = b"(".join(text.split(b",\n("))
         rows = self._rows.get(table, 0) + (len(text) - len(joined)) // len(b",\n")

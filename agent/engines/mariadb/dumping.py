@@ -17,6 +17,7 @@ from agent.engines.mariadb import dump_sessions
 from agent.engines.mariadb.client import error_of_query, query
 from agent.engines.mariadb.content import Content
 from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.table_watch import TableWatch
 from agent.processes import Command, start
 from common.codecs import Compressor, gzip_compressor
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
@@ -70,22 +71,26 @@ async def dump(
     is_compressed: bool,
     has_history: bool,
     content: Content | None,
+    watch: TableWatch,
     on_read: Callable[[int], None],
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
     """The archive of a database in pieces of about 1 MiB; ends normally only when it is whole.
 
     Args:
         content: is shown the dump while it passes; its fingerprint goes into the archive's end.
+        watch: has a doubt at the end, or none.
         on_read: called with the size of each piece of the dump.
     Raises:
         AppUnavailableError: the server's settings would falsify it.
         AppUnavailableError, ToolFailedError: from the chunks, at any point.
+        AppBusyError: from them at the end: tables took each other's places.
     """
     session = await dump_sessions.options_of(login)
     encoder = _Encoder(header, content, is_compressed=is_compressed)
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         ready = bytearray()
+        await watch.begin()
         if content:
             await content.begin()
         async with aclosing(raw_dump(login, database, has_history=has_history, session=session)) as pieces:
@@ -95,7 +100,8 @@ async def dump(
                 if len(ready) >= CHUNK_BYTES // 2:
                     yield bytes(ready)
                     ready.clear()
-        if content:
+        await watch.finish(content.read_at if content else {})
+        if content and not watch.doubt:
             await content.finish()
         ready += await asyncio.to_thread(encoder.finish)
         yield bytes(ready)
@@ -188,14 +194,18 @@ async def fingerprint_of(
     Args:
         is_staged: it was loaded by `loading.load` and is not in its place.
     Raises:
-        AppBusyError: its definitions were altered meanwhile.
+        AppBusyError: its tables or definitions were altered meanwhile.
     """
-    content = Content(login, database, is_staged=is_staged)
+    content, watch = Content(login, database, is_staged=is_staged), TableWatch(login, database)
+    await watch.begin()
     await content.begin()
     async with aclosing(raw_dump(login, database)) as pieces:
         async for piece in pieces:
             on_read(len(piece))
             await asyncio.to_thread(content.add, piece)
+    await watch.finish(content.read_at)
+    if watch.doubt:
+        raise AppBusyError(watch.doubt, next_step="Try again when nothing alters tables.")
     await content.finish()
     if content.fingerprint is None:
         raise AppBusyError(
