@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb import floats, names, packets, programs, sequences
+from agent.engines.mariadb import floats, foreign_keys, names, packets, programs, sequences
 from agent.engines.mariadb.catalog import ESTIMATED_ROWS, Schema, look
 from agent.engines.mariadb.comparing import bridging, compare
 from agent.engines.mariadb.content import Content
@@ -145,6 +145,8 @@ class MariadbRecipe(Recipe):
                 warnings.append(warning)
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
                 warnings.append(with_foreign_sequences(tables))
+            if warning := await foreign_keys.warning_of_parents(login, database):
+                warnings.append(warning)
             export = Export(header, chunks, dict(header.counts), warnings)
             export.chunks = _fingerprinted(export, chunks, content, schema, watch)
             yield export
@@ -155,6 +157,7 @@ class MariadbRecipe(Recipe):
         admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
         schema = await look(admin, database)
         _require_none(await obstacle_with_programs(admin, app, database, schema))
+        _require_none(await foreign_keys.obstacle_in_parents(admin, database))
         record.save(is_staged=True, place=self._settings.place)
         loader = await make_beside(admin, schema, record.key)
         progress.step(Step.TRANSFERRING, "loading beside the present tables")
@@ -200,6 +203,7 @@ class MariadbRecipe(Recipe):
         # What an earlier attempt did half or did entirely is no reason: bringing goes on from there.
         if await exchange.kept() is None and not await exchange.is_unfinished():
             raise TransferNotFoundError("What was staged is gone.", next_step="Import it again.")
+        _require_none(await foreign_keys.obstacle_in_parents(self._admin(), self._settings.database))
         await self._bring(record, Side.IMPORTED)
 
     async def undo(self, record: Record, progress: Progress) -> None:

@@ -64,6 +64,7 @@ async def import_obstacle(settings: MariadbSettings) -> str:
             return "An import needs the setting `admin_user`: an account that may make a schema and an account."
         schema = await look(admin, settings.database)
         found = await obstacle_with_programs(admin, settings.app_login(), settings.database, schema)
+        found = found or await foreign_keys.obstacle_in_parents(admin, settings.database)
         return found or (await added_keys.obstacle(admin) if schema.adds_keys else "")
     except ServiceError as error:
         return error.text

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from agent.engines.mariadb import added_keys, foreign, names
+from agent.engines.mariadb import added_keys, foreign, foreign_keys, names
 from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import (
     ANSWER_SECONDS,
@@ -212,6 +212,7 @@ async def load(
                     task.cancel()
                 await asyncio.gather(bound, loading, return_exceptions=True)
         await _require_all(loader, names.new_schema(key), loaded.made)
+        await foreign_keys.require_parents(loader, names.new_schema(key))
         return loaded
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from agent.engines.mariadb.names import quoted
-from common.errors import AppUnavailableError
+from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
+from tools.servers import MariadbServer
 
 TABLES = "CREATE TABLE `t x` (id int PRIMARY KEY); INSERT INTO `t x` VALUES (1); CREATE TABLE other (id int);"
 
@@ -76,3 +78,46 @@ async def test_what_a_database_has_is_told_from_that_of_one_whose_name_differs_i
 
     assert set(exported.header.counts) == {"tables", "estimated_rows"}
     await shop.recipe.discard(record)
+
+
+CHILD = (
+    "SET foreign_key_checks = 0; CREATE TABLE child (id int PRIMARY KEY, p int,"
+    " CONSTRAINT lost FOREIGN KEY (p) REFERENCES `pär - ent` (id)); INSERT INTO child VALUES (1, NULL), (2, 77);"
+)
+
+
+async def test_a_foreign_key_to_a_table_that_is_not_there_is_told_by_the_export_and_refused_by_an_import(
+    shop: MariadbApp, mariadb_server: MariadbServer, tmp_path: Path
+) -> None:
+    other = MariadbApp(mariadb_server, tmp_path / "other")
+    other.sql(TABLES)
+    shop.sql(CHILD)
+    exported, record = await shop.export(), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="not in it: child to pär - ent. In place"):
+        await other.stage(exported.content, record)
+
+    assert any("cannot be imported: it has foreign keys" in text for text in exported.warnings), exported.warnings
+    await other.recipe.discard(record)
+    assert other.leftovers(record) == []
+
+
+async def test_previous_tables_are_not_kept_with_keys_that_lead_to_what_comes_in_place(shop: MariadbApp) -> None:
+    shop.sql(TABLES)
+    shop.sql("CREATE TABLE `pär - ent` (id int PRIMARY KEY); INSERT INTO `pär - ent` VALUES (5)")
+    exported, staged = await shop.export(), MemoryRecord()
+    await shop.stage(exported.content, staged)
+    shop.sql(f"DROP TABLE `pär - ent`; {CHILD}")
+
+    obstacle = (await shop.recipe.describe()).can_import.obstacle
+    with pytest.raises(AppUnavailableError) as refused:
+        await shop.stage(exported.content, MemoryRecord())
+    with pytest.raises(AppUnavailableError):
+        await shop.recipe.restore(staged, NotedProgress())
+
+    assert "tables that are not there: child to pär - ent. They" in obstacle
+    assert refused.value.text == obstacle
+    shop.sql("ALTER TABLE child DROP FOREIGN KEY lost")
+    await shop.recipe.restore(staged, NotedProgress())
+    await shop.recipe.undo(staged, NotedProgress())
+    assert shop.sql("SELECT * FROM child") == "1\tNULL\n2\t77"
