@@ -51,8 +51,9 @@ async def obstacle_in_parents(login: Login, database: str) -> str:
     if not nowhere:
         return ""
     return (
-        f"The database has foreign keys to tables that are not there: {_few(nowhere)}. They would lead from the previous "
-        "tables, kept for an undo, to whatever comes in place under these names: make the tables, or drop the keys."
+        f"The database has foreign keys to tables that are not there: {_few(nowhere)}. They would lead from the "
+        "previous tables, kept for an undo, to whatever comes in place under these names: make the tables, or drop the "
+        "keys."
     )
 
 

@@ -94,7 +94,7 @@ async def test_a_foreign_key_to_a_table_that_is_not_there_is_told_by_the_export_
     shop.sql(CHILD)
     exported, record = await shop.export(), MemoryRecord()
 
-    with pytest.raises(ArchiveIncompatibleError, match="not in it: child to pär - ent. In place"):
+    with pytest.raises(ArchiveIncompatibleError, match="not in it: child to pär - ent"):
         await other.stage(exported.content, record)
 
     assert any("cannot be imported: it has foreign keys" in text for text in exported.warnings), exported.warnings
