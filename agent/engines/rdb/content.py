@@ -36,6 +36,8 @@ class RdbContent(msgspec.Struct, kw_only=True):
         module_types: number of values by the name of a module's type, nine characters.
         module_fields: what modules wrote beside the keys, likewise.
         functions: function libraries; `libraries` are these, unless the file is trusted.
+        scripts: that its server had cached, see agent.engines.rdb.stripping; `script_spans` are where the fields with
+            them begin and end, unless the file is trusted or they were taken out.
         size_bytes: of the whole file; `unpacked_bytes` with the strings that are compressed in it in their real length.
         has_checksum: False: the writer left it out, so a changed byte need not show.
         body_bytes, body_crc: of everything before the end mark, for who puts something there.
@@ -60,6 +62,8 @@ class RdbContent(msgspec.Struct, kw_only=True):
     module_fields: dict[str, int] = {}
     functions: int = 0
     libraries: list[Library] = []
+    scripts: int = 0
+    script_spans: list[tuple[int, int]] = []
     size_bytes: int = 0
     unpacked_bytes: int = 0
     has_checksum: bool = False

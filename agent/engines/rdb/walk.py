@@ -37,6 +37,13 @@ _MOST_FIELDS = 64
 _MOST_FIELD_BYTES = 1 << 12
 MOST_LIBRARY_BYTES = 1 << 20
 """Of code, in memory all at once; a large library has some 10 KiB."""
+_MOST_SCRIPT_SPANS = 1 << 12
+"""A server writes all its scripts in one place."""
+_SLOT_INFO_SINCE = 12
+"""The RDB version; in files of older ones a server takes that for a type, and ends itself. Valkey has it in a field."""
+MODULE_NUMBER_MARK = 2
+"""Before a number that a module wrote."""
+_SLOT_INFO = re.compile(rb"[0-9]{1,9},[0-9]{1,18},[0-9]{1,18}")
 _HINT_SLACK = 1024
 """A hint makes the server reserve room, so a wrong one can end it; programs of others write approximate ones."""
 _BEFORE_A_KEY = frozenset({Opcode.EXPIRE_MS, Opcode.EXPIRE_SECONDS, Opcode.FREQ, Opcode.IDLE})
@@ -170,6 +177,8 @@ class Walk:
             case Opcode.IDLE:
                 source.length()
             case Opcode.SLOT_INFO:
+                if content.flavour == "redis" and content.version < _SLOT_INFO_SINCE:
+                    raise source.damaged(f"numbers of a slot, which files of version {content.header.magic} have not")
                 for _ in range(3):
                     source.length()
             case Opcode.FUNCTION:
@@ -179,8 +188,9 @@ class Walk:
                 name = module_type_name(source.length())
                 content.module_fields[name] = content.module_fields.get(name, 0) + 1
                 # When it is to be loaded, before the keys or after them: a number with its mark.
-                for _ in range(2):
-                    source.length()
+                if source.length() != MODULE_NUMBER_MARK:
+                    raise source.damaged("a module's field is not written as one")
+                source.length()
                 self._values.module_content()
             case _:
                 self._key(number)
@@ -226,11 +236,33 @@ class Walk:
         self._content.expired += self._is_expired
 
     def _field(self) -> None:
+        start = self._source.offset - 1
         name, value = self._values.string(), self._values.string()
         fields = self._content.fields
-        # "lua" holds whole scripts, which servers since 7.0 do not load any more.
-        if name != b"lua" and len(fields) < _MOST_FIELDS and len(name) + len(value) <= _MOST_FIELD_BYTES:
+        # As servers compare it: strcasecmp, up to the first zero byte.
+        match name.partition(b"\0")[0].lower():
+            case b"lua":
+                self._note_script(start)
+                return
+            case b"slot-info" if not self._is_trusted and not _SLOT_INFO.fullmatch(value):
+                raise self._source.damaged("numbers of a slot that are none")
+        if len(fields) < _MOST_FIELDS and len(name) + len(value) <= _MOST_FIELD_BYTES:
             fields[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+
+    def _note_script(self, start: int) -> None:
+        """A field with a script was read."""
+        self._content.scripts += 1
+        if self._is_trusted:
+            return
+        spans = self._content.script_spans
+        if spans and spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, self._source.offset))
+        if len(spans) > _MOST_SCRIPT_SPANS:
+            raise LimitExceededError(
+                f"The file has scripts (fields `lua`) in more than {_MOST_SCRIPT_SPANS:,} places; so many cannot be "
+                "taken out of it."
+            )
 
     def _fast_keys(self) -> None:
         """Strings with short keys, with or without expiry, as long as they lie whole in the buffer.

@@ -121,6 +121,11 @@ def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may
         warnings.append(f"{counted(content.expired, 'keys')} of the file will vanish: the time to live is over.")
     if content.empty:
         warnings.append(f"The server leaves out {counted(content.empty, 'empty keys')} of the file.")
+    if content.scripts:
+        warnings.append(
+            f"{counted(content.scripts, 'Lua scripts')} that the file's server had cached will be left out: they are "
+            "no data, and a Redis 6.2 would run them in a load. EVALSHA answers NOSCRIPT until a client loads them."
+        )
     if keeping is Keeping.NOTHING:
         warnings.append("This server saves nothing: like all its data, the imported will be gone when it restarts.")
     if not may_configure:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from agent.engines.rdb.child import Look
 from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
+from agent.engines.rdb.stripping import without_scripts
 from agent.engines.redis.compatibility import require_readable
 from agent.engines.redis.connection import connect
 from agent.engines.redis.durable import loads_by_file
@@ -49,7 +51,7 @@ async def receive(
             async for chunk in upload.chunks:
                 await examination.add(chunk)
                 await spool.add(chunk)
-            content = await examination.finish()
+            content = await asyncio.to_thread(without_scripts, record.staged_path, await examination.finish())
             await spool.sync()
     needs = Needs.of_file(content)
     async with connect(settings.login()) as connection:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from agent.engines.rdb.child import Look
 from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
+from agent.engines.rdb.stripping import without_scripts
 from agent.engines.rdb.sums import SCHEME
 from agent.engines.redis.compatibility import require_readable
 from agent.engines.redis.connection import Login, connect
@@ -76,6 +77,7 @@ async def replay(request: Request) -> Replayed:
                         await examination.add(chunk)
                         await _write(file, chunk)
                     content = await examination.finish()
+        await asyncio.to_thread(without_scripts, snapshot, content)
         program = await _fitting_program(content)
         if program is not None:
             await _load_and_save(program, folder)
@@ -144,13 +146,14 @@ async def _load_and_save(program: Program, folder: Path) -> None:
         "save": "",
         "appendonly": "no",
         "databases": _DATABASES,
-        "replicaof": f"127.0.0.1 {_NOBODYS_PORT}",
     }
     if may_become_nobody():
         os.chown(folder, NOBODY, NOBODY)
         os.chown(folder / "dump.rdb", NOBODY, NOBODY)
     jail = Jail(file_size_bytes=None, may_fork=True)
     argv = [str(program.path), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+    # As words of their own: a Redis 6.2 takes no other.
+    argv += ["--replicaof", "127.0.0.1", _NOBODYS_PORT]
     async with start(Command(argv, jail=jail)) as server:
         login = Login(str(socket), 0)
         if not await _has_loaded(login, server):

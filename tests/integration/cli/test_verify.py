@@ -17,9 +17,11 @@ from agent.engines.replay.request import Request
 from common.errors import ArchiveIncompatibleError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+from common.rdb import END_BYTES, crc64
 from common.seals import SQL_FINGERPRINT, FingerprintFinder, SqlSealWriter
 from tests.fixtures.archives import make_nasty
 from tests.fixtures.n8n_data import N8n
+from tests.fixtures.rdb_files import aux
 from tests.fixtures.redis_data import fill
 from tests.fixtures.redis_servers import StartRedis, client_of
 from tests.integration.agent.engines.pg.apps import PostgresApp
@@ -244,3 +246,21 @@ async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_
     assert different[1]["differences"] == ["list keys of database 9: 1 keys, 7 here, nothing there"]
     assert damaged[0] == 6
     assert [code for code, _ in alone] == [11, 11]
+
+
+async def test_the_server_that_proves_a_redis_export_runs_no_script_of_it(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-6.2")
+    with client_of(server) as client:
+        client.set("a", "1")
+    exported = await RedisApp(server, tmp_path / "work").export()
+    assert exported.fingerprint is not None
+    body = exported.file[:-END_BYTES] + aux("lua", "return 1 end while true do end function x()") + b"\xff"
+    file, told = tmp_path / "scripts.rdb", tmp_path / "export.json"
+    file.write_bytes(body + crc64(body).to_bytes(8, "little"))
+    told.write_bytes(b'{"file": "scripts.rdb", "fingerprint": %s}' % exported.fingerprint.to_json())
+
+    code, document = verify(file, redis_programs=server.install.server.parent, told=told)
+
+    assert (code, document.get("engine"), document.get("differences")) == (0, "Redis 6.2.5", []), document

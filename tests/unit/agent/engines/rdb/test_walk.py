@@ -41,6 +41,7 @@ from tests.fixtures.rdb_files import (
 )
 
 STREAM_ID = bytes(8) + (1).to_bytes(8)
+SLOT_INFO = b"\xf4" + length(1) + length(2) + length(0)
 FAR_FUTURE_MS = 4_000_000_000_000
 
 
@@ -221,6 +222,11 @@ def test_what_stands_before_the_end_mark_can_be_continued() -> None:
     assert walk(longer + crc64(longer).to_bytes(8, "little")).keys == {0: 3}
 
 
+@pytest.mark.parametrize("part", [SLOT_INFO, aux("slot-info", "1,2,0")], ids=["opcode", "field"])
+def test_what_a_node_of_a_cluster_writes_of_its_slots_is_read(part: bytes) -> None:
+    assert walk(rdb(database(0), part, text_key("a"), magic="REDIS0012")).keys == {0: 1}
+
+
 def test_a_file_without_checksum_is_read_and_said_to_have_none() -> None:
     assert not walk(rdb(text_key("a"), crc=0)).has_checksum
 
@@ -393,6 +399,32 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         rdb(key(b"k", b"\x81" + bytes(8) + length(9), kind=7)),
         ArchiveDamagedError,
         "a module's value",
+    ),
+    "module's field that is none": (
+        rdb(b"\xf7\x81" + bytes(8) + length(1) + length(1) + length(0)),
+        ArchiveDamagedError,
+        "a module's field",
+    ),
+    **{
+        f"numbers of a slot in a file of version {version}": (
+            rdb(SLOT_INFO, text_key("a"), magic=f"REDIS{version:04}"),
+            ArchiveDamagedError,
+            f"numbers of a slot, which files of version REDIS{version:04} have not",
+        )
+        for version in (9, 10, 11)
+    },
+    **{
+        f"field with numbers of a slot: {numbers}": (
+            rdb(aux("Slot-Info", numbers), text_key("a")),
+            ArchiveDamagedError,
+            "numbers of a slot that are none",
+        )
+        for numbers in ("x", "1,2", "1,2,-")
+    },
+    "scripts in many places": (
+        rdb(*[aux("lua", "return 1") + text_key(f"k{number}") for number in range(4097)]),
+        LimitExceededError,
+        "in more than 4,096 places",
     ),
     "stream node that lies": (
         rdb(key(b"k", stream(node(b"5", b"0", b"1", b"field", b"0")), kind=15)),
