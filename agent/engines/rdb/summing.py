@@ -13,7 +13,7 @@ from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.contents import DIGEST_BYTES, ContentReader
 from agent.engines.rdb.layout import Type
 from agent.engines.rdb.sums import NO_MOMENT, ContentSums, head_of
-from agent.engines.rdb.walk import FAST_KEYS, KIND_OF, Walk
+from agent.engines.rdb.walk import FAST_KEYS, KIND_OF, MOST_OF_A_MOMENT, Walk
 from common.rdb import RdbHeader
 
 
@@ -77,7 +77,7 @@ class SummingWalk(Walk):
             while count < FAST_KEYS:
                 at = position
                 if buffer[at]:
-                    if buffer[at] != 0xFC or buffer[at + 9]:
+                    if buffer[at] != 0xFC or buffer[at + 9] or buffer[at + 8] > MOST_OF_A_MOMENT:
                         break
                     moment = buffer[at + 1 : at + 9]
                     at += 9

@@ -46,6 +46,10 @@ MODULE_NUMBER_MARK = 2
 _SLOT_INFO = re.compile(rb"[0-9]{1,9},[0-9]{1,18},[0-9]{1,18}")
 _HINT_SLACK = 1024
 """A hint makes the server reserve room, so a wrong one can end it; programs of others write approximate ones."""
+NEVER_MS = -1
+"""As the moment at which a key expires: to every server, that it does not."""
+MOST_OF_A_MOMENT = 0x7F
+"""In the last byte of a moment that is not negative."""
 _BEFORE_A_KEY = frozenset({Opcode.EXPIRE_MS, Opcode.EXPIRE_SECONDS, Opcode.FREQ, Opcode.IDLE})
 """What belongs to the key that follows; servers with an eviction policy write two of them."""
 KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
@@ -82,6 +86,7 @@ class Walk:
         self._now_ms = int(time.time() * 1000)
         self._kinds: Counter[Type] = Counter()
         self._vanishing_kinds: Counter[Type] = Counter()
+        self._is_expiring = False
         self._is_expired = False
         self._has_begun_key = False
         self._hints: dict[int, int] = {}
@@ -164,7 +169,7 @@ class Walk:
                 content.highest_database = max(content.highest_database, self._database)
                 self._database_hash = hash(b"database %d" % self._database)
             case Opcode.EXPIRE_MS:
-                self._expires(int.from_bytes(source.take(8), "little", signed=True))
+                self._expires(self._values.moment_ms())
             case Opcode.EXPIRE_SECONDS:
                 self._expires(int.from_bytes(source.take(4), "little", signed=True) * 1000)
             case Opcode.RESIZE_DB:
@@ -210,7 +215,9 @@ class Walk:
         keys[self._database] = keys.get(self._database, 0) + 1
         if is_empty or self._is_expired:
             self._note_vanishing(kind, 1)
-        self._is_expired = False
+        self._content.expiring += self._is_expiring
+        self._content.expired += self._is_expired
+        self._is_expiring = self._is_expired = False
 
     def _note_vanishing(self, kind: Type, count: int) -> None:
         vanishing = self._content.vanishing
@@ -231,9 +238,11 @@ class Walk:
         self._content.libraries.append(Library(name_of(code), code, beyond_registering(code)))
 
     def _expires(self, moment_ms: int) -> None:
-        self._is_expired = moment_ms < self._now_ms
-        self._content.expiring += 1
-        self._content.expired += self._is_expired
+        """The next key does; the last moment before it counts."""
+        if moment_ms < NEVER_MS:
+            raise self._source.damaged("a key expires before 1970, on which a Valkey ends itself")
+        self._is_expiring = moment_ms != NEVER_MS
+        self._is_expired = self._is_expiring and moment_ms < self._now_ms
 
     def _field(self) -> None:
         start = self._source.offset - 1
@@ -281,7 +290,7 @@ class Walk:
                 at = position
                 first = buffer[at]
                 if first:
-                    if first != 0xFC or buffer[at + 9]:
+                    if first != 0xFC or buffer[at + 9] or buffer[at + 8] > MOST_OF_A_MOMENT:
                         break
                     at += 9
                 size = buffer[at + 1]

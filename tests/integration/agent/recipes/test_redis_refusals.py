@@ -156,6 +156,24 @@ async def test_a_bad_file_is_refused_with_its_reason_and_changes_nothing(
     await refuse(RedisApp(server, tmp_path / "work"), file, error, said)
 
 
+@variants("name", ["valkey-8.1", "valkey-9.1", "redis-7.0"], kept=["valkey-9.1"])
+async def test_a_key_that_expires_before_1970_is_refused_and_one_that_expires_never_stays(
+    name: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    app = RedisApp(redis_servers(name), tmp_path / "work")
+    fill_otherwise(app.server)
+    before, never = (database(0) + expiring(2**64 + moment) + text_key("a") for moment in (-2, -1))
+
+    await refuse(app, rdb(before, magic="REDIS0009"), ArchiveDamagedError, "a key expires before 1970")
+    record, preview = await app.stage(rdb(never, magic="REDIS0009"))
+    await app.recipe.restore(record, app.progress)
+
+    assert preview.counts_after == {"keys": 1, "database 0": 1, "strings": 1}
+    assert not any("vanish" in warning for warning in preview.warnings)
+    with client_of(app.server) as client:
+        assert (client.keys(), client.ttl("a")) == ([b"a"], -1)
+
+
 def _zip(*names: str) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -222,6 +222,18 @@ def test_what_stands_before_the_end_mark_can_be_continued() -> None:
     assert walk(longer + crc64(longer).to_bytes(8, "little")).keys == {0: 3}
 
 
+@pytest.mark.parametrize("is_trusted", [False, True], ids=["looked into", "skipped"])
+def test_a_key_that_expires_never_is_said_to_stay(*, is_trusted: bool) -> None:
+    never, gone = b"\xfc" + signed(-1), expiring(1000)
+    hash_key = key(b"k", members(b"f", after=string(b"v")), kind=4)
+
+    found = walk(rdb(never, text_key("a"), gone, never, text_key("b"), never, hash_key), is_trusted=is_trusted)
+    last = walk(rdb(never, gone, text_key("a"), text_key("b")), is_trusted=is_trusted)
+
+    assert (found.expiring, found.expired, found.staying) == (0, 0, {0: 3})
+    assert (last.expiring, last.expired, last.staying) == (1, 1, {0: 1})
+
+
 @pytest.mark.parametrize("part", [SLOT_INFO, aux("slot-info", "1,2,0")], ids=["opcode", "field"])
 def test_what_a_node_of_a_cluster_writes_of_its_slots_is_read(part: bytes) -> None:
     assert walk(rdb(database(0), part, text_key("a"), magic="REDIS0012")).keys == {0: 1}
@@ -400,6 +412,15 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         ArchiveDamagedError,
         "a module's value",
     ),
+    **{
+        f"{what} that expires {moment}": (rdb(before, after), ArchiveDamagedError, "a key expires before 1970")
+        for what, after in (("string", text_key("a")), ("hash", key(b"k", members(b"f", after=string(b"v")), kind=4)))
+        for moment, before in (
+            ("2 ms before never", b"\xfc" + signed(-2)),
+            ("as early as can be", b"\xfc" + signed(-(2**63))),
+            ("a second before 1970", b"\xfd" + b"\xff" * 4),
+        )
+    },
     "module's field that is none": (
         rdb(b"\xf7\x81" + bytes(8) + length(1) + length(1) + length(0)),
         ArchiveDamagedError,
