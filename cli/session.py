@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cli.entry import stop_at_once
 from cli.exit_codes import ExitCode
 from cli.failures import LocalFileError, StoppedError, UsageError, explain, said_by
 from cli.output import Output
@@ -113,6 +114,8 @@ class Session:
 def execute(settings: Settings, work: Callable[[Session], Awaitable[int | None]]) -> int:
     """Run a command to its end; the exit code. Says what went wrong, and never with a traceback."""
     session = Session(settings, os.environ)
+    if signal.getsignal(signal.SIGINT) is stop_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return asyncio.run(_until_signalled(work(session))) or ExitCode.OK
     except (Exception, KeyboardInterrupt, asyncio.CancelledError) as failure:
