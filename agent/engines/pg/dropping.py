@@ -59,8 +59,33 @@ _USERS = """
     SELECT pg_describe_object('pg_proc'::regclass, p.oid, 0)
       FROM kept JOIN pg_proc p ON class = 'pg_proc'::regclass AND number = p.oid
       JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname <> ALL(%(schemas)s)
+    UNION
+    SELECT pg_describe_object(class, number, 0) FROM kept
+     WHERE class IN ('pg_event_trigger'::regclass, 'pg_transform'::regclass, 'pg_language'::regclass, 'pg_am'::regclass,
+                     'pg_foreign_data_wrapper'::regclass)
+    UNION
+    SELECT pg_describe_object(class, number, 0) FROM kept
+      JOIN pg_cast k ON class = 'pg_cast'::regclass AND number = k.oid
+      JOIN pg_type s ON s.oid = k.castsource JOIN pg_type t ON t.oid = k.casttarget
+     WHERE %(all_casts)s AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = class AND i.objid = number
+                                            AND i.deptype = 'i')
+        OR EXISTS (SELECT FROM pg_namespace n WHERE n.oid IN (s.typnamespace, t.typnamespace)
+                      AND n.nspname !~ '^(pg_|information_schema$)' AND n.nspname <> ALL(%(schemas)s))
+        OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid IN (s.typnamespace, t.typnamespace)
+                          AND n.nspname = ANY(%(schemas)s))
      ORDER BY 1
 """
+"""A cast of previous types, which an earlier agent left, is kept with them."""
+
+
+async def users(connection: Connection, schemas: Sequence[str], *, all_casts: bool = False) -> list[str]:
+    """What is outside of these schemas and made of something in them, for a person.
+
+    Args:
+        all_casts: also those of nothing else.
+    """
+    cursor = await connection.execute(_USERS, {"schemas": list(schemas), "all_casts": all_casts})
+    return [name for (name,) in await cursor.fetchall()]
 
 
 async def require_unused(connection: Connection, schemas: Sequence[str]) -> None:
@@ -69,8 +94,7 @@ async def require_unused(connection: Connection, schemas: Sequence[str]) -> None
     Raises:
         AppBusyError: somebody made something that uses what is in them.
     """
-    cursor = await connection.execute(_USERS, {"schemas": list(schemas)})
-    if names := [name for (name,) in await cursor.fetchall()]:
+    if names := await users(connection, schemas):
         raise AppBusyError(
             f"What is to be dropped ({', '.join(schemas)}) is used by others, which it would take along or change: "
             f"{listed(names)}.",

@@ -24,6 +24,7 @@ from agent.engines.pg.catalog import (
 )
 from agent.engines.pg.clients import Client, Clients
 from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.dropping import users
 from agent.engines.pg.dump import DumpForm, dump, end_leftovers
 from agent.engines.pg.fingerprint import EVERYTHING, Scope
 from agent.engines.pg.privileges import listed
@@ -79,7 +80,7 @@ async def export_database(
         client = await clients.for_server(server.version_num)
         header = await _make_header(connection, login, server, client, known)
         kept = await kept_schema_names(connection)
-        of_servers = _about(await foreign_servers(connection))
+        of_catalog = [*_about(await foreign_servers(connection)), *await _about_users(connection, kept)]
 
         async def estimate() -> None:
             await _estimate(connection, progress, form)
@@ -104,7 +105,7 @@ async def export_database(
             )
             chunks = await stack.enter_async_context(dumping)
             progress.step(Step.TRANSFERRING)
-            yield DatabaseExport(header, chunks, proof, [*of_servers, *warnings])
+            yield DatabaseExport(header, chunks, proof, [*of_catalog, *warnings])
 
 
 def _about(servers: Sequence[str]) -> list[str]:
@@ -114,6 +115,17 @@ def _about(servers: Sequence[str]) -> list[str]:
     return [
         "An import brings no foreign servers, only what uses them: these have to be in the database that it replaces, "
         f"made there by a superuser: {listed(servers)}. The archive may hold passwords of their user mappings."
+    ]
+
+
+async def _about_users(connection: Connection, kept: Sequence[str]) -> list[str]:
+    """A warning of what a dump holds that is made of what it leaves out."""
+    names = await users(connection, kept, all_casts=True) if kept else []
+    if not names:
+        return []
+    return [
+        f"Made of previous data that an import keeps, which is in no archive: {listed(names)}. An archive that makes "
+        "them cannot be loaded. Drop them, or make them anew of the present data, then export again."
     ]
 
 

@@ -2,7 +2,8 @@
 
 A schema of the app's own is renamed. In `public`, and in a schema that an extension uses, each object that no extension
 owns is moved alone (moving the extension fails: its objects belong to the superuser). What is kept lies in schemas
-called mathison_kept_<key>_<n>, whose comments say what they were.
+called mathison_kept_<key>_<n>, whose comments say what they were. Casts have no schema: they are dropped, and such a
+comment says how to make them again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from psycopg import sql
 
 from agent.engines.pg.catalog import KEPT_SCHEMA, USER_SCHEMA, kept_schema_names, no_member
 from agent.engines.pg.connection import Connection
+from agent.engines.pg.schemaless import Cast, app_casts, not_taken_aside
 from agent.versions import not_read
 from common.errors import NothingToUndoError, ToolFailedError
 
@@ -68,7 +70,7 @@ _MOVABLE = _movable()
 _NAMED_BY_TYPES = ("ROUTINE", "operator")
 
 
-_VERSION = 1
+_VERSION, _VERSION_WITH_CASTS = 1, 2
 LARGE_OBJECT_PIECE_BYTES = 64 << 20
 """Each is in the server's memory as a whole; a value of a row holds 1 GB."""
 
@@ -86,6 +88,8 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
         comment: the schema's own.
         extensions: on the schema for large objects: those that the database had.
         schemas: on the schema for large objects: how many others there are; 0: an older agent did not say.
+        casts: on the schema for large objects: statements that make the casts; an agent that does not know them may not
+            undo the import.
     """
 
     mathison_data: int = _VERSION
@@ -94,6 +98,7 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
     comment: str | None = None
     extensions: tuple[str, ...] = ()
     schemas: int = 0
+    casts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ async def not_movable(connection: Connection) -> list[str]:
     """Objects that the connected role cannot move.
 
     Those that are not its own; and range types in a schema that is not renamed, since their constructors belong to the
-    superuser and stay behind.
+    superuser and stay behind; and what is in no schema, see `schemaless`.
     """
     moved = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
     cursor = await connection.execute(
@@ -144,7 +149,7 @@ async def not_movable(connection: Connection) -> list[str]:
         """,  # noqa: S608
         [moved],
     )
-    return [name for (name,) in await cursor.fetchall()]
+    return [*(name for (name,) in await cursor.fetchall()), *await not_taken_aside(connection)]
 
 
 @dataclass
@@ -157,12 +162,14 @@ class Moves:
             they go before a type does and before a schema has another name.
         others: everything else that moves, and schemas that are renamed.
         dropped: schemas; what goes with one may be in another.
+        made_last: what is made of things that have moved.
     """
 
     made: list[sql.Composed] = field(default_factory=list)
     by_types: list[sql.Composed] = field(default_factory=list)
     others: list[sql.Composed] = field(default_factory=list)
     dropped: list[sql.Composed] = field(default_factory=list)
+    made_last: list[sql.Composed] = field(default_factory=list)
 
     async def add(self, connection: Connection, source: str, target: str) -> None:
         """All objects of a schema but those of extensions."""
@@ -178,7 +185,7 @@ class Moves:
 
     @property
     def statements(self) -> list[sql.Composed]:
-        return [*self.made, *self.by_types, *self.others, *self.dropped]
+        return [*self.made, *self.by_types, *self.others, *self.dropped, *self.made_last]
 
 
 async def count_moves(connection: Connection) -> int:
@@ -204,8 +211,17 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     moves = Moves()
     schemas = await app_schemas(connection)
     extensions = tuple(await extensions_of(connection))
-    label = KeptSchema(of="", was_moved=False, extensions=extensions, schemas=len(schemas))
+    casts = await app_casts(connection)
+    label = KeptSchema(
+        mathison_data=_VERSION_WITH_CASTS if casts else _VERSION,
+        of="",
+        was_moved=False,
+        extensions=extensions,
+        schemas=len(schemas),
+        casts=tuple(statement for cast in casts for statement in cast.making),
+    )
     moves.made += await _lock([schema.name for schema in schemas if schema.can_be_renamed], connection)
+    moves.made += _drop_casts(casts)
     moves.made += [*_make_schema(prefix + "0", label), *_keep_large_objects(prefix + "0")]
     for number, schema in enumerate(schemas, start=1):
         name = prefix + str(number)
@@ -265,8 +281,8 @@ def _read_label(name: str, comment: str | None) -> KeptSchema | None:
     """None where somebody changed it; UnknownVersionError where an agent of another version wrote it."""
     try:
         version = msgspec.json.decode(comment or "", type=_LabelHead).mathison_data
-        if version != _VERSION:
-            raise not_read(f"What schema {name} keeps", "", f"it is of version {version}, not {_VERSION}")
+        if version not in (_VERSION, _VERSION_WITH_CASTS):
+            raise not_read(f"What schema {name} keeps", "", f"it is of version {version}, not {_VERSION_WITH_CASTS}")
         label = msgspec.json.decode(comment or "", type=KeptSchema)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return None
@@ -318,6 +334,7 @@ async def _doom_present(connection: Connection, key: str, kept: Mapping[str, Kep
     moves = Moves()
     schemas = await app_schemas(connection)
     moves.made += await _lock([schema.name for schema in schemas if schema.name not in moved], connection)
+    moves.made += _drop_casts(await app_casts(connection))
     for number, schema in enumerate(schemas):
         aside = sql.Identifier(f"{_doomed_prefix(key)}{number}")
         if schema.name not in moved:
@@ -343,6 +360,7 @@ async def _put_back(connection: Connection, kept: Mapping[str, KeptSchema]) -> l
             moves.made += [sql.SQL("DROP EXTENSION IF EXISTS {} CASCADE").format(sql.Identifier(one)) for one in new]
             moves.made += _restore_large_objects(name)
             moves.dropped.append(_drop(name))
+            moves.made_last += [sql.SQL(statement).format() for statement in label.casts]
     return moves.statements
 
 
@@ -350,6 +368,10 @@ async def extensions_of(connection: Connection) -> list[str]:
     """Extensions of the connected database."""
     cursor = await connection.execute("SELECT extname FROM pg_extension ORDER BY extname")
     return [name for (name,) in await cursor.fetchall()]
+
+
+def _drop_casts(casts: Sequence[Cast]) -> list[sql.Composed]:
+    return [sql.SQL("DROP {}").format(sql.SQL(cast.name)) for cast in casts]
 
 
 def _make_schema(name: str, label: KeptSchema) -> list[sql.Composed]:

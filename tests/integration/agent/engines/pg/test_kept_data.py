@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from agent.engines.pg import ways
-from agent.recipes.base import Recovered
+from agent.recipes.base import ExportOptions, Recovered
 from agent.versions import UnknownVersionError
 from common.errors import (
     AppBusyError,
@@ -348,6 +348,38 @@ async def test_what_somebody_made_of_the_kept_data_is_named_and_not_dropped_with
     assert modest.run("SELECT FROM pg_namespace WHERE starts_with(nspname, 'mathison_')") == []
 
 
+async def test_what_a_superuser_made_of_the_kept_data_is_named_in_exports_and_not_dropped_with_it(
+    modest: PostgresApp,
+) -> None:
+    record = await modest.bring_in(await modest.export())
+    kept = f"mathison_kept_{record.key}_1"
+    modest.run(f"CREATE FUNCTION {kept}.watches() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'", as_app=True)
+    modest.run(
+        f"CREATE EVENT TRIGGER watch_{modest.role} ON sql_drop EXECUTE FUNCTION {kept}.watches();"
+        f" CREATE CAST ({kept}.mood AS public.mood) WITH INOUT; CREATE CAST ({kept}.mood AS int2) WITH INOUT"
+    )
+
+    with pytest.raises(AppBusyError, match=rf"cast from {kept}.mood to public.mood, event trigger watch_") as refused:
+        await modest.recipe.discard(record)
+    warnings = await _export_warnings(modest)
+
+    assert "int2" not in refused.value.text
+    assert f"cast from {kept}.mood to smallint" in warnings[0]
+    assert f"event trigger watch_{modest.role}" in warnings[0]
+    assert modest.run("SELECT count(*) FROM pg_event_trigger") == [(1,)]
+    modest.run(f"DROP EVENT TRIGGER watch_{modest.role}; DROP CAST ({kept}.mood AS public.mood)")
+    await modest.recipe.discard(record)
+    assert await _export_warnings(modest) == []
+
+
+async def _export_warnings(app: PostgresApp) -> list[str]:
+    options = ExportOptions(app.recipe.export_formats[0], "shop.db", "shop-db.sql.gz", {})
+    async with app.recipe.export_data(options, app.progress) as export:
+        async for _ in export.chunks:
+            pass
+        return export.warnings
+
+
 @pytest.mark.parametrize("number", [0, 1])
 async def test_an_undo_of_what_an_agent_of_another_version_kept_leaves_it_to_that_agent(
     modest: PostgresApp, number: int
@@ -356,10 +388,10 @@ async def test_an_undo_of_what_an_agent_of_another_version_kept_leaves_it_to_tha
     archive = await modest.export()
     modest.run("UPDATE public.t SET a = 2", as_app=True)
     record = await modest.bring_in(archive)
-    modest.run(f"""COMMENT ON SCHEMA mathison_kept_{record.key}_{number} IS '{{"mathison_data":2,"was":["public"]}}'""")
+    modest.run(f"""COMMENT ON SCHEMA mathison_kept_{record.key}_{number} IS '{{"mathison_data":3,"was":["public"]}}'""")
     imported = await modest.fingerprint()
 
-    with pytest.raises(UnknownVersionError, match=f"kept_{record.key}_{number} keeps .* it is of version 2, not 1"):
+    with pytest.raises(UnknownVersionError, match=f"kept_{record.key}_{number} keeps .* it is of version 3, not 2"):
         await modest.recipe.undo(record, modest.progress)
 
     assert imported.differences(await modest.fingerprint()) == []

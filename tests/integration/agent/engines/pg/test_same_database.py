@@ -675,6 +675,93 @@ async def test_a_staged_file_stays_when_the_previous_data_of_an_earlier_import_i
     assert modest.left_over() == []
 
 
+CASTS = """
+CREATE SCHEMA other;
+CREATE TYPE public.pair AS (a int, b int);
+CREATE TYPE other.mood AS ENUM ('sad', 'ok');
+CREATE TABLE public.t AS SELECT '(1,2)'::public.pair AS pair, 'ok'::other.mood AS mood;
+CREATE FUNCTION other.of_pair(public.pair) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1.a || '':'' || $1.b';
+CREATE CAST (public.pair AS text) WITH FUNCTION other.of_pair(public.pair) AS ASSIGNMENT;
+COMMENT ON CAST (public.pair AS text) IS 'it''s ours';
+CREATE CAST (text AS other.mood) WITH INOUT AS IMPLICIT;
+"""
+"""What needs them is made after them."""
+CASTS_OF_NOW = (
+    "SELECT castsource::regtype::text, casttarget::regtype::text, castmethod::text, castcontext::text,"
+    " castfunc::regprocedure::text, obj_description(oid, 'pg_cast') FROM pg_cast WHERE oid >= 16384 ORDER BY 1"
+)
+
+
+@pytest.mark.parametrize("major", [13, 17])
+async def test_casts_come_and_go_and_no_export_has_those_of_what_is_kept(make_app: MakeApp, major: int) -> None:
+    app = make_app(major, has_admin=False)
+    app.run(CASTS, as_app=True)
+    before, casts = await app.fingerprint(), app.run(CASTS_OF_NOW)
+    archive = await app.export()
+
+    first = await app.bring_in(archive)
+    second = await app.export("sql")
+    kept = app.run("SELECT nspname FROM pg_namespace WHERE nspname ~ '^mathison_kept'")
+    app.run("DROP CAST (public.pair AS text); CREATE CAST (public.pair AS varchar) WITH INOUT", as_app=True)
+    record = await app.bring_in(second)
+    imported = app.run(CASTS_OF_NOW)
+    await app.recipe.undo(record, app.progress)
+    changed = app.run(CASTS_OF_NOW)
+    await app.recipe.undo(first, app.progress)
+
+    assert len(kept) == 3
+    assert b"mathison_kept" not in second
+    assert len(casts) == 2
+    assert imported == casts
+    assert [row[:2] for row in changed] == [("pair", "character varying"), ("text", "other.mood")]
+    assert app.run(CASTS_OF_NOW) == casts
+    assert before.differences(await app.fingerprint()) == []
+    assert _kept(app) == []
+
+
+async def test_an_export_names_nothing_of_what_is_kept(modest: PostgresApp) -> None:
+    modest.fill()
+    modest.run(
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO pg_monitor; CREATE TABLE public.st (a int,"
+        " b int); CREATE STATISTICS shop.st ON a, b FROM public.st; CREATE CONVERSION shop.co FOR 'LATIN1' TO 'UTF8'"
+        " FROM iso8859_1_to_utf8",
+        as_app=True,
+    )
+    await modest.bring_in(await modest.export())
+
+    exported = await modest.export("sql")
+
+    assert b"mathison_kept" not in exported
+    await modest.bring_in(exported)
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (
+            "CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+            " CREATE EVENT TRIGGER watch_{role} ON sql_drop EXECUTE FUNCTION public.f()",
+            "event trigger watch_{role}",
+        ),
+        (
+            "CREATE FUNCTION public.f(oid) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+            " CREATE CAST (oid AS bool) WITH FUNCTION public.f(oid)",
+            "cast (oid AS boolean)",
+        ),
+    ],
+)
+async def test_what_a_superuser_made_of_things_of_the_app_is_named_as_the_obstacle(
+    modest: PostgresApp, thing: str, name: str
+) -> None:
+    function, other = thing.format(role=modest.role).split("; ")
+    modest.run(function, as_app=True)
+    modest.run(other)
+
+    obstacle = (await modest.recipe.describe()).can_import.obstacle
+
+    assert f"not everything there can be moved by it ({name.format(role=modest.role)})" in obstacle
+
+
 async def test_a_range_type_in_public_is_named_as_the_obstacle(modest: PostgresApp) -> None:
     modest.run("CREATE TYPE public.span AS RANGE (subtype = date)", as_app=True)
 
