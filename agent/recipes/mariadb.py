@@ -162,7 +162,12 @@ class MariadbRecipe(Recipe):
         loader = await make_beside(admin, schema, record.key)
         progress.step(Step.TRANSFERRING, "loading beside the present tables")
         loaded = await load(
-            loader, upload.chunks, record.key, self._surroundings.limits, takes_programs=schema.is_mariadb
+            admin,
+            loader,
+            upload.chunks,
+            key=record.key,
+            limits=self._surroundings.limits,
+            takes_programs=schema.is_mariadb,
         )
         if loaded.has_history:
             require_fitting_history(loaded.server, schema)

@@ -254,7 +254,7 @@ def _blocks(dump: BinaryIO, writer: TreeWriter) -> Generator[bytes, None, None]:
 async def load_beside(admin: Login, schema: Schema, chunks: AsyncIterator[bytes], key: str, limits: Limits) -> None:
     """Load a dump into a schema of the import's own, made like the app's."""
     loader = await loading.make_beside(admin, schema, key)
-    await loading.load(loader, chunks, key, limits)
+    await loading.load(admin, loader, chunks, key=key, limits=limits)
     await loading.drop_loader(admin, key)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from io import BufferedIOBase
 from typing import BinaryIO
 
-from agent.engines.mariadb import foreign, packets
+from agent.engines.mariadb import foreign, fulltext, packets
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.exact_rows import ExactRows
 from agent.engines.mariadb.foreign import DUMP_AGAIN
@@ -129,6 +129,7 @@ def _filter(
             if way is Way.RUN:
                 modes.require_usual(statement.line)
                 partitions.check(text, statement.line)
+                fulltext.check(text, statement.line)
                 memory.check(text, statement.line)
                 for part in batches.of(text):
                     send(positions.corrected(sent) for sent in exact.of(part, statement.line))

@@ -191,7 +191,7 @@ class _Table:
 def _table_of(code: bytes, most_bytes: int) -> _Table | None:
     """The table that a statement makes; None: that cannot be told."""
     found = TABLE.match(code)
-    described = _items_of(code, found.end()) if found else None
+    described = described_items(code, found.end()) if found else None
     if found is None or described is None:
         return None
     table = _Table(_folded(found["name"]), len(code), most_bytes)
@@ -206,7 +206,7 @@ def _table_of(code: bytes, most_bytes: int) -> _Table | None:
     return table
 
 
-def _items_of(code: bytes, at: int) -> list[bytes] | None:
+def described_items(code: bytes, at: int) -> list[bytes] | None:
     """What a table's bracket says between its commas, as if all servers saw all of it; None: they see other items."""
     described = []
     for tokens in items(code, at):

@@ -58,6 +58,8 @@ _SKIPPED_SET = re.compile(
     _I,
 )
 _TABLE_OPTION = re.compile(rb"\b(?:(?:DATA|INDEX)\s+DIRECTORY|CONNECTION|UNION|TABLESPACE)\b\s*=?", _I)
+_ROOM = re.compile(rb"\bAUTOEXTEND_SIZE\b(?! ?=? ?0+\b(?!x))", _I)
+"""MySQL's: most is 4 GiB for each table."""
 _QUERY = re.compile(rb"\b(?:SELECT|WITH\s+RECURSIVE|VALUES\s*\(|HANDLER)\b", _I)
 _ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
 _TABLE = re.compile(rb"(?:/\*M?!\d*\s*)?CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\b", _I)
@@ -251,6 +253,12 @@ def _check_definition(statement: Statement) -> None:
     if found := _TABLE_OPTION.search(code):
         option = b" ".join(found[0].upper().split()).rstrip(b"= ").decode("ascii", "replace")
         raise _refused(line, f"it makes a table with {option}, which leads out of its database")
+    if _ROOM.search(code):
+        raise RefusedError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {line}: a table is made with AUTOEXTEND_SIZE, by which a server takes room on its disk for nothing.",
+            next_step="Set it to 0 with ALTER TABLE at its source, then dump again.",
+        )
     for engine in _ENGINE.findall(code):
         name = engine.strip(b"`'\"").lower()
         if name not in _ENGINES:

@@ -62,7 +62,7 @@ async def loaded(
     await server.make()
     async with server.running() as admin:
         loader = await loading.make_beside(admin, _EMPTY, _KEY)
-        await loading.load(loader, chunks, _KEY, Limits(), takes_programs=takes_programs)
+        await loading.load(admin, loader, chunks, key=_KEY, limits=Limits(), takes_programs=takes_programs)
         yield LoadedDump(admin, names.new_schema(_KEY), f"MariaDB {'.'.join(map(str, programs.release))}")
 
 

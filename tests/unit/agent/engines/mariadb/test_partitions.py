@@ -42,7 +42,7 @@ def test_too_many_partitions_of_all_tables_together_are_told(table: str) -> None
 @pytest.mark.parametrize(
     "table",
     [
-        "CREATE TABLE t (id int) ENGINE=InnoDB PARTITION BY HASH (id) PARTITIONS 8000",
+        "CREATE TABLE t (id int, KEY (id)) ENGINE=InnoDB PARTITION BY HASH (id) PARTITIONS 1600",
         "CREATE TABLE t (id int COMMENT 'PARTITION BY HASH (id) PARTITIONS 8000') ENGINE=MyISAM",
         "CREATE TABLE t (`partition by` int, partitions int) ENGINE=MyISAM",
         "INSERT INTO t VALUES ('PARTITION BY'),('PARTITIONS 8000')",
@@ -55,3 +55,13 @@ def test_what_opens_few_files_is_taken(table: str) -> None:
 def test_tables_of_a_usual_number_of_partitions_are_taken() -> None:
     check(*["CREATE TABLE t (id int) ENGINE=MyISAM PARTITION BY HASH (id) PARTITIONS 366"] * 5)
     check(f"CREATE TABLE t (id int) ENGINE=MyISAM PARTITION BY RANGE (id) SUBPARTITION BY HASH (id) ({FEWER})")
+
+
+@pytest.mark.parametrize("key", ["KEY `a` (`id`)", "UNIQUE KEY a (id)", "UNIQUE INDEX (id)", "index a (id)", "UNIQUE (id)"])
+def test_too_many_keys_in_the_partitions_of_innodb_are_told(key: str) -> None:
+    keys = ", ".join([key] * 40)
+    table = f"CREATE TABLE `p` (`id` int NOT NULL,\n  {keys}) ENGINE=InnoDB PARTITION BY HASH (id)\nPARTITIONS "
+
+    check(f"{table}300", f"{table}300")
+    with pytest.raises(LimitExceededError, match="^Line 2: .*more than 30,000 keys"):
+        check(f"{table}300", f"{table}500")

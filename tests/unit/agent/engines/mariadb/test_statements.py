@@ -202,3 +202,12 @@ def test_a_real_dump_is_carried_out_but_for_its_locks() -> None:
     skipped = [found.text for found in statements if decide(found)[0] is Way.SKIP]
     assert len(statements) - len(skipped) == 240
     assert all(text.startswith((b"LOCK TABLES", b"UNLOCK TABLES")) for text in skipped)
+
+
+def test_room_taken_for_nothing_is_refused_and_none_is_taken() -> None:
+    table = "CREATE TABLE `t` (`autoextend_size` int) /*!80023 AUTOEXTEND_SIZE={} */ ENGINE=InnoDB"
+
+    assert decide(Statement(table.format(0).encode(), 1))[0] is Way.RUN
+    for size in ("1", "4M", "0x100000", "268435456"):
+        with pytest.raises(RefusedError, match="AUTOEXTEND_SIZE"):
+            decide(Statement(table.format(size).encode(), 1))
