@@ -1,7 +1,8 @@
 """In how many FULLTEXT keys a column may be.
 
-The one fact to know: such a key takes 20 times the size of its text on disk, in tables of its own that information_schema
-does not count, and all keys of a row are written at once: 63 of them made 1.3 GB of a row of 1.2 MB (MariaDB 10.11).
+The one fact to know: such a key takes up to 20 times the size of its text on disk, in tables of its own that
+information_schema does not count, and all keys of a row are written at once: 63 of them made 1.3 GB of a row of 1.2 MB
+(MariaDB 10.11).
 """
 
 from __future__ import annotations

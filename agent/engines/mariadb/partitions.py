@@ -1,10 +1,10 @@
-"""How many files the server has to open for the partitions of a file's tables, and how many keys it has to make in them,
-and a bound to both.
+"""How many files the server has to open for the partitions of a file's tables, how many keys it makes in them, and
+bounds to both.
 
 The one fact to know: MyISAM and Aria open two files for each partition, all of them when a table is used, and keep
 them open. A few tables of 8,000 partitions, which are a few lines of text, take all the files that a server may open,
-and the app's own tables cannot be opened then. InnoDB opens no more than innodb_open_files, but takes 16 KiB of disk for
-each key in each partition, 0.9 GB for a kilobyte of text, within one statement that nobody can look into.
+and the app's own tables cannot be opened then. InnoDB opens no more than innodb_open_files, but takes 16 KiB of disk
+for each key in each partition, 0.9 GB for a kilobyte of text, within one statement that nobody can look into.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Partitions:
         self._keys += count * (1 + len(_KEY.findall(code)))
         if self._keys > _MOST_KEYS:
             raise LimitExceededError(
-                f"Line {line}: the tables of the file have more than {_MOST_KEYS:,} keys in their partitions, for each of "
-                "which the server takes room on its disk.",
+                f"Line {line}: the tables of the file have more than {_MOST_KEYS:,} keys in their partitions, for each "
+                "of which the server takes room on its disk.",
                 next_step="Give these tables fewer partitions or keys at their source, then dump again.",
             )
         if {engine.upper() for engine in _ENGINE.findall(code)} != {b"INNODB"}:

@@ -57,11 +57,13 @@ def test_tables_of_a_usual_number_of_partitions_are_taken() -> None:
     check(f"CREATE TABLE t (id int) ENGINE=MyISAM PARTITION BY RANGE (id) SUBPARTITION BY HASH (id) ({FEWER})")
 
 
-@pytest.mark.parametrize("key", ["KEY `a` (`id`)", "UNIQUE KEY a (id)", "UNIQUE INDEX (id)", "index a (id)", "UNIQUE (id)"])
+@pytest.mark.parametrize(
+    "key", ["KEY `a` (`id`)", "UNIQUE KEY a (id)", "UNIQUE INDEX (id)", "index a (id)", "UNIQUE (id)"]
+)
 def test_too_many_keys_in_the_partitions_of_innodb_are_told(key: str) -> None:
     keys = ", ".join([key] * 40)
     table = f"CREATE TABLE `p` (`id` int NOT NULL,\n  {keys}) ENGINE=InnoDB PARTITION BY HASH (id)\nPARTITIONS "
 
     check(f"{table}300", f"{table}300")
-    with pytest.raises(LimitExceededError, match="^Line 2: .*more than 30,000 keys"):
+    with pytest.raises(LimitExceededError, match=r"^Line 2: .*more than 30,000 keys"):
         check(f"{table}300", f"{table}500")
