@@ -15,7 +15,7 @@ from agent.engines.rdb.content import RdbContent
 from agent.engines.redis.comparing import KeyDigests, compare_keys
 from agent.engines.redis.connection import connect
 from agent.engines.redis.describing import describe
-from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file
+from agent.engines.redis.durable import Keeping, find_keeping, why_by_file
 from agent.engines.redis.exporting import Dump, dumping, fingerprint, has_leftovers, put_back_leftovers
 from agent.engines.redis.facts import ServerFacts
 from agent.engines.redis.facts import look as look_at
@@ -109,14 +109,14 @@ class RedisRecipe(Recipe):
             await put_back_leftovers(connection, self._surroundings.work_directory, run_id=server.run_id)
             await require_importable(connection, server)
             keeping = await find_keeping(connection, server, work_directory=self._surroundings.work_directory)
-            by_file = await loads_by_file(connection)
-            await require_rights(connection, record.key, saves=by_file or keeping is Keeping.SNAPSHOTS)
+            by_file = await why_by_file(connection, server)
+            await require_rights(connection, record.key, saves=bool(by_file) or keeping is Keeping.SNAPSHOTS)
         staged = self._swap_record(record)
         content = await receive(upload.chunks, staged, server, self._settings, self._surroundings.limits)
         async with connect(self._settings.login()) as connection:
             server = await look_at(connection)
             renamed = await renamed_warnings(connection, server)
-        found = compare(server, content, keeping=keeping, may_configure=not by_file)
+        found = compare(server, content, keeping=keeping, by_file=by_file)
         keys = await compare_keys(
             server,
             content,

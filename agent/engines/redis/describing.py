@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.engines.redis.connection import Connection, connect
-from agent.engines.redis.durable import Keeping, find_keeping, loads_by_file
+from agent.engines.redis.durable import Keeping, find_keeping, why_by_file
 from agent.engines.redis.exporting import put_back_leftovers
 from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.obstacles import (
@@ -50,11 +50,10 @@ async def _describe(connection: Connection, server: ServerFacts, work_directory:
     warnings = []
     if keeping is Keeping.NOTHING:
         warnings.append("The server saves nothing, so all its data is gone when it restarts.")
-    by_file = await loads_by_file(connection)
+    by_file = await why_by_file(connection, server)
     if by_file:
         warnings.append(
-            "The agent may not use CONFIG here, so an import empties the server before it loads, and clients get no "
-            "answer meanwhile."
+            f"{by_file}, so an import empties the server before it loads, and clients get no answer meanwhile."
         )
     elif not server.serves_while_loading:
         warnings.append(f"{server.name} answers -LOADING to its clients during an import.")
@@ -64,7 +63,7 @@ async def _describe(connection: Connection, server: ServerFacts, work_directory:
         engine_version=server.version,
         export_obstacle=export_obstacle(server) or await no_command_obstacle(connection, is_export=True),
         import_obstacle=await import_obstacle(connection, server)
-        or await no_command_obstacle(connection, saves=by_file or keeping is Keeping.SNAPSHOTS)
+        or await no_command_obstacle(connection, saves=bool(by_file) or keeping is Keeping.SNAPSHOTS)
         or await write_obstacle(connection.login),
         # A snapshot takes about half of the memory that its data does.
         estimated_bytes=server.data_bytes // 2,

@@ -65,23 +65,32 @@ async def make_durable(connection: Connection, keeping: Keeping) -> None:
             await look(connection)
 
 
-async def loads_by_file(connection: Connection) -> bool:
-    """Whether a snapshot that it copies from a master goes through its own file, and its data is dropped before."""
-    return await read_setting(connection, "repl-diskless-load") is None
+async def why_by_file(connection: Connection, server: ServerFacts) -> str:
+    """Why a snapshot that it copies goes through its own file, and its data is dropped before: the beginning of a
+    sentence, empty where that is not so."""
+    if await read_setting(connection, "repl-diskless-load") is None:
+        return "The server does not let the agent change its settings (CONFIG)"
+    if not server.modules_against_swap:
+        return ""
+    does = "module does" if len(server.modules_against_swap) == 1 else "modules do"
+    names = ", ".join(server.modules_against_swap)
+    return f"The server's {does} not declare to bear a load beside its data ({names}; `options` in INFO modules)"
 
 
-async def require_file(connection: Connection) -> None:
-    """See that a server that `loads_by_file` can write that file now.
+async def require_file(connection: Connection, by_file: str) -> None:
+    """See that a server that loads by a file can write that file now.
 
     One that cannot would drop its data and load nothing, or end itself on the first command after the load, from Redis
-    7.0 on (serverPanic in processCommand), since nobody can tell it `replica-ignore-disk-write-errors`.
+    7.0 on (serverPanic in processCommand), where nobody can tell it `replica-ignore-disk-write-errors`.
 
+    Args:
+        by_file: see `why_by_file`.
     Raises:
         ToolFailedError: it cannot.
     """
     await _require(
         save_snapshot(connection),
-        "It does not let the agent change its settings (CONFIG), so it would lose its data, or end in the middle",
+        f"{by_file}, so it would lose its data, or end in the middle",
     )
 
 

@@ -21,11 +21,11 @@ from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ReplyErro
 from agent.engines.redis.durable import (
     Keeping,
     find_keeping,
-    loads_by_file,
     make_durable,
     require_disk,
     require_file,
     save_snapshot,
+    why_by_file,
 )
 from agent.engines.redis.facts import ServerFacts, look, read_setting
 from agent.engines.redis.fitting import require_fit
@@ -141,8 +141,9 @@ class Exchange:
         """
         login = self._settings.login()
         async with connect(login) as connection:
-            await self._require_fit(connection, await look(connection), Aim.PREVIOUS)
-            if await loads_by_file(connection):
+            server = await look(connection)
+            await self._require_fit(connection, server, Aim.PREVIOUS)
+            if await why_by_file(connection, server):
                 # One that could not would lose it again. Before it is let go: as a replica it refuses writes.
                 await save_snapshot(connection)
             try:
@@ -209,17 +210,17 @@ class Exchange:
         await require_importable(connection, server)
         await self._require_fit(connection, server, aim)
         keeping = await find_keeping(connection, server, work_directory=self._record.directory)
-        by_file = await loads_by_file(connection)
+        by_file = await why_by_file(connection, server)
         if is_asked:
-            saves = by_file or keeping is Keeping.SNAPSHOTS
+            saves = bool(by_file) or keeping is Keeping.SNAPSHOTS
             await require_rights(connection, self._record.key, saves=saves, is_undo=aim is Aim.PREVIOUS)
         # For a copy of the present data the server saves a snapshot in any case.
         if by_file and aim is Aim.PREVIOUS:
-            await require_file(connection)
+            await require_file(connection, by_file)
         # What `require_file` has saved shows as much of the disk as another snapshot would.
         if is_asked and (keeping is Keeping.LOG or (aim is Aim.PREVIOUS and not by_file)):
             await require_disk(connection, keeping)
-        drops_data = by_file and (server.key_count > 0 or self._record.lost_in == server.run_id)
+        drops_data = bool(by_file) and (server.key_count > 0 or self._record.lost_in == server.run_id)
         self._record.begin(
             aim,
             run_id=server.run_id,
@@ -269,7 +270,7 @@ class Exchange:
                 needs,
                 module_types=self._settings.module_types,
                 subject="The copy of the previous data" if is_copy else "The file",
-                drops_data=await loads_by_file(connection),
+                drops_data=bool(await why_by_file(connection, server)),
             )
         except (ArchiveIncompatibleError, NoSpaceError) as misfit:
             if not is_copy:

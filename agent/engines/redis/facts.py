@@ -13,6 +13,9 @@ from common.errors import AppUnavailableError
 _KEYS = re.compile(r"keys=(\d+)")
 _EXPIRES = re.compile(r"expires=(\d+)")
 _DATABASE = re.compile(r"db(\d+)")
+_WITHOUT_TYPES = frozenset({"lua"})
+"""Modules of which it is known: Valkey's own, for scripts."""
+_MODULE = re.compile(r"^module:name=([^,\r\n]+)(?:.*\boptions=\[([^\]\r\n]*)\])?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class ServerFacts:
         changes: writes since its last own snapshot, or since it started.
         libraries: function libraries that it has; Redis 6.2 has none.
         evicted: keys that it has dropped for want of memory since it started.
+        modules: by name, with the options that each declares.
     """
 
     kind: str
@@ -53,7 +57,7 @@ class ServerFacts:
     maximum_bytes: int
     eviction: str
     system_bytes: int
-    modules: frozenset[str]
+    modules: Mapping[str, frozenset[str]]
     raw: Mapping[str, str] = field(repr=False)
 
     @property
@@ -118,6 +122,19 @@ class ServerFacts:
         """Whether it answers reads from the old data while it loads new data beside it (since Redis 7.0)."""
         return self.kind == "valkey" or self.major >= (7, 0)
 
+    @property
+    def modules_against_swap(self) -> list[str]:
+        """Modules for which it takes no notice of `repl-diskless-load` (useDisklessLoad in replication.c).
+
+        It minds errors of reading only in those that have data types, which no server tells: here it is all that may.
+        """
+        beside = {"handle-repl-async-load"} if self.serves_while_loading else set()
+        return sorted(
+            name
+            for name, options in self.modules.items()
+            if not (beside if name in _WITHOUT_TYPES else {*beside, "handle-io-errors"}) <= options
+        )
+
 
 async def look(connection: Connection) -> ServerFacts:
     """Ask the server.
@@ -155,7 +172,7 @@ async def look(connection: Connection) -> ServerFacts:
         maximum_bytes=int(raw.get("maxmemory", 0)),
         eviction=raw.get("maxmemory_policy", ""),
         system_bytes=int(raw.get("total_system_memory", 0)),
-        modules=frozenset(re.findall(r"^module:name=([^,\r\n]+)", text, flags=re.MULTILINE)),
+        modules={name: frozenset(options.split("|")) for name, options in _MODULE.findall(text)},
         raw=raw,
     )
 

@@ -38,10 +38,10 @@ class Comparison:
     warnings: tuple[str, ...]
 
 
-def compare(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_configure: bool) -> Comparison:
+def compare(server: ServerFacts, content: RdbContent, *, keeping: Keeping, by_file: str) -> Comparison:
     """
     Args:
-        may_configure: the server's settings can be changed for the load.
+        by_file: see durable.why_by_file.
     """
     return Comparison(
         changes=(*_databases(server, content), *_functions(server, content), *_effort(server, content)),
@@ -50,7 +50,7 @@ def compare(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_c
         bridging=_bridging(server, content),
         room_bytes=memory_of(content),
         swap_seconds=_load_seconds(content),
-        warnings=tuple(_warnings(server, content, keeping=keeping, may_configure=may_configure)),
+        warnings=tuple(_warnings(server, content, keeping=keeping, by_file=by_file)),
     )
 
 
@@ -113,7 +113,7 @@ def _effort(server: ServerFacts, content: RdbContent) -> list[str]:
     ]
 
 
-def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may_configure: bool) -> list[str]:
+def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, by_file: str) -> list[str]:
     warnings = []
     if not content.has_checksum:
         warnings.append("The file carries no checksum, so a byte that was changed on its way need not show.")
@@ -128,13 +128,12 @@ def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may
         )
     if keeping is Keeping.NOTHING:
         warnings.append("This server saves nothing: like all its data, the imported will be gone when it restarts.")
-    if not may_configure:
-        warnings.append(
-            "The server does not let the agent change its settings (CONFIG), so it will drop its data first and answer "
-            "nothing until the new data is loaded."
-        )
+    if by_file:
+        warnings.append(f"{by_file}, so it will drop its data first and answer nothing until the new data is loaded.")
     elif not server.serves_while_loading:
         warnings.append(f"{server.name} answers -LOADING to clients while it loads; newer servers read on.")
+    if content.module_types or content.module_fields:
+        warnings.append(_of_modules(content, by_file))
     needed = memory_of(content)
     if server.maximum_bytes and needed > server.maximum_bytes:
         only = (
@@ -145,3 +144,18 @@ def _warnings(server: ServerFacts, content: RdbContent, *, keeping: Keeping, may
         )
         warnings.append(f"The data is larger than maxmemory; the server will evict {only} ({server.eviction}).")
     return warnings
+
+
+def _of_modules(content: RdbContent, by_file: str) -> str:
+    names = ", ".join(sorted({*content.module_types, *content.module_fields}))
+    text = (
+        f"What modules wrote ({names}) is not looked into: whether the server's modules take it shows only when it is "
+        "loaded; older releases of them, for example, may not. "
+    )
+    if by_file:
+        return (
+            f"{text}Then the server ends after it has dropped its data, and cannot start again, for its snapshot file "
+            "(`dbfilename`) is the imported one: with that moved away it starts empty, and the agent puts the previous "
+            "data back."
+        )
+    return f"{text}Then the server may end; it comes back with what its own files hold."

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from agent.engines.redis.commands import Commands
 from agent.engines.redis.connection import Connection
-from agent.engines.redis.durable import Keeping, loads_by_file
+from agent.engines.redis.durable import Keeping, why_by_file
 from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.fitting import Needs
 from agent.engines.redis.lending import Loan
@@ -80,7 +80,7 @@ async def keeping_previous(
     """
     async with AsyncExitStack() as stack:
         server = await look(connection)
-        is_on_disk = keeping is Keeping.SNAPSHOTS or await loads_by_file(connection)
+        is_on_disk = keeping is Keeping.SNAPSHOTS or bool(await why_by_file(connection, server))
         wish = Wish(server.version, has_tail=True, is_on_servers_disk=is_on_disk)
         replica = await stack.enter_async_context(replicating(wish, loan=loan, admin=connection))
         spool = stack.enter_context(Spool(record.previous_path, free_bytes=free_bytes))

@@ -8,8 +8,10 @@ is the table in docs/decisions/0304-redis-exchanged-by-replication.md.
 from __future__ import annotations
 
 import enum
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
+from agent.engines.redis.connection import Connection, ConnectionLostError, Login, ReplyError, connect
 from agent.engines.redis.durable import Keeping, find_keeping
 from agent.engines.redis.exchange import Exchange
 from agent.engines.redis.facts import ServerFacts, look
@@ -52,7 +54,7 @@ async def recover(settings: RedisSettings, record: SwapRecord, exchange: Exchang
 
 async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchange) -> Aim:
     login = settings.login()
-    async with connect(login) as connection:
+    async with _reached(login, record) as connection:
         server = await look(connection)
         if server.is_loading and server.master is None:
             raise AppUnavailableError(f"{login.place} is still loading its data.")
@@ -90,6 +92,24 @@ async def _recover(settings: RedisSettings, record: SwapRecord, exchange: Exchan
         # It may be known without having been noted, if our own disk was full.
         await _settle(exchange, connection, aim, Keeping.NOTHING if record.settled is aim else keeping)
     return aim
+
+
+@asynccontextmanager
+async def _reached(login: Login, record: SwapRecord) -> AsyncIterator[Connection]:
+    """A connection to the server, which may have ended on what it loaded."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(connect(login))
+        except AppUnavailableError as failure:
+            if record.way is None or not (record.way.drops_data and record.way.may_be_loaded):
+                raise
+            raise AppUnavailableError(
+                f"{failure.text} It had dropped its data to load. If it does not start since it cannot load its "
+                "snapshot file (`dbfilename`), move that away and start it empty: the agent puts the previous data "
+                "back.",
+                next_step=failure.next_step,
+            ) from failure
+        yield connection
 
 
 def judge(server: ServerFacts, keeping: Keeping, record: SwapRecord, way: Way, marker: str) -> Found:

@@ -11,7 +11,7 @@ from agent.engines.rdb.examination import examining
 from agent.engines.rdb.stripping import without_scripts
 from agent.engines.redis.compatibility import require_readable
 from agent.engines.redis.connection import connect
-from agent.engines.redis.durable import loads_by_file
+from agent.engines.redis.durable import why_by_file
 from agent.engines.redis.facts import ServerFacts, look
 from agent.engines.redis.fitting import Needs, require_fit
 from agent.engines.redis.libraries import require_libraries
@@ -62,7 +62,7 @@ async def receive(
             content.header,
             needs,
             module_types=settings.module_types,
-            drops_data=await loads_by_file(connection),
+            drops_data=bool(await why_by_file(connection, server)),
         )
         await require_libraries(connection, content.libraries)
     record.save_staged(

@@ -42,7 +42,7 @@ def server(*, keys: int = 5, changes: int = 0, evicted: int = 0, may_evict: bool
         maximum_bytes=1 if may_evict else 0,
         eviction="allkeys-random",
         system_bytes=10,
-        modules=frozenset(),
+        modules={},
         raw={},
     )
 
