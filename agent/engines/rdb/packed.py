@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable
 
 _COUNT_UNKNOWN = 0xFFFF
+_ZIPMAP_ANY_COUNT = 254
 _SMALL = [b"%d" % number for number in range(128)]
 
 
@@ -50,6 +51,22 @@ def listpack(data: bytes) -> list[bytes]:
     if position != end or count not in (len(entries), _COUNT_UNKNOWN):
         raise PackedError
     return entries
+
+
+def listpack_numbers(data: bytes) -> list[bool]:
+    """Which entries of a listpack, which `listpack` has taken apart, are numbers; the others are text."""
+    found, position = [], 6
+    while (first := data[position]) != 0xFF:
+        if first < 0x80:
+            size = 1
+        elif first < 0xC0:
+            size = 1 + (first & 0x3F)
+        else:
+            size = _long_listpack_entry(data, position)[1]
+        position += size
+        position += 1 if size < 128 else _backward_length(data, position, size)
+        found.append(first < 0x80 or 0xC0 <= first < 0xE0 or first > 0xF0)
+    return found
 
 
 def _long_listpack_entry(data: bytes, position: int) -> tuple[bytes, int]:
@@ -169,8 +186,7 @@ def zipmap(data: bytes) -> list[bytes]:
                 position += size + unused
     except IndexError:
         raise PackedError from None
-    count = data[0]
-    if position != end or not entries or (count < 254 and count != len(entries) // 2):
+    if position != end or not entries or data[0] not in (_ZIPMAP_ANY_COUNT, len(entries) // 2):
         raise PackedError
     return entries
 

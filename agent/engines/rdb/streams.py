@@ -15,6 +15,8 @@ _SAME_FIELDS = 2
 """A flag of an entry: its fields have the names of the node's first."""
 _ID_BYTES = 16
 _TIME_BYTES = 8
+_NUMBERS = 1 << 63
+"""A number is below it, and not below its negative."""
 
 
 class Strings(Protocol):
@@ -177,7 +179,12 @@ def _count_in(entries: list[bytes]) -> int | None:
 
 
 def _number(entries: Iterator[bytes]) -> int:
-    return int(next(entries))
+    """As servers read one that stands as text (string2ll); `int` alone takes more."""
+    text = next(entries)
+    number = int(text)
+    if b"%d" % number != text or not -_NUMBERS <= number < _NUMBERS:
+        raise ValueError
+    return number
 
 
 def _skip(entries: Iterator[bytes], count: int) -> None:

@@ -7,7 +7,6 @@ entries that point beyond their listpack, pending messages that belong to nobody
 from __future__ import annotations
 
 import math
-import re
 import struct
 from array import array
 from collections import Counter
@@ -27,7 +26,6 @@ MOST_COMPARED_AT_ONCE = 1024
 _NEVER_IN_VALKEY = -1
 _LATEST_MS = (1 << 48) - 1
 """At which a field of a hash can expire in a Redis (EB_EXPIRE_TIME_MAX), which ends itself on what is later."""
-_WHOLE = re.compile(rb"[0-9]{1,20}")
 
 
 class ValueReader:
@@ -185,7 +183,21 @@ class ValueReader:
         self._expiring_listpack()
 
     def _expiring_listpack(self) -> None:
-        self._packed(packed.listpack, of=3, has_moments=True)
+        """First those that expire first, last those that never do, and the moments as numbers: a server takes both for
+        granted, and ends itself where that is not so (t_hash.c of Redis 7.4)."""
+        if not self.is_deep:
+            self.skip_string()
+            return
+        data = self.string()
+        entries = self._taken_apart(packed.listpack, data, of=3)
+        self._require_unique(entries[::3])
+        moments = []
+        for entry, is_number in zip(entries[2::3], packed.listpack_numbers(data)[2::3], strict=True):
+            moment_ms = int(entry) if is_number else -1
+            self._require_moment(moment_ms)
+            moments.append(moment_ms or _LATEST_MS + 1)
+        if moments != sorted(moments):
+            raise self._source.damaged("fields that expire are not in that order")
 
     def _earliest_ms(self) -> int:
         """Of all fields of a hash; the first that is too late where none expires."""
@@ -259,28 +271,30 @@ class ValueReader:
         of: int,
         is_unique: bool = True,
         has_scores: bool = False,
-        has_moments: bool = False,
     ) -> None:
         """A collection in one string; an entry and what belongs to it are `of` strings."""
         if not self.is_deep:
             self.skip_string()
             return
-        entries = self.unpacked(unpack)
-        if len(entries) % of:
-            raise self._source.damaged("a packed value with half an entry")
+        entries = self._taken_apart(unpack, self.string(), of=of)
         members = entries[::of]
-        self.empty += not members
         if is_unique:
             self._require_unique(members)
         if has_scores and any(math.isnan(_to_score(score)) for score in entries[1::2]):
             raise self._source.damaged("a score that is no number")
-        if has_moments:
-            for moment in entries[2::3]:
-                self._require_moment(int(moment) if _WHOLE.fullmatch(moment) else -1)
+
+    def _taken_apart(self, unpack: packed.Unpack, data: bytes, *, of: int) -> list[bytes]:
+        entries = self._unpacked(unpack, data)
+        if len(entries) % of:
+            raise self._source.damaged("a packed value with half an entry")
+        self.empty += not entries
+        return entries
 
     def unpacked(self, unpack: packed.Unpack) -> list[bytes]:
         """The entries of a collection in one string."""
-        data = self.string()
+        return self._unpacked(unpack, self.string())
+
+    def _unpacked(self, unpack: packed.Unpack, data: bytes) -> list[bytes]:
         try:
             return unpack(data)
         except packed.PackedError:

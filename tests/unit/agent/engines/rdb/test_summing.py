@@ -101,12 +101,12 @@ EQUAL = {
         key(b"k", TWO_IN_A_ZIPLIST, kind=13),
         key(b"k", string(listpack([b"2", b"5"])), kind=16),
         key(b"k", moment(0) + length(1) + length(0) + string(b"2") + string(b"5"), kind=24),
-        key(b"k", moment(0) + string(listpack([b"2", b"5", b"0"])), kind=25),
+        key(b"k", moment(0) + string(listpack([b"2", b"5", 0])), kind=25),
     ),
     "hash with a field that expires": (
         key(b"k", moment(MOMENT_MS - 7) + length(1) + length(8) + string(b"f") + string(b"v"), kind=24),
         key(b"k", length(1) + length(MOMENT_MS) + string(b"f") + string(b"v"), kind=22),
-        key(b"k", moment(5) + string(listpack([b"f", b"v", b"%d" % MOMENT_MS])), kind=25),
+        key(b"k", moment(5) + string(listpack([b"f", b"v", MOMENT_MS])), kind=25),
     ),
     "stream": (
         key(b"k", stream((b"a", b"1"), (b"b", b"2"), (b"c", b"3")), kind=15),

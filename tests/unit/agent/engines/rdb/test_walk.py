@@ -62,7 +62,8 @@ def node(*entries: bytes) -> bytes:
     return length(1) + string(STREAM_ID) + string(listpack(list(entries)))
 
 
-STREAM_NODE = node(b"1", b"0", b"1", b"field", b"0", b"2", b"0", b"0", b"value", b"4")
+NODE = (b"1", b"0", b"1", b"field", b"0", b"2", b"0", b"0", b"value", b"4")
+STREAM_NODE = node(*NODE)
 """One entry with one field."""
 
 
@@ -97,6 +98,7 @@ VALUES = {
     "ziplist": (10, string(bytes.fromhex("0f0000000c000000020000f302f6ff")), "list"),
     "intset": (11, string(struct.pack("<IIhh", 2, 2, 5, 6)), "set"),
     "sorted set in a ziplist": (12, string(bytes.fromhex("0f0000000c000000020000f302f6ff")), "zset"),
+    "zipmap of any number": (9, string(b"\xfe\x03foo\x03\x00bar\xff"), "hash"),
     "hash in a ziplist": (13, string(bytes.fromhex("0f0000000c000000020000f302f6ff")), "hash"),
     "quicklist": (14, length(1) + string(bytes.fromhex("0f0000000c000000020000f302f6ff")), "list"),
     "stream": (15, stream(), "stream"),
@@ -135,7 +137,7 @@ NEWER = {
     "hash in a listpack whose fields expire": (
         "REDIS0012",
         25,
-        bytes(8) + string(listpack([b"f", b"v", b"0", b"g", b"v", b"5"])),
+        bytes(8) + string(listpack([b"f", b"v", 5, b"g", b"v", 7, b"h", b"v", 0])),
         "hash",
     ),
     "hash of Valkey 9 whose fields expire": (
@@ -305,7 +307,7 @@ EXPIRING_FIELDS: dict[str, tuple[int, str, Callable[[int], bytes]]] = {
         "REDIS0012",
         lambda moment: signed(min(moment, 5)) + length(1) + length(max(moment - 4, 1)) + string(b"f") + string(b"v"),
     ),
-    "hash in a listpack": (25, "REDIS0012", lambda moment: signed(0) + string(listpack([b"f", b"v", b"%d" % moment]))),
+    "hash in a listpack": (25, "REDIS0012", lambda moment: signed(0) + string(listpack([b"f", b"v", moment]))),
     "hash of Valkey": (22, "VALKEY080", lambda moment: length(1) + string(b"f") + string(b"v") + signed(moment)),
 }
 """With one field that expires at a moment."""
@@ -487,10 +489,43 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         ArchiveDamagedError,
         "a field expires at a moment that",
     ),
-    "moment that is no number": (
-        rdb(key(b"k", string(listpack([b"f", b"v", b"soon"])), kind=23), magic="REDIS0012"),
+    **{
+        f"moment that is the text {moment!r}": (
+            rdb(key(b"k", string(listpack([b"f", b"v", moment])), kind=23), magic="REDIS0012"),
+            ArchiveDamagedError,
+            "a field expires at a moment that",
+        )
+        for moment in (b"soon", b"1800000000000")
+    },
+    **{
+        f"fields that expire at {moments}": (
+            rdb(
+                key(b"k", signed(5) + string(listpack([b"f", b"v", moments[0], b"g", b"v", moments[1]])), kind=25),
+                magic="REDIS0012",
+            ),
+            ArchiveDamagedError,
+            "fields that expire are not in that order",
+        )
+        for moments in ((7, 5), (0, 5))
+    },
+    **{
+        f"number {place} of a stream's node as the text {text!r}": (
+            rdb(key(b"k", stream(node(*NODE[:place], text % int(NODE[place]), *NODE[place + 1 :])), kind=15)),
+            ArchiveDamagedError,
+            "does not hold what it says",
+        )
+        for place in (0, 1, 2, 4, 5, 6, 7, 9)
+        for text in (b"+%d", b"0%d", b" %d", b"1_0%d")
+    },
+    "number of a stream's node beyond any": (
+        rdb(key(b"k", stream(node(*NODE[:6], b"%d" % 2**63, *NODE[7:])), kind=15)),
         ArchiveDamagedError,
-        "a field expires at a moment that",
+        "does not hold what it says",
+    ),
+    "zipmap that says that it has 255": (
+        rdb(key(b"k", string(b"\xff\x03foo\x03\x00bar\xff"), kind=9)),
+        ArchiveDamagedError,
+        "a zipmap points where nothing is",
     ),
     "stream node with a short id": (
         rdb(key(b"k", stream(length(1) + string(b"short") + string(listpack([b"1"]))), kind=15)),
