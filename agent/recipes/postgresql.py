@@ -191,7 +191,7 @@ class PostgresqlRecipe(Recipe):
 
     def _go(self, plan: Plan, way: Way) -> Beside | SameDatabase:
         ours = self._surroundings
-        load = LoadSurroundings(self._clients, ours.work_directory, ours.limits, self._settings.load_sessions)
+        load = LoadSurroundings(self._clients, ours.work_directory, ours.limits, self._settings)
         if way is Way.SAME_DATABASE:
             own = replace(plan, login=self._settings.app_login())
             return SameDatabase(own, ours.app_id, load)

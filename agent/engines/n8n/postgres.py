@@ -186,7 +186,7 @@ class PostgresHome:
 
     async def beside(self) -> Beside:
         """The way of an import; raises as `plan`."""
-        load = LoadSurroundings(self.clients, self.work_directory, self.limits, self.postgresql.load_sessions)
+        load = LoadSurroundings(self.clients, self.work_directory, self.limits, self.postgresql)
         return Beside(await self.plan(), self.app_id, load)
 
 

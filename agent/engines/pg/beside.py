@@ -33,7 +33,7 @@ from agent.engines.pg.preview import (
     size_of,
     tables_of,
 )
-from agent.engines.pg.room import data_directories, keep_room
+from agent.engines.pg.room import find_disk, keep_room
 from agent.engines.pg.same_belongings import require_same, sums_of
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.ways import Plan
@@ -41,7 +41,14 @@ from agent.engines.places import moved
 from agent.engines.swapping import Side
 from agent.steps import Progress, Step
 from agent.unsettled import UnsettledError
-from common.errors import AppBusyError, AppUnavailableError, NothingToUndoError, ServiceError, TransferNotFoundError
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    NoSpaceError,
+    NothingToUndoError,
+    ServiceError,
+    TransferNotFoundError,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -86,7 +93,8 @@ class Beside:
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=self.plan.database.comment)
         async with self._connect(key) as connection:
             left = await self._drop_leftovers(connection, key)
-            directories = await data_directories(connection, self.manager, self.database)
+            disk = await find_disk(self.surroundings.settings, self.database)
+            disk.require_room(self.surroundings.limits.free_bytes)
             login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
             belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
@@ -105,7 +113,11 @@ class Beside:
                 extension_tables=tables_of_extensions,
             )
             loading = self._load(chunks, login, progress, terms, prepared.extensions)
-            loaded = await keep_room(loading, directories, free_bytes=self.surroundings.limits.free_bytes)
+            try:
+                loaded = await keep_room(loading, disk, free_bytes=self.surroundings.limits.free_bytes)
+            except NoSpaceError:
+                await green.empty(login)
+                raise
             if rework is not None:
                 await rework(login)
             # As the role that loaded them: what is called to read them runs with its rights.
@@ -140,6 +152,7 @@ class Beside:
             server_version=self.plan.server.version,
             room_bytes=room_bytes,
             warnings=[
+                *([disk.warning] if disk.warning else []),
                 *left,
                 *warnings,
                 *warnings_about(views, exported=tables_of(loaded.fingerprint), imported=held_after),

@@ -174,7 +174,10 @@ def translate(failure: psycopg.Error, login: Login) -> ServiceError:
     said = joined(failure.diag.message_primary or str(failure))
     match failure:
         case psycopg.errors.DiskFull():
-            return NoSpaceError(f"{login.place} has no room left: {said}", next_step="Make room and try again.")
+            return NoSpaceError(
+                f"The disk of {login.place} is full: {said}",
+                next_step="Make room there, see that the server runs, and try again.",
+            )
         case psycopg.errors.OutOfMemory():
             return ToolFailedError(f"{login.place} reports: {said}", next_step=OUT_OF_LOCKS)
         case psycopg.errors.InsufficientPrivilege():

@@ -15,6 +15,7 @@ from agent.engines.pg.catalog import (
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.exporting import explain_unreadable
+from agent.engines.pg.room import find_disk
 from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.ways import make_plan
 from common.errors import ServiceError, ToolFailedError
@@ -50,6 +51,8 @@ async def _describe(connection: Connection, login: Login, settings: PostgresSett
     warnings = []
     import_obstacle, way, warning = await _import_obstacle(settings)
     if warning:
+        warnings.append(warning)
+    if not import_obstacle and (warning := (await find_disk(settings, login.database)).warning):
         warnings.append(warning)
     export_obstacle = await _export_obstacle(connection, login, settings)
     try:

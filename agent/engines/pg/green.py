@@ -15,16 +15,19 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 import psycopg
+import structlog
 from psycopg import sql
 
 from agent.engines.pg.belongings import Belongings
 from agent.engines.pg.carry_over import give_belongings
-from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, ServerFacts
+from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, ServerFacts, no_member
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.foreign_servers import ForeignServer, MadeServers, give_servers, make_servers
 from agent.engines.pg.names import Label, new_name, role_name, session_name
 from agent.engines.pg.privileges import require_no_kept_schema, require_owner, take_back_privileges
-from common.errors import AppBusyError, AppUnavailableError, ToolFailedError
+from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
+
+_log = structlog.get_logger(__name__)
 
 PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 SPARE_CONNECTIONS = 2
@@ -308,6 +311,36 @@ async def drop(connection: Connection, key: str) -> None:
     except psycopg.errors.DependentObjectsStillExist:
         await connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role_name(key))))
         await connection.execute(statement)
+
+
+async def empty(login: Login) -> None:
+    """Drop the tables of the new database, where the disk is full or nearly so, as far as the server lets us.
+
+    To drop a database the server first makes a checkpoint, and one that has no room for it stops; a table's room is
+    free at once.
+
+    Args:
+        login: of the role that loaded them.
+    """
+    try:
+        async with connect(login) as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+            )
+            await connection.execute("SET lock_timeout = '2s'")
+            cursor = await connection.execute(f"""
+                SELECT CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END, n.nspname, c.relname
+                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'm') AND {no_member("pg_class", "c.oid")}
+                 ORDER BY pg_total_relation_size(c.oid) DESC NULLS LAST
+            """)  # noqa: S608
+            for kind, *name in await cursor.fetchall():
+                with suppress(psycopg.errors.DatabaseError):
+                    statement = sql.SQL("DROP {} IF EXISTS {} CASCADE")
+                    await connection.execute(statement.format(sql.SQL(kind), sql.Identifier(*name)))
+    except ServiceError as failure:
+        _log.warning("The new database could not be emptied.", action="empty", error=failure.text)
 
 
 async def drop_database(connection: Connection, name: str) -> None:

@@ -98,7 +98,10 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
         case (("08" | "57" | "58" | "XX"), _):
             return AppUnavailableError(f"PostgreSQL ended the import: {failure.message}", next_step="See its log.")
         case _, "53100":
-            return NoSpaceError(f"PostgreSQL has no room left: {failure.message}", next_step="Make room and try again.")
+            return NoSpaceError(
+                f"The disk of the PostgreSQL server is full: {failure.message}",
+                next_step="Make room there, see that the server runs, and try again.",
+            )
         case _, "53200":
             return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step=OUT_OF_LOCKS)
         case (("53" | "40" | "55"), _):

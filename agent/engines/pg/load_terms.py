@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines.pg.clients import Clients
+from agent.engines.pg.settings import PostgresSettings
 from agent.limits import Limits
 from agent.steps import Progress, Step
 
@@ -18,7 +19,12 @@ class LoadSurroundings:
     clients: Clients
     spool_directory: Path
     limits: Limits
-    sessions: int
+    settings: PostgresSettings
+
+    @property
+    def sessions(self) -> int:
+        """How many connections load in parallel."""
+        return self.settings.load_sessions
 
 
 class LoadProgressOf:

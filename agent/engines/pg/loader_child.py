@@ -152,6 +152,12 @@ async def _run_ours(session: Session, statements: list[str]) -> None:
                 raise TextError("APP_BUSY", f"The app holds its tables: {failure.message}.") from failure
             if failure.sqlstate == "P0001":
                 raise refused_by_check(failure.message) from failure
+            if failure.sqlstate == "53100":
+                raise TextError(
+                    "NO_SPACE",
+                    f"The disk of the PostgreSQL server is full: {failure.message}.",
+                    next_step="Make room there, see that the server runs, and try again.",
+                ) from failure
             next_step = OUT_OF_LOCKS if failure.sqlstate == "53200" else ""
             raise TextError("TOOL_FAILED", f"PostgreSQL: {failure.message}.", next_step=next_step) from failure
 

@@ -1,7 +1,7 @@
 """Room on the server's disk while an import is built there, where the agent can see that disk.
 
-A database that fills its disk stops, and the app with it; so we stop before. In a pod the agent mounts the app's volume
-at the same path; elsewhere the server's own error is what we have.
+A server whose disk is full may stop altogether, with all of its databases, since it can write neither its log nor a
+checkpoint any more; so an import stops before.
 """
 
 from __future__ import annotations
@@ -9,35 +9,129 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.engines.pg.connection import Connection, Login
+from agent.engines.pg.connection import Connection, Login, connect
+from agent.engines.pg.data_directories import Cluster, belongs, find_directory
+from agent.engines.pg.settings import PostgresSettings
 from common.errors import NoSpaceError
 
-LOOK_EVERY_SECONDS = 0.5
+LOOK_EVERY_SECONDS = 0.1
+"""Rows that three sessions loaded, and the server's log of them, took up to 0.3 GB a second of a disk in memory: 31 MiB
+between two looks."""
 T = TypeVar("T")
 
 
-async def data_directories(connection: Connection, login: Login, database: str) -> list[Path]:
-    """Where a database like `database` and its log are written, as far as the role may know and the agent can see."""
-    if not _is_here(login.host):
-        return []
+@dataclass(frozen=True)
+class Disk:
+    """Where a server writes, as the agent sees it.
+
+    Attributes:
+        place: the server, for texts.
+        directories: of a database and of the server's log; empty where none is seen.
+        reason: why none is seen, as a part of a sentence.
+    """
+
+    place: str
+    directories: tuple[Path, ...] = ()
+    reason: str = ""
+
+    @property
+    def warning(self) -> str:
+        """What a person should know before an import; empty where the disk is seen."""
+        if self.directories:
+            return ""
+        return (
+            f"The agent cannot see the disk of {self.place} ({self.reason}), so nothing stops an import before that is "
+            "full, and a full disk stops the whole server, with all of its databases. See that there is room for the "
+            "new data beside the old, and for the server's log of it; or mount the server's data directory for the "
+            "agent and name it in the setting data_directory."
+        )
+
+    def require_room(self, free_bytes: int) -> None:
+        """NoSpaceError: one of the directories has less."""
+        for directory in self.directories:
+            free = _free_bytes(directory)
+            if free is not None and free < free_bytes:
+                raise NoSpaceError(
+                    f"The disk of {self.place} has {free >> 20} MiB left at {directory}; an import stops at "
+                    f"{free_bytes >> 20} MiB, since a full disk stops the whole server. Nothing was changed.",
+                    next_step="Make room for the new data beside the old, then import again.",
+                )
+
+    def least_room(self) -> tuple[Path, int] | None:
+        """The directory with the fewest free bytes, and their number; None where none is seen."""
+        found = [(directory, _free_bytes(directory)) for directory in self.directories]
+        return min(((directory, free) for directory, free in found if free is not None), key=_second, default=None)
+
+
+def _second(pair: tuple[Path, int]) -> int:
+    return pair[1]
+
+
+async def find_disk(settings: PostgresSettings, database: str) -> Disk:
+    """Where a database like `database` and the server's log are written.
+
+    The setting says it, or the server, or what lies in the directories that the agent sees.
+
+    Raises:
+        AppUnavailableError: the server does not answer or refuses a role.
+    """
+    place = settings.app_login().place
+    told: Disk | None = None
+    for login in (settings.admin_login(), settings.app_login()):
+        if login is None:
+            continue
+        async with connect(login) as connection:
+            told = await _ask(connection, login, settings, database)
+        if told.directories:
+            return told
+    return told or Disk(place)
+
+
+async def _ask(connection: Connection, login: Login, settings: PostgresSettings, database: str) -> Disk:
     cursor = await connection.execute(
-        "SELECT current_setting('data_directory'), pg_tablespace_location(dattablespace) FROM pg_database"
-        " WHERE datname = %s AND pg_has_role('pg_read_all_settings', 'USAGE')",
+        """
+        SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END,
+               pg_tablespace_location(dattablespace), system_identifier, current_setting('port')::int
+          FROM pg_database, pg_control_system() WHERE datname = %s
+        """,
         [database],
     )
     row = await cursor.fetchone()
     if row is None:
-        return []
-    data, tablespace = Path(row[0]), row[1]
-    candidates = [data, data / "pg_wal", *([Path(tablespace)] if tablespace else [])]
-    return [path for path in candidates if _free_bytes(path) is not None]
+        return Disk(login.place, reason=f"there is no database {database}")
+    told, tablespace = row[0], row[1]
+    # A number without a sign in the file.
+    cluster = Cluster(row[2] % (1 << 64), row[3])
+    reason = ""
+    if settings.data_directory:
+        data: Path | None = Path(settings.data_directory)
+        is_its = await asyncio.to_thread(belongs, Path(settings.data_directory), cluster)
+        if is_its is False or _free_bytes(Path(settings.data_directory)) is None:
+            reason = f"the setting data_directory is {settings.data_directory}, where no data of the server is seen"
+            data = None
+    else:
+        data = await _directory_of(Path(told) if told else None, cluster, is_here=_is_here(login.host))
+        reason = f"its directory is {told}" if told else f"role {login.user} may not ask for its directory"
+    if data is None:
+        return Disk(login.place, reason=reason)
+    places = [data, data / "pg_wal", *([Path(tablespace)] if tablespace else [])]
+    return Disk(login.place, tuple(path for path in places if _free_bytes(path) is not None))
 
 
-async def keep_room(work: Coroutine[Any, Any, T], directories: list[Path], *, free_bytes: int) -> T:
+async def _directory_of(told: Path | None, cluster: Cluster, *, is_here: bool) -> Path | None:
+    if told is not None and _free_bytes(told) is not None:
+        is_its = await asyncio.to_thread(belongs, told, cluster)
+        if is_its or (is_its is None and is_here):
+            return told
+    return await asyncio.to_thread(find_directory, cluster)
+
+
+async def keep_room(work: Coroutine[Any, Any, T], disk: Disk, *, free_bytes: int) -> T:
     """Do something as long as there is room.
 
     Args:
@@ -48,24 +142,13 @@ async def keep_room(work: Coroutine[Any, Any, T], directories: list[Path], *, fr
     worker = asyncio.create_task(work, name="build an import while there is room")
     try:
         while True:
-            _require_room(directories, free_bytes)
-            await asyncio.wait({worker}, timeout=LOOK_EVERY_SECONDS if directories else None)
+            disk.require_room(free_bytes)
+            await asyncio.wait({worker}, timeout=LOOK_EVERY_SECONDS if disk.directories else None)
             if worker.done():
                 return worker.result()
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
-
-
-def _require_room(directories: list[Path], free_bytes: int) -> None:
-    for directory in directories:
-        free = _free_bytes(directory)
-        if free is not None and free < free_bytes:
-            raise NoSpaceError(
-                f"The server's disk has {free >> 20} MiB left at {directory}; an import stops at {free_bytes >> 20} "
-                "MiB. Nothing was changed.",
-                next_step="Make room for the new data beside the old, then import again.",
-            )
 
 
 def _free_bytes(directory: Path) -> int | None:

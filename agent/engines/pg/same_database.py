@@ -30,6 +30,7 @@ from agent.engines.pg.moving import bring_back, doomed_schemas, extensions_of, k
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import end_loaders, same_outside
 from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
+from agent.engines.pg.room import Disk, find_disk, keep_room
 from agent.engines.pg.spool import Room, write_all
 from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.ways import Plan
@@ -82,6 +83,7 @@ class SameDatabase:
                 foreign_servers=frozenset(await foreign_servers(connection)),
                 extension_tables=await extension_tables(connection),
             )
+        disk = await find_disk(self.surroundings.settings, self.database)
         room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
         file = os.open(self._upload_file(key), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -93,7 +95,10 @@ class SameDatabase:
             os.close(file)
         async with self._connect(key) as connection:
             await require_lock_room(connection, loaded)
-        warnings = ["The app waits while the file is loaded into its own database."]
+        warnings = [
+            "The app waits while the file is loaded into its own database.",
+            *self._warnings_of_room(disk, loaded, present_bytes),
+        ]
         if len(kept) > 1:
             names = ", ".join(f"mathison_kept_{other}_*" for other in sorted(kept))
             warnings.append(f"Schemas of earlier imports are still there; drop those that are not needed: {names}.")
@@ -107,6 +112,19 @@ class SameDatabase:
             warnings=warnings,
         )
 
+    def _warnings_of_room(self, disk: Disk, loaded: Loaded, present_bytes: int) -> list[str]:
+        """The text's size says about how much the server will write; its log of that comes on top."""
+        text, least = f"{loaded.text_bytes >> 20:,} MiB of SQL text", disk.least_room()
+        if least is None:
+            return [f"{disk.warning} The file makes {text}; the app's database takes {present_bytes >> 20:,} MiB now."]
+        directory, free = least
+        if free - self.surroundings.limits.free_bytes > loaded.text_bytes:
+            return []
+        return [
+            f"The file makes {text}, and the disk of {disk.place} has {free >> 20:,} MiB left at {directory}: an "
+            f"import stops at {self.surroundings.limits.free_bytes >> 20} MiB, with nothing changed. Make room first."
+        ]
+
     async def restore(self, key: str, progress: Progress) -> None:
         """Exchange the content; on failure it is as before.
 
@@ -114,6 +132,7 @@ class SameDatabase:
             TransferNotFoundError: the upload is gone.
             AppUnavailableError: since it was staged, something came in the way.
             AppBusyError: the app's transactions hold its tables.
+            NoSpaceError: the server's disk is nearly full.
             UnsettledError: the server went away in the middle.
         """
         if not self._upload_file(key).exists():
@@ -122,6 +141,8 @@ class SameDatabase:
             error = AppUnavailableError(self.plan.loading_obstacle)
             say_unchanged(error)
             raise error
+        disk = await find_disk(self.surroundings.settings, self.database)
+        disk.require_room(self.surroundings.limits.free_bytes)
         progress.step(Step.RESTORING, "copying the previous data first")
         await self._copy_previous(key)
         async with self._connect(key) as connection:
@@ -134,7 +155,8 @@ class SameDatabase:
                 same_outside(self.plan.login, loads_into=self.database, session=session_name(key)),
                 aclosing(_read(self._upload_file(key))) as chunks,
             ):
-                await self._load(chunks, progress, terms, extensions)
+                loading = self._load(chunks, progress, terms, extensions)
+                await keep_room(loading, disk, free_bytes=self.surroundings.limits.free_bytes)
         except ServiceError as failure:
             await self._take_back(key, before, failure)
             say_unchanged(failure)

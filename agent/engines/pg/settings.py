@@ -32,6 +32,9 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Where the agent is connected while it renames the app's database; must not be that one."""
     client_directories: tuple[str, ...] = (DEFAULT_DIRECTORIES,)
     """Directories with pg_dump and pg_restore, one per major; `*` is expanded."""
+    data_directory: str = ""
+    """The server's, where it is mounted for the agent: an import stops before that disk is full. Empty: the server is
+    asked, and looked for."""
     load_sessions: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     """Connections that load an import in parallel; more than cores + 1 bring nothing (measured)."""
 
