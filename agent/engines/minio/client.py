@@ -26,6 +26,8 @@ BYPASS = {"x-amz-meta-minio-object-perf": "1"}
 ANSWER_SECONDS = 60.0
 """For calls that return little."""
 _MAX_ANSWER_BYTES = 64 << 20
+_MOST_HEADER_BYTES, _MOST_HEADERS = 1 << 20, 1 << 14
+"""Of an answer: an object's metadata may have more than web pages' headers do."""
 _UNREADABLE = ("SlowDownRead", "SlowDownWrite")
 """MinIO's way to say that an object is damaged, for ever, and that a drive takes nothing."""
 _NOT_NOW = (499, 503)
@@ -60,6 +62,18 @@ class NotReadyError(AppUnavailableError):
         reason = " ".join(part for part in (lacks, said) if part) or "no reason"
         super().__init__(f"MinIO is not ready to answer {what}: {reason}")
         self.lacks = lacks
+
+
+class UnreadableAnswerError(AppUnavailableError):
+    """What the server answers is no HTTP, or has more or other headers than HTTP allows.
+
+    Attributes:
+        said: the reason, without an end.
+    """
+
+    def __init__(self, url: str, said: str) -> None:
+        super().__init__(f"What answers at {url} cannot be understood: {said}.")
+        self.said = said
 
 
 def parse_xml(text: bytes) -> ET.Element:
@@ -188,6 +202,9 @@ class Client:
                 skip_auto_headers=("content-type", "user-agent", "accept-encoding"),
                 allow_redirects=False,
             )
+        except aiohttp.ClientResponseError as failure:
+            said = " ".join(failure.message.split())[:200].rstrip(".")
+            raise UnreadableAnswerError(self.account.url, said) from failure
         except (aiohttp.ClientError, OSError) as failure:
             raise AppUnavailableError(
                 f"MinIO does not answer at {self.account.url}: {str(failure) or type(failure).__name__}."
@@ -203,7 +220,13 @@ async def connected(account: Account, tls: ssl.SSLContext | None) -> AsyncIterat
     """A client with connections of its own, closed afterwards."""
     connector = aiohttp.TCPConnector(limit=32, ssl=tls if tls is not None else True)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+    async with aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        auto_decompress=False,
+        max_field_size=_MOST_HEADER_BYTES,
+        max_headers=_MOST_HEADERS,
+    ) as session:
         yield Client(account, session)
 
 

@@ -26,6 +26,7 @@ SCHEME = "minio-s3/3"
 BUCKETS, VERSIONS, METADATA, SETTINGS = DIRECTORIES = ("buckets", "versions", "metadata", "settings")
 LEFT_OUT_SETTINGS = (TARGETS_FILE, "replication.xml")
 """They hold another server's keys, or mean nothing without them."""
+ENCRYPTED = "x-amz-server-side-encryption"
 KEPT_HEADERS = (
     "content-type",
     "content-encoding",
@@ -38,7 +39,7 @@ KEPT_HEADERS = (
     "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
     "x-amz-tagging",
-    "x-amz-server-side-encryption",
+    ENCRYPTED,
 )
 METADATA_PREFIX = "x-amz-meta-"
 NO_VERSION = "null"
@@ -54,6 +55,7 @@ class Line(msgspec.Struct, omit_defaults=True):
         file: the member with its content; empty for delete markers.
         sha256: of the content, lower-case hex.
         headers: as they were given when it was stored, tags among them.
+        raw_headers: those of them that are no text of one line, as Base64.
     """
 
     key: str
@@ -66,6 +68,19 @@ class Line(msgspec.Struct, omit_defaults=True):
     sha256: str = ""
     file: str = ""
     headers: dict[str, str] = {}
+    raw_headers: dict[str, bytes] = {}
+
+    def all_headers(self) -> dict[str, str]:
+        """Both kinds; bytes that are no UTF-8 are surrogates."""
+        raw = {name: value.decode(errors="surrogateescape") for name, value in self.raw_headers.items()}
+        return self.headers | raw
+
+
+def is_text(value: str) -> bool:
+    """Whether a header's value is text that a request's header can hold; a tab can be in it."""
+    return not any(
+        (ord(char) < 32 and char != "\t") or ord(char) == 127 or "\ud800" <= char <= "\udfff" for char in value
+    )
 
 
 def is_file_name(key: str) -> bool:
@@ -106,7 +121,7 @@ def number_of_line(bucket: str, line: Line) -> int:
             line.modified,
             str(line.size),
             line.sha256,
-            *(part for pair in sorted(line.headers.items()) for part in pair),
+            *(part for pair in sorted(line.all_headers().items()) for part in pair),
         )
     )
 

@@ -17,20 +17,18 @@ from agent.engines.minio.layout import is_bucket_name
 from agent.engines.minio.portable import (
     BUCKETS,
     METADATA,
-    METADATA_PREFIX,
     SETTINGS,
     VERSIONS,
     Line,
     stored_key,
     version_id,
 )
+from agent.engines.minio.portable_headers import obstacle
 from agent.engines.minio.portable_lines import SUFFIX, no_lines
 from agent.engines.minio.sums import short_number_of
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError
 
 _NAMED = 5
-_MOST_METADATA_BYTES = 2048
-"""S3's limit, and MinIO's."""
 LINKS = "The archive holds links; an export of objects has none."
 
 
@@ -143,16 +141,12 @@ def require_buckets(names: Collection[tuple[str, str]]) -> list[str]:
 
 def _require_storable(bucket: str, line: Line) -> None:
     parts = stored_key(line.key).removesuffix("/").split("/")
-    metadata = [(name, value) for name, value in line.headers.items() if name.lower().startswith(METADATA_PREFIX)]
     faults = {
         "an empty name, `.` or `..` in its path": any(part in ("", ".", "..") for part in parts),
         f"a name of more than {MAX_NAME_BYTES} bytes in its path": any(
             len(part.encode()) > MAX_NAME_BYTES for part in parts
         ),
-        f"metadata of more than {_MOST_METADATA_BYTES} bytes": sum(
-            len(name.encode()) + len(value.encode()) for name, value in metadata
-        )
-        > _MOST_METADATA_BYTES,
+        (headers := obstacle(line)): bool(headers),
     }
     for fault, is_there in faults.items():
         if is_there:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.header
 import email.utils
 import hashlib
 import io
@@ -25,15 +24,13 @@ import msgspec
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
 from agent.engines.minio.bucket_settings import holds_targets
-from agent.engines.minio.client import Client, RefusedError, parse_xml, text_of
+from agent.engines.minio.client import Client, RefusedError, UnreadableAnswerError, parse_xml, text_of
 from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.listing import Listed, buckets_of, keys_of
 from agent.engines.minio.portable import (
     BUCKETS,
-    KEPT_HEADERS,
     LEFT_OUT_SETTINGS,
     METADATA,
-    METADATA_PREFIX,
     NO_VERSION,
     SCHEME,
     SETTINGS,
@@ -42,6 +39,7 @@ from agent.engines.minio.portable import (
     is_file_name,
     number_of_line,
 )
+from agent.engines.minio.portable_headers import keep, obstacle
 from agent.engines.minio.sums import Sums
 from agent.steps import Progress
 from common.errors import AppBusyError, AppUnavailableError, SourceUnreadableError
@@ -228,7 +226,7 @@ class _Reader:
         try:
             async with self._opened(listed) as response:
                 line.etag, line.modified = listed.etag, listed.modified
-                line.headers = _kept(response.headers.items())
+                keep(line, response.headers.items())
                 is_tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
                 yield tar.header_of(_member(line.file, listed.size), stored_bytes=listed.size)
                 async for piece in response.content.iter_chunked(_SMALL_BYTES):
@@ -238,6 +236,8 @@ class _Reader:
                     yield piece
         except (aiohttp.ClientError, OSError) as failure:
             raise await self._broken_off(listed, line.size) from failure
+        except UnreadableAnswerError as failure:
+            raise self._not_kept(listed, failure.said) from failure
         except RefusedError as failure:
             if failure.status == 404:
                 raise AppBusyError(
@@ -253,6 +253,8 @@ class _Reader:
         line.sha256 = digest.hexdigest()
         if is_tagged and "x-amz-tagging" not in line.headers:
             line.headers["x-amz-tagging"] = await self._tags(listed)
+        if reason := obstacle(line):
+            raise self._not_kept(listed, f"it has {reason}")
         yield tar.padding(line.size)
 
     @asynccontextmanager
@@ -292,6 +294,12 @@ class _Reader:
         return AppBusyError(
             f"{self._bucket}/{listed.key} has changed while it was read.",
             next_step="Try again when it is less busy, or use the default format, which is of one moment.",
+        )
+
+    def _not_kept(self, listed: Listed, reason: str) -> SourceUnreadableError:
+        return SourceUnreadableError(
+            f"{self._bucket}/{listed.key} cannot be in a portable archive: {reason}.",
+            next_step="Store it anew without, or use the default format, which takes objects as they are.",
         )
 
     async def _broken_off(self, listed: Listed, read_bytes: int) -> SourceUnreadableError | AppUnavailableError:
@@ -372,18 +380,6 @@ def _is_of(response: aiohttp.ClientResponse, listed: Listed) -> bool:
         and response.content_length == listed.size
         and f"{modified:%Y-%m-%dT%H:%M:%S}" == listed.modified[:19]
     )
-
-
-def _kept(headers: object) -> dict[str, str]:
-    kept = {}
-    for name, value in headers:  # type: ignore[attr-defined]  # pairs of text
-        lowered = name.lower()
-        if lowered in KEPT_HEADERS:
-            kept[lowered] = value
-        elif lowered.startswith(METADATA_PREFIX):
-            # What is not ASCII comes as in mail (RFC 2047).
-            kept[lowered] = str(email.header.make_header(email.header.decode_header(value)))
-    return kept
 
 
 def _directory(name: str) -> bytes:

@@ -14,15 +14,14 @@ from pathlib import Path
 from agent.archives.members import path_of
 from agent.engines.minio.client import Client
 from agent.engines.minio.listing import buckets_of
-from agent.engines.minio.portable import KEPT_HEADERS, METADATA_PREFIX, Line, stored_key, version_id
-from agent.engines.minio.portable_tree import ENCRYPTED, OPEN_FLAGS, is_versioned, lines_of, settings_of
+from agent.engines.minio.portable import ENCRYPTED, Line, stored_key, version_id
+from agent.engines.minio.portable_headers import given
+from agent.engines.minio.portable_tree import OPEN_FLAGS, is_versioned, lines_of, settings_of
 from agent.engines.minio.settings_trial import give, not_taken
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 _TOGETHER = 8
 _PIECE_BYTES = 256 << 10
-_GIVEN_HEADERS = frozenset(name for name in KEPT_HEADERS if not name.startswith("x-amz-object-lock-"))
-"""Locks are left out: what is locked cannot be deleted, and so not be taken back."""
 _VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
@@ -96,11 +95,9 @@ async def _put(client: Client, tree: Path, bucket: str, line: Line, *, has_versi
             marks = {"x-minio-source-deletemarker": "true", "x-minio-source-replication-request": "true"}
             await client.call("DELETE", bucket, key, query=query, headers=source | marks)
             return
-        headers = source | {
-            name.lower(): value
-            for name, value in line.headers.items()
-            if name.lower() in _GIVEN_HEADERS or name.lower().startswith(METADATA_PREFIX)
-        }
+        headers, as_query = given(line)
+        headers |= source
+        query |= as_query
         if ENCRYPTED not in headers:
             headers["x-minio-source-etag"] = line.etag
         path = tree.joinpath(*path_of(line.file))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from agent.archives.members import path_of, printable
-from agent.engines.minio.portable import BUCKETS, KEPT_HEADERS, METADATA, METADATA_PREFIX, VERSIONS, Line
+from agent.engines.minio.portable import BUCKETS, KEPT_HEADERS, METADATA, METADATA_PREFIX, VERSIONS, Line, is_text
 from common.errors import ArchiveDamagedError, ArchiveRefusedError
 
 SUFFIX = ".jsonl"
@@ -25,6 +25,7 @@ _YEARS = range(1970, 2262)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
 _ETAG = re.compile(r"[\x21-\x7e]{0,128}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_HEADERS = re.compile(rb"[\r\n\0]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NEXT_STEP = "Take another copy of the file, or export again."
 
@@ -89,17 +90,22 @@ def _faults(bucket: str, line: Line) -> dict[str, bool]:
         "an ETag that is none": not _ETAG.fullmatch(line.etag),
         "a size below zero": line.size < 0,
         "content of a delete marker": line.is_marker and bool(line.size or line.file),
-        "a header that is none": not all(_is_header(name, value) for name, value in line.headers.items()),
+        "a header that is none": not (
+            all(not _is_used(name) or (_is_name(name) and is_text(value)) for name, value in line.headers.items())
+            and all(_is_name(name) and not _NOT_IN_HEADERS.search(value) for name, value in line.raw_headers.items())
+        ),
+        "a header twice": bool(line.headers.keys() & line.raw_headers.keys()),
         "no place of its content": not line.is_marker and not _is_place(bucket, line.file),
         "a SHA-256 that is none": not line.is_marker and not _SHA256.fullmatch(line.sha256),
     }
 
 
-def _is_header(name: str, value: str) -> bool:
-    is_used = name.lower() in KEPT_HEADERS or name.lower().startswith(METADATA_PREFIX)
-    return not is_used or (
-        bool(_HEADER_NAME.fullmatch(name)) and not any(ord(char) < 32 or ord(char) == 127 for char in value)
-    )
+def _is_used(name: str) -> bool:
+    return name.lower() in KEPT_HEADERS or name.lower().startswith(METADATA_PREFIX)
+
+
+def _is_name(name: str) -> bool:
+    return bool(_HEADER_NAME.fullmatch(name))
 
 
 def _is_place(bucket: str, file: str) -> bool:

@@ -20,6 +20,7 @@ from agent.engines.minio.hidden_keys import HiddenKeys
 from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.portable import (
     DIRECTORIES,
+    ENCRYPTED,
     LEFT_OUT_SETTINGS,
     METADATA,
     SCHEME,
@@ -33,7 +34,6 @@ from agent.engines.minio.sums import Sums
 from common.errors import ArchiveDamagedError, ArchiveRefusedError
 from common.fingerprints import Fingerprint
 
-ENCRYPTED = "x-amz-server-side-encryption"
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 MOST_SETTINGS_BYTES = 32 << 20
 """Of all buckets together: they travel to the server in one call. S3 allows 20 kB for a policy."""

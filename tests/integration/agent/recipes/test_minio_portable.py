@@ -247,6 +247,11 @@ DAMAGED_LINES: dict[str, tuple[Change, str]] = {
     "an ETag that ends a header": (_with(etag="x\r\nx-amz-acl: public-read"), "an ETag that is none"),
     "a header with a line's end": (_with(headers={"x-amz-meta-a": "b\nc"}), "a header that is none"),
     "a header with a name that is none": (_with(headers={"x-amz-meta-a b": "c"}), "a header that is none"),
+    "bytes with a line's end": (_with(raw_headers={"x-amz-meta-a": "YQpi"}), "a header that is none"),
+    "a header as text and as bytes": (
+        _with(headers={"x-amz-meta-a": "a"}, raw_headers={"x-amz-meta-a": "/w=="}),
+        "a header twice",
+    ),
     "no key": (_with(key=""), "no key"),
     "a key with NUL": (_with(key="a\0b"), "NUL"),
     "a key that is too long": (_with(key="/".join(["k" * 99] * 20)), "more than 1024 bytes"),
@@ -284,7 +289,8 @@ async def test_a_line_that_makes_no_sense_is_damage_before_anything_is_changed(n
         (_with(key="a/../b"), r"`\.\.` in its path"),
         (_with(key="/abs//x"), "an empty name"),
         (_with(key="k" * 300), "more than 255 bytes"),
-        (_with(headers={"x-amz-meta-a": "b" * 2048}), "metadata of more than"),
+        (_with(headers={"x-amz-meta-a": "b" * (33 << 10)}), "headers of more than 131072 bytes, or long ones"),
+        (_with(raw_headers={"expires": "Ly4u"}), "a header expires of more than 32768 bytes, or one that is no text"),
     ],
 )
 async def test_what_s3_allows_and_minio_does_not_store_is_refused_before_anything_is_changed(
