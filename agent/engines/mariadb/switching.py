@@ -6,10 +6,10 @@ Both sides' definitions are written down before anything is dropped, so `recover
     written down -> triggers and events dropped -> RENAME -> the rest dropped -> the other side's made
                  -> defaults led to the sequences in place -> read again
 
-Triggers are dropped under a lock on all tables behind which the RENAME waits already. It takes its own locks one by one:
-writes that wait for a later table than its first go through without triggers, for as long as its attempts last. So do
-those after a server that ended in between, until they are made again, and those to the new tables between the RENAME and
-their triggers: some milliseconds.
+Triggers are dropped under a lock on all tables behind which the RENAME waits already. It takes its own locks one by
+one: writes that wait for a later table than its first go through without triggers, for as long as its attempts last. So
+do those after a server that ended in between, until they are made again, and those to the new tables between the RENAME
+and their triggers: some milliseconds.
 Nor are there defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
 """
 
