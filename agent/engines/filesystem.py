@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.archives.members import KEPT_NAMES
 
@@ -153,23 +154,39 @@ def free_bytes(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+class Mount(NamedTuple):
+    """What is mounted somewhere.
+
+    Attributes:
+        point: its path; bytes that are no UTF-8 are surrogates.
+        type: of its filesystem, as mount shows it, for example "ext4".
+        device: major and minor number, for example "259:1".
+    """
+
+    point: str
+    type: str
+    device: str
+
+
+def mounts() -> Iterator[Mount]:
+    """All that this process sees; OSError where the kernel does not tell."""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        yield Mount(_OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4]), after.split(" ")[0], fields[2])
+
+
 def mounts_below(directory: Path) -> list[str]:
     """Paths below a directory on which something else is mounted, a single file perhaps."""
     above = f"{directory.resolve()}/".replace("//", "/")
-    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    unescaped = [_OCTAL.sub(lambda match: chr(int(match[1], 8)), point) for point in points]
-    return sorted(point for point in unescaped if point.startswith(above))
+    return sorted(mount.point for mount in mounts() if mount.point.startswith(above))
 
 
 def filesystem_type(directory: Path) -> str:
     """Its name as mount shows it, for example "ext4"; empty when it cannot be told."""
     device = os.stat(directory).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split(" ")[2] == wanted:
-            return after.split(" ")[0]
-    return ""
+    return next((mount.type for mount in mounts() if mount.device == wanted), "")
 
 
 def count_entries(directory: int, *, seconds: float) -> int | None:

@@ -6,12 +6,13 @@ A directory says whose it is: the cluster's number in its control file, the port
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent.engines.filesystem import mounts
 
 _USUAL = ("/var/lib/postgresql", "/var/lib/pgsql", "/bitnami/postgresql")
 _LEVELS = 2
@@ -22,8 +23,6 @@ _WITHOUT_FILES = frozenset(
     ("autofs", "bpf", "cgroup", "cgroup2", "debugfs", "devpts", "devtmpfs", "mqueue", "proc", "sysfs", "tracefs")
 )
 """Types of mounts that hold no data."""
-_OCTAL = re.compile(r"\\([0-7]{3})")
-"""So a mount's place has a space, a tab, a line end or a backslash."""
 _PORT_LINE = 3
 """Of postmaster.pid, counted from 0 (LOCK_FILE_LINE_PORT in miscadmin.h)."""
 
@@ -72,15 +71,10 @@ def _candidates() -> Iterator[Path]:
 
 def _mounts() -> Iterator[Path]:
     """Not the root: what is not mounted there for the agent is its own."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        before, _, behind = line.partition(" - ")
-        place, kind = before.split(" ")[4], behind.split(" ")[0]
-        if place != "/" and kind not in _WITHOUT_FILES:
-            yield Path(_OCTAL.sub(lambda code: chr(int(code[1], 8)), place))
+    with suppress(OSError):
+        for mount in mounts():
+            if mount.point != "/" and mount.type not in _WITHOUT_FILES:
+                yield Path(mount.point)
 
 
 def _below(root: Path) -> Iterator[Path]:
