@@ -7,7 +7,7 @@ only by a right, which the admin lends to that account, where it has it to give.
 from __future__ import annotations
 
 from agent.engines.mariadb.client import query
-from agent.engines.mariadb.names import quoted
+from agent.engines.mariadb.names import account
 from agent.engines.mariadb.settings import Login
 
 NOT_ADDED = "sql_generate_invisible_primary_key = 0"
@@ -21,12 +21,11 @@ NEXT_STEP = (
 
 async def obstacle(admin: Login) -> str:
     """Why nothing can be loaded into a server that adds them; empty when it can."""
-    [[account], *grants] = await query(admin, "SELECT CURRENT_USER(); SHOW GRANTS;")
+    [[told], *grants] = await query(admin, "SELECT CURRENT_USER(); SHOW GRANTS;")
     if any(RIGHT in grant and grant.endswith("WITH GRANT OPTION") for (grant,) in grants):
         return ""
-    user, _, host = account.rpartition("@")
     return (
         "The server gives each table without a primary key a column for one (sql_generate_invisible_primary_key), so "
         "such tables of a file would have a column more, and the admin account may let nobody do without: "
-        f"GRANT {RIGHT} ON *.* TO {quoted(user)}@{quoted(host)} WITH GRANT OPTION."
+        f"GRANT {RIGHT} ON *.* TO {account(told)} WITH GRANT OPTION."
     )

@@ -17,7 +17,7 @@ import msgspec
 from agent.engines.mariadb import programs
 from agent.engines.mariadb.catalog import columns_of
 from agent.engines.mariadb.inserts import INSERT, row_with
-from agent.engines.mariadb.names import moved, quoted
+from agent.engines.mariadb.names import moved, plain, quoted
 from agent.engines.mariadb.programs import Shown
 from agent.engines.mariadb.sequence_texts import SequenceHasher
 from agent.engines.mariadb.settings import Login
@@ -74,15 +74,12 @@ class Content:
     def longest_row(self) -> tuple[int, str]:
         """Its size in bytes as the dump has it, and its table; 0 when none is longer than a piece of the dump."""
         size_bytes, table = self._tables.longest_line
-        return size_bytes, table[1:-1].decode(errors="replace").replace("``", "`")
+        return size_bytes, plain(table.decode(errors="replace"))
 
     @property
     def read_at(self) -> dict[str, float]:
         """By when all rows of a table were read, by time.monotonic(); without tables that did not end yet."""
-        return {
-            table[1:-1].decode(errors="replace").replace("``", "`"): moment
-            for table, moment in self._tables.ended_at.items()
-        }
+        return {plain(table.decode(errors="replace")): moment for table, moment in self._tables.ended_at.items()}
 
     @property
     def rows(self) -> int:

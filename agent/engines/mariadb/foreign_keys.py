@@ -8,7 +8,7 @@ with the name of its parent, schema and all, when its table goes to another sche
 from __future__ import annotations
 
 from agent.engines.mariadb.client import literal, of_schema, query
-from agent.engines.mariadb.names import quoted
+from agent.engines.mariadb.names import account
 from agent.engines.mariadb.settings import Login
 from common.errors import ArchiveIncompatibleError, ToolFailedError
 
@@ -108,11 +108,10 @@ async def _leading_out(login: Login, schema: str) -> tuple[list[str], list[str]]
 
 
 async def _lacking_process(admin: Login) -> str:
-    [[account]] = await query(admin, "SELECT CURRENT_USER();")
-    user, _, host = account.rpartition("@")
+    [[told]] = await query(admin, "SELECT CURRENT_USER();")
     return (
         "Whether tables of other databases have foreign keys into this one is not told to the admin account, and an "
-        f"import would break them: GRANT PROCESS ON *.* TO {quoted(user)}@{quoted(host)}."
+        f"import would break them: GRANT PROCESS ON *.* TO {account(told)}."
     )
 
 

@@ -36,6 +36,12 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
+def account(told: str) -> str:
+    """An account as a GRANT needs it, of what CURRENT_USER() tells."""
+    user, _, host = told.rpartition("@")
+    return f"{quoted(user)}@{quoted(host)}"
+
+
 def plain(name: str) -> str:
     """What a quoted name is."""
     return name[1:-1].replace("``", "`")
