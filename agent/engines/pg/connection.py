@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from agent.engines.pg.text_errors import OUT_OF_LOCKS, joined
+from agent.engines.pg.text_errors import DISK_FULL, OUT_OF_LOCKS, joined
 from common.errors import AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -176,7 +176,7 @@ def translate(failure: psycopg.Error, login: Login) -> ServiceError:
         case psycopg.errors.DiskFull():
             return NoSpaceError(
                 f"The disk of {login.place} is full: {said}",
-                next_step="Make room there, see that the server runs, and try again.",
+                next_step=DISK_FULL,
             )
         case psycopg.errors.OutOfMemory():
             return ToolFailedError(f"{login.place} reports: {said}", next_step=OUT_OF_LOCKS)

@@ -10,7 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from agent.engines.pg.text_errors import OUT_OF_LOCKS, made_outside_of_schemas
+from agent.engines.pg.text_errors import DISK_FULL, OUT_OF_LOCKS, made_outside_of_schemas
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,
@@ -100,7 +100,7 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
         case _, "53100":
             return NoSpaceError(
                 f"The disk of the PostgreSQL server is full: {failure.message}",
-                next_step="Make room there, see that the server runs, and try again.",
+                next_step=DISK_FULL,
             )
         case _, "53200":
             return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step=OUT_OF_LOCKS)

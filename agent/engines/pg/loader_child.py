@@ -25,7 +25,15 @@ from agent.engines.pg.loader import Loader, Outcome
 from agent.engines.pg.restricted import RestrictedJudge
 from agent.engines.pg.sqltext import Splitter
 from agent.engines.pg.statements import Judge, There
-from agent.engines.pg.text_errors import MARK, OUT_OF_LOCKS, TextError, changed_by_somebody, joined, refused_by_check
+from agent.engines.pg.text_errors import (
+    DISK_FULL,
+    MARK,
+    OUT_OF_LOCKS,
+    TextError,
+    changed_by_somebody,
+    joined,
+    refused_by_check,
+)
 from agent.jail import enter_from_argv
 
 LENGTH_BYTES = 4
@@ -156,7 +164,7 @@ async def _run_ours(session: Session, statements: list[str]) -> None:
                 raise TextError(
                     "NO_SPACE",
                     f"The disk of the PostgreSQL server is full: {failure.message}.",
-                    next_step="Make room there, see that the server runs, and try again.",
+                    next_step=DISK_FULL,
                 ) from failure
             next_step = OUT_OF_LOCKS if failure.sqlstate == "53200" else ""
             raise TextError("TOOL_FAILED", f"PostgreSQL: {failure.message}.", next_step=next_step) from failure

@@ -107,12 +107,11 @@ async def _ask(connection: Connection, login: Login, settings: PostgresSettings,
     told, tablespace = row[0], row[1]
     # A number without a sign in the file.
     cluster = Cluster(row[2] % (1 << 64), row[3])
-    reason = ""
+    data: Path | None
     if settings.data_directory:
-        data: Path | None = Path(settings.data_directory)
-        is_its = await asyncio.to_thread(belongs, Path(settings.data_directory), cluster)
-        if is_its is False or _free_bytes(Path(settings.data_directory)) is None:
-            reason = f"the setting data_directory is {settings.data_directory}, where no data of the server is seen"
+        data = Path(settings.data_directory)
+        reason = f"the setting data_directory is {data}, where no data of the server is seen"
+        if await asyncio.to_thread(belongs, data, cluster) is False or _free_bytes(data) is None:
             data = None
     else:
         data = await _directory_of(Path(told) if told else None, cluster, is_here=_is_here(login.host))

@@ -22,6 +22,8 @@ OUT_OF_LOCKS = (
     "postgresql.conf and restart the server; then try again."
 )
 """What to do about SQLSTATE 53200."""
+DISK_FULL = "Make room there, see that the server runs, and try again."
+"""What to do about SQLSTATE 53100."""
 
 MARK = "|"
 """Between the parts of an answer of `kept_state.state_queries`."""
