@@ -6,7 +6,7 @@ import os
 import signal
 from types import FrameType
 
-_INTERRUPTED = 130
+from cli.exit_codes import ExitCode
 
 
 def main() -> None:
@@ -20,4 +20,4 @@ def main() -> None:
 def stop_at_once(number: int, frame: FrameType | None) -> None:
     """For as long as nothing was begun; `cli.session.execute` puts Python's own handler in its place."""
     os.write(2, b"Stopped.\n")
-    os._exit(_INTERRUPTED)
+    os._exit(ExitCode.INTERRUPTED)

@@ -8,10 +8,9 @@ file system that puts changed bytes elsewhere, as btrfs does, needs a little roo
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 
-from agent.engines.filesystem import count_entries, exchange_names
+from agent.engines.filesystem import count_entries, exchange_names, write_all
 from common.errors import NoSpaceError
 
 _COUNT_SECONDS = 20.0
@@ -49,11 +48,6 @@ def has_as_many(directory: int, noted: int) -> bool:
     return found is None or found >= noted
 
 
-def is_full(failure: OSError) -> bool:
-    """Whether a disk has no room, or not for us."""
-    return failure.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
 def no_room(where: str) -> NoSpaceError:
     """The error of an exchange that could not be noted, and so was not begun, or was taken back.
 
@@ -71,18 +65,12 @@ def _write(name: str, content: bytes, *, room_bytes: int, area: int) -> None:
     try:
         # Over all that stands ready, which is not cut off: that would give its room away.
         size = os.fstat(descriptor).st_size
-        _write_all(descriptor, content.ljust(size))
+        write_all(descriptor, content.ljust(size))
         with contextlib.suppress(OSError):
-            _write_all(descriptor, b" " * (room_bytes - max(len(content), size)))
+            write_all(descriptor, b" " * (room_bytes - max(len(content), size)))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _has_room(name: str, room_bytes: int, *, area: int) -> bool:

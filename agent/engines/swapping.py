@@ -27,11 +27,12 @@ from agent.archives.members import KEPT_NAMES, printable
 from agent.engines.filesystem import (
     DIRECTORY,
     immovable,
+    is_full,
     opened_directory,
     rename_without_replacing,
     sync_filesystem,
 )
-from agent.engines.noting import count_kept, has_as_many, is_full, no_room, write_note
+from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.versions import require_known
 from common.errors import AppBusyError, InternalError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.extractor_child import Assignment, Report, report_of
-from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, remove_tree
+from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, remove_tree, write_all
 from agent.engines.swapping import Side
 from agent.jail import Jail
 from agent.limits import Limits
@@ -251,7 +251,7 @@ async def spool(descriptor: int, chunks: AsyncIterator[bytes], area: StagingArea
     async for chunk in chunks:
         require_room(area.new, len(chunk), limits)
         try:
-            await asyncio.to_thread(_write_all, descriptor, chunk)
+            await asyncio.to_thread(write_all, descriptor, chunk)
         except OSError as failure:
             raise NoSpaceError(f"The upload could not be stored on the volume: {failure.strerror}.") from failure
     os.lseek(descriptor, 0, os.SEEK_SET)
@@ -317,12 +317,6 @@ async def _report(child: Child) -> Report:
     if report.reason:
         raise make_error(report.reason, report.text, next_step=report.next_step)
     return report
-
-
-def _write_all(descriptor: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _make_plain(name: str, parent: int) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from agent.engines.filesystem import opened_directory, sync_filesystem
+from agent.engines.filesystem import is_full, opened_directory, sync_filesystem
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
-from agent.engines.noting import count_kept, has_as_many, is_full, no_room, write_note
+from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from agent.versions import require_known

@@ -7,12 +7,12 @@ scripting.c). They are no data, and newer servers pass them by.
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 import msgspec
 
+from agent.engines.filesystem import is_full
 from agent.engines.rdb.content import RdbContent
 from common.errors import NoSpaceError
 from common.rdb import CRC_BYTES, EOF_OPCODE, crc64
@@ -46,7 +46,7 @@ def without_scripts(path: Path, content: RdbContent) -> RdbContent:
         _write(descriptor, end, body_bytes)
         os.ftruncate(descriptor, body_bytes + len(end))
     except OSError as failure:
-        if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(failure):
             raise
         raise NoSpaceError(
             "There is no room on the agent's disk to take scripts out of the file. Nothing was changed.",
