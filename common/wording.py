@@ -1,6 +1,8 @@
-"""Counts in texts for people."""
+"""Counts and lists in texts for people."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _SINGULARS = (("ies", "y"), ("xes", "x"), ("shes", "sh"), ("s", ""))
 
@@ -22,3 +24,9 @@ def counted(count: int, many: str, one: str = "") -> str:
             things = things.removesuffix(plural) + singular
             break
     return f"1 {things}{place}{where}"
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """For example "a, b and 3 more"."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

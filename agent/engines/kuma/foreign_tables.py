@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from agent.archives.members import printable
 from agent.engines.mariadb.catalog import Schema
+from common.wording import some_of
 
 _APP_TABLES = frozenset({
     "api_key",
@@ -75,6 +76,5 @@ def warnings_of_import(present: Collection[str], new: Collection[str]) -> list[s
 
 
 def _named(tables: Collection[str]) -> str:
-    listed = ", ".join(printable(table) for table in list(tables)[:_NAMED])
-    further = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
-    return f"{'the table' if len(tables) == 1 else 'tables'} {listed}{further}"
+    names = some_of([printable(table) for table in tables], _NAMED)
+    return f"{'the table' if len(tables) == 1 else 'tables'} {names}"

@@ -15,7 +15,7 @@ from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import WITHIN_SECONDS, literal, query, quoted
 from agent.engines.mariadb.settings import Login
 from common.errors import ServiceError
-from common.wording import counted
+from common.wording import counted, some_of
 
 ROUNDED = "rounded_floats"
 """Name of the fact in an archive's header."""
@@ -73,9 +73,7 @@ def details_of(columns: Sequence[FloatColumn]) -> dict[str, str]:
 
 def listed(columns: Sequence[FloatColumn]) -> str:
     """Names and numbers for a person."""
-    names = [str(column) for column in columns]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return some_of([str(column) for column in columns], _NAMED)
 
 
 def warning_of(columns: Sequence[FloatColumn]) -> str:

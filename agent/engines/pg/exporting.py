@@ -35,7 +35,6 @@ from common.headers import ArchiveHeader
 
 CUSTOM_SHRINKS_BY = 4
 """pg_dump compresses a custom archive before we see its bytes; SQL text shrinks about so much."""
-_MOST_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -179,10 +178,9 @@ async def find_reader(logins: Sequence[Login]) -> Login:
 
 def explain_unreadable(login: Login, unreadable: Sequence[str]) -> str:
     """Why an export would not be whole."""
-    more = f" and {len(unreadable) - _MOST_NAMES} more" if len(unreadable) > _MOST_NAMES else ""
     return (
         f"Role {login.user} may not read all of database {login.database}, so an export would not be whole: "
-        f"{', '.join(unreadable[:_MOST_NAMES])}{more}."
+        f"{listed(unreadable)}."
     )
 
 

@@ -13,6 +13,7 @@ from agent.engines.pg.load import Loaded
 from agent.item_changes import ItemChanges
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+from common.wording import some_of
 
 _MOST_NAMES = 10
 _COMPARED_BYTES = 32 << 20
@@ -253,5 +254,4 @@ def _named(what: str, names: Iterable[str]) -> Sequence[str]:
     listed = sorted(names)
     if not listed:
         return ()
-    more = f" and {len(listed) - _MOST_NAMES:,} more" if len(listed) > _MOST_NAMES else ""
-    return (f"{what}: {', '.join(listed[:_MOST_NAMES])}{more}.",)
+    return (f"{what}: {some_of(listed, _MOST_NAMES)}.",)

@@ -14,6 +14,7 @@ from psycopg import sql
 from agent.engines.pg.catalog import USER_SCHEMA, kept_schema_names
 from agent.engines.pg.connection import Connection
 from common.errors import AppUnavailableError, ArchiveRefusedError
+from common.wording import some_of
 
 _MOST_NAMES = 10
 _WITHIN = """
@@ -234,5 +235,4 @@ def _named(changed: Sequence[_Changed]) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Names for a text, at most ten."""
-    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(names[:_MOST_NAMES])}{more}"
+    return some_of(names, _MOST_NAMES)

@@ -22,6 +22,7 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.moving import not_movable
 from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError
+from common.wording import some_of
 
 _MOST_NAMES = 5
 _PARAMETERS_SINCE = 150_000
@@ -191,8 +192,7 @@ async def why_not_counted(connection: Connection, role: Login) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(names[:_MOST_NAMES])}{more}"
+    return some_of(names, _MOST_NAMES)
 
 
 def _quoted(name: str) -> str:

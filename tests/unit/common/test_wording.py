@@ -1,10 +1,10 @@
-"""Counts in texts for people."""
+"""Counts and lists in texts for people."""
 
 from __future__ import annotations
 
 import pytest
 
-from common.wording import counted
+from common.wording import counted, some_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,17 @@ from common.wording import counted
 )
 def test_a_single_thing_is_named_in_the_singular(count: int, many: str, one: str, said: str) -> None:
     assert counted(count, many, one) == said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], ""),
+        (["a"], "a"),
+        (["a", "b"], "a, b"),
+        (["a", "b", "c"], "a, b and 1 more"),
+        (["a"] * 1002, "a, a and 1,000 more"),
+    ],
+)
+def test_of_many_names_the_first_are_told_and_how_many_more_there_are(names: list[str], said: str) -> None:
+    assert some_of(names, 2) == said
