@@ -3,6 +3,8 @@
 The format is MinIO's own (xl-storage-format-v2.go): "XL2 ", the file's version, then a MessagePack binary with a header
 and a body for each version, a checksum, and the data of small objects. Files of uploads are hostile, so this runs in a
 jail for those; whatever does not fit raises ValueError.
+
+What is called text in there is bytes as clients sent them: headers, and names of metadata, may be no UTF-8.
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ _COMPRESSION = "x-minio-internal-compression"
 _FIRST_FORMAT = b"1   "
 _MAP_MARK = 0x80
 """MessagePack's, of the small map with which the versions began before they had headers."""
+_NIL, _FALSE, _TRUE = 0xC0, 0xC2, 0xC3
+_SHORT_TEXT, _SHORT_LIST = 0xA0, 0x90
+_BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
+_LISTS, _MAPS = {0xDC: 2, 0xDD: 4}, {0xDE: 2, 0xDF: 4}
+"""By mark, how many bytes tell the length."""
 _CHECKSUM_MARK = 0xCE
 """MessagePack's, of an integer of four bytes."""
 _CHECKSUM_BYTES = 5
@@ -48,7 +56,7 @@ class Version:
         data_directory: beside the xl.meta, with files part.N; empty where there is none.
         parts: number and stored size of the content of each, in order.
         encryption: "", "server" (with a key of the KMS) or "customer" (with a key of the caller's).
-        metadata: as a client sees it, with tags and the like.
+        metadata: as a client sees it, with tags and the like; bytes that are no UTF-8 are surrogates.
         stored_bytes: of the content as it is kept, compressed or encrypted.
         is_inline: the content is in the xl.meta.
         block_bytes: of the content, before each of which its sum stands; 0: it is kept in another way than we know.
@@ -146,7 +154,7 @@ def _version(header: bytes, body: bytes) -> Version | None:
     fields = msgspec.msgpack.decode(header)
     if int(fields[4]) & _FREE_VERSION:
         return None
-    raw: dict[str, Any] = msgspec.msgpack.decode(body)
+    raw = _body(body)
     kind = int(fields[3])
     if kind == _MARKER:
         marker = raw["DelObj"]
@@ -156,6 +164,13 @@ def _version(header: bytes, body: bytes) -> Version | None:
     if kind != _OBJECT:
         raise ValueError("an unknown kind of version")
     return _object(raw["V2Obj"])
+
+
+def _body(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.msgpack.decode(body, type=dict[str, Any])
+    except UnicodeDecodeError:
+        return dict(_Cursor(body, 0, len(body)).value())
 
 
 def _object(raw: dict[str, Any]) -> Version:
@@ -218,13 +233,38 @@ class _Cursor:
         first = self._take(1)[0]
         if first < 0x80:
             return first
+        if first >= 0xE0:
+            return first - 0x100
         lengths = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
         return int.from_bytes(self._take(lengths[first]), "big", signed=first >= 0xD0)
 
     def binary(self) -> bytes:
         """A binary."""
-        lengths = {0xC4: 1, 0xC5: 2, 0xC6: 4}
-        return self._take(int.from_bytes(self._take(lengths[self._take(1)[0]]), "big"))
+        return self._take(self._length(_BINARIES[self._take(1)[0]]))
+
+    def value(self) -> Any:
+        """Any of those in a version's body; bytes of text that are no UTF-8 become surrogates."""
+        first = self._take(1)[0]
+        if first == _NIL:
+            return None
+        if first in (_FALSE, _TRUE):
+            return first == _TRUE
+        if first in _BINARIES:
+            return self._take(self._length(_BINARIES[first]))
+        if first in _TEXTS or first & 0xE0 == _SHORT_TEXT:
+            size = self._length(_TEXTS[first]) if first in _TEXTS else first & 0x1F
+            return self._take(size).decode(errors="surrogateescape")
+        if first in _LISTS or first & 0xF0 == _SHORT_LIST:
+            count = self._length(_LISTS[first]) if first in _LISTS else first & 0x0F
+            return [self.value() for _ in range(count)]
+        if first in _MAPS or first & 0xF0 == _MAP_MARK:
+            count = self._length(_MAPS[first]) if first in _MAPS else first & 0x0F
+            return {self.value(): self.value() for _ in range(count)}
+        self._at -= 1
+        return self.number()
+
+    def _length(self, size: int) -> int:
+        return int.from_bytes(self._take(size), "big")
 
     def _take(self, size: int) -> bytes:
         if self._at + size > self._end:

@@ -9,6 +9,7 @@ import pytest
 
 from agent.engines.minio.client import Client
 from common.errors import SourceUnreadableError
+from tests.fixtures.minio_archives import rebuilt
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.fixtures.verifying import verify
@@ -66,8 +67,10 @@ async def test_headers_that_are_no_text_or_long_go_out_and_come_in_as_they_are(
     assert before["a name in Latin-1"]["content-disposition"] == 'attachment; filename="gr\udcfcn.txt"'
     assert len(before["tagged"]["x-amz-tagging"]) > 8192
 
-    exported = await MinioApp(source, tmp_path).export("s3")
-    (tmp_path / "archive.tar").write_bytes(exported.file)
+    app = MinioApp(source, tmp_path)
+    exported, of_drive = await app.export("s3"), await app.export("tar")
+    for name, file in (("archive.tar", exported.file), ("drive.tar", of_drive.file)):
+        (tmp_path / name).write_bytes(file)
     record = await target.app.import_file(exported.file)
 
     async with client_of(target.server) as client:
@@ -79,10 +82,34 @@ async def test_headers_that_are_no_text_or_long_go_out_and_come_in_as_they_are(
     assert after == before
     assert exported.fingerprint is not None
     assert through_s3 == exported.fingerprint.parts["bucket odd"]
-    of_source = (await MinioApp(source, tmp_path).recipe.fingerprint(target.app.progress)).parts["bucket odd"]
+    of_source = (await app.recipe.fingerprint(target.app.progress)).parts["bucket odd"]
     assert on_drive.partition(", settings")[0] == of_source.partition(", settings")[0]
-    exit_code, said = verify(tmp_path / "archive.tar")
-    assert exit_code == 0, said
+    assert of_source.startswith(f"{len(keys)} versions, {len(keys)} bytes")
+    assert of_drive.fingerprint is not None
+    assert of_drive.fingerprint.parts["bucket odd"] == of_source
+    assert (of_drive.counts["versions"], of_drive.warnings) == (len(keys), [])
+    for name in ("archive.tar", "drive.tar"):
+        exit_code, said = verify(tmp_path / name)
+        assert exit_code == 0, said
+
+
+async def test_a_drive_comes_with_its_headers_also_where_it_was_packed_by_hand(
+    start_minio: StartMinio, target: Target, tmp_path: Path
+) -> None:
+    source = start_minio()
+    async with client_of(source) as client:
+        await client.call("PUT", "odd")
+        for key, headers in HEADERS.items():
+            await _store(client, key, headers)
+        before = {key: await _served(client, key) for key in HEADERS}
+    exported = await MinioApp(source, tmp_path).export("tar", secrets="clear")
+
+    record = await target.app.import_file(rebuilt(exported.file))
+
+    async with client_of(target.server) as client:
+        after = {key: await _served(client, key) for key in HEADERS}
+    await target.app.recipe.undo(record, target.app.progress)
+    assert after == before
 
 
 @pytest.mark.parametrize(

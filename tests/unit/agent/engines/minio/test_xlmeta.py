@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -80,6 +81,29 @@ def test_encryption_and_compression_are_told_and_sealed_etags_are_not_compared()
     assert [bool(version.etag) for version in versions] == [False, False, True]
 
 
+@pytest.mark.parametrize("size", [1, 14, 20, 300, 70_000])
+def test_headers_are_the_bytes_that_they_are(size: int) -> None:
+    text, count = "x" * size, min(size, 300)
+    raw = _object(
+        ID=None,
+        PartNums=[200 + number % 50 for number in range(count)],
+        PartSizes=[-1] * count,
+        PartASizes=[1 << 40] * count,
+        MetaSys={f"s{number}": bytes(number % 9) for number in range(count)} | {"n": None, "t": True, "f": False},
+        MetaUsr={f"x-amz-meta-{number}": "" for number in range(count)} | {"cache-control": f"Q{text}", "Q": "grün"},
+    )
+
+    [of_text] = read(_file(raw)).versions
+    [of_bytes] = read(_file(raw).replace(b"Q", b"\xfc")).versions
+
+    assert of_bytes == replace(of_text, metadata=of_bytes.metadata)
+    assert of_bytes.metadata == {
+        **{name: value for name, value in of_text.metadata.items() if name not in ("Q", "cache-control")},
+        "cache-control": f"\udcfc{text}",
+        "\udcfc": "grün",
+    }
+
+
 def test_versions_that_are_only_to_be_freed_are_none() -> None:
     assert read(_file(_object(), flags=1)).versions == []
 
@@ -144,10 +168,11 @@ def test_no_bit_of_the_versions_or_of_their_checksum_changes_unseen() -> None:
 
 def test_no_change_of_bytes_raises_anything_else() -> None:
     dice = random.Random(7)
-    whole = bytearray(_file(_object(), _marker(), _object(), inline=b"\x01" + pack({"null": b"content"})))
+    whole = _file(_object(), _marker(), _object(), inline=b"\x01" + pack({"null": b"content"}))
 
-    for _ in range(5000):
-        changed = bytearray(whole)
+    for number in range(6_000):
+        # Half of them are no UTF-8 to begin with.
+        changed = bytearray(whole.replace(b"text", b"te\xffx") if number % 2 else whole)
         for _ in range(dice.randrange(1, 4)):
             changed[dice.randrange(len(changed))] = dice.randrange(256)
         try:
