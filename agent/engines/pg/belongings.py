@@ -172,7 +172,7 @@ async def _content_owner(connection: Connection, trusted: frozenset[str]) -> str
     return str(row[0]) if row else None
 
 
-_GRANT_COLUMNS = "x.privilege_type, CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.is_grantable"
+GRANT_COLUMNS = "x.privilege_type, CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.is_grantable"
 
 
 async def _things(
@@ -180,7 +180,7 @@ async def _things(
 ) -> list[Thing]:
     statement = f"""
         SELECT t.identity, CASE t.owner WHEN 0 THEN '' ELSE pg_get_userbyid(t.owner) END, t.acl IS NULL,
-               x.grantee = t.owner, {_GRANT_COLUMNS}
+               x.grantee = t.owner, {GRANT_COLUMNS}
           FROM ({query}) AS t LEFT JOIN aclexplode(t.acl) AS x ON true
     """  # noqa: S608
     cursor = await connection.execute(statement, values)
@@ -195,7 +195,7 @@ async def _things(
 async def _add_column_grants(connection: Connection, things: Sequence[Thing]) -> None:
     tables = {thing.identity: thing for thing in things if thing.kind == "TABLE"}
     cursor = await connection.execute(f"""
-        SELECT format('%I.%I', n.nspname, c.relname), {_GRANT_COLUMNS}, a.attname
+        SELECT format('%I.%I', n.nspname, c.relname), {GRANT_COLUMNS}, a.attname
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN aclexplode(a.attacl) AS x
          WHERE {USER_SCHEMA} AND NOT a.attisdropped AND x.grantee <> c.relowner
@@ -207,7 +207,7 @@ async def _add_column_grants(connection: Connection, things: Sequence[Thing]) ->
 
 async def _default_grants(connection: Connection) -> list[DefaultGrant]:
     cursor = await connection.execute(f"""
-        SELECT pg_get_userbyid(d.defaclrole), n.nspname, d.defaclobjtype::text, {_GRANT_COLUMNS}
+        SELECT pg_get_userbyid(d.defaclrole), n.nspname, d.defaclobjtype::text, {GRANT_COLUMNS}
           FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
           LEFT JOIN aclexplode(d.defaclacl) AS x ON x.grantee <> d.defaclrole
     """)  # noqa: S608
@@ -223,7 +223,7 @@ async def _database_grants(connection: Connection, database: DatabaseFacts) -> l
     if database.acl is None:
         return None
     cursor = await connection.execute(
-        f"SELECT {_GRANT_COLUMNS} FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x"  # noqa: S608
+        f"SELECT {GRANT_COLUMNS} FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x"  # noqa: S608
         " WHERE d.oid = %s AND x.grantee <> d.datdba",
         [database.oid],
     )

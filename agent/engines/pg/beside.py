@@ -36,6 +36,7 @@ from agent.engines.pg.preview import (
 from agent.engines.pg.room import find_disk, keep_room
 from agent.engines.pg.same_belongings import require_same, sums_of
 from agent.engines.pg.swap import Rename, exchange
+from agent.engines.pg.system_grants import read_system_grants
 from agent.engines.pg.ways import Plan
 from agent.engines.places import moved
 from agent.engines.swapping import Side
@@ -98,6 +99,7 @@ class Beside:
             login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
             belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
+            system_grants = await read_system_grants(connection)
             before = await look_at_content(connection)
             held_before = await look_at_tables(connection)
             extensions = await green.untrusted_extensions(connection)
@@ -128,6 +130,7 @@ class Beside:
             self.manager,
             login,
             belongings=belongings,
+            system_grants=system_grants,
             label=label,
             superfluous_extensions=prepared.extensions - loaded.extensions,
             foreign_servers=prepared.servers,
@@ -136,7 +139,7 @@ class Beside:
             after = await look_at_content(connection)
             views = await filled_views(connection)
             room_bytes = await size_of(connection)
-            sums = sums_of(belongings, await things_in_both(connection, belongings))
+            sums = sums_of(belongings, await things_in_both(connection, belongings), system_grants)
             await green.label_database(connection, msgspec.structs.replace(label, belongings=sums))
         return changes_between(
             before,
@@ -257,8 +260,9 @@ class Beside:
             return
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
             belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
+            system_grants = await read_system_grants(connection)
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
-            now = sums_of(belongings, await things_in_both(connection, belongings))
+            now = sums_of(belongings, await things_in_both(connection, belongings), system_grants)
         require_same(staged.belongings, now, database=self.database)
 
     async def undo(self, key: str, _progress: Progress) -> None:

@@ -195,20 +195,20 @@ def grants_on(target: sql.Composable, grants: Sequence[Grant], what: str) -> lis
         gifts.append(Gift(f"Grants on {what}", sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(target)))
     for grant in grants:
         who = grant.grantee or "PUBLIC"
-        gifts.append(Gift(f"{grant.privilege} on {what} for {who}", _grant_statement(grant, target)))
+        gifts.append(Gift(f"{grant.privilege} on {what} for {who}", grant_statement(grant, target)))
     return gifts
 
 
-def _grant_statement(grant: Grant, target: sql.Composable) -> sql.Composed:
+def grant_statement(grant: Grant, target: sql.Composable, *, takes_away: bool = False) -> sql.Composed:
+    """GRANT, or the REVOKE of the same."""
     privilege: sql.Composable = sql.SQL(grant.privilege)  # a keyword from the server
     if grant.column:
         privilege = sql.SQL("{} ({})").format(privilege, sql.Identifier(grant.column))
-    return sql.SQL("GRANT {} ON {} TO {}{}").format(
-        privilege,
-        target,
-        sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC"),
-        sql.SQL(" WITH GRANT OPTION" if grant.with_grant_option else ""),
-    )
+    who = sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC")
+    if takes_away:
+        return sql.SQL("REVOKE {} ON {} FROM {} CASCADE").format(privilege, target, who)
+    option = sql.SQL(" WITH GRANT OPTION" if grant.with_grant_option else "")
+    return sql.SQL("GRANT {} ON {} TO {}{}").format(privilege, target, who, option)
 
 
 def _default_gifts(default: DefaultGrant) -> list[Gift]:
@@ -224,7 +224,7 @@ def _default_gifts(default: DefaultGrant) -> list[Gift]:
     if default.schema is None:
         gifts.append(Gift(what, sql.SQL("{} REVOKE ALL ON {} FROM PUBLIC").format(where, target)))
     for grant in default.grants:
-        gifts.append(Gift(what, sql.SQL("{} {}").format(where, _grant_statement(grant, target))))
+        gifts.append(Gift(what, sql.SQL("{} {}").format(where, grant_statement(grant, target))))
     return gifts
 
 

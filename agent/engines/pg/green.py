@@ -25,6 +25,7 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.foreign_servers import ForeignServer, MadeServers, give_servers, make_servers
 from agent.engines.pg.names import Label, new_name, role_name, session_name
 from agent.engines.pg.privileges import require_no_kept_schema, require_owner, take_back_privileges
+from agent.engines.pg.system_grants import SystemGrants, give_system_grants
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 
 _log = structlog.get_logger(__name__)
@@ -227,6 +228,7 @@ async def adopt(
     login: Login,
     *,
     belongings: Belongings,
+    system_grants: SystemGrants,
     label: Label,
     superfluous_extensions: Collection[str],
     foreign_servers: MadeServers,
@@ -264,6 +266,7 @@ async def adopt(
         warnings = await take_back_privileges(connection)
         warnings += await give_servers(connection, foreign_servers)
         warnings += await give_belongings(connection, belongings, name=new_name(key))
+        warnings += await give_system_grants(connection, system_grants)
         await _check_indexes(connection)
     if has_role:
         async with connect(manager, application_name=session_name(key)) as connection:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from agent.engines.pg.belongings import Belongings, Thing
+from agent.engines.pg.system_grants import SystemGrants
 from common.errors import AppUnavailableError
 
 _WORDS = {
@@ -21,14 +22,16 @@ _WORDS = {
     "labels": "its security labels",
     "default grants": "default grants",
     "things": "owners or grants of what is in it",
+    "system grants": "grants on what is an extension's or the server's own",
 }
 
 
-def sums_of(belongings: Belongings, things: Sequence[Thing]) -> dict[str, str]:
+def sums_of(belongings: Belongings, things: Sequence[Thing], system_grants: SystemGrants) -> dict[str, str]:
     """For each part a short sum; equal for equal belongings.
 
     Args:
         things: those that the import has as well.
+        system_grants: all of them.
     """
     database = belongings.database
     parts: dict[str, Iterable[object]] = {
@@ -42,6 +45,7 @@ def sums_of(belongings: Belongings, things: Sequence[Thing]) -> dict[str, str]:
             belongings.content_owner,
             *((one.kind, one.identity, one.owner, one.grants and _sum(one.grants)) for one in things),
         ],
+        "system grants": [(place, _sum(grants)) for place, grants in system_grants.items()],
     }
     return {name: _sum(values) for name, values in parts.items()}
 
@@ -52,10 +56,12 @@ def _sum(values: Iterable[object]) -> str:
 
 def require_same(staged: Mapping[str, str], now: Mapping[str, str], *, database: str) -> None:
     """
+    Args:
+        staged: an earlier agent knew fewer parts.
     Raises:
         AppUnavailableError: something is not as it was carried over; says what.
     """
-    changed = [words for name, words in _WORDS.items() if staged.get(name) != now.get(name)]
+    changed = [words for name, words in _WORDS.items() if name in staged and staged[name] != now.get(name)]
     if changed:
         raise AppUnavailableError(
             f"Since the import was staged, something changed at the app's database {database} that it would lose: "
