@@ -12,18 +12,21 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from psycopg import sql
 
 from agent.engines.pg.clients import DEFAULT_DIRECTORIES, Clients
 from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import EVERYTHING, Scope, fingerprint
-from agent.engines.pg.load import load
+from agent.engines.pg.fingerprint import EVERYTHING, Fingerprint, Scope, fingerprint
+from agent.engines.pg.load import Deferred, load
 from agent.engines.pg.load_terms import LoadProgressOf
+from agent.engines.pg.privileges import listed
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
@@ -48,6 +51,9 @@ _SETTINGS = {
     "max_wal_size": "1GB",
     "unix_socket_permissions": "0700",
 }
+_COUNTED = ("event trigger", "publication")
+"""What a fingerprint counts of the kinds that are deferred."""
+_COMMENT = re.compile(r"(?:\A|;\n)COMMENT\s+ON\s", re.IGNORECASE)
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
 
@@ -96,7 +102,7 @@ async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -
             os.chown(folder, NOBODY, NOBODY)
         async with _cluster(programs, folder, encoding) as admin:
             login = await _make_database(admin, encoding)
-            await load(
+            loaded = await load(
                 chunks_of(file),
                 login,
                 server_version_num=programs.major * 10_000,
@@ -107,8 +113,26 @@ async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -
                 progress=LoadProgressOf(Unwatched(), Step.TRANSFERRING),
             )
             async with connect(admin.to(_DATABASE)) as connection:
-                found = (await fingerprint(connection, scope)).comparable(scope.scheme)
-                return Replayed(found, f"PostgreSQL {programs.major}")
+                found = _with_deferred(await fingerprint(connection, scope), loaded.deferred)
+                unproven = _about(loaded.deferred)
+                return Replayed(found.comparable(scope.scheme), f"PostgreSQL {programs.major}", unproven)
+
+
+def _about(deferred: Sequence[Deferred]) -> str:
+    if not deferred:
+        return ""
+    names = listed([f"{one.kind} {one.name}" for one in deferred])
+    return f"Only a superuser may make these wholly, so nothing but their number is compared: {names}."
+
+
+def _with_deferred(found: Fingerprint, deferred: Sequence[Deferred]) -> Fingerprint:
+    """With what the archive makes and only a superuser could: it is counted and not made, since its code may be bad."""
+    counts = Counter(found.objects)
+    for one in deferred:
+        if one.kind in _COUNTED and one.sql.lstrip().upper().startswith("CREATE"):
+            counts[one.kind] += 1
+        counts["comment"] += _COMMENT.search(one.sql) is not None
+    return msgspec.structs.replace(found, objects=dict(sorted((+counts).items())))
 
 
 async def _find_programs(major: int) -> Programs:

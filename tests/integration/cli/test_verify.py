@@ -103,6 +103,25 @@ async def test_a_database_export_is_proven_by_replaying_it(app: PostgresApp, tmp
     assert different[1]["differences"] == ["table public.gone: 1 rows, 7 here, nothing there"]
 
 
+async def test_what_only_a_superuser_may_make_is_counted_and_not_made(app: PostgresApp, tmp_path: Path) -> None:
+    app.run(
+        "CREATE TABLE t (a int); CREATE SCHEMA s; CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " 'BEGIN END'; CREATE EVENT TRIGGER watches ON sql_drop EXECUTE FUNCTION e();"
+        " COMMENT ON EVENT TRIGGER watches IS 'it; watches'; CREATE PUBLICATION everything FOR ALL TABLES;"
+        " CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA s; CREATE PUBLICATION one FOR TABLE t;"
+        " COMMENT ON PUBLICATION everything IS 'x'; COMMENT ON PUBLICATION one IS 'x'"
+    )
+    files = {"good.sql.gz": await app.export("sql.gz"), "good.dump": await app.export("custom")}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    for name in files:
+        code, document = verify(tmp_path / name, programs=postgres(17).bin_directory)
+
+        assert (code, document.get("differences")) == (0, []), document
+        assert "compared: publication everything, publication of_schema, event trigger watches." in str(document)
+
+
 async def test_an_n8n_export_is_proven_by_reading_its_database_and_files(tmp_path: Path) -> None:
     app = N8nApp(N8n(tmp_path / "n8n", is_rotating=True).make())
     exported = await app.export("tar.gz", key="clear")
