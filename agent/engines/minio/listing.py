@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import urllib.parse
+import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass, field
 
 from agent.engines.minio.client import Client, RefusedError, parse_xml, text_of
 from agent.engines.minio.portable import NO_VERSION
@@ -23,7 +24,11 @@ _MARKERS = {
 
 @dataclass
 class Listed:
-    """A version, as a listing has it; `modified` as in `portable.Line`."""
+    """A version, as a listing has it; `modified` as in `portable.Line`.
+
+    Attributes:
+        above: id of the version of its key that was listed before it; empty: it is the first.
+    """
 
     key: str
     version: str
@@ -32,6 +37,7 @@ class Listed:
     modified: str
     etag: str
     size: int
+    above: str = field(default="", compare=False)
 
 
 async def buckets_of(client: Client) -> list[str]:
@@ -83,10 +89,23 @@ async def _versions(client: Client, bucket: str, prefix: str, page_size: int) ->
             # The server keeps no versions.
             query = {"list-type": "2", **{name: value for name, value in query.items() if name != "versions"}}
             continue
-        # Other servers than MinIO may leave keys as they are; then the page does not say this.
-        decoded = urllib.parse.unquote_plus if text_of(page, "EncodingType") == "url" else str
-        found = [
-            Listed(
+        found = [version for version, _ in listed_in(page)]
+        # So MinIO lists them; others list delete markers after all versions, and times in whole seconds.
+        found.sort(key=lambda version: version.modified, reverse=True)
+        found.sort(key=lambda version: (version.key.encode(), not version.is_latest))
+        for version in found:
+            yield version
+        markers = next_of(page)
+        query = {name: value for name, value in query.items() if name not in _MARKERS} | markers if markers else {}
+
+
+def listed_in(page: ET.Element) -> Iterator[tuple[Listed, ET.Element]]:
+    """What a page lists, in its order, with what it says of each."""
+    decoded = _decoder(page)
+    for element in page:
+        kind = element.tag.rpartition("}")[2]
+        if kind in ("Version", "DeleteMarker", "Contents"):
+            found = Listed(
                 key=decoded(text_of(element, "Key")),
                 version=text_of(element, "VersionId") or NO_VERSION,
                 is_marker=kind == "DeleteMarker",
@@ -95,19 +114,21 @@ async def _versions(client: Client, bucket: str, prefix: str, page_size: int) ->
                 etag=text_of(element, "ETag").strip('"'),
                 size=int(text_of(element, "Size") or 0),
             )
-            for element in page
-            if (kind := element.tag.rpartition("}")[2]) in ("Version", "DeleteMarker", "Contents")
-        ]
-        # So MinIO lists them; others list delete markers after all versions, and times in whole seconds.
-        found.sort(key=lambda version: version.modified, reverse=True)
-        found.sort(key=lambda version: (version.key.encode(), not version.is_latest))
-        for version in found:
-            yield version
-        is_more = text_of(page, "IsTruncated") == "true"
-        query = {name: value for name, value in query.items() if name not in _MARKERS} if is_more else {}
-        for name, element_name in _MARKERS.items():
-            if is_more and (marker := text_of(page, element_name)):
-                query[name] = decoded(marker) if name == "key-marker" else marker
+            yield found, element
+
+
+def next_of(page: ET.Element) -> dict[str, str]:
+    """What a query for the next page says of its beginning; empty: there is none."""
+    if text_of(page, "IsTruncated") != "true":
+        return {}
+    found = {name: text_of(page, element_name) for name, element_name in _MARKERS.items()}
+    decoded = _decoder(page)
+    return {name: decoded(marker) if name == "key-marker" else marker for name, marker in found.items() if marker}
+
+
+def _decoder(page: ET.Element) -> Callable[[str], str]:
+    """Of keys. Other servers than MinIO may leave them as they are; then a page does not say that they are encoded."""
+    return urllib.parse.unquote_plus if text_of(page, "EncodingType") == "url" else str
 
 
 def _in_milliseconds(moment: str) -> str:
@@ -121,6 +142,8 @@ def _in_milliseconds(moment: str) -> str:
 
 def _ordered(versions: list[Listed]) -> list[Listed]:
     """Listings say milliseconds; microseconds are added so that versions of one millisecond keep their order."""
+    for version, above in zip(versions[1:], versions, strict=False):
+        version.above = above.version
     seen: Counter[str] = Counter()
     for version in reversed(versions):
         seen[version.modified] += 1

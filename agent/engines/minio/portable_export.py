@@ -39,7 +39,8 @@ from agent.engines.minio.portable import (
     is_file_name,
     number_of_line,
 )
-from agent.engines.minio.portable_headers import keep, obstacle
+from agent.engines.minio.portable_headers import in_words, keep, obstacle
+from agent.engines.minio.stored_metadata import holds, metadata_of
 from agent.engines.minio.sums import Sums
 from agent.steps import Progress
 from common.errors import AppBusyError, AppUnavailableError, SourceUnreadableError
@@ -224,9 +225,8 @@ class _Reader:
         digest = hashlib.sha256()
         line.size = 0
         try:
-            async with self._opened(listed) as response:
+            async with self._opened(listed, line) as response:
                 line.etag, line.modified = listed.etag, listed.modified
-                keep(line, response.headers.items())
                 is_tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
                 yield tar.header_of(_member(line.file, listed.size), stored_bytes=listed.size)
                 async for piece in response.content.iter_chunked(_SMALL_BYTES):
@@ -258,8 +258,8 @@ class _Reader:
         yield tar.padding(line.size)
 
     @asynccontextmanager
-    async def _opened(self, listed: Listed) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer with its content, and the listing made to say the same: an object may have been replaced since.
+    async def _opened(self, listed: Listed, line: Line) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer with its content, listing and line made to say the same: an object may have been replaced since.
 
         Only a version without an id of its own can be. Times are taken from listings, which say milliseconds.
         """
@@ -269,10 +269,24 @@ class _Reader:
             async with self._client.open(
                 "GET", self._bucket, listed.key, query=query, headers={"x-amz-tagging-directive": "ACCESS"}
             ) as response:
-                if listed.version != NO_VERSION or _is_of(response, listed) or not await self._has_changed(listed):
+                is_fixed = listed.version != NO_VERSION or _is_of(response, listed)
+                is_listed = is_fixed or not await self._has_changed(listed)
+                if is_listed and await self._keep(listed, line, response):
                     yield response
                     return
         raise self._changed(listed)
+
+    async def _keep(self, listed: Listed, line: Line, response: aiohttp.ClientResponse) -> bool:
+        """Note headers and metadata; False where the object was replaced meanwhile."""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        texts = in_words(headers)
+        if texts:
+            stored = await metadata_of(self._client, self._bucket, listed)
+            if stored is None:
+                return False
+            texts = {name: text for name, text in texts.items() if stored and not holds(stored, name, headers[name])}
+        keep(line, headers | texts)
+        return True
 
     async def _has_changed(self, listed: Listed) -> bool:
         """List an object again; some are listed with another ETag than they are given out with."""
@@ -287,7 +301,7 @@ class _Reader:
             raise self._changed(listed)
         if found == listed:
             return False
-        listed.etag, listed.modified, listed.size = found.etag, found.modified, found.size
+        listed.etag, listed.modified, listed.size, listed.above = found.etag, found.modified, found.size, found.above
         return True
 
     def _changed(self, listed: Listed) -> AppBusyError:

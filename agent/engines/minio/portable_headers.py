@@ -6,10 +6,10 @@ headers have, and for bytes that no header of a request may hold. So they came t
 
 from __future__ import annotations
 
-import email.header
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
+from agent.engines.minio.encoded_words import decoded
 from agent.engines.minio.portable import ENCRYPTED, KEPT_HEADERS, METADATA_PREFIX, Line, is_text
 
 _GIVEN = frozenset(name for name in KEPT_HEADERS if not name.startswith("x-amz-object-lock-"))
@@ -22,20 +22,26 @@ _PATH_SEPARATORS = re.compile(rb"[/\\]")
 _SPACE = b"\t\n\v\f\r \x85\xa0"
 
 
-def keep(line: Line, headers: Iterable[tuple[str, str]]) -> None:
-    """Note in a line what an answer says of the object."""
+def in_words(headers: Mapping[str, str]) -> dict[str, str]:
+    """Metadata that a MinIO may have put into other words, as it would have stored it.
+
+    Args:
+        headers: of an answer, by their names in lower case.
+    """
+    metadata = {name: value for name, value in headers.items() if name.startswith(METADATA_PREFIX)}
+    return {name: text for name, value in metadata.items() if (text := decoded(value)) != value}
+
+
+def keep(line: Line, headers: Mapping[str, str]) -> None:
+    """Note in a line what belongs to the object, of headers as in `in_words`."""
     line.headers, line.raw_headers = {}, {}
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered.startswith(METADATA_PREFIX):
-            # What is not ASCII comes as in mail (RFC 2047).
-            value = str(email.header.make_header(email.header.decode_header(value)))
-        elif lowered not in KEPT_HEADERS:
+    for name, value in headers.items():
+        if name not in KEPT_HEADERS and not name.startswith(METADATA_PREFIX):
             continue
         if is_text(value):
-            line.headers[lowered] = value
+            line.headers[name] = value
         else:
-            line.raw_headers[lowered] = value.encode(errors="surrogateescape")
+            line.raw_headers[name] = value.encode(errors="surrogateescape")
 
 
 def given(line: Line) -> tuple[dict[str, str], dict[str, str]]:
@@ -45,7 +51,9 @@ def given(line: Line) -> tuple[dict[str, str], dict[str, str]]:
         for name, value in line.all_headers().items()
         if name.lower() in _GIVEN or name.lower().startswith(METADATA_PREFIX)
     }
-    as_query = {name for name in wanted if name in {raw.lower() for raw in line.raw_headers}}
+    as_query = {name.lower() for name in line.raw_headers} & wanted.keys()
+    # At the ends of a header they mean nothing.
+    as_query |= {name for name, value in wanted.items() if value != value.strip(" \t")}
     if _size({name: wanted[name] for name in wanted.keys() - as_query}) > _MOST_AS_HEADERS_BYTES:
         # Encryption is not looked for there.
         as_query |= {name for name, value in wanted.items() if name != ENCRYPTED and not _is_refused_in_query(value)}

@@ -9,12 +9,14 @@ from typing import IO, Any
 
 import pytest
 
+from agent.engines.minio import portable_export
 from agent.engines.minio.client import Client
 from agent.engines.minio.listing import Listed
 from agent.engines.minio.portable import Line
 from agent.engines.minio.portable_export import _Reader
+from agent.engines.minio.stored_metadata import metadata_of
 from common.errors import AppBusyError
-from tests.fixtures.minio_data import put, view
+from tests.fixtures.minio_data import ENABLED, put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.fixtures.variants import variants
 from tests.fixtures.verifying import verify
@@ -74,6 +76,57 @@ async def test_an_object_that_was_replaced_since_it_was_listed_goes_out_with_all
     assert seen["files"]["key", "null"] == wanted["files"]["key", "null"]
     assert exported.fingerprint == await _portable_fingerprint(target, tmp_path)
     assert exported.fingerprint == await _portable_fingerprint(server, tmp_path)
+
+
+@pytest.mark.parametrize("new", ["grün", "=?UTF-8?q?gr=C3=BCn?=", "green"])
+async def test_metadata_that_may_be_in_other_words_is_of_the_content_that_goes_out(
+    new: str, server: MinioServer, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def replaced(client: Client, bucket: str, listed: Listed) -> bytes | None:
+        if listed.size != SMALL + 1:
+            await put(client, "files", "key", os.urandom(SMALL + 1), x_amz_meta_colour=new)
+        return await metadata_of(client, bucket, listed)
+
+    app, target = MinioApp(server, tmp_path / "source"), MinioApp(start_minio(), tmp_path / "target")
+    async with client_of(server) as client:
+        await put(client, "files", "key", os.urandom(SMALL), x_amz_meta_colour="grün")
+    with monkeypatch.context() as patches:
+        patches.setattr(portable_export, "metadata_of", replaced)
+        exported = await app.export("s3")
+
+    await target.import_file(exported.file)
+
+    assert await _drive(app) == await _drive(target)
+
+
+async def test_metadata_in_other_words_is_each_versions_own_whatever_versions_come_meanwhile(
+    server: MinioServer, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, target = MinioApp(server, tmp_path / "source"), MinioApp(start_minio(), tmp_path / "target")
+    async with client_of(server) as client:
+        await client.call("PUT", "files", query={"versioning": ""}, body=ENABLED)
+        for number in range(30):
+            colour = "=?UTF-8?q?gr=C3=BCn?=" if number % 3 else "grün"
+            await put(client, "files", "key", b"x", x_amz_meta_colour=colour, x_amz_meta_n=str(number))
+            if number % 7 == 0:
+                await client.call("DELETE", "files", "key")
+    before = await _drive(app)
+
+    async def add(client: Client) -> None:
+        for _ in range(25):
+            await put(client, "files", "key", b"newer", x_amz_meta_colour="blau")
+
+    with monkeypatch.context() as patches:
+        _before_reading(patches, add)
+        exported = await app.export("s3")
+
+    await target.import_file(exported.file)
+    assert await _drive(target) == before
+
+
+async def _drive(app: MinioApp) -> str:
+    """The fingerprint of what lies in the bucket on the drive, without its settings."""
+    return (await app.recipe.fingerprint(app.progress)).parts["bucket files"].partition(", settings")[0]
 
 
 async def _portable_fingerprint(server: MinioServer, directory: Path) -> object:

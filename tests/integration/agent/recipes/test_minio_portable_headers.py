@@ -24,6 +24,42 @@ HEADERS: dict[str, Mapping[str, str]] = {
     "a tab": {"cache-control": "a\tb", "x-amz-meta-v": "c\td"},
     "control characters": {"content-disposition": "a\x01b\x7f", "content-language": "\x1f"},
     "UTF-8": {"content-disposition": "grün", "x-amz-meta-v": "日本語", "content-encoding": "gzip"},
+    "metadata that no header holds": {
+        "x-amz-meta-v": "a\nb\0\r",
+        "x-amz-meta-w1w": "\udcff",
+        "x-amz-meta-x": " grün ",
+        "x-amz-meta-y": "gr\udcfcn.",
+        "x-amz-meta-z": "=?UTF-8?q?gr=FCn.?=",
+    },
+    "words of mail": {
+        f"x-amz-meta-{number}": value
+        for number, value in enumerate(
+            (
+                "=?no-such-charset?Q?abc?=",
+                "=?utf-8?b?a?=",
+                "=?utf-8?b?/w==?=",
+                "=?UTF-8?B?aGVsbG8=?=",
+                "=?UTF-8?b?aGVsbG8=?=",
+                "=?UTF-8?q?a?=",
+                "=?UTF-8?q?=C3=BC?=",
+                "=?UTF-8?q?=C3=BC<&>\"'?=",
+                "=?UTF-8?b?w7w=?=",
+                "x  =?UTF-8?Q?a?=  y",
+                "=?UTF-8?Q?a?= =?UTF-8?Q?b?=",
+                "a   b",
+                "a+b%20c",
+                "=??=",
+                "",
+            )
+        )
+    },
+    "metadata in words of mail": {
+        "x-amz-meta-v": "日本語" * 30,
+        "x-amz-meta-w": "日本語.txt" * 30,
+        "x-amz-meta-x": "ö b_c=?x",
+        "x-amz-meta-y": "a\tü",
+        "x-amz-meta-z": "ü.",
+    },
     "more metadata than headers take": {f"x-amz-meta-{number}": "v" * 1000 for number in range(20)},
     "more headers than pages have": {f"x-amz-meta-{number}": "" for number in range(150)},
     "a long header": {"content-disposition": "d" * 9000, "cache-control": "\udcff" * 9000},
@@ -38,7 +74,7 @@ LONG_TAGS = "".join(
 
 
 async def _store(client: Client, key: str, headers: Mapping[str, str]) -> None:
-    """In the query, as presigned requests have it, where headers cannot hold it."""
+    """In the query, as presigned requests have it, where headers cannot hold it; there no value may be a path."""
     is_path = any("./" in value or value == "." for value in headers.values())
     query, named = ({}, headers) if is_path else (headers, {})
     await client.call("PUT", "odd", key, query=query, headers=named, body=b"x")
