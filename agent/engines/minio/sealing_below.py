@@ -25,6 +25,7 @@ async def close_below(tree: Path, work: Work, passphrase: str = "") -> list[str]
         passphrase: to seal with.
     Raises:
         SourceUnreadableError: as `sealing.seal_files` and `remote_keys.leave_out`.
+        NoSpaceError: the drive is full.
     """
     return await _run(tree, work, [passphrase], TOOL)
 

@@ -12,10 +12,13 @@ import sys
 import msgspec
 
 from agent import rights
+from agent.engines.filesystem import is_full
 from agent.engines.minio.layout import BUCKETS, CONFIG
 from agent.engines.minio.remote_keys import buckets_with_keys, leave_out
 from agent.jail import enter, parse_argv
-from common.errors import ServiceError
+from common.errors import NoSpaceError, ServiceError
+
+_NEXT = "Make room on the drive, then try again."
 
 
 class Work(enum.Enum):
@@ -72,9 +75,19 @@ def main() -> None:
         if work is Work.SEAL:
             seal_files(root, assignment.passphrases[0], [CONFIG, *(f"{BUCKETS}/{name}" for name in buckets)])
         answer: dict[str, object] = {"buckets": buckets}
+    except OSError as failure:
+        if not is_full(failure):
+            raise
+        answer = _answer(
+            NoSpaceError("The drive is full; users and keys are sealed and opened on it.", next_step=_NEXT)
+        )
     except ServiceError as error:
-        answer = {"reason": error.reason, "text": error.text, "next_step": error.next_step}
+        answer = _answer(error)
     print(json.dumps(answer))
+
+
+def _answer(error: ServiceError) -> dict[str, object]:
+    return {"reason": error.reason, "text": error.text, "next_step": error.next_step}
 
 
 if __name__ == "__main__":

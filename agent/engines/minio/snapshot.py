@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from agent.engines.filesystem import DIRECTORY, remove_tree
+from agent.engines.filesystem import DIRECTORY, is_full, remove_tree
 from agent.engines.minio.layout import META, SYSTEM, data_roots, is_data_directory_name, is_transient
 from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
@@ -35,6 +35,7 @@ _ATTEMPTS = 100
 _PIECE_BYTES = 1 << 20
 _ROOM_CHECKED_EVERY = 4096
 _META = META.encode()
+_MAKE_ROOM = "Make room on the drive, or use the portable format, `?format=s3`, which needs none."
 
 
 class Snapshot:
@@ -74,7 +75,8 @@ class Snapshot:
             SourceUnreadableError: something may not be read, or the drive does not allow links.
             NoSpaceError: the copies would leave too little room.
         """
-        self._listed = tempfile.TemporaryFile(dir=self._work_directory)  # noqa: SIM115  # closed by `remove`
+        with _explained_list():
+            self._listed = tempfile.TemporaryFile(dir=self._work_directory)  # noqa: SIM115  # closed by `remove`
         with _explained():
             self._area.mkdir(parents=True, mode=0o700)
             # Times are the drive's own.
@@ -122,7 +124,8 @@ class Snapshot:
         listed = self._listed
         if listed is None:
             return
-        listed.flush()
+        with _explained_list():
+            listed.flush()
         held = b""
         at, ends_at = 0, listed.tell()
         # By position: this pass writes to the end of it meanwhile.
@@ -219,13 +222,13 @@ class Snapshot:
             status = os.statvfs(self._drive)
             if status.f_bavail * status.f_frsize < self._free_bytes:
                 raise NoSpaceError(
-                    f"The snapshot would leave less than {self._free_bytes} bytes on the drive.",
-                    next_step="Make room on the drive, or use the portable format, `?format=s3`, which needs none.",
+                    f"The snapshot would leave less than {self._free_bytes} bytes on the drive.", next_step=_MAKE_ROOM
                 )
 
     def _list(self, path: bytes) -> None:
         if self._listed is not None:
-            self._listed.write(path + b"\0")
+            with _explained_list():
+                self._listed.write(path + b"\0")
 
     def _copy_of(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self.directory), path)
@@ -312,9 +315,21 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as failure:
+        if is_full(failure):
+            raise NoSpaceError("The drive is full; a snapshot needs room on it.", next_step=_MAKE_ROOM) from failure
         name = os.fsdecode(failure.filename) if failure.filename else "the drive"
         raise SourceUnreadableError(
             f"A snapshot of the drive could not be taken: {name!r}: {failure.strerror}.",
             next_step="The agent has to run under MinIO's uid or as root, and the drive has to allow hard links; "
             "otherwise use the portable format, `?format=s3`.",
+        ) from failure
+
+
+@contextlib.contextmanager
+def _explained_list() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise (NoSpaceError if is_full(failure) else ToolFailedError)(
+            f"What the drive holds could not be noted in the agent's state directory: {failure.strerror}."
         ) from failure

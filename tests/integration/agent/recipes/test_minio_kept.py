@@ -1,4 +1,7 @@
-"""What an import of a MinIO keeps: missed when some of it is gone, and exchanged although the drive is full."""
+"""What an import of a MinIO keeps: missed when some of it is gone, and exchanged although the drive is full.
+
+What needs room there says so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio import exporting
 from agent.engines.minio.exchange import Exchange
+from agent.engines.minio.sealing_below import close_below
+from agent.engines.minio.sealing_child import Work
 from agent.engines.swapping import Side
 from agent.recipes.base import Record, Recovered
 from common.errors import NoSpaceError, NothingToUndoError, ToolFailedError, TransferNotFoundError
@@ -156,3 +162,52 @@ async def test_an_import_of_an_older_agent_on_a_full_drive_stays_as_it_was(
         path.unlink()
     await app.recipe.undo(record, app.progress)
     assert await view(small) == before
+
+
+@NEEDS_A_SMALL_DISK
+@variants("secrets", ["sealed", "clear"])
+@pytest.mark.parametrize("of_files", [False, True])
+async def test_an_export_on_a_full_drive_says_that_it_is_full(
+    of_files: bool, secrets: str, small: MinioServer, tmp_path: Path
+) -> None:
+    await fill_otherwise(small)
+    app = MinioApp(small, tmp_path)
+    fill(small.directory, of_files=of_files)
+
+    with pytest.raises(NoSpaceError, match="The drive is full") as caught:
+        await app.export(secrets=secrets)
+
+    assert "`?format=s3`" in caught.value.next_step
+    assert (await app.export("s3")).counts["objects"] == 2
+    assert app.leftovers() == []
+
+
+@NEEDS_A_SMALL_DISK
+@pytest.mark.parametrize("of_files", [False, True])
+async def test_an_export_that_has_no_room_to_seal_keys_says_that_the_drive_is_full(
+    of_files: bool, small: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def on_a_full_drive(tree: Path, work: Work, passphrase: str) -> list[str]:
+        fill(small.directory, of_files=of_files)
+        return await close_below(tree, work, passphrase)
+
+    await fill_otherwise(small)
+    app = MinioApp(small, tmp_path)
+    monkeypatch.setattr(exporting, "close_below", on_a_full_drive)
+
+    with pytest.raises(NoSpaceError, match="The drive is full"):
+        await app.export()
+
+    assert app.leftovers() == []
+
+
+@NEEDS_A_SMALL_DISK
+async def test_an_export_whose_agent_has_no_room_for_names_says_so(start_minio: StartMinio, tmp_path: Path) -> None:
+    server = start_minio()
+    await fill_otherwise(server)
+
+    with tmpfs(tmp_path / "agent", "-o", "size=1m,nr_inodes=20"):
+        app = MinioApp(server, tmp_path / "agent")
+        fill(tmp_path / "agent", of_files=True)
+        with pytest.raises(NoSpaceError, match="the agent's state directory"):
+            await app.export()
