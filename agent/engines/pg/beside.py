@@ -33,8 +33,9 @@ from agent.engines.pg.preview import (
     size_of,
     tables_of,
 )
-from agent.engines.pg.room import find_disk, keep_room
+from agent.engines.pg.room import keep_room, look_at_disk
 from agent.engines.pg.same_belongings import require_same, sums_of
+from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.swap import Rename, exchange
 from agent.engines.pg.system_grants import read_system_grants
 from agent.engines.pg.ways import Plan
@@ -94,7 +95,7 @@ class Beside:
         label = Label(of=self.database, app_id=self.app_id, key=key, comment=self.plan.database.comment)
         async with self._connect(key) as connection:
             left = await self._drop_leftovers(connection, key)
-            disk = await find_disk(self.surroundings.settings, self.database)
+            disk = self.plan.disk
             disk.require_room(self.surroundings.limits.free_bytes)
             login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
@@ -212,8 +213,7 @@ class Beside:
         found = await find_ours(connection, self.database)
         for other in found.new.keys() - {key}:
             _log.warning("What an earlier import left is dropped.", action="drop_leftovers", key=other)
-            await green.end_own_sessions(connection, other)
-            await green.drop(connection, other)
+            await _drop(connection, self.manager, other, self.surroundings.settings, names=[new_name(other)])
         # The latest may be the one that an undo brings back; the journal decides about it.
         if len(found.kept) < 2:
             return []
@@ -325,8 +325,8 @@ class Beside:
         return await kept(self.manager, key) is Side.PREVIOUS
 
     async def discard(self, key: str) -> None:
-        """Drop the new or the previous database and the role, whatever there is of them."""
-        await discard(self.manager, key)
+        """Drop the new or the previous database and the role, whatever there is of them; raises as `_drop`."""
+        await discard(self.manager, key, self.surroundings.settings)
 
     def _connect(self, key: str) -> AbstractAsyncContextManager[Connection]:
         return connect(self.manager, application_name=session_name(key))
@@ -346,13 +346,36 @@ async def kept(manager: Login, key: str, *, may_be_restored: bool = True) -> Sid
     return Side.IMPORTED if new_name(key) in there else None
 
 
-async def discard(manager: Login, key: str, *, may_be_restored: bool = True) -> None:
+async def discard(manager: Login, key: str, settings: PostgresSettings, *, may_be_restored: bool = True) -> None:
     """See `Beside.discard`; asks nothing of the app's database. Args as `kept`."""
+    names = [new_name(key), *([kept_name(key)] if may_be_restored else [])]
     async with connect(manager, application_name=session_name(key)) as connection:
-        await green.end_own_sessions(connection, key)
-        await green.drop(connection, key)
-        if may_be_restored:
-            await green.drop_database(connection, kept_name(key))
+        await _drop(connection, manager, key, settings, names=names)
+
+
+async def _drop(
+    connection: Connection, manager: Login, key: str, settings: PostgresSettings, *, names: list[str]
+) -> None:
+    """Drop databases of an import, and its role.
+
+    Where the disk is nearly full they are emptied first, which makes room at once and takes nearly none.
+
+    Raises:
+        NoSpaceError: the server would stop; they are empty now, as far as the manager may drop what is in them.
+        AppBusyError: someone uses one, whose sessions the manager may not end.
+    """
+    await green.end_own_sessions(connection, key)
+    if there := list(await _databases(connection, names)):
+        disk = await look_at_disk(connection, manager, settings, there[0])
+        try:
+            disk.require_room_to_drop(there)
+        except NoSpaceError:
+            for name in there:
+                await green.empty(manager.to(name))
+            disk.require_room_to_drop(there)
+    await green.drop(connection, key)
+    for name in there:
+        await green.drop_database(connection, name)
 
 
 async def _number_of(connection: Connection, name: str) -> int | None:

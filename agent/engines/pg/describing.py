@@ -15,7 +15,6 @@ from agent.engines.pg.catalog import (
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.exporting import explain_unreadable
-from agent.engines.pg.room import find_disk
 from agent.engines.pg.settings import PostgresSettings
 from agent.engines.pg.ways import make_plan
 from common.errors import ServiceError, ToolFailedError
@@ -49,11 +48,8 @@ async def describe(settings: PostgresSettings, clients: Clients) -> Findings:
 async def _describe(connection: Connection, login: Login, settings: PostgresSettings, clients: Clients) -> Findings:
     server = await look_at_server(connection)
     warnings = []
-    import_obstacle, way, warning = await _import_obstacle(settings)
-    if warning:
-        warnings.append(warning)
-    if not import_obstacle and (warning := (await find_disk(settings, login.database)).warning):
-        warnings.append(warning)
+    import_obstacle, way, of_import = await _about_imports(settings)
+    warnings += of_import
     export_obstacle = await _export_obstacle(connection, login, settings)
     try:
         client = await clients.for_server(server.version_num)
@@ -102,13 +98,14 @@ async def _export_obstacle(connection: Connection, login: Login, settings: Postg
     return explain_unreadable(login, unreadable)
 
 
-async def _import_obstacle(settings: PostgresSettings) -> tuple[str, str, str]:
+async def _about_imports(settings: PostgresSettings) -> tuple[str, str, list[str]]:
     """The obstacle, the way, and what to know of it."""
     try:
         plan = await make_plan(settings)
     except ServiceError as failure:
-        return failure.text, "", ""
-    return plan.loading_obstacle, plan.way.value, plan.warning
+        return failure.text, "", []
+    warnings = [plan.warning, "" if plan.loading_obstacle else plan.disk.warning]
+    return plan.loading_obstacle, plan.way.value, [one for one in warnings if one]
 
 
 async def _others_with_tables(connection: Connection, login: Login) -> list[str]:

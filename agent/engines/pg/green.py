@@ -317,13 +317,13 @@ async def drop(connection: Connection, key: str) -> None:
 
 
 async def empty(login: Login) -> None:
-    """Drop the tables of the new database, where the disk is full or nearly so, as far as the server lets us.
+    """Drop the tables of a database that is to go, where the disk is full or nearly so, as far as the server lets us.
 
     To drop a database the server first makes a checkpoint, and one that has no room for it stops; a table's room is
     free at once.
 
     Args:
-        login: of the role that loaded them.
+        login: of the role that loaded them, or of who may drop them.
     """
     try:
         async with connect(login) as connection:
@@ -343,7 +343,7 @@ async def empty(login: Login) -> None:
                     statement = sql.SQL("DROP {} IF EXISTS {} CASCADE")
                     await connection.execute(statement.format(sql.SQL(kind), sql.Identifier(*name)))
     except ServiceError as failure:
-        _log.warning("The new database could not be emptied.", action="empty", error=failure.text)
+        _log.warning("A database that is to be dropped could not be emptied.", action="empty", error=failure.text)
 
 
 async def drop_database(connection: Connection, name: str) -> None:

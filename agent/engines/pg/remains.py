@@ -87,10 +87,11 @@ class Remains:
 
         Raises:
             ArchiveRefusedError: the role is not let in any more; nothing was dropped.
-            AppUnavailableError, AppBusyError: not possible now, or no role of the agent may.
+            AppUnavailableError, AppBusyError, NoSpaceError: not possible now, or no role of the agent may.
         """
         await self._settle()
-        await beside.discard(await self._holder(), self.record.key, may_be_restored=self._may_be_restored)
+        holder = await self._holder()
+        await beside.discard(holder, self.record.key, self.settings, may_be_restored=self._may_be_restored)
 
     async def _settle(self) -> None:
         if self.record.facts.get("outside"):

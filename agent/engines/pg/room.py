@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.engines.pg.connection import Connection, Login, connect
+import psycopg
+
+from agent.engines.pg.connection import Connection, Login
 from agent.engines.pg.data_directories import Cluster, belongs, find_directory
 from agent.engines.pg.settings import PostgresSettings
 from common.errors import NoSpaceError
@@ -22,6 +24,9 @@ from common.errors import NoSpaceError
 LOOK_EVERY_SECONDS = 0.1
 """Rows that three sessions loaded, and the server's log of them, took up to 0.3 GB a second of a disk in memory: 31 MiB
 between two looks."""
+DROP_BYTES = 64 << 20
+"""What a server has to have left before it is asked to drop a database, which begins with a checkpoint: four pieces of
+its log. Without room for a file of a few bytes it stops."""
 T = TypeVar("T")
 
 
@@ -35,7 +40,7 @@ class Disk:
         reason: why none is seen, as a part of a sentence.
     """
 
-    place: str
+    place: str = ""
     directories: tuple[Path, ...] = ()
     reason: str = ""
 
@@ -62,6 +67,18 @@ class Disk:
                     next_step="Make room for the new data beside the old, then import again.",
                 )
 
+    def require_room_to_drop(self, names: Sequence[str]) -> None:
+        """NoSpaceError: to drop these databases could stop the server."""
+        found = self.least_room()
+        if found is not None and found[1] < DROP_BYTES:
+            directory, free = found
+            raise NoSpaceError(
+                f"The disk of {self.place} has {free >> 20} MiB left at {directory}. Before the server drops "
+                f"{' and '.join(names)} it makes a checkpoint, and without room for that it stops, with all of its "
+                "databases; so it was not asked to.",
+                next_step=f"Make room until {DROP_BYTES >> 20} MiB are free; what is left is then dropped by itself.",
+            )
+
     def least_room(self) -> tuple[Path, int] | None:
         """The directory with the fewest free bytes, and their number; None where none is seen."""
         found = [(directory, _free_bytes(directory)) for directory in self.directories]
@@ -72,41 +89,26 @@ def _second(pair: tuple[Path, int]) -> int:
     return pair[1]
 
 
-async def find_disk(settings: PostgresSettings, database: str) -> Disk:
+async def look_at_disk(connection: Connection, login: Login, settings: PostgresSettings, database: str) -> Disk:
     """Where a database like `database` and the server's log are written.
 
     The setting says it, or the server, or what lies in the directories that the agent sees.
-
-    Raises:
-        AppUnavailableError: the server does not answer or refuses a role.
     """
-    place = settings.app_login().place
-    told: Disk | None = None
-    for login in (settings.admin_login(), settings.app_login()):
-        if login is None:
-            continue
-        async with connect(login) as connection:
-            told = await _ask(connection, login, settings, database)
-        if told.directories:
-            return told
-    return told or Disk(place)
-
-
-async def _ask(connection: Connection, login: Login, settings: PostgresSettings, database: str) -> Disk:
-    cursor = await connection.execute(
-        """
-        SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END,
-               pg_tablespace_location(dattablespace), system_identifier, current_setting('port')::int
-          FROM pg_database, pg_control_system() WHERE datname = %s
-        """,
-        [database],
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        return Disk(login.place, reason=f"there is no database {database}")
-    told, tablespace = row[0], row[1]
+    try:
+        cursor = await connection.execute(
+            """
+            SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END,
+                   (SELECT pg_tablespace_location(dattablespace) FROM pg_database WHERE datname = %s),
+                   system_identifier, current_setting('port')::int
+              FROM pg_control_system()
+            """,
+            [database],
+        )
+    except psycopg.errors.InsufficientPrivilege as failure:
+        return Disk(login.place, reason=f"role {login.user} may not ask for it: {failure.diag.message_primary}")
+    told, tablespace, number, port = await cursor.fetchone() or (None, None, 0, 0)
     # A number without a sign in the file.
-    cluster = Cluster(row[2] % (1 << 64), row[3])
+    cluster = Cluster(number % (1 << 64), port)
     data: Path | None
     if settings.data_directory:
         data = Path(settings.data_directory)

@@ -30,7 +30,7 @@ from agent.engines.pg.moving import bring_back, doomed_schemas, extensions_of, k
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import end_loaders, same_outside
 from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
-from agent.engines.pg.room import Disk, find_disk, keep_room
+from agent.engines.pg.room import Disk, keep_room
 from agent.engines.pg.spool import Room, write_all
 from agent.engines.pg.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.ways import Plan
@@ -83,7 +83,7 @@ class SameDatabase:
                 foreign_servers=frozenset(await foreign_servers(connection)),
                 extension_tables=await extension_tables(connection),
             )
-        disk = await find_disk(self.surroundings.settings, self.database)
+        disk = self.plan.disk
         room = Room(self.surroundings.spool_directory, free_bytes=self.surroundings.limits.free_bytes)
         file = os.open(self._upload_file(key), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -141,7 +141,7 @@ class SameDatabase:
             error = AppUnavailableError(self.plan.loading_obstacle)
             say_unchanged(error)
             raise error
-        disk = await find_disk(self.surroundings.settings, self.database)
+        disk = self.plan.disk
         disk.require_room(self.surroundings.limits.free_bytes)
         progress.step(Step.RESTORING, "copying the previous data first")
         await self._copy_previous(key)

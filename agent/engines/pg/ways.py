@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from agent.engines.pg.catalog import (
     DatabaseFacts,
@@ -20,6 +20,7 @@ from agent.engines.pg.catalog import (
 )
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.moving import not_movable
+from agent.engines.pg.room import Disk, look_at_disk
 from agent.engines.pg.settings import PostgresSettings
 from common.errors import AppUnavailableError
 from common.wording import some_of
@@ -48,6 +49,7 @@ class Plan:
         has_own_rights: there can be no throw-away role, so an upload is loaded with the rights of `login`.
         obstacle: why no import is possible, with what to do about it; empty when it is.
         reach: why no file may be loaded, though what was is restored and undone: its code could reach too far.
+        disk: the server's, as the agent sees it.
     """
 
     way: Way
@@ -58,6 +60,7 @@ class Plan:
     has_own_rights: bool = False
     obstacle: str = ""
     reach: str = ""
+    disk: Disk = field(default_factory=Disk)
 
     @property
     def loading_obstacle(self) -> str:
@@ -94,16 +97,18 @@ async def make_plan(settings: PostgresSettings) -> Plan:
         AppUnavailableError: the server does not answer or refuses a role.
     """
     plans = []
-    if (admin := settings.admin_login()) is not None:
-        async with connect(admin) as connection:
-            plans.append(await _plan_of(connection, admin, settings))
-        if plans[-1].rank == (False, False, False):
-            return plans[-1]
-    # Into its own database: the other one may be closed to it.
-    app = settings.app_login()
-    async with connect(app) as connection:
-        plans.append(await _plan_of(connection, app, settings))
-    return min(plans, key=lambda plan: plan.rank)
+    # The app's role into its own database: the other one may be closed to it.
+    for login in (settings.admin_login(), settings.app_login()):
+        if login is None:
+            continue
+        async with connect(login) as connection:
+            plan = await _plan_of(connection, login, settings)
+            disk = await look_at_disk(connection, login, settings, settings.database)
+        plans.append(replace(plan, disk=disk))
+        if plan.rank == (False, False, False):
+            break
+    best = min(plans, key=lambda plan: plan.rank)
+    return replace(best, disk=next((plan.disk for plan in plans if plan.disk.directories), best.disk))
 
 
 async def _plan_of(connection: Connection, role: Login, settings: PostgresSettings) -> Plan:

@@ -209,3 +209,62 @@ async def test_a_server_whose_disk_is_full_and_not_seen_gets_its_room_back_at_on
         assert app.run("SELECT a FROM precious") == [(1,)]
         assert app.left_over() == []
         await app.close()
+
+
+@NEEDS_A_SMALL_DISK
+@pytest.mark.parametrize("rights", ["CREATEDB", "CREATEDB CREATEROLE"])
+@pytest.mark.parametrize("is_undone", [False, True], ids=["confirm", "undo"])
+async def test_what_is_dropped_on_a_full_disk_makes_its_room_first(
+    small_server: PostgresServer, tmp_path: Path, rights: str, is_undone: bool
+) -> None:
+    app = PostgresApp(small_server, tmp_path, rights=rights, has_admin=False)
+    app.run("CREATE TABLE t AS SELECT repeat('x', 1000) AS a FROM generate_series(1, 80000)", as_app=True)
+    app.limits = dataclasses.replace(Limits(), free_bytes=1 << 20)
+    app.recipe = app.new_recipe()
+    if is_undone:
+        archive = await app.export()
+        app.run("TRUNCATE t; INSERT INTO t VALUES ('small')", as_app=True)
+    else:
+        archive = app.dump("--no-owner", "--schema-only")
+    record = await app.bring_in(archive)
+    # What the log needs next is there already.
+    small_server.psql("CHECKPOINT")
+    fill(small_server.directory.parent, of_files=False)
+
+    try:
+        await (app.recipe.undo(record, app.progress) if is_undone else app.recipe.discard(record))
+    finally:
+        for file in small_server.directory.parent.glob("fill *"):
+            file.unlink()
+
+    small_server.psql("CHECKPOINT")
+    assert app.run("SELECT a FROM t LIMIT 1") == ([("small",)] if is_undone else [])
+    assert app.left_over() == []
+    await app.close()
+
+
+async def test_a_database_is_not_dropped_as_long_as_that_could_stop_the_server(
+    app: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    record = await app.bring_in(await app.export())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_free_bytes", lambda _: 3 << 20)
+        with pytest.raises(NoSpaceError, match=r"3 MiB left at /.* drops mathison_kept_\w+ it makes a checkpoint"):
+            await app.recipe.discard(record)
+
+    assert app.left_over() == [f"database mathison_kept_{record.key}"]
+    await app.recipe.discard(record)
+    assert app.left_over() == []
+
+
+async def test_a_role_that_may_not_ask_for_the_servers_number_does_without(make_app: MakeApp) -> None:
+    app = make_app(has_admin=False)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    app.run("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+
+    found = await app.recipe.describe()
+
+    assert found.can_import.obstacle == ""
+    assert any("permission denied for function pg_control_system" in one for one in found.warnings)
