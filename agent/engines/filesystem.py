@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 import errno
 import itertools
 import os
@@ -23,7 +24,8 @@ from agent.archives.members import KEPT_NAMES
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+_HERE = -100
+"""AT_FDCWD."""
 _NOT_FOLLOWED = 0x100
 """AT_SYMLINK_NOFOLLOW."""
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
@@ -31,6 +33,13 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _LISTED_AT_ONCE = 10_000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Renaming(enum.IntEnum):
+    """What a rename does beside giving a name: replace nothing, or give the other name to what has this one."""
+
+    NO_REPLACE = 1
+    EXCHANGE = 2
 
 
 @contextmanager
@@ -43,21 +52,39 @@ def opened_directory(directory: str | Path, parent: int | None = None) -> Iterat
         os.close(descriptor)
 
 
+def renamed(
+    source: str | Path,
+    target: str | Path,
+    renaming: Renaming,
+    *,
+    source_parent: int = _HERE,
+    target_parent: int = _HERE,
+) -> bool:
+    """Rename at once; False: the system or the file system, as NFS, knows no such thing, and nothing was done.
+
+    Raises:
+        OSError: FileNotFoundError for either of two to be exchanged, EBUSY for a mount point, EXDEV across mounts.
+    """
+    if not hasattr(_libc, "renameat2"):
+        return False
+    if _libc.renameat2(source_parent, os.fsencode(source), target_parent, os.fsencode(target), renaming) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(source))
+
+
 def rename_without_replacing(name: str, *, source: int, target: int) -> None:
     """Move an entry from one directory to another of the same mount.
 
     Raises:
         FileExistsError: the name is taken there.
-        OSError: EBUSY for a mount point, EXDEV across mounts.
+        OSError: as `renamed`.
     """
-    raw = os.fsencode(name)
-    if hasattr(_libc, "renameat2"):
-        if _libc.renameat2(source, raw, target, raw, _RENAME_NOREPLACE) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(number, os.strerror(number), name)
-    # NFS has no such rename; between the look and the rename only a running app could take the name.
+    if renamed(name, name, Renaming.NO_REPLACE, source_parent=source, target_parent=target):
+        return
+    # Between the look and the rename only a running app could take the name.
     with contextlib.suppress(FileNotFoundError):
         os.stat(name, dir_fd=target, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
@@ -71,14 +98,10 @@ def exchange_names(one: str, other: str, *, parent: int) -> bool:
     Raises:
         OSError: it is not allowed, or the storage fails.
     """
-    if not hasattr(_libc, "renameat2"):
+    try:
+        return renamed(one, other, Renaming.EXCHANGE, source_parent=parent, target_parent=parent)
+    except FileNotFoundError:
         return False
-    if _libc.renameat2(parent, os.fsencode(one), parent, os.fsencode(other), _RENAME_EXCHANGE):
-        number = ctypes.get_errno()
-        if number in (errno.ENOENT, errno.EINVAL, errno.ENOSYS):
-            return False
-        raise OSError(number, os.strerror(number), one)
-    return True
 
 
 def immovable(name: str, parent: int) -> str:

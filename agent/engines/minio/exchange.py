@@ -11,7 +11,6 @@ area.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.engines.filesystem import is_full, opened_directory, sync_filesystem
+from agent.engines.filesystem import Renaming, is_full, opened_directory, renamed, sync_filesystem
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.engines.swapping import Side
@@ -33,8 +32,6 @@ _JOURNAL, _VERSION = "exchange.json", 1
 _MORE_BYTES = 16 << 10
 """What the next form of the journal may have more than the present one: entries of two hundred buckets."""
 _STRAYS = "strays"
-_EXCHANGE, _NO_REPLACE = 2, 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Entry(msgspec.Struct):
@@ -259,9 +256,9 @@ class Exchange:
             if _inode(live) == entry.after:
                 continue
             if entry.after is None:
-                _rename(live, other, _NO_REPLACE)
+                _move(live, other)
             elif _inode(live) is None:
-                _rename(other, live, _NO_REPLACE)
+                _move(other, live)
             else:
                 _exchange(live, other)
         parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
@@ -318,11 +315,7 @@ def _encoded(journal: _Journal) -> bytes:
 
 
 def _exchange(live: Path, other: Path) -> None:
-    try:
-        _rename(live, other, _EXCHANGE)
-    except OSError as failure:
-        if failure.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise
+    if not renamed(live, other, Renaming.EXCHANGE):
         # Through a third name.
         other.rename(_aside(other))
         _finish_by_three(live, other, wanted=_inode(_aside(other)))
@@ -345,13 +338,12 @@ def _aside(other: Path) -> Path:
     return other.with_name(f"{other.name}.aside")
 
 
-def _rename(source: Path, target: Path, flags: int) -> None:
-    if _libc.renameat2(-100, os.fsencode(source), -100, os.fsencode(target), flags):
-        number = ctypes.get_errno()
-        if flags == _NO_REPLACE and number in (errno.EINVAL, errno.ENOSYS) and _inode(target) is None:
-            source.rename(target)
-            return
-        raise OSError(number, os.strerror(number), str(source))
+def _move(source: Path, target: Path) -> None:
+    if renamed(source, target, Renaming.NO_REPLACE):
+        return
+    if _inode(target) is not None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source))
+    source.rename(target)
 
 
 def _inode(path: Path) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.filesystem import renamed
 from agent.engines.minio import exchange, swap
 from agent.engines.minio.exchange import Exchange
 from agent.engines.minio.layout import BUCKETS
@@ -130,7 +131,7 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
 
     monkeypatch.setattr(recipe_module, "connected", connected)
     monkeypatch.setattr(swap, "frozen", lambda *arguments, **options: current[-1].server.frozen())
-    monkeypatch.setattr(exchange, "_rename", counted(exchange._rename))
+    monkeypatch.setattr(exchange, "renamed", counted(renamed))
     monkeypatch.setattr(Exchange, "_write", counted(Exchange._write))
     # A made-up crash loses nothing that is not durable.
     monkeypatch.setattr(exchange, "sync_filesystem", lambda descriptor: None)

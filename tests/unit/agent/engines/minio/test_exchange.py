@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.filesystem import renamed
 from agent.engines.minio import exchange
 from agent.engines.minio.exchange import Exchange
 from agent.engines.swapping import Side
@@ -31,7 +32,7 @@ class Steps:
         self.done = 0
         self.crash_at = 0
         self.fail_at: set[int] = set()
-        patch.setattr(exchange, "_rename", self._counted(exchange._rename))
+        patch.setattr(exchange, "renamed", self._counted(renamed))
         patch.setattr(Exchange, "_write", self._counted(Exchange._write))
         patch.setattr(Path, "rename", self._counted(Path.rename))
         # A made-up crash loses nothing that is not durable.
@@ -62,14 +63,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 def drive(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A drive with old data and new data staged, on a file system that can exchange directories or cannot."""
     if request.param == "through a third name":
-        original = exchange._rename
-
-        def rename(source: Path, target: Path, flags: int) -> None:
-            if flags == exchange._EXCHANGE:
-                raise OSError(errno.EINVAL, "Invalid argument")
-            original(source, target, flags)
-
-        monkeypatch.setattr(exchange, "_rename", rename)
+        monkeypatch.setattr(exchange, "renamed", lambda source, target, renaming: False)
     return _staged(tmp_path / "drive")
 
 
