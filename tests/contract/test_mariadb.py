@@ -17,13 +17,15 @@ from tools.servers import MariadbServer, mariadb
 _SCHEMA = """
     CREATE TABLE `both` (id int PRIMARY KEY, text varchar(100) NOT NULL);
     CREATE TABLE `only {what}` (id int AUTO_INCREMENT PRIMARY KEY, both_id int REFERENCES `both` (id));
-    INSERT INTO `both` SELECT seq, concat('{what} ', seq) FROM seq_1_to_200;
+    INSERT INTO `both` VALUES {rows};
     INSERT INTO `only {what}` (both_id) SELECT id FROM `both`;
+"""
+_PROGRAMS = """
     CREATE VIEW seen AS SELECT text FROM `both` WHERE text <> '{what}';
     CREATE TRIGGER noted BEFORE INSERT ON `both` FOR EACH ROW SET NEW.text = concat(NEW.text, ' {what}');
     CREATE EVENT yearly ON SCHEDULE EVERY 1 YEAR STARTS '2037-01-01' DO DELETE FROM `both` WHERE text = '{what}';
 """
-_PROGRAMS = """
+_SEEN = """
     SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE TABLE_SCHEMA = database();
     SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS
         WHERE TRIGGER_SCHEMA = database();
@@ -31,7 +33,8 @@ _PROGRAMS = """
 """
 _BIG = """
     CREATE TABLE big (id int PRIMARY KEY, bytes mediumblob);
-    INSERT INTO big SELECT seq, random_bytes(1024) FROM seq_1_to_{rows};
+    INSERT INTO big SELECT thousands.id * 1000 + others.id, random_bytes(1024) FROM `both` thousands, `both` others
+        LIMIT {rows};
 """
 
 
@@ -40,6 +43,7 @@ class Mariadb(ServerApp[MariadbServer]):
 
     recipe = MariadbRecipe
     kills_apart = 3
+    has_programs: ClassVar[bool] = True
     new_counts: ClassVar[Mapping[str, int]] = {"tables": 2, "rows": 400}
     wrong_files: ClassVar[Mapping[str, bytes]] = {"other SQL": b"--\n-- PostgreSQL database dump\n--\n"}
 
@@ -51,7 +55,10 @@ class Mariadb(ServerApp[MariadbServer]):
         name = self._shop.database
         self.server.sql(f"DROP DATABASE {name}; CREATE DATABASE {name} CHARACTER SET utf8mb4")
         if what is not Fill.EMPTY:
-            self._shop.sql(_SCHEMA.format(what=what.value))
+            rows = ", ".join(f"({number}, '{what.value} {number}')" for number in range(1, 201))
+            self._shop.sql(_SCHEMA.format(what=what.value, rows=rows))
+            if self.has_programs:
+                self._shop.sql(_PROGRAMS.format(what=what.value))
         if what is Fill.BIG:
             self._shop.sql(_BIG.format(rows=self.big_bytes // 1024 + 1))
 
@@ -61,7 +68,7 @@ class Mariadb(ServerApp[MariadbServer]):
     async def contents(self) -> object:
         tables = self._shop.sql("SHOW TABLES").split("\n")
         rows = [self._shop.sql(f"CHECKSUM TABLE `{table}`") for table in tables if table]
-        return tables, rows, self._shop.sql(_PROGRAMS)
+        return tables, rows, self._shop.sql(_SEEN)
 
     async def remove_kept(self, work_directory: Path) -> None:
         for name in self.leftovers():
@@ -71,7 +78,7 @@ class Mariadb(ServerApp[MariadbServer]):
     def leftovers(self) -> list[str]:
         return self.server.sql(
             "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'mathison%';"
-            " SELECT User FROM mysql.global_priv WHERE User LIKE 'mathison%';"
+            " SELECT User FROM mysql.user WHERE User LIKE 'mathison%';"
         ).splitlines()
 
 

@@ -28,6 +28,10 @@ def _redis_program(name: str) -> Callable[[], Path]:
     return lambda: redis(name).server
 
 
+def _mysql_program(name: str) -> Callable[[], Path]:
+    return lambda: mysql(name).server
+
+
 def _mariadb_program(name: str) -> Callable[[], Path]:
     return lambda: mariadb(name).server
 
@@ -45,7 +49,7 @@ GETTERS: dict[str, Callable[[], Path]] = {
 SEPARATE: dict[str, Callable[[], Path]] = {
     "n8n": lambda: n8n().program,
     **{name: _mariadb_program(name) for name in MARIADB_NAMES[1:]},
-    **dict.fromkeys(MYSQL_NAMES, lambda: mysql().server),
+    **{name: _mysql_program(name) for name in MYSQL_NAMES},
 }
 """Too large to be got unless they are named, or needed by `make matrix` alone."""
 

