@@ -168,7 +168,8 @@ class DataAgentServicer:
         """Drops what an import still holds beside the app's data: the staged copy before Restore, the previous data after it
         ("confirm"). The app's data is not touched. May be repeated: nothing there is success too.
 
-        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
+        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE, APP_BUSY (UNAVAILABLE) and NO_SPACE (RESOURCE_EXHAUSTED): it
+        is dropped later; TOOL_FAILED (INTERNAL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

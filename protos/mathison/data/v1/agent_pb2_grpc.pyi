@@ -76,7 +76,8 @@ class DataAgentStub:
     """Drops what an import still holds beside the app's data: the staged copy before Restore, the previous data after it
     ("confirm"). The app's data is not touched. May be repeated: nothing there is success too.
 
-    Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
+    Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE, APP_BUSY (UNAVAILABLE) and NO_SPACE (RESOURCE_EXHAUSTED): it
+    is dropped later; TOOL_FAILED (INTERNAL).
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_agent_pb2.CancelRequest, _agent_pb2.CancelResponse]
     """Ends a running export or stage within seconds, and waits for one that ends already; an import past PHASE_RESTORING is
@@ -188,7 +189,8 @@ class DataAgentServicer(metaclass=_abc_1.ABCMeta):
         """Drops what an import still holds beside the app's data: the staged copy before Restore, the previous data after it
         ("confirm"). The app's data is not touched. May be repeated: nothing there is success too.
 
-        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE (UNAVAILABLE: it is dropped later), TOOL_FAILED (INTERNAL).
+        Errors: TRANSFER_IN_PROGRESS (ABORTED), APP_UNAVAILABLE, APP_BUSY (UNAVAILABLE) and NO_SPACE (RESOURCE_EXHAUSTED): it
+        is dropped later; TOOL_FAILED (INTERNAL).
         """
 
     @_abc_1.abstractmethod
