@@ -51,6 +51,11 @@ class SqlFailure(Exception):
         return self.sqlstate in ("42P01", "42703", "42704", "42883", "3F000", "42P02")
 
     @property
+    def is_forbidden(self) -> bool:
+        """The role has not the rights for it."""
+        return self.sqlstate == "42501"
+
+    @property
     def is_needed(self) -> bool:
         """Something depends on what the statement would drop."""
         return self.sqlstate == "2BP01"

@@ -198,6 +198,8 @@ class Loader:
                 await session.insert(text, line, has_standard_strings=self.splitter.has_standard_strings)
             case Way.REMOVE:
                 await self._remove(text, line)
+            case Way.COMMENT_IF_OWN:
+                await self._comment_if_own(text, line)
             case Way.EXTENSION:
                 await self._make_extension(text, line, schema=decision.name)
             case Way.FILL:
@@ -221,6 +223,13 @@ class Loader:
             # What was there before the dump may be in a schema of its own.
             is_needed = failure.is_needed and _SCHEMA.match(text)
             if not (failure.is_missing or is_needed) or not self._main.is_idle:
+                raise
+
+    async def _comment_if_own(self, text: bytes, line: int) -> None:
+        try:
+            await self._main.run(text, line)
+        except SqlFailure as failure:
+            if not failure.is_forbidden or not self._main.is_idle:
                 raise
 
     async def _make_extension(self, text: bytes, line: int, *, schema: bytes) -> None:

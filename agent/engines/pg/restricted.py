@@ -93,7 +93,8 @@ class RestrictedJudge(Judge):
                 next_step="Import a file made by pg_dump, or give the agent an admin_user.",
             )
         decision = super().decide(text, line)
-        return Decision(Way.SKIP) if decision.way is Way.REMOVE else decision
+        is_tried = decision.way is Way.COMMENT_IF_OWN and self._is_in_transaction
+        return Decision(Way.SKIP) if decision.way is Way.REMOVE or is_tried else decision
 
 
 def _head(text: bytes) -> str:

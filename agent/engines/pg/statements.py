@@ -32,6 +32,8 @@ class Way(enum.Enum):
     """COPY FROM stdin."""
     REMOVE = enum.auto()
     """It removes what may not be there, as the first part of a dump made with --clean does."""
+    COMMENT_IF_OWN = enum.auto()
+    """A comment on what is there already, and may be another's."""
     FILL = enum.auto()
     """It fills a materialized view: with all rows, see `row_security`."""
     EXTENSION = enum.auto()
@@ -70,6 +72,7 @@ _SERVERS = Decision(Way.SKIP, "foreign servers")
 _SETTING = Decision(Way.SETTING)
 _REMOVE = Decision(Way.REMOVE)
 _INSERT = Decision(Way.INSERT)
+_COMMENT_IF_OWN = Decision(Way.COMMENT_IF_OWN)
 _FILL = Decision(Way.FILL)
 _DATABASES_ENCODING = Decision(
     Way.SETTING,
@@ -123,7 +126,9 @@ _KEPT_SCHEMA = re.compile(
 )
 """As `moving` calls those that it keeps; whatever is in one is no content of the app."""
 _SCHEMA_PUBLIC = re.compile(rb"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s*(?:CASCADE|RESTRICT)?\s*\Z", _I)
-_PUBLIC_COMMENT = re.compile(rb"COMMENT\s+ON\s+SCHEMA\s+\"?public\"?\s+IS\s+'standard public schema'\s*\Z", _I)
+_PUBLIC_COMMENT = re.compile(
+    rb"COMMENT\s+ON\s+SCHEMA\s+(?:public|\"public\")\s+IS\s+('standard public schema'\s*\Z)?", _I
+)
 _COLUMN_VERSION = re.compile(
     rb"(ALTER\s+TABLE\s.*\sALTER\s+COLUMN\s.*)SET\s*\(([^()]*?)(?:,\s*)?pg_attver\s*=\s*[0-9]+([^()]*)\)\s*\Z", _I
 )
@@ -215,8 +220,10 @@ class Judge:
         return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _comment(self, text: bytes, line: int) -> Decision:
-        if _words(text) == b"COMMENT ON DATABASE" or _PUBLIC_COMMENT.match(text):
+        if _words(text) == b"COMMENT ON DATABASE":
             return _SILENTLY
+        if found := _PUBLIC_COMMENT.match(text):
+            return _SILENTLY if found[1] else _COMMENT_IF_OWN
         return self.about_what_is_there(text) or self._deferred(text) or RUN
 
     def _copy(self, text: bytes, line: int) -> Decision:

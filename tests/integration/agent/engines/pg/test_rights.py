@@ -420,3 +420,31 @@ async def test_a_superusers_process_that_goes_by_itself_as_autovacuums_does_is_w
         await dropping
 
     assert app.left_over() == []
+
+
+@variants("major", [13, 15, 17], kept=[13, 17])
+@pytest.mark.parametrize("rights", ["", "CREATEDB", "CREATEDB CREATEROLE"])
+async def test_a_schema_public_that_was_made_anew_by_others_is_no_obstacle(
+    make_app: MakeApp, major: int, rights: str
+) -> None:
+    """As people reset a database; pg_dump writes COMMENT ON SCHEMA public IS '' then."""
+    app = make_app(major, rights=rights, has_admin=False)
+    app.run(f"DROP SCHEMA public; CREATE SCHEMA public; GRANT ALL ON SCHEMA public TO {app.role}")
+    app.run(f"GRANT CREATE ON DATABASE {app.database} TO {app.role}")
+    app.run("CREATE TABLE public.t AS SELECT 1 AS a", as_app=True)
+    archive = app.dump("--no-owner")
+    assert b"COMMENT ON SCHEMA public IS '';" in archive
+    app.run("UPDATE public.t SET a = 2", as_app=True)
+
+    await app.bring_in(archive)
+
+    assert app.run("SELECT a FROM public.t") == [(1,)]
+
+
+async def test_a_comment_on_the_apps_own_schema_public_comes_along(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB", has_admin=False)
+    app.run("COMMENT ON SCHEMA public IS 'the shop'", as_app=True)
+
+    await app.bring_in(await app.export())
+
+    assert app.run("SELECT obj_description('public'::regnamespace)") == [("the shop",)]

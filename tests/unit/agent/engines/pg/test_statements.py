@@ -35,7 +35,6 @@ WAYS = {
         "ALTER PUBLICATION p ADD TABLE ONLY t",
         "COMMENT ON PUBLICATION p IS 'x'",
         "COMMENT ON TABLE t IS 'x'",
-        "COMMENT ON SCHEMA public IS 'my own'",
         "COMMENT ON EXTENSION citext IS 'x'",
         "VACUUM",
         "",
@@ -67,6 +66,7 @@ WAYS = {
         "COPY t (grün) FROM stdin",
         "COPY srs FROM stdin",
     ],
+    Way.COMMENT_IF_OWN: ["COMMENT ON SCHEMA public IS 'my own'", "COMMENT ON SCHEMA \"public\" IS ''"],
     Way.EXTENSION: ["CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public", 'CREATE EXTENSION c SCHEMA "a b"'],
     Way.NO_ROWS: ["COPY public.srs (n, auth) FROM stdin", 'COPY "public".srs FROM stdin'],
     Way.REMOVE: [
