@@ -113,6 +113,7 @@ class N8nRecipe(Recipe):
             counted = await asyncio.to_thread(self._survey)
             counted.unreadable.raise_if_any()
             facts = await self._present()
+            warnings = await self._postgres.warnings() if self._postgres else []
         except ServiceError as error:
             return Description("n8n", can_export=Capability(error.text), can_import=Capability(error.text))
         return Description(
@@ -120,6 +121,7 @@ class N8nRecipe(Recipe):
             can_import=Capability(await self._obstacle()),
             estimated_bytes=counted.bytes if counted.is_complete and not self._postgres else 0,
             import_needs_app_stop=True,
+            warnings=tuple(warnings),
             details={
                 "database": engine,
                 "directory": str(self._folder or ""),
@@ -166,6 +168,8 @@ class N8nRecipe(Recipe):
         if obstacle := await self._obstacle():
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
         facts = await self._present()
+        if self._postgres and not wishes.whole_database:
+            await self._postgres.require_alone()
         target = importing.Target(await asyncio.to_thread(required_key, self._settings), facts)
         volume = self._volume
         tree.require_room(volume, upload.header.counts.get("bytes", 0), self._surroundings.limits)
@@ -175,6 +179,7 @@ class N8nRecipe(Recipe):
             on_postgresql=self._postgres is not None,
             has_folder=self._folder is not None,
             place=self._place,
+            whole_database=wishes.whole_database,
         )
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
@@ -244,10 +249,14 @@ class N8nRecipe(Recipe):
 
     async def restore(self, record: Record, progress: Progress) -> None:
         await self._require_ready(record, way_out="Import the file again; or put")
+        if self._postgres and not record.facts.get("whole_database"):
+            await self._postgres.require_alone()
         await self._exchange.restore(record, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         await self._require_ready(record, way_out="Put")
+        if self._postgres and not record.facts.get("whole_database"):
+            await self._postgres.require_nothing_new(record)
         await self._exchange.undo(record, progress)
 
     async def _require_ready(self, record: Record, *, way_out: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
+from common.errors import AppUnavailableError
 from tests.fakes.imports import NotedProgress
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.n8n.conftest import MakeN8n, RealN8n
@@ -51,6 +52,24 @@ def fill(source: RealN8n, *, is_rotating: bool = False) -> None:
     source.server.add("workflow", [WORKFLOW])
     source.server.run("publish:workflow", f"--id={WORKFLOW['id']}")
     source.server.start()
+
+
+def on_postgresql(make_n8n: MakeN8n, name: str, database: PostgresApp, *, schema: str = "public") -> RealN8n:
+    """An n8n that keeps its tables in a schema of a database."""
+    return make_n8n(
+        name,
+        key=f"the key of the {name}",
+        environment={
+            "DB_TYPE": "postgresdb",
+            "DB_POSTGRESDB_HOST": database.server.host,
+            "DB_POSTGRESDB_PORT": str(database.server.port),
+            "DB_POSTGRESDB_DATABASE": database.database,
+            "DB_POSTGRESDB_USER": database.role,
+            "DB_POSTGRESDB_PASSWORD": database.password,
+            "DB_POSTGRESDB_SCHEMA": schema,
+        },
+        settings={"postgresql": database.settings, "schema": schema},
+    )
 
 
 def rows(n8n: RealN8n, query: str) -> list[tuple[object, ...]]:
@@ -108,22 +127,7 @@ async def test_n8n_on_postgresql_starts_on_an_import_and_reads_its_credentials(
     databases = {
         name: PostgresApp(postgres_servers(17), tmp_path / f"{name} database") for name in ("source", "target")
     }
-    source, target = (
-        make_n8n(
-            name,
-            key=f"the key of the {name}",
-            environment={
-                "DB_TYPE": "postgresdb",
-                "DB_POSTGRESDB_HOST": database.server.host,
-                "DB_POSTGRESDB_PORT": str(database.server.port),
-                "DB_POSTGRESDB_DATABASE": database.database,
-                "DB_POSTGRESDB_USER": database.role,
-                "DB_POSTGRESDB_PASSWORD": database.password,
-            },
-            settings={"postgresql": database.settings},
-        )
-        for name, database in databases.items()
-    )
+    source, target = (on_postgresql(make_n8n, name, database) for name, database in databases.items())
     fill(source)
     target.server.start()
     exported = await source.export(recipient=str(IDENTITY.to_public()))
@@ -137,5 +141,36 @@ async def test_n8n_on_postgresql_starts_on_an_import_and_reads_its_credentials(
     await target.recipe.undo(record, NotedProgress())
     assert databases["target"].run("SELECT count(*) FROM credentials_entity") == [(0,)]
     target.server.stop()
+    for database in databases.values():
+        await database.close()
+
+
+@pytest.mark.timeout(1200)
+async def test_an_n8n_in_a_schema_of_its_own_takes_an_import_and_none_beside_another_n8n(
+    make_n8n: MakeN8n, postgres_servers: Callable[[int], PostgresServer], tmp_path: Path
+) -> None:
+    databases = {
+        name: PostgresApp(postgres_servers(17), tmp_path / f"{name} database") for name in ("source", "target")
+    }
+    source, target = (on_postgresql(make_n8n, name, database, schema="own") for name, database in databases.items())
+    fill(source)
+    target.server.start()
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+    source.server.stop()
+    record = await target.import_(exported, identity=str(IDENTITY))
+    assert target.server.credentials() == {"Mail": CREDENTIAL["data"]}
+    other = on_postgresql(make_n8n, "other", databases["target"])
+    other.server.start()
+    other.server.add("credentials", [CREDENTIAL])
+
+    for step in (target.recipe.undo(record, NotedProgress()), target.import_(exported, identity=str(IDENTITY))):
+        with pytest.raises(AppUnavailableError, match="database also holds schema 'public'"):
+            await step
+
+    assert target.server.is_running
+    assert other.server.is_running
+    assert other.server.credentials() == {"Mail": CREDENTIAL["data"]}
+    target.server.stop()
+    other.server.stop()
     for database in databases.values():
         await database.close()

@@ -25,6 +25,17 @@ from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request, table_locked
 from agent.engines.n8n.preparing import LOCK_WAIT_SECONDS, prepare_database
 from agent.engines.n8n.settings import N8nSettings
+from agent.engines.n8n.sharing import (
+    Shared,
+    explain_elsewhere,
+    look_beside,
+    require_alone,
+    require_n8n,
+    require_nothing_new,
+    warnings_of_description,
+    warnings_of_export,
+    warnings_of_import,
+)
 from agent.engines.pg.beside import Beside
 from agent.engines.pg.clients import Clients
 from agent.engines.pg.connection import Connection, Login, connect
@@ -90,12 +101,49 @@ class PostgresHome:
             AppUnavailableError: no server, no database, or it is not n8n's.
             AppBusyError: another session has locked a table.
         """
+        async with self._connected() as connection:
+            rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
+            try:
+                return facts_of(Answers(rows=rows), key)
+            except AppUnavailableError:
+                await explain_elsewhere(connection, self.settings.schema)
+                raise
+
+    async def warnings(self) -> list[str]:
+        """What to know of the database before anything is done; raises as `ask`."""
+        return warnings_of_description(await self._shared())
+
+    async def require_alone(self) -> None:
+        """Before an import that is not to exchange what else is in the database.
+
+        Raises:
+            AppUnavailableError: there is something.
+        """
+        require_alone(await self._shared())
+
+    async def require_nothing_new(self, record: Record) -> None:
+        """Before an undo, which drops the database that an import brought.
+
+        Raises:
+            AppUnavailableError: somebody else began to use it since.
+        """
+        # An older agent noted nothing.
+        if (known := record.facts.get("others")) is not None:
+            require_nothing_new(await self._shared(), known)
+
+    async def _shared(self) -> Shared:
+        """What else is in the database; raises as `ask`."""
+        async with self._connected() as connection:
+            migrations = await _rows(connection, "SELECT name FROM migrations") or []
+            return await look_beside(connection, self.settings.schema, [str(name) for (name,) in migrations])
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
         async with connect(self.postgresql.app_login()) as connection:
             schema = sql.Identifier(self.settings.schema)
             await connection.execute(sql.SQL("SET search_path = pg_catalog, {}").format(schema))
             await connection.execute(f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
-            rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
-        return facts_of(Answers(rows=rows), key)
+            yield connection
 
     async def plan(self, *, loads: bool = False) -> Plan:
         """How an import is done.
@@ -123,6 +171,7 @@ class PostgresHome:
             NoSpaceError: the agent's state directory has no room for it.
         """
         header = ArchiveHeader(recipe="postgresql", format="sql.gz", format_version=1, app_id=self.app_id)
+        shared = await self._shared()
         with tempfile.TemporaryFile(dir=self.work_directory) as file:
             async with export_database(
                 self._readers(),
@@ -141,7 +190,8 @@ class PostgresHome:
                         )
                     await asyncio.to_thread(file.write, chunk)
                 proof = await export.proof.fingerprint() if export.proof else None
-                warnings = [*export.warnings, *(export.proof.warnings if export.proof else ())]
+                warnings = [*warnings_of_export(shared), *export.warnings]
+                warnings += export.proof.warnings if export.proof else ()
             file.flush()
             details = {
                 "schema": self.settings.schema,
@@ -161,16 +211,27 @@ class PostgresHome:
         return [self.postgresql.app_login(), *([admin.to(self.postgresql.database)] if admin else [])]
 
     async def stage(self, dump: BinaryIO, record: Record, progress: Progress, request: Request) -> Prepared:
-        """Load a dump beside the present database and make it fit; on failure its `remains` are to be dropped."""
+        """Load a dump beside the present database and make it fit; on failure its `remains` are to be dropped.
+
+        What the new database holds besides n8n is noted in the record.
+        """
         prepared: list[Prepared] = []
+        brought: list[Shared] = []
 
         async def rework(login: Login) -> None:
-            prepared.append(await prepare_database(login, request, schema=self.settings.schema))
+            schema = self.settings.schema
+            async with connect(login) as connection:
+                await require_n8n(connection, schema)
+            prepared.append(await prepare_database(login, request, schema=schema))
+            async with connect(login) as connection:
+                brought.append(await look_beside(connection, schema, prepared[0].migrations))
 
         changes = await (await self.beside()).stage(
             _chunks(dump), record.key, progress, rework=rework, remember=self.remains(record).remember
         )
-        return msgspec.structs.replace(prepared[0], warnings=list(changes.warnings))
+        record.save(others=list(brought[0].others))
+        told = warnings_of_import(await self._shared(), brought[0])
+        return msgspec.structs.replace(prepared[0], warnings=[*told, *changes.warnings])
 
     async def items(self, request: Request) -> Items:
         """What the database holds now, to be compared with what an import brings."""

@@ -20,6 +20,7 @@ _IMPORT_OPTIONS = {
     "encryption_key": "the encryption key of the n8n that the data comes from",
     "without_credentials": "true or false",
     "deactivate_workflows": "true or false",
+    "whole_database": "true or false",
 }
 
 
@@ -43,13 +44,18 @@ class ExportWishes:
 
 @dataclass(frozen=True)
 class ImportWishes:
-    """What may open the key, and what is to be left out."""
+    """What may open the key, and what is to be left out.
+
+    Attributes:
+        whole_database: exchange the database in a server with what is in it besides this n8n.
+    """
 
     identities: tuple[str, ...]
     passphrase: str
     encryption_key: str
     without_credentials: bool
     deactivate_workflows: bool
+    whole_database: bool
 
 
 def read_export_wishes(options: Mapping[str, str], settings: N8nSettings) -> ExportWishes:
@@ -85,6 +91,7 @@ def read_import_wishes(options: Mapping[str, str], settings: N8nSettings) -> Imp
         encryption_key=options.get("encryption_key", ""),
         without_credentials=_flag(options, "without_credentials"),
         deactivate_workflows=_flag(options, "deactivate_workflows"),
+        whole_database=_flag(options, "whole_database"),
     )
 
 
