@@ -23,9 +23,9 @@ from agent.archives.walking import left_out_by
 from agent.engines import tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import mounts_below, usual_owner
-from agent.engines.n8n import importing, previewing
+from agent.engines.n8n import importing, key_notes, previewing
 from agent.engines.n8n.exporting import TravellingKey, make_travelling
-from agent.engines.n8n.facts import PRESENT, PRESENT_IN_FILE, Facts, facts_of
+from agent.engines.n8n.facts import EXPORTED, EXPORTED_IN_FILE, PRESENT, PRESENT_IN_FILE, Facts, facts_of
 from agent.engines.n8n.folder import LEFT_OUT, instance_key, required_key, write_config
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
@@ -167,7 +167,7 @@ class N8nRecipe(Recipe):
         wishes = read_import_wishes(upload.options, self._settings)
         if obstacle := await self._obstacle():
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
-        facts = await self._present()
+        facts = await self._present(await asyncio.to_thread(instance_key, self._settings))
         if self._postgres and not wishes.whole_database:
             await self._postgres.require_alone()
         target = importing.Target(await asyncio.to_thread(required_key, self._settings), facts)
@@ -180,6 +180,7 @@ class N8nRecipe(Recipe):
             has_folder=self._folder is not None,
             place=self._place,
             whole_database=wishes.whole_database,
+            **key_notes.notes_of(target.key, facts.fit),
         )
         await asyncio.to_thread(area.create)
         progress.step(Step.TRANSFERRING, "unpacking beside the present data")
@@ -249,15 +250,18 @@ class N8nRecipe(Recipe):
 
     async def restore(self, record: Record, progress: Progress) -> None:
         await self._require_ready(record, way_out="Import the file again; or put")
+        await asyncio.to_thread(key_notes.require_key_of_staged, record.facts, self._settings)
         if self._postgres and not record.facts.get("whole_database"):
             await self._postgres.require_alone()
         await self._exchange.restore(record, progress)
 
-    async def undo(self, record: Record, progress: Progress) -> None:
+    async def undo(self, record: Record, progress: Progress) -> str | None:
         await self._require_ready(record, way_out="Put")
+        told = await asyncio.to_thread(key_notes.check_key_of_previous, record.facts, self._settings)
         if self._postgres and not record.facts.get("whole_database"):
             await self._postgres.require_nothing_new(record)
         await self._exchange.undo(record, progress)
+        return told or None
 
     async def _require_ready(self, record: Record, *, way_out: str) -> None:
         """See that there are the rights, before n8n is stopped for nothing, and that it is the same database still."""
@@ -327,11 +331,16 @@ class N8nRecipe(Recipe):
         require_same_place(record.facts, self._postgres.postgresql.place)
         return self._postgres
 
-    async def _present(self) -> Facts:
-        """What n8n has now; AppUnavailableError or SourceUnreadableError where that cannot be told."""
+    async def _present(self, key: str = "") -> Facts:
+        """What n8n has now; AppUnavailableError or SourceUnreadableError where that cannot be told.
+
+        Args:
+            key: tried on what is secret; empty: none is.
+        """
         if self._postgres is not None:
-            return await self._postgres.ask(PRESENT)
-        return facts_of(await ask_database(self._source.database(), PRESENT_IN_FILE))
+            return await self._postgres.ask(EXPORTED if key else PRESENT, key)
+        answers = await ask_database(self._source.database(), EXPORTED_IN_FILE if key else PRESENT_IN_FILE)
+        return facts_of(answers, key)
 
     async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
         limits = self._surroundings.limits

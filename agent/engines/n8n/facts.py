@@ -29,7 +29,7 @@ PRESENT = Questions({**_COUNTS, **_MIGRATIONS}, _TABLES)
 PRESENT_IN_FILE = Questions({**PRESENT.queries, **PROGRAMS}, _TABLES)
 """The same of a SQLite file."""
 EXPORTED = Questions({**_COUNTS, **_MIGRATIONS, **_SECRETS}, _TABLES)
-"""For what is exported: also some secrets, to try the key on."""
+"""The same with some secrets, to try the key on."""
 EXPORTED_IN_FILE = Questions({**EXPORTED.queries, **PROGRAMS}, _TABLES)
 ENCRYPTED = {
     "credentials_entity": ["data"],
