@@ -168,7 +168,7 @@ async def look(connection: Connection) -> ServerFacts:
         libraries=int(raw.get("number_of_libraries", 0)),
         evicted=int(raw.get("evicted_keys", 0)),
         used_bytes=int(raw.get("used_memory", 0)),
-        data_bytes=int(raw.get("used_memory_dataset", 0)),
+        data_bytes=_data_bytes(raw),
         maximum_bytes=int(raw.get("maxmemory", 0)),
         eviction=raw.get("maxmemory_policy", ""),
         system_bytes=int(raw.get("total_system_memory", 0)),
@@ -180,6 +180,12 @@ async def look(connection: Connection) -> ServerFacts:
 def parse_info(text: str) -> dict[str, str]:
     """INFO's lines by name."""
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+
+def _data_bytes(raw: Mapping[str, str]) -> int:
+    """What Redis 8.2 says right after its start, if it is empty, is some bytes below zero without a sign."""
+    said = int(raw.get("used_memory_dataset", 0))
+    return said if said <= int(raw.get("used_memory", 0)) else 0
 
 
 def _keys(raw: Mapping[str, str]) -> dict[int, int]:

@@ -102,8 +102,10 @@ async def _sum(snapshot: Path, folder: Path) -> Fingerprint:
 
 
 async def _fitting_program(content: RdbContent) -> Program | None:
-    """One that reads the file's version; none for data of modules, which only they can load."""
-    if content.module_types or content.module_fields:
+    """One that reads the file's version; none for data of modules, which only they can load, nor where a server that
+    loads the file would run more of a library than what registers its functions: nothing would end that.
+    """
+    if content.module_types or content.module_fields or any(library.beyond for library in content.libraries):
         return None
     named = [Path(part) for part in os.environ.get(PROGRAMS_VARIABLE, "").split(":") if part]
     there = [path for folder in named for name in _PROGRAMS if (path := folder / name).exists()]

@@ -283,3 +283,20 @@ async def test_the_server_that_proves_a_redis_export_runs_no_script_of_it(
     code, document = verify(file, redis_programs=server.install.server.parent, told=told)
 
     assert (code, document.get("engine"), document.get("differences")) == (0, "Redis 6.2.5", []), document
+
+
+async def test_what_a_function_library_does_when_it_is_loaded_is_not_done_to_prove_an_export(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-7.0")
+    with client_of(server) as client:
+        client.function_load("#!lua name=x\nfor i = 1, 3 do end\nredis.register_function('f', function() end)")
+    exported = await RedisApp(server, tmp_path / "work").export()
+    assert exported.fingerprint is not None
+    file, told = tmp_path / "library.rdb", tmp_path / "export.json"
+    file.write_bytes(exported.file)
+    told.write_bytes(b'{"file": "library.rdb", "fingerprint": %s}' % exported.fingerprint.to_json())
+
+    code, document = verify(file, redis_programs=server.install.server.parent, told=told)
+
+    assert (code, document.get("engine"), document.get("differences")) == (0, "", []), document

@@ -357,3 +357,11 @@ async def test_a_fingerprint_is_taken_unasked_of_little_data_alone(
     assert asked.fingerprint == unasked.fingerprint is not None
     with pytest.raises(InvalidRequestError, match="yes or no, not 'maybe'"):
         await app.export(options={"fingerprint": "maybe"})
+
+
+async def test_a_server_that_has_just_started_empty_is_not_said_to_hold_more_than_there_is(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    server = start_redis("redis-8.2")
+
+    assert (await RedisApp(server, tmp_path / "work").recipe.describe()).estimated_bytes < 1 << 30
