@@ -16,10 +16,12 @@ import psycopg
 from psycopg import pq
 
 from agent.engines.pg.text_errors import DISK_FULL, OUT_OF_LOCKS, joined
-from common.errors import AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
+from common.errors import AppBusyError, AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
 
 CONNECT_TIMEOUT_SECONDS = 10
 """For a server beside us; one that takes longer to answer is not there."""
+LOCK_WAIT_SECONDS = 120
+"""For what somebody else holds, as long as a dump waits; a prepared transaction may hold it for ever."""
 _CALM = {
     "search_path": "",
     "local_preload_libraries": "",
@@ -31,7 +33,7 @@ _CALM = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": f"{LOCK_WAIT_SECONDS}s",
     "idle_in_transaction_session_timeout": "0",
     "tcp_user_timeout": "0",
 }
@@ -162,7 +164,7 @@ async def _explain(login: Login, failure: psycopg.OperationalError) -> AppUnavai
 
 @contextmanager
 def server_errors(login: Login) -> Iterator[None]:
-    """Turn psycopg's errors into ours: AppUnavailableError, NoSpaceError, or ToolFailedError with what was said."""
+    """Turn psycopg's errors into ours, see `translate`."""
     try:
         yield
     except psycopg.Error as failure:
@@ -170,13 +172,18 @@ def server_errors(login: Login) -> Iterator[None]:
 
 
 def translate(failure: psycopg.Error, login: Login) -> ServiceError:
-    """What an error of the server, met while working, means."""
+    """AppUnavailableError, AppBusyError, NoSpaceError, or ToolFailedError with what the server said."""
     said = joined(failure.diag.message_primary or str(failure))
     match failure:
         case psycopg.errors.DiskFull():
             return NoSpaceError(
                 f"The disk of {login.place} is full: {said}",
                 next_step=DISK_FULL,
+            )
+        case psycopg.errors.LockNotAvailable():
+            return AppBusyError(
+                f"{login.place} did not let role {login.user} have a lock within {LOCK_WAIT_SECONDS} seconds: {said}",
+                next_step="See in pg_locks and pg_prepared_xacts who holds it, end that, then try again.",
             )
         case psycopg.errors.OutOfMemory():
             return ToolFailedError(f"{login.place} reports: {said}", next_step=OUT_OF_LOCKS)

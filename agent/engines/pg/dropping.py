@@ -14,6 +14,7 @@ from psycopg import sql
 from agent.engines.pg.catalog import no_member
 from agent.engines.pg.connection import Connection
 from agent.engines.pg.moving import OWNED_SEQUENCE
+from agent.engines.pg.prepared import how_to_go_on
 from agent.engines.pg.privileges import listed
 from common.errors import AppBusyError
 
@@ -114,9 +115,10 @@ async def drop_schemas(connection: Connection, schemas: Sequence[str]) -> None:
             await _empty(connection, schema)
             await connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as failure:
+        usually = "End the sessions that use it; then it is dropped by itself."
         raise AppBusyError(
             f"What is in schema {schema} is in use: {failure.diag.message_primary}.",
-            next_step="End the sessions that use it; then it is dropped by itself.",
+            next_step=await how_to_go_on(connection, connection.info.dbname, usually),
         ) from failure
 
 

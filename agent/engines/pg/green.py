@@ -24,6 +24,7 @@ from agent.engines.pg.catalog import USER_SCHEMA, DatabaseFacts, ServerFacts, no
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.foreign_servers import ForeignServer, MadeServers, give_servers, make_servers
 from agent.engines.pg.names import Label, new_name, role_name, session_name
+from agent.engines.pg.prepared import how_to_go_on
 from agent.engines.pg.privileges import require_no_kept_schema, require_owner, take_back_privileges
 from agent.engines.pg.system_grants import SystemGrants, give_system_grants
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
@@ -366,9 +367,10 @@ async def drop_database(connection: Connection, name: str) -> None:
             # use force; it waits 5 s for that.
             await connection.execute(drop)
     except psycopg.errors.ObjectInUse as failure:
+        usually = "End what uses it (sessions of superusers, replication slots, subscriptions), then try again."
         raise AppBusyError(
             f"The database {name} cannot be dropped: {failure.diag.message_primary}",
-            next_step="End what uses it (sessions of superusers, replication slots, subscriptions), then try again.",
+            next_step=await how_to_go_on(connection, name, usually),
         ) from failure
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from agent.engines.pg.lock_room import require_lock_room
 from agent.engines.pg.moving import bring_back, doomed_schemas, extensions_of, kept_keys, kept_schemas
 from agent.engines.pg.names import session_name
 from agent.engines.pg.own_rights import end_loaders, same_outside
+from agent.engines.pg.prepared import how_to_go_on
 from agent.engines.pg.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
 from agent.engines.pg.room import Disk, keep_room
 from agent.engines.pg.spool import Room, write_all
@@ -159,6 +160,10 @@ class SameDatabase:
                 await keep_room(loading, disk, free_bytes=self.surroundings.limits.free_bytes)
         except ServiceError as failure:
             await self._take_back(key, before, failure)
+            if isinstance(failure, AppBusyError):
+                with suppress(ServiceError):
+                    async with self._connect(key) as connection:
+                        failure.next_step = await how_to_go_on(connection, self.database, failure.next_step)
             say_unchanged(failure)
             raise
         self._remove_files(f"import-{key}.*")
@@ -320,9 +325,10 @@ async def _bring_back(connection: Connection, key: str) -> None:
             for statement in await bring_back(connection, key):
                 await connection.execute(statement)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as failure:
+        usually = "Stop the app or end its transactions, then repeat the step."
         raise AppBusyError(
             f"The app holds its tables: {failure.diag.message_primary}.",
-            next_step="Stop the app or end its transactions, then repeat the step.",
+            next_step=await how_to_go_on(connection, connection.info.dbname, usually),
         ) from failure
 
 

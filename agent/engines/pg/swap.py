@@ -18,6 +18,7 @@ from psycopg import sql
 
 from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.names import session_name
+from agent.engines.pg.prepared import how_to_go_on, prepared_in
 from common.errors import AppBusyError
 
 SWAP_SECONDS = 30.0
@@ -93,14 +94,17 @@ async def _busy(renames: Sequence[Rename], manager: Login) -> AppBusyError:
     async with connect(manager) as connection:
         cursor = await connection.execute(
             "SELECT format('%%s session(s) of role %%s (%%s)', count(*), usename, backend_type) FROM pg_stat_activity"
-            " WHERE datname = ANY(%(names)s) GROUP BY usename, backend_type UNION ALL"
-            " SELECT format('prepared transaction %%s', gid) FROM pg_prepared_xacts WHERE database = ANY(%(names)s)",
-            {"names": names},
+            " WHERE datname = ANY(%s) GROUP BY usename, backend_type",
+            [names],
         )
         found = [row[0] for row in await cursor.fetchall()]
-    return AppBusyError(
-        f"The database {renames[0].name} could not be exchanged, because it is in use by "
-        f"{', '.join(found) or 'someone'}. Nothing was changed; what was prepared is still there.",
-        next_step="End that, or let the agent do it: GRANT pg_signal_backend to its role, or set admin_user to a "
-        "superuser. Then repeat the step.",
-    )
+        prepared = [f"prepared transaction {gid}" for gid in await prepared_in(connection, names)]
+        usually = (
+            "End that, or let the agent do it: GRANT pg_signal_backend to its role, or set admin_user to a superuser. "
+            "Then repeat the step."
+        )
+        return AppBusyError(
+            f"The database {names[0]} could not be exchanged, because it is in use by "
+            f"{', '.join([*found, *prepared]) or 'someone'}. Nothing was changed; what was staged is still there.",
+            next_step=await how_to_go_on(connection, names[0], usually if found else "Then repeat the step."),
+        )
