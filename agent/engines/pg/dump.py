@@ -74,6 +74,7 @@ async def dump(
     form: DumpForm,
     header: ArchiveHeader,
     app_id: str,
+    encoding: str,
     without: Sequence[str],
     on_read: Callable[[int], None],
     proof: Proof | None = None,
@@ -83,6 +84,8 @@ async def dump(
     Args:
         header: written into SQL forms as their first line.
         app_id: marks the dump's session, so that one left by an agent that was killed is found by `end_leftovers`.
+        encoding: the database's own. By itself pg_dump writes in the client's, which a setting of the role or database
+            may say, also one that has not all characters, or in which no database can be, and which no import takes.
         without: schemas that are left out, from `kept_schema_names`.
         on_read: called with the size of each piece of pg_dump's output.
         proof: whose snapshot is dumped, and whose fingerprint closes SQL forms.
@@ -91,7 +94,7 @@ async def dump(
     """
     session = f"{session_prefix(app_id)}{secrets.token_hex(6)}"
     command = Command(
-        pg_dump_argv(client, form, without=without, snapshot=proof.snapshot if proof else ""),
+        pg_dump_argv(client, form, encoding=encoding, without=without, snapshot=proof.snapshot if proof else ""),
         environment={**client.environment(), **login.environment(application_name=session)},
     )
     is_whole = False
@@ -134,7 +137,9 @@ async def end_leftovers(connection: Connection, app_id: str) -> None:
     await _terminate(connection, session_prefix(app_id))
 
 
-def pg_dump_argv(client: Client, form: DumpForm, *, without: Sequence[str], snapshot: str = "") -> list[str]:
+def pg_dump_argv(
+    client: Client, form: DumpForm, *, encoding: str, without: Sequence[str], snapshot: str = ""
+) -> list[str]:
     """What is left out, and why: owners and grants belong to the server, not the data; subscriptions hold passwords of
     other servers; tablespaces are places on a disk; what an import within the database keeps is not the app's any more.
     """
@@ -145,6 +150,7 @@ def pg_dump_argv(client: Client, form: DumpForm, *, without: Sequence[str], snap
         "--no-privileges",
         "--no-subscriptions",
         "--no-tablespaces",
+        f"--encoding={encoding}",
         *(f'--exclude-schema="{name}"' for name in without),
         f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
         *([f"--snapshot={snapshot}"] if snapshot else []),

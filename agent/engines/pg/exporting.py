@@ -98,6 +98,7 @@ async def export_database(
                 form=form,
                 header=header,
                 app_id=known.app_id,
+                encoding=connection.info.parameter_status("server_encoding") or "UTF8",
                 without=kept,
                 on_read=progress.read,
                 proof=proof,

@@ -251,6 +251,7 @@ class SameDatabase:
                 form=DumpForm.CUSTOM,
                 header=ArchiveHeader(),
                 app_id=self.app_id,
+                encoding=self.plan.database.encoding,
                 without=kept,
                 on_read=lambda _: None,
             ) as chunks:

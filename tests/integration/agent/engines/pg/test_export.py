@@ -367,6 +367,24 @@ async def test_a_dump_of_a_database_in_latin1_is_latin1(make_app: MakeApp) -> No
     assert b"SET client_encoding = 'LATIN1'" in text
 
 
+@variants("form", ["sql", "custom"], kept=["sql"])
+@pytest.mark.parametrize("has_admin", [True, False], ids=["beside", "within"])
+@pytest.mark.parametrize("encoding", ["SJIS", "LATIN1"])
+async def test_an_encoding_that_is_set_for_clients_is_not_the_dumps(
+    make_app: MakeApp, encoding: str, has_admin: bool, form: str
+) -> None:
+    app = make_app(has_admin=has_admin)
+    app.run("CREATE TABLE t AS SELECT '日本語 ÄЖ' AS a", as_app=True)
+    app.run(f"ALTER DATABASE {app.database} SET client_encoding TO '{encoding}'")
+    app.run(f"ALTER ROLE {app.role} IN DATABASE {app.database} SET client_encoding TO '{encoding}'")
+    exported, archive = await app.fingerprint(), await app.export(form)
+    app.run("UPDATE t SET a = ''", as_app=True)
+
+    await app.bring_in(archive)
+
+    assert exported.differences(await app.fingerprint()) == []
+
+
 @pytest.mark.parametrize(
     "database",
     ["we\"ird 'name'", "postgresql://host/x?a=b", "日本語" * 7, "dbname=x host=y", "-x"],

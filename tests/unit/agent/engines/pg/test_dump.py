@@ -29,7 +29,16 @@ def program(folder: Path, script: str) -> Client:
 
 async def run(client: Client, form: DumpForm) -> bytes:
     header = ArchiveHeader(recipe="postgresql")
-    dumping = dump(NOWHERE, client, form=form, header=header, app_id="shop.db", without=(), on_read=lambda _: None)
+    dumping = dump(
+        NOWHERE,
+        client,
+        form=form,
+        header=header,
+        app_id="shop.db",
+        encoding="UTF8",
+        without=(),
+        on_read=lambda _: None,
+    )
     async with dumping as chunks:
         return b"".join([chunk async for chunk in chunks])
 
@@ -117,4 +126,4 @@ async def test_the_password_is_in_the_environment_and_not_on_argv(tmp_path: Path
 
 @pytest.mark.parametrize(("major", "option"), [(15, "--compress=1"), (16, "--compress=gzip:1")])
 def test_compression_is_asked_for_as_each_major_spells_it(tmp_path: Path, major: int, option: str) -> None:
-    assert option in pg_dump_argv(Client(tmp_path, major, 10), DumpForm.CUSTOM, without=())
+    assert option in pg_dump_argv(Client(tmp_path, major, 10), DumpForm.CUSTOM, encoding="UTF8", without=())
