@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.world import BROKEN, DATABASE_ID, VOLUME_ID, World, wait_until
 from tests.fixtures.variants import variants
 
@@ -112,7 +110,7 @@ def test_an_import_that_fills_the_disk_changes_nothing(world: World, app_id: str
     assert world.import_(app_id, archive, is_dry_run=True).status == 200
 
 
-@pytest.mark.parametrize("app_id", [DATABASE_ID, VOLUME_ID])
+@variants("app_id", [DATABASE_ID, VOLUME_ID], kept=[VOLUME_ID])
 def test_an_app_whose_agent_is_gone_is_named_and_served_again_when_it_is_back(world: World, app_id: str) -> None:
     agent = world.deployment[app_id].agent
     agent.stop()

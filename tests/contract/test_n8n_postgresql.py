@@ -1,4 +1,4 @@
-"""The contract over n8n on PostgreSQL: database and folder change together."""
+"""The contract over n8n on PostgreSQL, a variant of those over n8n and PostgreSQL: both change together."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tests.contract.suite import ContractSuite
 from tests.fixtures.n8n_data import N8n, copy_to_postgres
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tools.servers import PostgresServer
+
+pytestmark = pytest.mark.variant
 
 
 class N8nOnPostgresql(N8nOnSqlite):

@@ -24,6 +24,7 @@ from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 from tests.fixtures.agent_program import stage_requests
 from tests.fixtures.uploads import frame_list
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until, until_still
 from tests.integration.agent.core.conftest import AgentProcess
 
@@ -202,7 +203,7 @@ async def test_a_restore_goes_on_when_its_caller_is_gone(agent: AgentProcess, st
     assert agent.live == b"new data"
 
 
-@pytest.mark.parametrize(
+@variants(
     ("step", "content"),
     [
         ("export chunk", b"old data"),
@@ -215,6 +216,12 @@ async def test_a_restore_goes_on_when_its_caller_is_gone(agent: AgentProcess, st
         ("undo begun", b"new data"),
         ("undo swapped", b"old data"),
         ("discard", b"new data"),
+    ],
+    kept=[
+        ("stage received", b"old data"),
+        ("restore halfway", b"old data"),
+        ("restore swapped", b"new data"),
+        ("undo begun", b"new data"),
     ],
 )
 async def test_a_killed_agent_finds_its_way_at_the_next_start(agent: AgentProcess, step: str, content: bytes) -> None:

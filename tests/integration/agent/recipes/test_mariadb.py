@@ -50,7 +50,7 @@ def dump_of(statements: str) -> bytes:
     return f"-- MariaDB dump 10.19\n\n{statements}\n\n-- Dump completed on 2026-11-23  8:35:57\n".encode()
 
 
-@pytest.mark.parametrize("format_name", ["sql.gz", "sql"])
+@variants("format_name", ["sql.gz", "sql"])
 async def test_a_database_is_the_same_after_export_and_import(format_name: str, shop: MariadbApp) -> None:
     shop.sql(RICH)
     exported = await shop.export(format_name)
@@ -325,7 +325,7 @@ async def test_a_file_of_another_program_is_taken_from_who_says_that_it_is_whole
     await shop.recipe.discard(record)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.999])
+@variants("share", [0.3, 0.999], kept=[0.999])
 async def test_a_cut_or_changed_export_of_ours_is_noticed(share: float, shop: MariadbApp) -> None:
     shop.fill()
     content = (await shop.export("sql")).content

@@ -26,7 +26,7 @@ def mysql_alone() -> Iterator[MysqlServer]:
         yield server
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
+@pytest.fixture(params=["mariadb", pytest.param("mysql", marks=pytest.mark.variant)])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> MariadbApp:
     """One on each."""
     server = request.getfixturevalue("mariadb_server" if request.param == "mariadb" else "mysql_alone")

@@ -64,7 +64,7 @@ CONVERTED = (
         (CONVERTED, LimitExceededError, 50),
     ],
     ids=["calls", "copies", "names in rows", "checks", "tables in memory", "zeros", "character sets"],
-    every=2,
+    every=4,
 )
 async def test_a_small_file_cannot_take_much_of_the_servers_memory(
     tables: str, error: type[ServiceError], most_mib: int, tmp_path: Path

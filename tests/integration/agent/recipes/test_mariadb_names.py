@@ -12,6 +12,7 @@ from agent.engines.mariadb.settings import Login
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.mariadb_apps import MariadbApp
+from tests.fixtures.variants import variants
 from tools.servers import MariadbServer, mariadb
 
 PAIRS = {
@@ -37,7 +38,7 @@ def folding_shop(folding_server: MariadbServer, tmp_path: Path) -> MariadbApp:
     return app
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@variants("pair", PAIRS, kept=["of other letters", "a table and a view"])
 async def test_what_a_server_would_take_for_one_is_refused_by_both_names(
     pair: str, shop: MariadbApp, folding_shop: MariadbApp
 ) -> None:

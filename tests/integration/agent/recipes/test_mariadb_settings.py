@@ -178,7 +178,11 @@ async def import_and_undo(app: MariadbApp, content: bytes, **values: str) -> Non
     assert state(app) == changed
 
 
-@pytest.mark.parametrize("values", [{"autocommit": "0"}, {"init_connect": "'SET autocommit=0'"}])
+@variants(
+    "values",
+    [{"autocommit": "0"}, {"init_connect": "'SET autocommit=0'"}],
+    kept=[{"init_connect": "'SET autocommit=0'"}],
+)
 async def test_the_rows_at_a_files_end_are_there_too(shop: MariadbApp, values: dict[str, str]) -> None:
     content = b"CREATE TABLE x (id int PRIMARY KEY);\nINSERT INTO x VALUES (1),(2),(3);\n-- Dump completed\n"
 
@@ -249,9 +253,7 @@ async def test_mysql_makes_no_columns_that_a_file_does_not_have(mysql_shop: Mari
         assert state(mysql_shop) == before
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("shop", "innodb_force_primary_key"), ("mysql_shop", "sql_require_primary_key")]
-)
+@variants(("kind", "name"), [("shop", "innodb_force_primary_key"), ("mysql_shop", "sql_require_primary_key")])
 async def test_a_table_without_a_key_is_refused_by_a_server_that_takes_none(
     request: pytest.FixtureRequest, kind: str, name: str
 ) -> None:

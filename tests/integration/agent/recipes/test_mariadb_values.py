@@ -91,7 +91,7 @@ CHANGED = [
 NOTED = ("decimal(5,2)", "date", "time", "varchar(3)", "tinytext", "set('a','b')")
 
 
-@variants(("column", "value", "words"), CHANGED, every=3)
+@variants(("column", "value", "words"), CHANGED, every=9)
 async def test_a_value_that_the_server_would_change_is_told_by_table_and_line(
     column: str, value: str, words: str, shop: MariadbApp
 ) -> None:
@@ -137,7 +137,7 @@ async def test_a_blank_that_an_enum_lists_lets_no_other_value_through(shop: Mari
     await _refused(BEGINNING + table + END, "rows of t: .*Out of range", shop)
 
 
-@pytest.mark.parametrize(("column", "value"), [found for found in CUT if found[0] in NOTED])
+@variants(("column", "value"), [found for found in CUT if found[0] in NOTED], every=4)
 @variants("beside", ["`b` enum('a')", "`b` int AS (`id` + 1) STORED"])
 async def test_what_the_server_would_cut_off_is_told_beside_what_it_is_not_asked_about(
     column: str, value: str, beside: str, shop: MariadbApp

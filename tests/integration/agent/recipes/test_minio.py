@@ -117,7 +117,7 @@ async def test_an_empty_server_goes_out_and_in(start_minio: StartMinio, target: 
     assert await users(target.server) == ["local"]
 
 
-@variants("gone", ["new/own", "new/.minio.sys", "exchange.json", "all that new holds"], every=3)
+@variants("gone", ["new/own", "new/.minio.sys", "exchange.json", "all that new holds"])
 async def test_previous_data_that_somebody_removed_some_of_is_not_brought_back(
     gone: str, source: Source, target: Target
 ) -> None:

@@ -21,6 +21,7 @@ from agent.states import Kind, TransferState
 from tests.fixtures import forked
 from tests.fixtures.minio_data import add_user, put, users, view
 from tests.fixtures.minio_servers import client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes import minio_program
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer, minio, short_directory
@@ -130,7 +131,7 @@ async def case(made: Case) -> AsyncIterator[Case]:
             entry.remove()
 
 
-@pytest.mark.parametrize("moment", ["frozen", "three directories moved"])
+@variants("moment", ["frozen", "three directories moved"], kept=["three directories moved"])
 async def test_an_agent_killed_in_a_restore_is_recovered_from(moment: str, case: Case) -> None:
     case.die_at(moment)
     side = await case.recover()
@@ -139,7 +140,7 @@ async def test_an_agent_killed_in_a_restore_is_recovered_from(moment: str, case:
     await case.take_back(side)
 
 
-@pytest.mark.parametrize("moment", ["three directories moved", "exchanged"])
+@variants("moment", ["three directories moved", "exchanged"])
 async def test_agent_and_server_killed_together_are_recovered_from(moment: str, case: Case) -> None:
     case.die_at(moment)
     case.server.kill()

@@ -17,6 +17,7 @@ from common.errors import AppUnavailableError, ServiceError, ToolFailedError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.variants import variants
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tests.integration.agent.recipes.minio_shared import Source, Target, shared_target, source, target
 
@@ -230,7 +231,7 @@ async def test_a_bucket_of_a_trial_that_a_client_puts_something_into_is_left_to_
     assert app.leftovers() == [bucket]
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@variants("number", [1, 2], kept=[2])
 async def test_an_undo_that_has_begun_to_delete_is_finished_when_the_server_answers_again(
     source: Source, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

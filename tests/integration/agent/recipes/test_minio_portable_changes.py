@@ -48,7 +48,7 @@ def _before_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[Client], Awa
 
 
 @variants("after", [SMALL, SMALL + 1, LARGE, LARGE + 1], kept=[LARGE + 1])
-@pytest.mark.parametrize("before", [SMALL, LARGE])
+@variants("before", [SMALL, LARGE])
 async def test_an_object_that_was_replaced_since_it_was_listed_goes_out_with_all_that_is_the_new_ones(
     before: int,
     after: int,

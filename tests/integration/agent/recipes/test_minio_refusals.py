@@ -425,7 +425,7 @@ def _flip_bit_of_meta(directory: Path) -> None:
     meta.write_bytes(rotted("", "xl.meta", IN_CHECKSUM_ONLY)("/xl.meta", meta.read_bytes()) or b"")
 
 
-@pytest.mark.parametrize("damage", [_lose_part, _flip_bit_of_meta])
+@variants("damage", [_lose_part, _flip_bit_of_meta])
 async def test_what_was_damaged_on_the_source_is_said_and_does_not_keep_the_rest(
     damage: Callable[[Path], None], start_minio: StartMinio, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ async def _status(client: Client) -> str:
     return next((value for name, value in answer.headers.items() if name.lower() == "x-amz-replication-status"), "")
 
 
-@pytest.fixture(params=ENVIRONMENTS)
+@pytest.fixture(params=["without a KMS", pytest.param("with a KMS", marks=pytest.mark.variant)])
 async def source(request: pytest.FixtureRequest, start_minio: StartMinio) -> MinioServer:
     server = start_minio(environment=ENVIRONMENTS[request.param])
     async with client_of(server) as client:

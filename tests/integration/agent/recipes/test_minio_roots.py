@@ -57,7 +57,7 @@ def _by_hand(server: MinioServer) -> bytes:
 
 
 @variants("way", ["exported", "by hand"])
-@pytest.mark.parametrize("root", ["boss", "boss-backup"])
+@variants("root", ["boss", "boss-backup"], kept=["boss-backup"])
 async def test_an_account_with_the_name_of_this_root_is_refused_by_name_unless_users_stay(
     root: str, way: str, start_minio: StartMinio, tmp_path: Path
 ) -> None:
@@ -178,7 +178,7 @@ async def test_a_user_with_the_name_of_the_archives_root_does_not_matter(
     assert not await _is_root(target, "kept")
 
 
-@pytest.mark.parametrize("environment", [{}, {"MINIO_KMS_SECRET_KEY": KMS_KEY}], ids=["without a KMS", "with a KMS"])
+@variants("environment", [{}, {"MINIO_KMS_SECRET_KEY": KMS_KEY}], ids=["without a KMS", "with a KMS"])
 async def test_a_service_account_of_nobodys_who_is_called_as_this_root_is_refused_by_name(
     environment: dict[str, str], start_minio: StartMinio, tmp_path: Path
 ) -> None:

@@ -104,7 +104,6 @@ def require_nothing_left(target: Pair, agent: Agent) -> None:
         ),
     ],
     ids=["setting", "name", "name of the previous database", "owner"],
-    every=2,
 )
 async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_the_next(
     source: Pair, target: Pair, tmp_path: Path, harm: str, said: str

@@ -53,7 +53,7 @@ def target_of(make_pair: MakePair, **facts: object) -> Pair:
 __all__ = ["make_pair"]
 
 
-@pytest.mark.parametrize("has_folder", [True, False], ids=["with a folder", "without a folder"])
+@variants("has_folder", [True, False], ids=["with a folder", "without a folder"])
 @variants(
     ("is_version_2", "is_rotating"), [(False, False), (True, True)], ids=["1.x", "2.x rotating"], kept=[(True, True)]
 )

@@ -179,7 +179,7 @@ def _write(server: RedisServer, tail: str) -> None:
 
 
 @variants("moment", [moment for moment in MOMENTS if moment not in ("copying", "settings changed")], kept=["all sent"])
-@pytest.mark.parametrize("keeping", KEEPING)
+@variants("keeping", KEEPING, kept=["append-only file"])
 async def test_a_server_killed_in_a_restore_comes_back_on_one_side(
     moment: str, keeping: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,7 +500,7 @@ async def test_what_an_older_agent_keeps_can_be_undone(
     await one.take_back()
 
 
-@pytest.mark.parametrize("has_marker", [True, False])
+@variants("has_marker", [True, False])
 async def test_a_taking_back_that_could_not_begin_leaves_the_import_to_be_undone(
     redis_servers: Callable[[str], RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_marker: bool
 ) -> None:

@@ -122,7 +122,7 @@ async def test_a_former_replica_comes_back_with_an_import_and_not_with_the_file_
     await one.require(Recovered.IMPORTED)
 
 
-@pytest.mark.parametrize("keeping", THAT_SAVE)
+@variants("keeping", THAT_SAVE)
 @variants("name", NAMES, kept=["redis-7.0"])
 async def test_nothing_is_changed_in_a_server_whose_disk_refuses_until_it_does_not(
     name: str, keeping: str, start_redis: StartRedis, tmp_path: Path

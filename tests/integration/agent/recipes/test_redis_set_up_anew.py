@@ -160,7 +160,7 @@ async def test_a_server_without_config_keeps_its_own_snapshot_file(start_redis: 
 
 
 @variants("is_restarted", [False, True], ids=["same run", "restarted"], kept=[True])
-@pytest.mark.parametrize("lines", [[], ['rename-command CONFIG ""']], ids=["beside", "by file"])
+@variants("lines", [[], ['rename-command CONFIG ""']], ids=["beside", "by file"])
 async def test_an_undo_is_not_refused_only_because_imported_data_grew(
     lines: list[str], start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_restarted: bool
 ) -> None:

@@ -134,7 +134,9 @@ def _takes_clients(server: RedisServer) -> bool:
         return client.recv(100) == b"+PONG\r\n"
 
 
-@pytest.mark.parametrize("keeping", [{"save": '""'}, {"save": "3600 1"}, {"appendonly": "yes", "save": '""'}])
+@variants(
+    "keeping", [{"save": '""'}, {"save": "3600 1"}, {"appendonly": "yes", "save": '""'}], kept=[{"save": "3600 1"}]
+)
 @variants("name", NAMES, kept=["redis-7.0"])
 async def test_an_import_comes_to_its_end_in_a_server_that_takes_no_more_clients(
     name: str, keeping: dict[str, str], start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

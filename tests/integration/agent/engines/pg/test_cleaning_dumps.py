@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -19,7 +17,7 @@ CONTENT = """
 """
 
 
-@pytest.mark.parametrize("rights", ["SUPERUSER", "CREATEDB", ""])
+@variants("rights", ["SUPERUSER", "CREATEDB", ""], kept=[""])
 @variants("options", [["--clean"], ["--clean", "--if-exists"]], ids=" ".join, kept=[["--clean", "--if-exists"]])
 async def test_a_view_that_needs_a_key_and_large_objects_come_in(
     make_app: MakeApp, rights: str, options: list[str]

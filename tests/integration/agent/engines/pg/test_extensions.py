@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import ArchiveIncompatibleError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tests.integration.agent.engines.pg.test_hostile_files import dump
@@ -57,7 +58,7 @@ async def test_a_table_of_an_extension_without_rows_of_the_apps_own_comes_back(
 
 
 @pytest.mark.usefixtures("server_with_places")
-@pytest.mark.parametrize("has_admin", [True, False], ids=["beside", "within"])
+@variants("has_admin", [True, False], ids=["beside", "within"], kept=[False])
 async def test_rows_for_a_table_of_an_extension_are_refused_with_a_way_out_before_anything_is_changed(
     make_app: MakeApp, has_admin: bool
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import ArchiveRefusedError, ServiceError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import unsealed
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
@@ -28,7 +29,7 @@ HIDING = {
 
 
 @pytest.mark.parametrize("hiding", HIDING.values(), ids=HIDING.keys())
-@pytest.mark.parametrize("rights", ["", "CREATEDB", "CREATEDB CREATEROLE"])
+@variants("rights", ["", "CREATEDB", "CREATEDB CREATEROLE"])
 async def test_what_is_hidden_in_an_insert_does_not_run(make_app: MakeApp, rights: str, hiding: bytes) -> None:
     app = make_app(rights=rights, has_admin=False)
     app.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", as_app=True)

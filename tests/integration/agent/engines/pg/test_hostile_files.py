@@ -55,7 +55,7 @@ async def test_what_a_file_makes_of_its_database_as_a_whole_is_undone(
     assert app.left_over() == []
 
 
-@variants("statement", ATTRIBUTES, every=3)
+@variants("statement", ATTRIBUTES, every=4)
 async def test_a_file_that_fails_leaves_nothing_that_hinders_the_next_import(app: PostgresApp, statement: str) -> None:
     before = app.outside()
     failing = with_block(statement).replace(
@@ -104,7 +104,7 @@ async def test_an_apps_database_that_is_a_template_stays_one_and_can_be_dropped_
         ("PERFORM lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC", "large object 4711"),
         ("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; CREATE TABLE public.u (a int)", "table public.u"),
     ],
-    every=3,
+    every=6,
 )
 async def test_privileges_that_a_file_gives_itself_are_left_out_with_a_warning(
     app: PostgresApp, statement: str, what: str
@@ -223,7 +223,7 @@ async def test_where_a_superuser_owns_all_tables_the_files_belong_to_the_app(app
     assert any("table public.t" in warning for warning in preview.warnings)
 
 
-@pytest.mark.parametrize(
+@variants(
     "statement",
     [
         "ALTER TABLE public.t OWNER TO pg_database_owner",
@@ -231,6 +231,7 @@ async def test_where_a_superuser_owns_all_tables_the_files_belong_to_the_app(app
         "CREATE SCHEMA x AUTHORIZATION pg_database_owner",
         "ALTER DEFAULT PRIVILEGES FOR ROLE pg_database_owner GRANT ALL ON TABLES TO PUBLIC",
     ],
+    every=2,
 )
 async def test_a_file_that_gives_things_to_other_roles_is_refused(app: PostgresApp, statement: str) -> None:
     before = app.outside()

@@ -136,7 +136,7 @@ HARMS = {
 }
 
 
-@variants("harm", HARMS, every=4)
+@variants("harm", HARMS, kept=["column", "label", "large object"])
 async def test_code_that_changes_the_previous_data_ends_the_import(modest: PostgresApp, harm: str) -> None:
     await _refused(modest, CODE.format(harm=HARMS[harm]) + CALL, "the file touched the previous data")
 
@@ -152,7 +152,7 @@ MAYBE_OTHERS = {
 }
 
 
-@pytest.mark.parametrize("harm", MAYBE_OTHERS)
+@variants("harm", MAYBE_OTHERS)
 async def test_code_that_does_what_another_session_may_have_done_ends_the_import(
     modest: PostgresApp, harm: str
 ) -> None:
@@ -169,7 +169,7 @@ OTHERS = {
 }
 
 
-@variants("statement", OTHERS, every=2)
+@variants("statement", OTHERS, kept=["DROP FUNCTION shop.fee()"])
 async def test_what_another_session_does_meanwhile_ends_an_import_without_accusing_its_file(
     modest: PostgresApp, statement: str
 ) -> None:
@@ -209,13 +209,13 @@ async def test_a_comment_on_a_large_object_with_the_number_of_another_thing_is_t
     assert modest.run(comments) == [("avatar",)]
 
 
-@pytest.mark.parametrize("major", [13, 15])
+@variants("major", [13, 15])
 async def test_so_it_does_on_other_majors(make_app: MakeApp, major: int) -> None:
     app = _with_data(make_app(major, has_admin=False))
     await _refused(app, CODE.format(harm=HARMS["trigger"]) + CALL, "the file touched the previous data")
 
 
-@pytest.mark.parametrize("where", ["ROLE {role}", "DATABASE {database}"])
+@variants("where", ["ROLE {role}", "DATABASE {database}"])
 async def test_where_changes_are_not_counted_no_file_is_loaded_and_an_import_can_be_undone(
     modest: PostgresApp, where: str
 ) -> None:
@@ -246,7 +246,7 @@ async def test_no_file_is_loaded_by_a_role_that_may_stop_the_counting_of_changes
     assert f'REVOKE SET ON PARAMETER track_counts FROM "{modest.role}";' in obstacle
 
 
-@pytest.mark.parametrize("at_end", [False, True], ids=["from the beginning", "in the middle"])
+@variants("at_end", [False, True], ids=["from the beginning", "in the middle"], kept=[True])
 async def test_counting_that_is_off_in_the_loading_session_itself_ends_the_import(
     modest: PostgresApp, monkeypatch: pytest.MonkeyPatch, at_end: bool
 ) -> None:
@@ -312,7 +312,7 @@ async def test_a_sequence_is_as_it_was_when_a_file_fails_after_its_code_set_it(m
     assert _content(modest) == before
 
 
-@variants("label", ["NULL", "'mine'", '\'{"of":"x","was_moved":false}\''], every=2)
+@variants("label", ["NULL", "'mine'", '\'{"of":"x","was_moved":false}\''])
 async def test_an_undo_whose_labels_were_changed_says_what_to_do(modest: PostgresApp, label: str) -> None:
     record = await modest.bring_in(await modest.export())
     for number in (0, 1):
@@ -380,7 +380,7 @@ async def _export_warnings(app: PostgresApp) -> list[str]:
         return export.warnings
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@variants("number", [0, 1])
 async def test_an_undo_of_what_an_agent_of_another_version_kept_leaves_it_to_that_agent(
     modest: PostgresApp, number: int
 ) -> None:

@@ -12,6 +12,7 @@ from agent.engines.pg import dropping, same_database
 from agent.recipes.base import Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, NothingToUndoError
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tools.servers import PostgresServer, postgres
 
@@ -93,7 +94,7 @@ async def test_a_file_with_more_than_there_are_locks_for_is_refused_before_anyth
     assert modest.left_over() == []
 
 
-@pytest.mark.parametrize("is_present", [True, False], ids=["of now", "of the file"])
+@variants("is_present", [True, False], ids=["of now", "of the file"], kept=[False])
 async def test_more_large_objects_than_there_are_locks_for_are_refused_before_anything_is_changed(
     modest: PostgresApp, is_present: bool
 ) -> None:

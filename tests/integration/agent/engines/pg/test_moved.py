@@ -30,7 +30,7 @@ async def _moved(make_app: MakeApp, *, has_admin: bool, is_restored: bool) -> tu
     return app, record, other.database
 
 
-@pytest.mark.parametrize("has_admin", [True, False], ids=["beside", "within"])
+@variants("has_admin", [True, False], ids=["beside", "within"], kept=[False])
 @variants("is_restored", [True, False], ids=["kept", "staged"])
 async def test_an_app_that_moved_to_another_database_takes_nothing_that_was_staged_before(
     make_app: MakeApp, has_admin: bool, is_restored: bool
@@ -52,7 +52,7 @@ async def test_an_app_that_moved_to_another_database_takes_nothing_that_was_stag
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("is_restored", [True, False], ids=["kept", "staged"])
+@variants("is_restored", [True, False], ids=["kept", "staged"])
 async def test_of_an_older_agents_import_the_databases_themselves_say_whose_they_are(
     make_app: MakeApp, is_restored: bool
 ) -> None:

@@ -146,7 +146,7 @@ async def test_where_the_server_went_away_it_is_said_that_nobody_could_see_what_
         assert app.left_over() == []
 
 
-@pytest.mark.parametrize("rights", ["", "CREATEDB"])
+@variants("rights", ["", "CREATEDB"])
 @variants("scope", ["DATABASE {database}", "ROLE {role}"])
 async def test_values_are_loaded_as_they_are_whatever_settings_say(make_app: MakeApp, rights: str, scope: str) -> None:
     app = make_app(rights=rights, has_admin=False)

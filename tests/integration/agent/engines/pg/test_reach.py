@@ -104,7 +104,7 @@ async def test_a_role_whose_reach_no_transaction_takes_back_loads_no_file_within
 
 
 @variants("major", [13, 18], kept=[18])
-@pytest.mark.parametrize(
+@variants(
     "harm",
     [
         "ALTER ROLE {role}_group PASSWORD 'mine'",

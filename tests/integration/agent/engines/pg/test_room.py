@@ -17,6 +17,7 @@ from agent.recipes.base import Limits
 from common.errors import NoSpaceError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 from tools.servers import PostgresServer, postgres, short_directory
@@ -96,7 +97,7 @@ async def test_an_import_within_the_database_is_guarded_too(make_app: MakeApp, m
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("rights", WAYS)
+@variants("rights", WAYS)
 async def test_where_the_disk_is_not_seen_a_preview_says_so(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, rights: str
 ) -> None:

@@ -65,9 +65,10 @@ async def test_an_import_and_its_undo_bring_back_filled_views(make_app: MakeApp,
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize(
+@variants(
     ("major", "options"),
     [(13, []), (15, ["--format=custom"]), (18, ["--enable-row-security", "--clean"]), (17, ["--inserts"])],
+    every=2,
 )
 async def test_a_dump_of_pg_dump_itself_fills_them_too(make_app: MakeApp, major: int, options: list[str]) -> None:
     app = filled(make_app(major))
@@ -162,7 +163,7 @@ async def test_tables_that_hid_rows_from_the_app_and_now_belong_to_it_are_named(
     assert app.role in warning
 
 
-@pytest.mark.parametrize("rights", ["CREATEDB CREATEROLE", "CREATEDB", ""])
+@variants("rights", ["CREATEDB CREATEROLE", "CREATEDB", ""], kept=[""])
 async def test_an_agent_without_a_superuser_fills_them_too(make_app: MakeApp, rights: str) -> None:
     source = filled(make_app())
     dumped = await source.fingerprint()

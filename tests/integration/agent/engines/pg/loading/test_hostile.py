@@ -23,6 +23,7 @@ from common.errors import (
     LimitExceededError,
     ServiceError,
 )
+from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.loading.conftest import MakeTarget, RichSource
 from tests.integration.agent.engines.pg.loading.targets import CLOSING, OPENING, Target, children_of_load, until
 from tools.servers import PostgresServer
@@ -199,7 +200,7 @@ async def test_what_only_a_superuser_may_make_is_handed_back(target: Target) -> 
     assert target.value("SELECT count(*) FROM pg_event_trigger") == 0
 
 
-@pytest.mark.parametrize("end", [b"", b"-- x", b"SELECT 1"])
+@variants("end", [b"", b"-- x", b"SELECT 1"])
 async def test_statements_too_large_to_hold_are_refused(target: Target, end: bytes) -> None:
     async def endless() -> object:
         yield OPENING + b"SELECT '"
