@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import hashlib
-import io
-import os
 import tempfile
 import urllib.parse
-import xml.etree.ElementTree as ET
-import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,13 +18,10 @@ import msgspec
 
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
-from agent.engines.minio.bucket_settings import holds_targets
 from agent.engines.minio.client import Client, RefusedError, UnreadableAnswerError, parse_xml, text_of
-from agent.engines.minio.layout import TARGETS_FILE
 from agent.engines.minio.listing import Listed, buckets_of, keys_of
 from agent.engines.minio.portable import (
     BUCKETS,
-    LEFT_OUT_SETTINGS,
     METADATA,
     NO_VERSION,
     SCHEME,
@@ -40,6 +32,7 @@ from agent.engines.minio.portable import (
     number_of_line,
 )
 from agent.engines.minio.portable_headers import in_words, keep, obstacle
+from agent.engines.minio.portable_settings import settings_by_bucket, settings_of_other
 from agent.engines.minio.stored_metadata import holds, metadata_of
 from agent.engines.minio.sums import Sums
 from agent.steps import Progress
@@ -53,20 +46,7 @@ _ATTEMPTS = 5
 _LISTED_AGAIN = 100
 """Versions at once: of a key's own there are a few as a rule, and of keys that begin with it maybe a million."""
 _SMALL_BYTES = 256 << 10
-_MAX_SETTINGS_BYTES = 32 << 20
 _FILE_MODE = 0o644
-
-
-WITHOUT_ADMIN_API = (
-    "The server is another than MinIO, or lets the agent's user not administer it. Of the settings of buckets only "
-    "versioning, object lock and tags are in the archive: not policies, rules, quotas, encryption and notifications."
-)
-_S3_SETTINGS = {
-    "versioning": ("versioning.xml", "VersioningConfiguration"),
-    "object-lock": ("object-lock.xml", "ObjectLockConfiguration"),
-    "tagging": ("tagging.xml", "Tagging"),
-}
-"""What S3 itself tells of a bucket: MinIO's file for it, and the name of its root element."""
 
 
 @dataclass
@@ -110,10 +90,12 @@ async def chunks_of(
 async def _parts(
     client: Client, found: Found, progress: Progress, work_directory: Path, *, is_minio: bool
 ) -> AsyncGenerator[bytes, None]:
-    settings = await _settings(client, found) if is_minio else {}
+    settings, without = await settings_by_bucket(client) if is_minio else ({}, "")
+    if without:
+        found.warnings.append(without)
     for bucket in await buckets_of(client):
         if not is_minio:
-            settings = {bucket: await _settings_of(client, bucket)}
+            settings = {bucket: await settings_of_other(client, bucket)}
         found.counts["buckets"] += 1
         found.sums.bucket(bucket)
         yield _directory(f"{BUCKETS}/{bucket}")
@@ -335,52 +317,6 @@ class _Reader:
         answer = parse_xml((await self._client.call("GET", self._bucket, listed.key, query=query)).body)
         tags = [element for element in answer.iter() if element.tag.rpartition("}")[2] == "Tag"]
         return urllib.parse.urlencode([(text_of(tag, "Key"), text_of(tag, "Value")) for tag in tags])
-
-
-async def _settings(client: Client, found: Found) -> dict[str, dict[str, bytes]]:
-    """By bucket and file."""
-    exported = await client.admin("GET", "export-bucket-metadata")
-    settings: dict[str, dict[str, bytes]] = {}
-    left_out: set[str] = set()
-    with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
-        for entry in archive.infolist():
-            bucket, _, name = entry.filename.partition("/")
-            if name in LEFT_OUT_SETTINGS:
-                if name != TARGETS_FILE or holds_targets(archive.read(entry)):
-                    left_out.add(bucket)
-            elif entry.file_size <= _MAX_SETTINGS_BYTES:
-                settings.setdefault(bucket, {})[os.path.basename(name)] = archive.read(entry)
-    if left_out:
-        names = ", ".join(sorted(left_out))
-        found.warnings.append(f"Replication of {names} is not in the archive: it needs the keys of other servers.")
-    return settings
-
-
-async def _settings_of(client: Client, bucket: str) -> dict[str, bytes]:
-    """By file, of another server than MinIO."""
-    found = {}
-    for name, (file, root) in _S3_SETTINGS.items():
-        # Not set, or not known there.
-        with contextlib.suppress(RefusedError):
-            answer = await client.call("GET", bucket, query={name: ""})
-            if (name != "versioning" or b"<Status>" in answer.body) and (content := _rooted(answer.body, root)):
-                found[file] = content
-    return found
-
-
-def _rooted(answer: bytes, name: str) -> bytes:
-    """Some servers call the root after the request, MinIO takes it by S3's name only. Empty: an answer to another."""
-    element = parse_xml(answer)
-    called = element.tag.rpartition("}")[2]
-    if called == name:
-        return answer
-    if not called.endswith("Response"):
-        # Servers that do not know a question may take it for a listing.
-        return b""
-    for found in element.iter():
-        found.tag = found.tag.rpartition("}")[2]
-    element.tag = name
-    return ET.tostring(element)
 
 
 def _is_of(response: aiohttp.ClientResponse, listed: Listed) -> bool:

@@ -18,7 +18,14 @@ import msgspec
 from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
-from agent.engines.minio import portable_checks, portable_export, portable_import, portable_tree, settings_trial
+from agent.engines.minio import (
+    portable_checks,
+    portable_export,
+    portable_import,
+    portable_settings,
+    portable_tree,
+    settings_trial,
+)
 from agent.engines.minio.canary import delete_if_empty
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
@@ -240,7 +247,7 @@ async def exporting(
     """
     found = portable_export.Found()
     if facts is None:
-        found.warnings.append(portable_export.WITHOUT_ADMIN_API)
+        found.warnings.append(portable_settings.WITHOUT_ADMIN_API)
     elif drive is None:
         found.warnings.append("A listing hides objects below other objects; whether there are any cannot be seen.")
     else:
