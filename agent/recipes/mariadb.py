@@ -76,6 +76,7 @@ class MariadbRecipe(Recipe):
     )
     export_formats = (SQL_GZIP, SQL)
     import_formats = ("sql",)
+    journal_versions = (1, 2)
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
@@ -244,11 +245,7 @@ class MariadbRecipe(Recipe):
         return Switch(self._settings.app_login(), self._settings.database, self._exchange(record), record)
 
     def _exchange(self, record: Record) -> Exchange:
-        previous = record.facts.get("previous")
-        tables = previous if isinstance(previous, list) else None
-        return Exchange(
-            self._admin(), self._settings.database, record.key, tables, lambda found: record.save(previous=found)
-        )
+        return Exchange(self._admin(), self._settings.database, record)
 
     def _admin(self) -> Login:
         admin = self._settings.admin_login()

@@ -257,15 +257,8 @@ class UptimeKumaRecipe(Recipe):
             return files
         # Also of what is dropped or recovered: it is in that server alone.
         self._require_same_place(record)
-        database, previous = self._database(), record.facts.get("previous")
-        tables = TableExchange(
-            database.require_admin(),
-            database.name,
-            record.key,
-            previous if isinstance(previous, list) else None,
-            lambda found: record.save(previous=found),
-        )
-        return Together(tables, files)
+        database = self._database()
+        return Together(TableExchange(database.require_admin(), database.name, record), files)
 
     async def _look_settled(self, data: Data) -> KumaFacts | None:
         """What is there now; AppBusyError while the app migrates it."""

@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.engines import tree
@@ -129,9 +130,20 @@ class EmbeddedData(MariadbData):
         return [row[0] for row in rows]
 
 
+@dataclass
+class _Unnoted:
+    """Notes on what is gone with the server if anything ends it. Implements engines.mariadb.notes.Notes."""
+
+    key: str
+    facts: dict[str, object] = field(default_factory=dict)
+
+    def save(self, **facts: bool | list[str]) -> None:
+        self.facts.update(facts)
+
+
 async def _name_after_the_apps(admin: Login, schema: Schema, key: str) -> None:
     await query(admin, f"CREATE DATABASE {DATABASE} CHARACTER SET {schema.charset} COLLATE {schema.collation};")
-    tables = Exchange(admin, DATABASE, key, None, lambda previous: None)
+    tables = Exchange(admin, DATABASE, _Unnoted(key))
     await tables.bring(Side.IMPORTED)
     await tables.drop()
 

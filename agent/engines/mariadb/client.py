@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agent.engines.mariadb import exact_rows
@@ -14,7 +13,7 @@ from agent.engines.mariadb.names import new_schema
 from agent.engines.mariadb.names import quoted as quoted
 from agent.engines.mariadb.sessions import SETTINGS
 from agent.engines.mariadb.settings import Login
-from agent.processes import Command, run, start
+from agent.processes import Command, run
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
@@ -34,15 +33,12 @@ ANSWER_SECONDS = 10
 """Most time for a server to say its first word; a client program itself would wait for ever."""
 LOCK_SECONDS = 10
 """Most time that a statement of ours waits for who uses a table; the server's own limit is a day."""
-_IDLE_SECONDS = 3600
-"""How long the server keeps a session that holds locks and says nothing: others end it sooner."""
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 BACK_WITHIN_SECONDS = 30.0
 """Time for a server that ended in the middle of an exchange, in which nobody is told yet what came of it."""
 _BACK_LOOK_SECONDS = 0.1
-_BEGUN = f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
-_HELD = "mathison holds"
+_BEGUN = f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}"
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|(?:Got error:|Error) (\d+): (.*)")
 _SILENT = re.compile(r"initial communication packet.*error: (?:110|11)\b")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
@@ -106,28 +102,6 @@ async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = 
         raise error_of_query(failure.text, login) from failure
     lines = output.decode(errors="replace").split("\n")[:-1]
     return [[_plain(cell) for cell in line.split("\t")] for line in lines]
-
-
-@asynccontextmanager
-async def held(login: Login, sql: str, *, database: str = "") -> AsyncIterator[None]:
-    """Run statements, and keep the session with its locks for the time of the block; errors as `query`."""
-    async with start(_command(login, database, "--unbuffered", _BEGUN)) as child:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await child.write(f"{sql} SELECT {literal(_HELD)};\n".encode())
-        said = b""
-        while _HELD.encode() not in said:
-            if not (piece := await child.read()):
-                try:
-                    await child.check()
-                except ToolFailedError as failure:
-                    raise error_of_query(failure.text, login) from failure
-                raise ToolFailedError(f"{login.place} ended a session.")
-            said = said[-len(_HELD) :] + piece
-        yield
-        # An orderly end: the server lets go of the locks at once.
-        await child.close_stdin()
-        async for _ in child.chunks():
-            pass
 
 
 def _command(login: Login, database: str, *options: str) -> Command:

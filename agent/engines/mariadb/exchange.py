@@ -1,20 +1,26 @@
 """All tables of a schema exchanged for others by one RENAME TABLE, which the server does entirely or not at all.
 
-There is no journal: which tables were the app's when the exchange began is written down before it, and with that,
-where each table is now says how far it got. Old servers (before 10.6) may stop half-way when they crash; the same
-look then says what is left to be done.
+The server moves no table with triggers to another schema. Within its own it does, with them, and in the same statement
+that moves others away and in. So tables with triggers stand aside in the app's schema, under names of ours: those that
+leave until `put_away`, those that come from `bring_near` on.
+
+There is no journal: which tables were the app's when the exchange began, and which stand aside, is written down before
+it, and with that, where each table is now says how far it got. Old servers (before 10.6) may stop half-way when they
+crash; the same look then says what is left to be done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
-from agent.engines.mariadb import names, sequences
-from agent.engines.mariadb.catalog import table_names, tables_of
-from agent.engines.mariadb.client import once_it_is_back, patiently, query, quoted
+from agent.engines.mariadb import key_names, names, sequences
+from agent.engines.mariadb.catalog import tables_of
+from agent.engines.mariadb.client import literal, once_it_is_back, patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
+from agent.engines.mariadb.notes import Notes, names_in, numbered
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
@@ -22,39 +28,54 @@ from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedE
 
 _PENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
+_PREVIOUS = "previous"
+_ASIDE = "aside"
+
+
+class _Found(NamedTuple):
+    """Where tables are; None: the schema is not there, nor any of its tables.
+
+    Attributes:
+        present: in place.
+        kept: the previous ones that are not.
+        waiting: the imported ones that are not.
+        aside: those of `kept` and `waiting` that stand aside, by schema and name, with what they are called meanwhile.
+    """
+
+    present: list[str] | None
+    kept: list[str] | None
+    waiting: list[str] | None
+    aside: Mapping[tuple[str, str], str]
 
 
 class Exchange:
     """The exchange of one import. Implements recipes.stopped_app.Exchange, for apps that have to be down for it."""
 
-    def __init__(
-        self,
-        admin: Login,
-        database: str,
-        key: str,
-        previous: Sequence[str] | None,
-        write_down: Callable[[list[str]], None],
-    ) -> None:
-        """
-        Args:
-            previous: the app's tables from before it, as `write_down` was told them; None: no exchange was begun.
-            write_down: called before the first exchange; returns when that is durable.
-        """
+    def __init__(self, admin: Login, database: str, notes: Notes) -> None:
         self._admin = admin
         self._database = database
-        self._key = key
-        self._new = names.new_schema(key)
-        self._old = names.old_schema(key)
-        self._previous = frozenset(previous or ())
-        self._is_begun = previous is not None
-        self._write_down = write_down
+        self._notes = notes
+        self._key = notes.key
+        self._new = names.new_schema(notes.key)
+        self._old = names.old_schema(notes.key)
+
+    @property
+    def _is_begun(self) -> bool:
+        return names_in(self._notes, _PREVIOUS) is not None
+
+    @property
+    def _previous(self) -> frozenset[str]:
+        """The app's tables from before it."""
+        return frozenset(names_in(self._notes, _PREVIOUS) or ())
 
     async def kept(self) -> Side | None:
         """Whose tables are kept beside those in place; None: nobody's (any more), or only some of them."""
-        kept, waiting = await tables_of(self._admin, self._old, self._new)
-        side = self._side_of(kept, waiting) if self._is_begun else Side.PREVIOUS
+        found = await self._look()
+        side = self._side_of(found) if self._is_begun else Side.PREVIOUS
         # Nor when both are empty-handed: somebody has dropped the previous ones, and the new ones are in place.
-        if side is Side.PREVIOUS and (waiting is None or (kept is None and self._previous and not waiting)):
+        if side is Side.PREVIOUS and (
+            found.waiting is None or (found.kept is None and self._previous and not found.waiting)
+        ):
             return None
         return side and side.other
 
@@ -66,43 +87,68 @@ class Exchange:
         """Finish what was interrupted and say whose tables are in place. Repeating it changes nothing."""
         await self._end_pending()
         if (side := await self._side()) is None:
-            await self._rename(await self.prepare(Side.PREVIOUS))
+            await self._rename(await self.prepare(Side.PREVIOUS, await self.with_triggers()))
             side = Side.PREVIOUS
         return side
 
     async def _side(self) -> Side | None:
         """Whose tables are in place; None: some of both."""
-        if not self._is_begun:
-            return Side.PREVIOUS
-        return self._side_of(*await tables_of(self._admin, self._old, self._new))
+        return self._side_of(await self._look()) if self._is_begun else Side.PREVIOUS
 
-    def _side_of(self, kept: list[str] | None, waiting: list[str] | None) -> Side | None:
-        """The same, by the tables in the schemas for the previous ones and for the new ones."""
-        if not kept and kept is not None and not self._previous:
+    async def _look(self) -> _Found:
+        present, kept, waiting = await tables_of(self._admin, self._database, self._old, self._new)
+        aside = {
+            (schema, table): name
+            for number, table in enumerate(names_in(self._notes, _ASIDE) or ())
+            for schema in (self._old, self._new)
+            if (name := names.aside(schema, number)) in (present or ())
+        }
+
+        def with_those_aside(schema: str, tables: list[str] | None) -> list[str] | None:
+            beside = [table for owner, table in aside if owner == schema]
+            return tables if tables is None and not beside else [*(tables or ()), *beside]
+
+        return _Found(
+            present=None if present is None else [table for table in present if table not in aside.values()],
+            kept=with_those_aside(self._old, kept),
+            waiting=with_those_aside(self._new, waiting),
+            aside=aside,
+        )
+
+    def _side_of(self, found: _Found) -> Side | None:
+        """The same, by where the tables are."""
+        if not found.kept and found.kept is not None and not self._previous:
             # Nothing was there before, so only the new ones can tell.
-            return Side.PREVIOUS if waiting else Side.IMPORTED
-        if not kept:
+            return Side.PREVIOUS if found.waiting else Side.IMPORTED
+        if not found.kept:
             return Side.PREVIOUS
-        return Side.IMPORTED if set(kept) == self._previous and not waiting else None
+        return Side.IMPORTED if set(found.kept) == self._previous and not found.waiting else None
 
-    async def bring(self, target: Side) -> None:
+    async def with_triggers(self) -> list[str]:
+        """The tables in place that have some."""
+        found = await self._look()
+        return [table for table in await self._triggers() if table in (found.present or ())]
+
+    async def bring(self, target: Side, *, with_triggers: Collection[str] = ()) -> None:
         """Put a side's tables in place and keep the other's. Repeating it changes nothing.
 
+        Args:
+            with_triggers: tables in place that have some; they stand aside afterwards, with them.
         Raises:
             AppBusyError: a table was locked all the time; all is as it was.
             AppUnavailableError, ToolFailedError: the server refused; all is as it was, as long as it lives.
             UnsettledError: nobody knows which side's tables are in place, or will be; `recover` is to be asked.
         """
-        await self.rename(await self.prepare(target), target)
+        await self.rename(await self.prepare(target, with_triggers), target)
 
-    async def prepare(self, target: Side) -> list[str]:
+    async def prepare(self, target: Side, with_triggers: Collection[str] = ()) -> list[str]:
         """Write down what is to be known after a crash; what `rename` has to move."""
-        present, kept, waiting = await tables_of(self._admin, self._database, self._old, self._new)
-        if present is not None and (not self._is_begun or self._side_of(kept, waiting) is Side.PREVIOUS):
+        found = await self._look()
+        present, kept, waiting = found.present, found.kept, found.waiting
+        if present is not None and (not self._is_begun or self._side_of(found) is Side.PREVIOUS):
             if target is Side.PREVIOUS:
                 return []
-            self._write_down(present)
-            self._previous, self._is_begun = frozenset(present), True
+            self._notes.save(**{_PREVIOUS: present})
         if kept is None:
             await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
             kept = []
@@ -114,9 +160,97 @@ class Exchange:
             raise InternalError(f"What import of {self._database} keeps in the server is not there any more.")
         if target is Side.IMPORTED:
             leaving = [table for table in present if table in self._previous and table not in kept]
-            return self._moves(leaving, self._database, self._old) + self._moves(waiting, self._new, self._database)
-        leaving = [table for table in present if table not in self._previous or table in kept]
-        return self._moves(leaving, self._database, self._new) + self._moves(kept, self._old, self._database)
+            goal, coming, source = self._old, waiting, self._new
+        else:
+            leaving = [table for table in present if table not in self._previous or table in kept]
+            goal, coming, source = self._new, kept, self._old
+        aside = self._to_stand_aside(goal, [table for table in leaving if table in with_triggers])
+        moves = [_move(self._at(table), aside.get(table) or (goal, table)) for table in sorted(leaving)]
+        for table in sorted(coming):
+            name = found.aside.get((source, table))
+            moves.append(_move(self._at(name) if name else (source, table), self._at(table)))
+        return moves
+
+    async def bring_near(self, target: Side, tables: Collection[str]) -> dict[str, str]:
+        """Have tables that are to come stand aside in the app's schema already, where they can be given triggers.
+
+        Returns:
+            What each is called there; those that are not to come are missing.
+        Raises:
+            AppBusyError, AppUnavailableError, ToolFailedError: `put_away` takes them back.
+        """
+        source = self._source(target)
+        found = await self._look()
+        coming = (found.waiting if target is Side.IMPORTED else found.kept) or ()
+        near = self._to_stand_aside(source, [table for table in tables if table in coming])
+        moves = [_move((source, table), there) for table, there in near.items() if (source, table) not in found.aside]
+        await self._rename(moves)
+        return {table: name for table, (_, name) in near.items()}
+
+    async def put_away(self) -> None:
+        """Move what stands aside to the schema where it is kept, and drop its triggers before. Repeating it changes
+        nothing.
+
+        Raises:
+            AppBusyError, AppUnavailableError, ToolFailedError: some stand aside still.
+        """
+        if not (aside := (await self._look()).aside):
+            return
+        triggers = await self._triggers()
+        dropping = "".join(
+            f"DROP TRIGGER IF EXISTS {quoted(self._database)}.{quoted(trigger)};"
+            for name in aside.values()
+            for trigger in triggers.get(name, ())
+        )
+        if dropping:
+            await patiently(lambda: query(self._admin, dropping))
+        await self._rename([_move(self._at(name), kept) for kept, name in aside.items()])
+
+    async def give_way(self, target: Side, with_triggers: Collection[str]) -> None:
+        """Give foreign keys of the imported tables other names, where the exchange would have two of one in a schema.
+
+        Args:
+            with_triggers: tables of either side that stand aside for it.
+        Raises:
+            AppBusyError: a table is in use.
+        """
+        if not with_triggers:
+            return
+        at_imported, at_previous = (self._new, self._database)
+        if target is Side.PREVIOUS:
+            at_imported, at_previous = (self._database, self._old)
+        await patiently(
+            lambda: key_names.give_way(
+                self._admin, self._notes, imported=at_imported, previous=at_previous, concerned=with_triggers
+            )
+        )
+
+    async def name_keys(self) -> None:
+        """Give foreign keys in place back their names; errors as `give_way`."""
+        await patiently(lambda: key_names.take_back(self._admin, self._notes, self._database))
+
+    def _to_stand_aside(self, schema: str, tables: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Where tables of a schema do; written down."""
+        numbers = numbered(self._notes, _ASIDE, list(tables)) if tables else {}
+        return {table: self._at(names.aside(schema, numbers[table])) for table in tables}
+
+    async def _triggers(self) -> dict[str, list[str]]:
+        """Those of the app's schema, by table."""
+        rows = await query(
+            self._admin,
+            "SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS"  # noqa: S608  # a literal
+            f" WHERE TRIGGER_SCHEMA = {literal(self._database)};",
+        )
+        found: dict[str, list[str]] = {}
+        for table, trigger in rows:
+            found.setdefault(table, []).append(trigger)
+        return found
+
+    def _at(self, table: str) -> tuple[str, str]:
+        return self._database, table
+
+    def _source(self, target: Side) -> str:
+        return self._new if target is Side.IMPORTED else self._old
 
     async def rename(self, moves: Sequence[str], target: Side) -> None:
         """Move tables, all or none; errors as `bring`."""
@@ -145,16 +279,13 @@ class Exchange:
 
     async def coming(self, target: Side) -> Collection[str]:
         """The tables that `bring` would put in place."""
-        source = self._new if target is Side.IMPORTED else self._old
-        return await table_names(self._admin, source) or []
-
-    async def is_waiting(self) -> bool:
-        """Whether a RENAME of ours waits in the server for others to let go of a table, or runs."""
-        return bool(await self._pending())
+        found = await self._look()
+        return (found.waiting if target is Side.IMPORTED else found.kept) or []
 
     async def drop(self) -> None:
         """Forget the tables that are not in place, and the account that loaded."""
         await self._end_pending()
+        await self.put_away()
         await drop_loader(self._admin, self._key)
         # The new ones last: an undo may end between the two, and an app that had no tables before would look as if the
         # imported ones were in place, with the old schema there and no new one.
@@ -195,6 +326,6 @@ class Exchange:
         )
         return [row[0] for row in rows]
 
-    @staticmethod
-    def _moves(tables: Sequence[str], source: str, target: str) -> list[str]:
-        return [f"{quoted(source)}.{quoted(table)} TO {quoted(target)}.{quoted(table)}" for table in sorted(tables)]
+
+def _move(source: tuple[str, str], target: tuple[str, str]) -> str:
+    return f"{'.'.join(map(quoted, source))} TO {'.'.join(map(quoted, target))}"

@@ -7,11 +7,14 @@ import re
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`\.?""", re.DOTALL)
 """A string, or a name with the point after it."""
 _NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)"""
+_GAP = r"(?:\s|/\*(?![!M])[^*]*\*+(?:[^/*][^*]*\*+)*/|--\s[^\n]*\n|\#[^\n]*\n)"
+"""A blank or a comment, but none with code; read in one way only, since it may be anybody's text."""
 _TRIGGER = re.compile(
-    rf"(?P<kind>(?:CREATE (?:OR REPLACE )?(?:DEFINER={_NAME}(?:@{_NAME})? )?)?"
-    rf"TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
-    rf"(?P<when>\s+(?:BEFORE|AFTER)\s[\w\s,]*?\bON\s+)(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})",
-    re.IGNORECASE,
+    rf"(?P<kind>(?:CREATE{_GAP}+(?:OR{_GAP}+REPLACE{_GAP}+)?(?:DEFINER={_NAME}(?:@{_NAME})?{_GAP}+)?)?"
+    rf"TRIGGER{_GAP}+(?:IF{_GAP}+NOT{_GAP}+EXISTS{_GAP}+)?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
+    rf"(?P<when>{_GAP}+(?:BEFORE|AFTER){_GAP}(?:[\w,]|{_GAP})*?\bON{_GAP}+)"
+    rf"(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})",
+    re.IGNORECASE | re.DOTALL,
 )
 """A trigger's text keeps the words of who made it."""
 
@@ -24,6 +27,21 @@ def new_schema(key: str) -> str:
 def old_schema(key: str) -> str:
     """Where the previous tables are kept."""
     return f"mathison_old_{key}"
+
+
+def aside(schema: str, number: int) -> str:
+    """A table of the app's schema that is on its way to or from another one."""
+    return f"{schema}_{number}"
+
+
+def stand_in(key: str, number: int) -> str:
+    """A trigger, or a foreign key, as long as its own name is another's."""
+    return f"mathison_{key}_{number}"
+
+
+def is_stand_in(name: str, key: str) -> bool:
+    """Whether it is one."""
+    return name.startswith(f"mathison_{key}_")
 
 
 def loader(key: str) -> str:
@@ -59,14 +77,31 @@ def within(trigger: str, schema: str) -> str:
 
     def named(found: re.Match[str], part: str, what: str) -> str:
         qualifier = found[part] or ""
-        bare = plain(qualifier) if qualifier.startswith("`") else qualifier.strip('"').replace('""', '"')
-        return found[what] if bare in ("", schema) else f"{qualifier}.{found[what]}"
+        return found[what] if _bare(qualifier) in ("", schema) else f"{qualifier}.{found[what]}"
 
     found = _TRIGGER.match(trigger)
     if found is None:
         return trigger
     head = found["kind"] + named(found, "own", "name") + found["when"] + named(found, "schema", "table")
     return head + trigger[found.end() :]
+
+
+def table_of(trigger: str) -> str | None:
+    """The table on which a trigger of `within` is; None where its text does not tell."""
+    found = _TRIGGER.match(trigger)
+    return _bare(found["table"]) if found and not found["schema"] else None
+
+
+def called(trigger: str, name: str, *, table: str) -> str:
+    """The text of a trigger that `table_of` knows, with another name and on another table."""
+    found = _TRIGGER.match(trigger)
+    if found is None:
+        return trigger
+    return f"CREATE TRIGGER {quoted(name)}{found['when']}{quoted(table)}{trigger[found.end() :]}"
+
+
+def _bare(name: str) -> str:
+    return plain(name) if name.startswith("`") else name.strip('"').replace('""', '"')
 
 
 def without_strings(text: str) -> str:

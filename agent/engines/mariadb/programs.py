@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 
 from agent.engines.mariadb.client import literal, of_schema, query, quoted
-from agent.engines.mariadb.names import moved, within
+from agent.engines.mariadb.names import called, moved, table_of, within
 from agent.engines.mariadb.settings import Login
 from agent.engines.mariadb.view_reads import tables_read
 from common.errors import ArchiveIncompatibleError, ToolFailedError
@@ -23,6 +23,7 @@ MAX_BYTES = 8 << 20
 """Most text of all definitions of a schema; they are written into the import's journal."""
 KINDS = ("function", "procedure", "view", "trigger", "event")
 """In the order in which they are made."""
+_ROUTINES = frozenset({"function", "procedure"})
 _RIGHTS = {
     "function": ("CREATE ROUTINE", "ALTER ROUTINE"),
     "procedure": ("CREATE ROUTINE", "ALTER ROUTINE"),
@@ -66,13 +67,23 @@ class Program(msgspec.Struct, frozen=True):
     def key(self) -> tuple[str, str]:
         return self.kind, self.name
 
-    def statements(self) -> str:
-        """What makes it; the session's settings are others afterwards."""
+    @property
+    def table(self) -> str | None:
+        """On which a trigger is; None: it is none, or its text does not tell."""
+        return table_of(self.text) if self.kind == "trigger" else None
+
+    def standing_in(self, name: str, table: str) -> Program:
+        """A trigger with a name of its own that does the same on another table."""
+        return msgspec.structs.replace(self, name=name, text=called(self.text, name, table=table))
+
+    def statements(self, *, is_there: bool = False) -> str:
+        """What makes it, or replaces one that is there; the session's settings are others afterwards."""
         zone = f", time_zone = {literal(self.time_zone)}" if self.time_zone else ""
+        text = self.text.replace("CREATE ", "CREATE OR REPLACE ", 1) if is_there else self.text
         return (
             f"SET sql_mode = {literal(self.sql_mode)}, character_set_client = {self.charset},"
             f" collation_connection = {self.collation}{zone};"
-            f" EXECUTE IMMEDIATE 0x{self.text.encode(_CODECS[self.charset]).hex()};"
+            f" EXECUTE IMMEDIATE 0x{text.encode(_CODECS[self.charset]).hex()};"
         )
 
 
@@ -280,12 +291,31 @@ def ordered(programs: Iterable[Program]) -> list[Program]:
 
 
 async def make(
-    login: Login, database: str, programs: Sequence[Program], *, dropping: Collection[tuple[str, str]]
+    login: Login,
+    database: str,
+    programs: Sequence[Program],
+    *,
+    dropping: Collection[tuple[str, str]],
+    locking: Collection[str] = (),
 ) -> None:
-    """Drop some, then make some, for the account of the login."""
-    if programs or dropping:
-        made = "".join(program.statements() for program in programs)
-        await query(login, drops(dropping) + made, database=database)
+    """Drop some, then make some, for the account of the login. Routines that are in both are replaced, which leaves the
+    grants on them.
+
+    Args:
+        locking: tables that nobody may use while triggers are dropped and made; all that have any of these.
+    """
+    replaced = {program.key for program in programs if program.kind in _ROUTINES} & set(dropping)
+    made = dict.fromkeys(KINDS, "")
+    for program in programs:
+        made[program.kind] += program.statements(is_there=program.key in replaced)
+    dropped = {key for key in dropping if key[0] == "trigger"}
+    triggers = drops(dropped) + made.pop("trigger")
+    if triggers and locking:
+        locks = ", ".join(f"{quoted(table)} WRITE" for table in sorted(locking))
+        triggers = f"LOCK TABLES {locks}; {triggers} UNLOCK TABLES;"
+    events = made.pop("event")
+    if sql := drops(set(dropping) - replaced - dropped) + "".join(made.values()) + triggers + events:
+        await query(login, sql, database=database)
 
 
 async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:

@@ -3,53 +3,41 @@
 The RENAME decides: whose tables are in place says which side the schema is on, and what else there is follows them.
 Both sides' definitions are written down before anything is dropped, so `recover` finishes it whatever ended us.
 
-    written down -> triggers and events dropped -> RENAME -> the rest dropped -> the other side's made
+    written down -> coming tables get stand-ins of their triggers -> events dropped -> RENAME
+                 -> the tables that left put away -> what is another on this side dropped and made
                  -> defaults led to the sequences in place -> read again
 
-Triggers are dropped under a lock on all tables behind which the RENAME waits already. It takes its own locks one by
-one: writes that wait for a later table than its first go through without triggers, for as long as its attempts last. So
-do those after a server that ended in between, until they are made again, and those to the new tables between the RENAME
-and their triggers: some milliseconds.
-Nor are there defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
+Nobody writes without triggers: leaving tables have theirs until they are out of their places, and those that come bring
+stand-ins along. A trigger's name is unique in its schema, so these have names of ours, and are replaced by the triggers
+themselves under a lock on their tables.
+There are no defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
 from agent.engines.mariadb import exchange, programs
-from agent.engines.mariadb.catalog import table_names
-from agent.engines.mariadb.client import held, once_it_is_back, patiently, quoted
+from agent.engines.mariadb.client import once_it_is_back, patiently
+from agent.engines.mariadb.names import is_stand_in, stand_in
+from agent.engines.mariadb.notes import Notes, names_in
 from agent.engines.mariadb.programs import Program
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from common.errors import ServiceError, ToolFailedError
 
-_LOOK_SECONDS = 0.01
 _IS_SWITCHING = "is_switching"
 _MUST_LEAD = "must_lead_defaults"
-
-
-class Record(Protocol):
-    """What of recipes.base.Record is used here."""
-
-    @property
-    def facts(self) -> Mapping[str, object]: ...
-
-    def save(self, **facts: bool | list[str]) -> None:
-        """Merge into `facts` and make durable before returning."""
 
 
 class Switch:
     """The exchange of one import, programs included."""
 
-    def __init__(self, app: Login, database: str, tables: exchange.Exchange, record: Record) -> None:
+    def __init__(self, app: Login, database: str, tables: exchange.Exchange, notes: Notes) -> None:
         """
         Args:
             app: the account that owns the definitions of both sides.
@@ -57,7 +45,7 @@ class Switch:
         self._app = app
         self._database = database
         self._tables = tables
-        self._record = record
+        self._notes = notes
 
     async def bring(self, target: Side) -> None:
         """Put a side in place and keep the other. Repeating it changes nothing.
@@ -74,74 +62,58 @@ class Switch:
         if not present and not self._written(target) and not self._must_lead_defaults(target):
             await self._tables.bring(target)
             return
-        self._record.save(**{_fact(target.other): _to_fact(present)}, **{_IS_SWITCHING: True})
+        self._notes.save(**{_fact(target.other): _to_fact(present)}, **{_IS_SWITCHING: True})
         try:
             await self._exchange(target, present)
             await self._settle(target)
         except ServiceError as cause:
             try:
-                await once_it_is_back(lambda: self._take_back(target, present))
+                await once_it_is_back(lambda: self._take_back(target))
             except ServiceError as obstacle:
                 raise UnsettledError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
             raise
 
-    async def _take_back(self, target: Side, present: Sequence[Program]) -> None:
+    async def _take_back(self, target: Side) -> None:
         """Put everything back as it was before `bring`."""
-        is_there = await self._tables.recover() is target.other
-        if is_there and await programs.read(self._app, self._database) == present:
-            # To make it again would wait, without a bound, for the locks that kept us from dropping it.
-            self._record.save(**{_IS_SWITCHING: False})
-            return
-        if not is_there:
-            # What stands in the way of the tables, and whatever else was made.
-            kept = {program.key for program in present}
-            there = await programs.list_all(self._app, self._database)
-            made = {found.key for found in there if found.kind == "trigger" or found.key not in kept}
-            await programs.drop(self._app, self._database, made)
-            await self._tables.bring(target.other)
+        if await self._tables.recover() is target:
+            await self._tables.put_away()
+            await self._exchange(target.other, await programs.read(self._app, self._database))
         await self._settle(target.other)
 
     async def recover(self) -> Side:
         """Finish what was interrupted and say which side is in place. Repeating it changes nothing."""
         side = await self._tables.recover()
-        if self._record.facts.get(_IS_SWITCHING):
+        if self._notes.facts.get(_IS_SWITCHING):
             await self._settle(side)
         return side
 
     async def _exchange(self, target: Side, present: Sequence[Program]) -> None:
         coming = await self._tables.coming(target)
+        leaving = await self._tables.with_triggers()
+        triggers = [(table, found) for found in self._written(target) if (table := found.table) and table in coming]
+        given = {table for table, _ in triggers}
+        await self._tables.give_way(target, {*leaving, *given})
+        near = await self._tables.bring_near(target, given)
+        standing_in = [
+            found.standing_in(stand_in(self._notes.key, number), near[table])
+            for number, (table, found) in enumerate(triggers)
+        ]
+        # Without one, a table has its triggers some milliseconds after it has come.
+        with contextlib.suppress(ToolFailedError):
+            await programs.make(self._app, self._database, standing_in, dropping=())
         # A view stands in the way of a table of its name; others stay, for those who read, until the tables are there.
         first = {
             found.key for found in present if found.kind == "event" or (found.kind == "view" and found.name in coming)
         }
-        triggers = {found.key for found in present if found.kind == "trigger"}
-        tables = await table_names(self._app, self._database)
-        if not triggers or not tables:
-            await programs.drop(self._app, self._database, first)
-            await self._tables.bring(target)
-            return
-        locks = ", ".join(f"{quoted(table)} WRITE" for table in tables)
-        sql = f"LOCK TABLES {locks}; {programs.drops(triggers)}"
-        moving: asyncio.Task[None] | None = None
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                await patiently(lambda: stack.enter_async_context(held(self._app, sql, database=self._database)))
-                # Not before, so that nothing is dropped when there is no lock to be had.
-                await programs.drop(self._app, self._database, first)
-                moves = await self._tables.prepare(target)
-                moving = asyncio.create_task(self._tables.rename(moves, target), name="exchange tables")
-                while not moving.done() and not await self._tables.is_waiting():  # noqa: ASYNC110  # the server's
-                    await asyncio.sleep(_LOOK_SECONDS)
-            await moving
-        finally:
-            if moving is not None:
-                moving.cancel()
-                await asyncio.gather(moving, return_exceptions=True)
+        await programs.drop(self._app, self._database, first)
+        await self._tables.bring(target, with_triggers=leaving)
 
     async def _settle(self, side: Side) -> None:
         """Make what belongs to a side be there, and nothing of the other's."""
         wanted = self._written(side)
+        await self._tables.put_away()
         await patiently(lambda: self._make(side))
+        await self._tables.name_keys()
         if self._must_lead_defaults(side):
             await self._tables.lead_defaults()
         there = {program.key: program for program in await programs.read(self._app, self._database)}
@@ -154,32 +126,48 @@ class Switch:
             if found is None:
                 gone.append(programs.kept_when_over(program))
         await programs.make(self._app, self._database, gone, dropping=())
-        self._record.save(**{_IS_SWITCHING: False})
+        self._notes.save(**{_IS_SWITCHING: False})
 
     async def _make(self, side: Side) -> None:
-        wanted = self._written(side)
-        known = {program.key for program in (*wanted, *self._written(side.other))}
-        # Not all that is known: a table may be called as a view of the other side.
-        listed = {found.key for found in await programs.list_all(self._app, self._database)}
-        # In one go: until its triggers are there, the app writes without them.
-        await programs.make(self._app, self._database, wanted, dropping=known & listed)
+        """Drop and make what is not there as it is wanted."""
+        wanted, other = self._written(side), self._written(side.other)
+        there = await programs.read(self._app, self._database)
+        standing = {found.key for found in wanted if found in there}
+        for kind in ("view", "trigger"):
+            # All or none: the server knows of a view what those have that it reads, and triggers have an order.
+            if [found for found in there if found.kind == kind] != [found for found in wanted if found.kind == kind]:
+                standing -= {found.key for found in wanted if found.kind == kind}
+        known = {found.key for found in (*wanted, *other)}
+        going = [
+            found
+            for found in there
+            if found.key not in standing and (found.key in known or is_stand_in(found.name, self._notes.key))
+        ]
+        making = [found for found in wanted if found.key not in standing]
+        tables = [found.table for found in (*going, *making) if found.kind == "trigger"]
+        await programs.make(
+            self._app,
+            self._database,
+            making,
+            dropping={found.key for found in going},
+            locking=() if None in tables else {table for table in tables if table},
+        )
 
     def _must_lead_defaults(self, side: Side) -> bool:
         """Those of the previous tables lead to the schema into which they go back."""
-        return side is Side.IMPORTED and bool(self._record.facts.get(_MUST_LEAD))
+        return side is Side.IMPORTED and bool(self._notes.facts.get(_MUST_LEAD))
 
     def _written(self, side: Side) -> list[Program]:
-        written = self._record.facts.get(_fact(side))
-        return [msgspec.json.decode(line, type=Program) for line in written] if isinstance(written, list) else []
+        return [msgspec.json.decode(line, type=Program) for line in names_in(self._notes, _fact(side)) or ()]
 
 
-def write_down_staged(record: Record, staged: Sequence[Program], *, must_lead_defaults: bool) -> None:
+def write_down_staged(notes: Notes, staged: Sequence[Program], *, must_lead_defaults: bool) -> None:
     """Keep what an import brings along; returns when that is durable.
 
     Args:
         must_lead_defaults: some of its tables' defaults look for sequences that the app does not have yet.
     """
-    record.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_MUST_LEAD: must_lead_defaults})
+    notes.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_MUST_LEAD: must_lead_defaults})
 
 
 def _fact(side: Side) -> str:

@@ -554,9 +554,7 @@ async def test_a_restore_that_was_interrupted_is_recovered_from(moment: str, sho
     if moment == "written down":
         record.save(previous=["a"])
     if moment == "renamed":
-        exchange = Exchange(
-            shop.recipe._admin(), shop.database, record.key, None, lambda found: record.save(previous=found)
-        )
+        exchange = Exchange(shop.recipe._admin(), shop.database, record)
         await exchange.bring(Side.IMPORTED)
 
     side = await shop.recipe.recover(record)
