@@ -40,6 +40,12 @@ _BOUNDED = frozenset(
     b"UNIX_TIMESTAMP".split()
 )
 """What stands before a bracket in a table's definition and makes no value longer than a column's type says."""
+_DEFAULT = re.compile(rb"\bDEFAULT (``|[A-Z_$\x80-\xff][\w$\x80-\xff]*)(?![\w$\x80-\xff]| ?['\"(])")
+_PLAIN_DEFAULTS = frozenset(
+    b"NULL TRUE FALSE CURRENT_TIMESTAMP LOCALTIME LOCALTIMESTAMP CURRENT_DATE CURRENT_TIME "
+    b"CHARSET CHARACTER COLLATE".split()
+)
+"""What stands behind DEFAULT without brackets and is no column, whose value the server would copy."""
 _ROWS_AT_ONCE = 10_000
 """Where a row gets 64 KB at most that its text does not give, as the server's own limit has it; dumps write as many."""
 _BYTES_AT_ONCE = 256 << 20
@@ -114,4 +120,9 @@ def _may_compute(statement: bytes) -> bool:
     code = Statement(statement, 0).code.upper()
     if b"TABLE" not in code.split(b" ", 4)[:4]:
         return False
-    return b" AS (" in code or b" AS(" in code or not _BOUNDED.issuperset(_CALL.findall(code))
+    return (
+        b" AS (" in code
+        or b" AS(" in code
+        or not _BOUNDED.issuperset(_CALL.findall(code))
+        or not _PLAIN_DEFAULTS.issuperset(_DEFAULT.findall(code))
+    )

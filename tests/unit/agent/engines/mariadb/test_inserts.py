@@ -28,6 +28,9 @@ def batches_after(definition: str) -> list[bytes]:
         "`b` longtext GENERATED ALWAYS AS (`a`) STORED",
         "`b` longtext AS(`a`) PERSISTENT",
         "`b` longtext DEFAULT/*!50001 repeat('x',4000000)*/",
+        "`b` longtext DEFAULT `a`",
+        "`b` longtext DEFAULT\n`a`",
+        "`b` longtext DEFAULT a",
     ],
 )
 def test_rows_of_a_table_whose_server_works_values_out_come_a_few_at_a_time(column: str) -> None:
