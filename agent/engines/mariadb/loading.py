@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import secrets
+import string
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ _IDLE_SECONDS = 31_536_000
 LOCK_SECONDS = 30
 """Most time that a drop waits for a session that is still at work."""
 _LOOK_SECONDS = 0.1
+_PASSWORD_KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits, "-_+.,:")
 _FILES = "/*M! INNODB_SYS_TABLESPACES */ /*!80000 INNODB_TABLESPACES */"
 _SIZE_SECONDS = 5.0
 """How often the new schema's size is asked for."""
@@ -91,7 +93,7 @@ async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
     """
     if schema.adds_keys and (obstacle := await added_keys.obstacle(admin)):
         raise AppUnavailableError(obstacle, next_step=added_keys.NEXT_STEP)
-    new, user, password = names.new_schema(key), names.loader(key), secrets.token_hex(24)
+    new, user, password = names.new_schema(key), names.loader(key), _password()
     made = (
         f"CREATE DATABASE {quoted(new)} CHARACTER SET {schema.charset} COLLATE {schema.collation};"
         f"CREATE USER {literal(user)}@'%' IDENTIFIED BY {literal(password)};"
@@ -108,6 +110,11 @@ async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
         await drop_beside(admin, key)
         await query(admin, made)
     return replace(admin, user=user, password=password)
+
+
+def _password() -> str:
+    """One that satisfies what servers may ask of any: 8 characters of each kind, and more than 100 bits unknown."""
+    return "".join(secrets.choice(kind) for kind in _PASSWORD_KINDS for _ in range(8))
 
 
 async def drop_beside(admin: Login, key: str) -> None:
@@ -128,10 +135,11 @@ async def drop_loader(admin: Login, key: str) -> None:
     Raises:
         AppBusyError: a session does not end.
     """
-    user, password = literal(names.loader(key)), secrets.token_hex(24)
+    user, password = literal(names.loader(key)), _password()
     await query(
         admin,
-        f"CREATE USER IF NOT EXISTS {user}@'%'; ALTER USER {user}@'%' IDENTIFIED BY {literal(password)};",
+        f"CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {literal(password)};"
+        f" ALTER USER {user}@'%' IDENTIFIED BY {literal(password)};",
     )
     await _end_sessions(replace(admin, user=names.loader(key), password=password))
     await query(admin, f"DROP USER IF EXISTS {user}@'%';")

@@ -269,3 +269,20 @@ async def test_a_table_without_a_key_is_refused_by_a_server_that_takes_none(
 
     assert name in refused.value.next_step
     assert state(app) == before
+
+
+async def test_an_import_goes_where_the_server_asks_much_of_passwords(mysql_shop: MariadbApp) -> None:
+    content, server, record = (await mysql_shop.export("sql")).content, mysql_shop.server, MemoryRecord()
+    server.sql("INSTALL COMPONENT 'file://component_validate_password'")
+    try:
+        server.sql("SET GLOBAL validate_password.policy = STRONG, GLOBAL validate_password.number_count = 4")
+        await mysql_shop.stage(content, record)
+        await mysql_shop.recipe.restore(record, NotedProgress())
+        await mysql_shop.recipe.undo(record, NotedProgress())
+        stopped = MemoryRecord()
+        await mysql_shop.stage(content, stopped)
+        await mysql_shop.recipe.discard(stopped)
+    finally:
+        server.sql("UNINSTALL COMPONENT 'file://component_validate_password'")
+
+    assert mysql_shop.leftovers(record) == mysql_shop.leftovers(stopped) == []
