@@ -73,11 +73,12 @@ def moved(view: str, source: str, target: str) -> str:
 
 
 def within(trigger: str, schema: str) -> str:
-    """A trigger's text with that schema's name left out before its own and its table's name."""
+    """A trigger's text with its schema's name left out before its own and its table's name, in whichever case somebody
+    wrote it: the server has looked at that."""
 
     def named(found: re.Match[str], part: str, what: str) -> str:
         qualifier = found[part] or ""
-        return found[what] if _bare(qualifier) in ("", schema) else f"{qualifier}.{found[what]}"
+        return found[what] if _bare(qualifier).lower() in ("", schema.lower()) else f"{qualifier}.{found[what]}"
 
     found = _TRIGGER.match(trigger)
     if found is None:

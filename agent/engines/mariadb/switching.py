@@ -16,11 +16,12 @@ There are no defaults from sequences that are new to the app: until they are led
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from agent.engines.mariadb import exchange, programs
+from agent.engines.mariadb.catalog import table_names
 from agent.engines.mariadb.client import once_it_is_back, patiently
 from agent.engines.mariadb.names import is_stand_in, stand_in
 from agent.engines.mariadb.notes import Notes, names_in
@@ -90,7 +91,11 @@ class Switch:
     async def _exchange(self, target: Side, present: Sequence[Program]) -> None:
         coming = await self._tables.coming(target)
         leaving = await self._tables.with_triggers()
-        triggers = [(table, found) for found in self._written(target) if (table := found.table) and table in coming]
+        triggers = [
+            (table, found)
+            for found in self._written(target)
+            if found.kind == "trigger" and (table := _table_of(found, coming))
+        ]
         given = {table for table, _ in triggers}
         await self._tables.give_way(target, {*leaving, *given})
         near = await self._tables.bring_near(target, given)
@@ -144,12 +149,15 @@ class Switch:
             if found.key not in standing and (found.key in known or is_stand_in(found.name, self._notes.key))
         ]
         making = [found for found in wanted if found.key not in standing]
-        tables = [found.table for found in (*going, *making) if found.kind == "trigger"]
+        triggers = [found for found in (*going, *making) if found.kind == "trigger"]
+        in_place = (triggers and await table_names(self._app, self._database)) or ()
+        tables = {_table_of(found, in_place) for found in triggers}
         await programs.make(
             self._app,
             self._database,
             making,
             dropping={found.key for found in going},
+            # Where one's text does not tell its table, there is no lock under which it could be made.
             locking=() if None in tables else {table for table in tables if table},
         )
 
@@ -168,6 +176,17 @@ def write_down_staged(notes: Notes, staged: Sequence[Program], *, must_lead_defa
         must_lead_defaults: some of its tables' defaults look for sequences that the app does not have yet.
     """
     notes.save(**{_fact(Side.IMPORTED): _to_fact(staged)}, **{_MUST_LEAD: must_lead_defaults})
+
+
+def _table_of(trigger: Program, tables: Collection[str]) -> str | None:
+    """The one of these tables on which a trigger is; None: it is on none, or its text does not tell.
+
+    A server that tells no names apart by their case keeps the words of who made the trigger.
+    """
+    told = trigger.table or ""
+    return next((table for table in tables if table == told), None) or next(
+        (table for table in tables if table.lower() == told.lower()), None
+    )
 
 
 def _fact(side: Side) -> str:

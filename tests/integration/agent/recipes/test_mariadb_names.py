@@ -10,7 +10,7 @@ import pytest
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.settings import Login
 from common.errors import ArchiveIncompatibleError
-from tests.fakes.imports import MemoryRecord
+from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.fixtures.variants import variants
 from tools.servers import MariadbServer, mariadb
@@ -88,3 +88,21 @@ async def test_other_names_come_in_lower_case_and_go_back(shop: MariadbApp, fold
     folding_shop.sql("INSERT INTO Mixed VALUES (1); INSERT INTO Sd VALUES (DEFAULT)")
     assert folding_shop.sql("SELECT * FROM vw; SELECT * FROM sd") == "3\n2\n1"
     await folding_shop.recipe.discard(record)
+
+
+async def test_a_trigger_whose_words_name_its_database_in_another_case_comes_and_goes_back(
+    folding_shop: MariadbApp,
+) -> None:
+    told = folding_shop.database.upper()
+    folding_shop.sql(f"CREATE TRIGGER {told}.t BEFORE INSERT ON {told}.OWN FOR EACH ROW SET NEW.id = NEW.id + 1")
+    before = await folding_shop.fingerprint()
+
+    record = await folding_shop.import_((await folding_shop.export()).content)
+
+    imported = await folding_shop.fingerprint()
+    folding_shop.sql("INSERT INTO own VALUES (1)")
+    assert imported.differences(before) == []
+    assert folding_shop.sql("SELECT * FROM own") == "2\n7"
+    await folding_shop.recipe.undo(record, NotedProgress())
+    assert (await folding_shop.fingerprint()).differences(before) == []
+    assert folding_shop.leftovers(record) == []
