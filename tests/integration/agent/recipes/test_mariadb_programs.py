@@ -371,6 +371,33 @@ async def test_a_table_that_is_locked_right_after_the_rename_is_waited_for_and_n
     assert shop.leftovers(record) == []
 
 
+async def test_grants_on_a_routine_stay_as_long_as_both_sides_have_it(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE x (id int); CREATE PROCEDURE same() SELECT 1; CREATE FUNCTION other() RETURNS int RETURN 1")
+    exported, reporter = (await shop.export("sql")).content, f"{shop.user}_reporter"
+    shop.sql("CREATE OR REPLACE FUNCTION other() RETURNS int RETURN 2; CREATE FUNCTION own() RETURNS int RETURN 3")
+    shop.server.sql(f"CREATE USER {reporter}")
+    for routine in ("PROCEDURE same", "FUNCTION other", "FUNCTION own"):
+        kind, _, name = routine.partition(" ")
+        shop.server.sql(f"GRANT EXECUTE ON {kind} {shop.database}.{name} TO {reporter}")
+    before, record = await programs_of(shop), MemoryRecord()
+
+    def granted() -> set[str]:
+        rows = shop.server.sql(f"SHOW GRANTS FOR {reporter}").splitlines()
+        return {name for name in ("same", "other", "own") if any(f"`{name}`" in row for row in rows)}
+
+    assert granted() == {"same", "other", "own"}
+    await shop.stage(exported, record)
+
+    await shop.recipe.restore(record, NotedProgress())
+    imported, called = granted(), shop.sql("SELECT other()")
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert called == "1"
+    assert imported == granted() == {"same", "other"}
+    assert await programs_of(shop) == before
+    shop.server.sql(f"DROP USER {reporter}")
+
+
 async def test_a_table_and_a_view_of_one_name_take_each_others_place_both_ways(shop: MariadbApp) -> None:
     shop.sql("CREATE TABLE y (id int); CREATE VIEW x AS SELECT * FROM y; CREATE TABLE z (id int)")
     exported = (await shop.export("sql")).content
