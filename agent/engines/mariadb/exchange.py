@@ -30,6 +30,9 @@ _PENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 _PREVIOUS = "previous"
 _ASIDE = "aside"
+_COMING = "coming"
+_MUST_LOOK = "must_look_for_others"
+_OTHERS = "others"
 
 
 class _Found(NamedTuple):
@@ -89,7 +92,16 @@ class Exchange:
         if (side := await self._side()) is None:
             await self._rename(await self.prepare(Side.PREVIOUS, await self.with_triggers()))
             side = Side.PREVIOUS
+        if side is Side.IMPORTED and self._notes.facts.get(_MUST_LOOK):
+            await self._note_others()
         return side
+
+    async def _note_others(self) -> None:
+        """Note which tables are in place and did not come: the app made them while the RENAME waited, and keeps them on
+        either side."""
+        coming = names_in(self._notes, _COMING) or ()
+        present = (await self._look()).present or ()
+        self._notes.save(**{_OTHERS: [table for table in present if table not in coming]}, **{_MUST_LOOK: False})
 
     async def _side(self) -> Side | None:
         """Whose tables are in place; None: some of both."""
@@ -148,7 +160,7 @@ class Exchange:
         if present is not None and (not self._is_begun or self._side_of(found) is Side.PREVIOUS):
             if target is Side.PREVIOUS:
                 return []
-            self._notes.save(**{_PREVIOUS: present})
+            self._notes.save(**{_PREVIOUS: present, _COMING: waiting or []}, **{_MUST_LOOK: True})
         if kept is None:
             await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._old)};")
             kept = []
@@ -162,7 +174,10 @@ class Exchange:
             leaving = [table for table in present if table in self._previous and table not in kept]
             goal, coming, source = self._old, waiting, self._new
         else:
-            leaving = [table for table in present if table not in self._previous or table in kept]
+            others = names_in(self._notes, _OTHERS) or ()
+            leaving = [
+                table for table in present if table not in others and (table not in self._previous or table in kept)
+            ]
             goal, coming, source = self._new, kept, self._old
         aside = self._to_stand_aside(goal, [table for table in leaving if table in with_triggers])
         moves = [_move(self._at(table), aside.get(table) or (goal, table)) for table in sorted(leaving)]
@@ -256,6 +271,8 @@ class Exchange:
         """Move tables, all or none; errors as `bring`."""
         try:
             await self._rename(moves)
+            if target is Side.IMPORTED and self._notes.facts.get(_MUST_LOOK):
+                await self._note_others()
         except ServiceError as cause:
             # Whatever it was, only the server knows: it may have done it and its answer was lost, or do it later.
             try:

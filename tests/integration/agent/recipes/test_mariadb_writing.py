@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -107,4 +108,24 @@ async def test_each_row_that_an_app_writes_during_an_exchange_has_what_its_trigg
     for rows in (refused, previous, imported, undone):
         assert {table: without for table, (_, without) in rows.items()} == dict.fromkeys(TABLES, 0), rows
     assert all(previous[table][0] < undone[table][0] for table in TABLES)
+    assert shop.leftovers(record) == []
+
+
+async def test_a_table_that_the_app_makes_while_the_rename_waits_stays_on_either_side(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE own (id int)")
+    exported, record = (await shop.export("sql")).content, MemoryRecord()
+    await shop.stage(exported, record)
+    with in_use(shop, "own"):
+        restoring = asyncio.create_task(shop.recipe.restore(record, NotedProgress()), name="a restore")
+        processes = "SELECT INFO FROM information_schema.PROCESSLIST"
+        await until(lambda: "RENAME TABLE" in shop.server.sql(processes))
+        shop.sql("CREATE TABLE meanwhile (id int); INSERT INTO meanwhile VALUES (7)")
+    await restoring
+    shop.sql("CREATE TABLE later (id int); INSERT INTO meanwhile VALUES (8)")
+
+    imported = shop.sql("SHOW TABLES")
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert imported.split() == ["later", "meanwhile", "own"]
+    assert shop.sql("SHOW TABLES; SELECT * FROM meanwhile").split() == ["meanwhile", "own", "7", "8"]
     assert shop.leftovers(record) == []
