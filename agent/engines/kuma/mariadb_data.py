@@ -33,11 +33,18 @@ from agent.engines.mariadb.foreign import what_it_is
 from agent.engines.mariadb.foreign_keys import obstacle_in_referrers
 from agent.engines.mariadb.parts import parts_of
 from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.table_watch import TableWatch
 from agent.engines.table_parts import Parts
 from agent.limits import Limits
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of
-from common.errors import AppUnavailableError, ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    ArchiveIncompatibleError,
+    ArchiveWrongKindError,
+    SourceUnreadableError,
+)
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.kinds import HEAD_BYTES, SQLITE, kind_of
@@ -148,10 +155,12 @@ class MariadbData:
         return found or await obstacle_in_referrers(admin, self._at.name)
 
     async def fingerprint(self) -> Fingerprint:
-        tables = TableHasher()
-        async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
+        tables, watch = TableHasher(), TableWatch(self._at.login, self._at.name)
+        async with aclosing(self._dump(watch)) as pieces:
             async for piece in pieces:
                 await asyncio.to_thread(tables.add, piece)
+        if watch.doubt:
+            raise AppBusyError(watch.doubt, next_step="Try again when nothing alters tables.")
         return await fingerprint_with_files(tables, self._place.directory, work_directory=self._place.work_directory)
 
     @asynccontextmanager
@@ -160,7 +169,8 @@ class MariadbData:
         tables, files = (TableHasher(), ContentSum(SCHEME)) if takes_fingerprint else (None, None)
         with tempfile.TemporaryFile(dir=place.work_directory) as dump:
             await self._look_settled()
-            async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
+            watch = TableWatch(self._at.login, self._at.name)
+            async with aclosing(self._dump(watch)) as pieces:
                 async for piece in pieces:
                     if tables:
                         await asyncio.to_thread(tables.add, piece)
@@ -169,6 +179,9 @@ class MariadbData:
             # It may have begun to migrate meanwhile.
             facts = await self._look_settled()
             warnings = warnings_of_export(await look(self._at.login, self._at.name))
+            if watch.doubt:
+                warnings.append(watch.doubt + (" So the export has no fingerprint." if tables else ""))
+                tables = files = None
             dump.flush()
             writer = TreeWriter(
                 place.directory,
@@ -185,6 +198,18 @@ class MariadbData:
                 lambda: _together(tables, files) if tables and files else None,
                 warnings,
             )
+
+    async def _dump(self, watch: TableWatch) -> AsyncGenerator[bytes, None]:
+        """The dump's text; ends normally only when it is whole, and of tables that kept their places.
+
+        Raises:
+            AppBusyError: at the end, some took each other's.
+        """
+        await watch.begin()
+        async with aclosing(raw_dump(self._at.login, self._at.name)) as pieces:
+            async for piece in pieces:
+                yield piece
+        await watch.finish({})
 
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits

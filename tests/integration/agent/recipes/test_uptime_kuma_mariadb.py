@@ -8,10 +8,12 @@ import json
 import re
 import shutil
 import tarfile
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
+from agent.engines.kuma import mariadb_data
 from agent.engines.mariadb import exchange
 from agent.engines.mariadb.client import query
 from agent.engines.mariadb.settings import Login
@@ -34,6 +36,7 @@ from tests.fixtures.archives import SYMLINK, entry, tar_of
 from tests.fixtures.kuma_apps import KUMA_2, KumaApp, set_of
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
 from tests.fixtures.variants import variants
+from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.conftest import NotedApp
 from tests.integration.agent.recipes.kuma_on_mariadb import KumaOnMariadb
 
@@ -210,6 +213,55 @@ async def test_an_undo_of_which_some_data_was_removed_says_so_before_the_app_is_
     assert kuma.noted.calls == ["stop", "start"]
     await kuma.recipe.discard(record)
     assert kuma.database.leftovers(record) == []
+
+
+async def test_an_undo_into_a_database_that_was_dropped_says_what_to_do_and_goes_then(kuma: KumaOnMariadb) -> None:
+    exported = await kuma.export()
+    kuma.make_other()
+    before = await kuma.fingerprint()
+    record = await kuma.import_(exported.content)
+    kuma.database.server.sql(f"DROP DATABASE {kuma.database.database}")
+
+    with pytest.raises(AppUnavailableError, match=f"has no database {kuma.database.database}") as refused:
+        await kuma.recipe.undo(record, NotedProgress())
+    kuma.database.server.sql(f"CREATE DATABASE {kuma.database.database}")
+    await kuma.recipe.undo(record, NotedProgress())
+
+    assert "Make it again, empty" in (refused.value.next_step or "")
+    assert (await kuma.fingerprint()).differences(before) == []
+    assert kuma.database.leftovers(record) == []
+
+
+async def test_tables_that_took_each_others_places_under_a_dump_are_found_out(
+    kuma: KumaOnMariadb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kuma.database.sql(
+        "CREATE TABLE _tag_gho LIKE tag; CREATE TABLE one (id int PRIMARY KEY);"
+        "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p VALUES LESS THAN (9))"
+    )
+    now = "SELECT UNIX_TIMESTAMP()"
+    made_at = kuma.database.sql(now)
+    # The server's times of tables are of whole seconds.
+    await until(lambda: kuma.database.sql(now) != made_at)
+    real, statements = mariadb_data.raw_dump, [""]
+
+    async def disturbed(login: Login, database: str) -> AsyncGenerator[bytes, None]:
+        async for piece in real(login, database):
+            yield piece
+        kuma.database.sql(statements[0])
+
+    monkeypatch.setattr(mariadb_data, "raw_dump", disturbed)
+
+    statements[0] = "ALTER TABLE parted EXCHANGE PARTITION p WITH TABLE one"
+    doubtful = await kuma.export()
+    with pytest.raises(AppBusyError, match="exchanged partitions of parted"):
+        await kuma.fingerprint()
+    statements[0] = "RENAME TABLE tag TO _tag_del, _tag_gho TO tag"
+    with pytest.raises(AppBusyError, match="replaced .*: tag. Rows may be missing"):
+        await kuma.export()
+
+    assert doubtful.fingerprint is None
+    assert doubtful.warnings[-1].endswith("are missing or there twice. So the export has no fingerprint.")
 
 
 async def test_what_is_dropped_half_is_dropped_entirely_and_moves_nothing(kuma: KumaOnMariadb) -> None:
