@@ -24,7 +24,7 @@ from agent.engines.mariadb.notes import Notes, names_in, numbered
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
-from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedError
+from common.errors import AppBusyError, AppUnavailableError, InternalError, ServiceError, ToolFailedError
 
 _PENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
@@ -168,7 +168,12 @@ class Exchange:
             # Empty while the imported tables are in place, so somebody may have dropped it.
             await query(self._admin, f"CREATE DATABASE IF NOT EXISTS {quoted(self._new)};")
             waiting = []
-        if present is None or waiting is None:
+        if present is None:
+            raise AppUnavailableError(
+                f"{self._admin.place} has no database {self._database}.",
+                next_step="Make it again, empty, then try again: what the import keeps is in schemas of its own.",
+            )
+        if waiting is None:
             raise InternalError(f"What import of {self._database} keeps in the server is not there any more.")
         if target is Side.IMPORTED:
             leaving = [table for table in present if table in self._previous and table not in kept]
