@@ -16,6 +16,7 @@ import pytest
 from agent.engines.kuma import mariadb_data
 from agent.engines.mariadb import exchange
 from agent.engines.mariadb.client import query
+from agent.engines.mariadb.dumping import raw_dump
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
@@ -243,10 +244,10 @@ async def test_tables_that_took_each_others_places_under_a_dump_are_found_out(
     made_at = kuma.database.sql(now)
     # The server's times of tables are of whole seconds.
     await until(lambda: kuma.database.sql(now) != made_at)
-    real, statements = mariadb_data.raw_dump, [""]
+    statements = [""]
 
     async def disturbed(login: Login, database: str) -> AsyncGenerator[bytes, None]:
-        async for piece in real(login, database):
+        async for piece in raw_dump(login, database):
             yield piece
         kuma.database.sql(statements[0])
 
