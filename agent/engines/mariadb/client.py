@@ -38,7 +38,6 @@ PAUSE_SECONDS = 1.0
 BACK_WITHIN_SECONDS = 30.0
 """Time for a server that ended in the middle of an exchange, in which nobody is told yet what came of it."""
 _BACK_LOOK_SECONDS = 0.1
-_BEGUN = f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}"
 _ERROR = re.compile(r"ERROR (\d+)(?: \([0-9A-Z]{5}\))?(?: at line \d+)?: (.*)|(?:Got error:|Error) (\d+): (.*)")
 _SILENT = re.compile(r"initial communication packet.*error: (?:110|11)\b")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
@@ -97,11 +96,16 @@ async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = 
         ToolFailedError: a statement failed; those before it were carried out.
     """
     try:
-        output = await run(_command(login, database, *(() if is_plain else (_BEGUN,))), input_bytes=sql.encode())
+        output = await run(_command(login, database, *(() if is_plain else (_beginning(),))), input_bytes=sql.encode())
     except ToolFailedError as failure:
         raise error_of_query(failure.text, login) from failure
     lines = output.decode(errors="replace").split("\n")[:-1]
     return [[_plain(cell) for cell in line.split("\t")] for line in lines]
+
+
+def _beginning() -> str:
+    """The option of a client that makes its session as ours are."""
+    return f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}"
 
 
 def _command(login: Login, database: str, *options: str) -> Command:

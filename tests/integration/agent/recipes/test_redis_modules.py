@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.redis import swap
+from agent.engines.redis import releasing, swap
 from agent.recipes.base import Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ToolFailedError
@@ -77,6 +77,7 @@ async def test_a_value_that_its_module_does_not_take_costs_no_data_and_the_way_o
     server = start(start_redis)
     app = RedisApp(server, tmp_path / "work")
     monkeypatch.setattr(swap, "SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr(releasing, "RELEASE_SECONDS", 1.0)
 
     record, preview = await app.stage(rdb(database(0), text_key("new"), module_key(b"m", "graphdata")))
     with pytest.raises(UnsettledError):
