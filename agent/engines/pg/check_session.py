@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import psycopg
 
 from agent.engines.pg.load_sessions import Session, Settings
+from agent.engines.pg.sqltext import Statement
 
 _STRINGS = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(\w+)", re.IGNORECASE)
 
@@ -40,7 +41,7 @@ class CheckSession(Session):
         """There is nothing."""
         return []
 
-    async def insert(self, text: bytes, line: int, *, has_standard_strings: bool) -> None:
+    async def insert(self, statements: Sequence[Statement], *, has_standard_strings: bool) -> None:
         """Rows are not looked at."""
 
     @contextlib.asynccontextmanager

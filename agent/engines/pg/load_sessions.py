@@ -7,13 +7,14 @@ LATIN1 needs no decoding here. Imports little: it runs in a child that has to st
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn
 
 import psycopg
 from psycopg import pq
 from psycopg.copy import AsyncLibpqWriter
 
+from agent.engines.pg.sqltext import Statement
 from agent.engines.pg.text_encodings import is_of_servers
 from agent.engines.pg.text_errors import joined, read_otherwise
 
@@ -193,25 +194,48 @@ class Session:
         result = cursor.pgresult
         return [result.get_value(row, 0) or b"" for row in range(result.ntuples)] if result else []
 
-    async def insert(self, text: bytes, line: int, *, has_standard_strings: bool) -> None:
-        """Execute INSERT statements in one go, and all of them or none.
+    async def insert(self, statements: Sequence[Statement], *, has_standard_strings: bool) -> None:
+        """Execute INSERT statements, and all of them or none where no transaction is open.
+
+        Where the server is to refuse a text that it reads as several, they are sent one by one without waiting for each
+        answer.
 
         Args:
+            statements: in each text one or more.
             has_standard_strings: how the text was cut into statements; else one might hide in another's string.
         """
+        first = statements[0]
         if has_standard_strings != self.has_standard_strings:
             raise SqlFailure(
-                line, "42601", "the meaning of backslashes in strings is not clear", head=text[:_HEAD_BYTES]
+                first.line,
+                "42601",
+                "the meaning of backslashes in strings is not clear",
+                head=first.text[:_HEAD_BYTES],
             )
-        self._require_readable(line)
-        cursor = self._connection.cursor()
-        try:
-            await cursor.execute(text, binary=self._takes_one)
-        except psycopg.Error as failure:
-            _fail(failure, text, line)
-        self.rows += max(cursor.rowcount, 0)
-        while cursor.nextset():
+        self._require_readable(first.line)
+        if self._takes_one and len(statements) > 1:
+            await self._insert_each(statements)
+            return
+        for statement in statements:
+            cursor = self._connection.cursor()
+            try:
+                await cursor.execute(statement.text, binary=self._takes_one)
+            except psycopg.Error as failure:
+                _fail(failure, statement.text, statement.line)
             self.rows += max(cursor.rowcount, 0)
+            while cursor.nextset():
+                self.rows += max(cursor.rowcount, 0)
+
+    async def _insert_each(self, statements: Sequence[Statement]) -> None:
+        cursors = [self._connection.cursor() for _ in statements]
+        try:
+            async with self._connection.pipeline():
+                for statement, cursor in zip(statements, cursors, strict=True):
+                    await cursor.execute(statement.text, binary=True)
+        except psycopg.Error as failure:
+            number = next((number for number, cursor in enumerate(cursors) if cursor.rowcount < 0), 0)
+            _fail(failure, statements[number].text, statements[number].line)
+        self.rows += sum(max(cursor.rowcount, 0) for cursor in cursors)
 
     @contextlib.asynccontextmanager
     async def copy(self, text: bytes, line: int) -> AsyncIterator[psycopg.AsyncCopy]:

@@ -39,6 +39,9 @@ NOTES = {
 MOST_DEFERRED = 1000
 DEFERRED_BYTES = 64 << 10
 _MOST_LATER = 1000
+_MOST_TOGETHER = 200
+"""INSERT statements that are on their way to the server at once: each answer takes a moment, and the app may wait."""
+_TOGETHER_BYTES = 256 << 10
 _TABLE = re.compile(rb"CREATE\s+(?:UNLOGGED\s+|FOREIGN\s+)?TABLE\b", re.IGNORECASE)
 _MAKES = re.compile(rb"(?:CREATE\s(?!\s*(?:TRIGGER|POLICY|RULE)\b)|ALTER\s+TABLE\s[^;]{0,500}?\bADD\s)", re.IGNORECASE)
 _SCHEMA = re.compile(rb"DROP\s+SCHEMA\b", re.IGNORECASE)
@@ -77,8 +80,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Inserts:
-    text: bytes
-    line: int
+    statements: list[Statement]
     has_standard_strings: bool
 
 
@@ -173,6 +175,8 @@ class Loader:
             await self._copy_alone(event, events)
         elif decision.way is Way.NO_ROWS:
             await self._require_no_rows(event, decision, events)
+        elif decision.way is Way.INSERT:
+            return await self._insert(event, events)
         else:
             await self._run(event, decision)
         return await anext(events, None)
@@ -194,8 +198,6 @@ class Loader:
             case Way.SETTING:
                 await session.run(text, line)
                 self._settings.add(text, line)
-            case Way.INSERT:
-                await session.insert(text, line, has_standard_strings=self.splitter.has_standard_strings)
             case Way.REMOVE:
                 await self._remove(text, line)
             case Way.COMMENT_IF_OWN:
@@ -210,6 +212,26 @@ class Loader:
             case Way.DEFER:
                 self._defer((decision.what, decision.name), text)
         self.splitter.has_standard_strings = session.has_standard_strings
+
+    async def _insert(self, first: Statement, events: AsyncIterator[Event]) -> Event | None:
+        inserts, event = await self._together(first, events)
+        await self._main.insert(inserts.statements, has_standard_strings=inserts.has_standard_strings)
+        self.splitter.has_standard_strings = self._main.has_standard_strings
+        return event
+
+    async def _together(self, first: Statement, events: AsyncIterator[Event]) -> tuple[_Inserts, Event | None]:
+        """INSERT statements that follow one another, as many as are sent at once; and the first event after them."""
+        has_standard_strings = self.splitter.has_standard_strings
+        found, size, event = [first], len(first.text), await anext(events, None)
+        while isinstance(event, Statement) and event.entry is first.entry and len(found) < _MOST_TOGETHER:
+            size += len(event.text)
+            if size > _TOGETHER_BYTES or self.judge.decide(event.text, event.line).way is not Way.INSERT:
+                break
+            found.append(event)
+            event = await anext(events, None)
+        for statement in found:
+            self._count(statement)
+        return _Inserts(found, has_standard_strings), event
 
     def _defer(self, thing: tuple[str, bytes], text: bytes) -> None:
         deferred = self.outcome.deferred
@@ -288,7 +310,7 @@ class Loader:
                 unit = await self._copy(session, unit, queue)
                 continue
             if isinstance(unit, _Inserts):
-                await session.insert(unit.text, unit.line, has_standard_strings=unit.has_standard_strings)
+                await session.insert(unit.statements, has_standard_strings=unit.has_standard_strings)
             else:
                 await self._do(session, unit)
             unit = await queue.get()
@@ -324,12 +346,13 @@ class Loader:
                 decision = self.judge.decide(event.text, event.line)
                 if not _are_rows(event, decision):
                     break
-                self._count(event)
                 if decision.way is Way.ROWS:
+                    self._count(event)
                     await self._deal_out(_Block(event.text, event.line), events, queue)
+                    event = await anext(events, None)
                 else:
-                    await queue.put(_Inserts(event.text, event.line, self.splitter.has_standard_strings))
-                event = await anext(events, None)
+                    inserts, event = await self._together(event, events)
+                    await queue.put(inserts)
         return event
 
     async def _deal_out(self, block: _Block, events: AsyncIterator[Event], queue: _Queue) -> None:

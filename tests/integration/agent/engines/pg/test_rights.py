@@ -16,7 +16,7 @@ from agent.engines.pg.names import kept_name, new_name
 from agent.engines.pg.own_rights import require_same_after_crash
 from agent.journal import Entry, ImportPhase, Journal
 from agent.recipes.base import Recovered
-from common.errors import AppUnavailableError, ArchiveRefusedError
+from common.errors import AppUnavailableError, ArchiveDamagedError, ArchiveRefusedError
 from tests.contract.agents import APP_ID, Agent
 from tests.fakes.imports import MemoryRecord, upload_of
 from tests.fixtures.variants import variants
@@ -448,3 +448,25 @@ async def test_a_comment_on_the_apps_own_schema_public_comes_along(make_app: Mak
     await app.bring_in(await app.export())
 
     assert app.run("SELECT obj_description('public'::regnamespace)") == [("the shop",)]
+
+
+@pytest.mark.parametrize("rights", ["", "CREATEDB"], ids=["within", "beside"])
+async def test_insert_statements_that_are_on_their_way_together_fail_with_their_own_line(
+    make_app: MakeApp, rights: str
+) -> None:
+    app = make_app(rights=rights, has_admin=False)
+    app.run("CREATE TABLE t AS SELECT i AS a FROM generate_series(1, 1000) AS i", as_app=True)
+    app.run("ALTER TABLE t ADD CHECK (a <> 4567)", as_app=True)
+    good = app.dump("--no-owner", "--inserts").replace(b"\nINSERT", b"\n\nINSERT")
+    bad = good.replace(b"VALUES (333);", b"VALUES (4567);")
+    line = 1 + bad[: bad.index(b"VALUES (4567);")].count(b"\n")
+    app.run("UPDATE t SET a = 2", as_app=True)
+
+    with pytest.raises(ArchiveDamagedError, match=f"Line {line} .*t_a_check"):
+        await app.bring_in(bad)
+    untouched = app.run("SELECT sum(a) FROM t")
+    record = await app.bring_in(good)
+
+    assert (untouched, app.run("SELECT sum(a) FROM t")) == ([(2000,)], [(500500,)])
+    await app.recipe.discard(record)
+    assert app.left_over() == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from agent.engines.pg.load_sessions import Session, Settings, SqlFailure
 from agent.engines.pg.loader import Loader
-from agent.engines.pg.sqltext import Splitter
+from agent.engines.pg.sqltext import Splitter, Statement
 from agent.engines.pg.statements import Judge, There
 from agent.engines.pg.text_errors import TextError
 
@@ -53,8 +53,9 @@ class NotingSession(Session):
     async def names(self, query: bytes, line: int) -> list[bytes]:
         return [b"public.t", b'public."U"']
 
-    async def insert(self, text: bytes, line: int, *, has_standard_strings: bool) -> None:
-        await self.run(text, line)
+    async def insert(self, statements: Sequence[Statement], *, has_standard_strings: bool) -> None:
+        for statement in statements:
+            await self.run(statement.text, statement.line)
 
     @asynccontextmanager
     async def copy(self, text: bytes, line: int) -> AsyncIterator[Any]:
