@@ -1,7 +1,7 @@
 """What a jailed child of ours keeps of root's rights, when it has to touch files of other owners.
 
 Used around `agent.jail.enter`, which makes root nobody: `lock_into` before it, `keep` after it. For a process without
-root's rights neither does anything. From `lock_into` on nothing can be imported.
+root's rights neither does anything. From `lock_into` or `keep_to` on nothing can be imported.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from agent import landlock
 from agent.confining import CAPABILITIES_VERSION, permitted_rights
 from agent.confining import may_become_nobody as may_become_nobody
 
@@ -26,6 +27,24 @@ def lock_into(directory: int) -> bool:
     os.fchdir(directory)
     os.chroot(".")
     return True
+
+
+def keep_to(directory: int, path: str) -> str:
+    """Work from now on with nothing but what is below a directory, and stay the user that we are; after `enter`.
+
+    A kernel that offers neither way to somebody without root's rights (see `agent.landlock`) leaves it at that.
+
+    Args:
+        directory: its descriptor.
+        path: its path.
+    Returns:
+        The path that it has from now on.
+    """
+    is_root_of_all = lock_into(directory)
+    if not is_root_of_all:
+        landlock.keep_to(directory)
+    keep(CHOWN | DAC_OVERRIDE | FOWNER)
+    return "/" if is_root_of_all else path
 
 
 def keep(rights: int) -> None:

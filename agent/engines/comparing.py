@@ -238,7 +238,7 @@ async def _compare_databases(now: Path, after: Path, there: set[str], staged: se
                 # An upload in its jail, the app's own as for an export.
                 with contextlib.suppress(ServiceError):
                     told_after[path] = (await check_database(after / path, questions=_CONTENT)).answers.content
-                    told_now[path] = (await ask_database(now / path, _CONTENT)).content
+                    told_now[path] = (await ask_database(now, path, _CONTENT)).content
     return ItemChanges.between(told_now, told_after)
 
 

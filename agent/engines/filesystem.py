@@ -183,7 +183,7 @@ def sync_filesystem(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def free_bytes(directory: Path) -> int:
+def free_bytes(directory: Path | int) -> int:
     """Room for an ordinary user."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize

@@ -3,8 +3,9 @@
 The one fact to know: POSIX locks belong to the process, and closing any descriptor of a file drops all of them. A
 process that reads a database for an archive must therefore not be the one that has it open with SQLite.
 
-Tasks are named by the first argument: `snapshot`, `ask` and `import` work with the app's database and run as the agent;
-`check`, `absorb` and `match` work with an upload and run in a jail. Requests and answers are lines of JSON.
+Tasks are named by the first argument: `snapshot` and `ask` work with the app's databases, as the agent's user but
+with nothing but their directory in reach, since what an app does there meanwhile must lead nowhere else; `check` and
+`absorb` work with an upload and run in a jail. Requests and answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +36,7 @@ _HEADER_BYTES, _LARGEST_PAGE = 100, 65536
 _ROLLBACK, _WAL = b"\1\1", b"\2\2"
 _BUSY_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
+_MOST_OPEN = 256
 _CODES = {
     sqlite3.SQLITE_NOTADB: "not_a_database",
     sqlite3.SQLITE_CORRUPT: "not_a_database",
@@ -66,9 +68,15 @@ def main() -> None:
         rights.keep(rights.DAC_OVERRIDE)
         _answer(_JAILED[task], request)
         return
+    work = _UNJAILED[task]
     enter(jail, parent_pid=parent_pid)
+    descriptor, path, *aside = arguments
+    # In a directory of the agent's, so before nothing but the app's is in reach.
+    copy = _Copy.opened(aside[0]) if aside else None
+    place = rights.keep_to(int(descriptor), path)
+    os.close(int(descriptor))
     for line in sys.stdin:
-        _answer(_UNJAILED[task], json.loads(line))
+        _answer(work, {**json.loads(line), "place": place, "copy": copy})
 
 
 def _answer(work: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> None:
@@ -96,46 +104,62 @@ def _say(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """An empty file without a name: as SQLite writes it, as SQLite reads it when it is complete, and as it is."""
+
+    written: sqlite3.Connection
+    read: sqlite3.Connection
+    descriptor: int
+
+    @classmethod
+    def opened(cls, path: str) -> _Copy:
+        """By its name, which is removed."""
+        copy = cls(_connect(path, "rw"), _connect(path, "ro&nolock=1"), os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        os.unlink(path)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
+            copy.written.execute(f"PRAGMA {pragma}")
+        return copy
+
+    def close(self) -> None:
+        """All three."""
+        self.written.close()
+        self.read.close()
+        os.close(self.descriptor)
+
+
 def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
     """Copy a live database, as it is at one moment, into an empty file, whose name is removed.
 
     A request that `is_asked_again` is followed by another, for answers from the same copy, unless that is damaged:
     nobody else can open it any more, and whoever reads its file need not wait for them.
     """
-    source_path, target_path = request["source"], request["target"]
+    source_path = os.path.join(request["place"], request["source"])
     with contextlib.ExitStack() as opened:
         busy_seconds = request.get("busy_seconds", _BUSY_SECONDS)
         begun = _begun_page(source_path)
         source = connect_live(source_path, busy_seconds=busy_seconds)
         opened.callback(source.close)
-        if (request["device"], request["inode"]) not in _opened_files():
-            raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
-        target = _connect(target_path, "rw")
-        opened.callback(target.close)
-        # Opened now, while the file has a name, and read when it is complete.
-        copy = _connect(target_path, "ro&nolock=1")
+        copy = request["copy"] or _Copy.opened(os.path.join(request["place"], request["target"]))
         opened.callback(copy.close)
-        descriptor = os.open(target_path, os.O_RDWR | os.O_CLOEXEC)
-        opened.callback(os.close, descriptor)
-        os.unlink(target_path)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
-            target.execute(f"PRAGMA {pragma}")
-        _backup(source, target, seconds=busy_seconds)
-        target.close()
+        if not {tuple(request["source_file"]), tuple(request["target_file"])} <= _opened_files():
+            raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
+        _backup(source, copy.written, seconds=busy_seconds)
+        copy.written.close()
         source.close()
-        if begun is not None and begun.is_all_of(descriptor):
-            copied = os.fstat(descriptor).st_size
+        if begun is not None and begun.is_all_of(copy.descriptor):
+            copied = os.fstat(copy.descriptor).st_size
             raise _FailedError("truncated", f"it has {begun.end} bytes where its header says {copied}")
-        os.pwrite(descriptor, _ROLLBACK, _WRITE_VERSION_AT)
-        verdict = _verdict(copy)
-        answer = {"size": os.fstat(descriptor).st_size, "verdict": verdict}
+        os.pwrite(copy.descriptor, _ROLLBACK, _WRITE_VERSION_AT)
+        verdict = _verdict(copy.read)
+        answer = {"size": os.fstat(copy.descriptor).st_size, "verdict": verdict}
         if verdict != "ok":
             return answer
-        answer |= asked(copy, request)
+        answer |= asked(copy.read, request)
         if not request.get("is_asked_again"):
             return answer
         _say(answer)
-        return asked(copy, json.loads(sys.stdin.readline()))
+        return asked(copy.read, json.loads(sys.stdin.readline()))
 
 
 @dataclass(frozen=True)
@@ -163,34 +187,24 @@ class _BegunPage:
 
 def _begun_page(path: str) -> _BegunPage | None:
     """None where the file has whole pages only. Closes it, so not while this process has the database open."""
-    with open(path, "rb", buffering=0) as file:
+    with _regular(path) as file:
         # Stated is 1 for 65536.
-        page_size = int.from_bytes(file.read(18)[16:18], "big")
+        page_size = int.from_bytes(os.pread(file, 2, 16), "big")
         page_size = _LARGEST_PAGE if page_size == 1 else page_size
-        size = os.fstat(file.fileno()).st_size
+        size = os.fstat(file).st_size
         if not page_size or not size % page_size:
             return None
         start = size - size % page_size
-        return _BegunPage(start, os.pread(file.fileno(), size - start, start))
+        return _BegunPage(start, os.pread(file, size - start, start))
 
 
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
     """Answers about a live database, all of one moment."""
-    with contextlib.closing(connect_live(request["live"], busy_seconds=request["busy_seconds"])) as live:
+    path = os.path.join(request["place"], request["live"])
+    with contextlib.closing(connect_live(path, busy_seconds=request["busy_seconds"])) as live:
         live.execute("PRAGMA trusted_schema=OFF")
         live.execute("BEGIN")
         return asked(live, request)
-
-
-def _import(request: dict[str, Any]) -> dict[str, Any]:
-    """Make a live database's content that of a staged one, in one transaction; without a staged one, tell its form."""
-    with contextlib.closing(_connect(request["live"], "rw", busy_seconds=request["busy_seconds"])) as live:
-        if "staged" not in request:
-            mode = live.execute("PRAGMA journal_mode").fetchone()[0]
-            return {"page_size": live.execute("PRAGMA page_size").fetchone()[0], "is_wal": mode == "wal"}
-        with contextlib.closing(_connect(request["staged"], "rw")) as staged:
-            _backup(staged, live, seconds=request["busy_seconds"])
-    return {}
 
 
 def _absorb(request: dict[str, Any]) -> dict[str, Any]:
@@ -204,25 +218,6 @@ def _absorb(request: dict[str, Any]) -> dict[str, Any]:
         stop_at(staged, time.monotonic() + request["seconds"])
         staged.execute("PRAGMA journal_mode=DELETE").fetchone()
         staged.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return {}
-
-
-def _match(request: dict[str, Any]) -> dict[str, Any]:
-    """Give a staged database the page size and journal mode that the live one has: a backup copies both."""
-    path = request["path"]
-    with contextlib.closing(_connect(path, "rw")) as staged:
-        staged.execute("PRAGMA trusted_schema=OFF")
-        stop_at(staged, time.monotonic() + request["seconds"])
-        staged.execute("PRAGMA journal_mode=DELETE")
-        if staged.execute("PRAGMA page_size").fetchone()[0] != request["page_size"]:
-            staged.execute(f"PRAGMA page_size={int(request['page_size'])}")
-            staged.execute("VACUUM")
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.pwrite(descriptor, _WAL if request["is_wal"] else _ROLLBACK, _WRITE_VERSION_AT)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
     return {}
 
 
@@ -255,20 +250,15 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         return {"tables": sorted(tables), **asked(checked, request, ends_at=ends_at)}
 
 
-_JAILED = {"check": _check, "absorb": _absorb, "match": _match}
-_UNJAILED = {"snapshot": _snapshot, "ask": _ask, "import": _import}
+_JAILED = {"check": _check, "absorb": _absorb}
+_UNJAILED = {"snapshot": _snapshot, "ask": _ask}
 
 
 def connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
     """Open an app's database without leaving anything beside it that the app could not use."""
     status = os.lstat(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _FailedError("refused", "it is no regular file")
-        is_wal = os.pread(descriptor, 20, 0)[_WRITE_VERSION_AT:] == _WAL
-    finally:
-        os.close(descriptor)
+    with _regular(path) as file:
+        is_wal = os.pread(file, 20, 0)[_WRITE_VERSION_AT:] == _WAL
     is_ours = os.geteuid() in (0, status.st_uid)
     if is_wal and not is_ours:
         raise _FailedError(
@@ -277,6 +267,18 @@ def connect_live(path: str, *, busy_seconds: float) -> sqlite3.Connection:
             "beside it that the app could not use",
         )
     return _connect(path, "rw" if is_ours else "ro", busy_seconds=busy_seconds)
+
+
+@contextlib.contextmanager
+def _regular(path: str) -> Iterator[int]:
+    """A descriptor of a file, for the time of the block; whoever made it something else meanwhile holds nobody up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _FailedError("refused", "it is no regular file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _connect(path: str, mode: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
@@ -319,11 +321,11 @@ def _verdict(connection: sqlite3.Connection) -> str:
 
 
 def _opened_files() -> set[tuple[int, int]]:
-    """(device, inode) of everything that this process has open."""
+    """(device, inode) of everything that this process has open; it has few files, and sees no /proc."""
     opened = set()
-    for number in os.listdir("/proc/self/fd"):
+    for number in range(_MOST_OPEN):
         with contextlib.suppress(OSError):
-            status = os.fstat(int(number))
+            status = os.fstat(number)
             opened.add((status.st_dev, status.st_ino))
     return opened
 

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -36,6 +36,35 @@ _SNAPSHOTS = "snapshots"
 T = TypeVar("T")
 
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class _EmptyFile:
+    """For a copy.
+
+    Attributes:
+        place: a descriptor of its directory, by which nobody can put another one in its place.
+        is_aside: whether that is not on the volume.
+    """
+
+    name: str
+    place: int
+    descriptor: int
+    is_aside: bool
+
+    @property
+    def file(self) -> tuple[int, int]:
+        """Its device and inode."""
+        status = os.fstat(self.descriptor)
+        return status.st_dev, status.st_ino
+
+    def remove(self) -> None:
+        """Take its name away, if it still has it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.name, dir_fd=self.place)
+
+
 class Snapshots:
     """Consistent copies of the databases below a directory, made while the app writes to them.
 
@@ -54,6 +83,7 @@ class Snapshots:
         self._work_directory = work_directory
         self._limits = limits
         self._is_on_volume = False
+        self._places: dict[bool, int] = {}
         self._opened = AsyncExitStack()
         self._taking = asyncio.Lock()
         self._descriptors: set[int] = set()
@@ -123,36 +153,50 @@ class Snapshots:
             return await self._take(path, status, questions)
 
     async def _take(self, path: str, status: os.stat_result, questions: Questions) -> Substitute | None:
-        if self._child is None:
-            self._child = await self._opened.enter_async_context(started("snapshot"))
-        child = self._child
         needed = status.st_size + size_of(self._directory / f"{path}-wal")
-        target = self._make_room(needed)
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._descriptors.add(descriptor)
         substitute = None
-        try:
-            answer = await ask(
-                child,
-                source=str(self._directory / path),
-                target=str(target),
-                device=status.st_dev,
-                inode=status.st_ino,
-                busy_seconds=BUSY_SECONDS,
-                is_asked_again=questions.with_content,
-                **worded(replace(questions, with_content=False)),
-            )
-            substitute = self._judged(path, answer, descriptor)
-            self.answers[path] = answers_of(answer)
-            if questions.with_content and answer.get("verdict") == "ok":
-                # It reads for long: further copies are another one's work.
-                self._child, self._reading[path] = None, child
-                await _tell(child, worded(Questions(with_content=True, without_columns=questions.without_columns)))
-            return substitute
-        finally:
-            target.unlink(missing_ok=True)
-            if substitute is None:
-                self._close(descriptor)
+        async with AsyncExitStack() as opened:
+            target = self._empty_file(needed)
+            try:
+                if target.is_aside:
+                    aside = self._work_directory / target.name
+                    child = await opened.enter_async_context(started("snapshot", self._directory, aside=aside))
+                else:
+                    child = await self._shared_child()
+                answer = await ask(
+                    child,
+                    source=path,
+                    source_file=(status.st_dev, status.st_ino),
+                    target=f"{RESERVED_DIRECTORY}/{_SNAPSHOTS}/{target.name}",
+                    target_file=target.file,
+                    busy_seconds=BUSY_SECONDS,
+                    is_asked_again=questions.with_content,
+                    **worded(replace(questions, with_content=False)),
+                )
+                substitute = self._judged(path, answer, target.descriptor)
+                self.answers[path] = answers_of(answer)
+                if questions.with_content and answer.get("verdict") == "ok":
+                    await self._read_on(path, child, opened, questions)
+                return substitute
+            finally:
+                target.remove()
+                if substitute is None:
+                    self._close(target.descriptor)
+
+    async def _shared_child(self) -> Child:
+        """The one that makes one copy after the other."""
+        if self._child is None:
+            self._child = await self._opened.enter_async_context(started("snapshot", self._directory))
+        return self._child
+
+    async def _read_on(self, path: str, child: Child, opened: AsyncExitStack, questions: Questions) -> None:
+        """Have a child read its copy's content from now on. That takes long: further copies are another one's work."""
+        if child is self._child:
+            self._child = None
+        else:
+            self._opened.push_async_exit(opened.pop_all())
+        self._reading[path] = child
+        await _tell(child, worded(Questions(with_content=True, without_columns=questions.without_columns)))
 
     async def _content(self, path: str) -> Mapping[str, str]:
         answer = await answer_of(self._reading[path])
@@ -197,29 +241,36 @@ class Snapshots:
             self._descriptors.remove(descriptor)
             os.close(descriptor)
 
-    def _make_room(self, needed: int) -> Path:
-        """A name for a copy, in the first directory that takes it."""
-        for place in (self._on_volume, self._in_work_directory):
+    def _empty_file(self, needed: int) -> _EmptyFile:
+        """A file for a copy, in the first directory that takes it."""
+        name = f"snapshot-{secrets.token_hex(6)}"
+        for is_aside in (False, True):
             with contextlib.suppress(OSError):
-                directory = place()
-                if free_bytes(directory) - needed >= self._limits.free_bytes:
-                    return directory / f"snapshot-{secrets.token_hex(6)}"
+                place = self._place(is_aside=is_aside)
+                if free_bytes(place) - needed >= self._limits.free_bytes:
+                    descriptor = os.open(name, _NEW, 0o600, dir_fd=place)
+                    self._descriptors.add(descriptor)
+                    return _EmptyFile(name, place, descriptor, is_aside)
         raise NoSpaceError(
             f"There is no room for a copy of a database of {needed} bytes, neither on the volume nor in the agent's "
             "state directory.",
             next_step="Make room, then export again.",
         )
 
-    def _on_volume(self) -> Path:
-        if not self._is_on_volume:
-            with _reserved(self._directory, create=True) as reserved:
-                remove_tree(_SNAPSHOTS, parent=reserved)
-                os.mkdir(_SNAPSHOTS, 0o700, dir_fd=reserved)
-            self._is_on_volume = True
-        return self._directory / RESERVED_DIRECTORY / _SNAPSHOTS
-
-    def _in_work_directory(self) -> Path:
-        return self._work_directory
+    def _place(self, *, is_aside: bool) -> int:
+        """A descriptor of a directory for copies: on the volume, or the agent's own aside."""
+        if is_aside not in self._places:
+            if is_aside:
+                place = os.open(self._work_directory, DIRECTORY)
+            else:
+                with _reserved(self._directory, create=True) as reserved:
+                    self._is_on_volume = True
+                    remove_tree(_SNAPSHOTS, parent=reserved)
+                    os.mkdir(_SNAPSHOTS, 0o700, dir_fd=reserved)
+                    place = os.open(_SNAPSHOTS, DIRECTORY, dir_fd=reserved)
+            self._descriptors.add(place)
+            self._places[is_aside] = place
+        return self._places[is_aside]
 
     def _clean_up(self) -> None:
         if self._is_on_volume:
@@ -235,16 +286,19 @@ def remove_snapshots(directory: Path) -> None:
         os.rmdir(directory / RESERVED_DIRECTORY)
 
 
-async def ask_database(path: Path, questions: Questions) -> Answers:
+async def ask_database(directory: Path, path: Path | str, questions: Questions) -> Answers:
     """Ask a database that an app is using.
 
+    Args:
+        directory: all that is in reach of whoever opens the database: of the app's.
+        path: of the database, below it.
     Raises:
         SourceUnreadableError: it may not be opened, is locked, or is none.
     """
-    async with started("ask") as child:
+    async with started("ask", directory) as child:
         answer = await ask(child, live=str(path), busy_seconds=BUSY_SECONDS, **worded(questions))
     if "failed" in answer:
-        raise _unreadable(path.name, answer)
+        raise _unreadable(os.path.basename(path), answer)
     return answers_of(answer)
 
 
@@ -265,11 +319,26 @@ def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
 
 
 @asynccontextmanager
-async def started(task: str) -> AsyncIterator[Child]:
-    """A child for one of the tasks that work with an app's database."""
-    command = Command(["agent.engines.sqlite_child", task], jail=TOOL, is_module=True)
-    async with start(command) as child:
-        yield child
+async def started(task: str, directory: Path, *, aside: Path | None = None) -> AsyncIterator[Child]:
+    """A child for one of the tasks that work with an app's databases, with nothing in reach but their directory.
+
+    Args:
+        aside: an empty file elsewhere, for the one copy that is made.
+    Raises:
+        SourceUnreadableError: the directory may not be opened.
+    """
+    directory = directory.resolve()
+    try:
+        descriptor = os.open(directory, DIRECTORY)
+    except OSError as error:
+        raise _unreadable(directory.name, {"failed": "refused", "text": error.strerror}) from error
+    try:
+        words = [task, str(descriptor), str(directory), *([str(aside)] if aside else [])]
+        argv = ["agent.engines.sqlite_child", *words]
+        async with start(Command(argv, jail=TOOL, pass_fds=(descriptor,), is_module=True)) as child:
+            yield child
+    finally:
+        os.close(descriptor)
 
 
 async def ask(child: Child, **request: object) -> dict[str, Any]:

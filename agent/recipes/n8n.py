@@ -339,8 +339,8 @@ class N8nRecipe(Recipe):
         """
         if self._postgres is not None:
             return await self._postgres.ask(EXPORTED if key else PRESENT, key)
-        answers = await ask_database(self._source.database(), EXPORTED_IN_FILE if key else PRESENT_IN_FILE)
-        return facts_of(answers, key)
+        database, questions = self._source.database(), EXPORTED_IN_FILE if key else PRESENT_IN_FILE
+        return facts_of(await ask_database(database.parent, database.name, questions), key)
 
     async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
         limits = self._surroundings.limits

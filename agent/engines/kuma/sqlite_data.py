@@ -50,14 +50,16 @@ class SqliteData:
     async def look(self) -> KumaFacts | None:
         if not self._database.exists():
             return None
-        return facts_of((await ask_database(self._database, Questions({**queries(), **PROGRAMS}))).rows)
+        return facts_of(
+            (await ask_database(self._directory, layout.DATABASE, Questions({**queries(), **PROGRAMS}))).rows
+        )
 
     async def obstacle(self) -> str:
         return ""
 
     async def fingerprint(self) -> Fingerprint:
         place, content = self._place, ContentSum(SCHEME)
-        answers = await ask_database(self._database, Questions(with_content=True))
+        answers = await ask_database(self._directory, layout.DATABASE, Questions(with_content=True))
         async with Snapshots(place.directory, work_directory=place.work_directory, limits=place.limits) as snapshots:
             await sum_files(
                 place.directory,
@@ -126,7 +128,7 @@ class SqliteData:
 
     async def parts(self) -> Mapping[str, Parts]:
         try:
-            return (await ask_database(self._database, Questions(kinds=KINDS))).parts
+            return (await ask_database(self._directory, layout.DATABASE, Questions(kinds=KINDS))).parts
         except SourceUnreadableError:
             return {}
 

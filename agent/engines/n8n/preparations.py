@@ -14,7 +14,7 @@ class Request(msgspec.Struct, kw_only=True):
     Attributes:
         directory: descriptor of the SQLite file's directory, `file` its name there; -1: it is another.
         seconds: how long that file, or a database in a server, may be worked with at most.
-        live: path of the SQLite file that an app has open.
+        is_live: whether an app has that file open.
         connection: libpq's parameters, for PostgreSQL.
         keys: those that may open the secrets, the likeliest first.
         target_key: the one that they are to be under; empty: this is only a look at what an app has.
@@ -25,7 +25,7 @@ class Request(msgspec.Struct, kw_only=True):
     directory: int = -1
     file: str = ""
     seconds: float = 0.0
-    live: str = ""
+    is_live: bool = False
     connection: dict[str, str | int | None] = {}
     schema: str = ""
     keys: list[str] = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent.engines.child_bounds import bounded
-from agent.engines.filesystem import DIRECTORY
+from agent.engines.filesystem import opened_directory
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.sqlite_bounds import ended_early, seconds_for, seconds_for_bytes
@@ -40,21 +39,20 @@ async def prepare_file(database: Path, request: Request, *, most_bytes: int) -> 
         LimitExceededError: it takes longer than any honest one would.
     """
     seconds = seconds_for(database, _BYTES_A_SECOND)
-    directory = os.open(database.parent, DIRECTORY)
     try:
-        request = msgspec.structs.replace(request, directory=directory, file=database.name, seconds=seconds)
-        async with bounded(database.name, seconds):
-            return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
+        with opened_directory(database.parent) as directory:
+            request = msgspec.structs.replace(request, directory=directory, file=database.name, seconds=seconds)
+            async with bounded(database.name, seconds):
+                return await _ask(request, pass_fds=(directory,), jail=_jail(most_bytes))
     except ToolFailedError as failure:
         raise ended_early(database.name, was_killed=isinstance(failure, ChildKilledError)) from failure
-    finally:
-        os.close(directory)
 
 
 async def look_at_file(database: Path, request: Request) -> Items:
     """What is in the SQLite file that an app has open."""
-    request = msgspec.structs.replace(request, live=str(database))
-    return (await _ask(request, pass_fds=(), jail=TOOL)).items
+    with opened_directory(database.parent.resolve()) as directory:
+        request = msgspec.structs.replace(request, directory=directory, file=database.name, is_live=True)
+        return (await _ask(request, pass_fds=(directory,), jail=TOOL)).items
 
 
 async def prepare_database(login: Login, request: Request, *, schema: str) -> Prepared:

@@ -1,8 +1,8 @@
 """The jailed child that makes an uploaded database of n8n fit for its new place: one request on stdin, one answer.
 
 It holds both keys, hence nothing on argv; and it opens what came from an upload, hence the jail. All it changes is one
-transaction, in a copy that no app reads. For the comparison in a preview it also looks at what the app has, outside the
-jail then, and changes nothing.
+transaction, in a copy that no app reads. For the comparison in a preview it also looks at what the app has, as the
+agent's user then, with nothing but the directory of that in reach, and changes nothing.
 """
 
 from __future__ import annotations
@@ -49,15 +49,18 @@ def main() -> None:
     jail, parent_pid, _ = parse_argv(sys.argv[1:])
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
     _warm_up(request)
-    if request.directory >= 0 and rights.lock_into(request.directory):
-        path = f"/{request.file}"
+    path = f"/proc/self/fd/{request.directory}"
+    if request.is_live:
+        enter(jail, parent_pid=parent_pid)
+        path = rights.keep_to(request.directory, path)
     else:
-        path = f"/proc/self/fd/{request.directory}/{request.file}"
-    enter(jail, parent_pid=parent_pid)
-    rights.keep(rights.DAC_OVERRIDE)
+        if request.directory >= 0 and rights.lock_into(request.directory):
+            path = "/"
+        enter(jail, parent_pid=parent_pid)
+        rights.keep(rights.DAC_OVERRIDE)
     os.umask(0o077)
     try:
-        with _opened(request, path) as store:
+        with _opened(request, os.path.join(path, request.file)) as store:
             prepared = prepare(store, request) if request.target_key else look(store, request)
     except ServiceError as error:
         prepared = _refused(error)
@@ -133,8 +136,8 @@ def _opened(request: Request, path: str) -> Iterator[Store]:
         ArchiveDamagedError, ToolFailedError: the database or the server does not do what is asked.
     """
     try:
-        if request.live:
-            with contextlib.closing(connect_live(request.live, busy_seconds=_BUSY_SECONDS)) as connection:
+        if request.is_live:
+            with contextlib.closing(connect_live(path, busy_seconds=_BUSY_SECONDS)) as connection:
                 connection.execute("BEGIN")
                 yield SqliteStore(connection)
         elif request.directory >= 0:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.archives.writing import Substitute
-from agent.engines import child_bounds, sqlite_bounds, sqlite_child, sqlite_snapshots, sqlite_uploads
+from agent.engines import child_bounds, sqlite_bounds, sqlite_snapshots, sqlite_uploads
+from agent.engines.filesystem import opened_directory
+from agent.engines.sqlite_child import connect_live
 from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_snapshots import Snapshots, ask_database
 from agent.engines.sqlite_uploads import check_database
 from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
-from agent.processes import Command
+from agent.processes import Child, Command
 from common.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -40,8 +43,10 @@ from tests.fixtures.held_reading import hold_reading
 from tests.fixtures.hot_journals import make_unfinished
 from tests.fixtures.ledgers import TOTAL, Writer, make_ledger, mode_of, state_of
 from tests.fixtures.odd_tables import add_odd_tables, add_table_of_unknown_module
+from tests.fixtures.waiting import until
 
 LIMITS = Limits(free_bytes=1)
+_LOCKS_AT = 0x40000000
 
 
 @pytest.fixture
@@ -212,8 +217,8 @@ async def test_a_volume_without_room_has_its_snapshots_made_elsewhere(
 ) -> None:
     database = volume / "ledger.db"
     make_ledger(database)
-    room = {work: 1 << 40}
-    monkeypatch.setattr(sqlite_snapshots, "free_bytes", lambda directory: room.get(directory, 0))
+    room = {work.stat().st_ino: 1 << 40}
+    monkeypatch.setattr(sqlite_snapshots, "free_bytes", lambda place: room.get(os.fstat(place).st_ino, 0))
 
     async with snapshots_of(volume, work) as snapshots:
         await taken(snapshots, database, work / "copy")
@@ -238,7 +243,7 @@ def test_a_wal_database_of_another_user_is_not_opened(volume: Path, monkeypatch:
     monkeypatch.setattr(os, "geteuid", lambda: database.stat().st_uid + 1)
 
     with pytest.raises(Exception, match="it belongs to uid") as raised:
-        sqlite_child._snapshot({"source": str(database), "target": str(volume / "copy")})
+        connect_live(str(database), busy_seconds=1)
 
     assert getattr(raised.value, "kind", "") == "foreign_owner"
     assert os.listdir(volume) == ["ledger.db"]
@@ -262,7 +267,7 @@ async def test_a_copy_is_read_for_its_content_while_others_are_made(
     database, other = volume / "ledger.db", volume / "other.db"
     make_ledger(database)
     make_ledger(other, tag="other")
-    expected = (await ask_database(database, Questions(with_content=True))).content
+    expected = (await ask_database(volume, database.name, Questions(with_content=True))).content
 
     async with snapshots_of(volume, work) as snapshots:
         copy = await snapshots.take("ledger.db", database.lstat(), Questions(with_content=True))
@@ -502,12 +507,14 @@ async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_change
 
 
 def test_answers_are_lines_of_json(tmp_path: Path) -> None:
-    done = subprocess.run(
-        argv_of_module(TOOL, "agent.engines.sqlite_child", ["ask"]),
-        input=json.dumps({"live": str(tmp_path / "none.db"), "busy_seconds": 1}).encode() + b"\n",
-        capture_output=True,
-        check=True,
-    )
+    with opened_directory(tmp_path) as directory:
+        done = subprocess.run(
+            argv_of_module(TOOL, "agent.engines.sqlite_child", ["ask", str(directory), str(tmp_path)]),
+            input=json.dumps({"live": "none.db", "busy_seconds": 1}).encode() + b"\n",
+            pass_fds=(directory,),
+            capture_output=True,
+            check=True,
+        )
 
     assert json.loads(done.stdout)["failed"] == "refused"
 
@@ -527,7 +534,7 @@ async def test_a_database_whose_journal_names_another_file_is_not_opened_and_tha
             await taken(snapshots, database)
     for name in ("a.db", "link.db"):
         with pytest.raises(SourceUnreadableError, match="names another file"):
-            await ask_database(volume / name, Questions(queries={"rows": "SELECT count(*) FROM t"}))
+            await ask_database(volume, name, Questions(queries={"rows": "SELECT count(*) FROM t"}))
     with pytest.raises(ArchiveDamagedError, match="names another file"):
         await sqlite_uploads.absorb_changes(database)
 
@@ -536,10 +543,60 @@ async def test_a_database_whose_journal_names_another_file_is_not_opened_and_tha
     assert {path.name: path.read_bytes() for path in volume.iterdir()} == before
 
 
+@contextlib.contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """As while somebody writes: nobody else even reads."""
+    with database.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 512, _LOCKS_AT)
+        yield
+
+
+async def test_an_app_that_puts_such_a_journal_there_while_a_copy_waits_has_nothing_elsewhere_deleted(
+    volume: Path, work: Path, tmp_path: Path
+) -> None:
+    database, journal, other = volume / "a.db", volume / "a.db-journal", tmp_path / "not of the app"
+    other.write_bytes(b"kept")
+    make_unfinished(database, super_journal=other)
+    journal.rename(volume / "later")
+
+    async with snapshots_of(volume, work) as snapshots:
+        with locked(database):
+            taking = asyncio.create_task(taken(snapshots, database))
+            await until(lambda: any(file.mode == "r+" for child in agent_children() for file in child.open_files()))
+            (volume / "later").rename(journal)
+        await asyncio.wait([taking])
+
+    assert not journal.exists(), "SQLite looked at it"
+    assert other.read_bytes() == b"kept"
+
+
+async def test_an_app_that_puts_another_directory_in_place_of_the_copies_has_nothing_elsewhere_written(
+    volume: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, other = volume / "ledger.db", tmp_path / "not of the app.db"
+    make_ledger(database, mode="delete")
+    other.write_bytes(b"")
+    ask = sqlite_snapshots.ask
+
+    async def asked(child: Child, **request: str) -> dict[str, object]:
+        (volume / ".mathison-data").rename(volume / "aside")
+        copies = volume / ".mathison-data" / "snapshots"
+        copies.mkdir(parents=True)
+        (copies / Path(request["target"]).name).symlink_to(other)
+        return await ask(child, **request)
+
+    monkeypatch.setattr(sqlite_snapshots, "ask", asked)
+    async with snapshots_of(volume, work) as snapshots:
+        with contextlib.suppress(SourceUnreadableError):
+            await taken(snapshots, database)
+
+    assert other.read_bytes() == b""
+
+
 async def test_a_transaction_of_one_database_that_was_not_finished_is_taken_back(volume: Path, work: Path) -> None:
     make_unfinished(volume / "a.db")
 
-    answers = await ask_database(volume / "a.db", Questions(queries={"rows": "SELECT DISTINCT substr(a, 1, 6) FROM t"}))
+    answers = await ask_database(volume, "a.db", Questions(queries={"rows": "SELECT DISTINCT substr(a, 1, 6) FROM t"}))
 
     assert answers.rows == {"rows": [["before"]]}
 
@@ -549,6 +606,6 @@ async def test_the_name_in_a_journal_that_is_done_with_is_nothing(volume: Path, 
     with (volume / "a.db-journal").open("r+b") as journal:
         journal.write(bytes(28))
 
-    answers = await ask_database(volume / "a.db", Questions(queries={"rows": "SELECT count(*) FROM sqlite_schema"}))
+    answers = await ask_database(volume, "a.db", Questions(queries={"rows": "SELECT count(*) FROM sqlite_schema"}))
 
     assert answers.rows == {"rows": [[1]]}
