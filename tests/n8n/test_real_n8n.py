@@ -12,8 +12,9 @@ import pytest
 
 from common.errors import AppUnavailableError
 from tests.fakes.imports import NotedProgress
+from tests.fixtures.waiting import until
 from tests.integration.agent.engines.pg.apps import PostgresApp
-from tests.n8n.conftest import MakeN8n, RealN8n
+from tests.n8n.conftest import Editor, MakeN8n, RealN8n
 from tools.servers import PostgresServer
 
 IDENTITY = pyrage.x25519.Identity.generate()
@@ -39,6 +40,42 @@ WORKFLOW = {
     "connections": {},
     "settings": {},
     "versionId": "0e0c2d5e-1111-4222-8333-444455556666",
+}
+
+WAITING = {
+    "name": "Waits",
+    "nodes": [
+        {
+            "id": "n1",
+            "name": "Start",
+            "type": "n8n-nodes-base.manualTrigger",
+            "typeVersion": 1,
+            "position": [0, 0],
+            "parameters": {},
+        },
+        {
+            "id": "n2",
+            "name": "Wait",
+            "type": "n8n-nodes-base.wait",
+            "typeVersion": 1.1,
+            "position": [200, 0],
+            # Shorter ones n8n waits for without writing them down.
+            "parameters": {"amount": 120, "unit": "seconds"},
+        },
+        {
+            "id": "n3",
+            "name": "End",
+            "type": "n8n-nodes-base.noOp",
+            "typeVersion": 1,
+            "position": [400, 0],
+            "parameters": {},
+        },
+    ],
+    "connections": {
+        "Start": {"main": [[{"node": "Wait", "type": "main", "index": 0}]]},
+        "Wait": {"main": [[{"node": "End", "type": "main", "index": 0}]]},
+    },
+    "settings": {},
 }
 
 
@@ -70,6 +107,11 @@ def on_postgresql(make_n8n: MakeN8n, name: str, database: PostgresApp, *, schema
         },
         settings={"postgresql": database.settings, "schema": schema},
     )
+
+
+def statuses(n8n: RealN8n) -> list[object]:
+    """Of its executions."""
+    return [status for (status,) in rows(n8n, "SELECT status FROM execution_entity ORDER BY id")]
 
 
 def rows(n8n: RealN8n, query: str) -> list[tuple[object, ...]]:
@@ -143,6 +185,24 @@ async def test_n8n_on_postgresql_starts_on_an_import_and_reads_its_credentials(
     target.server.stop()
     for database in databases.values():
         await database.close()
+
+
+@pytest.mark.timeout(900)
+async def test_an_execution_that_waits_and_knows_who_started_it_is_gone_on_with(make_n8n: MakeN8n) -> None:
+    source, target = make_n8n("source", key="the first key"), make_n8n("target", key="the second key")
+    target.server.start()
+    source.server.start()
+    editor = Editor(source.server)
+    workflow = editor.post("workflows", WAITING)
+    editor.post(f"workflows/{workflow['id']}/run", {"triggerToStartFrom": {"name": "Start"}})
+    await until(lambda: statuses(source) == ["waiting"], within_seconds=100)
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+    source.server.stop()
+
+    await target.import_(exported, identity=str(IDENTITY))
+
+    await until(lambda: statuses(target) not in (["waiting"], ["running"]), within_seconds=240)
+    assert statuses(target) == ["success"]
 
 
 @pytest.mark.timeout(1200)

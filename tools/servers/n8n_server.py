@@ -32,6 +32,7 @@ _QUIET = {
     "N8N_HIRING_BANNER_ENABLED": "false",
     "N8N_COMMUNITY_PACKAGES_ENABLED": "false",
     "N8N_LISTEN_ADDRESS": "127.0.0.1",
+    "N8N_SECURE_COOKIE": "false",
     "N8N_RUNNERS_BROKER_LISTEN_ADDRESS": "127.0.0.1",
 }
 
@@ -71,6 +72,11 @@ class N8nServer:
     @property
     def log_path(self) -> Path:
         return self.home / "server.log"
+
+    @property
+    def address(self) -> str:
+        """Of its editor; another after each start."""
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def is_running(self) -> bool:

@@ -26,11 +26,12 @@ from agent.engines.n8n.stores import Store
 
 CREDENTIALS = "credentials_entity"
 KEYS = "deployment_key"
-_EXECUTIONS = "execution_data"
-"""Large, and what is encrypted in it n8n does not read again."""
+_EXECUTIONS, _EXECUTION_DATA = "execution_entity", "execution_data"
+"""The data is large. What is encrypted in it (who started an execution from the editor, for example) n8n reads again
+where it goes on with one or tries it again: not where it succeeded."""
 _USERS = "user"
 _SECOND_FACTOR = {"mfaEnabled": "false", "mfaSecret": "NULL", "mfaRecoveryCodes": "NULL"}
-_NOT_SEARCHED = {KEYS, _EXECUTIONS, "migrations"}
+_NOT_SEARCHED = {KEYS, _EXECUTION_DATA, "migrations"}
 _DATA_KEY = "data_encryption"
 _LEGACY_ALGORITHM = "aes-256-cbc"
 
@@ -112,6 +113,11 @@ def rekey(store: Store, old: str, new: str) -> Rekeyed:
             changed = _rekeyed(text, old, new, rotating, done, f"{table}.{column}")
             if changed != text:
                 store.write(table, column, row, changed)
+    for execution, text in _unfinished(store):
+        changed = _rekeyed(text, old, new, rotating, done, _EXECUTION_DATA)
+        if changed != text:
+            update = 'UPDATE {table} SET data = ? WHERE "executionId" = ?'
+            store.run(update, changed, execution, table=_EXECUTION_DATA)
     return done
 
 
@@ -213,6 +219,18 @@ def _credentials(store: Store) -> Iterator[Credential]:
         for name, value in store.run("SELECT name, data FROM {table} WHERE id = ?", identity, table=CREDENTIALS):
             if value:
                 yield str(identity), str(name), str(value)
+
+
+def _unfinished(store: Store) -> Iterator[tuple[int, str]]:
+    """Data with something encrypted in it, of executions that did not succeed."""
+    if _EXECUTION_DATA not in store.tables() or "status" not in store.columns(_EXECUTIONS):
+        return
+    # One by one by their key: in one query a server would read the data of all executions.
+    where = "SELECT id FROM {table} WHERE status <> 'success' OR status IS NULL ORDER BY id"
+    what = 'SELECT CAST(data AS TEXT) FROM {table} WHERE "executionId" = ? AND CAST(data AS TEXT) LIKE ?'
+    for (identity,) in store.run(where, table=_EXECUTIONS):
+        for (text,) in store.run(what, identity, f"%{CBC_START}%", table=_EXECUTION_DATA):
+            yield identity, text
 
 
 def _places(store: Store) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -16,6 +17,7 @@ import pytest
 from agent.engines import sqlite_bounds
 from agent.engines.n8n import postgres as n8n_postgres
 from agent.engines.n8n import preparations, preparing
+from agent.engines.n8n.encryption import decrypt, encrypt
 from agent.engines.pg.connection import Login
 from agent.engines.replay.n8n import replay
 from agent.engines.replay.request import Request
@@ -222,6 +224,21 @@ async def test_a_bare_dump_is_taken_with_the_key_that_is_told(make_pair: MakePai
         assert target.n8n.rows('SELECT active, "activeVersionId" FROM workflow_entity') == [(False, None)] * 3
         await target.app.recipe.undo(record, NotedProgress())
     target.require_no_leftovers()
+
+
+async def test_an_execution_that_waits_can_be_gone_on_with(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    data = json.dumps(["who started it", encrypt("a cookie", OLD_KEY)])
+    for execution in (1, 2):
+        source.database.run(
+            'INSERT INTO execution_data ("executionId", data) VALUES (%s, %s)', values=[execution, data]
+        )
+
+    await target.app.import_((await source.app.export(key="clear")).content)
+
+    [(of_the_past,), (waiting,)] = target.n8n.rows('SELECT data FROM execution_data ORDER BY "executionId"')
+    assert of_the_past == data
+    assert decrypt(json.loads(str(waiting))[1], NEW_KEY) == "a cookie"
 
 
 async def test_data_without_its_key_is_taken_without_credentials_when_asked(make_pair: MakePair) -> None:

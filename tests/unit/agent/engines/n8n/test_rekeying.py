@@ -166,3 +166,23 @@ def test_a_table_of_any_kind_is_encrypted_again(case: str, connection: sqlite3.C
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     if "fts5" in definition:
         connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+
+
+def test_executions_that_did_not_succeed_can_be_gone_on_with_under_the_new_key(connection: sqlite3.Connection) -> None:
+    text = json.dumps(["who started it", encrypt("a cookie", "old")])
+    connection.executescript("""
+        DROP TABLE execution_data;
+        CREATE TABLE execution_entity (id integer PRIMARY KEY, status varchar);
+        CREATE TABLE execution_data ("executionId" integer PRIMARY KEY, data text NOT NULL);
+    """)
+    for identity, status in enumerate(("waiting", "error", "success", None)):
+        connection.execute("INSERT INTO execution_entity VALUES (?, ?)", (identity, status))
+        connection.execute("INSERT INTO execution_data VALUES (?, ?)", (identity, text))
+
+    done = rekey(SqliteStore(connection), "old", "new")
+
+    rows = connection.execute('SELECT data FROM execution_data ORDER BY "executionId"')
+    found = [json.loads(data)[1] for (data,) in rows]
+    assert [decrypt(value, "new") for value in (found[0], found[1], found[3])] == ["a cookie"] * 3
+    assert decrypt(found[2], "old") == "a cookie"
+    assert (done.secrets, done.left) == (3, [])
