@@ -11,6 +11,9 @@ from common.errors import ArchiveIncompatibleError
 
 WORKFLOWS = "workflow_entity"
 MIGRATIONS = "migrations"
+_AGENTS, _PUBLISHED_AGENTS = "agents", "agent_published_version"
+"""The second is of the first n8ns that had agents."""
+_ACTIVE_VERSION = "activeVersionId"
 REQUIRED_TABLES = (WORKFLOWS, CREDENTIALS, MIGRATIONS)
 _MOST_NAMES = 3
 
@@ -63,16 +66,25 @@ def require_known(migrations: Sequence[str], known: Collection[str]) -> None:
         )
 
 
-def deactivate(store: Store) -> int:
-    """Switch all workflows off, so that none fires here what still fires where it comes from; how many were on."""
-    active = count(store, WORKFLOWS, "WHERE active")
+def published_agents(store: Store) -> int:
+    """Those that answer in chats and do their tasks by themselves (2.x)."""
+    found = count(store, _PUBLISHED_AGENTS)
+    if _ACTIVE_VERSION in store.columns(_AGENTS):
+        found += count(store, _AGENTS, f'WHERE "{_ACTIVE_VERSION}" IS NOT NULL')
+    return found
+
+
+def deactivate(store: Store) -> None:
+    """Switch all workflows and agents off, so that none fires here what still fires where it comes from."""
+    tables = store.tables()
     store.run("UPDATE {table} SET active = false", table=WORKFLOWS)
-    if "activeVersionId" in store.columns(WORKFLOWS):
-        # Since 2.0 this is what says which version of a workflow runs.
-        store.run('UPDATE {table} SET "activeVersionId" = NULL', table=WORKFLOWS)
-    if "webhook_entity" in store.tables():
-        store.run("DELETE FROM {table}", table="webhook_entity")
-    return active
+    for table in (WORKFLOWS, _AGENTS):
+        if table in tables and _ACTIVE_VERSION in store.columns(table):
+            # Since 2.0 this is what says which version runs.
+            store.run("UPDATE {table} SET {column} = NULL", table=table, column=_ACTIVE_VERSION)
+    for table in ("webhook_entity", _PUBLISHED_AGENTS):
+        if table in tables:
+            store.run("DELETE FROM {table}", table=table)
 
 
 def waiting_executions(store: Store) -> int:

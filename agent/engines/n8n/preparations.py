@@ -43,7 +43,8 @@ class Prepared(msgspec.Struct, kw_only=True):
         key_used: position in the request's keys of the one that fits; -1: none was needed.
         secrets: encrypted again.
         emptied: credentials that lost what they held.
-        deactivated: workflows that were active.
+        agents: that act by themselves.
+        deactivated, deactivated_agents: workflows that were active, agents that did.
         waiting: executions that n8n will go on with.
         warnings: of loading it, in sentences.
         items: digests by kind and id, see `items`.
@@ -60,7 +61,9 @@ class Prepared(msgspec.Struct, kw_only=True):
     secrets: int = 0
     unreadable: list[str] = []
     emptied: int = 0
+    agents: int = 0
     deactivated: int = 0
+    deactivated_agents: int = 0
     waiting: int = 0
     warnings: list[str] = []
     items: Items = {}

@@ -18,7 +18,13 @@ from urllib.parse import quote
 import msgspec
 
 from agent import rights
-from agent.engines.n8n.contents import contents_of, deactivate, require_known, waiting_executions
+from agent.engines.n8n.contents import (
+    contents_of,
+    deactivate,
+    published_agents,
+    require_known,
+    waiting_executions,
+)
 from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
 from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Prepared, Request, table_locked
@@ -94,8 +100,10 @@ def prepare(store: Store, request: Request) -> Prepared:
     elif request.keys and request.keys[done.key_used] != request.target_key:
         changed = rekey(store, request.keys[done.key_used], request.target_key)
         done.secrets = changed.secrets
+    done.agents = published_agents(store)
     if request.deactivate_workflows:
-        done.deactivated = deactivate(store)
+        deactivate(store)
+        done.deactivated, done.deactivated_agents, done.agents = done.counts["active_workflows"], done.agents, 0
         done.counts = {**done.counts, "active_workflows": 0}
     done.waiting = waiting_executions(store)
     done.items = items_of(store, request.target_key, salt=request.salt)

@@ -37,8 +37,9 @@ def changes(now: Mapping[str, int], prepared: Prepared) -> tuple[str, ...]:
     ]
     if prepared.secrets:
         sentences.append(f"Encrypted again with the key of this n8n: {_number(prepared.secrets, 'secret')}.")
-    if prepared.deactivated:
-        sentences.append(f"Switched off: {_number(prepared.deactivated, 'active workflow')}.")
+    off = _those_of((prepared.deactivated, "active workflow"), (prepared.deactivated_agents, "published agent"))
+    if off:
+        sentences.append(f"Switched off: {off}.")
     return tuple(sentences)
 
 
@@ -55,11 +56,11 @@ def warnings(prepared: Prepared, wishes: ImportWishes) -> list[str]:
         found.append(
             f"Not readable where the data comes from either: {_number(len(prepared.unreadable), 'secret')} ({named})."
         )
-    active = prepared.counts.get("active_workflows", 0)
-    if active and not wishes.deactivate_workflows:
+    active = _those_of((prepared.counts.get("active_workflows", 0), "workflow"), (prepared.agents, "published agent"))
+    if active:
         found.append(
-            f"What is active fires here as soon as n8n starts: {_number(active, 'workflow')}. If the archive's n8n "
-            "still runs, both do: switch that one off, or import with the option deactivate_workflows=true."
+            f"What is active fires here as soon as n8n starts: {active}. If the archive's n8n still runs, both do: "
+            "switch that one off, or import with the option deactivate_workflows=true."
         )
     if prepared.waiting:
         found.append(f"{_number(prepared.waiting, 'waiting execution')} will go on here when the time has come.")
@@ -74,6 +75,11 @@ def _told(counts: Mapping[str, int]) -> str:
         _number(counts.get(f"{what}s", 0), what) for what in ("workflow", "credential", "execution")
     )
     return f"{workflows} ({counts.get('active_workflows', 0)} active), {credentials}, {executions}"
+
+
+def _those_of(*kinds: tuple[int, str]) -> str:
+    """Of kinds of things those that there are."""
+    return " and ".join(_number(count, what) for count, what in kinds if count)
 
 
 def _number(count: int, what: str) -> str:

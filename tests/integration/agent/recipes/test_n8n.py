@@ -268,6 +268,24 @@ async def test_workflows_can_be_switched_off_on_the_way(source: N8nApp, target: 
     assert target.n8n.rows("SELECT * FROM webhook_entity") == []
 
 
+async def test_published_agents_are_told_and_switched_off_as_workflows_are(source: N8nApp, target: N8nApp) -> None:
+    with source.n8n.opened() as database:
+        database.executescript("""
+            CREATE TABLE agents (id varchar PRIMARY KEY, "activeVersionId" varchar);
+            INSERT INTO agents VALUES ('a1', 'v1'), ('a2', NULL), ('a3', 'v3');
+        """)
+    exported = await source.export(key="clear")
+
+    preview = await target.stage(exported.content, MemoryRecord())
+    off = await target.stage(exported.content, MemoryRecord(), deactivate_workflows="true")
+    await target.import_(exported.content, deactivate_workflows="true")
+
+    assert "as soon as n8n starts: 2 workflows and 2 published agents." in preview.warnings[0]
+    assert "Switched off: 2 active workflows and 2 published agents." in off.changes
+    assert "as soon as n8n starts" not in str(off.warnings)
+    assert target.n8n.rows('SELECT id FROM agents WHERE "activeVersionId" IS NOT NULL') == []
+
+
 async def test_a_preview_counts_and_warns_of_workflows_that_would_fire(source: N8nApp, target: N8nApp) -> None:
     exported = await source.export(key="clear")
     before = described(target.n8n.folder)
