@@ -189,10 +189,11 @@ class N8nRecipe(Recipe):
         request = await importing.request_of(area.new, report.header, target, wishes)
         prepared = await self._prepared(area, report, request, target, record, progress)
         compared = await self._compared(area.new)
+        now, after = compared.now, compared.after
+        files = after if self._folder else await asyncio.to_thread(self._survey_of, area.new)
         if self._folder:
             await asyncio.to_thread(write_config, self._folder, area.new)
             await note_staged(record, self._volume)
-        now, after = compared.now, compared.after
         files_bytes = after.bytes if after.is_complete else report.extracted.bytes
         return Preview(
             changes=previewing.changes(facts.counts, prepared),
@@ -205,6 +206,7 @@ class N8nRecipe(Recipe):
             warnings=(
                 *report.warnings,
                 *previewing.warnings(prepared, wishes),
+                *previewing.about_files(now, files, has_folder=self._folder is not None),
                 *links,
                 *verifying.dropped(report.extracted, acls_skipped=report.acls_skipped),
                 *(verifying.of_macos(report.extracted) if report.header is None else ()),
@@ -361,11 +363,14 @@ class N8nRecipe(Recipe):
                     return Report()
                 return await tree.unpack(area, chunks, orders, is_zip=codec_of(head) == "zip")
 
+    def _survey_of(self, folder: Path) -> Survey:
+        return survey(folder, seconds=_SURVEY_SECONDS, is_left_out=self._is_left_out)
+
     def _survey(self) -> Survey:
         if self._folder is None:
             return Survey()
         try:
-            return survey(self._folder, seconds=_SURVEY_SECONDS, is_left_out=self._is_left_out)
+            return self._survey_of(self._folder)
         except OSError as failure:
             raise self._not_readable(failure) from failure
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.archives.members import printable
+from agent.archives.surveying import Survey
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared
 from agent.engines.n8n.wishes import ImportWishes
 from agent.item_changes import ItemChanges
+from common.wording import some_of
+
+_MOST_NAMES = 5
 
 
 def items(now: Items, after: Items) -> dict[str, ItemChanges]:
@@ -68,6 +73,28 @@ def warnings(prepared: Prepared, wishes: ImportWishes) -> list[str]:
     if prepared.counts.get("users"):
         found.append("Users, their passwords and their sessions are those of the n8n that the data comes from.")
     return found
+
+
+def about_files(now: Survey, after: Survey, *, has_folder: bool) -> list[str]:
+    """What becomes of files that nobody may expect.
+
+    Args:
+        after: of the archive, without the database.
+        has_folder: n8n keeps files, by the agent's settings.
+    """
+    if not has_folder and after.files:
+        return [
+            f"Left out: {_files(after)} of the archive, since the agent's settings name no folder of n8n. Where n8n "
+            "keeps binary data or community nodes in files, set `directory` and import again."
+        ]
+    if has_folder and now.files and not after.entries:
+        return [f"The archive holds nothing beside the database: {_files(now)} go with the previous data."]
+    return []
+
+
+def _files(found: Survey) -> str:
+    names = some_of([printable(name) for name in sorted(found.tops)], _MOST_NAMES)
+    return f"{_number(found.files, 'file')} ({names})"
 
 
 def _told(counts: Mapping[str, int]) -> str:

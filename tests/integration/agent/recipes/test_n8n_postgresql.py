@@ -226,6 +226,19 @@ async def test_a_bare_dump_is_taken_with_the_key_that_is_told(make_pair: MakePai
     target.require_no_leftovers()
 
 
+@variants("has_folder", [False, True], ids=["files without a folder", "a folder without files"])
+async def test_files_that_are_left_out_or_go_with_the_previous_data_are_told(
+    has_folder: bool, make_pair: MakePair
+) -> None:
+    source = source_of(make_pair, has_folder=not has_folder)
+    target = target_of(make_pair, has_folder=has_folder)
+
+    preview = await target.app.stage((await source.app.export(key="clear")).content, MemoryRecord())
+
+    [warning] = [warning for warning in preview.warnings if "2 files ('nodes', 'storage')" in warning]
+    assert ("go with the previous data" if has_folder else "settings name no folder of n8n") in warning
+
+
 async def test_an_execution_that_waits_can_be_gone_on_with(make_pair: MakePair) -> None:
     source, target = source_of(make_pair), target_of(make_pair)
     data = json.dumps(["who started it", encrypt("a cookie", OLD_KEY)])
