@@ -33,6 +33,7 @@ _ASIDE = "aside"
 _COMING = "coming"
 _MUST_LOOK = "must_look_for_others"
 _OTHERS = "others"
+_IN_PLACE = "imported_is_in_place"
 
 
 class _Found(NamedTuple):
@@ -94,7 +95,13 @@ class Exchange:
             side = Side.PREVIOUS
         if side is Side.IMPORTED and self._notes.facts.get(_MUST_LOOK):
             await self._note_others()
+        self._note(side)
         return side
+
+    def _note(self, side: Side) -> None:
+        """Whose tables are in place, for `drop`."""
+        if self._is_begun and self._notes.facts.get(_IN_PLACE) is not (side is Side.IMPORTED):
+            self._notes.save(**{_IN_PLACE: side is Side.IMPORTED})
 
     async def _note_others(self) -> None:
         """Note which tables are in place and did not come: the app made them while the RENAME waited, and keeps them on
@@ -278,6 +285,7 @@ class Exchange:
             await self._rename(moves)
             if target is Side.IMPORTED and self._notes.facts.get(_MUST_LOOK):
                 await self._note_others()
+            self._note(target)
         except ServiceError as cause:
             # Whatever it was, only the server knows: it may have done it and its answer was lost, or do it later.
             try:
@@ -305,8 +313,13 @@ class Exchange:
         return (found.waiting if target is Side.IMPORTED else found.kept) or []
 
     async def drop(self) -> None:
-        """Forget the tables that are not in place, and the account that loaded."""
+        """Forget the tables that are not in place, and the account that loaded.
+
+        Raises:
+            InternalError: it is others that are in place than noted, so these are the only ones of their kind.
+        """
         await self._end_pending()
+        await self._require_in_place()
         await self.put_away()
         await drop_loader(self._admin, self._key)
         # The new ones last: an undo may end between the two, and an app that had no tables before would look as if the
@@ -316,6 +329,21 @@ class Exchange:
             f"SET SESSION foreign_key_checks = 0;"
             f" DROP DATABASE IF EXISTS {quoted(self._old)}; DROP DATABASE IF EXISTS {quoted(self._new)};",
         )
+
+    async def _require_in_place(self) -> None:
+        noted = self._notes.facts.get(_IN_PLACE)
+        found = await self._look()
+        # A drop that was interrupted has dropped the previous ones first.
+        if noted is None or not self._previous or found.kept is None:
+            return
+        if found.waiting if noted else found.kept:
+            where = self._new if noted else self._old
+            raise InternalError(
+                f"Others of the two sides' tables are in place in {self._database} than the agent has put there. "
+                f"Nothing is dropped: what is in {where} may be there alone.",
+                next_step=f"See whose tables are in {self._database}; drop the schemas mathison_…_{self._key} by hand "
+                "once nothing in them is needed.",
+            )
 
     async def _end_pending(self) -> None:
         """Make sure that the server does not carry out a RENAME later whose client is gone: one that waits for a lock

@@ -23,8 +23,8 @@ from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
 from agent.unsettled import UnsettledError
-from common.errors import AppUnavailableError, ServiceError
-from tests.fakes.imports import NotedProgress
+from common.errors import AppUnavailableError, InternalError, ServiceError
+from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
 from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
@@ -182,6 +182,31 @@ async def test_a_restore_whose_client_was_killed_has_done_what_it_says(shop: Mar
     await shop.recipe.restore(record, NotedProgress())
     await shop.recipe.undo(record, NotedProgress())
     assert shop.sql("SHOW TABLES; SELECT * FROM tag") == "tag\n1"
+
+
+@variants("in_place", ["imported", "previous"])
+async def test_nothing_is_dropped_when_others_are_in_place_than_the_agent_has_put_there(
+    in_place: str, shop: MariadbApp
+) -> None:
+    shop.sql("CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (1)")
+    record = MemoryRecord()
+    await shop.stage(dump_of("CREATE TABLE `brought` (`id` int);"), record)
+    await shop.recipe.restore(record, NotedProgress())
+    if in_place == "imported":
+        # As an agent that was told that nothing had come of it.
+        record.save(imported_is_in_place=False)
+    else:
+        away = f"RENAME TABLE {shop.database}.brought TO mathison_new_{record.key}.brought"
+        shop.server.sql(f"{away}, mathison_old_{record.key}.own TO {shop.database}.own")
+
+    with pytest.raises(InternalError, match="Nothing is dropped"):
+        await shop.recipe.discard(record)
+
+    there = shop.server.sql(
+        "SELECT TABLE_NAME FROM information_schema.TABLES"
+        f" WHERE TABLE_SCHEMA LIKE '%{record.key}' OR TABLE_SCHEMA = '{shop.database}' ORDER BY 1"
+    )
+    assert there.split() == ["brought", "own"]
 
 
 @variants("dropped", [0, 1])
