@@ -89,6 +89,9 @@ class _Journal(NamedTuple):
     entries_below: int
 
 
+_NOTHING_SWAPPED = _Journal(Side.PREVIOUS, _Phase.DONE, entries=0, entries_below=0)
+
+
 class Swap:
     """The swap of one import, in `<volume>/.mathison-data/<key>`."""
 
@@ -117,16 +120,26 @@ class Swap:
             )
         return side if journal.phase is _Phase.DONE and has_all else None
 
+    def note_staged(self) -> None:
+        """At the end of staging: the first that is noted, see `note_kept`."""
+        self._note(_NOTHING_SWAPPED)
+
     def note_kept(self) -> None:
         """Note how much there is of what is staged or kept, so that `kept` tells when somebody removed some of it.
 
-        Does nothing where that was noted, or some of it is gone already, or a swap is unfinished.
+        Does nothing where that was noted, or some of it is gone already, as what was noted of the swap may be, or it is
+        unfinished.
 
         Raises:
             ToolFailedError: the volume cannot be written to.
         """
+        self._note(None)
+
+    def _note(self, first: _Journal | None) -> None:
         with self._opened() as opened:
-            journal = _read(opened.area)
+            journal = _noted(opened.area) or first
+            if journal is None:
+                return
             at_top = len(opened.entries(opened.directory(journal.target.other)))
             if journal.phase is not _Phase.DONE or journal.entries_below or at_top < journal.entries:
                 return
@@ -177,7 +190,8 @@ class Swap:
                 ) from failure
 
     def recover(self) -> Side | None:
-        """Finish what was interrupted and say whose data is in place; None when nothing of the import is there.
+        """Finish what was interrupted and say whose data is in place; None when nothing of the import is there that
+        tells.
 
         Repeating it changes nothing. How much is there of what a finished swap keeps makes no difference.
         """
@@ -190,13 +204,17 @@ class Swap:
             return _settle(opened, target)
 
     def _journal(self) -> _Journal | None:
-        """None: nothing of the import is there."""
+        """None: nothing of the import is there, or nothing that tells."""
         try:
             descriptor = os.open(self._volume / RESERVED_DIRECTORY / self._key, DIRECTORY)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as failure:
+            raise ToolFailedError(
+                f"What import {self._key} keeps on the volume cannot be looked at: {failure.strerror}."
+            ) from failure
         try:
-            return _read(descriptor)
+            return _noted(descriptor)
         finally:
             os.close(descriptor)
 
@@ -348,11 +366,14 @@ def _write(opened: _Opened, target: Side, phase: _Phase, *, entries: int = 0, en
 
 
 def _read(area: int) -> _Journal:
+    return _noted(area) or _NOTHING_SWAPPED
+
+
+def _noted(area: int) -> _Journal | None:
     try:
         descriptor = os.open(_JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=area)
     except FileNotFoundError:
-        # Nothing was swapped yet.
-        return _Journal(Side.PREVIOUS, _Phase.DONE, entries=0, entries_below=0)
+        return None
     with open(descriptor, "rb") as file:
         try:
             content = file.read()

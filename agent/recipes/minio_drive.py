@@ -23,6 +23,7 @@ from agent.engines.minio.freezing import thaw
 from agent.engines.minio.settings import MinioSettings
 from agent.engines.minio.tally import Sample, Tally
 from agent.engines.swapping import Side
+from agent.recipes import in_place
 from agent.recipes.base import (
     ItemChanges,
     Preview,
@@ -43,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class DriveImport:
-    """One whose archive is a drive's."""
+    """One whose archive is a drive's; its record holds what `in_place` notes."""
 
     record: Record
     settings: MinioSettings
@@ -124,8 +125,9 @@ class DriveImport:
     async def restore(self, client: Client, progress: Progress) -> str:
         """As `Recipe.restore`."""
         exchange = self._exchange
-        if not exchange.is_prepared() or not await asyncio.to_thread(exchange.has_all):
+        if not exchange.tells() or not await asyncio.to_thread(exchange.has_all):
             raise TransferNotFoundError("What was staged is gone, or some of it.", next_step="Import it again.")
+        in_place.begin(self.record, Side.IMPORTED)
         await look(client, self.settings.directory)
         progress.step(Step.RESTORING, "making the new data durable")
         await asyncio.to_thread(exchange.prepare)
@@ -139,6 +141,7 @@ class DriveImport:
         """As `Recipe.undo`; what was imported is still there."""
         if not await asyncio.to_thread(self._exchange.keeps_previous):
             raise NothingToUndoError("The previous data is gone from the drive, or some of it.")
+        in_place.begin(self.record, Side.PREVIOUS)
         await look(client, self.settings.directory)
         progress.step(Step.UNDOING, "exchanging the data")
         await self._carry_out(client, Side.PREVIOUS)
@@ -157,8 +160,8 @@ class DriveImport:
     async def recover(self, connected: Connected) -> Recovered:
         """As `Recipe.recover`."""
         exchange, record = self._exchange, self.record
-        if not exchange.is_prepared():
-            return Recovered.PREVIOUS
+        if not exchange.tells():
+            return Recovered[in_place.noted(record).name]
         async with connected() as client:
             side = await swap.finish(client, self.settings, exchange)
             if record.facts.get("is_settled") is False:
@@ -189,9 +192,9 @@ class DriveImport:
                     client, self._exchange, [], [], needs_restart=needs_restart, keeps_users=self._keeps_users
                 )
 
-        self.record.save(is_settled=False)
+        in_place.leave_open(self.record, is_settled=False)
         failure = await swap.carry_out(client, self.settings, self._exchange, target, settle)
-        note_done(self.record, is_settled=True)
+        in_place.settle(self.record, target.other if failure else target, is_settled=True)
         if failure is not None:
             raise failure
 

@@ -16,6 +16,7 @@ import structlog
 from agent.engines import tree
 from agent.engines.places import require_same_directory
 from agent.engines.swapping import Side, Swap
+from agent.recipes import in_place
 from agent.recipes.base import AppControl, Progress, Record, Recovered, Step, note_done
 from agent.unsettled import UnsettledError
 from common.errors import (
@@ -64,8 +65,8 @@ class Exchange(Protocol):
         """Put a side in place and keep the other; what fails leaves it as it was, or unfinished."""
 
     async def recover(self) -> Side | None:
-        """Finish what was interrupted and say which side is in place, although what is kept is not whole; None, or
-        the previous, when nothing of the import is there.
+        """Finish what was interrupted and say which side is in place, although what is kept is not whole; None when
+        nothing of the import is there that tells.
         """
 
     async def drop(self) -> None:
@@ -79,7 +80,8 @@ class Exchange(Protocol):
 class StoppedExchange:
     """A recipe's restore, undo, discard and recover, for data that is exchanged while its app is down.
 
-    The record holds here `app_is_stopped`, and what the exchange is found by, see `volume_exchange`.
+    The record holds here `app_is_stopped`, what `in_place` notes, and what the exchange is found by, see
+    `volume_exchange`.
     """
 
     def __init__(
@@ -137,14 +139,18 @@ class StoppedExchange:
             await exchange.drop()
 
     async def recover(self, record: Record) -> Recovered:
-        """Finish an interrupted exchange; when the app does not start with imported data, go back to the previous."""
+        """Finish an interrupted exchange; when the app does not start with imported data, go back to the previous.
+
+        Raises:
+            InternalError: what would tell how far it came is gone; the app was not started.
+        """
         exchange = await self._exchange_of(record)
         if exchange is None:
             return Recovered.PREVIOUS
         if await exchange.is_unfinished() and self._app.is_possible:
             await self._app.stop()
-        # Nothing is there once it was dropped, at the end of an undo.
-        side = await exchange.recover() or Side.PREVIOUS
+        # Nothing is there once it was dropped, at the end of an undo; or where somebody else removed it.
+        side = await exchange.recover() or in_place.noted(record)
         if record.facts.get("app_is_stopped"):
             try:
                 await self._app.start()
@@ -153,7 +159,7 @@ class StoppedExchange:
                 if side is Side.PREVIOUS or await exchange.kept() is not Side.PREVIOUS:
                     raise
                 await self._app.stop()
-                await exchange.bring(Side.PREVIOUS)
+                await _bring(exchange, record, Side.PREVIOUS)
                 side = Side.PREVIOUS
                 await self._app.start()
             note_done(record, app_is_stopped=False)
@@ -188,15 +194,16 @@ class StoppedExchange:
         if not self._app.is_possible:
             raise AppMustStopError(NO_APP_CONTROL)
         step = Step.RESTORING if target is Side.IMPORTED else Step.UNDOING
-        record.save(app_is_stopped=True)
+        in_place.begin(record, target, app_is_stopped=True)
         progress.step(step, "stopping the app")
         try:
             await self._app.stop()
             progress.step(step, "exchanging the data")
-            await exchange.bring(target)
+            await _bring(exchange, record, target)
         except ServiceError as failure:
             if await _may_be_unfinished(exchange):
                 raise UnsettledError from failure
+            in_place.settle(record, target.other)
             if not await self._start_again(record):
                 failure.text = f"{failure.text.rstrip(' .')}. The app could not be started again."
                 failure.args = (failure.text,)
@@ -207,7 +214,7 @@ class StoppedExchange:
         except ServiceError as failure:
             try:
                 await self._app.stop()
-                await exchange.bring(target.other)
+                await _bring(exchange, record, target.other)
             except ServiceError as second_failure:
                 raise UnsettledError from second_failure
             is_running = await self._start_again(record)
@@ -230,6 +237,13 @@ class StoppedExchange:
             return False
         note_done(record, app_is_stopped=False)
         return True
+
+
+async def _bring(exchange: Exchange, record: Record, target: Side) -> None:
+    """As `Exchange.bring`, noted before and after."""
+    in_place.leave_open(record)
+    await exchange.bring(target)
+    in_place.settle(record, target)
 
 
 async def _may_be_unfinished(exchange: Exchange) -> bool:
@@ -258,6 +272,10 @@ class VolumeExchange:
         self._swap = Swap(directory, key, names=names)
         self._area = tree.StagingArea(directory, key)
         self._until_released = until_released
+
+    async def note_staged(self) -> None:
+        """As `Swap.note_staged`."""
+        await asyncio.to_thread(self._swap.note_staged)
 
     async def note_kept(self) -> None:
         """As `Swap.note_kept`."""
@@ -347,7 +365,7 @@ async def volume_exchange(
 async def note_staged(record: Record, volume: Path) -> None:
     """At the end of staging on a volume; raises as `Swap.note_kept`."""
     if exchange := await volume_exchange(record, volume):
-        await exchange.note_kept()
+        await exchange.note_staged()
 
 
 def staged_in(record: Record, volume: Path) -> Path | None:

@@ -80,17 +80,17 @@ class Exchange:
         """Whether the one bucket is in place."""
         return (self._drive / self.only).is_dir()
 
-    def is_prepared(self) -> bool:
-        """Whether there is anything to exchange; False when it was never staged, or dropped."""
-        return self._area.is_dir()
+    def tells(self) -> bool:
+        """Whether it is noted whose data is in place; False when it was never staged, or dropped, were it in part."""
+        return self._noted() is not None
 
     def is_unfinished(self) -> bool:
         """Whether `recover` has something to do."""
-        return self.is_prepared() and not self._read().is_done
+        return not self._read().is_done
 
     def side(self) -> Side:
         """Whose data is in place; while it is unfinished, whose is coming."""
-        return Side(self._read().target) if self.is_prepared() else Side.PREVIOUS
+        return Side(self._read().target)
 
     def has_all(self) -> bool:
         """Whether all is there that is staged or kept, as far as it was noted; True where there was nothing.
@@ -294,13 +294,16 @@ class Exchange:
             raise UnsettledError from failure
 
     def _read(self) -> _Journal:
+        # Without one, nothing was exchanged yet.
+        return self._noted() or _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[])
+
+    def _noted(self) -> _Journal | None:
         try:
             content = (self._area / _JOURNAL).read_bytes()
             require_known(content, [_VERSION], "An exchange on the drive")
             return msgspec.json.decode(content, type=_Journal)
         except FileNotFoundError:
-            # Nothing was exchanged yet.
-            return _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[])
+            return None
         except (OSError, ValueError) as failure:
             raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read.") from failure
 

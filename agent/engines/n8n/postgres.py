@@ -279,8 +279,9 @@ class DatabaseExchange:
         else:
             await (await self.home.beside()).bring_back(self.record.key)
 
-    async def recover(self) -> Side:
-        return Side.IMPORTED if await self.kept() is Side.PREVIOUS else Side.PREVIOUS
+    async def recover(self) -> Side | None:
+        kept = await self.kept()
+        return kept and kept.other
 
     async def drop(self) -> None:
         await self.home.remains(self.record).discard()

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from agent.engines.minio import swap
 from agent.journal import Entry, Journal
+from agent.recipes import minio_drive
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
+from common.errors import InternalError
 from tests.fixtures import forked
 from tests.fixtures.minio_data import add_user, put, users, view
 from tests.fixtures.minio_servers import client_of
@@ -27,6 +30,10 @@ from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer, minio, short_directory
 
 OLD, NEW = ["both1", "both2", "only-old"], ["both1", "both2", "only-new"]
+
+
+class KilledError(BaseException):
+    """The agent is gone."""
 
 
 @dataclass
@@ -161,6 +168,33 @@ async def test_an_agent_killed_in_an_undo_is_recovered_from(moment: str, case: C
 
     assert side is (Recovered.IMPORTED if moment == "frozen" else Recovered.PREVIOUS)
     await case.take_back(side)
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_that_what_is_kept_is_gone_after_a_crash_in_an_undo_proves_nothing(
+    is_begun: bool, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = case.app
+    await app.recipe.restore(case.read(), app.progress)
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as killed:
+        killed.setattr(swap if is_begun else minio_drive, "bring" if is_begun else "look", die)
+        with pytest.raises(KilledError):
+            await app.recipe.undo(case.read(), app.progress)
+    kept, elsewhere = case.server.drive / ".mathison-data", case.server.drive.with_name("elsewhere")
+    kept.rename(elsewhere)
+    if is_begun:
+        with pytest.raises(InternalError, match="nobody can tell how far it came"):
+            await case.app.recover(case.read())
+    else:
+        assert await case.recover() is Recovered.IMPORTED
+
+    elsewhere.rename(kept)
+    assert await case.recover() is Recovered.IMPORTED
+    await case.take_back(Recovered.IMPORTED)
 
 
 async def test_an_interrupted_exchange_waits_for_a_server_that_is_down(case: Case) -> None:

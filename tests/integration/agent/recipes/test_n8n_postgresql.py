@@ -437,6 +437,32 @@ async def test_a_server_that_is_stopped_with_n8n_is_waited_for_and_n8n_started_t
     assert target.n8n.workflow_names() == ["present 0"]
 
 
+class KilledError(BaseException):
+    """The agent is gone."""
+
+
+async def test_that_the_previous_database_is_gone_after_a_crash_in_an_undo_proves_nothing(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = source_of(make_pair, has_folder=False), target_of(make_pair, has_folder=False)
+    record = await target.app.import_((await source.app.export(key="clear")).content)
+
+    async def die() -> None:
+        raise KilledError
+
+    with monkeypatch.context() as killed:
+        killed.setattr(target.app.app, "stop", die)
+        with pytest.raises(KilledError):
+            await target.app.recipe.undo(record, NotedProgress())
+    home = target.app.recipe._postgres
+    assert home is not None
+    await home.exchange(record).drop()
+
+    assert [await target.app.recipe.recover(record) for _ in range(2)] == [Recovered.IMPORTED] * 2
+    assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
+    assert target.app.app.calls == ["stop", "start", "start"]
+
+
 @variants("is_database_swapped", [False, True])
 async def test_after_a_crash_the_files_follow_the_database(is_database_swapped: bool, make_pair: MakePair) -> None:
     source, target = source_of(make_pair), target_of(make_pair)

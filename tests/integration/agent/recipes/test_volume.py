@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.swapping import Side, Swap
+from agent.recipes import in_place
 from agent.recipes.base import ExportOptions, ItemChanges, Limits, Recovered, Step, Surroundings, Upload
 from agent.recipes.volume import VolumeRecipe
 from agent.versions import UnknownVersionError
@@ -606,6 +607,7 @@ async def test_an_undo_killed_while_the_imported_data_is_removed_is_done(gone: t
     (volume.directory / "data").write_text("old")
     record = await volume.import_(tar_of(entry("data", b"new")))
     Swap(volume.directory, record.key).bring(Side.PREVIOUS)
+    in_place.settle(record, Side.PREVIOUS)
     for name in gone:
         remove(volume.directory / ".mathison-data" / record.key / name)
 
@@ -615,6 +617,49 @@ async def test_an_undo_killed_while_the_imported_data_is_removed_is_done(gone: t
     assert recovered is Recovered.PREVIOUS
     assert (volume.directory / "data").read_text() == "old"
     assert not volume.has_leftovers
+
+
+class KilledError(BaseException):
+    """The agent is gone."""
+
+
+@pytest.mark.parametrize("step", ["restore", "undo"])
+@pytest.mark.parametrize("removed", ["", "swap.json"])
+@pytest.mark.parametrize("in_the_exchange", [False, True])
+async def test_that_what_is_kept_is_gone_after_a_crash_proves_nothing(
+    step: str, removed: str, in_the_exchange: bool, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (volume.directory / "data").write_text("old")
+    record = MemoryRecord()
+    await volume.stage(tar_of(entry("data", b"new")), record)
+    if step == "undo":
+        await volume.recipe.restore(record, NotedProgress())
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    async def die_while_stopping() -> None:
+        die()
+
+    with monkeypatch.context() as killed:
+        if in_the_exchange:
+            killed.setattr("agent.engines.swapping.Swap._run", die)
+        else:
+            killed.setattr(volume.app, "stop", die_while_stopping)
+        with pytest.raises(KilledError):
+            await getattr(volume.recipe, step)(record, NotedProgress())
+    remove(volume.directory / ".mathison-data" / record.key / removed)
+    calls = list(volume.app.calls)
+
+    if in_the_exchange:
+        with pytest.raises(InternalError, match="nobody can tell how far it came"):
+            await volume.recipe.recover(record)
+        assert volume.app.calls == calls
+    else:
+        wanted = Recovered.PREVIOUS if step == "restore" else Recovered.IMPORTED
+        assert [await volume.recipe.recover(record) for _ in range(2)] == [wanted] * 2
+        assert volume.app.calls == [*calls, "start"]
+    assert (volume.directory / "data").read_text() == ("old" if step == "restore" else "new")
 
 
 async def test_recovering_what_never_began_is_the_previous_data(volume: Volume) -> None:

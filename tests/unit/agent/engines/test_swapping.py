@@ -125,6 +125,7 @@ def test_a_crash_anywhere_and_another_in_the_recovery_leave_one_side(
         for crash_again_at in range(40):
             steps.restart()
             volume = make_volume(tmp_path / "volume")
+            Swap(volume, KEY).note_staged()
             if target is Side.PREVIOUS:
                 Swap(volume, KEY).bring(Side.IMPORTED)
             steps.restart(crash_at=crash_at)

@@ -126,8 +126,10 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
     def make(**options: str) -> World:
         nonlocal number
         number += 1
-        current.append(World(tmp_path / str(number), **options))
-        return current[-1]
+        world = World(tmp_path / str(number), **options)
+        current.append(world)
+        Exchange(world.drive, world.record.key, only=options.get("only", "")).note_kept()
+        return world
 
     monkeypatch.setattr(recipe_module, "connected", connected)
     monkeypatch.setattr(swap, "frozen", lambda *arguments, **options: current[-1].server.frozen())
