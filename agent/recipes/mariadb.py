@@ -168,7 +168,7 @@ class MariadbRecipe(Recipe):
             upload.chunks,
             key=record.key,
             limits=self._surroundings.limits,
-            takes_programs=schema.is_mariadb,
+            takes_programs=True,
         )
         if loaded.has_history:
             require_fitting_history(loaded.server, schema)

@@ -43,7 +43,6 @@ class Mariadb(ServerApp[MariadbServer]):
 
     recipe = MariadbRecipe
     kills_apart = 3
-    has_programs: ClassVar[bool] = True
     new_counts: ClassVar[Mapping[str, int]] = {"tables": 2, "rows": 400}
     wrong_files: ClassVar[Mapping[str, bytes]] = {"other SQL": b"--\n-- PostgreSQL database dump\n--\n"}
 
@@ -57,8 +56,7 @@ class Mariadb(ServerApp[MariadbServer]):
         if what is not Fill.EMPTY:
             rows = ", ".join(f"({number}, '{what.value} {number}')" for number in range(1, 201))
             self._shop.sql(_SCHEMA.format(what=what.value, rows=rows))
-            if self.has_programs:
-                self._shop.sql(_PROGRAMS.format(what=what.value))
+            self._shop.sql(_PROGRAMS.format(what=what.value))
         if what is Fill.BIG:
             self._shop.sql(_BIG.format(rows=self.big_bytes // 1024 + 1))
 

@@ -1,4 +1,4 @@
-"""The contract over MySQL 8, a variant of the one over MariaDB: of tables, since imports take no programs there."""
+"""The contract over MySQL 8, a variant of the one over MariaDB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ class Mysql(Mariadb):
     """With fewer moments between its kills, since there are fewer in all."""
 
     kills_apart = 2
-    has_programs = False
 
 
 @pytest.fixture(scope="module")

@@ -79,13 +79,14 @@ async def test_content_is_equal_in_every_other_version(
     ("source_name", "target_name"),
     [*product(MYSQL_NAMES, repeat=2), *(pair for mine in MYSQL_NAMES for pair in of_others(mine))],
 )
-async def test_plain_data_goes_between_mysql_and_mariadb_where_collations_permit(
+async def test_data_goes_between_mysql_and_mariadb_where_collations_permit_and_programs_between_mysql(
     source_name: str, target_name: str, start_mariadb: StartMariadb, tmp_path: Path, note: Note
 ) -> None:
     source = MariadbApp(start_mariadb(source_name), tmp_path / "source")
     target = MariadbApp(start_mariadb(target_name), tmp_path / "target")
-    source.sql(PLAIN)
-    target.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1)")
+    of_mysql = {source_name, target_name} <= set(MYSQL_NAMES)
+    source.sql(PLAIN + (PROGRAMS if of_mysql else ""))
+    target.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1); CREATE VIEW a AS SELECT a FROM own")
     before, exported, record = await target.fingerprint(), await source.export(), MemoryRecord()
     outcome = "equal"
 
@@ -96,7 +97,9 @@ async def test_plain_data_goes_between_mysql_and_mariadb_where_collations_permit
     else:
         await target.stage(exported.content, record)
         await target.recipe.restore(record, NotedProgress())
-        assert (await source.fingerprint()).differences(await target.fingerprint()) == []
+        imported = await target.fingerprint()
+        assert (await source.fingerprint()).differences(imported) == []
+        assert ({"view a", "trigger audit", "function old", "event daily"} <= imported.parts.keys()) is of_mysql
         await target.recipe.undo(record, NotedProgress())
 
     await target.recipe.discard(record)

@@ -89,6 +89,7 @@ async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = 
     """Run statements and return the rows of all of them, as text; NULL is "NULL".
 
     Args:
+        sql: bytes that are no UTF-8 stand in it as surrogates.
         is_plain: in a session as anybody gets it, without settings of ours.
     Raises:
         AppUnavailableError: no server, or it refuses the account.
@@ -96,7 +97,8 @@ async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = 
         ToolFailedError: a statement failed; those before it were carried out.
     """
     try:
-        output = await run(_command(login, database, *(() if is_plain else (_beginning(),))), input_bytes=sql.encode())
+        text = sql.encode(errors="surrogateescape")
+        output = await run(_command(login, database, *(() if is_plain else (_beginning(),))), input_bytes=text)
     except ToolFailedError as failure:
         raise error_of_query(failure.text, login) from failure
     lines = output.decode(errors="replace").split("\n")[:-1]
@@ -116,6 +118,8 @@ def _command(login: Login, database: str, *options: str) -> Command:
         "--batch",
         "--skip-column-names",
         "--binary-mode",
+        # Those in routines, which clients of MySQL leave out by default.
+        "--comments",
         # Not even if the server asks for a file of ours.
         "--local-infile=0",
         *options,

@@ -1,7 +1,7 @@
 """How a dump writes views, triggers, routines and events, and what of that an import runs.
 
-The one fact to know: none of it is sent as text. The statement goes to the server as a string of hex digits for EXECUTE
-IMMEDIATE, so it is one statement whatever is written in it, and who loads becomes its definer.
+The one fact to know: it goes to the server as one statement whatever is written in it (`one_statement`), and who loads
+becomes its definer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agent.engines.mariadb import sequence_uses
+from agent.engines.mariadb import one_statement, sequence_uses
 from agent.engines.mariadb.names import moved, within
 
 _I = re.IGNORECASE | re.DOTALL
@@ -51,10 +51,12 @@ class Schemas:
 
     Attributes:
         source: as the dump says; empty: it says nothing.
+        is_mysql: whether they are made in MySQL.
     """
 
     source: str
     target: str
+    is_mysql: bool = False
 
     def moved(self, view: bytes) -> bytes:
         if not self.source:
@@ -84,6 +86,7 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
 
     Raises:
         UnreadableEventError
+        one_statement.ClientCommandError
     """
     if _DROP.fullmatch(text):
         return text
@@ -104,7 +107,8 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
         # In the words of who made it, which the server keeps.
         made = schemas.within(created["kind"] + rest)
     options = b"".join(created[part] or b"" for part in ("replace", "algorithm", "security"))
-    return b"EXECUTE IMMEDIATE 0x" + (b"CREATE " + options + made).hex().encode()
+    text = b"CREATE " + options + made
+    return one_statement.at_mysql(text, is_view=kind == b"VIEW") if schemas.is_mysql else one_statement.at_mariadb(text)
 
 
 def made_by(text: bytes) -> tuple[bytes, bytes] | None:
@@ -116,6 +120,12 @@ def made_by(text: bytes) -> tuple[bytes, bytes] | None:
     name = named["name"]
     # Without backticks, what stands before a point is the schema.
     return created["kind"].upper(), name if name.startswith(b"`") else name.rpartition(b".")[2]
+
+
+def makes_event(text: bytes) -> bool:
+    """Whether a statement makes an event."""
+    created = _created(text)
+    return created is not None and created["kind"].upper() == b"EVENT"
 
 
 def _created(text: bytes) -> re.Match[bytes] | None:

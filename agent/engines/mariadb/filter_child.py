@@ -1,9 +1,9 @@
 """The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
 
-Its arguments are the most bytes that the server takes in one statement, and 1 where the server tells no names of tables
-apart by their case, or 0. Given the name of the schema that the dump is loaded into, too, it lets views, triggers,
-routines and events through as well, after all else: a trigger of the file's would run with each row, without an end if
-it says so.
+Its arguments are the most bytes that the server takes in one statement, 1 where the server tells no names of tables
+apart by their case, or 0, and 1 where it is MySQL, or 0. Given the name of the schema that the dump is loaded into,
+too, it lets views, triggers, routines and events through as well, after all else: a trigger of the file's would run
+with each row, without an end if it says so.
 Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
 what was printed before may have been loaded, into a schema that is dropped then.
 """
@@ -15,10 +15,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from io import BufferedIOBase
 from typing import BinaryIO
 
-from agent.engines.mariadb import foreign, fulltext, packets
+from agent.engines.mariadb import definitions, foreign, fulltext, packets
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.exact_rows import ExactRows
 from agent.engines.mariadb.foreign import DUMP_AGAIN
@@ -44,7 +45,6 @@ from common.seals import FORMAT_VERSION, SealReader
 _PIECE_BYTES = 1 << 20
 _OPENING_BYTES = 64 << 10
 """In which a dump says where it comes from: a header of ours, then comments."""
-_EVENT = b"EXECUTE IMMEDIATE 0x" + b"CREATE EVENT ".hex().encode()
 _MAX_LATER_BYTES = 64 << 20
 """Most text that is held back: of definitions, written as digits, and the settings between them."""
 _ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S(?:.*\S)?)\s*$", re.MULTILINE)
@@ -55,7 +55,7 @@ _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
 
 def main() -> None:
     """Filter stdin."""
-    most_bytes, folds_case, *schemas = enter_from_argv()
+    most_bytes, folds_case, is_mysql, *schemas = enter_from_argv()
     try:
         with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
             report = judged(
@@ -64,6 +64,7 @@ def main() -> None:
                 most_bytes=int(most_bytes),
                 new_schema=(schemas or [""])[0],
                 folds_case=folds_case == "1",
+                is_mysql=is_mysql == "1",
             )
     except BrokenPipeError:
         # Who reads has ended and says why.
@@ -74,13 +75,18 @@ def main() -> None:
 
 
 def judged(
-    source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str, folds_case: bool = False
+    source: BufferedIOBase,
+    target: BinaryIO,
+    *,
+    most_bytes: int,
+    new_schema: str,
+    folds_case: bool = False,
+    is_mysql: bool = False,
 ) -> dict[str, str | int]:
     """The report on a dump, what may be carried out of it written."""
+    schemas = Schemas("", new_schema, is_mysql) if new_schema else None
     try:
-        return _filter(
-            source, target, most_bytes=most_bytes, new_schema=new_schema, names=MadeNames(folds_case=folds_case)
-        )
+        return _filter(source, target, most_bytes=most_bytes, schemas=schemas, names=MadeNames(folds_case=folds_case))
     except RefusedError as refused:
         return {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
     except CutTextError as cut:
@@ -94,11 +100,10 @@ def judged(
 
 
 def _filter(
-    source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, new_schema: str, names: MadeNames
+    source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, schemas: Schemas | None, names: MadeNames
 ) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
     exact, memory, modes, partitions = ExactRows(), RowMemory(most_bytes), SqlModes(), Partitions()
-    schemas = Schemas("", new_schema) if new_schema else None
     opening = server = b""
     statements = events = 0
     has_history = has_statement = False
@@ -119,7 +124,7 @@ def _filter(
             if len(text) >= most_bytes:
                 raise packets.too_long(statement.line, len(text), most_bytes)
             statements += 1
-            events += text.startswith(_EVENT)
+            events += way is Way.LATER and definitions.makes_event(statement.text)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is not Way.SET:
                 names.check(statement.text if way is Way.LATER else text, statement.line)
@@ -154,7 +159,7 @@ def _filter(
             if version := _SERVER.search(said_so_far):
                 server = version[1]
             if schemas and (found := _ORIGIN.search(said_so_far)):
-                schemas = Schemas(found[1].decode("utf-8", "replace"), schemas.target)
+                schemas = replace(schemas, source=found[1].decode("utf-8", "replace"))
         for statement in splitter.add(piece):
             pass_on(statement)
         target.flush()

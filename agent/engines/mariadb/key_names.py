@@ -98,7 +98,7 @@ async def _rename(admin: Login, schema: str, named: Mapping[_Key, str]) -> None:
     if changes:
         await query(
             admin,
-            "SET SESSION foreign_key_checks = 0; SET SESSION system_versioning_alter_history = KEEP;"
+            "SET SESSION foreign_key_checks = 0 /*M!100304 , system_versioning_alter_history = KEEP */;"
             + "".join(
                 f" ALTER TABLE {quoted(schema)}.{quoted(table)} {', '.join(parts)};" for table, parts in changes.items()
             ),

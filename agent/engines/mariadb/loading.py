@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from agent.engines.mariadb import added_keys, foreign, foreign_keys, names
+from agent.engines.mariadb import added_keys, foreign, foreign_keys, names, programs
 from agent.engines.mariadb.catalog import Schema
 from agent.engines.mariadb.client import (
     ANSWER_SECONDS,
@@ -127,7 +127,8 @@ async def drop_beside(admin: Login, key: str) -> None:
 
 
 async def drop_loader(admin: Login, key: str) -> None:
-    """End the account that loaded, and its sessions; what is not there is fine.
+    """End the account that loaded, its sessions, and what is its own: MySQL drops no account that has views, triggers,
+    routines or events. What is not there is fine.
 
     A session whose client is gone goes on with its statement. The admin may not end those of another account, each
     account may end its own; so the admin makes itself that account, with a new password, whoever had the last.
@@ -136,12 +137,17 @@ async def drop_loader(admin: Login, key: str) -> None:
         AppBusyError: a session does not end.
     """
     user, password = literal(names.loader(key)), _password()
-    await query(
-        admin,
-        f"CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {literal(password)};"
-        f" ALTER USER {user}@'%' IDENTIFIED BY {literal(password)};",
-    )
-    await _end_sessions(replace(admin, user=names.loader(key), password=password))
+    changed = f"ALTER USER {user}@'%' IDENTIFIED BY {literal(password)};"
+    try:
+        await query(admin, f"CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {literal(password)}; {changed}")
+    except ToolFailedError:
+        # MySQL does not even look whether an account is there to which something belongs.
+        await query(admin, changed)
+    loader = replace(admin, user=names.loader(key), password=password)
+    await _end_sessions(loader)
+    staged = names.new_schema(key)
+    if left := await programs.list_all(loader, staged):
+        await programs.drop(loader, staged, {found.key for found in left})
     await query(admin, f"DROP USER IF EXISTS {user}@'%';")
 
 
@@ -190,12 +196,12 @@ async def load(
         head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
-        [[most_bytes, adds_keys, folds_case], *verbosity] = await query(
+        [[most_bytes, adds_keys, folds_case, is_mysql], *verbosity] = await query(
             loader,
             "SELECT @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */,"
-            " @@lower_case_table_names <> 0; SHOW VARIABLES LIKE 'note_verbosity';",
+            " @@lower_case_table_names <> 0, VERSION() NOT LIKE '%mariadb%'; SHOW VARIABLES LIKE 'note_verbosity';",
         )
-        options = [most_bytes, folds_case, *([names.new_schema(key)] if takes_programs else [])]
+        options = [most_bytes, folds_case, is_mysql, *([names.new_schema(key)] if takes_programs else [])]
         waiting = f"lock_wait_timeout = {_STATEMENT_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
         # The server's own may leave out what it would note.
         noting = ", note_verbosity = 'basic'" if verbosity else ""
@@ -208,6 +214,8 @@ async def load(
             "--skip-column-names",
             "--show-warnings",
             "--binary-mode",
+            # Those in routines, which clients of MySQL leave out by default.
+            "--comments",
             "--local-infile=0",
             "--max-allowed-packet=1G",
             f"--init-command={SETTINGS}, {waiting}{noting}{keys}",

@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import msgspec
 
+from agent.engines.mariadb import one_statement
 from agent.engines.mariadb.client import literal, of_schema, query, quoted
 from agent.engines.mariadb.names import called, moved, table_of, within
 from agent.engines.mariadb.settings import Login
@@ -53,6 +54,7 @@ class Program(msgspec.Struct, frozen=True):
         kind: one of KINDS.
         text: the statement that makes it, for its own schema as the current one, without a definer.
         time_zone: of an event's schedule.
+        is_mysql: it was read from MySQL, and is made there.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class Program(msgspec.Struct, frozen=True):
     collation: str
     sql_mode: str = ""
     time_zone: str = ""
+    is_mysql: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -80,10 +83,14 @@ class Program(msgspec.Struct, frozen=True):
         """What makes it, or replaces one that is there; the session's settings are others afterwards."""
         zone = f", time_zone = {literal(self.time_zone)}" if self.time_zone else ""
         text = self.text.replace("CREATE ", "CREATE OR REPLACE ", 1) if is_there else self.text
+        encoded = text.encode(_CODECS[self.charset])
+        if self.is_mysql:
+            made = one_statement.at_mysql(encoded, is_view=self.kind == "view", is_known=True)
+        else:
+            made = one_statement.at_mariadb(encoded)
         return (
             f"SET sql_mode = {literal(self.sql_mode)}, character_set_client = {self.charset},"
-            f" collation_connection = {self.collation}{zone};"
-            f" EXECUTE IMMEDIATE 0x{text.encode(_CODECS[self.charset]).hex()};"
+            f" collation_connection = {self.collation}{zone};\n{made.decode(errors='surrogateescape')};\n"
         )
 
 
@@ -114,6 +121,7 @@ class Shown(msgspec.Struct, frozen=True):
     collation: str
     sql_mode: str = ""
     time_zone: str = ""
+    is_mysql: bool = False
 
     @property
     def without_definer(self) -> str:
@@ -171,13 +179,16 @@ async def show(login: Login, database: str) -> list[Shown]:
         f"SELECT {literal(_MARK)}, {number}; SHOW CREATE {found.kind.upper()} {quoted(found.name)};"
         for number, found in enumerate(listed)
     )
+    if not batch:
+        return []
     shown: list[Shown] = []
     current: Listed | None = None
-    for row in await query(login, batch, database=database) if batch else ():
+    [version], *rows = await query(login, f"SELECT VERSION(); {batch}", database=database)
+    for row in rows:
         if current is None:
             current = listed[int(row[1])]
         else:
-            shown.append(_shown(current, row, database))
+            shown.append(_shown(current, row, database, is_mysql="mariadb" not in version.lower()))
             current = None
     return shown
 
@@ -206,7 +217,7 @@ async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program
     ]
 
 
-def _shown(listed: Listed, row: Sequence[str], database: str) -> Shown:
+def _shown(listed: Listed, row: Sequence[str], database: str, *, is_mysql: bool) -> Shown:
     match listed.kind:
         case "view":
             _, text, charset, collation = row[:4]
@@ -223,7 +234,7 @@ def _shown(listed: Listed, row: Sequence[str], database: str) -> Shown:
         )
     if listed.kind == "trigger":
         text = within(text, database)
-    return Shown(listed, text, charset, collation, mode, zone)
+    return Shown(listed, text, charset, collation, mode, zone, is_mysql)
 
 
 def _program(shown: Shown, *, staged: bool) -> Program:
@@ -244,7 +255,16 @@ def _program(shown: Shown, *, staged: bool) -> Program:
     text = found["create"] + text[found.end() :]
     if listed.kind == "event" and staged:
         text = with_status(text, is_enabled=listed.about == "DISABLED")
-    return Program(listed.kind, listed.name, text, shown.charset, shown.collation, shown.sql_mode, shown.time_zone)
+    if shown.is_mysql and listed.kind != "view":
+        try:
+            one_statement.require_no_command(text.encode())
+        except one_statement.ClientCommandError:
+            raise ToolFailedError(
+                f"{what} has the word DELIMITER in it, which MySQL's client program takes for a command of its own."
+            ) from None
+    return Program(
+        listed.kind, listed.name, text, shown.charset, shown.collation, shown.sql_mode, shown.time_zone, shown.is_mysql
+    )
 
 
 def with_status(event: str, *, is_enabled: bool) -> str:
@@ -299,12 +319,12 @@ async def make(
     locking: Collection[str] = (),
 ) -> None:
     """Drop some, then make some, for the account of the login. Routines that are in both are replaced, which leaves the
-    grants on them.
+    grants on them, where the server can.
 
     Args:
         locking: tables that nobody may use while triggers are dropped and made; all that have any of these.
     """
-    replaced = {program.key for program in programs if program.kind in _ROUTINES} & set(dropping)
+    replaced = {one.key for one in programs if one.kind in _ROUTINES and not one.is_mysql} & set(dropping)
     made = dict.fromkeys(KINDS, "")
     for program in programs:
         made[program.kind] += program.statements(is_there=program.key in replaced)
@@ -365,6 +385,6 @@ async def account_of(login: Login, database: str) -> Account:
         "SELECT CURRENT_USER();"  # noqa: S608  # a literal
         " SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;"
         f" SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES WHERE {name} LIKE TABLE_SCHEMA;"
-        " SELECT 'a role' FROM information_schema.ENABLED_ROLES WHERE ROLE_NAME IS NOT NULL;",
+        " SELECT 'a role' FROM DUAL WHERE COALESCE(CURRENT_ROLE(), 'NONE') <> 'NONE';",
     )
     return Account(account, frozenset(row[0] for row in rows))

@@ -11,7 +11,7 @@ import enum
 import re
 from collections.abc import Iterator
 
-from agent.engines.mariadb import definitions, inserts, sequence_uses
+from agent.engines.mariadb import definitions, inserts, one_statement, sequence_uses
 from agent.engines.mariadb.definitions import Schemas
 from agent.engines.mariadb.inserts import NAME
 from agent.engines.mariadb.sqltext import Splitter, Statement, code_within
@@ -103,6 +103,13 @@ def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way,
             program = definitions.to_run(statement.text, schemas)
         except definitions.UnreadableEventError:
             raise _refused(statement.line, "it makes an event in other words than a server writes") from None
+        except one_statement.ClientCommandError:
+            raise RefusedError(
+                "ARCHIVE_INCOMPATIBLE",
+                f"Line {statement.line}: a trigger, routine or event has the word DELIMITER in it, which the client "
+                "program of MySQL takes for a command of its own.",
+                next_step="Write it in another way at its source, then dump again.",
+            ) from None
         if program is not None:
             return [(Way.LATER, program)]
         if definitions.is_charset_of_database(statement.text):

@@ -1,0 +1,159 @@
+"""Views, triggers, routines and events of a MySQL database: its server takes most of them by no EXECUTE IMMEDIATE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.engines.mariadb import programs
+from agent.recipes.base import ItemChanges
+from common.errors import AppUnavailableError, ServiceError
+from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp
+from tests.fixtures.variants import variants
+from tools.servers.mysql import MysqlServer, mysql
+
+pytestmark = variants("name", ["mysql-9.7", "mysql-8.0"])
+CHANGES = """
+DROP VIEW a, calls; DROP TRIGGER audit; CREATE VIEW since AS SELECT 1; DROP EVENT daily; DROP FUNCTION plus;
+CREATE FUNCTION plus() RETURNS INT DETERMINISTIC RETURN 7; INSERT INTO orders VALUES (5, 5);
+CREATE TRIGGER other AFTER INSERT ON orders FOR EACH ROW SET @a = 1; DROP TABLE log; CREATE TABLE log (t text);
+"""
+OPENING = (
+    "-- MySQL dump 10.13  Distrib 8.0.33\n\nCREATE TABLE `t` (`a` int, `s` text);\nINSERT INTO `t` VALUES (1,'x');\n"
+)
+END = "\n-- Dump completed on 2026-11-23  8:35:57\n"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[str, MysqlServer]]:
+    """Servers by name, started when a test needs one."""
+    servers: dict[str, MysqlServer] = {}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def shop(name: str, running: dict[str, MysqlServer], tmp_path: Path) -> MariadbApp:
+    """An app with a database that has nothing in it."""
+    if name not in running:
+        server = MysqlServer(mysql(name))
+        server.start()
+        running[name] = server
+    return MariadbApp(running[name], tmp_path / "work")
+
+
+async def programs_of(shop: MariadbApp) -> list[programs.Program]:
+    return await programs.read(shop.recipe._settings.app_login(), shop.database)
+
+
+def dump_of(definition: str) -> bytes:
+    """A dump's beginning and end around one between DELIMITER lines."""
+    return f"{OPENING}DELIMITER ;;\n{definition};;\nDELIMITER ;\n{END}".encode()
+
+
+async def test_programs_are_the_same_after_export_and_import_and_as_before_after_the_undo(shop: MariadbApp) -> None:
+    shop.sql(PROGRAMS)
+    exported, original = await shop.export("sql"), await programs_of(shop)
+    shop.sql(CHANGES)
+    before, rows, record = await programs_of(shop), await shop.fingerprint(), MemoryRecord()
+
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.restore(record, NotedProgress())
+    imported, fingerprint = await programs_of(shop), await shop.fingerprint()
+    shop.sql("INSERT INTO orders VALUES (9, 9); CREATE VIEW later AS SELECT 3")
+    written = shop.sql("SELECT * FROM log; SELECT x FROM calls; SELECT `old`(), (SELECT COUNT(*) > 0 FROM wide)")
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert {one.kind for one in original} == set(programs.KINDS)
+    assert preview.items == {
+        "tables": ItemChanges(changed=1, same=1),
+        "views": ItemChanges(added=2, removed=1, same=3),
+        "triggers": ItemChanges(added=1, removed=1),
+        "functions": ItemChanges(changed=1, same=2),
+        "procedures": ItemChanges(same=1),
+        "events": ItemChanges(added=1, same=1),
+    }
+    assert imported == original
+    assert exported.fingerprint == fingerprint
+    assert written == "it's \\\\\n2\n10\nÃ©\t1"
+    assert await programs_of(shop) == before
+    assert (await shop.fingerprint()).differences(rows) == []
+    assert shop.leftovers(record) == []
+
+
+async def test_what_stands_in_a_routine_comes_word_for_word(shop: MariadbApp) -> None:
+    body = "BEGIN /* it's ; */ SELECT 1; -- it's\n # \"\n SELECT '\\\\', \"a'b\", `a`.b FROM (SELECT 1 AS b) a; END"
+    content = dump_of(f"CREATE DEFINER=`root`@`localhost` PROCEDURE `p`()\n{body}")
+
+    record = await shop.import_(content)
+
+    [made] = await programs_of(shop)
+    assert made.text == f"CREATE PROCEDURE `p`()\n{body}"
+    definers = {found.definer for found in await programs.list_all(shop.recipe._admin(), shop.database)}
+    assert definers == {f"{shop.user}@%"}
+    await shop.recipe.discard(record)
+
+
+HOSTILE = {
+    "two statements": "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1; DROP TABLE t",
+    "a second one in a comment": "CREATE PROCEDURE p() SELECT 1 */; DROP TABLE t; /* ",
+    "a string that ends elsewhere": "CREATE PROCEDURE p() SELECT 'x\\\\'; DROP TABLE t; -- ' ",
+    "a version of a server": "CREATE PROCEDURE p() SELECT 1 /*!99999 ; */ ; DROP TABLE t",
+    "an event that runs more": "CREATE EVENT e ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE DO SET @a = 1; "
+    "DROP TABLE t",
+    "a view and more": "CREATE VIEW v AS SELECT 1; DROP TABLE t",
+    "another delimiter": "CREATE PROCEDURE p() BEGIN SELECT 1 AS delimiter $\n FROM t$; END",
+    "another delimiter in a line": "CREATE PROCEDURE p() BEGIN SELECT 1;\nDELIMITER\n;\nDROP TABLE t; END",
+    "a character set of the client": "CREATE PROCEDURE p() SELECT 1 \\C gbk\n",
+    "a command of the client": "CREATE PROCEDURE p() SELECT 1;\n\\! touch {marker}\n",
+    "a file": "CREATE PROCEDURE p() BEGIN SELECT 1;\nsource {marker}\n; END",
+    "a view of another database": "CREATE DEFINER=`root`@`%` VIEW v AS SELECT * FROM mysql.user",
+    "a trigger on another database": "CREATE TRIGGER {shop}.x AFTER INSERT ON {shop}.own FOR EACH ROW SET @a = 1",
+    "a function in another database": "CREATE FUNCTION {shop}.f() RETURNS int DETERMINISTIC RETURN 1",
+    "a function from a library": "CREATE FUNCTION sys_exec RETURNS int SONAME 'lib_mysqludf_sys.so'",
+}
+
+
+@variants("kind", HOSTILE, every=4)
+async def test_a_definition_that_is_more_than_one_or_reaches_out_is_refused(
+    kind: str, shop: MariadbApp, tmp_path: Path
+) -> None:
+    shop.sql("CREATE TABLE own (a int)")
+    before, record, marker = await shop.fingerprint(), MemoryRecord(), tmp_path / "marker"
+
+    with pytest.raises(ServiceError) as refusal:
+        await shop.stage(dump_of(HOSTILE[kind].format(shop=shop.database, marker=marker)), record)
+    await shop.recipe.discard(record)
+
+    assert refusal.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_DAMAGED", "ARCHIVE_INCOMPATIBLE")
+    assert not marker.exists()
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+
+
+async def test_what_was_made_before_a_file_was_refused_keeps_nobody_from_dropping_its_account(shop: MariadbApp) -> None:
+    record = MemoryRecord()
+    content = dump_of("CREATE PROCEDURE p() SELECT 1;;\nCREATE FUNCTION mysql.f() RETURNS int RETURN 1")
+
+    with pytest.raises(ServiceError):
+        await shop.stage(content, record)
+    # With the same account, of the same name.
+    preview = await shop.stage(dump_of("CREATE PROCEDURE p() SELECT 1"), record)
+    await shop.recipe.discard(record)
+
+    assert preview.items["procedures"] == ItemChanges(added=1)
+    assert shop.leftovers(record) == []
+
+
+async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_name(shop: MariadbApp) -> None:
+    shop.sql("DELIMITER ;;\nCREATE PROCEDURE p() SELECT 'DELIMITER ' AS a;;\nDELIMITER ;\n")
+
+    described = await shop.recipe.describe()
+
+    assert "The procedure p has the word DELIMITER in it" in described.can_import.obstacle
+    with pytest.raises(AppUnavailableError, match="procedure p"):
+        await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
