@@ -27,7 +27,7 @@ class Listed:
     """A version, as a listing has it; `modified` as in `portable.Line`.
 
     Attributes:
-        above: id of the version of its key that was listed before it; empty: it is the first.
+        above: key and version of what was listed before it; empty: it is the first.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Listed:
     modified: str
     etag: str
     size: int
-    above: str = field(default="", compare=False)
+    above: tuple[str, str] = field(default=("", ""), compare=False)
 
 
 async def buckets_of(client: Client) -> list[str]:
@@ -80,6 +80,7 @@ async def _versions(client: Client, bucket: str, prefix: str, page_size: int) ->
     # Without the encoding, keys with control characters make a page that is no XML.
     query = {"versions": "", "encoding-type": "url"} | ({"prefix": prefix} if prefix else {})
     query |= {"max-keys": str(page_size)} if page_size else {}
+    above = ("", "")
     while query:
         try:
             page = parse_xml((await client.call("GET", bucket, query=query)).body)
@@ -94,6 +95,8 @@ async def _versions(client: Client, bucket: str, prefix: str, page_size: int) ->
         found.sort(key=lambda version: version.modified, reverse=True)
         found.sort(key=lambda version: (version.key.encode(), not version.is_latest))
         for version in found:
+            version.above = above
+            above = (version.key, version.version)
             yield version
         markers = next_of(page)
         query = {name: value for name, value in query.items() if name not in _MARKERS} | markers if markers else {}
@@ -142,8 +145,6 @@ def _in_milliseconds(moment: str) -> str:
 
 def _ordered(versions: list[Listed]) -> list[Listed]:
     """Listings say milliseconds; microseconds are added so that versions of one millisecond keep their order."""
-    for version, above in zip(versions[1:], versions, strict=False):
-        version.above = above.version
     seen: Counter[str] = Counter()
     for version in reversed(versions):
         seen[version.modified] += 1

@@ -33,7 +33,7 @@ from agent.engines.minio.portable import (
 )
 from agent.engines.minio.portable_headers import in_words, keep, obstacle
 from agent.engines.minio.portable_settings import settings_by_bucket, settings_of_other
-from agent.engines.minio.stored_metadata import holds, metadata_of
+from agent.engines.minio.stored_metadata import StoredWords
 from agent.engines.minio.sums import Sums
 from agent.steps import Progress
 from common.errors import AppBusyError, AppUnavailableError, SourceUnreadableError
@@ -168,6 +168,7 @@ class _Reader:
         self._bucket = bucket
         self._found = found
         self._progress = progress
+        self._words = StoredWords(client, bucket)
 
     async def read(self, waiting: list[tuple[Listed, Line]], lines: IO[bytes]) -> AsyncGenerator[bytes, None]:
         """Members with their content, and a line for each version."""
@@ -263,10 +264,10 @@ class _Reader:
         headers = {name.lower(): value for name, value in response.headers.items()}
         texts = in_words(headers)
         if texts:
-            stored = await metadata_of(self._client, self._bucket, listed)
+            stored = await self._words.stored(listed, {name: headers[name] for name in texts})
             if stored is None:
                 return False
-            texts = {name: text for name, text in texts.items() if stored and not holds(stored, name, headers[name])}
+            texts = {name: text for name, text in texts.items() if name not in stored}
         keep(line, headers | texts)
         return True
 
@@ -283,7 +284,7 @@ class _Reader:
             raise self._changed(listed)
         if found == listed:
             return False
-        listed.etag, listed.modified, listed.size, listed.above = found.etag, found.modified, found.size, found.above
+        listed.etag, listed.modified, listed.size = found.etag, found.modified, found.size
         return True
 
     def _changed(self, listed: Listed) -> AppBusyError:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from agent.engines.minio import portable_export
 from agent.engines.minio.client import Client
 from agent.engines.minio.listing import Listed
 from agent.engines.minio.portable import Line
 from agent.engines.minio.portable_export import _Reader
-from agent.engines.minio.stored_metadata import metadata_of
+from agent.engines.minio.stored_metadata import StoredWords
 from common.errors import AppBusyError
 from tests.fixtures.minio_data import ENABLED, put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
@@ -82,16 +81,18 @@ async def test_an_object_that_was_replaced_since_it_was_listed_goes_out_with_all
 async def test_metadata_that_may_be_in_other_words_is_of_the_content_that_goes_out(
     new: str, server: MinioServer, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def replaced(client: Client, bucket: str, listed: Listed) -> bytes | None:
+    stored = StoredWords.stored
+
+    async def replaced(self: StoredWords, listed: Listed, said: Mapping[str, str]) -> set[str] | None:
         if listed.size != SMALL + 1:
-            await put(client, "files", "key", os.urandom(SMALL + 1), x_amz_meta_colour=new)
-        return await metadata_of(client, bucket, listed)
+            await put(self._client, "files", "key", os.urandom(SMALL + 1), x_amz_meta_colour=new)
+        return await stored(self, listed, said)
 
     app, target = MinioApp(server, tmp_path / "source"), MinioApp(start_minio(), tmp_path / "target")
     async with client_of(server) as client:
         await put(client, "files", "key", os.urandom(SMALL), x_amz_meta_colour="grün")
     with monkeypatch.context() as patches:
-        patches.setattr(portable_export, "metadata_of", replaced)
+        patches.setattr(StoredWords, "stored", replaced)
         exported = await app.export("s3")
 
     await target.import_file(exported.file)
