@@ -24,6 +24,7 @@ from tests.fixtures.n8n_data import N8n
 from tests.fixtures.rdb_files import aux
 from tests.fixtures.redis_data import fill
 from tests.fixtures.redis_servers import StartRedis, client_of
+from tests.fixtures.verifying import verify_as_json
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.recipes.conftest import Volume
 from tests.integration.agent.recipes.n8n_apps import N8nApp
@@ -54,14 +55,21 @@ def verify(
     redis_programs: Path | None = None,
     mariadb_programs: Path | None = None,
     told: Path | None = None,
+    is_forked: bool = True,
 ) -> tuple[int, dict[str, object]]:
-    """Exit code and document."""
+    """Exit code and document.
+
+    Args:
+        is_forked: False: started as a person does, once for each engine.
+    """
     named = {PROGRAMS: programs, REDIS_PROGRAMS: redis_programs, MARIADB_PROGRAMS: mariadb_programs}
     environment = {name: value for name, value in os.environ.items() if name not in named}
     environment["PATH"] = "/bin"
     environment.update({name: str(directory) for name, directory in named.items() if directory})
-    command = [sys.executable, "-m", "cli", "verify", str(file), "--json"]
-    command += ["--fingerprint", str(told)] if told else []
+    options = ["--fingerprint", str(told)] if told else []
+    if is_forked:
+        return verify_as_json(file, *options, environment=environment)
+    command = [sys.executable, "-m", "cli", "verify", str(file), "--json", *options]
     ended = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
     assert ended.stdout, ended.stderr.decode()
     return ended.returncode, json.loads(ended.stdout)
@@ -92,7 +100,7 @@ async def test_a_database_export_is_proven_by_replaying_it(app: PostgresApp, tmp
         (tmp_path / name).write_bytes(content)
 
     proven = verify(tmp_path / "good.sql.gz", programs=programs)
-    custom = verify(tmp_path / "good.dump", programs=programs)
+    custom = verify(tmp_path / "good.dump", programs=programs, is_forked=False)
     cut = verify(tmp_path / "cut.sql", programs=programs)
     different = verify(tmp_path / "forged.sql", programs=programs)
 
@@ -127,7 +135,7 @@ async def test_an_n8n_export_is_proven_by_reading_its_database_and_files(tmp_pat
     exported = await app.export("tar.gz", key="clear")
     (tmp_path / "n8n.tar.gz").write_bytes(exported.content)
 
-    code, document = verify(tmp_path / "n8n.tar.gz")
+    code, document = verify(tmp_path / "n8n.tar.gz", is_forked=False)
 
     assert (code, document.get("differences")) == (0, []), document
     assert "secrets in credentials, settings, second factors" in str(document["unproven"])
@@ -201,7 +209,7 @@ async def test_a_volume_export_is_proven_by_unpacking_it(volume: Volume, tmp_pat
     exported = await volume.export("tar.zst")
     (tmp_path / "files.tar.zst").write_bytes(exported.content)
 
-    code, document = verify(tmp_path / "files.tar.zst")
+    code, document = verify(tmp_path / "files.tar.zst", is_forked=False)
 
     assert (code, document.get("differences")) == (0, []), document
     assert "Owners, times and extended attributes are in no fingerprint" in str(document["unproven"])
@@ -253,7 +261,7 @@ async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_
         (tmp_path / name).write_bytes(content)
     good, told = tmp_path / "good.rdb", tmp_path / "export.json"
 
-    loaded = verify(good, redis_programs=server.install.server.parent, told=told)
+    loaded = verify(good, redis_programs=server.install.server.parent, told=told, is_forked=False)
     read = verify(tmp_path / "good.rdb.gz", told=told)
     different = verify(good, redis_programs=server.install.server.parent, told=tmp_path / "wrong.json")
     damaged = verify(tmp_path / "damaged.rdb", told=told)

@@ -29,7 +29,7 @@ async def test_an_export_with_all_it_may_hold_is_proven_and_a_lost_trigger_is_na
     told.write_bytes(exported.fingerprint.to_json())
     programs = shop.server.install.bin_directory
 
-    proven = verify(good, mariadb_programs=programs)
+    proven = verify(good, mariadb_programs=programs, is_forked=False)
     differing = verify(lost, mariadb_programs=programs, told=told)
 
     assert (proven[0], proven[1].get("differences"), proven[1].get("engine")) == (0, [], "MariaDB 10.11"), proven
