@@ -32,6 +32,7 @@ from agent.engines.minio.portable import (
     number_of_line,
 )
 from agent.engines.minio.portable_headers import in_words, keep, obstacle
+from agent.engines.minio.portable_lines import fault_in
 from agent.engines.minio.portable_settings import settings_by_bucket, settings_of_other
 from agent.engines.minio.stored_metadata import StoredWords
 from agent.engines.minio.sums import Sums
@@ -185,6 +186,8 @@ class _Reader:
                     async with aclosing(self._entry(listed, line)) as parts:
                         async for part in parts:
                             yield part
+                if fault := fault_in(line, self._bucket):
+                    raise self._not_kept(listed, f"it has {fault}")
                 self._found.counts["bytes"] += line.size
                 self._found.sums.add(self._bucket, number_of_line(self._bucket, line), line.size)
                 lines.write(msgspec.json.encode(line) + b"\n")

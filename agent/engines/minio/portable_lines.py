@@ -48,12 +48,10 @@ def read_lines(pieces: Iterable[bytes], bucket: str) -> Iterator[Line]:
             raise ArchiveDamagedError(
                 f"The archive is damaged: {where} cannot be read.", next_step=_NEXT_STEP
             ) from failure
-        for fault, is_there in _faults(bucket, line).items():
-            if is_there:
-                raise ArchiveDamagedError(
-                    f"The archive is damaged: {where}, of key {printable(line.key)}, has {fault}.",
-                    next_step=_NEXT_STEP,
-                )
+        if fault := fault_in(line, bucket):
+            raise ArchiveDamagedError(
+                f"The archive is damaged: {where}, of key {printable(line.key)}, has {fault}.", next_step=_NEXT_STEP
+            )
         yield line
 
 
@@ -74,14 +72,14 @@ def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield held
 
 
-def _faults(bucket: str, line: Line) -> dict[str, bool]:
-    """What can be wrong with a line, and whether it is."""
+def fault_in(line: Line, bucket: str) -> str:
+    """What no line of a bucket has; empty: nothing."""
     moment = _MOMENT.fullmatch(line.modified)
     try:
         is_moment = moment is not None and dt.datetime.fromisoformat(line.modified).year in _YEARS
     except ValueError:
         is_moment = False
-    return {
+    faults = {
         "no key": not line.key,
         "a key with a NUL byte": "\0" in line.key,
         f"a key of more than {_MOST_KEY_BYTES} bytes": len(line.key.encode()) > _MOST_KEY_BYTES,
@@ -101,6 +99,7 @@ def _faults(bucket: str, line: Line) -> dict[str, bool]:
         "no place of its content": not line.is_marker and not _is_place(bucket, line.file),
         "a SHA-256 that is none": not line.is_marker and not _SHA256.fullmatch(line.sha256),
     }
+    return next((fault for fault, is_there in faults.items() if is_there), "")
 
 
 def _is_used(name: str) -> bool:

@@ -171,3 +171,13 @@ async def test_an_object_with_headers_that_cannot_be_kept_is_named(
         await MinioApp(source, tmp_path).export("s3")
 
     assert "default format" in failure.value.next_step
+
+
+async def test_an_object_with_an_etag_that_no_import_takes_is_named(start_minio: StartMinio, tmp_path: Path) -> None:
+    source = start_minio()
+    async with client_of(source) as client:
+        await client.call("PUT", "odd")
+        await put(client, "odd", "key", b"x", x_minio_source_etag="of another server")
+
+    with pytest.raises(SourceUnreadableError, match="odd/key cannot be in a portable archive: it has an ETag that is"):
+        await MinioApp(source, tmp_path).export("s3")
