@@ -14,6 +14,7 @@ MIGRATIONS = "migrations"
 _AGENTS, _PUBLISHED_AGENTS = "agents", "agent_published_version"
 """The second is of the first n8ns that had agents."""
 _ACTIVE_VERSION = "activeVersionId"
+_EXECUTIONS = "execution_entity"
 REQUIRED_TABLES = (WORKFLOWS, CREDENTIALS, MIGRATIONS)
 _MOST_NAMES = 3
 
@@ -41,7 +42,7 @@ def contents_of(store: Store) -> Contents:
             "workflows": count(store, WORKFLOWS),
             "active_workflows": count(store, WORKFLOWS, "WHERE active"),
             "credentials": count(store, CREDENTIALS),
-            "executions": count(store, "execution_entity"),
+            "executions": count(store, _EXECUTIONS),
             "users": count(store, "user"),
         },
         migrations=[str(name) for (name,) in store.run("SELECT name FROM {table} ORDER BY id", table=MIGRATIONS)],
@@ -75,7 +76,9 @@ def published_agents(store: Store) -> int:
 
 
 def deactivate(store: Store) -> None:
-    """Switch all workflows and agents off, so that none fires here what still fires where it comes from."""
+    """Switch all workflows and agents off and cancel what is in the queue, so that nothing fires here what still fires
+    where it comes from.
+    """
     tables = store.tables()
     store.run("UPDATE {table} SET active = false", table=WORKFLOWS)
     for table in (WORKFLOWS, _AGENTS):
@@ -85,8 +88,15 @@ def deactivate(store: Store) -> None:
     for table in ("webhook_entity", _PUBLISHED_AGENTS):
         if table in tables:
             store.run("DELETE FROM {table}", table=table)
+    if enqueued_executions(store):
+        store.run("UPDATE {table} SET status = 'canceled' WHERE status = 'new'", table=_EXECUTIONS)
+
+
+def enqueued_executions(store: Store) -> int:
+    """Those that n8n begins when it starts: there was no worker yet, or too many others (queue mode, limits)."""
+    return count(store, _EXECUTIONS, "WHERE status = 'new'")
 
 
 def waiting_executions(store: Store) -> int:
     """Those that n8n goes on with when it starts."""
-    return count(store, "execution_entity", "WHERE status = 'waiting'")
+    return count(store, _EXECUTIONS, "WHERE status = 'waiting'")

@@ -36,6 +36,14 @@ class Request(msgspec.Struct, kw_only=True):
     salt: str = ""
 
 
+class Active(msgspec.Struct, frozen=True):
+    """What acts by itself as soon as n8n starts; `executions` are those in the queue."""
+
+    workflows: int = 0
+    agents: int = 0
+    executions: int = 0
+
+
 class Prepared(msgspec.Struct, kw_only=True):
     """What came of it; `reason` is empty on success, otherwise as in `common.errors`.
 
@@ -43,8 +51,7 @@ class Prepared(msgspec.Struct, kw_only=True):
         key_used: position in the request's keys of the one that fits; -1: none was needed.
         secrets: encrypted again.
         emptied: credentials that lost what they held.
-        agents: that act by themselves.
-        deactivated, deactivated_agents: workflows that were active, agents that did.
+        deactivated: what was switched off; `active` is what remains.
         waiting: executions that n8n will go on with.
         warnings: of loading it, in sentences.
         items: digests by kind and id, see `items`.
@@ -61,9 +68,8 @@ class Prepared(msgspec.Struct, kw_only=True):
     secrets: int = 0
     unreadable: list[str] = []
     emptied: int = 0
-    agents: int = 0
-    deactivated: int = 0
-    deactivated_agents: int = 0
+    active: Active = Active()
+    deactivated: Active = Active()
     waiting: int = 0
     warnings: list[str] = []
     items: Items = {}

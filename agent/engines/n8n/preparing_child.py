@@ -21,13 +21,14 @@ from agent import rights
 from agent.engines.n8n.contents import (
     contents_of,
     deactivate,
+    enqueued_executions,
     published_agents,
     require_known,
     waiting_executions,
 )
 from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
 from agent.engines.n8n.items import items_of
-from agent.engines.n8n.preparations import Prepared, Request, table_locked
+from agent.engines.n8n.preparations import Active, Prepared, Request, table_locked
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
 from agent.engines.sqlite_bounds import (
@@ -100,10 +101,10 @@ def prepare(store: Store, request: Request) -> Prepared:
     elif request.keys and request.keys[done.key_used] != request.target_key:
         changed = rekey(store, request.keys[done.key_used], request.target_key)
         done.secrets = changed.secrets
-    done.agents = published_agents(store)
+    done.active = Active(found.counts["active_workflows"], published_agents(store), enqueued_executions(store))
     if request.deactivate_workflows:
         deactivate(store)
-        done.deactivated, done.deactivated_agents, done.agents = done.counts["active_workflows"], done.agents, 0
+        done.deactivated, done.active = done.active, Active()
         done.counts = {**done.counts, "active_workflows": 0}
     done.waiting = waiting_executions(store)
     done.items = items_of(store, request.target_key, salt=request.salt)

@@ -42,9 +42,11 @@ def changes(now: Mapping[str, int], prepared: Prepared) -> tuple[str, ...]:
     ]
     if prepared.secrets:
         sentences.append(f"Encrypted again with the key of this n8n: {_number(prepared.secrets, 'secret')}.")
-    off = _those_of((prepared.deactivated, "active workflow"), (prepared.deactivated_agents, "published agent"))
-    if off:
-        sentences.append(f"Switched off: {off}.")
+    off = prepared.deactivated
+    if said := _those_of((off.workflows, "active workflow"), (off.agents, "published agent")):
+        sentences.append(f"Switched off: {said}.")
+    if off.executions:
+        sentences.append(f"Cancelled: {_number(off.executions, 'execution')} in n8n's queue.")
     return tuple(sentences)
 
 
@@ -61,10 +63,15 @@ def warnings(prepared: Prepared, wishes: ImportWishes) -> list[str]:
         found.append(
             f"Not readable where the data comes from either: {_number(len(prepared.unreadable), 'secret')} ({named})."
         )
-    active = _those_of((prepared.counts.get("active_workflows", 0), "workflow"), (prepared.agents, "published agent"))
-    if active:
+    active = prepared.active
+    kinds = (
+        (active.workflows, "workflow"),
+        (active.agents, "published agent"),
+        (active.executions, "execution in its queue", "executions in its queue"),
+    )
+    if said := _those_of(*kinds):
         found.append(
-            f"What is active fires here as soon as n8n starts: {active}. If the archive's n8n still runs, both do: "
+            f"What is active fires here as soon as n8n starts: {said}. If the archive's n8n still runs, both do: "
             "switch that one off, or import with the option deactivate_workflows=true."
         )
     if prepared.waiting:
@@ -104,10 +111,10 @@ def _told(counts: Mapping[str, int]) -> str:
     return f"{workflows} ({counts.get('active_workflows', 0)} active), {credentials}, {executions}"
 
 
-def _those_of(*kinds: tuple[int, str]) -> str:
+def _those_of(*kinds: tuple[int, str] | tuple[int, str, str]) -> str:
     """Of kinds of things those that there are."""
-    return " and ".join(_number(count, what) for count, what in kinds if count)
+    return ", ".join(_number(*kind) for kind in kinds if kind[0])
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _number(count: int, what: str, many: str = "") -> str:
+    return f"{count:,} {what if count == 1 else many or f'{what}s'}"

@@ -280,10 +280,27 @@ async def test_published_agents_are_told_and_switched_off_as_workflows_are(sourc
     off = await target.stage(exported.content, MemoryRecord(), deactivate_workflows="true")
     await target.import_(exported.content, deactivate_workflows="true")
 
-    assert "as soon as n8n starts: 2 workflows and 2 published agents." in preview.warnings[0]
-    assert "Switched off: 2 active workflows and 2 published agents." in off.changes
+    assert "as soon as n8n starts: 2 workflows, 2 published agents." in preview.warnings[0]
+    assert "Switched off: 2 active workflows, 2 published agents." in off.changes
     assert "as soon as n8n starts" not in str(off.warnings)
     assert target.n8n.rows('SELECT id FROM agents WHERE "activeVersionId" IS NOT NULL') == []
+
+
+async def test_executions_in_the_queue_are_told_and_cancelled_where_workflows_are_switched_off(
+    source: N8nApp, target: N8nApp
+) -> None:
+    with source.n8n.opened() as database:
+        database.execute("INSERT INTO execution_entity (\"workflowId\", status) VALUES ('w0', 'new'), ('w1', 'new')")
+    exported = await source.export(key="clear")
+
+    preview = await target.stage(exported.content, MemoryRecord())
+    off = await target.stage(exported.content, MemoryRecord(), deactivate_workflows="true")
+    await target.import_(exported.content, deactivate_workflows="true")
+
+    assert "as soon as n8n starts: 2 workflows, 2 executions in its queue." in preview.warnings[0]
+    assert "Cancelled: 2 executions in n8n's queue." in off.changes
+    statuses = target.n8n.rows("SELECT status FROM execution_entity ORDER BY id")
+    assert statuses == [("success",), ("waiting",), ("canceled",), ("canceled",)]
 
 
 async def test_a_preview_counts_and_warns_of_workflows_that_would_fire(source: N8nApp, target: N8nApp) -> None:
