@@ -79,7 +79,8 @@ def facts_of(answers: Answers, key: str = "") -> Facts:
     if not migrations or any(rows.get(name) is None for name in ("workflows", "credentials")):
         raise AppUnavailableError(
             f"The database is not n8n's, or n8n has not set it up yet: it lacks {', '.join(REQUIRED_TABLES)}.",
-            next_step="Start n8n once and wait until it is ready; see that database_file names its database.",
+            next_step="Start n8n once and wait until it is ready; see that database_file names its database. Tables "
+            "with a prefix (DB_TABLE_PREFIX) are not supported.",
         )
     wrapped = [row for row in rows.get("wrapped") or [] if is_wrapped(row[1], row[3])]
     sample = [row for row in rows.get("sample") or [] if row[2]]

@@ -70,6 +70,15 @@ async def database_of(app: N8nApp) -> bytes:
     return app.n8n.database.read_bytes()
 
 
+async def test_tables_with_a_prefix_are_refused_with_a_word_on_that(source: N8nApp) -> None:
+    source.n8n.rows('ALTER TABLE "workflow_entity" RENAME TO "p_workflow_entity"')
+
+    with pytest.raises(AppUnavailableError) as caught:
+        await source.export()
+
+    assert "DB_TABLE_PREFIX" in caught.value.next_step
+
+
 async def test_data_without_its_key_is_refused_and_taken_without_credentials_when_asked(
     source: N8nApp, target: N8nApp
 ) -> None:
