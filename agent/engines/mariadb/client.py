@@ -46,6 +46,7 @@ _ESCAPE = re.compile(r"\\[tn\\0]")
 _UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 2006, 2013, 2026, 4151})
 _LOCKED = frozenset({1205, 1213, 4178})
 _NO_SPACE = frozenset({3, 28, 1021, 1114})
+_TOO_LONG = 1969
 _OPENING = frozenset({23, 24, 1005, 1016, 1017, 1030, 1033})
 _TOO_MANY_FILES = re.compile(r"\b(?:error|errno|errcode):? 2[34]\b", re.IGNORECASE)
 _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
@@ -155,6 +156,11 @@ def error_of_query(text: str, login: Login) -> ServiceError:
     if number in _LOCKED:
         return AppBusyError(
             f"{login.place} did not give a lock in time: {said}.", next_step="Try again when the app is less busy."
+        )
+    if number == _TOO_LONG:
+        return ToolFailedError(
+            f"{login.place} was not done with a statement in the time for it, and was told to leave it.",
+            next_step="See that the disk of the server is not full: it waits for room without a word. Then try again.",
         )
     if number in _NO_SPACE:
         return NoSpaceError(f"{login.place} has no room: {said}.")

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 
 from agent.engines.mariadb import one_statement
-from agent.engines.mariadb.client import literal, of_schema, query, quoted
+from agent.engines.mariadb.client import WITHIN_SECONDS, literal, of_schema, query, quoted
 from agent.engines.mariadb.names import called, moved, table_of, within
 from agent.engines.mariadb.settings import Login
 from agent.engines.mariadb.view_reads import tables_read
@@ -45,6 +45,9 @@ _EVENT = re.compile(
 )
 _LAST_TIME = re.compile(r"(?:^AT|\bENDS) ('[\d:. -]+')$")
 _MARK = "mathison"
+STATEMENT_SECONDS = 60
+"""Most time for one statement that drops or makes something, which waits for no lock as long. On a full disk a server
+whose system tables are Aria's waits for room for ever (DROP PROCEDURE of 10.11)."""
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -335,13 +338,17 @@ async def make(
         triggers = f"LOCK TABLES {locks}; {triggers} UNLOCK TABLES;"
     events = made.pop("event")
     if sql := drops(set(dropping) - replaced - dropped) + "".join(made.values()) + triggers + events:
-        await query(login, sql, database=database)
+        await query(login, _in_time(sql), database=database)
 
 
 async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:
     """Drop those; what is not there is fine."""
     if keys:
-        await query(login, drops(keys), database=database)
+        await query(login, _in_time(drops(keys)), database=database)
+
+
+def _in_time(sql: str) -> str:
+    return WITHIN_SECONDS.format(seconds=STATEMENT_SECONDS) + sql
 
 
 def drops(keys: Collection[tuple[str, str]]) -> str:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from agent.engines.mariadb import loading
-from common.errors import ArchiveIncompatibleError, LimitExceededError
+from common.errors import ArchiveIncompatibleError, LimitExceededError, NoSpaceError
 from tests.fakes.imports import MemoryRecord, NotedProgress, upload_of
-from tests.fixtures.mariadb_apps import MariadbApp
+from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp
+from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
+from tools.servers import MariadbServer, mariadb
 from tools.servers.mysql import MysqlServer, mysql
+from tools.servers.processes import give, server_user
 
 OPENING = "-- MariaDB dump 10.19\n\n"
 END = "-- Dump completed\n"
@@ -85,3 +88,45 @@ async def test_tables_that_take_room_for_nothing_are_refused_before_they_are_mad
         await app.stage(f"{OPENING}CREATE TABLE `t` (`id` int PRIMARY KEY, {table};\n{END}".encode(), record)
 
     await app.recipe.discard(record)
+
+
+class OnADisk(MariadbServer):
+    """One whose data is on a disk of its own."""
+
+    disk = Path()
+
+    @property
+    def data_directory(self) -> Path:
+        return self.disk / "data"
+
+
+@NEEDS_A_SMALL_DISK
+async def test_a_restore_and_an_undo_on_a_full_disk_say_so_and_change_nothing(short_path: Path) -> None:
+    disk, others = short_path / "disk", short_path / "tmp"
+    others.mkdir()
+    give(others, server_user())
+    with tmpfs(disk, "-o", "size=300m,mode=755"):
+        give(disk, server_user())
+        server = OnADisk(mariadb(), settings={"tmpdir": str(others)})
+        server.disk = disk
+        with server:
+            shop = MariadbApp(server, short_path / "work")
+            shop.sql(PROGRAMS)
+            exported, record = (await shop.export("sql")).content, MemoryRecord()
+            shop.sql("DROP TABLE log; CREATE TABLE log (t longtext); DROP PROCEDURE note")
+            before, places = await shop.fingerprint(), []
+            await shop.stage(exported, record)
+
+            for move in (shop.recipe.restore, shop.recipe.undo):
+                now = await shop.fingerprint()
+                fill(disk, of_files=False)
+                with pytest.raises(NoSpaceError, match="has no room"):
+                    await move(record, NotedProgress())
+                for file in disk.glob("fill *"):
+                    file.unlink()
+                places.append((await shop.fingerprint()).differences(now))
+                await move(record, NotedProgress())
+
+            assert places == [[], []]
+            assert (await shop.fingerprint()).differences(before) == []
+            assert shop.leftovers(record) == []

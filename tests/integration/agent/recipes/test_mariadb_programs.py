@@ -371,6 +371,21 @@ async def test_a_table_that_is_locked_right_after_the_rename_is_waited_for_and_n
     assert shop.leftovers(record) == []
 
 
+async def test_a_definition_that_the_server_is_not_done_with_in_time_is_left_with_what_to_look_at(
+    shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "STATEMENT_SECONDS", 1)
+    shop.sql("CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1")
+    login, present = shop.recipe._settings.app_login(), await programs_of(shop)
+
+    async with shop.lock_held():
+        with pytest.raises(ToolFailedError, match="told to leave it") as refused:
+            await programs.make(login, shop.database, present, dropping={("trigger", "t")})
+
+    assert "See that the disk of the server is not full" in (refused.value.next_step or "")
+    assert await programs_of(shop) == present
+
+
 async def test_grants_on_a_routine_stay_as_long_as_both_sides_have_it(shop: MariadbApp) -> None:
     shop.sql("CREATE TABLE x (id int); CREATE PROCEDURE same() SELECT 1; CREATE FUNCTION other() RETURNS int RETURN 1")
     exported, reporter = (await shop.export("sql")).content, f"{shop.user}_reporter"
