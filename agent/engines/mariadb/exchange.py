@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from agent.engines.mariadb import key_names, names, sequences
+from agent.engines.mariadb import check_names, key_names, names, sequences
 from agent.engines.mariadb.catalog import tables_of
 from agent.engines.mariadb.client import literal, once_it_is_back, patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
@@ -243,14 +243,18 @@ class Exchange:
         """
         if not with_triggers:
             return
-        at_imported, at_previous = (self._new, self._database)
-        if target is Side.PREVIOUS:
-            at_imported, at_previous = (self._database, self._old)
+        imported, previous = self._database, self._source(target)
+        if target is Side.IMPORTED:
+            imported, previous = previous, imported
         await patiently(
             lambda: key_names.give_way(
-                self._admin, self._notes, imported=at_imported, previous=at_previous, concerned=with_triggers
+                self._admin, self._notes, imported=imported, previous=previous, concerned=with_triggers
             )
         )
+
+    async def kept_apart(self, target: Side) -> tuple[set[str], set[str]]:
+        """Tables in place, and tables that are to come, that cannot be in the app's schema beside the other side's."""
+        return await check_names.with_names_of_both(self._admin, self._database, self._source(target))
 
     async def name_keys(self) -> None:
         """Give foreign keys in place back their names; errors as `give_way`."""

@@ -9,7 +9,8 @@ Both sides' definitions are written down before anything is dropped, so `recover
 
 Nobody writes without triggers: leaving tables have theirs until they are out of their places, and those that come bring
 stand-ins along. A trigger's name is unique in its schema, so these have names of ours, and are replaced by the triggers
-themselves under a lock on their tables.
+themselves under a lock on their tables. It is otherwise for tables that `check_names` keeps apart from those of the
+other side: their triggers are dropped before the RENAME, and made after it.
 There are no defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
 """
 
@@ -90,11 +91,14 @@ class Switch:
 
     async def _exchange(self, target: Side, present: Sequence[Program]) -> None:
         coming = await self._tables.coming(target)
-        leaving = await self._tables.with_triggers()
+        with_triggers = await self._tables.with_triggers()
+        not_leaving, not_coming = await self._tables.kept_apart(target)
+        leaving = [table for table in with_triggers if table not in not_leaving]
+        bare = [table for table in with_triggers if table in not_leaving]
         triggers = [
             (table, found)
             for found in self._written(target)
-            if found.kind == "trigger" and (table := _table_of(found, coming))
+            if found.kind == "trigger" and (table := _table_of(found, coming)) and table not in not_coming
         ]
         given = {table for table, _ in triggers}
         await self._tables.give_way(target, {*leaving, *given})
@@ -108,7 +112,11 @@ class Switch:
             await programs.make(self._app, self._database, standing_in, dropping=())
         # A view stands in the way of a table of its name; others stay, for those who read, until the tables are there.
         first = {
-            found.key for found in present if found.kind == "event" or (found.kind == "view" and found.name in coming)
+            found.key
+            for found in present
+            if found.kind == "event"
+            or (found.kind == "view" and found.name in coming)
+            or (found.kind == "trigger" and _table_of(found, bare))
         }
         await programs.drop(self._app, self._database, first)
         await self._tables.bring(target, with_triggers=leaving)

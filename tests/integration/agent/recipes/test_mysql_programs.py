@@ -85,6 +85,31 @@ async def test_programs_are_the_same_after_export_and_import_and_as_before_after
     assert shop.leftovers(record) == []
 
 
+async def test_tables_with_triggers_whose_checks_have_names_on_both_sides_change_places_both_ways(
+    shop: MariadbApp,
+) -> None:
+    shop.sql(
+        "CREATE TABLE log (id int); CREATE TABLE a (id int, CONSTRAINT Above CHECK (id > 0), CHECK (id < 9));"
+        " CREATE TRIGGER noted AFTER INSERT ON a FOR EACH ROW INSERT INTO log VALUES (NEW.id);"
+        " CREATE TABLE b (id int, CHECK (id < 9)); INSERT INTO a VALUES (1);"
+        " CREATE TRIGGER beside BEFORE INSERT ON b FOR EACH ROW SET NEW.id = NEW.id + 1;"
+    )
+    exported = await shop.export("sql")
+    shop.sql("ALTER TABLE a RENAME TO c; INSERT INTO c VALUES (2); DROP TRIGGER beside")
+    before = await shop.fingerprint()
+
+    record = await shop.import_(exported.content)
+    imported = await shop.fingerprint()
+    shop.sql("INSERT INTO a VALUES (5); INSERT INTO b VALUES (7)")
+    noted = shop.sql("SELECT id FROM log UNION ALL SELECT id FROM b")
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert imported == exported.fingerprint
+    assert noted == "1\n5\n8"
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+
+
 async def test_what_stands_in_a_routine_comes_word_for_word(shop: MariadbApp) -> None:
     body = "BEGIN /* it's ; */ SELECT 1; -- it's\n # \"\n SELECT '\\\\', \"a'b\", `a`.b FROM (SELECT 1 AS b) a; END"
     content = dump_of(f"CREATE DEFINER=`root`@`localhost` PROCEDURE `p`()\n{body}")
