@@ -31,6 +31,8 @@ _KEY = re.compile(
     rb"(?:PRIMARY\s+KEY|UNIQUE|FOREIGN\s+KEY|KEY|INDEX|FULLTEXT|SPATIAL|PERIOD\s+FOR)\b",
     _I,
 )
+_KEY_BYTES = 64 << 10
+"""More than one takes of a row."""
 _NO_COLUMN = re.compile(rb"\s*(?:CONSTRAINT|CHECK)\b", _I)
 _LIKE = re.compile(rb"\s*LIKE\b", _I)
 _MARKER = re.compile(rb"/\*M?!\d*|\*/")
@@ -198,12 +200,23 @@ def _table_of(code: bytes, most_bytes: int) -> _Table | None:
     for item in described:
         if not _KEY.match(item):
             table.add_item(item)
-        elif re.search(rb"\(\s*\(", item):
-            # A key of more than columns, which MySQL takes.
-            table.formulas.append((item, most_bytes))
+        elif formulas := _formulas_of_key(item):
+            table.formulas.append((formulas, _KEY_BYTES))
     if not _HEAP.search(_MARKER.sub(b" ", code)):
         table.row_bytes = 0
     return table
+
+
+def _formulas_of_key(item: bytes) -> bytes:
+    """What a key is of that is of more than columns, as MySQL takes it; empty: it is not."""
+    begins, last = None, b"a name"
+    for part in PART.finditer(item):
+        if part["mark"] == b"(":
+            begins = part.start() if begins is None else begins
+            if last in (b"(", b","):
+                return item[begins:]
+        last = part["mark"] or b"a name"
+    return b""
 
 
 def described_items(code: bytes, at: int) -> list[bytes] | None:

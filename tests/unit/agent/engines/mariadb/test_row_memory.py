@@ -40,6 +40,7 @@ def many(column: str, count: int = 100) -> str:
         many("`c{}` longtext DEFAULT (concat_ws('x', " + ",".join(["''"] * 99) + ", 1))", 1)
         + "," + many("`d{}` longtext DEFAULT (concat(`c0`,`c0`))", 9),
         many("KEY `k{}` ((repeat(`i`, 4000000)))"),
+        many("KEY `k{}` (`i`, (repeat(`i`, 4000000)) DESC)"),
         many("`c{}` text DEFAULT (replace('" + "x" * 4000 + "', 'x', '" + "y" * 4000 + "'))"),
         many("`c{}` text DEFAULT (json_extract('[" + "0," * 4000 + "0]', " + ", ".join(["'$[*]'"] * 400) + "))"),
     ],
@@ -80,6 +81,15 @@ def test_columns_of_json_that_values_are_taken_out_of_go_with_rows_of_some_size(
     table = f"CREATE TABLE `t` (`a` longtext CHECK (json_valid(`a`)), {many(column, 20)})"
 
     look(table, b"INSERT INTO `t` (`a`) VALUES " + LONG_ROW)
+
+
+def test_keys_of_formulas_go_with_rows_of_some_size() -> None:
+    keys = "KEY `f{}` ((lower(`n`))), KEY `g{}` (`i`,(json_length(`j`)) DESC), KEY `h{}` (`n`(10)), " + (
+        "KEY `m{}` ((cast(json_extract(`j`,_utf8mb4'$.a') as unsigned array)))"
+    )
+    table = f"CREATE TABLE `t` (`i` int, `n` varchar(50), `j` json, {many(keys, 10)})"
+
+    look(table, b"INSERT INTO `t` (`j`) VALUES " + LONG_ROW, most_bytes=64 * MIB)
 
 
 def test_what_tables_take_counts_together() -> None:
