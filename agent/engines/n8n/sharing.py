@@ -53,10 +53,11 @@ _OWN_TABLES = frozenset(
     """.split()  # noqa: SIM905  # one a line would be the longest part of this module
 )
 """All that n8n's migrations make up to 2.41, also those that a later one drops."""
-_LAST_MIGRATION = 1789995003141
-"""The number in the name of the last one of 2.41."""
-_OF_PERSONS = "data_table_user_"
-"""How tables begin that n8n makes for data that people keep in it."""
+_MIGRATIONS, _LAST_MIGRATION = 275, 1789995003141
+"""How many 2.41 makes in PostgreSQL, and the number in the name of the last one. A later n8n has more, and not all of
+their numbers are higher."""
+_OF_PERSONS = ("data_table_user_", "data_store_user_")
+"""How tables begin that n8n makes for data that people keep in it; the second are of its first versions with such."""
 _KINDS = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "view"}
 _RELATIONS = f"""
     SELECT n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -102,7 +103,7 @@ async def look_beside(connection: Connection, schema: str, migrations: Collectio
     unknown = {
         name: f"{_KINDS[kind]} {printable(name)}"
         for name, kind in here.items()
-        if name not in _OWN_TABLES and not name.startswith((_OF_PERSONS, *prefixes))
+        if name not in _OWN_TABLES and not name.startswith((*_OF_PERSONS, *prefixes))
     }
     doubtful = {name for name in unknown if here[name] in "rp"} if _is_newer(migrations) else set()
     others += [said for name, said in unknown.items() if name not in doubtful]
@@ -249,7 +250,8 @@ def _prefixes(tables: Collection[str]) -> list[str]:
 
 
 def _is_newer(migrations: Collection[str]) -> bool:
-    return any(name[-13:].isdecimal() and int(name[-13:]) > _LAST_MIGRATION for name in migrations)
+    numbers = [int(name[-13:]) for name in migrations if name[-13:].isdecimal()]
+    return len(migrations) > _MIGRATIONS or max(numbers, default=0) > _LAST_MIGRATION
 
 
 def _named(names: Sequence[str]) -> str:

@@ -59,6 +59,7 @@ async def test_an_import_beside_others_is_refused_by_their_names_before_it_begin
 
 async def test_what_n8n_makes_itself_is_not_taken_for_others(source: Pair, target: Pair) -> None:
     target.database.run("CREATE SCHEMA extensions; CREATE EXTENSION pgcrypto SCHEMA extensions; CREATE SCHEMA empty")
+    target.database.run("CREATE TABLE data_store_user_old (id int)", as_app=True)
     target.database.run('CREATE TABLE "data_table_user_aBc" (id int); CREATE TABLE insights_raw (id int)', as_app=True)
 
     await target.app.import_((await source.app.export(key="clear")).content)
@@ -114,9 +115,15 @@ async def test_who_comes_into_the_database_later_is_not_harmed_by_what_was_stage
     assert target.n8n.workflow_names() == ["present 0"]
 
 
-async def test_tables_of_a_newer_n8n_are_told_and_stand_against_nothing(source: Pair, make_pair: MakePair) -> None:
-    newer = (*MIGRATIONS, "FromTheFuture1999999999999")
-    target = make_pair("newer", key=NEW_KEY, migrations=newer)
+@variants(
+    "newer",
+    [("FromTheFuture1999999999999",), tuple(f"More{1700000000000 + number}" for number in range(280))],
+    ids=["a higher number", "more of them"],
+)
+async def test_tables_of_a_newer_n8n_are_told_and_stand_against_nothing(
+    newer: tuple[str, ...], source: Pair, make_pair: MakePair
+) -> None:
+    target = make_pair("newer", key=NEW_KEY, migrations=(*MIGRATIONS, *newer))
     target.database.run("CREATE TABLE of_the_future (id int)", as_app=True)
 
     preview = await target.app.stage((await source.app.export(key="clear")).content, MemoryRecord())
