@@ -6,10 +6,11 @@ anew for every comparison, so they give nothing away and are good for nothing el
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from agent.engines.n8n.contents import WORKFLOWS
 from agent.engines.n8n.encryption import CBC_START, CBC_TOKEN, NotReadableError, decrypt
@@ -26,6 +27,7 @@ _COLUMNS = {
     "executions": ("execution_entity", ("workflowId", "status", "startedAt")),
 }
 """What makes a thing what it is: not its times of change, not what an n8n of another version added."""
+_DATA_TABLES = "data_table"
 
 Items = Mapping[str, Mapping[str, str]]
 
@@ -49,11 +51,38 @@ def items_of(store: Store, key: str, *, salt: str, seconds: float = SECONDS) -> 
             if len(digests) == _MOST or time.monotonic() > ends_at:
                 break
             clear = [_in_clear(text, key, data_keys, is_whole=kind == "credentials") for text in texts]
-            content = json.dumps(clear).encode()
-            digests[str(identity)] = hashlib.blake2b(content, key=salt.encode(), digest_size=16).hexdigest()
+            digests[str(identity)] = _digest(clear, salt).hex()
         else:
             found[kind] = digests
+    with contextlib.suppress(TimeoutError):
+        found |= _data_tables(store, tables, salt=salt, ends_at=ends_at)
     return found
+
+
+def _data_tables(store: Store, tables: Collection[str], *, salt: str, ends_at: float) -> dict[str, dict[str, str]]:
+    """Those that people keep data in (2.x), by their ids, each with all of its rows.
+
+    Raises:
+        TimeoutError: there was no time for all.
+    """
+    digests = {}
+    # All at once: a server reads one table at a time.
+    named = list(store.contents(_DATA_TABLES, ("id", "name"))) if _DATA_TABLES in tables else []
+    for identity, name in named:
+        total = 0
+        table = f"data_table_user_{identity}"
+        rows = store.contents(table, sorted(store.columns(table))) if table in tables else ()
+        for row in rows:
+            if time.monotonic() > ends_at:
+                raise TimeoutError
+            # A sum, since rows come in any order.
+            total += int.from_bytes(_digest(row, salt))
+        digests[str(identity)] = _digest((name, total), salt).hex()
+    return {"data tables": digests}
+
+
+def _digest(content: Sequence[object], salt: str) -> bytes:
+    return hashlib.blake2b(json.dumps(content).encode(), key=salt.encode(), digest_size=16).digest()
 
 
 def _in_clear(text: str | None, key: str, data_keys: Mapping[str, str], *, is_whole: bool) -> str | None:

@@ -16,8 +16,11 @@ _MOST_NAMES = 5
 
 
 def items(now: Items, after: Items) -> dict[str, ItemChanges]:
-    """What becomes of workflows, credentials, users and executions; without what is not known of both."""
-    return {kind: ItemChanges.between(now[kind], after[kind]) for kind in after if kind in now}
+    """What becomes of workflows, credentials, users, executions and data tables; without kinds that are not known of
+    both, or of which neither has any.
+    """
+    kinds = [kind for kind in after if kind in now and (now[kind] or after[kind])]
+    return {kind: ItemChanges.between(now[kind], after[kind]) for kind in kinds}
 
 
 def bridging(migrations: Sequence[str], known: Sequence[str]) -> str:

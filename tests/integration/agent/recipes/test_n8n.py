@@ -9,6 +9,7 @@ import os
 import sqlite3
 import subprocess
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
@@ -377,6 +378,28 @@ async def test_a_preview_tells_each_thing_by_its_content_and_secrets_in_clear(
         "executions": ItemChanges(added=1, same=1),
         "files": ItemChanges(removed=1, same=2),
     }
+
+
+async def test_a_preview_tells_tables_that_people_keep_data_in_by_their_rows(source: N8nApp, target: N8nApp) -> None:
+    rows = {"same": ["x", "y"], "changed": ["x"], "added": []}
+    fill_data_tables(source, rows)
+    exported = await source.export(key="clear")
+    fill_data_tables(target, {"same": ["y", "x"], "changed": ["x", "x"], "gone": ["x"]})
+
+    preview = await target.stage(exported.content, MemoryRecord())
+
+    assert preview.items["data tables"] == ItemChanges(added=1, removed=1, changed=1, same=1)
+
+
+def fill_data_tables(app: N8nApp, rows: Mapping[str, Sequence[str]]) -> None:
+    """As n8n keeps them: a row that names it, and a table of its own."""
+    with app.n8n.opened() as database:
+        database.execute("CREATE TABLE data_table (id varchar PRIMARY KEY, name varchar)")
+        for name, values in rows.items():
+            database.execute("INSERT INTO data_table VALUES (?, ?)", (name, f"Table {name}"))
+            database.execute(f"CREATE TABLE data_table_user_{name} (a varchar, n real)")
+            for value in values:
+                database.execute(f"INSERT INTO data_table_user_{name} VALUES (?, 1.5)", (value,))
 
 
 async def test_kinds_that_are_too_many_are_left_out_of_a_preview(source: N8nApp, target: N8nApp) -> None:

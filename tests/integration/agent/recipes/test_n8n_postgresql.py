@@ -239,6 +239,22 @@ async def test_files_that_are_left_out_or_go_with_the_previous_data_are_told(
     assert ("go with the previous data" if has_folder else "settings name no folder of n8n") in warning
 
 
+async def test_a_preview_tells_tables_that_people_keep_data_in_by_their_rows(make_pair: MakePair) -> None:
+    source, target = source_of(make_pair), target_of(make_pair)
+    for pair, value in ((source, "1"), (target, "2")):
+        pair.database.run(
+            "CREATE TABLE data_table (id varchar PRIMARY KEY, name varchar);"
+            "INSERT INTO data_table VALUES ('same', 'Same'), ('changed', 'Changed');"
+            "CREATE TABLE data_table_user_same (a text, n int); INSERT INTO data_table_user_same VALUES ('x', 1);"
+            f"CREATE TABLE data_table_user_changed (a text); INSERT INTO data_table_user_changed VALUES ('{value}')",
+            as_app=True,
+        )
+
+    preview = await target.app.stage((await source.app.export(key="clear")).content, MemoryRecord())
+
+    assert preview.items["data tables"] == ItemChanges(changed=1, same=1)
+
+
 async def test_an_execution_that_waits_can_be_gone_on_with(make_pair: MakePair) -> None:
     source, target = source_of(make_pair), target_of(make_pair)
     data = json.dumps(["who started it", encrypt("a cookie", OLD_KEY)])
