@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import re
+import secrets
 import stat
 import time
 from collections import Counter
@@ -50,6 +51,23 @@ def opened_directory(directory: str | Path, parent: int | None = None) -> Iterat
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def own_directory(directory: str | Path, parent: int) -> Iterator[int]:
+    """As `opened_directory`, of one that the agent made: an app that may write to the one above can have put its own in
+    its place, where nothing is what the agent left there, nor stays what the agent puts there.
+
+    Raises:
+        PermissionError: it is another user's; `strerror` says whose.
+    """
+    with opened_directory(directory, parent) as descriptor:
+        owner = os.fstat(descriptor).st_uid
+        # Storage may say something else of us, as a server of NFS that squashes root.
+        if owner != os.geteuid() and owner != _owner_of_new(descriptor):
+            reason = f"it belongs to uid {owner}, not to the agent (uid {os.geteuid()})"
+            raise PermissionError(errno.EPERM, reason, str(directory))
+        yield descriptor
 
 
 def renamed(
@@ -102,6 +120,20 @@ def exchange_names(one: str, other: str, *, parent: int) -> bool:
         return renamed(one, other, Renaming.EXCHANGE, source_parent=parent, target_parent=parent)
     except FileNotFoundError:
         return False
+
+
+def _owner_of_new(directory: int) -> int | None:
+    """Whose a file is said to be that is made there; None: none can be."""
+    name = f".owner-{secrets.token_hex(6)}"
+    try:
+        descriptor = os.open(name, _NEW, 0o600, dir_fd=directory)
+    except OSError:
+        return None
+    try:
+        return os.fstat(descriptor).st_uid
+    finally:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=directory)
 
 
 def immovable(name: str, parent: int) -> str:

@@ -13,6 +13,7 @@ import os
 from agent.engines.filesystem import count_entries, exchange_names, write_all
 from common.errors import NoSpaceError
 
+_OVER = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _COUNT_SECONDS = 20.0
 """Some ten million files, or far fewer on a disk that has to seek for each directory."""
 
@@ -61,7 +62,7 @@ def no_room(where: str) -> NoSpaceError:
 
 
 def _write(name: str, content: bytes, *, room_bytes: int, area: int) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=area)
+    descriptor = os.open(name, _OVER, 0o600, dir_fd=area)
     try:
         # Over all that stands ready, which is not cut off: that would give its room away.
         size = os.fstat(descriptor).st_size

@@ -24,22 +24,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.archives.members import KEPT_NAMES, printable
+from agent.engines.areas import AreaGoneError, opened_area, unusable
 from agent.engines.filesystem import (
     DIRECTORY,
     immovable,
     is_full,
     opened_directory,
+    read_small_file,
     rename_without_replacing,
     sync_filesystem,
 )
 from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.versions import require_known
 from common.errors import AppBusyError, InternalError, ToolFailedError
-from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "swap.json", 1
 _JOURNAL_BYTES = 256
 """More than it ever has."""
+_MOST_JOURNAL_BYTES = 64 << 10
+"""Blanks follow it in the file."""
 _STRAYS = "strays"
 
 
@@ -108,17 +111,15 @@ class Swap:
         """Whose data is kept beside what is in place; None: nobody's, or not all of it any more, or a swap is
         unfinished.
         """
-        area = self._volume / RESERVED_DIRECTORY / self._key
-        if not all((area / side.value).is_dir() for side in Side):
-            return None
-        with self._opened() as opened:
+        with contextlib.suppress(AreaGoneError), self._opened() as opened:
             journal = _read(opened.area)
             side = journal.target.other
             directory = opened.directory(side)
             has_all = len(opened.entries(directory)) >= journal.entries and has_as_many(
                 directory, journal.entries_below
             )
-        return side if journal.phase is _Phase.DONE and has_all else None
+            return side if journal.phase is _Phase.DONE and has_all else None
+        return None
 
     def note_staged(self) -> None:
         """At the end of staging: the first that is noted, see `note_kept`."""
@@ -205,18 +206,9 @@ class Swap:
 
     def _journal(self) -> _Journal | None:
         """None: nothing of the import is there, or nothing that tells."""
-        try:
-            descriptor = os.open(self._volume / RESERVED_DIRECTORY / self._key, DIRECTORY)
-        except FileNotFoundError:
-            return None
-        except OSError as failure:
-            raise ToolFailedError(
-                f"What import {self._key} keeps on the volume cannot be looked at: {failure.strerror}."
-            ) from failure
-        try:
-            return _noted(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(AreaGoneError), opened_area(self._volume, self._key) as opened:
+            return _noted(opened.area)
+        return None
 
     def _run(self, opened: _Opened, target: Side) -> None:
         _write(opened, target, _Phase.OUT)
@@ -250,19 +242,12 @@ class Swap:
     @contextmanager
     def _opened(self) -> Iterator[_Opened]:
         with contextlib.ExitStack() as stack:
-
-            def enter(path: str | Path, parent: int | None = None) -> int:
-                descriptor = os.open(path, DIRECTORY, dir_fd=parent)
-                stack.callback(os.close, descriptor)
-                return descriptor
-
+            volume, _, area = stack.enter_context(opened_area(self._volume, self._key))
             try:
-                volume = enter(self._volume.resolve())
-                area = enter(self._key, enter(RESERVED_DIRECTORY, volume))
-                opened = _Opened(volume, area, {side: enter(side.value, area) for side in Side}, self._names)
+                sides = {side: stack.enter_context(opened_directory(side.value, area)) for side in Side}
             except OSError as failure:
-                raise InternalError(f"What import {self._key} keeps on the volume is not there any more.") from failure
-            yield opened
+                raise unusable(failure, self._key) from failure
+            yield _Opened(volume, area, sides, self._names)
 
 
 @dataclass(frozen=True)
@@ -371,16 +356,14 @@ def _read(area: int) -> _Journal:
 
 def _noted(area: int) -> _Journal | None:
     try:
-        descriptor = os.open(_JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=area)
+        content = read_small_file(_JOURNAL, parent=area, most_bytes=_MOST_JOURNAL_BYTES)
+        require_known(content, [_VERSION], "An exchange of the volume's data")
+        written = json.loads(content)
+        # An older agent wrote no numbers.
+        entries, below = (int(written.get(name, 0)) for name in ("kept", "kept_below"))
+        return _Journal(Side(written["target"]), _Phase(written["phase"]), entries, below)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:
-        try:
-            content = file.read()
-            require_known(content, [_VERSION], "An exchange of the volume's data")
-            written = json.loads(content)
-            # An older agent wrote no numbers.
-            entries, below = (int(written.get(name, 0)) for name in ("kept", "kept_below"))
-            return _Journal(Side(written["target"]), _Phase(written["phase"]), entries, below)
-        except (ValueError, KeyError, TypeError) as failure:
-            raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read.") from failure
+    except (OSError, ValueError, KeyError, TypeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it is damaged"
+        raise InternalError(f"The journal {_JOURNAL!r} of a swap cannot be read: {reason}.") from failure

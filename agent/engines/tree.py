@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.extractor_child import Assignment, Report, report_of
-from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, remove_tree, write_all
+from agent.engines.areas import opened_area
+from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, own_directory, remove_tree, write_all
 from agent.engines.swapping import Side
 from agent.jail import Jail
 from agent.limits import Limits
@@ -35,6 +36,7 @@ _EXTRACTOR_MEMORY_BYTES = 1 << 30
 _MAX_REPORT_BYTES = 32 << 20
 _ZIP_NAME = "upload.zip"
 _DEFAULT_ACL = "system.posix_acl_default"
+_PASSABLE = 0o711
 
 
 # Out
@@ -140,7 +142,7 @@ class StagingArea:
             with opened_directory(self._volume.resolve()) as volume:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(RESERVED_DIRECTORY, 0o700, dir_fd=volume)
-                with opened_directory(RESERVED_DIRECTORY, volume) as reserved:
+                with self._reserved(volume) as reserved:
                     _make_plain(self._key, reserved)
                     with opened_directory(self._key, reserved) as area:
                         for side in Side:
@@ -160,7 +162,7 @@ class StagingArea:
         try:
             with (
                 opened_directory(self._volume.resolve()) as volume,
-                opened_directory(RESERVED_DIRECTORY, volume) as reserved,
+                own_directory(RESERVED_DIRECTORY, volume) as reserved,
             ):
                 remove_tree(self._key, parent=reserved)
                 # Not empty: another import has something in it.
@@ -170,13 +172,24 @@ class StagingArea:
             return
         except OSError as failure:
             raise ToolFailedError(
-                f"What import {self._key} kept on the volume could not be deleted: {failure.strerror}."
+                f"What import {self._key} kept on the volume could not be deleted: {failure.filename!r}: "
+                f"{failure.strerror}."
             ) from failure
 
     def open_new(self) -> int:
         """A descriptor of `new`, on a path without links."""
         with self._area() as area:
             return os.open(Side.IMPORTED.value, DIRECTORY, dir_fd=area)
+
+    def let_others_through(self) -> None:
+        """For a program of another user that is led into `new` by its path; it sees nothing on the way."""
+        with opened_area(self._volume, self._key) as opened:
+            new = self.open_new()
+            try:
+                for directory in (opened.reserved, opened.area, new):
+                    os.fchmod(directory, _PASSABLE)
+            finally:
+                os.close(new)
 
     def create_file(self, name: str) -> int:
         """A new file beside `new`, opened for reading and writing; it goes with the area."""
@@ -190,13 +203,22 @@ class StagingArea:
             os.unlink(name, dir_fd=area)
 
     @contextmanager
+    def _reserved(self, volume: int) -> Iterator[int]:
+        with contextlib.ExitStack() as stack:
+            try:
+                reserved = stack.enter_context(own_directory(RESERVED_DIRECTORY, volume))
+            except OSError as failure:
+                raise ToolFailedError(
+                    "Nothing can be put beside the app's data on the volume: something else is where the agent has its "
+                    f"own {RESERVED_DIRECTORY}: {failure.strerror}.",
+                    next_step=f"See what {self._volume / RESERVED_DIRECTORY} is, and move it away.",
+                ) from failure
+            yield reserved
+
+    @contextmanager
     def _area(self) -> Iterator[int]:
-        with (
-            opened_directory(self._volume.resolve()) as volume,
-            opened_directory(RESERVED_DIRECTORY, volume) as reserved,
-            opened_directory(self._key, reserved) as area,
-        ):
-            yield area
+        with opened_area(self._volume, self._key) as opened:
+            yield opened.area
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ class VolumeExchange:
         return await asyncio.to_thread(self._swap.kept)
 
     async def is_unfinished(self) -> bool:
-        return self._swap.is_unfinished()
+        return await asyncio.to_thread(self._swap.is_unfinished)
 
     async def bring(self, target: Side) -> None:
         if self._until_released:
@@ -293,12 +293,12 @@ class VolumeExchange:
         await asyncio.to_thread(self._swap.bring, target)
 
     async def recover(self) -> Side | None:
-        if self._until_released and self._swap.is_unfinished():
+        if self._until_released and await self.is_unfinished():
             await self._until_released()
         return await asyncio.to_thread(self._swap.recover)
 
     async def drop(self) -> None:
-        if self._swap.is_unfinished():
+        if await self.is_unfinished():
             raise InternalError("An exchange of the volume's data was interrupted and is not finished yet.")
         await asyncio.to_thread(self._area.remove)
 

@@ -37,7 +37,6 @@ _OWN_ACCOUNTS = ("root", APP_USER, "mariadb.sys", "PUBLIC", "")
 _RELEASE_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _LOCKED_FILE = "ibdata1"
-_PASSABLE = 0o711
 
 
 class EmbeddedData(MariadbData):
@@ -151,8 +150,7 @@ async def _name_after_the_apps(admin: Login, schema: Schema, key: str) -> None:
 def _let_through(area: tree.StagingArea) -> None:
     """Root's server is of another user, who has to come to its data directory, and sees nothing on the way."""
     if os.geteuid() == 0:
-        for directory in (area.new, area.new.parent, area.new.parent.parent):
-            directory.chmod(_PASSABLE)
+        area.let_others_through()
 
 
 async def until_released(directory: Path) -> None:

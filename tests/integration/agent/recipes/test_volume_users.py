@@ -152,6 +152,7 @@ def test_a_killed_swap_is_always_entirely_on_one_side(users_directory: Path) -> 
     for side, directory in ((Side.PREVIOUS, volume), (Side.IMPORTED, area.new)):
         for number in range(200):
             (directory / f"{number}").write_text(content[side])
+    Swap(volume, KEY).note_staged()
     for path in [volume, *volume.rglob("*")]:
         os.chown(path, USER, -1)
     choice = random.Random(3)
@@ -167,8 +168,13 @@ def test_a_killed_swap_is_always_entirely_on_one_side(users_directory: Path) -> 
         process.kill()
         process.join()
 
+        # As who recovers is the one whose area it is.
+        for path in (area.new.parent.parent, area.new.parent):
+            os.chown(path, os.geteuid(), -1)
         in_place = Swap(volume, KEY).recover()
         assert in_place is not None
+        for path in (area.new.parent.parent, area.new.parent):
+            os.chown(path, USER, -1)
 
         texts = {path.read_text() for path in volume.iterdir() if path.is_file()}
         assert texts == {content[in_place]}

@@ -228,12 +228,57 @@ def test_a_staging_area_behind_a_link_is_not_used(volume: Path, tmp_path: Path) 
     (volume / ".mathison-data").rename(tmp_path / "elsewhere")
     (volume / ".mathison-data").symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(InternalError):
-        Swap(volume, KEY).bring(Side.IMPORTED)
+    swap, area = Swap(volume, KEY), StagingArea(volume, KEY)
+    for act in (swap.kept, swap.is_unfinished, swap.recover, lambda: swap.bring(Side.IMPORTED), area.remove):
+        with pytest.raises(ToolFailedError, match=r"'\.mathison-data': Not a directory"):
+            act()
 
-    with pytest.raises(ToolFailedError):
-        StagingArea(volume, KEY).remove()
     assert (tmp_path / "elsewhere" / KEY / "new" / "only new").exists()
+    assert content_of(volume) == OLD
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+@pytest.mark.parametrize("foreign", [".mathison-data", f".mathison-data/{KEY}"])
+def test_a_staging_area_of_another_user_is_not_used(foreign: str, volume: Path) -> None:
+    """As an app's that put its own in the place of what was kept."""
+    (volume / foreign).rename(volume / "aside")
+    for side in Side:
+        (volume / ".mathison-data" / KEY / side.value / "planted").mkdir(parents=True)
+    for path in (volume / foreign, *(volume / foreign).rglob("*")):
+        os.chown(path, 1000, 1000)
+
+    swap, area = Swap(volume, KEY), StagingArea(volume, KEY)
+    for act in (swap.kept, swap.is_unfinished, swap.recover, lambda: swap.bring(Side.IMPORTED), area.open_new):
+        with pytest.raises(ToolFailedError, match="belongs to uid 1000, not to the agent"):
+            act()
+    if foreign == ".mathison-data":
+        for make in (area.remove, StagingArea(volume, "ba9876543210").create):
+            with pytest.raises(ToolFailedError, match="belongs to uid 1000, not to the agent"):
+                make()
+
+    assert sorted(os.listdir(volume / ".mathison-data")) == [KEY]
+    shutil.rmtree(volume / foreign)
+    (volume / "aside").rename(volume / foreign)
+    assert swap.recover() is None
+    swap.bring(Side.IMPORTED)
+    assert content_of(volume) == NEW
+
+
+@pytest.mark.parametrize("what", ["a fifo", "without an end"])
+def test_a_journal_that_is_no_file_or_far_too_large_is_not_waited_for(what: str, volume: Path) -> None:
+    journal = volume / ".mathison-data" / KEY / "swap.json"
+    if what == "a fifo":
+        os.mkfifo(journal)
+    else:
+        with journal.open("wb") as file:
+            file.truncate(100 << 30)
+
+    swap = Swap(volume, KEY)
+    for act in (swap.kept, swap.is_unfinished, swap.recover, swap.note_kept, lambda: swap.bring(Side.IMPORTED)):
+        with pytest.raises(InternalError, match=r"'swap.json' of a swap cannot be read: it (is no|has more)"):
+            act()
+
+    assert content_of(volume) == OLD
 
 
 def test_a_directory_nobody_may_write_to_is_exchanged_as_well(volume: Path) -> None:
