@@ -157,6 +157,12 @@ async def read_belongings(connection: Connection, database: DatabaseFacts, *, ap
     return found
 
 
+async def schema_public(connection: Connection) -> Thing | None:
+    """That of the connected database, if it has one."""
+    found = await _things(connection, "SCHEMA", f"{_KINDS['SCHEMA']} AND n.nspname = 'public'")
+    return found[0] if found else None
+
+
 async def _content_owner(connection: Connection, trusted: frozenset[str]) -> str | None:
     cursor = await connection.execute(
         f"""

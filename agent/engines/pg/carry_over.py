@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import psycopg
@@ -24,6 +25,7 @@ from agent.engines.pg.belongings import (
     Grant,
     Setting,
     Thing,
+    schema_public,
 )
 from agent.engines.pg.catalog import no_member
 from agent.engines.pg.connection import Connection
@@ -81,12 +83,39 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
             "Owners and grants of large objects were not carried over: more than "
             f"{MOST_LARGE_OBJECTS:,} have some of their own. All belong to {belongings.content_owner}."
         )
-    for gift in [*gifts_of_things(belongings, things), *_gifts_of_database(belongings, sql.Identifier(name))]:
+    public = [thing for thing in things if (thing.kind, thing.identity) == ("SCHEMA", "public")]
+    others = [thing for thing in things if (thing.kind, thing.identity) != ("SCHEMA", "public")]
+    for gift in [*gifts_of_things(belongings, others), *_gifts_of_database(belongings, sql.Identifier(name))]:
         try:
             await connection.execute(gift.statement)
         except (psycopg.errors.ProgrammingError, psycopg.errors.DataError, psycopg.errors.NotSupportedError) as failure:
             warnings.append(f"{gift.what} could not be carried over: {failure.diag.message_primary}")
+    for thing in public:
+        warnings += await _give_public(connection, belongings, thing)
     return warnings
+
+
+async def _give_public(connection: Connection, belongings: Belongings, wanted: Thing) -> list[str]:
+    """Make schema public like the old one. The server made it, with an owner of its own, and says in no more than a
+    notice what a role may not take away there.
+    """
+    schema = sql.SQL("SCHEMA {}").format(sql.Identifier(wanted.identity))
+    gifts = [
+        Gift("", sql.SQL("ALTER {} OWNER TO {}").format(schema, sql.Identifier(wanted.owner))),
+        *grants_on(schema, wanted.grants or [], ""),
+    ]
+    for gift in gifts:
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            await connection.execute(gift.statement)
+    present = await schema_public(connection)
+    if present is None or (present.owner, set(present.grants or ())) == (wanted.owner, set(wanted.grants or ())):
+        return []
+    statements = "; ".join(gift.statement.as_string(connection) for gift in gifts)
+    return [
+        "Schema public has not the owner and grants that it has in the app's database, since its owner here is "
+        f"{present.owner} and only a superuser may change that. One makes it so, in database "
+        f"{belongings.database.name} after the import: {statements}."
+    ]
 
 
 async def things_in_both(connection: Connection, belongings: Belongings) -> list[Thing]:

@@ -90,3 +90,42 @@ async def test_what_somebody_takes_away_after_staging_is_not_lost(app: PostgresA
         await app.recipe.restore(record, app.progress)
 
     await app.recipe.discard(record)
+
+
+PUBLIC = """
+    SELECT pg_get_userbyid(nspowner), ARRAY(SELECT a::text FROM unnest(nspacl) AS a ORDER BY 1)
+      FROM pg_namespace WHERE nspname = 'public'
+"""
+
+
+@variants("major", [13, 15, 17], kept=[13, 17])
+@pytest.mark.parametrize("owner", ["{role}", "postgres"])
+async def test_schema_public_has_its_owner_and_grants_again(make_app: MakeApp, major: int, owner: str) -> None:
+    """As is often done since PostgreSQL 15, where the app does not own its database and could make no tables else."""
+    app = make_app(major)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    app.run(f"ALTER DATABASE {app.database} OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    app.run(f"ALTER SCHEMA public OWNER TO {owner.format(role=app.role)}; GRANT ALL ON SCHEMA public TO {app.role}")
+    before = app.run(PUBLIC)
+
+    await app.bring_in(await app.export())
+
+    assert app.run(PUBLIC) == before
+    app.run("CREATE TABLE another (a int)", as_app=True)
+
+
+@pytest.mark.parametrize("rights", ["CREATEDB", "CREATEDB CREATEROLE"])
+async def test_a_schema_public_that_cannot_be_as_before_is_told_with_what_makes_it_so(
+    make_app: MakeApp, rights: str
+) -> None:
+    app = make_app(13, rights=rights, has_admin=False)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    app.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    before = app.run(PUBLIC)
+
+    record, preview = await app.stage(await app.export())
+    await app.recipe.restore(record, app.progress)
+
+    [warning] = [one for one in preview.warnings if one.startswith("Schema public has not the owner and grants")]
+    app.run(warning.rpartition(": ")[2].rstrip("."))
+    assert app.run(PUBLIC) == before
