@@ -65,6 +65,12 @@ _ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
 _TABLE = re.compile(rb"(?:/\*M?!\d*\s*)?CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\b", _I)
 _SETVAL = re.compile(rb"(?:DO|SELECT)\s+SETVAL\(\s*%b\s*,\s*-?\d+(?:\s*,\s*\d+){0,2}\s*\)" % NAME, _I)
 _KEYS = re.compile(rb"ALTER\s+TABLE\s+%b\s+(?:DISABLE|ENABLE)\s+KEYS" % NAME, _I)
+_HISTOGRAM = re.compile(
+    rb"ANALYZE\s+TABLE\s+%b\s+UPDATE\s+HISTOGRAM\s+ON\s+%b\s+WITH\s+\d{1,4}\s+BUCKETS"
+    rb"(?:\s+(?:AUTO|MANUAL)\s+UPDATE)?" % (NAME, NAME),
+    _I,
+)
+"""MySQL's: what its rows are like, for the planning of queries."""
 _PROGRAM = re.compile(
     rb"(?:CREATE|ALTER|DROP)\b.*?\b(VIEW|TRIGGER|PROCEDURE|FUNCTION|PACKAGE|EVENT)\b|(DELIMITER)\b", _I
 )
@@ -174,6 +180,8 @@ def _decide(statement: Statement) -> tuple[Way, bytes]:
         case b"LOCK" | b"UNLOCK" | b"START" | b"BEGIN" | b"COMMIT":
             return Way.SKIP, text
         case b"DO" | b"SELECT" if _SETVAL.fullmatch(text):
+            return Way.RUN, text
+        case b"ANALYZE" if _HISTOGRAM.fullmatch(text):
             return Way.RUN, text
         case b"USE":
             raise _of_several(line)

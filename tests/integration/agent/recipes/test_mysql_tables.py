@@ -1,0 +1,88 @@
+"""What MySQL's tables have that MariaDB's have not, or in other words: it goes out and comes in as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.imports import NotedProgress
+from tests.fixtures.mariadb_apps import MariadbApp
+from tests.fixtures.variants import variants
+from tools.servers.mysql import MysqlServer, mysql
+
+TABLES = r"""
+CREATE TABLE instant (id int PRIMARY KEY, a int); INSERT INTO instant VALUES (1, 1);
+ALTER TABLE instant ADD COLUMN b varchar(20) DEFAULT 'x', ALGORITHM=INSTANT; INSERT INTO instant VALUES (2, 2, 'y');
+CREATE TABLE hidden (a int INVISIBLE, b int, KEY k (b) INVISIBLE); INSERT INTO hidden (a, b) VALUES (1, 2), (3, 4);
+CREATE TABLE formulas (id int PRIMARY KEY, n varchar(50), j json, KEY f ((lower(n))), KEY g (n, (json_length(j)) DESC),
+  KEY i ((cast(j->>'$.b' AS char(9)) COLLATE utf8mb4_bin)));
+INSERT INTO formulas VALUES (1, 'ABC', '{"a": [1, 12345678901234567890], "b": "\\"é🐻"}'), (2, 'x', '{"c": null}');
+CREATE TABLE lists (id int PRIMARY KEY, j json,
+  KEY ((cast(j->'$.a' AS unsigned array))), KEY ((cast(j->>'$.b' AS char(9)))));
+INSERT INTO lists VALUES (1, '{"a": [1, 2, 3], "b": "é🐻"}'), (2, '{"a": [4]}');
+CREATE TABLE checked (id int PRIMARY KEY, a int, CONSTRAINT loose CHECK (a > 5) NOT ENFORCED, CHECK (a < 100));
+INSERT INTO checked VALUES (1, 1);
+CREATE TABLE downwards (id int, a int, PRIMARY KEY (id DESC), KEY k (a DESC, id));
+INSERT INTO downwards VALUES (1, 2), (3, 4);
+CREATE TABLE parted (id int, d date, PRIMARY KEY (id, d))
+  PARTITION BY RANGE (year(d)) SUBPARTITION BY HASH (to_days(d)) SUBPARTITIONS 2
+  (PARTITION p0 VALUES LESS THAN (1990), PARTITION p1 VALUES LESS THAN MAXVALUE);
+INSERT INTO parted VALUES (1, '1980-01-01'), (2, '2020-01-01');
+CREATE TABLE computed (id int PRIMARY KEY, a int, b int AS (a * 2) STORED, c int AS (a + 1) VIRTUAL,
+  d varchar(99) AS (concat('x', a)), at datetime DEFAULT (now()), e json DEFAULT (json_array(1, 2)),
+  KEY (c), UNIQUE (b));
+INSERT INTO computed (id, a) VALUES (1, 1), (2, 5);
+CREATE TABLE places (id int PRIMARY KEY, g geometry NOT NULL SRID 4326, p point NOT NULL SRID 0, SPATIAL INDEX (g));
+INSERT INTO places VALUES (1, st_geomfromtext('POINT(10 20)', 4326), point(1, 2));
+CREATE TABLE guessed (id int PRIMARY KEY, a int, `b``c` int); INSERT INTO guessed VALUES (1, 1, 1), (2, 2, 3);
+CREATE TABLE narrow (id int PRIMARY KEY, b text) ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8;
+INSERT INTO narrow VALUES (1, 'a');
+"""
+COLUMN_STATISTICS = "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMN_STATISTICS WHERE SCHEMA_NAME = '{}'"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[str, MysqlServer]]:
+    """Servers by name, started when a test needs one."""
+    servers: dict[str, MysqlServer] = {}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def shop(name: str, running: dict[str, MysqlServer], tmp_path: Path) -> MariadbApp:
+    """An app with a database that has nothing in it."""
+    if name not in running:
+        server = MysqlServer(mysql(name))
+        server.start()
+        running[name] = server
+    return MariadbApp(running[name], tmp_path / "work")
+
+
+@variants("name", ["mysql-9.7", "mysql-8.0"])
+async def test_what_only_mysql_has_comes_as_it_was(shop: MariadbApp) -> None:
+    shop.sql(TABLES)
+    shop.sql("ANALYZE TABLE guessed UPDATE HISTOGRAM ON a, `b``c` WITH 4 BUCKETS")
+    tables = shop.sql("SHOW TABLES").splitlines()
+    # A checksum of a table with a key of lists is another each time.
+    look = "SELECT * FROM lists;" + "".join(
+        f"SHOW CREATE TABLE {table}; CHECKSUM TABLE {'instant' if table == 'lists' else table} EXTENDED;"
+        for table in tables
+    )
+    before, guesses = shop.sql(look), shop.server.sql(COLUMN_STATISTICS.format(shop.database))
+    exported = await shop.export("sql")
+    told = b" UPDATE HISTOGRAM " in exported.content
+
+    record = await shop.import_(exported.content)
+
+    assert len(tables) == 11
+    assert shop.sql(look) == before
+    assert await shop.fingerprint() == exported.fingerprint
+    # Newer dump programs do not write them.
+    assert shop.server.sql(COLUMN_STATISTICS.format(shop.database)) == (guesses if told else "")
+    await shop.recipe.undo(record, NotedProgress())
+    assert shop.sql(look) == before
+    assert shop.server.sql(COLUMN_STATISTICS.format(shop.database)) == guesses
