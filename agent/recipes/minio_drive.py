@@ -14,7 +14,7 @@ import structlog
 
 from agent.archives.extractor_child import Report
 from agent.engines import tree
-from agent.engines.minio import accounts, canary, importing, previewing, swap, tier_reading
+from agent.engines.minio import accounts, canary, event_targets, importing, previewing, swap, tier_reading
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exchange import Exchange
@@ -273,6 +273,11 @@ class DriveImport:
             warnings=(
                 *previewing.warnings(header, tally, only=only),
                 *previewing.replicating(header, tally, facts),
+                *event_targets.about_unknown(
+                    tally.events,
+                    known=facts.event_targets,
+                    configured=() if keeps_users or only else tally.event_targets,
+                ),
                 *previewing.about_root(now, root=self.settings.account().user, previous_root=previous_root),
             ),
             header=header,

@@ -100,6 +100,12 @@ def targets_in(meta: ObjectMeta) -> list[str]:
     return [printable(f"{target.endpoint}/{target.targetbucket}") for target in found]
 
 
+def notification_in(meta: ObjectMeta) -> bytes:
+    """Whom a bucket tells of its changes, by the xl.meta of a file of its settings; empty: nobody."""
+    settings = _settings_in(meta)
+    return b"" if settings is None else settings.notification_config_xml
+
+
 def _settings_in(meta: ObjectMeta) -> _Settings | None:
     try:
         return msgspec.msgpack.decode(contents.newest_inline(meta)[FORMAT_BYTES:], type=_Settings)

@@ -17,7 +17,7 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY, read_small_file
-from agent.engines.minio import bucket_settings, contents, identities, xlmeta
+from agent.engines.minio import bucket_settings, contents, event_targets, identities, xlmeta
 from agent.engines.minio.comparing import Comparison, read_file
 from agent.engines.minio.layout import (
     CONFIG,
@@ -109,6 +109,10 @@ class Census:
                     self._note(self.tally.parents.setdefault(identities.parent_in(meta), []), account)
                 if of_bucket and (targets := bucket_settings.targets_in(meta)):
                     self.tally.replicating[of_bucket] = targets[:_NAMED]
+                if of_bucket and (named := event_targets.named_in(bucket_settings.notification_in(meta))):
+                    self.tally.events[of_bucket] = named
+                if found.path == event_targets.FILE:
+                    self.tally.event_targets = event_targets.configured_in(meta)
             return
         path = rest.removesuffix(f"/{META}")
         key = key_of(path)

@@ -31,8 +31,9 @@ class _Server(msgspec.Struct):
     drives: list[_Drive] = []
 
 
-class _Info(msgspec.Struct, rename={"deployment_id": "deploymentID"}):
+class _Info(msgspec.Struct, rename={"deployment_id": "deploymentID", "event_targets": "sqsARN"}):
     deployment_id: str = ""
+    event_targets: list[str] | None = None
     servers: list[_Server] = []
 
 
@@ -44,6 +45,7 @@ class Facts:
         version: for example "2025-04-22T22:12:26Z"; "DEVELOPMENT.GOGET" for one that was built from source.
         uptime_seconds: whole ones.
         kms: the name of its default key; empty: it has no KMS.
+        event_targets: ARNs of those whom it can tell of changes in buckets.
     """
 
     version: str
@@ -52,6 +54,7 @@ class Facts:
     servers: int
     drives: int
     kms: str
+    event_targets: tuple[str, ...] = ()
 
 
 async def look(client: Client, *, seconds: float = 10.0) -> Facts:
@@ -76,6 +79,7 @@ async def look(client: Client, *, seconds: float = 10.0) -> Facts:
         servers=len(info.servers),
         drives=sum(len(server.drives) for server in info.servers),
         kms=await _kms(client, seconds=seconds),
+        event_targets=tuple(info.event_targets or ()),
     )
 
 

@@ -1,8 +1,9 @@
 """One bucket's settings read anew by a running server, which keeps them in memory and never looks at them by itself.
 
 Two calls do it. An import of settings that names the bucket and brings nothing makes the server read what is on the
-drive, write that again and keep it. The rules for events are a list of their own, made when they are put. What there is
-no call for are the remote targets of replication: with them the server has to be restarted.
+drive, write that again and keep it. The rules for events are a list of their own, made when they are put. There is no
+call for the remote targets of replication, and for rules that tell somebody whom the server does not know: with them it
+has to be restarted.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import structlog
 
 from agent.engines.minio.accounts import buckets_with_remote_targets
 from agent.engines.minio.client import BYPASS, Client
+from agent.engines.minio.event_targets import named_in
 from common.errors import ServiceError
 
 _NOTHING = "nothing.json"
 """A file of settings that no release knows, so that none is changed."""
+_RULES = "notification.xml"
 _log = structlog.get_logger(__name__)
 
 
@@ -49,9 +52,21 @@ async def _read_again(client: Client, bucket: str) -> bool:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{bucket}/{_NOTHING}", b"")
     await client.admin("PUT", "import-bucket-metadata", body=file.getvalue())
+    named = await _named(client, bucket)
     rules = await client.call("GET", bucket, query={"notification": ""}, headers=BYPASS)
+    if named != named_in(rules.body):
+        # Its own answer is without rules for somebody whom it does not know; put, they would be gone for ever.
+        return False
     await client.call("PUT", bucket, query={"notification": ""}, headers=BYPASS, body=rules.body)
     return not await has_remote_targets(client, bucket)
+
+
+async def _named(client: Client, bucket: str) -> list[str]:
+    """Whom the rules for events name as they are on the drive."""
+    exported = await client.admin("GET", "export-bucket-metadata", query={"bucket": bucket})
+    with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
+        name = f"{bucket}/{_RULES}"
+        return named_in(archive.read(name)) if name in archive.namelist() else []
 
 
 async def _forget(client: Client, bucket: str) -> None:
