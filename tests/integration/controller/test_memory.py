@@ -1,4 +1,4 @@
-"""Flat memory at any size: archives of ten times what may be held, both ways, and callers who take their time.
+"""Flat memory at any size: archives of five times what may be held, both ways, and callers who take their time.
 
 `make bench` measures the same at full size.
 """
@@ -19,7 +19,7 @@ from tests.fixtures.controller import ControllerProcess, until_export_is_still
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXPORT = "/api/deployments/shop.db/export-data"
 IMPORT = "/api/deployments/shop.db/import-data"
-BLOCKS = 512
+BLOCKS = 256
 LIMIT_ABOVE_IDLE = 48 << 20
 LIMIT = 256 << 20
 

@@ -532,7 +532,7 @@ NOWHERE = [
 """Where what is said is lost, and with which options."""
 
 
-@variants(("lead_nowhere", "options"), NOWHERE, every=3)
+@variants(("lead_nowhere", "options"), NOWHERE, every=6)
 async def test_the_exit_code_tells_what_became_of_the_transfer_whoever_reads_what_is_said(
     start: Callable[..., Any],
     controller: FakeController,

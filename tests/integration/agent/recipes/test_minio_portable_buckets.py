@@ -207,7 +207,7 @@ async def test_a_bucket_that_cannot_be_taken_back_is_unsettled_until_the_server_
     await app.recipe.discard(record)
 
 
-@pytest.mark.parametrize("format", ["tar", "s3"])
+@variants("format", ["tar", "s3"])
 async def test_a_bucket_of_a_trial_that_a_client_puts_something_into_is_left_to_it(
     source: Source, start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:

@@ -211,7 +211,7 @@ async def test_a_server_killed_in_a_restore_comes_back_on_one_side(
 
 
 @variants("moment", ["all sent but the end", "all sent", "loaded", "durable"], kept=["loaded"])
-@pytest.mark.parametrize("keeping", KEEPING)
+@variants("keeping", KEEPING, kept=["snapshots"])
 async def test_agent_and_server_killed_together_are_recovered_from(
     moment: str, keeping: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -299,7 +299,7 @@ async def test_writes_after_a_restart_are_not_taken_back(
 
 
 @variants("moment", ["copy complete", "told to copy us", "all sent but the end"], kept=["told to copy us"])
-@pytest.mark.parametrize("keeping", ["snapshots", "append-only file"])
+@variants("keeping", ["snapshots", "append-only file"])
 async def test_writes_of_a_run_before_the_last_are_not_taken_back(
     keeping: str, moment: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -79,7 +79,7 @@ async def require(side: Recovered, app: RedisApp, entry: Entry, settings: Mappin
     assert {key: value for key, value in content(app.server).items() if key != WRITTEN_SINCE} == PREVIOUS
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@variants("policy", POLICIES)
 @variants("name", ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-9.1"], kept=["redis-7.0"])
 async def test_an_import_whose_marker_is_evicted_is_an_import_and_can_be_undone(
     name: str, policy: str, start_redis: StartRedis, tmp_path: Path
@@ -94,7 +94,7 @@ async def test_an_import_whose_marker_is_evicted_is_an_import_and_can_be_undone(
     await require(Recovered.IMPORTED, app, entry, settings)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@variants("policy", POLICIES)
 @variants("moment", ["all sent", "loaded", "before it is durable"], kept=["loaded"])
 async def test_an_agent_killed_in_a_restore_is_recovered_from_where_the_marker_is_evicted(
     moment: str, policy: str, start_redis: StartRedis, tmp_path: Path
@@ -128,7 +128,7 @@ async def test_an_agent_killed_in_an_undo_is_recovered_from_where_the_marker_is_
 
 
 @variants("moment", ["all sent but the end", "loaded", "before it is durable"], kept=["loaded"])
-@pytest.mark.parametrize("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
+@variants("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
 async def test_agent_and_server_killed_together_are_recovered_from_where_the_marker_is_evicted(
     keeping: dict[str, str], moment: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -149,7 +149,7 @@ async def test_agent_and_server_killed_together_are_recovered_from_where_the_mar
 
 @variants("second", ["settings changed", "told to copy us", "all sent but the end"], kept=["told to copy us"])
 @variants("first", ["all sent", "loaded", "before it is durable"], kept=["loaded"])
-@pytest.mark.parametrize("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"])
+@variants("keeping", [SNAPSHOTS, LOG], ids=["snapshots", "append-only file"], kept=[LOG])
 async def test_a_second_death_does_not_make_known_what_is_not(
     keeping: dict[str, str], first: str, second: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -170,7 +170,7 @@ async def test_a_second_death_does_not_make_known_what_is_not(
     await require(side, app, entry, settings)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@variants("policy", POLICIES)
 async def test_an_import_that_could_not_be_taken_back_is_known_without_its_marker(
     policy: str, start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

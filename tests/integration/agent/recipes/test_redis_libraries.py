@@ -48,7 +48,7 @@ def libraries_of(client: Redis) -> dict[bytes, bytes]:
     return {one[b"library_name"]: one[b"library_code"] for one in told}
 
 
-@pytest.fixture(params=["redis-7.0", "valkey-9.1"])
+@pytest.fixture(params=["redis-7.0", pytest.param("valkey-9.1", marks=pytest.mark.variant)])
 def server(request: pytest.FixtureRequest, redis_servers: Callable[[str], RedisServer]) -> RedisServer:
     """A server that has one library and one key."""
     server = redis_servers(request.param)

@@ -367,7 +367,7 @@ async def test_a_cluster_is_refused(start_redis: StartRedis, tmp_path: Path) -> 
         await app.export()
 
 
-@pytest.mark.parametrize("name", ["redis-7.0", "valkey-9.1"])
+@variants("name", ["redis-7.0", "valkey-9.1"])
 async def test_replicas_and_their_masters_are_refused_and_a_replica_can_be_exported(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -412,7 +412,7 @@ def refuse_writes(server: RedisServer, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "advice"), [("NOREPLICAS", "min-replicas-to-write to 0"), ("MISCONF", "BGSAVE")])
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-8.2", "valkey-9.1"])
+@variants("name", ["redis-6.2", "redis-8.2", "valkey-9.1"], kept=["valkey-9.1"])
 async def test_a_server_that_refuses_writes_is_refused_with_its_reason(
     name: str, kind: str, advice: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

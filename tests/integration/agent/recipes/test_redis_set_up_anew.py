@@ -184,7 +184,7 @@ async def test_an_undo_is_not_refused_only_because_imported_data_grew(
         assert (await content_of(app.server)).differences(previous) == []
 
 
-@pytest.mark.parametrize("suffix", ["previous.rdb", "previous.commands"])
+@variants("suffix", ["previous.rdb", "previous.commands"])
 async def test_an_undo_whose_copy_lacks_a_file_has_nothing_to_undo(
     suffix: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ async def test_an_export_needs_no_more_than_three_rights(start_redis: StartRedis
     assert exported.counts["database 3"] == 2
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-7.0"])
+@variants("name", ["redis-6.2", "redis-7.0"])
 async def test_without_config_an_import_works_and_says_what_it_costs(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:
@@ -221,7 +221,7 @@ async def test_a_unix_socket_is_as_good_as_a_port(start_redis: StartRedis, short
     await round_trip(RedisApp(server, tmp_path / "work", {"host": str(socket)}))
 
 
-@pytest.mark.parametrize("name", ["redis-6.2", "redis-8.2"])
+@variants("name", ["redis-6.2", "redis-8.2"], kept=["redis-8.2"])
 async def test_a_password_between_servers_stays_and_is_not_noted(
     name: str, start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -88,7 +88,7 @@ async def test_staging_changes_nothing_and_says_what_an_import_would_change(app:
     assert app.left_over() == []
 
 
-@pytest.mark.parametrize("has_admin", [True, False])
+@variants("has_admin", [True, False], kept=[False])
 async def test_rows_of_materialized_views_count_neither_in_the_sentence_nor_in_the_items(
     make_app: MakeApp, has_admin: bool
 ) -> None:
@@ -273,7 +273,7 @@ async def test_a_restore_is_not_refused_for_what_the_app_does_meanwhile(app: Pos
     assert app.run(_COMMENT, on="postgres", values=[app.database]) == [("after",)]
 
 
-@pytest.mark.parametrize("rights", [None, "CREATEDB"])
+@variants("rights", [None, "CREATEDB"], kept=["CREATEDB"])
 async def test_owners_and_grants_of_large_objects_in_both_are_carried_over(
     make_app: MakeApp, rights: str | None
 ) -> None:

@@ -111,7 +111,7 @@ async def test_an_estimate_comes_while_the_dump_runs(app: PostgresApp) -> None:
     assert app.progress.expected_bytes == pytest.approx(len(text), rel=0.3)
 
 
-@pytest.mark.parametrize("form", ["sql.gz", "custom"])
+@variants("form", ["sql.gz", "custom"])
 async def test_cancelling_halfway_leaves_neither_process_nor_session(app: PostgresApp, form: str) -> None:
     app.run(MANY_ROWS, as_app=True)
 

@@ -43,7 +43,7 @@ def app_with_places(make_app: MakeApp, *, has_admin: bool) -> PostgresApp:
 
 
 @pytest.mark.usefixtures("server_with_places")
-@pytest.mark.parametrize("has_admin", [True, False], ids=["beside", "within"])
+@variants("has_admin", [True, False], ids=["beside", "within"], kept=[False])
 async def test_a_table_of_an_extension_without_rows_of_the_apps_own_comes_back(
     make_app: MakeApp, has_admin: bool
 ) -> None:

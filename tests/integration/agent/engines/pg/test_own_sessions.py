@@ -45,7 +45,7 @@ def _defaults(major: int) -> list[str]:
     return [f"ALTER ROLE {{role}} SET {one}" for one in settings if major > 13 or "pg_database_owner" not in one]
 
 
-@variants("major", MAJORS, kept=[13, 18])
+@variants("major", MAJORS, kept=[18])
 async def test_no_default_of_a_file_keeps_the_agents_next_session_from_putting_it_back(
     make_app: MakeApp, major: int
 ) -> None:

@@ -288,7 +288,7 @@ def _only_entry(agent: Agent) -> Entry:
         "ALTER DATABASE {database} OWNER TO pg_database_owner",
         "ALTER DATABASE {database} CONNECTION LIMIT 0",
     ],
-    every=2,
+    every=6,
 )
 async def test_what_a_file_changed_before_the_agent_was_killed_is_put_back_by_the_next(
     make_app: MakeApp, tmp_path: Path, harm: str

@@ -113,7 +113,7 @@ NESTED = """
 """
 
 
-@pytest.mark.parametrize("rights", ["CREATEDB CREATEROLE", ""], ids=["beside", "within"])
+@variants("rights", ["CREATEDB CREATEROLE", ""], ids=["beside", "within"], kept=[""])
 async def test_views_on_views_on_partitions_and_heirs_come_back_full(make_app: MakeApp, rights: str) -> None:
     source = make_app()
     source.run(NESTED, as_app=True)
