@@ -20,7 +20,7 @@ from agent.engines.mariadb import check_names, key_names, names, sequences
 from agent.engines.mariadb.catalog import tables_of
 from agent.engines.mariadb.client import literal, once_it_is_back, patiently, query, quoted
 from agent.engines.mariadb.loading import drop_loader
-from agent.engines.mariadb.notes import Notes, names_in, numbered
+from agent.engines.mariadb.notes import Notes, names_in, note_done, numbered
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
@@ -101,14 +101,15 @@ class Exchange:
     def _note(self, side: Side) -> None:
         """Whose tables are in place, for `drop`."""
         if self._is_begun and self._notes.facts.get(_IN_PLACE) is not (side is Side.IMPORTED):
-            self._notes.save(**{_IN_PLACE: side is Side.IMPORTED})
+            note_done(self._notes, **{_IN_PLACE: side is Side.IMPORTED})
 
     async def _note_others(self) -> None:
         """Note which tables are in place and did not come: the app made them while the RENAME waited, and keeps them on
         either side."""
         coming = names_in(self._notes, _COMING) or ()
         present = (await self._look()).present or ()
-        self._notes.save(**{_OTHERS: [table for table in present if table not in coming]}, **{_MUST_LOOK: False})
+        others = [table for table in present if table not in coming]
+        note_done(self._notes, **{_OTHERS: others}, **{_MUST_LOOK: False})
 
     async def _side(self) -> Side | None:
         """Whose tables are in place; None: some of both."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Protocol
+
+from common.errors import NoSpaceError
 
 
 class Notes(Protocol):
@@ -26,6 +29,12 @@ def names_in(notes: Notes, fact: str) -> list[str] | None:
     """A fact that is a list; None when it was not noted."""
     found = notes.facts.get(fact)
     return found if isinstance(found, list) else None
+
+
+def note_done(notes: Notes, **facts: bool | list[str]) -> None:
+    """Note what has been done: a full disk cannot take it back, and `recover` finds it out again."""
+    with contextlib.suppress(NoSpaceError):
+        notes.save(**facts)
 
 
 def numbered(notes: Notes, fact: str, wanted: list[str]) -> dict[str, int]:

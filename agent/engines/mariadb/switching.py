@@ -25,7 +25,7 @@ from agent.engines.mariadb import exchange, programs
 from agent.engines.mariadb.catalog import table_names
 from agent.engines.mariadb.client import once_it_is_back, patiently
 from agent.engines.mariadb.names import is_stand_in, stand_in
-from agent.engines.mariadb.notes import Notes, names_in
+from agent.engines.mariadb.notes import Notes, names_in, note_done
 from agent.engines.mariadb.programs import Program
 from agent.engines.mariadb.settings import Login
 from agent.engines.swapping import Side
@@ -139,7 +139,7 @@ class Switch:
             if found is None:
                 gone.append(programs.kept_when_over(program))
         await programs.make(self._app, self._database, gone, dropping=())
-        self._notes.save(**{_IS_SWITCHING: False})
+        note_done(self._notes, **{_IS_SWITCHING: False})
 
     async def _make(self, side: Side) -> None:
         """Drop and make what is not there as it is wanted."""

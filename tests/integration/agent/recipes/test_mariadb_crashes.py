@@ -24,7 +24,7 @@ from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
 from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, InternalError, ServiceError
-from tests.fakes.imports import MemoryRecord, NotedProgress
+from tests.fakes.imports import FullRecord, MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import KUMA_DUMP, MariadbApp
 from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
@@ -182,6 +182,31 @@ async def test_a_restore_whose_client_was_killed_has_done_what_it_says(shop: Mar
     await shop.recipe.restore(record, NotedProgress())
     await shop.recipe.undo(record, NotedProgress())
     assert shop.sql("SHOW TABLES; SELECT * FROM tag") == "tag\n1"
+
+
+@variants("made", ["CREATE TRIGGER t AFTER INSERT ON own FOR EACH ROW SET @a = 1", ""])
+async def test_an_agent_whose_disk_is_full_right_after_an_exchange_has_done_it(
+    made: str, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sql(f"CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (1); {made}")
+    before, record = await shop.fingerprint(), FullRecord()
+    await shop.stage(dump_of("CREATE TABLE `brought` (`id` int);"), record)
+    real = Exchange._rename
+
+    async def filling(exchange: Exchange, moves: Sequence[str]) -> None:
+        await real(exchange, moves)
+        record.is_full = bool(moves)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "_rename", filling)
+        await shop.recipe.restore(record, NotedProgress())
+    imported = shop.sql("SHOW TABLES")
+    record.is_full = False
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert imported == "brought"
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
 
 
 @variants("in_place", ["imported", "previous"])

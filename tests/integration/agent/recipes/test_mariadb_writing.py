@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from subprocess import Popen
 from typing import IO
 
@@ -17,6 +18,8 @@ from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
+from tools.servers import MariadbServer, mariadb
+from tools.servers.mysql import MysqlServer, mysql
 
 TABLES = ("aa", "ff", "zz")
 AUDITED = "CREATE TABLE log (t varchar(9), id int, KEY (t, id));" + "".join(
@@ -25,6 +28,17 @@ AUDITED = "CREATE TABLE log (t varchar(9), id int, KEY (t, id));" + "".join(
     f"CREATE TRIGGER noted_{table} AFTER INSERT ON {table} FOR EACH ROW INSERT INTO log VALUES ('{table}', NEW.id);"
     for table in TABLES
 )
+
+
+@pytest.fixture(scope="module", params=["MariaDB", pytest.param("MySQL", marks=pytest.mark.variant)])
+def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
+    with MysqlServer(mysql()) if request.param == "MySQL" else MariadbServer(mariadb()) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(server: MariadbServer, tmp_path: Path) -> MariadbApp:
+    return MariadbApp(server, tmp_path / "work")
 
 
 @contextmanager
