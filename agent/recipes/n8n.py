@@ -170,7 +170,7 @@ class N8nRecipe(Recipe):
         facts = await self._present(await asyncio.to_thread(instance_key, self._settings))
         if self._postgres and not wishes.whole_database:
             await self._postgres.require_alone()
-        target = importing.Target(await asyncio.to_thread(required_key, self._settings), facts)
+        target = importing.Target(await asyncio.to_thread(required_key, self._settings, facts.fit), facts)
         volume = self._volume
         tree.require_room(volume, upload.header.counts.get("bytes", 0), self._surroundings.limits)
         area = tree.StagingArea(volume, record.key)

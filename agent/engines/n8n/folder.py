@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.filesystem import DIRECTORY, read_small_file, remove_tree
+from agent.engines.n8n.rekeying import Fit
 from agent.engines.n8n.settings import N8nSettings, read_secret, without_line_end
 from common.errors import AppUnavailableError, ArchiveDamagedError
+from common.wording import some_of
 
 CONFIG = "config"
 SEALED_KEY = "encryption-key.age"
@@ -29,6 +31,7 @@ _MIGRATED_FIELD = "fsStorageMigrated"
 """Set by n8n 2 once it has moved `binaryData` to `storage`."""
 _OLD_STORAGE, _STORAGE = "binaryData", "storage"
 _MOST_BYTES = 64 << 10
+_MOST_NAMES = 3
 _OWN_NEXT_STEP = "See that it is a small file of JSON, as n8n writes it, and readable for the agent."
 
 
@@ -44,17 +47,36 @@ def instance_key(settings: N8nSettings) -> str:
     return key if isinstance(key, str) else ""
 
 
-def required_key(settings: N8nSettings) -> str:
-    """The same, for an import.
+def required_key(settings: N8nSettings, fit: Fit) -> str:
+    """The same, for an import, which is encrypted for it.
 
+    Args:
+        fit: of that key on what n8n has now.
     Raises:
-        AppUnavailableError: it is not known.
+        AppUnavailableError: it is not known, or not the one that n8n uses.
     """
-    if key := instance_key(settings):
-        return key
-    raise AppUnavailableError(
-        f"n8n's encryption key is neither in {Path(settings.directory) / CONFIG} nor in a file the agent knows of.",
-        next_step="Set encryption_key_file to a file with what n8n has as N8N_ENCRYPTION_KEY.",
+    key = instance_key(settings)
+    if not key:
+        raise AppUnavailableError(
+            f"n8n's encryption key is neither in {Path(settings.directory) / CONFIG} nor in a file the agent knows of.",
+            next_step="Set encryption_key_file to a file with what n8n has as N8N_ENCRYPTION_KEY.",
+        )
+    # The one in `config` is n8n's for certain, whatever it opens.
+    if settings.encryption_key_file:
+        own = _config_of(settings.folder).get(_KEY_FIELD, key) if settings.folder else key
+        if own != key:
+            raise _not_of_n8n(settings, f"is another encryption key than n8n's file {CONFIG} in {settings.folder} has")
+        if not fit.is_right:
+            some = some_of(fit.unreadable, _MOST_NAMES)
+            raise _not_of_n8n(settings, f"does not open what n8n has now: {some}")
+    return key
+
+
+def _not_of_n8n(settings: N8nSettings, why: str) -> AppUnavailableError:
+    return AppUnavailableError(
+        f"What is in {settings.encryption_key_file} {why}. n8n would open nothing that is encrypted for it.",
+        next_step="Put into encryption_key_file what n8n has as N8N_ENCRYPTION_KEY. Where that is in there, and n8n's "
+        "own data is lost under another key, let it begin with an empty database first.",
     )
 
 

@@ -90,13 +90,38 @@ async def test_a_key_in_config_goes_back_with_an_undo_which_says_so(
     assert json.loads((target.n8n.folder / "config").read_text())["encryptionKey"] == NEW_KEY
 
 
-async def test_previous_data_that_its_own_key_did_not_open_goes_back_under_any(
-    target: N8nApp, key_file: Path, archive: bytes
-) -> None:
-    key_file.write_text(LATER_KEY)
+async def test_previous_data_that_its_own_key_did_not_open_goes_back_under_any(tmp_path: Path, archive: bytes) -> None:
+    target = new_app(tmp_path / "target")
+    config = target.n8n.folder / "config"
+    config.write_text(json.dumps({"encryptionKey": LATER_KEY}))
     record = await target.import_(archive)
-    key_file.write_text(NEW_KEY)
+    assert target.n8n.secrets(LATER_KEY)["ldap"] == "ldap!"
+    config.write_text(json.dumps({"encryptionKey": NEW_KEY}))
 
     assert await target.recipe.undo(record, NotedProgress()) is None
 
     assert target.n8n.secrets(NEW_KEY)["ldap"] == "ldap!"
+
+
+async def test_an_import_is_not_encrypted_for_a_key_that_does_not_open_what_n8n_has(
+    target: N8nApp, key_file: Path, archive: bytes
+) -> None:
+    key_file.write_text(LATER_KEY)
+    (target.n8n.folder / "config").unlink()
+
+    with pytest.raises(AppUnavailableError, match="does not open what n8n has now: deployment key signing") as refused:
+        await target.stage(archive, MemoryRecord())
+
+    assert "encryption_key_file" in refused.value.next_step
+    key_file.write_text(NEW_KEY)
+    await target.stage(archive, MemoryRecord())
+
+
+async def test_an_import_is_not_encrypted_for_another_key_than_n8n_has_in_its_config(
+    tmp_path: Path, key_file: Path, archive: bytes
+) -> None:
+    empty = N8n(tmp_path / "target", key=LATER_KEY, is_version_2=False, credentials=0).make()
+    target = N8nApp(empty, {"encryption_key_file": str(key_file)})
+
+    with pytest.raises(AppUnavailableError, match=r"another encryption key than n8n's file config in .*/target has\."):
+        await target.stage(archive, MemoryRecord())
