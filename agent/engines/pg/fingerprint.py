@@ -23,8 +23,9 @@ from agent.engines.pg.routed import Whole, routed_partitions
 from agent.engines.pg.row_hash import row_hash
 
 SCHEME = "postgresql/2"
-ROUTED_SCHEME = "postgresql/3"
-"""Of a database with `routed` partitions, which scheme 2 told one by one. Any other has the same values in both."""
+NEWER_SCHEME = "postgresql/3"
+"""Of a database with `routed` partitions, which scheme 2 told one by one, or with triggers of partitioned tables, of
+which scheme 2 counted those of the partitions as well from PostgreSQL 15 on. Any other has the same values in both."""
 _LOCK_WAIT_MILLISECONDS = 2000
 _LOCKED_AT_ONCE = 500
 _SESSION = """
@@ -77,14 +78,14 @@ class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
         tables: of `routed` partitions, the whole tables.
         sequences: last value, and whether it was given out already.
         objects: user objects by kind.
-        is_routed: it has such partitions.
+        needs_newer_scheme: it has something that scheme 2 told otherwise.
     """
 
     tables: dict[str, Table]
     sequences: dict[str, tuple[int, bool]]
     large_objects: Table
     objects: dict[str, int]
-    is_routed: bool = False
+    needs_newer_scheme: bool = False
 
     @property
     def sha256(self) -> str:
@@ -111,8 +112,8 @@ class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         parts = {f"table {name}": _say(table) for name, table in self.tables.items()}
         parts |= {f"objects: {kind}": str(count) for kind, count in self.objects.items()}
-        if self.is_routed and scheme == SCHEME:
-            scheme = ROUTED_SCHEME
+        if self.needs_newer_scheme and scheme == SCHEME:
+            scheme = NEWER_SCHEME
         return common.fingerprints.Fingerprint.of(scheme, {**parts, "large objects": _say(self.large_objects)})
 
 
@@ -228,7 +229,7 @@ async def read_content(connection: Connection, scope: Scope = EVERYTHING) -> Fin
             tables[whole.quoted] = tables.get(whole.quoted, Table(0, "0")) + read
     return Fingerprint(
         tables=tables,
-        is_routed=bool(routed),
+        needs_newer_scheme=bool(routed) or await _has_triggers_of_whole_tables(connection),
         sequences=await _sequences(connection),
         large_objects=await _large_objects(connection),
         objects=await _objects(connection),
@@ -288,6 +289,14 @@ async def _sequences(connection: Connection) -> dict[str, tuple[int, bool]]:
     return found
 
 
+async def _has_triggers_of_whole_tables(connection: Connection) -> bool:
+    """Each partition has its own copy of such a trigger."""
+    cursor = await connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_trigger g JOIN pg_trigger w ON w.oid = g.tgparentid WHERE NOT w.tgisinternal)"
+    )
+    return await cursor.fetchone() == (True,)
+
+
 async def _large_objects(connection: Connection) -> Table:
     cursor = await connection.execute("""
         SELECT count(*), coalesce(sum(hashtextextended(oid || ' ' || md5(lo_get(oid)), 0)), 0)::text
@@ -305,8 +314,9 @@ def _not_internal(catalog: str, oid: str) -> str:
 
 
 async def _objects(connection: Connection) -> dict[str, int]:
-    """Counts by kind. Left out is what majors store differently (NOT NULL constraints are rows since 18) and what
-    belongs to a table anyway (row types, array types, internal triggers, partitions' inherited constraints).
+    """Counts by kind. Left out is what majors store differently (NOT NULL constraints are rows since 18, partitions'
+    own copies of triggers internal before 15) and what belongs to a table anyway (row types, array types, internal
+    triggers).
     """
     cursor = await connection.execute(f"""
         SELECT kind, count(*) FROM (
@@ -330,7 +340,7 @@ async def _objects(connection: Connection) -> dict[str, int]:
             UNION ALL
             SELECT 'trigger ' || g.tgenabled::text FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
               JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE {USER_SCHEMA} AND NOT g.tgisinternal
+             WHERE {USER_SCHEMA} AND NOT g.tgisinternal AND g.tgparentid = 0
             UNION ALL
             SELECT 'policy' FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
               JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_SCHEMA}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from agent.engines.pg.catalog import USER_SCHEMA, count_objects, no_member
 from agent.engines.pg.connection import Connection
-from agent.engines.pg.fingerprint import ROUTED_SCHEME, SCHEME, read_small_tables
+from agent.engines.pg.fingerprint import NEWER_SCHEME, SCHEME, read_small_tables
 from agent.engines.pg.load import Loaded
 from agent.item_changes import ItemChanges
 from common.fingerprints import Fingerprint
@@ -62,7 +62,7 @@ async def look_at_tables(connection: Connection) -> Held:
 
 def tables_of(fingerprint: Fingerprint | None) -> Held | None:
     """What an archive says of its tables; None where it says nothing of each."""
-    if fingerprint is None or fingerprint.scheme not in (SCHEME, ROUTED_SCHEME):
+    if fingerprint is None or fingerprint.scheme not in (SCHEME, NEWER_SCHEME):
         return None
     parts = {name[6:]: text for name, text in fingerprint.parts.items() if name.startswith("table ")}
     try:

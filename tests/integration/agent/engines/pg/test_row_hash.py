@@ -161,3 +161,21 @@ async def test_a_table_without_columns_is_counted(app: PostgresApp) -> None:
     app.run("CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES; INSERT INTO nothing DEFAULT VALUES")
 
     assert (await app.fingerprint()).tables["public.nothing"].rows == 2
+
+
+async def test_a_trigger_of_a_partitioned_table_counts_once_on_every_major(make_app: MakeApp) -> None:
+    """Its copies of the partitions are internal before PostgreSQL 15 and not since."""
+    found = []
+    for major in (14, 15, 18):
+        app = make_app(major)
+        app.run(
+            "CREATE TABLE t (a int) PARTITION BY RANGE (a); CREATE TABLE p PARTITION OF t DEFAULT;"
+            " CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            " CREATE TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE t DISABLE TRIGGER g",
+            as_app=True,
+        )
+        found.append(await app.fingerprint())
+
+    assert [one.objects["trigger D"] for one in found] == [1, 1, 1]
+    assert {one.comparable().scheme for one in found} == {"postgresql/3"}
+    assert len({one.comparable().sha256 for one in found}) == 1
