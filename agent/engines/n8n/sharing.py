@@ -46,13 +46,15 @@ _OWN_TABLES = frozenset(
     tmp_dynamic_credential_entry tmp_mcp_registry_server token_exchange_jti trusted_key trusted_key_source
     type_availability_policy type_availability_policy_attachment type_availability_policy_scope user user_api_keys
     user_favorites variables webhook_entity workflow_builder_session workflow_dependency workflow_entity
-    workflow_history workflow_publication_outbox workflow_publication_trigger_status workflow_publish_history
-    workflow_published_version workflow_review_activity workflow_review_activity_comment workflow_review_request
-    workflow_review_request_authors workflow_review_request_reviewers workflow_review_request_workflow
-    workflow_statistics workflow_statistics_delta workflows_tags
+    workflow_execution workflow_history workflow_publication_outbox workflow_publication_trigger_status
+    workflow_publish_history workflow_published_version workflow_review_activity workflow_review_activity_comment
+    workflow_review_request workflow_review_request_authors workflow_review_request_reviewers
+    workflow_review_request_workflow workflow_statistics workflow_statistics_delta workflow_step_execution
+    workflows_tags
     """.split()  # noqa: SIM905  # one a line would be the longest part of this module
 )
-"""All that n8n's migrations make up to 2.41, also those that a later one drops."""
+"""All that n8n's migrations make up to 2.41, also those that a later one drops, and those of its engine
+(N8N_ENGINE_DATABASE_URL)."""
 _MIGRATIONS, _LAST_MIGRATION = 275, 1789995003141
 """How many 2.41 makes in PostgreSQL, and the number in the name of the last one. A later n8n has more, and not all of
 their numbers are higher."""
@@ -68,11 +70,15 @@ _RELATIONS = f"""
 _SCHEMAS = f"""
     SELECT n.nspname FROM pg_namespace n
      WHERE {USER_SCHEMA} AND n.nspname <> %s
-       AND (EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND {no_member("pg_class", "c.oid")})
+       AND (EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+                       AND {no_member("pg_class", "c.oid")})
          OR EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND {no_member("pg_proc", "p.oid")})
-         OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = n.oid AND {no_member("pg_type", "t.oid")}))
+         OR EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+                     WHERE t.typnamespace = n.oid AND (t.typtype IN ('d', 'e', 'r') OR c.relkind = 'c')
+                       AND {no_member("pg_type", "t.oid")}))
      ORDER BY 1
 """  # noqa: S608  # constants
+"""Types of rows and arrays are left out: before PostgreSQL 17 they belong to no extension."""
 _LARGE_OBJECTS = "SELECT FROM pg_largeobject_metadata LIMIT 1"
 
 

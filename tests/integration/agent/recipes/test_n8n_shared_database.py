@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from agent.engines.n8n.sharing import Shared, look_beside
+from agent.engines.pg.connection import connect
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY
 from tests.fixtures.variants import variants
+from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.recipes.n8n_apps import MakePair, Pair, make_pair
+from tools.servers import PostgresServer
 
 __all__ = ["make_pair"]
 OTHERS = {
@@ -66,6 +73,21 @@ async def test_what_n8n_makes_itself_is_not_taken_for_others(source: Pair, targe
 
     assert target.n8n.workflow_names() == ["first 0", "first 1", "first 2"]
     assert (await target.app.recipe.describe()).warnings == ()
+
+
+async def test_schemas_that_hold_extensions_alone_are_nobodys(
+    postgres_servers: Callable[[int], PostgresServer], tmp_path: Path
+) -> None:
+    database = PostgresApp(postgres_servers(15), tmp_path)
+    database.run("CREATE SCHEMA views; CREATE EXTENSION pg_stat_statements SCHEMA views")
+    database.run("CREATE SCHEMA types; CREATE EXTENSION hstore SCHEMA types; CREATE EXTENSION citext SCHEMA types")
+    database.run("CREATE SCHEMA mine; CREATE TYPE mine.row AS (a int); CREATE SCHEMA yours; CREATE SEQUENCE yours.s")
+
+    async with connect(database.login()) as connection:
+        shared = await look_beside(connection, "public", MIGRATIONS)
+
+    assert shared == Shared(others=("schema 'mine'", "schema 'yours'"))
+    await database.close()
 
 
 async def test_others_are_exchanged_where_that_is_asked_for_and_go_back_with_an_undo(
