@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from agent.engines import tree
-from agent.engines.minio import importing, portable_way
+from agent.engines.minio import importing, portable_way, site_replication
 from agent.engines.minio.client import Client, connected
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exporting import Dump, dumping
@@ -81,6 +81,7 @@ class MinioRecipe(Recipe):
         try:
             async with self._connected() as client:
                 facts = await look_if_minio(client)
+                joined = await site_replication.obstacle(client) if facts else ""
         except ServiceError as error:
             return Description("minio", can_export=Capability(error.text), can_import=Capability(error.text))
         if facts is None:
@@ -99,6 +100,7 @@ class MinioRecipe(Recipe):
         return Description(
             engine="minio",
             engine_version=facts.version,
+            can_import=Capability(joined),
             estimated_bytes=stored,
             warnings=warnings,
             details={"deployment_id": facts.deployment_id, "drives": str(facts.drives), "kms": facts.kms or "none"},
@@ -168,6 +170,7 @@ class MinioRecipe(Recipe):
             if facts is None:
                 raise AppUnavailableError(OTHER_SERVER, next_step=BY_HAND)
             await thaw(client)
+            await site_replication.require_alone(client)
             async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
                 header, chunks = await portable_way.peek(content.chunks)
                 is_portable = header is not None and header.format == S3.name
@@ -188,6 +191,7 @@ class MinioRecipe(Recipe):
 
     async def restore(self, record: Record, progress: Progress) -> str | None:
         async with self._connected() as client:
+            await site_replication.require_alone(client)
             if (portable := PortableImport.of(record)) is not None:
                 await portable.restore(client, progress)
                 return None

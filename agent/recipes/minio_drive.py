@@ -14,7 +14,16 @@ import structlog
 
 from agent.archives.extractor_child import Report
 from agent.engines import tree
-from agent.engines.minio import accounts, canary, event_targets, importing, previewing, swap, tier_reading
+from agent.engines.minio import (
+    accounts,
+    canary,
+    event_targets,
+    importing,
+    previewing,
+    site_replication,
+    swap,
+    tier_reading,
+)
 from agent.engines.minio.client import Client
 from agent.engines.minio.counting import count_in_jail
 from agent.engines.minio.exchange import Exchange
@@ -273,6 +282,7 @@ class DriveImport:
             warnings=(
                 *previewing.warnings(header, tally, only=only),
                 *previewing.replicating(header, tally, facts),
+                *site_replication.about([] if previewing.is_of(header, facts) else tally.sites),
                 *event_targets.about_unknown(
                     tally.events,
                     known=facts.event_targets,

@@ -157,9 +157,14 @@ def _without_replication(header: ArchiveHeader | None, tally: Tally) -> list[str
     return sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.WITH_KEYS)
 
 
+def is_of(header: ArchiveHeader | None, facts: Facts) -> bool:
+    """Whether an archive is of this very server."""
+    return header is not None and header.details.get("deployment_id") == facts.deployment_id
+
+
 def replicating(header: ArchiveHeader | None, tally: Tally, facts: Facts) -> tuple[str, ...]:
     """About buckets that are going to replicate from here as well; empty for an archive of this very server."""
-    if header is not None and header.details.get("deployment_id") == facts.deployment_id:
+    if is_of(header, facts):
         return ()
     return tuple(
         f"{name} is replicated to {', '.join(targets)} from here too, once it is imported: what is written and deleted "

@@ -73,6 +73,7 @@ class Tally(msgspec.Struct):
         replicating: where buckets replicate to, by name; looked for as contents are.
         events: whom buckets tell of their changes, by name, and `event_targets`: whom the configuration knows; see
             event_targets.py. Looked for as contents are.
+        sites: where the whole server replicates to; looked for as contents are.
         expiring: buckets with rules that delete objects by their age.
         samples: a few small objects, each of another kind.
         changes: by kind, what becomes of this tree's things in that of a `Comparison`.
@@ -99,6 +100,7 @@ class Tally(msgspec.Struct):
     replicating: dict[str, list[str]] = {}
     events: dict[str, list[str]] = {}
     event_targets: list[str] = []
+    sites: list[str] = []
     expiring: list[str] = []
     has_config: bool = False
     changes: dict[str, Changes] = {}
