@@ -54,7 +54,7 @@ _ALL = f"""
            acldefault('f', p.proowner)
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {_is_system("pg_proc", "p.oid")}
     UNION ALL
-    SELECT 'TYPE', t.oid::regtype::text, NULL, t.typowner, 'pg_type'::regclass, t.oid, 0, t.typacl,
+    SELECT 'TYPE', format('%%I.%%I', n.nspname, t.typname), NULL, t.typowner, 'pg_type'::regclass, t.oid, 0, t.typacl,
            acldefault('T', t.typowner)
       FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE {_is_system("pg_type", "t.oid")}
     UNION ALL
@@ -114,7 +114,7 @@ async def give_system_grants(connection: Connection, wanted: SystemGrants) -> li
         for statement in statements:
             try:
                 await connection.execute(statement)
-            except psycopg.errors.InsufficientPrivilege:
+            except psycopg.errors.ProgrammingError:
                 # Of a REVOKE it may not, the server says so as a notice only: it is seen by looking again.
                 break
     left = _differences(wanted, await _present(connection, wanted))

@@ -20,6 +20,7 @@ GIVEN = """
     REVOKE EXECUTE ON FUNCTION pg_ls_waldir() FROM pg_monitor;
     REVOKE SELECT ON pg_stat_statements FROM PUBLIC;
     REVOKE USAGE ON TYPE public.dblink_pkey_results FROM PUBLIC;
+    REVOKE USAGE ON TYPE pg_catalog.timestamptz, pg_catalog.varchar FROM PUBLIC;
     REVOKE SELECT ON pg_matviews FROM PUBLIC;
     GRANT SELECT (rolname, rolpassword) ON pg_authid TO {role};
     REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC;
