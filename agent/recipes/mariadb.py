@@ -67,7 +67,7 @@ SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with mariadb")
 
 
 class MariadbRecipe(Recipe):
-    """One database of a MariaDB server; exports of MySQL's are made by its own clients."""
+    """One database of a MariaDB server, or of MySQL's with its own clients."""
 
     name = "mariadb"
     data_export_description = (

@@ -87,6 +87,8 @@ class OwnServer:
         folder: for the socket's, passed through as well; when its path is too long, the system's temporary one.
     """
 
+    name = "MariaDB"
+
     def __init__(self, programs: ServerPrograms, data: Path, *, uid: int | None, folder: Path) -> None:
         self._programs = programs
         self._data = data
@@ -122,19 +124,23 @@ class OwnServer:
             login = Login(str(folder / "socket"), 0, _ADMIN, secrets.token_hex(24), self._programs.clients)
             opening = folder / "opening.sql"
             opening.touch(mode=0o600)
-            opening.write_text(
-                f"CREATE OR REPLACE USER {_ADMIN}@localhost IDENTIFIED BY {literal(login.password)};\n"
-                f"GRANT ALL PRIVILEGES ON *.* TO {_ADMIN}@localhost WITH GRANT OPTION;\n"
-            )
+            opening.write_text(self._opening(_ADMIN, login.password))
             self._give(opening)
             self._give(folder)
             argv = [*self._argv(), f"--socket={login.host}", f"--init-file={opening}", f"--pid-file={folder / 'pid'}"]
             async with start(Command(argv, jail=self._jail)) as server:
-                await _until_ready(login, server)
+                await self._until_ready(login, server)
                 yield login
                 await query(login, f"DROP USER {_ADMIN}@localhost; SHUTDOWN;")
                 async with asyncio.timeout(_STOP_SECONDS):
                     await server.check()
+
+    def _opening(self, user: str, password: str) -> str:
+        """What makes an account that may do all."""
+        return (
+            f"CREATE OR REPLACE USER {user}@localhost IDENTIFIED BY {literal(password)};\n"
+            f"GRANT ALL PRIVILEGES ON *.* TO {user}@localhost WITH GRANT OPTION;\n"
+        )
 
     def _argv(self) -> list[str]:
         share = self._programs.share
@@ -167,20 +173,19 @@ class OwnServer:
         if self._uid is not None:
             os.chown(path, self._uid, self._uid)
 
-
-async def _until_ready(login: Login, server: Child) -> None:
-    failure: AppUnavailableError | None = None
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_START_SECONDS):
-            while server.is_running:
-                try:
-                    await query(login, "SELECT 1;")
-                except AppUnavailableError as error:
-                    failure = error
-                    await asyncio.sleep(_LOOK_SECONDS)
-                else:
-                    return
-    raise ToolFailedError(f"The agent's own MariaDB did not start: {server.stderr_tail[-500:]}") from failure
+    async def _until_ready(self, login: Login, server: Child) -> None:
+        failure: AppUnavailableError | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                while server.is_running:
+                    try:
+                        await query(login, "SELECT 1;")
+                    except AppUnavailableError as error:
+                        failure = error
+                        await asyncio.sleep(_LOOK_SECONDS)
+                    else:
+                        return
+        raise ToolFailedError(f"The agent's own {self.name} did not start: {server.stderr_tail[-500:]}") from failure
 
 
 def _sql_file(share: Path, name: str) -> Path:
