@@ -27,6 +27,7 @@ BUCKETS, VERSIONS, METADATA, SETTINGS = DIRECTORIES = ("buckets", "versions", "m
 LEFT_OUT_SETTINGS = (TARGETS_FILE, "replication.xml")
 """They hold another server's keys, or mean nothing without them."""
 ENCRYPTED = "x-amz-server-side-encryption"
+STORAGE_CLASS = "x-amz-storage-class"
 KEPT_HEADERS = (
     "content-type",
     "content-encoding",
@@ -39,9 +40,10 @@ KEPT_HEADERS = (
     "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
     "x-amz-tagging",
+    STORAGE_CLASS,
     ENCRYPTED,
 )
-METADATA_PREFIX = "x-amz-meta-"
+METADATA_PREFIXES = ("x-amz-meta-", "x-minio-meta-")
 NO_VERSION = "null"
 _FOREIGN_VERSIONS = uuid.UUID("b0d7d0f4-3f0c-5f6b-9b57-6d1a3a0c6f2e")
 

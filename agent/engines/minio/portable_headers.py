@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 
 from agent.engines.minio.encoded_words import decoded
-from agent.engines.minio.portable import ENCRYPTED, KEPT_HEADERS, METADATA_PREFIX, Line, is_text
+from agent.engines.minio.portable import ENCRYPTED, KEPT_HEADERS, METADATA_PREFIXES, STORAGE_CLASS, Line, is_text
 
 _GIVEN = frozenset(name for name in KEPT_HEADERS if not name.startswith("x-amz-object-lock-"))
 """Locks are left out: what is locked cannot be deleted, and so not be taken back."""
+_CLASS = "REDUCED_REDUNDANCY"
 _MOST_AS_HEADERS_BYTES = 2048
 """MinIO takes no more metadata in headers; of all headers 8 KiB, those of the request itself among them."""
 _MOST_BYTES, _MOST_IN_QUERY_BYTES = 128 << 10, 32 << 10
@@ -28,7 +29,7 @@ def in_words(headers: Mapping[str, str]) -> dict[str, str]:
     Args:
         headers: of an answer, by their names in lower case.
     """
-    metadata = {name: value for name, value in headers.items() if name.startswith(METADATA_PREFIX)}
+    metadata = {name: value for name, value in headers.items() if name.startswith(METADATA_PREFIXES)}
     return {name: text for name, value in metadata.items() if (text := decoded(value)) != value}
 
 
@@ -36,7 +37,8 @@ def keep(line: Line, headers: Mapping[str, str]) -> None:
     """Note in a line what belongs to the object, of headers as in `in_words`."""
     line.headers, line.raw_headers = {}, {}
     for name, value in headers.items():
-        if name not in KEPT_HEADERS and not name.startswith(METADATA_PREFIX):
+        is_kept = name in KEPT_HEADERS or name.startswith(METADATA_PREFIXES)
+        if not is_kept or _is_foreign_class(name, value):
             continue
         if is_text(value):
             line.headers[name] = value
@@ -49,7 +51,8 @@ def given(line: Line) -> tuple[dict[str, str], dict[str, str]]:
     wanted = {
         name.lower(): value
         for name, value in line.all_headers().items()
-        if name.lower() in _GIVEN or name.lower().startswith(METADATA_PREFIX)
+        if (name.lower() in _GIVEN or name.lower().startswith(METADATA_PREFIXES))
+        and not _is_foreign_class(name.lower(), value)
     }
     as_query = {name.lower() for name in line.raw_headers} & wanted.keys()
     # At the ends of a header they mean nothing.
@@ -75,6 +78,11 @@ def obstacle(line: Line) -> str:
     if _size(headers) > _MOST_AS_HEADERS_BYTES or _size(query) > _MOST_BYTES:
         return f"headers of more than {_MOST_BYTES} bytes, or long ones with `.` or `..` between slashes"
     return ""
+
+
+def _is_foreign_class(name: str, value: str) -> bool:
+    """A storage class that a MinIO refuses, as another server may have, or that it does not keep: the standard."""
+    return name == STORAGE_CLASS and value != _CLASS
 
 
 def _size(headers: dict[str, str]) -> int:

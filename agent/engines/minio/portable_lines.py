@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from agent.archives.members import path_of, printable
-from agent.engines.minio.portable import BUCKETS, KEPT_HEADERS, METADATA, METADATA_PREFIX, VERSIONS, Line, is_text
+from agent.engines.minio.portable import BUCKETS, KEPT_HEADERS, METADATA, METADATA_PREFIXES, VERSIONS, Line, is_text
 from common.errors import ArchiveDamagedError, ArchiveRefusedError
 
 SUFFIX = ".jsonl"
@@ -108,7 +108,7 @@ def _is_used(name: str) -> bool:
 
 def _is_metadata(name: str) -> bool:
     """It may hold any byte: a server that has to say one that no header holds puts it into other words."""
-    return name.lower().startswith(METADATA_PREFIX)
+    return name.lower().startswith(METADATA_PREFIXES)
 
 
 def _is_name(name: str) -> bool:

@@ -66,6 +66,7 @@ HEADERS: dict[str, Mapping[str, str]] = {
     "as much as there can be": {
         f"content-{name}": "\udcff" * ((32 << 10) - 50) for name in ("language", "type", "disposition")
     },
+    "MinIO's own": {"x-minio-meta-v": "v", "x-minio-meta-w": "grün", "x-amz-storage-class": "REDUCED_REDUNDANCY"},
     "a path": {"content-disposition": "../a/./b", "x-amz-meta-v": "."},
 }
 LONG_TAGS = "".join(
