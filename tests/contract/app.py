@@ -63,8 +63,9 @@ class AppUnderTest(abc.ABC):
     parses_in_a_child: ClassVar[bool] = True
     """Uploads are read by a child process while they arrive."""
     kills_apart: ClassVar[int] = 1
-    """An agent is killed at every so many-th moment; more than 1 where each takes a second or two and the mechanism is
-    killed elsewhere too. Not 2: moments come in pairs, before and after a line of the journal."""
+    """An agent is killed at every so many-th moment, and in `make test` at each third of those; more than 1 where each
+    takes a second or two and the mechanism is killed elsewhere too. Not 2: moments come in pairs, before and after a
+    line of the journal."""
     wrong_files: ClassVar[Mapping[str, bytes]] = {}
     """What the recipe has to refuse beside `suite.WRONG_FILES`, by what it is."""
     names_kinds: ClassVar[bool] = True

@@ -31,8 +31,12 @@ from tests.contract.agents import Agent, Launch, whole
 from tests.contract.app import AppUnderTest, Fill
 from tests.fixtures.children import agent_children
 from tests.fixtures.uploads import frame_list
+from tests.fixtures.variants import variants
 
 _CHUNK_BYTES = 1 << 20
+_KEPT_THIRD = 2
+third_of_the_moments = variants("third", range(3), kept=[_KEPT_THIRD])
+"""At which an agent is killed."""
 
 
 WRONG_FILES = {
@@ -349,13 +353,14 @@ class ContractSuite:
         assert await app.contents() == new.contents
         require_nothing_left(app, agent)
 
+    @third_of_the_moments
     @pytest.mark.timeout(600)
     async def test_an_agent_killed_while_it_confirms_leaves_the_imported_data_and_nothing_else(
-        self, app: AppUnderTest, agent: Agent
+        self, app: AppUnderTest, agent: Agent, third: int
     ) -> None:
         new = await agent.archive(app, Fill.NEW)
 
-        for number in range(1, 1000, app.kills_apart):
+        for number in range(1 + third * app.kills_apart, 1000, 3 * app.kills_apart):
             await app.fill(Fill.OLD)
             await agent.import_(f"t-{number}", new.file)
             await agent.close()
@@ -368,9 +373,10 @@ class ContractSuite:
                 return
         pytest.fail("no confirm got through")
 
+    @third_of_the_moments
     @pytest.mark.timeout(600)
     async def test_an_agent_killed_at_any_moment_leaves_one_side_and_nothing_else(
-        self, app: AppUnderTest, agent: Agent, tmp_path: Path
+        self, app: AppUnderTest, agent: Agent, tmp_path: Path, third: int
     ) -> None:
         new = await agent.archive(app, Fill.NEW)
         old = await app.contents()
@@ -378,7 +384,7 @@ class ContractSuite:
         file.write_bytes(new.file)
         sides = set()
 
-        for number in range(app.kills_apart, 1000, app.kills_apart):
+        for number in range((1 + third) * app.kills_apart, 1000, 3 * app.kills_apart):
             transfer_id = f"t-{number}"
             await agent.close()
             death = await crashing.die(agent.launch, "import_and_undo", transfer_id, str(file), number)
@@ -397,7 +403,8 @@ class ContractSuite:
             await death.children_ended()
             sides.add(is_imported)
 
-        assert sides == {False, True}
+        # The other thirds of few moments may have none at which the imported data is there.
+        assert sides == {False, True} or (sides == {False} and third != _KEPT_THIRD)
         assert await app.contents() == old
 
     async def test_an_agent_killed_in_an_export_leaves_nothing(self, app: AppUnderTest, agent: Agent) -> None:
