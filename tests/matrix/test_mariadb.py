@@ -24,7 +24,13 @@ INSERT INTO parent (id, n, d, e, f, x, b, j) VALUES (1, 1.5, '2026-11-23 08:30:4
   'grün (東京), ''🐻'' \\\\ \n', x'00FF27225C0A0D1A', '[]'), (2, NULL, NULL, NULL, NULL, '', NULL, NULL);
 CREATE TABLE child (id int PRIMARY KEY, p int, FOREIGN KEY (p) REFERENCES parent(id)); INSERT INTO child VALUES (1, 2);
 """
-"""What both have words for. Values of generated columns are in MariaDB's dumps, and MySQL does not take them."""
+"""What both have words for."""
+GENERATED = """
+CREATE TABLE made (id int PRIMARY KEY, n varchar(20), s varchar(20) AS (lower(n)) STORED, v int AS (id + 1) VIRTUAL,
+  KEY (v)) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_general_ci;
+INSERT INTO made (id, n) VALUES (1, 'ABC'), (2, NULL);
+"""
+"""In MariaDB's dumps are values of these columns, in MySQL's none, so their fingerprints are others."""
 REFUSED = {pair for name in MYSQL_NAMES for pair in ((name, "mariadb-10.11"), ("mariadb-11.8", name))}
 """From, into: the target has not the collation that is the other's default."""
 
@@ -105,6 +111,28 @@ async def test_data_goes_between_mysql_and_mariadb_where_collations_permit_and_p
     await target.recipe.discard(record)
     assert before.differences(await target.fingerprint()) == []
     note(Cell(TITLE, source_name, target_name, outcome))
+
+
+@pytest.mark.parametrize(
+    ("source_name", "target_name"),
+    [
+        ("mariadb-10.11", "mysql-8.0"),
+        ("mariadb-11.8", "mysql-9.7"),
+        ("mysql-8.0", "mariadb-10.11"),
+        ("mysql-9.7", "mariadb-11.8"),
+    ],
+)
+async def test_generated_columns_go_between_mysql_and_mariadb(
+    source_name: str, target_name: str, start_mariadb: StartMariadb, tmp_path: Path
+) -> None:
+    source = MariadbApp(start_mariadb(source_name), tmp_path / "source")
+    target = MariadbApp(start_mariadb(target_name), tmp_path / "target")
+    source.sql(GENERATED)
+
+    record = await target.import_((await source.export()).content)
+
+    assert target.sql("SELECT * FROM made") == "1\tABC\tabc\t2\n2\tNULL\tNULL\t3"
+    await target.recipe.discard(record)
 
 
 async def test_what_only_the_newer_knows_is_refused_by_the_older_before_anything_changed(
