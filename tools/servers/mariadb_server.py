@@ -33,6 +33,7 @@ class MariadbServer(LocalServer):
     """
 
     superuser = "root"
+    client_options: tuple[str, ...] = ()
 
     def __init__(
         self, install: MariadbInstall, *, settings: Mapping[str, str] | None = None, fsync: bool = False
@@ -96,7 +97,7 @@ class MariadbServer(LocalServer):
         """
         login = [f"--user={user or self.superuser}", f"--host={self.host}", f"--port={self.port}", "--protocol=tcp"]
         ended = subprocess.run(
-            [self.install.client, "--no-defaults", *login, "--batch", "--skip-column-names",
+            [self.install.client, "--no-defaults", *login, *self.client_options, "--batch", "--skip-column-names",
              "--default-character-set=utf8mb4", *([database] if database else [])],
             env={**_ENVIRONMENT, "MYSQL_PWD": password or self.password},
             input=text,

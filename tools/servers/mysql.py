@@ -96,6 +96,8 @@ class MysqlServer(MariadbServer):
     """As MariadbServer, with MySQL in it."""
 
     install: MysqlInstall
+    # For one without TLS.
+    client_options = ("--get-server-public-key",)
 
     def _command(self) -> list[str | Path]:
         options = {

@@ -49,8 +49,9 @@ class Login:
         else:
             place = ["--protocol=tcp", f"--host={self.host}", f"--port={self.port}"]
         if self.host.startswith("/") or self.host in _ON_THIS_MACHINE:
-            # Clients since 11.4 would not talk to a server that has no TLS, even here.
-            place.append("--loose-skip-ssl-verify-server-cert")
+            # MariaDB's clients since 11.4, and MySQL's by TCP, would not talk to a server that has no TLS, even here.
+            is_mysql = self.client.name == "mysql"
+            place.append("--loose-get-server-public-key" if is_mysql else "--loose-skip-ssl-verify-server-cert")
         return ["--no-defaults", *place, f"--user={self.user}", "--default-character-set=utf8mb4"]
 
     def environment(self) -> dict[str, str]:

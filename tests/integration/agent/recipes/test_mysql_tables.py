@@ -86,3 +86,22 @@ async def test_what_only_mysql_has_comes_as_it_was(shop: MariadbApp) -> None:
     await shop.recipe.undo(record, NotedProgress())
     assert shop.sql(look) == before
     assert shop.server.sql(COLUMN_STATISTICS.format(shop.database)) == guesses
+
+
+@variants("name", ["mysql-9.7", "mysql-8.0"])
+async def test_a_server_without_tls_on_this_machine_is_reached_with_a_password_that_it_has_forgotten(
+    name: str, tmp_path: Path
+) -> None:
+    with MysqlServer(mysql(name), settings={"auto-generate-certs": "OFF"}) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        shop.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1)")
+        # After that, a hash of it is not enough.
+        server.sql("FLUSH PRIVILEGES")
+
+        exported = await shop.export("sql")
+        server.sql("FLUSH PRIVILEGES")
+        record = await shop.import_(exported.content)
+
+        assert server.sql("SHOW STATUS LIKE 'Ssl_server_not_after'").split() == ["Ssl_server_not_after"]
+        assert await shop.fingerprint() == exported.fingerprint
+        await shop.recipe.discard(record)
