@@ -44,7 +44,7 @@ class Renaming(enum.IntEnum):
 
 
 @contextmanager
-def opened_directory(directory: str | Path, parent: int | None = None) -> Iterator[int]:
+def opened_directory(directory: str | bytes | Path, parent: int | None = None) -> Iterator[int]:
     """A descriptor of a directory that is no link, for the time of the block."""
     descriptor = os.open(directory, DIRECTORY, dir_fd=parent)
     try:

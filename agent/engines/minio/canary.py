@@ -8,13 +8,15 @@ with the configuration.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
+from agent.engines.filesystem import opened_directory, remove_tree
 from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.layout import is_data_directory_name
 from agent.engines.minio.tally import Sample
@@ -22,6 +24,8 @@ from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedErro
 
 PREFIX = "mathison-canary-"
 _CANARY = "canary-"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _log = structlog.get_logger(__name__)
 
 
@@ -47,7 +51,7 @@ async def try_reading(
     try:
         for number, sample in enumerate(samples):
             name = f"{_CANARY}{number}"
-            await asyncio.to_thread(_copy, staged / sample.path, drive / bucket / name, drive)
+            await asyncio.to_thread(_copy, staged / sample.path, drive, f"{bucket}/{name}")
             try:
                 answer = await client.call("GET", bucket, name)
                 if len(answer.body) != sample.size:
@@ -64,10 +68,7 @@ async def try_reading(
 async def remove(client: Client, drive: Path, bucket: str) -> None:
     """Delete a canaries' bucket with the canaries in it; one that is not there is fine."""
     # Without objects first: it deletes a bucket that it can list, and perhaps it cannot list this one.
-    if (drive / bucket).is_dir():
-        for name in os.listdir(drive / bucket):
-            if name.startswith(_CANARY):
-                await asyncio.to_thread(shutil.rmtree, drive / bucket / name, ignore_errors=True)
+    await asyncio.to_thread(_remove_copies, drive, bucket)
     await delete_if_empty(client, bucket)
 
 
@@ -82,19 +83,50 @@ async def delete_if_empty(client: Client, bucket: str) -> None:
             raise
 
 
-def _copy(source: Path, target: Path, drive: Path) -> None:
-    """One object's own files: what lies below it may be other objects."""
-    owner = drive.stat()
-    target.mkdir()
-    for entry in os.scandir(source):
-        if entry.is_file(follow_symlinks=False):
-            shutil.copyfile(entry.path, target / entry.name, follow_symlinks=False)
-        elif entry.is_dir(follow_symlinks=False) and is_data_directory_name(entry.name):
-            (target / entry.name).mkdir()
-            for part in os.scandir(entry.path):
-                if part.name.startswith("part.") and part.is_file(follow_symlinks=False):
-                    shutil.copyfile(part.path, target / entry.name / part.name, follow_symlinks=False)
-    for path in (target, *target.rglob("*")):
-        os.chmod(path, 0o755 if path.is_dir() else 0o644)
-        if os.geteuid() == 0:
-            os.chown(path, owner.st_uid, owner.st_gid)
+def _remove_copies(drive: Path, bucket: str) -> None:
+    with contextlib.suppress(OSError), opened_directory(drive / bucket) as opened:
+        for name in os.listdir(opened):
+            if name.startswith(_CANARY):
+                remove_tree(name, parent=opened)
+
+
+def _copy(source: Path, drive: Path, name: str) -> None:
+    """One object's own files: what lies below it may be other objects.
+
+    The server is the owner of all that it comes to, and may put a link in the place of any of it at any time.
+    """
+    with opened_directory(drive.resolve()) as top:
+        owner = os.fstat(top)
+        bucket, _, name = name.partition("/")
+        with opened_directory(bucket, top) as parent, _made(name, parent, owner) as target:
+            for entry in os.scandir(source):
+                if entry.is_file(follow_symlinks=False):
+                    _copy_file(entry.path, entry.name, target, owner)
+                elif entry.is_dir(follow_symlinks=False) and is_data_directory_name(entry.name):
+                    with _made(entry.name, target, owner) as below:
+                        for part in os.scandir(entry.path):
+                            if part.name.startswith("part.") and part.is_file(follow_symlinks=False):
+                                _copy_file(part.path, part.name, below, owner)
+
+
+@contextlib.contextmanager
+def _made(name: str, parent: int, owner: os.stat_result) -> Iterator[int]:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    with opened_directory(name, parent) as made:
+        yield made
+        _give(made, 0o755, owner)
+
+
+def _copy_file(source: str, name: str, target: int, owner: os.stat_result) -> None:
+    with (
+        open(os.open(source, _READ), "rb", buffering=0) as read,
+        open(os.open(name, _NEW, 0o600, dir_fd=target), "wb") as written,
+    ):
+        shutil.copyfileobj(read, written, 1 << 20)
+        _give(written.fileno(), 0o644, owner)
+
+
+def _give(descriptor: int, mode: int, owner: os.stat_result) -> None:
+    os.fchmod(descriptor, mode)
+    if os.geteuid() == 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

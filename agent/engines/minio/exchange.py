@@ -15,22 +15,35 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from agent.engines.filesystem import Renaming, is_full, opened_directory, renamed, sync_filesystem
+from agent.engines.areas import AreaGoneError, opened_area
+from agent.engines.filesystem import (
+    Renaming,
+    is_full,
+    opened_directory,
+    read_small_file,
+    renamed,
+    sync_filesystem,
+)
 from agent.engines.minio.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from agent.versions import require_known
 from common.errors import InternalError, ToolFailedError
-from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "exchange.json", 1
 _MORE_BYTES = 16 << 10
 """What the next form of the journal may have more than the present one: entries of two hundred buckets."""
+_MOST_BYTES = 256 << 20
+"""Entries of a million buckets."""
 _STRAYS = "strays"
 
 
@@ -58,6 +71,21 @@ class _Journal(msgspec.Struct):
     version: int = _VERSION
 
 
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
+
+
+def _in_area(
+    method: Callable[Concatenate[Exchange, _Given], _Found],
+) -> Callable[Concatenate[Exchange, _Given], _Found]:
+    @wraps(method)
+    def call(self: Exchange, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
+        with self.in_area():
+            return method(self, *given, **named)
+
+    return call
+
+
 class Exchange:
     """The exchange of one import, in `<drive>/.mathison-data/<key>`. All calls block."""
 
@@ -68,13 +96,31 @@ class Exchange:
         """
         self.only = only
         self._drive = drive
-        self._area = drive / RESERVED_DIRECTORY / key
-        self._other = self._area / Side.IMPORTED.value
+        self._key = key
+        self._opened: int | None = None
+
+    @contextmanager
+    def in_area(self) -> Iterator[int]:
+        """Have the area, whose descriptor this is, opened for the time of the block; raises as `opened_area`."""
+        if self._opened is not None:
+            yield self._opened
+            return
+        with opened_area(self._drive, self._key) as opened:
+            self._opened = opened.area
+            try:
+                yield opened.area
+            finally:
+                self._opened = None
 
     @property
-    def other(self) -> Path:
+    def _area(self) -> Path:
+        # The path on the drive may lead elsewhere at any time: its top is the server's.
+        return Path(f"/proc/self/fd/{self._opened}")
+
+    @property
+    def _other(self) -> Path:
         """The data that is not in place."""
-        return self._other
+        return self._area / Side.IMPORTED.value
 
     def has_bucket(self) -> bool:
         """Whether the one bucket is in place."""
@@ -92,6 +138,7 @@ class Exchange:
         """Whose data is in place; while it is unfinished, whose is coming."""
         return Side(self._read().target)
 
+    @_in_area
     def has_all(self) -> bool:
         """Whether all is there that is staged or kept, as far as it was noted; True where there was nothing.
 
@@ -114,6 +161,7 @@ class Exchange:
         """Whether imported data is in place and all that it replaced is kept, as `has_all`."""
         return self.side() is Side.IMPORTED and self.has_all()
 
+    @_in_area
     def note_kept(self) -> None:
         """Note how much there is of what is staged or kept, so that it is missed when somebody removes some of it; and
         have room on the drive for what an exchange is going to note, should it be full by then.
@@ -137,6 +185,7 @@ class Exchange:
                 f"How much is kept beside the app's data could not be noted on the drive: {failure.strerror}."
             ) from failure
 
+    @_in_area
     def prepare(self) -> None:
         """Make what was staged durable; before the freeze, since it may take long.
 
@@ -150,6 +199,7 @@ class Exchange:
         except OSError as failure:
             raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
 
+    @_in_area
     def bring(self, target: Side) -> int:
         """Put a side's data in place, the server frozen; how many entries were exchanged. Repeating changes nothing.
 
@@ -180,6 +230,7 @@ class Exchange:
             ) from failure
         return len(journal.entries)
 
+    @_in_area
     def recover(self) -> Side:
         """Finish what was interrupted and say whose data is in place. Repeating it changes nothing.
 
@@ -196,6 +247,7 @@ class Exchange:
                 ) from failure
         return Side(journal.target)
 
+    @_in_area
     def sweep(self) -> None:
         """Remove empty directories of buckets that only the other side has, and the settings of the one.
 
@@ -299,18 +351,21 @@ class Exchange:
 
     def _noted(self) -> _Journal | None:
         try:
-            content = (self._area / _JOURNAL).read_bytes()
+            with self.in_area() as area:
+                content = read_small_file(_JOURNAL, parent=area, most_bytes=_MOST_BYTES)
             require_known(content, [_VERSION], "An exchange on the drive")
             return msgspec.json.decode(content, type=_Journal)
-        except FileNotFoundError:
+        except (AreaGoneError, FileNotFoundError):
             return None
         except (OSError, ValueError) as failure:
-            raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read.") from failure
+            reason = failure.strerror if isinstance(failure, OSError) else "it is damaged"
+            raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read: {reason}.") from failure
 
     def _write(self, journal: _Journal, *, next_bytes: int = 0) -> None:
         content = _encoded(journal)
-        with opened_directory(self._area) as area:
-            write_note(_JOURNAL, content, room_bytes=max(len(content), next_bytes) + _MORE_BYTES, area=area)
+        room_bytes = max(len(content), next_bytes) + _MORE_BYTES
+        with self.in_area() as area:
+            write_note(_JOURNAL, content, room_bytes=room_bytes, area=area)
 
 
 def _encoded(journal: _Journal) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.engines.filesystem import read_small_file
 from agent.engines.minio.client import Client, RefusedError
 from agent.engines.minio.layout import FORMAT, other_drive
 from common.errors import AppUnavailableError, ToolFailedError
@@ -19,6 +20,7 @@ OTHER_SERVER = (
 )
 BY_HAND = "The latest versions lie as files below `buckets/` in a portable archive; any S3 client uploads them."
 PORTABLE_HINT = "Use the portable format, `?format=s3`."
+_MOST_FORMAT_BYTES = 64 << 10
 
 
 class _Drive(msgspec.Struct):
@@ -120,7 +122,7 @@ def drive_obstacle(facts: Facts, drive: Path) -> str:
             "be read and exchanged as a whole."
         )
     try:
-        found = json.loads((drive / FORMAT).read_bytes())
+        found = json.loads(read_small_file(drive / FORMAT, most_bytes=_MOST_FORMAT_BYTES, follow_links=True))
         kind, deployment_id = found["format"], found["id"]
     except OSError as failure:
         return f"The directory {drive} cannot be read as a drive of MinIO: {failure.strerror}."

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.archives.extractor_child import Report
 from agent.archives.members import printable
 from agent.engines import tree
-from agent.engines.filesystem import usual_owner
+from agent.engines.filesystem import read_small_file, usual_owner
 from agent.engines.minio import bucket_settings, tiers, xlmeta
 from agent.engines.minio.canary import try_reading
 from agent.engines.minio.client import Client
@@ -51,6 +51,7 @@ HOW_TO_PACK = (
     "A drive that is packed by hand is one of a stopped server, with `.minio.sys` and the buckets at the archive's "
     "top: `tar -C /data -czf drive.tar.gz .`; on macOS with COPYFILE_DISABLE=1 before it, or files `._…` come in."
 )
+_MOST_META_BYTES = 64 << 20
 _RELEASE = re.compile(r"\d{4}-\d\d-\d\dT")
 
 
@@ -173,7 +174,7 @@ def written_header_version(drive: Path) -> int:
     newest = 0
     for path in (drive / CONFIG).rglob(META):
         try:
-            newest = max(newest, xlmeta.header_version(path.read_bytes()))
+            newest = max(newest, xlmeta.header_version(read_small_file(path, most_bytes=_MOST_META_BYTES)))
         except (OSError, ValueError):
             continue
     return newest

@@ -15,15 +15,17 @@ MinIO's names for files are names of directories too: each segment of a key is o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from agent.engines.filesystem import DIRECTORY, is_full, remove_tree
+from agent.engines.filesystem import is_full, opened_directory, own_directory, remove_tree
 from agent.engines.minio.layout import META, SYSTEM, data_roots, is_data_directory_name, is_transient
 from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
@@ -35,14 +37,26 @@ _ATTEMPTS = 100
 _PIECE_BYTES = 1 << 20
 _ROOM_CHECKED_EVERY = 4096
 _META = META.encode()
+_TREE = "snapshot"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_THIS_PROCESS = re.compile(r"^/proc/self/fd/\d+")
 _MAKE_ROOM = "Make room on the drive, or use the portable format, `?format=s3`, which needs none."
+
+
+class _Opened(NamedTuple):
+    """Descriptors of the drive and of the directories in it that a snapshot goes through, and its tree's own."""
+
+    drive: int
+    reserved: int
+    area: int
+    tree: int
 
 
 class Snapshot:
     """Calls in order: `first_pass`, `catch_up`, `second_pass`, `drop`, any reading of `directory`, `remove`. All block.
 
     Attributes:
-        directory: holds the tree, laid out as a drive.
+        directory: holds the tree, laid out as a drive; from `first_pass` to `remove`, and for this process alone.
         files, bytes: what the tree has, about; growing.
         seen: directories that were looked at again in the second pass.
     """
@@ -53,8 +67,9 @@ class Snapshot:
             free_bytes: room to leave on the drive, which MinIO needs too.
         """
         self._drive = drive
-        self._area = drive / RESERVED_DIRECTORY / f"{PREFIX}{key}"
-        self.directory = self._area / "snapshot"
+        self._name = f"{PREFIX}{key}"
+        self._held = contextlib.ExitStack()
+        self._opened: _Opened | None = None
         self.files = 0
         self.bytes = 0
         self.seen = 0
@@ -63,6 +78,17 @@ class Snapshot:
         self._listed: IO[bytes] | None = None
         self._since_ns = 0
         self._is_stopped = False
+
+    @property
+    def directory(self) -> Path:
+        # The path on the drive may lead elsewhere at any time: its top is the server's.
+        return Path(f"/proc/self/fd/{self._in_use.tree}")
+
+    @property
+    def _in_use(self) -> _Opened:
+        if self._opened is None:
+            raise RuntimeError("the first pass has not been")
+        return self._opened
 
     def stop(self) -> None:
         """Have a pass in another thread end with an error."""
@@ -78,18 +104,28 @@ class Snapshot:
         with _explained_list():
             self._listed = tempfile.TemporaryFile(dir=self._work_directory)  # noqa: SIM115  # closed by `remove`
         with _explained():
-            self._area.mkdir(parents=True, mode=0o700)
+            self._opened = self._make()
             # Times are the drive's own.
-            self._since_ns = self._area.stat().st_mtime_ns - _MARGIN_NS
-            self.directory.mkdir()
-            _made(self._copy_of(SYSTEM.encode()), like=os.fsencode(self._drive / SYSTEM))
+            self._since_ns = os.fstat(self._opened.area).st_mtime_ns - _MARGIN_NS
+            with self._live(SYSTEM.encode()) as system:
+                _made(self._copy_of(SYSTEM.encode()), like=system)
             for root in data_roots(self._drive):
                 self._take_all(root.encode())
 
+    def _make(self) -> _Opened:
+        drive = self._held.enter_context(opened_directory(self._drive.resolve()))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(RESERVED_DIRECTORY, 0o700, dir_fd=drive)
+        reserved = self._held.enter_context(own_directory(RESERVED_DIRECTORY, drive))
+        os.mkdir(self._name, 0o700, dir_fd=reserved)
+        area = self._held.enter_context(opened_directory(self._name, reserved))
+        os.mkdir(_TREE, dir_fd=area)
+        return _Opened(drive, reserved, area, self._held.enter_context(opened_directory(_TREE, area)))
+
     def catch_up(self) -> None:
         """What has changed since, while it changes; so that little is left for the second pass. Raises as that."""
-        os.utime(self._area)
-        since_ns = self._area.stat().st_mtime_ns - _MARGIN_NS
+        os.utime(self._in_use.area)
+        since_ns = os.fstat(self._in_use.area).st_mtime_ns - _MARGIN_NS
         self.second_pass()
         self._since_ns = since_ns
 
@@ -117,7 +153,10 @@ class Snapshot:
         if self._listed is not None:
             self._listed.close()
             self._listed = None
-        remove_snapshots(self._drive, name=self._area.name)
+        with self._held:
+            if self._opened is not None:
+                _remove([self._name], drive=self._opened.drive, reserved=self._opened.reserved)
+        self._opened = None
 
     def _paths(self) -> Iterator[bytes]:
         """The directories of earlier passes; what this one adds is up to date."""
@@ -172,41 +211,59 @@ class Snapshot:
                     shutil.rmtree(self._copy_of(path), ignore_errors=True)
                     return []
         raise SourceUnreadableError(
-            f"{os.fsdecode(path)!r} on the drive changes all the time.", next_step="Try again when it is less busy."
+            f"{os.fsdecode(path)!r} on the drive changes all the time, or lies behind a link.",
+            next_step="Try again when it is less busy.",
         )
 
     def _take_once(self, path: bytes) -> list[bytes] | None:
-        live, copy = os.path.join(os.fsencode(self._drive), path), self._copy_of(path)
-        is_new = _made(copy, like=live)
-        before = _identity(live + b"/" + _META)
-        directories, files = _entries(live, path)
-        if not is_new:
-            _remove_others(copy, directories=set(directories), files=set(files))
-        for name in files:
-            if name.startswith(_META):
-                self._copy(live + b"/" + name, copy + b"/" + name)
-            else:
-                self._link(live + b"/" + name, copy + b"/" + name, is_new=is_new)
-        if _identity(live + b"/" + _META) != before:
-            return None
+        copy = self._copy_of(path)
+        with self._live(path) as live:
+            is_new = _made(copy, like=live)
+            before = _identity(_META, live)
+            directories, files = _entries(live, path)
+            if not is_new:
+                _remove_others(copy, directories=set(directories), files=set(files))
+            for name in files:
+                if name.startswith(_META):
+                    self._copy(name, live, copy + b"/" + name)
+                else:
+                    self._link(name, live, copy + b"/" + name)
+            if _identity(_META, live) != before:
+                return None
         if not _is_data(path, directories, files):
             self._list(path)
         below = [path + b"/" + name for name in directories]
         return below if is_new else [found for found in below if not os.path.isdir(self._copy_of(found))]
 
-    def _link(self, live: bytes, copy: bytes, *, is_new: bool) -> None:
+    @contextlib.contextmanager
+    def _live(self, path: bytes) -> Iterator[int]:
+        """A descriptor of a directory of the drive.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: there is none; it is one behind a link, or was moved just now.
+        """
+        drive = self._in_use.drive
+        with opened_directory(path, drive) as directory:
+            if _path_of(directory) != _path_of(drive) + b"/" + path:
+                raise FileNotFoundError(errno.ENOENT, "it lies behind a link", os.fsdecode(path))
+            yield directory
+
+    def _link(self, name: bytes, live: int, copy: bytes) -> None:
         try:
-            os.link(live, copy, follow_symlinks=False)
+            os.link(name, copy, src_dir_fd=live, follow_symlinks=False)
         except FileExistsError:
-            if os.path.samefile(live, copy):
+            if os.path.samestat(os.stat(name, dir_fd=live, follow_symlinks=False), os.lstat(copy)):
                 return
             os.unlink(copy)
-            os.link(live, copy, follow_symlinks=False)
-        self._count(os.stat(copy).st_size)
+            os.link(name, copy, src_dir_fd=live, follow_symlinks=False)
+        self._count(os.lstat(copy).st_size)
 
-    def _copy(self, live: bytes, copy: bytes) -> None:
-        with open(live, "rb", buffering=0) as source, open(copy, "wb", buffering=0) as target:
+    def _copy(self, name: bytes, live: int, copy: bytes) -> None:
+        descriptor = os.open(name, _READ, dir_fd=live)
+        with open(descriptor, "rb", buffering=0) as source, open(copy, "wb", buffering=0) as target:
             status = os.fstat(source.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "it is no regular file", os.fsdecode(name))
             while piece := source.read(1 << 20):
                 target.write(piece)
             os.utime(target.fileno(), ns=(status.st_mtime_ns, status.st_mtime_ns))
@@ -234,41 +291,50 @@ class Snapshot:
         return os.path.join(os.fsencode(self.directory), path)
 
 
-def remove_snapshots(drive: Path, *, name: str = "") -> None:
-    """Delete what exports left on a drive, all or one; what is not there is fine.
+def remove_snapshots(drive: Path) -> None:
+    """Delete what exports left on a drive; what is not there is fine.
 
     Raises:
         ToolFailedError: something could not be deleted.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            top = stack.enter_context(opened_directory(drive.resolve()))
+            reserved = stack.enter_context(own_directory(RESERVED_DIRECTORY, top))
+        except FileNotFoundError:
+            return
+        except OSError as failure:
+            raise ToolFailedError(f"{drive / RESERVED_DIRECTORY} cannot be opened: {failure.strerror}.") from failure
+        _remove([entry for entry in os.listdir(reserved) if entry.startswith(PREFIX)], drive=top, reserved=reserved)
+
+
+def _remove(names: list[str], *, drive: int, reserved: int) -> None:
     try:
-        reserved = os.open(drive / RESERVED_DIRECTORY, DIRECTORY)
-    except FileNotFoundError:
-        return
-    except OSError as failure:
-        raise ToolFailedError(f"{drive / RESERVED_DIRECTORY} cannot be opened: {failure.strerror}.") from failure
-    try:
-        for found in [name] if name else [entry for entry in os.listdir(reserved) if entry.startswith(PREFIX)]:
-            remove_tree(found, parent=reserved)
+        for name in names:
+            remove_tree(name, parent=reserved)
         # Not empty: an import has something in it.
         with contextlib.suppress(OSError):
-            os.rmdir(drive / RESERVED_DIRECTORY)
+            os.rmdir(RESERVED_DIRECTORY, dir_fd=drive)
     except OSError as failure:
         raise ToolFailedError(f"A snapshot on the drive could not be deleted: {failure.strerror}.") from failure
-    finally:
-        os.close(reserved)
 
 
-def _entries(live: bytes, path: bytes) -> tuple[list[bytes], list[bytes]]:
+def _path_of(descriptor: int) -> bytes:
+    """Where it is now, without links."""
+    return os.readlink(f"/proc/self/fd/{descriptor}".encode())
+
+
+def _entries(live: int, path: bytes) -> tuple[list[bytes], list[bytes]]:
     directories, files = [], []
     directory = os.fsdecode(path)
     with os.scandir(live) as entries:
         for entry in entries:
-            if is_transient(directory, os.fsdecode(entry.name)):
+            if is_transient(directory, entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                directories.append(entry.name)
+                directories.append(os.fsencode(entry.name))
             elif entry.is_file(follow_symlinks=False):
-                files.append(entry.name)
+                files.append(os.fsencode(entry.name))
     return directories, files
 
 
@@ -279,23 +345,23 @@ def _is_data(path: bytes, directories: list[bytes], files: list[bytes]) -> bool:
     return is_full and is_data_directory_name(name)
 
 
-def _made(directory: bytes, *, like: bytes) -> bool:
-    """Make a directory with the owner and mode of another; False when it is there."""
+def _made(directory: bytes, *, like: int) -> bool:
+    """Make a directory with the owner and mode of an opened one; False when it is there."""
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         return False
-    status = os.stat(like)
+    status = os.fstat(like)
     with contextlib.suppress(PermissionError):
         os.chown(directory, status.st_uid, status.st_gid)
     os.chmod(directory, status.st_mode & 0o777 | 0o700)
     return True
 
 
-def _identity(path: bytes) -> tuple[int, int, int] | None:
+def _identity(name: bytes, parent: int) -> tuple[int, int, int] | None:
     """Of a file; None where there is none."""
     try:
-        status = os.stat(path, follow_symlinks=False)
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return None
     return (status.st_ino, status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
@@ -318,6 +384,7 @@ def _explained() -> Iterator[None]:
         if is_full(failure):
             raise NoSpaceError("The drive is full; a snapshot needs room on it.", next_step=_MAKE_ROOM) from failure
         name = os.fsdecode(failure.filename) if failure.filename else "the drive"
+        name = _THIS_PROCESS.sub("the snapshot", name)
         raise SourceUnreadableError(
             f"A snapshot of the drive could not be taken: {name!r}: {failure.strerror}.",
             next_step="The agent has to run under MinIO's uid or as root, and the drive has to allow hard links; "

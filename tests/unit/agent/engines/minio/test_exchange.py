@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,8 +172,8 @@ def test_where_there_was_nothing_all_of_it_is_kept(tmp_path: Path) -> None:
 
 def test_without_a_configuration_of_its_own_an_import_leaves_the_servers(drive: Path) -> None:
     one = Exchange(drive, KEY)
-    (one.other / ".minio.sys/config/of").unlink()
-    (one.other / ".minio.sys/config").rmdir()
+    (StagingArea(drive, KEY).new / ".minio.sys/config/of").unlink()
+    (StagingArea(drive, KEY).new / ".minio.sys/config").rmdir()
 
     one.bring(Side.IMPORTED)
     imported = _content(drive)
@@ -183,7 +184,7 @@ def test_without_a_configuration_of_its_own_an_import_leaves_the_servers(drive: 
 
 
 def test_one_bucket_alone_is_exchanged_with_its_settings(drive: Path) -> None:
-    for side, text in ((drive, "old"), (Exchange(drive, KEY).other, "new")):
+    for side, text in ((drive, "old"), (StagingArea(drive, KEY).new, "new")):
         _mark(side / ".minio.sys/buckets/both1", text)
     before = _content(drive)
     one = Exchange(drive, KEY, only="both1")
@@ -306,3 +307,40 @@ def test_a_journal_that_another_agent_wrote_in_another_form_is_never_one_of_noth
     # The first ones had no version.
     journal.write_text(written.replace(', "version": 1', ""))
     assert one.side() is Side.IMPORTED
+
+
+@pytest.mark.parametrize("what", ["a fifo", "without an end"])
+def test_a_journal_that_is_no_file_or_far_too_large_is_not_waited_for(what: str, drive: Path) -> None:
+    journal = drive / ".mathison-data" / KEY / "exchange.json"
+    if what == "a fifo":
+        os.mkfifo(journal)
+    else:
+        with journal.open("wb") as file:
+            file.truncate(100 << 30)
+
+    one = Exchange(drive, KEY)
+    for act in (one.recover, one.side, one.is_unfinished, one.tells, one.note_kept, lambda: one.bring(Side.IMPORTED)):
+        with pytest.raises(InternalError, match=r"'exchange.json' of an exchange cannot be read: it (is no|has more)"):
+            act()
+
+    assert _content(drive) == OLD
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+@pytest.mark.parametrize("what", ["another user's", "a link"])
+def test_what_a_server_puts_in_the_place_of_what_is_kept_is_not_used(what: str, drive: Path, tmp_path: Path) -> None:
+    reserved = drive / ".mathison-data"
+    reserved.rename(drive / ".aside")
+    if what == "a link":
+        shutil.copytree(drive / ".aside", tmp_path / "elsewhere")
+        reserved.symlink_to(tmp_path / "elsewhere")
+    else:
+        shutil.copytree(drive / ".aside", reserved)
+        os.chown(reserved, 1000, 1000)
+
+    one = Exchange(drive, KEY)
+    for act in (one.recover, one.side, one.is_unfinished, one.note_kept, lambda: one.bring(Side.IMPORTED)):
+        with pytest.raises(ToolFailedError, match=r"'\.mathison-data': (it belongs to uid 1000|Not a directory)"):
+            act()
+
+    assert _content(drive) == {**OLD, **{f".aside/{KEY}/new/{name}": "new" for name in NEW if name != ".minio.sys/tmp"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from agent.engines.minio import snapshot as snapshot_module
 from agent.engines.minio.snapshot import Snapshot, remove_snapshots
-from common.errors import NoSpaceError, ToolFailedError
+from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 
 NAMES = [*(f"prefix{number}" for number in range(3)), *(f"object{number}" for number in range(6)), "xl.meta", "part.1"]
 LONG_AGO_NS = time.time_ns() - 3600 * 1_000_000_000
@@ -94,6 +95,56 @@ def test_a_drive_that_does_not_change_is_looked_through_once(drive: Path, snapsh
 
     assert _content(snapshot.directory) == _content(drive)
     assert snapshot.seen == 0
+
+
+def test_what_a_server_puts_in_the_place_of_the_snapshot_is_not_written_to(
+    drive: Path, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("of the agent's machine")
+    snapshot.first_pass()
+    (drive / ".mathison-data").rename(drive / ".aside")
+    planted = drive / ".mathison-data" / "export-0123" / "snapshot" / "one/prefix1/object1"
+    shutil.copytree(drive / ".aside", drive / ".mathison-data")
+    (planted / "xl.meta").unlink()
+    (planted / "xl.meta").symlink_to(victim)
+    _rewrite(drive / "one/prefix1/object1", "rewritten")
+
+    snapshot.second_pass()
+
+    assert victim.read_text() == "of the agent's machine"
+    assert (snapshot.directory / "one/prefix1/object1/xl.meta").read_text() == "XL2 rewritten"
+    snapshot.remove()
+    assert list((drive / ".aside").iterdir()) == []
+    assert planted.is_dir()
+
+
+@pytest.mark.parametrize("what", ["a link in between", "a link", "a fifo"])
+def test_what_a_server_puts_in_the_place_of_its_own_is_neither_followed_nor_waited_for(
+    what: str, drive: Path, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "object1").mkdir(parents=True)
+    (elsewhere / "object1" / "xl.meta").write_text("of the agent's machine")
+    entries = snapshot_module._entries
+
+    def replaced(live: int, path: bytes) -> tuple[list[bytes], list[bytes]]:
+        found = entries(live, path)
+        if path == b"one/prefix1" and what == "a link in between":
+            (drive / "one/prefix1").rename(drive / "one/aside")
+            (drive / "one/prefix1").symlink_to(elsewhere)
+        elif path == b"one/prefix1/object1" and what != "a link in between":
+            meta = drive / "one/prefix1/object1/xl.meta"
+            meta.unlink(missing_ok=True)
+            meta.symlink_to(elsewhere / "object1" / "xl.meta") if what == "a link" else os.mkfifo(meta)
+        return found
+
+    monkeypatch.setattr(snapshot_module, "_entries", replaced)
+    # Without one, it is no object.
+    with contextlib.nullcontext() if what == "a fifo" else pytest.raises(SourceUnreadableError):
+        snapshot.first_pass()
+
+    assert not any("machine" in path.read_text() for path in snapshot.directory.rglob("xl.meta"))
 
 
 def test_parts_are_linked_and_what_is_rewritten_is_copied(drive: Path, snapshot: Snapshot) -> None:
