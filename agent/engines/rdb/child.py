@@ -11,6 +11,7 @@ import time
 import msgspec
 
 from agent.engines.rdb.content import RdbContent
+from agent.engines.rdb.source import IN_SMALLER_PIECES
 from agent.engines.rdb.summing import SummingWalk
 from agent.engines.rdb.walk import Walk
 from agent.jail import enter_from_argv
@@ -79,7 +80,11 @@ def main() -> None:
     except ServiceError as error:
         line = Line(reason=error.reason, text=error.text, next_step=error.next_step)
     except MemoryError:
-        line = Line(reason="LIMIT_EXCEEDED", text="One value of the file needs more memory than its check may use.")
+        line = Line(
+            reason="LIMIT_EXCEEDED",
+            text="One value of the file needs more memory than its check may use.",
+            next_step=IN_SMALLER_PIECES,
+        )
     except OSError as failure:
         if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

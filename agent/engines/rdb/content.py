@@ -44,6 +44,7 @@ class RdbContent(msgspec.Struct, kw_only=True):
         sums: what its keys hold, as parts of a fingerprint (agent.engines.rdb.sums); None: nobody asked, or it cannot
             be told.
         key_digests: by database, of each key, where they were asked for.
+        obstacles: why an import would refuse it, as ends of a sentence, as far as that was seen in one that is trusted.
         doubt: an archive of this server that this program cannot read through, and why; see `is_trusted` in the walk.
     """
 
@@ -71,6 +72,7 @@ class RdbContent(msgspec.Struct, kw_only=True):
     body_crc: int = 0
     sums: dict[str, str] | None = None
     key_digests: dict[int, bytes] = {}
+    obstacles: list[str] = []
     doubt: str = ""
 
     @property

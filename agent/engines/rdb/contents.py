@@ -93,6 +93,7 @@ class ContentReader:
             packed_size, size = source.length(), source.length()
             if size > MOST_IN_MEMORY_BYTES:
                 self.is_complete = False
+                self._values.note_size(packed_size)
                 source.skip(packed_size)
                 return
             text = self._values.decompressed(packed_size, size)

@@ -15,6 +15,12 @@ from common.rdb import CRC_BYTES, crc64
 PIECE_BYTES = 1 << 20
 MOST_IN_MEMORY_BYTES = 64 << 20
 """Largest key, or packed value, that is looked into; servers pack a few KiB as a rule."""
+IN_SMALLER_PIECES = (
+    "Have it lie in smaller pieces where the file comes from, then export again. Of a hash, set or sorted set: lower "
+    "`hash-`, `set-` or `zset-max-listpack-value`, then add one member that is longer. Of a stream: lower "
+    "`stream-node-max-bytes` and write its entries into a new one. A long text is one such piece only where the server "
+    "compresses it (`rdbcompression yes`)."
+)
 ENCODED_LZF = 0xC3
 INTEGER_BYTES = {0xC0: 1, 0xC1: 2, 0xC2: 4}
 """By the byte that stands for a length: a string that is an integer."""
@@ -102,7 +108,8 @@ class Source:
             if size > MOST_IN_MEMORY_BYTES:
                 raise LimitExceededError(
                     f"A key or packed value at byte {self.offset} has {size} bytes; more than "
-                    f"{MOST_IN_MEMORY_BYTES >> 20} MiB cannot be checked."
+                    f"{MOST_IN_MEMORY_BYTES >> 20} MiB cannot be checked.",
+                    next_step=IN_SMALLER_PIECES,
                 )
             self.fill(size)
         self.position += size

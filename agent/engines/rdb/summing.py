@@ -55,10 +55,13 @@ class SummingWalk(Walk):
         kind = self._contents.read(number, hashed)
         self._sums.add_key(self._database, KIND_OF[kind], name, hashed.digest(), is_listed=not self._is_expired)
         self._moment = NO_MOMENT
+        self._note_too_large(name)
         self._note_key(kind)
 
     def _function(self) -> None:
-        self._sums.add_function(self._values.string())
+        code = self._values.string()
+        self._note_library(code)
+        self._sums.add_function(code)
 
     def _expires(self, moment_ms: int) -> None:
         super()._expires(moment_ms)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from agent.engines.rdb import lzf, packed
 from agent.engines.rdb.layout import Type, first_version_of, module_type_name
-from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Source
+from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, MOST_IN_MEMORY_BYTES, Source
 from agent.engines.rdb.streams import StreamReader
 from common.errors import ArchiveError, ArchiveIncompatibleError
 from common.rdb import RdbHeader
@@ -37,6 +37,7 @@ class ValueReader:
         module_types: how many values there are of each module's type.
         empty: values without members, which servers leave out when they load them.
         packed_away_bytes: by how much strings are shorter in the file than in a server.
+        too_large: bytes of the largest piece that was skipped and that could not be looked into.
     """
 
     def __init__(self, source: Source, header: RdbHeader, hashes: array[int], *, is_deep: bool) -> None:
@@ -44,6 +45,7 @@ class ValueReader:
         self.module_types: Counter[str] = Counter()
         self.empty = 0
         self.packed_away_bytes = 0
+        self.too_large = 0
         self._source = source
         self._header = header
         self.is_deep = is_deep
@@ -130,8 +132,12 @@ class ValueReader:
         except lzf.LzfError:
             raise self._source.damaged("a compressed string cannot be unpacked") from None
 
-    def skip_string(self) -> None:
-        """A string whose content does not matter."""
+    def skip_string(self, *, is_looked_into: bool = False) -> None:
+        """A string whose content does not matter.
+
+        Args:
+            is_looked_into: it would, were this deep.
+        """
         source = self._source
         first = source.byte()
         if first in INTEGER_BYTES:
@@ -140,6 +146,7 @@ class ValueReader:
             packed_size, size = source.length(), source.length()
             self.packed_away_bytes += size - packed_size
             if not self.is_deep:
+                self.note_size(max(packed_size, size if is_looked_into else 0))
                 source.skip(packed_size)
                 return
             try:
@@ -148,7 +155,15 @@ class ValueReader:
                 raise source.damaged("a compressed string cannot be unpacked") from None
         else:
             source.position -= 1
-            source.skip(source.length())
+            size = source.length()
+            if is_looked_into:
+                self.note_size(size)
+            source.skip(size)
+
+    def note_size(self, size: int) -> None:
+        """Of a piece that has to be in memory all at once to be looked into."""
+        if size > MOST_IN_MEMORY_BYTES:
+            self.too_large = max(self.too_large, size)
 
     def _list(self) -> None:
         count = self._count()
@@ -186,7 +201,7 @@ class ValueReader:
         """First those that expire first, last those that never do, and the moments as numbers: a server takes both for
         granted, and ends itself where that is not so (t_hash.c of Redis 7.4)."""
         if not self.is_deep:
-            self.skip_string()
+            self.skip_string(is_looked_into=True)
             return
         data = self.string()
         entries = self._taken_apart(packed.listpack, data, of=3)
@@ -242,7 +257,7 @@ class ValueReader:
         if not self.is_deep:
             for _ in range(count):
                 before()
-                self.skip_string()
+                self.skip_string(is_looked_into=True)
                 after()
         elif count <= MOST_COMPARED_AT_ONCE:
             seen = set()
@@ -274,7 +289,7 @@ class ValueReader:
     ) -> None:
         """A collection in one string; an entry and what belongs to it are `of` strings."""
         if not self.is_deep:
-            self.skip_string()
+            self.skip_string(is_looked_into=True)
             return
         entries = self._taken_apart(unpack, self.string(), of=of)
         members = entries[::of]
@@ -337,7 +352,7 @@ class ValueReader:
         """The entries of a stream's listpack; None when it was only skipped."""
         if self.is_deep:
             return self.unpacked(packed.listpack)
-        self.skip_string()
+        self.skip_string(is_looked_into=True)
         return None
 
     def _module(self) -> None:

@@ -9,12 +9,13 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from agent.archives.members import printable
 from agent.engines.rdb import lzf
 from agent.engines.rdb.content import Library, RdbContent
 from agent.engines.rdb.distinct import Distinct
 from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, Opcode, Type, module_type_name
 from agent.engines.rdb.lua import beyond_registering, name_of
-from agent.engines.rdb.source import ENCODED_LZF, INTEGER_BYTES, Rest, Source
+from agent.engines.rdb.source import ENCODED_LZF, IN_SMALLER_PIECES, INTEGER_BYTES, Rest, Source
 from agent.engines.rdb.values import ValueReader
 from common.errors import (
     ArchiveDamagedError,
@@ -37,6 +38,11 @@ _MOST_FIELDS = 64
 _MOST_FIELD_BYTES = 1 << 12
 MOST_LIBRARY_BYTES = 1 << 20
 """Of code, in memory all at once; a large library has some 10 KiB."""
+_LESS_CODE = (
+    "Keep less there where the file comes from (FUNCTION DELETE) and export again; the rest can be loaded into the "
+    "other server after the import (FUNCTION LOAD)."
+)
+_MOST_NAMED, _MOST_NAME_BYTES = 10, 100
 _MOST_SCRIPT_SPANS = 1 << 12
 """A server writes all its scripts in one place."""
 _SLOT_INFO_SINCE = 12
@@ -207,6 +213,7 @@ class Walk:
             self._hashes.append(hash(key) ^ self._database_hash)
         empty = self._values.empty
         kind = self._values.read(number)
+        self._note_too_large(key)
         self._note_key(kind, is_empty=self._values.empty > empty)
 
     def _note_key(self, kind: Type, *, is_empty: bool = False) -> None:
@@ -219,23 +226,41 @@ class Walk:
         self._content.expired += self._is_expired
         self._is_expiring = self._is_expired = False
 
+    def _note_too_large(self, key: bytes) -> None:
+        """Of the key that was just read; the first ones are named."""
+        if size := self._values.too_large:
+            self._values.too_large = 0
+            if len(self._content.obstacles) < _MOST_NAMED:
+                name = printable(key[:_MOST_NAME_BYTES].decode(errors="surrogateescape"))
+                self._content.obstacles.append(f"the key {name} has {size:,} bytes in one piece. {IN_SMALLER_PIECES}")
+
     def _note_vanishing(self, kind: Type, count: int) -> None:
         vanishing = self._content.vanishing
         vanishing[self._database] = vanishing.get(self._database, 0) + count
         self._vanishing_kinds[kind] += count
 
     def _function(self) -> None:
-        if self._is_trusted:
-            self._values.skip_string()
-            return
-        code = self._values.string()
+        self._note_library(self._values.string())
+
+    def _note_library(self, code: bytes) -> None:
+        is_too_much = self._library_bytes > MOST_LIBRARY_BYTES
         self._library_bytes += len(code)
         if self._library_bytes > MOST_LIBRARY_BYTES:
-            raise LimitExceededError(
-                f"The function libraries of the file have more than {MOST_LIBRARY_BYTES >> 20} MiB of code; so much "
-                "cannot be tried before the import."
+            limit = f"more than {MOST_LIBRARY_BYTES >> 20} MiB of code"
+            if not self._is_trusted:
+                raise LimitExceededError(
+                    f"The function libraries of the file have {limit}; so much cannot be tried before the import.",
+                    next_step=_LESS_CODE,
+                )
+            if not is_too_much:
+                self._content.obstacles.append(f"its function libraries have {limit}. {_LESS_CODE}")
+        elif not self._is_trusted:
+            self._content.libraries.append(Library(name_of(code), code, beyond_registering(code)))
+        elif beyond := beyond_registering(code):
+            self._content.obstacles.append(
+                f"the function library {name_of(code)!r} {beyond}. A server that has it already takes the "
+                "file: load it there first (FUNCTION LOAD)."
             )
-        self._content.libraries.append(Library(name_of(code), code, beyond_registering(code)))
 
     def _expires(self, moment_ms: int) -> None:
         """The next key does; the last moment before it counts."""
@@ -270,7 +295,8 @@ class Walk:
         if len(spans) > _MOST_SCRIPT_SPANS:
             raise LimitExceededError(
                 f"The file has scripts (fields `lua`) in more than {_MOST_SCRIPT_SPANS:,} places; so many cannot be "
-                "taken out of it."
+                "taken out of it.",
+                next_step="Where it comes from, have the server forget them (SCRIPT FLUSH), then export again.",
             )
 
     def _fast_keys(self) -> None:
@@ -385,7 +411,7 @@ class Walk:
                 raise _wrong_checksum() from error
         if not self._is_trusted:
             raise error
-        content.doubt = error.text
+        content.doubt = f"{error.text} {error.next_step}" if isinstance(error, LimitExceededError) else error.text
         content.size_bytes = self._source.offset
 
 

@@ -175,6 +175,7 @@ async def _walked(
         dump.fingerprint = Fingerprint.of(SCHEME, content.sums)
     elif examination.look is Look.SUM:
         dump.warnings.append("No fingerprint was taken: one value is too large to be unpacked for it.")
+    dump.warnings += [f"As it is, this program will not import this file: {text}" for text in content.obstacles]
     if not content.has_checksum:
         dump.warnings.append("The server writes no checksum (rdbchecksum no): damage to this file would not show.")
 

@@ -23,6 +23,7 @@ from tools.servers import RedisServer
 
 _F = "redis.register_function('f', function() return 1 end)"
 _G = "redis.register_function('g', function() return 2 end)"
+_BIG = "redis.register_function('big', function() return 3 end)"
 REFUSED, INCOMPATIBLE = ArchiveRefusedError, ArchiveIncompatibleError
 UNSOUND: dict[str, tuple[list[str], type[ArchiveError], str]] = {
     "never ends": (["#!lua name=x\nwhile true do end"], REFUSED, "'x' of the file has a loop at its top level"),
@@ -106,6 +107,14 @@ async def test_a_library_that_does_more_when_it_is_loaded_is_taken_where_the_ser
 
     with client_of(server) as client:
         assert libraries_of(client).keys() == {b"x", b"y"}
+    [warning] = (await app.export()).warnings
+    assert warning.startswith(
+        "As it is, this program will not import this file: the function library 'x' has a loop at its top level. "
+    )
+    with client_of(server) as client:
+        client.function_load(f"#!lua name=big\n--{'x' * (1 << 20)}\n{_BIG}")
+    told = (await app.export()).warnings
+    assert any("its function libraries have more than 1 MiB of code. Keep less there" in text for text in told)
 
 
 async def test_a_library_that_a_client_loads_in_the_middle_of_a_trial_is_there_after_it(

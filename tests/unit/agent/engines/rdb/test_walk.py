@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.engines.rdb import source
+from agent.engines.rdb import source, values
 from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.walk import Walk
 from common.errors import (
@@ -21,12 +21,14 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from common.kinds import HEAD_BYTES
 from common.rdb import crc64
 from tests.fixtures.rdb_files import (
     GOOD,
     aux,
     database,
     expiring,
+    function,
     key,
     length,
     listpack,
@@ -598,6 +600,62 @@ def test_equal_keys_in_different_databases_are_no_duplicates() -> None:
     file = rdb(database(0), text_key("k"), database(1), text_key("k"), key(b"s", members(b"k"), kind=2))
 
     assert walk(file).keys == {0: 1, 1: 2}
+
+
+LARGE = b"a" * 63
+TOO_LARGE: dict[str, tuple[int, bytes]] = {
+    "member": (2, members(LARGE)),
+    "field": (4, members(LARGE, after=string(b"value"))),
+    "listpack": (16, string(listpack([b"f", LARGE]))),
+    "listpack with moments": (25, struct.pack("<q", 1 << 48) + string(listpack([b"f", LARGE, 0]))),
+    "node of a list": (18, length(1) + length(2) + string(listpack([LARGE]))),
+    "compressed text": (0, lzf(b"\x1f" + bytes(32) + b"\x1f" + bytes(32), 64)),
+}
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_what_an_import_would_refuse_for_its_size_is_told_of_a_file_that_a_server_writes(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, content = TOO_LARGE[what]
+    for module in (source, values):
+        monkeypatch.setattr(module, "MOST_IN_MEMORY_BYTES", 60)
+    # What the buffer holds anyway is looked into.
+    before = [text_key(f"filler{number}", "x" * 50) for number in range(HEAD_BYTES // 50)]
+    file = rdb(*before, key(b"k", content, kind=kind), magic="REDIS0012")
+
+    with pytest.raises(LimitExceededError, match="cannot be checked") as refused:
+        walk(file, piece_bytes=1)
+    told = walk(file, is_trusted=True, piece_bytes=1)
+
+    [obstacle] = told.obstacles
+    assert obstacle.startswith("the key 'k' has ")
+    assert obstacle.endswith(refused.value.next_step)
+    assert (told.key_count, told.doubt) == (len(before) + 1, "")
+
+
+def test_what_a_long_text_that_is_not_compressed_has_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (source, values):
+        monkeypatch.setattr(module, "MOST_IN_MEMORY_BYTES", 60)
+
+    told = walk(rdb(key(b"k", string(b"a" * 1000))), is_trusted=True, piece_bytes=1)
+
+    assert told.obstacles == []
+
+
+def test_libraries_that_an_import_would_refuse_are_told_of_a_file_that_a_server_writes() -> None:
+    sound, loops = "redis.register_function('f', function() end)", "while true do end"
+
+    told = walk(rdb(function(f"#!lua name=x\n{sound}"), function(f"#!lua name=y\n{loops}")), is_trusted=True)
+    large = walk(rdb(function(f"#!lua name=x\n--{'x' * (1 << 20)}\n{sound}")), is_trusted=True)
+
+    assert [text.partition(".")[0] for text in told.obstacles] == [
+        "the function library 'y' has a loop at its top level"
+    ]
+    assert [text.partition(".")[0] for text in large.obstacles] == [
+        "its function libraries have more than 1 MiB of code"
+    ]
+    assert told.functions == 2
 
 
 def test_a_large_value_is_passed_by_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
