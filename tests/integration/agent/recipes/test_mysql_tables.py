@@ -105,3 +105,23 @@ async def test_a_server_without_tls_on_this_machine_is_reached_with_a_password_t
         assert server.sql("SHOW STATUS LIKE 'Ssl_server_not_after'").split() == ["Ssl_server_not_after"]
         assert await shop.fingerprint() == exported.fingerprint
         await shop.recipe.discard(record)
+
+
+@variants("name", ["mysql-9.7", "mysql-8.0"])
+async def test_an_import_goes_where_rights_may_be_taken_back_in_parts_and_names_in_grants_are_literal(
+    name: str, tmp_path: Path
+) -> None:
+    with MysqlServer(mysql(name), settings={"partial-revokes": "ON"}) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        server.sql(
+            f"CREATE DATABASE others; GRANT ALL ON *.* TO '{shop.admin}'@'%' WITH GRANT OPTION;"
+            f" REVOKE ALL ON others.* FROM '{shop.admin}'@'%'; REVOKE ALL ON mysql.* FROM '{shop.admin}'@'%';"
+        )
+        shop.sql("CREATE TABLE own (a int); INSERT INTO own VALUES (1); CREATE VIEW seen AS SELECT a FROM own")
+        exported = await shop.export("sql")
+
+        record = await shop.import_(exported.content)
+
+        assert await shop.fingerprint() == exported.fingerprint
+        await shop.recipe.undo(record, NotedProgress())
+        assert shop.leftovers(record) == []
