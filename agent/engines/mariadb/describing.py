@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.engines.mariadb import added_keys, dump_sessions, foreign_keys, programs
 from agent.engines.mariadb.catalog import Schema, look
+from agent.engines.mariadb.client import query
 from agent.engines.mariadb.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.wording import counted
@@ -97,13 +98,24 @@ async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
             )
     if broken := await programs.broken_view(app, database, listed):
         return f"{broken} It could not be put back in an undo: drop or correct it."
-    if lacking := _lacking(account, database, {found.kind for found in listed}):
+    kinds = {found.kind for found in listed}
+    if lacking := _lacking(account, database, kinds):
         return lacking
+    if kinds & programs.LOGGED_KINDS and not account.may_be_super and await _trusts_superusers_alone(admin):
+        return (
+            "The server writes a binary log and takes triggers and functions from nobody but a superuser, so those of "
+            "the database could not be put back in an undo: set log_bin_trust_function_creators=1."
+        )
     try:
         await programs.read(app, database)
     except ToolFailedError as failure:
         return f"{failure.text} It could not be put back in an undo."
     return ""
+
+
+async def _trusts_superusers_alone(admin: Login) -> bool:
+    [[is_so]] = await query(admin, "SELECT @@log_bin AND NOT @@log_bin_trust_function_creators;")
+    return is_so == "1"
 
 
 async def obstacle_in_rights(app: Login, database: str, kinds: Collection[str]) -> str:

@@ -24,6 +24,8 @@ MAX_BYTES = 8 << 20
 """Most text of all definitions of a schema; they are written into the import's journal."""
 KINDS = ("function", "procedure", "view", "trigger", "event")
 """In the order in which they are made."""
+LOGGED_KINDS = frozenset({"function", "trigger"})
+"""Which a server that writes a binary log takes from superusers alone, unless it is told otherwise."""
 _ROUTINES = frozenset({"function", "procedure"})
 _RIGHTS = {
     "function": ("CREATE ROUTINE", "ALTER ROUTINE"),
@@ -376,6 +378,10 @@ class Account(msgspec.Struct, frozen=True):
 
     name: str
     granted: frozenset[str]
+
+    @property
+    def may_be_super(self) -> bool:
+        return not self.granted.isdisjoint({"SUPER", "BINLOG ADMIN", "a role"})
 
     def lacks(self, kinds: Collection[str]) -> list[str]:
         """Of what it needs to make these kinds, what nobody has granted it."""

@@ -182,3 +182,25 @@ async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_na
     assert "The procedure p has the word DELIMITER in it" in described.can_import.obstacle
     with pytest.raises(AppUnavailableError, match="procedure p"):
         await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
+
+
+async def test_triggers_that_a_server_takes_from_superusers_alone_are_an_obstacle_before_anything_is_dropped(
+    name: str, tmp_path: Path
+) -> None:
+    with MysqlServer(mysql(name), settings={"log-bin": "log", "server-id": "1"}) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        server.sql("SET GLOBAL log_bin_trust_function_creators = 1")
+        shop.sql("CREATE TABLE t (a int); CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1")
+        exported = await shop.export("sql")
+        record = await shop.import_(exported.content)
+        await shop.recipe.undo(record, NotedProgress())
+        server.sql("SET GLOBAL log_bin_trust_function_creators = 0")
+
+        described = await shop.recipe.describe()
+
+        assert server.sql("SELECT @@log_bin") == "1"
+        assert "log_bin_trust_function_creators=1" in described.can_import.obstacle
+        with pytest.raises(AppUnavailableError, match="binary log"):
+            await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
+        server.sql(f"GRANT SUPER ON *.* TO '{shop.user}'@'%'")
+        assert (await shop.recipe.describe()).can_import.obstacle == ""
