@@ -6,13 +6,15 @@ mathison-agent --config FILE --check     say whether the settings can be used, a
 
 from __future__ import annotations
 
+import agent.footprint  # noqa: F401  # before all others: it decides what they import
+
+# isort: split
 import argparse
 import asyncio
 import os
 import sys
 from pathlib import Path
 
-import agent.footprint  # noqa: F401  # first of ours: it decides what the others import
 from agent.serving import StartError, make_recipe, serve
 from agent.settings import AgentSettings, SettingsError, read_settings
 from common.errors import ServiceError

@@ -66,7 +66,10 @@ async def provide_identity(settings: AgentSettings, *, now: dt.datetime) -> dt.d
         identity = await _enrol(settings, files)
     elif now >= identity.renew_at():
         identity = await _renew(settings, files, identity)
-    note_renewal(files, settings.app_id, identity.renew_at())
+    try:
+        note_renewal(files, settings.app_id, identity.renew_at())
+    except ValueError as failure:
+        raise EnrolmentError(f"What the controller answered cannot be used: {failure}.") from failure
     return identity.renew_at()
 
 

@@ -7,7 +7,7 @@ reaches it through a queue of one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import msgspec
@@ -17,6 +17,7 @@ from agent.progress import GAP_SECONDS
 from agent.recipes.base import ExportOptions, Recipe, Step
 from agent.states import Phase, Result
 from agent.transfer_list import Transfer
+from common.encoded_chunks import encoded_chunk
 from common.errors import CancelledError
 from common.frames import MAX_CHUNK_BYTES, RunningDigest
 from common.headers import ArchiveHeader, Receipt
@@ -51,11 +52,17 @@ class ExportPipe:
                 async for chunk in chunks:
                     if tracker.phase is Phase.PREPARING:
                         tracker.step(Step.TRANSFERRING)
-                    for piece in _pieces(chunk):
-                        await digest.add(piece)
+                    size = len(chunk)
+                    pieces = _pieces(chunk)
+                    del chunk  # so that there is one copy of it, not two
+                    while pieces:
+                        encoded, content = encoded_chunk(pieces.pop())
+                        await digest.add(content)
+                        del content
                         await self._until_taken()
-                        self._frames.put_nowait(encoded_chunk(piece))
-                    tracker.sent(len(chunk))
+                        self._frames.put_nowait(encoded)
+                        del encoded
+                    tracker.sent(size)
         # Only now: what the recipe still finds wrong while it closes has to come before the end frame.
         receipt = Receipt(
             size_bytes=digest.size_bytes,
@@ -108,25 +115,11 @@ class ExportPipe:
             ) from None
 
 
-def encoded_chunk(chunk: bytes) -> bytes:
-    """`Frame(chunk=chunk)` as it lies on the wire: tag of field 2 with wire type LEN, length as a varint, content.
-
-    One copy of the chunk; a message would hold a second, and its serializer make a third.
-    """
-    head = bytearray(b"\x12")
-    rest = len(chunk)
-    while rest > 0x7F:
-        head.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    head.append(rest)
-    return b"".join((head, chunk))
-
-
-def _pieces(chunk: bytes) -> Iterable[bytes]:
-    """What a recipe gave, never empty and never above the limit."""
+def _pieces(chunk: bytes) -> list[bytes]:
+    """What a recipe gave, never empty and never above the limit; the last first."""
     if 0 < len(chunk) <= MAX_CHUNK_BYTES:
-        return (chunk,)
-    return (chunk[start : start + MAX_CHUNK_BYTES] for start in range(0, len(chunk), MAX_CHUNK_BYTES))
+        return [chunk]
+    return [chunk[start : start + MAX_CHUNK_BYTES] for start in range(0, len(chunk), MAX_CHUNK_BYTES)][::-1]
 
 
 def _completed(

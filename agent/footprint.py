@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import agent.later  # noqa: F401
 import common.without_rich  # noqa: F401
 from common import heap
 

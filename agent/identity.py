@@ -41,40 +41,63 @@ class Enrolment(Protocol):
 
 
 class _Renewal(msgspec.Struct, frozen=True):
-    """What stands beside the identity, so that a start need not run the program only to learn that all is well."""
+    """What stands beside the identity, so that a start need not run the program only to learn that all is well, and
+    that the agent need not check the files, which would have it hold a TLS library of Python's beside gRPC's."""
 
     app_id: str
-    identity_sha256: str
+    files_sha256: str
     renew_at: dt.datetime
 
 
+def identity_files(directory: Path) -> IdentityFiles:
+    """The identity's files for an agent that serves: those that were noted are not checked anew."""
+
+    def were_checked(identity: bytes, authorities: bytes) -> bool:
+        renewal = _noted(directory)
+        return renewal is not None and renewal.files_sha256 == _digest(identity, authorities)
+
+    return IdentityFiles(directory, were_checked=were_checked)
+
+
 def note_renewal(files: IdentityFiles, app_id: str, renew_at: dt.datetime) -> None:
-    """Remember until when the identity that is there needs nothing."""
-    renewal = _Renewal(app_id, _digest(files), renew_at)
-    write_atomically(_renewal_path(files), msgspec.json.encode(renewal))
+    """Check the identity that is there, and remember until when it needs nothing.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    found = files.read()
+    files.load()
+    renewal = _Renewal(app_id, _digest(*found) if found else "", renew_at)
+    write_atomically(_path(files.directory), msgspec.json.encode(renewal))
 
 
 def noted_renewal(files: IdentityFiles, app_id: str) -> dt.datetime | None:
     """What was noted, if it was for the identity that is there now and for this app."""
+    renewal, found = _noted(files.directory), files.read()
+    if renewal is None or found is None:
+        return None
+    is_same = (renewal.app_id, renewal.files_sha256) == (app_id, _digest(*found))
+    return renewal.renew_at if is_same else None
+
+
+def _noted(directory: Path) -> _Renewal | None:
     try:
-        renewal = msgspec.json.decode(_renewal_path(files).read_bytes(), type=_Renewal)
-        is_same = (renewal.app_id, renewal.identity_sha256) == (app_id, _digest(files))
-        return renewal.renew_at if is_same and files.load() else None
+        return msgspec.json.decode(_path(directory).read_bytes(), type=_Renewal)
     except (OSError, ValueError):
         return None
 
 
-def _renewal_path(files: IdentityFiles) -> Path:
-    return files.directory / "renewal.json"
+def _path(directory: Path) -> Path:
+    return directory / "renewal.json"
 
 
-def _digest(files: IdentityFiles) -> str:
-    return hashlib.sha256(files.identity_path.read_bytes()).hexdigest()
+def _digest(identity: bytes, authorities: bytes) -> str:
+    return hashlib.sha256(b"%d %b %b" % (len(identity), identity, authorities)).hexdigest()
 
 
 def enrolment_program(settings_path: Path, settings: AgentSettings, clock: Clock) -> Enrolment:
     """An attempt by the program, which reads the same settings; without it when nothing is due."""
-    files = IdentityFiles(settings.identity_directory)
+    files = identity_files(settings.identity_directory)
 
     async def attempt() -> Outcome:
         renew_at = noted_renewal(files, settings.app_id)

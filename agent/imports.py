@@ -34,9 +34,8 @@ from common.errors import (
     say_unchanged,
     unchanged,
 )
-from common.frames import FrameReceiver
+from common.frames import FrameReceiver, IncomingFrame
 from common.headers import Receipt
-from mathison.data.v1 import transfer_pb2 as wire
 
 TIDY_SECONDS = 30.0
 """For an app that hangs: its agent has to start all the same."""
@@ -68,7 +67,7 @@ class Imports:
         self._idle_seconds = idle_seconds
 
     async def stage(
-        self, transfer: Transfer, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
+        self, transfer: Transfer, frames: AsyncIterator[IncomingFrame], options: Mapping[str, str], *, dry_run: bool
     ) -> None:
         """Build an upload beside the app's data. Whatever goes wrong, nothing of it stays.
 
@@ -79,7 +78,7 @@ class Imports:
             await self._stage(transfer, frames, options, dry_run=dry_run)
 
     async def _stage(
-        self, transfer: Transfer, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
+        self, transfer: Transfer, frames: AsyncIterator[IncomingFrame], options: Mapping[str, str], *, dry_run: bool
     ) -> None:
         for earlier in self._transfers.holding(ImportPhase.STAGED):
             await self.give_up(

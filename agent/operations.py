@@ -13,6 +13,7 @@ from agent.faults import fault_of
 from agent.journal import ImportPhase
 from agent.states import Failure, Phase, Result, TransferState
 from agent.transfer_list import Transfer, TransferList
+from common import heap
 from common.errors import AgentUnavailableError, CancelledError, ServiceError, TransferInProgressError
 
 _log = structlog.get_logger(__name__)
@@ -110,6 +111,7 @@ class Operations:
                 raise transfer.cancelled_with
             transfer.has_begun = True
             async with self.recipe_lock:
+                heap.give_back()  # holes that the transfer before left do not fit what this one needs
                 await work()
         except asyncio.CancelledError:
             transfer.failure = transfer.cancelled_with or CancelledError("The transfer was cancelled.")

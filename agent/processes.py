@@ -156,6 +156,7 @@ class Child:
         """All of its output in pieces; does not look at the exit status, see `check`."""
         while chunk := await self.read():
             yield chunk
+            del chunk
 
     async def wait(self) -> int:
         """Exit status, negative for a signal. Its output must be read to the end or closed first."""
@@ -267,6 +268,7 @@ async def feed(child: Child, chunks: AsyncIterable[bytes]) -> None:
     try:
         async for chunk in chunks:
             await child.write(chunk)
+            del chunk
     except (BrokenPipeError, ConnectionResetError):
         return
     await child.close_stdin()

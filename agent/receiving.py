@@ -13,13 +13,12 @@ from agent.progress import Tracker
 from agent.recipes.base import Step, Upload
 from agent.states import Phase
 from common.errors import LimitExceededError, UploadIncompleteError
-from common.frames import FrameReceiver
-from mathison.data.v1 import transfer_pb2 as wire
+from common.frames import FrameReceiver, IncomingFrame
 
 
 @asynccontextmanager
 async def opened(
-    frames: AsyncIterator[wire.Frame], tracker: Tracker, *, limit_bytes: int, idle_seconds: float
+    frames: AsyncIterator[IncomingFrame], tracker: Tracker, *, limit_bytes: int, idle_seconds: float
 ) -> AsyncIterator[FrameReceiver]:
     """An upload of which the header has come, which the tracker then knows.
 
@@ -50,7 +49,7 @@ async def received(receiver: FrameReceiver, tracker: Tracker, options: Mapping[s
             pass
 
 
-async def unless_idle(frames: AsyncIterator[wire.Frame], seconds: float) -> AsyncGenerator[wire.Frame, None]:
+async def unless_idle(frames: AsyncIterator[IncomingFrame], seconds: float) -> AsyncGenerator[IncomingFrame, None]:
     """The frames; UploadIncompleteError when the caller sends nothing for too long, which would block all others."""
     while True:
         try:
@@ -63,6 +62,7 @@ async def unless_idle(frames: AsyncIterator[wire.Frame], seconds: float) -> Asyn
                 f"The caller sent nothing for {seconds:.0f} seconds.", next_step="Send the file again."
             ) from None
         yield frame
+        del frame  # a chunk, of which there would otherwise be two while the next is waited for
 
 
 class ReceivingProgress:
@@ -82,5 +82,6 @@ async def _counted(chunks: AsyncIterator[bytes], tracker: Tracker) -> AsyncGener
             tracker.step(Step.TRANSFERRING)
         tracker.read(len(chunk))
         yield chunk
+        del chunk
     if tracker.phase is Phase.TRANSFERRING:
         tracker.step(Step.VERIFYING)

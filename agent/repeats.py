@@ -14,8 +14,7 @@ import msgspec
 
 from agent.states import Kind, Result, TransferState
 from common.errors import InvalidRequestError
-from common.frames import FrameReceiver
-from mathison.data.v1 import transfer_pb2 as wire
+from common.frames import FrameReceiver, IncomingFrame
 
 _ANOTHER_ID = "Choose another id."
 
@@ -60,7 +59,7 @@ def check_still_there(known: TransferState, others: Iterable[TransferState]) -> 
             )
 
 
-async def check_upload(known: TransferState, frames: AsyncIterator[wire.Frame], *, limit_bytes: int) -> None:
+async def check_upload(known: TransferState, frames: AsyncIterator[IncomingFrame], *, limit_bytes: int) -> None:
     """Read an upload to its end, keeping nothing of it.
 
     Raises:

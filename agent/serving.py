@@ -18,7 +18,7 @@ import structlog
 
 from agent.app_control import make_app_control
 from agent.clock import Clock, SystemClock
-from agent.identity import IdentityKeeper, enrolment_program
+from agent.identity import IdentityKeeper, enrolment_program, identity_files
 from agent.journal import History, Journal
 from agent.recipes.base import Recipe, Surroundings
 from agent.recipes.registry import find_recipe
@@ -26,7 +26,6 @@ from agent.server import AgentServer
 from agent.servicers.data_agent import DataAgentServicer
 from agent.settings import AgentSettings
 from agent.transfers import TransferRules, Transfers
-from common.credentials import IdentityFiles
 from common.files import private_directory, state_directory, write_atomically
 from common.sole_use import sole_use
 
@@ -76,7 +75,7 @@ async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -
         if not await _prepare(transfers, keeper, stopped):
             return
         servicer = DataAgentServicer(transfers, recipe, app_id=settings.app_id, version=version, started_at=clock.now())
-        server = AgentServer(servicer, IdentityFiles(settings.identity_directory))
+        server = AgentServer(servicer, identity_files(settings.identity_directory))
         await _listen(server, settings)
         stack.callback(settings.address_file.unlink, missing_ok=True)
         async with _in_background(transfers, keeper):

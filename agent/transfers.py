@@ -38,7 +38,7 @@ from common.errors import (
     unchanged,
 )
 from common.fingerprints import Fingerprint
-from mathison.data.v1 import transfer_pb2 as wire
+from common.frames import IncomingFrame
 
 _CALLER_LEFT = "The caller went away."
 
@@ -173,7 +173,7 @@ class Transfers:
             return FingerprintTaken(await self._recipe.fingerprint(Unwatched()), taken_at)
 
     async def stage(
-        self, transfer_id: str, frames: AsyncIterator[wire.Frame], options: Mapping[str, str], *, dry_run: bool
+        self, transfer_id: str, frames: AsyncIterator[IncomingFrame], options: Mapping[str, str], *, dry_run: bool
     ) -> AsyncGenerator[TransferState, None]:
         """Build an upload beside the app's data; leaving early drops it.
 
@@ -325,7 +325,7 @@ class Transfers:
         check_still_there(known.state, (other.state for other in self._transfers.latest_first()))
         return known
 
-    async def _check_repeat(self, known: Transfer, frames: AsyncIterator[wire.Frame], order: str) -> None:
+    async def _check_repeat(self, known: Transfer, frames: AsyncIterator[IncomingFrame], order: str) -> None:
         """Returns once the upload has arrived and turned out to be the one that `known` stands for."""
         async with aclosing(unless_idle(frames, self._rules.idle_seconds)) as patient_frames:
             await check_upload(known.state, patient_frames, limit_bytes=self._rules.limits.archive_bytes)

@@ -78,13 +78,16 @@ async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerat
     async for chunk in upload:
         content.received_bytes += len(chunk)
         yield chunk
+        del chunk
 
 
 async def _with_head(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     if head:
         yield head
+        del head
     async for chunk in rest:
         yield chunk
+        del chunk
 
 
 async def _limited(
@@ -103,6 +106,7 @@ async def _limited(
                     next_step="If the file is right, raise `expansion_ratio` in the agent's [limits].",
                 )
             yield chunk
+            del chunk
 
 
 async def _from_child(
@@ -114,6 +118,7 @@ async def _from_child(
         try:
             async for chunk in child.chunks():
                 yield chunk
+                del chunk
             # First what the upload itself says: when it was cut, that the child met a cut stream is no news.
             await feeding
             status = await child.wait()

@@ -4,7 +4,8 @@ Two names in each certificate: a DNS name, which TLS itself checks (agents are d
 TARGET_NAME_OPTION), and a URI, which a server reads to see who calls. A renewed identity is used from the next
 handshake on; connections that are open go on with the one before.
 
-`cryptography` is imported only by what makes or reads certificates: 9 MiB that a serving agent does without.
+`cryptography` is imported only by what makes or reads certificates, and `ssl` only by what checks them: 9 and 5 MiB
+that a serving agent does without.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import os
 import re
 import secrets
-import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,10 +181,22 @@ class IdentityFiles:
     `authorities.pem` holds who is trusted.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, were_checked: Callable[[bytes, bytes], bool] | None = None) -> None:
+        """
+        Args:
+            were_checked: whether what the two files hold was checked before, so that `load` need not.
+        """
         self.directory = directory
+        self._were_checked = were_checked
         self.identity_path = directory / "identity.pem"
         self.authorities_path = directory / "authorities.pem"
+
+    def read(self) -> tuple[bytes, bytes] | None:
+        """What the two files hold, as it is; None when there is nothing yet."""
+        try:
+            return self.identity_path.read_bytes(), self.authorities_path.read_bytes()
+        except FileNotFoundError:
+            return None
 
     def load(self) -> Identity | None:
         """What is there; None when there is nothing yet.
@@ -191,13 +204,19 @@ class IdentityFiles:
         Raises:
             ValueError: the files cannot be used, for example because key and certificate do not belong together.
         """
-        try:
-            pem, authorities = self.identity_path.read_bytes(), self.authorities_path.read_bytes()
-        except FileNotFoundError:
+        if (found := self.read()) is None:
             return None
+        pem, authorities = found
         blocks = _PEM_BLOCK.findall(pem)
         key = b"".join(block for block in blocks if b"PRIVATE KEY-----" in block)
         certificate = b"".join(block for block in blocks if block.startswith(b"-----BEGIN CERTIFICATE-----"))
+        if self._were_checked is None or not self._were_checked(pem, authorities):
+            self._check(authorities)
+        return Identity(key=key, certificate=certificate, authorities=authorities)
+
+    def _check(self, authorities: bytes) -> None:
+        import ssl
+
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.identity_path)
@@ -206,7 +225,6 @@ class IdentityFiles:
             raise ValueError(
                 f"{self.directory} holds no key and certificate that belong together: {failure}"
             ) from failure
-        return Identity(key=key, certificate=certificate, authorities=authorities)
 
     def save(self, identity: Identity) -> None:
         """Replace what is there, durably; servers that run notice at their next handshake."""

@@ -12,13 +12,9 @@ from typing import Literal
 
 from google.protobuf.message import DecodeError
 
+from common.encoded_chunks import FIELD_2, Buffer, content_of_field_2, varint
 from common.errors import InvalidRequestError
 from mathison.data.v1 import agent_pb2, transfer_pb2
-
-_FIELD_2_BYTES = b"\x12"
-"""Tag of field 2 with wire type LEN: `Frame.chunk`, `StageRequest.frame`, `ImportAppRequest.frame`."""
-
-Buffer = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class RawFrame:
     @classmethod
     def parse(cls, encoded: Buffer) -> RawFrame:
         """InvalidRequestError for what is no frame."""
-        chunk = _only_field_2(encoded)
+        chunk = content_of_field_2(encoded)
         if chunk is not None:
             return cls(encoded, "chunk", chunk)
         try:
@@ -48,7 +44,7 @@ class RawFrame:
 
 def frame_in_request(encoded: bytes) -> RawFrame:
     """The frame in an encoded ImportAppRequest; InvalidRequestError when it holds anything else."""
-    frame = _only_field_2(encoded)
+    frame = content_of_field_2(encoded)
     if frame is None:
         raise InvalidRequestError("After the first message come frames only.")
     return RawFrame.parse(frame)
@@ -57,34 +53,10 @@ def frame_in_request(encoded: bytes) -> RawFrame:
 def stage_request_of_chunk(pieces: list[bytes]) -> bytes:
     """An encoded StageRequest whose frame holds one chunk, made with a single copy."""
     size = sum(map(len, pieces))
-    inner = _FIELD_2_BYTES + _varint(size)
-    return b"".join([_FIELD_2_BYTES, _varint(len(inner) + size), inner, *pieces])
+    inner = FIELD_2 + varint(size)
+    return b"".join([FIELD_2, varint(len(inner) + size), inner, *pieces])
 
 
 def stage_request_of_frame(frame: transfer_pb2.Frame) -> bytes:
     """An encoded StageRequest with a small frame: header or end."""
     return agent_pb2.StageRequest(frame=frame).SerializeToString()
-
-
-def _only_field_2(encoded: Buffer) -> memoryview | None:
-    """The content of field 2 when the message is that field and nothing else."""
-    if not encoded or encoded[0] != _FIELD_2_BYTES[0]:
-        return None
-    size, shift, position = 0, 0, 1
-    while position < len(encoded) and shift < 64:
-        byte = encoded[position]
-        size |= (byte & 0x7F) << shift
-        position += 1
-        shift += 7
-        if byte < 0x80:
-            return memoryview(encoded)[position:] if position + size == len(encoded) else None
-    return None
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

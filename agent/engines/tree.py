@@ -69,15 +69,15 @@ def compressed(blocks: Generator[bytes, None, None], compressor: Compressor) -> 
     yield compressor.flush()
 
 
-def gathered(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
-    """The same bytes in pieces of about a mebibyte; none is empty."""
+def gathered(pieces: Generator[bytes, None, None], *, size_bytes: int = CHUNK_BYTES) -> Generator[bytes, None, None]:
+    """The same bytes in pieces of about that size; none is empty."""
     held: list[bytes] = []
     size = 0
     with contextlib.closing(pieces):
         for piece in pieces:
             held.append(piece)
             size += len(piece)
-            if size >= CHUNK_BYTES - (CHUNK_BYTES >> 4):
+            if size >= size_bytes - (size_bytes >> 4):
                 yield b"".join(held)
                 held, size = [], 0
     if last := b"".join(held):
@@ -85,21 +85,27 @@ def gathered(pieces: Generator[bytes, None, None]) -> Generator[bytes, None, Non
 
 
 async def from_thread(
-    blocks: Generator[bytes, None, None], *, name: str, interrupt: Callable[[], None] = lambda: None
+    blocks: Generator[bytes, None, None],
+    *,
+    name: str,
+    size_bytes: int = CHUNK_BYTES,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[bytes, None]:
-    """Run a generator in a thread of its own, one mebibyte ahead of whoever takes its pieces, gathered to that size.
+    """Run a generator in a thread of its own, one piece ahead of whoever takes its pieces.
 
     Args:
+        size_bytes: to which they are gathered; three of them are held at a time.
         interrupt: called when nobody wants more: it frees the thread from what it may be waiting for.
     """
     loop = asyncio.get_running_loop()
-    blocks = gathered(blocks)
+    blocks = gathered(blocks, size_bytes=size_bytes)
     executor = ThreadPoolExecutor(1, thread_name_prefix=name)
     upcoming = loop.run_in_executor(executor, next, blocks, b"")
     try:
         while block := await upcoming:
             upcoming = loop.run_in_executor(executor, next, blocks, b"")
             yield block
+            del block
     finally:
         # Nobody takes it any more; the thread cannot be stopped within a piece.
         upcoming.cancel()

@@ -70,6 +70,7 @@ from common.errors import (
     ServiceError,
 )
 from common.fingerprints import Fingerprint
+from common.frames import LEAN_CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.kinds import HEAD_BYTES
 from common.seals import FORMAT_VERSION
@@ -146,7 +147,9 @@ class N8nRecipe(Recipe):
             blocks = tree.sealed(members, header, opened.fingerprint)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
-            chunks = tree.from_thread(blocks, name="archive n8n", interrupt=opened.interrupt)
+            chunks = tree.from_thread(
+                blocks, name="archive n8n", size_bytes=LEAN_CHUNK_BYTES, interrupt=opened.interrupt
+            )
             async with aclosing(chunks):
                 export = Export(header, chunks, dict(opened.facts.counts), list(travelling.warnings))
                 export.chunks = _told(chunks, export, opened, progress)

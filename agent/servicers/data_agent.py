@@ -1,4 +1,8 @@
-"""DataAgent: requests checked and handed to `agent.transfers`, states and frames handed back."""
+"""DataAgent: requests checked and handed to `agent.transfers`, states and frames handed back.
+
+Stage takes its messages as bytes, so `add_to` registers it without the generated deserializer: of a chunk in a message
+of protobuf there would be two copies at a time.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,19 @@ from typing import Any, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from agent.recipes.base import Recipe
 from agent.transfers import Transfers
+from common.encoded_chunks import content_of_field_2
 from common.errors import InvalidRequestError
+from common.frames import IncomingFrame
 from common.headers import MOST_COUNTED
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
+SERVICE = "mathison.data.v1.DataAgent"
 _MOST_ENTRIES = 64
 _MOST_NAME_CHARACTERS = 256
 _MOST_VALUE_CHARACTERS = 1024
@@ -34,6 +42,13 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
         self._app_id = app_id
         self._version = version
         self._started_at = started_at
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        agent_pb2_grpc.add_DataAgentServicer_to_server(self, server)
+        stage: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self.Stage, response_serializer=transfer_pb2.TransferEvent.SerializeToString
+        )
+        server.add_registered_method_handlers(SERVICE, {"Stage": stage})  # takes the place of the one just added
 
     async def Describe(self, request: messages.DescribeRequest, context: Context) -> messages.DescribeResponse:
         overview = await self._transfers.overview()
@@ -84,18 +99,11 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
         response.taken_at.FromDatetime(taken.taken_at)
         return response
 
-    async def Stage(
-        self, request_iterator: AsyncIterator[messages.StageRequest], context: Context
-    ) -> AsyncIterator[transfer_pb2.TransferEvent]:
-        first = await anext(aiter(request_iterator), None)
-        if first is None or not first.HasField("start"):
-            raise InvalidRequestError("The first message of Stage has to be `start`.")
-        start = first.start
+    async def Stage(self, request_iterator: object, context: Context) -> AsyncIterator[transfer_pb2.TransferEvent]:
+        start = await _start(context)
         _check_texts("options", start.options)
         structlog.contextvars.bind_contextvars(transfer_id=start.transfer_id)
-        states = self._transfers.stage(
-            start.transfer_id, _frames(request_iterator), dict(start.options), dry_run=start.dry_run
-        )
+        states = self._transfers.stage(start.transfer_id, _frames(context), dict(start.options), dry_run=start.dry_run)
         async with aclosing(states):
             async for state in states:
                 yield transfer_pb2.TransferEvent(state=state.to_proto())
@@ -132,13 +140,44 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
                 yield transfer_pb2.TransferEvent(state=state.to_proto())
 
 
-async def _frames(requests: AsyncIterator[messages.StageRequest]) -> AsyncIterator[transfer_pb2.Frame]:
-    async for request in requests:
-        if not request.HasField("frame"):
-            raise InvalidRequestError("After `start` come frames only.")
-        if request.frame.HasField("header"):
-            _check_header(request.frame.header)
-        yield request.frame
+async def _start(context: Context) -> messages.StageStart:
+    first = await context.read()
+    request = messages.StageRequest() if first is grpc.aio.EOF else _decoded(first)
+    if not request.HasField("start"):
+        raise InvalidRequestError("The first message of Stage has to be `start`.")
+    return request.start
+
+
+async def _frames(context: Context) -> AsyncIterator[IncomingFrame]:
+    """Read one by one: gRPC's own iterator holds on to each message until the next has arrived."""
+    while (encoded := await context.read()) is not grpc.aio.EOF:
+        frame = _chunk_in(encoded) or _frame_in(encoded)
+        del encoded
+        yield frame
+        del frame
+
+
+def _chunk_in(encoded: bytes) -> bytes | None:
+    """A copy of the chunk, when the message is nothing but that."""
+    frame = content_of_field_2(encoded)
+    chunk = content_of_field_2(frame) if frame is not None else None
+    return bytes(chunk) if chunk is not None else None
+
+
+def _frame_in(encoded: bytes) -> transfer_pb2.Frame:
+    request = _decoded(encoded)
+    if not request.HasField("frame"):
+        raise InvalidRequestError("After `start` come frames only.")
+    if request.frame.HasField("header"):
+        _check_header(request.frame.header)
+    return request.frame
+
+
+def _decoded(encoded: bytes) -> messages.StageRequest:
+    try:
+        return messages.StageRequest.FromString(encoded)
+    except DecodeError as failure:
+        raise InvalidRequestError("A message is not a StageRequest.") from failure
 
 
 def _check_header(header: transfer_pb2.ArchiveHeader) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from aiohttp import hdrs, web
 
 from common.errors import DigestMismatchError, InvalidRequestError
-from common.frames import CHUNK_BYTES, RunningDigest
+from common.frames import UPLOAD_CHUNK_BYTES, RunningDigest
 from controller.api.bodies import SEND_AGAIN, Body, FormBody, RawBody, refuse_encodings
 from controller.api.problems import ExpectationNotMetError
 from controller.raw_frames import stage_request_of_chunk, stage_request_of_frame
@@ -86,10 +86,10 @@ async def _chunks(body: Body) -> AsyncIterator[list[bytes]]:
     """The file in pieces that are about one chunk together."""
     pieces: list[bytes] = []
     size = 0
-    while piece := await body.read(CHUNK_BYTES - size):
+    while piece := await body.read(UPLOAD_CHUNK_BYTES - size):
         pieces.append(piece)
         size += len(piece)
-        if size >= CHUNK_BYTES:
+        if size >= UPLOAD_CHUNK_BYTES:
             yield pieces
             pieces, size = [], 0
     if pieces:

@@ -22,7 +22,7 @@ from agent.processes import Command, start
 from common.codecs import Compressor, gzip_compressor
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
-from common.frames import CHUNK_BYTES
+from common.frames import LEAN_CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import SqlSealWriter
 
@@ -97,7 +97,7 @@ async def dump(
             async for piece in pieces:
                 on_read(len(piece))
                 ready += await asyncio.to_thread(encoder.add, piece)
-                if len(ready) >= CHUNK_BYTES // 2:
+                if len(ready) >= LEAN_CHUNK_BYTES // 2:
                     yield bytes(ready)
                     ready.clear()
         await watch.finish(content.read_at if content else {})
@@ -130,13 +130,13 @@ async def raw_dump(
     async with start(Command(argv, environment=login.environment())) as child:
         await child.close_stdin()
         block = bytearray()
-        while piece := await child.read(CHUNK_BYTES - len(block)):
+        while piece := await child.read(LEAN_CHUNK_BYTES - len(block)):
             block += piece
             if is_first and len(block) < len(_SANDBOX):
                 continue
             if is_first and block.startswith(_SANDBOX):
                 del block[: block.find(b"\n") + 1 or len(block)]
-            if is_first or len(block) >= CHUNK_BYTES:
+            if is_first or len(block) >= LEAN_CHUNK_BYTES:
                 is_first = False
                 tail = bytes(tail + block)[-_END_WITHIN_BYTES:]
                 if block:

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
 from yarl import URL
 
 from agent.engines.minio.signing import EMPTY_SHA256, Account, path_of, query_of, signed_headers
+from agent.engines.minio.slim_aiohttp import aiohttp
 from common.errors import AppUnavailableError, ToolFailedError
 
 BYPASS = {"x-amz-meta-minio-object-perf": "1"}

@@ -28,6 +28,7 @@ from agent.engines.minio.writing import DriveWriter, about_own, warnings_of
 from agent.steps import Progress, Step
 from common.codecs import Compressor
 from common.fingerprints import Fingerprint
+from common.frames import LEAN_CHUNK_BYTES
 from common.headers import ArchiveHeader
 
 MOST_FROZEN_SECONDS = 60.0
@@ -93,7 +94,7 @@ async def dumping(
             blocks = tree.compressed(blocks, compressor)
         dump = Dump(
             header,
-            tree.from_thread(blocks, name="archive a drive"),
+            tree.from_thread(blocks, name="archive a drive", size_bytes=LEAN_CHUNK_BYTES),
             warnings=_about_keys(secrets_go, with_keys) + about_own(own),
         )
         dump.chunks = _told(dump.chunks, writer, progress, dump)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import aiohttp
 import msgspec
 
 from agent.archives import tarblocks as tar
@@ -34,11 +33,12 @@ from agent.engines.minio.portable import (
 from agent.engines.minio.portable_headers import in_words, keep, obstacle
 from agent.engines.minio.portable_lines import fault_in
 from agent.engines.minio.portable_settings import settings_by_bucket, settings_of_other
+from agent.engines.minio.slim_aiohttp import aiohttp
 from agent.engines.minio.stored_metadata import StoredWords
 from agent.engines.minio.sums import Sums
 from agent.steps import Progress
 from common.errors import AppBusyError, AppUnavailableError, SourceUnreadableError
-from common.frames import CHUNK_BYTES
+from common.frames import LEAN_CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
 
@@ -81,7 +81,7 @@ async def chunks_of(
             seal.add(part)
             held.append(part)
             size += len(part)
-            if size >= CHUNK_BYTES - _SMALL_BYTES:
+            if size >= LEAN_CHUNK_BYTES:
                 yield b"".join(held)
                 held, size = [], 0
     held.append(seal.closing(found.sums.fingerprint()))

@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import aiohttp
-
 from agent.engines.minio.client import Client, NotReadyError
 from agent.engines.minio.facts import look
+from agent.engines.minio.slim_aiohttp import aiohttp
 from common.errors import AppUnavailableError, ToolFailedError
 
 _TOLD_AGAIN_SECONDS = 15.0

@@ -17,7 +17,8 @@ from agent.engines.minio.layout import SEALED_MAGIC
 from agent.engines.minio.tally import Tally
 from common.wording import counted
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10
+"""As in `agent.archives.writing`."""
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,7 +43,7 @@ class DriveWriter:
         return self._tally
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """The archive in pieces of up to a mebibyte, without its end; whole blocks in sum.
+        """The archive in pieces of up to PIECE_BYTES, without its end; whole blocks in sum.
 
         Raises:
             SourceUnreadableError: something cannot be read.

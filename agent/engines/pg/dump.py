@@ -21,7 +21,7 @@ from agent.processes import Child, Command, start
 from common.codecs import Compressor, gzip_compressor
 from common.errors import ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint
-from common.frames import CHUNK_BYTES
+from common.frames import LEAN_CHUNK_BYTES
 from common.headers import ArchiveHeader
 from common.seals import DumpSealWriter, SqlSealWriter
 
@@ -79,7 +79,7 @@ async def dump(
     on_read: Callable[[int], None],
     proof: Proof | None = None,
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-    """The archive of a database in pieces of about 1 MiB; ends normally only when it is whole.
+    """The archive of a database in pieces; ends normally only when it is whole.
 
     Args:
         header: written into SQL forms as their first line.
@@ -112,7 +112,7 @@ async def dump(
             if sum(map(len, ready)) >= least_bytes:
                 yield b"".join(ready)
                 ready.clear()
-                least_bytes = CHUNK_BYTES // 2
+                least_bytes = LEAN_CHUNK_BYTES // 2
         await _check(child, login)
         fingerprint = await proof.fingerprint() if proof else None
         ready.append(await asyncio.to_thread(encoder.finish, fingerprint))
@@ -162,9 +162,9 @@ def pg_dump_argv(
 
 
 async def _pieces(child: Child) -> AsyncGenerator[list[bytes], None]:
-    """pg_dump's output, about a mebibyte at a time; the first as soon as there is any, for the caller who waits for it.
+    """pg_dump's output, some 256 KiB at a time; the first as soon as there is any, for the caller who waits for it.
 
-    As it was read, never joined: that would copy all of the text twice more and hold 2 MiB for it.
+    As it was read, never joined: that would copy all of the text twice more.
     """
     pieces: list[bytes] = []
     size = 0
@@ -172,7 +172,7 @@ async def _pieces(child: Child) -> AsyncGenerator[list[bytes], None]:
     while piece := await child.read():
         pieces.append(piece)
         size += len(piece)
-        if is_first or size >= CHUNK_BYTES:
+        if is_first or size >= LEAN_CHUNK_BYTES:
             yield pieces
             pieces, size = [], 0
             is_first = False

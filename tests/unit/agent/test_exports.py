@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 import pytest
 
-from agent.exports import encoded_chunk
 from agent.states import Phase, Result
+from common.encoded_chunks import encoded_chunk
 from common.errors import (
     CancelledError,
     FormatNotSupportedError,
@@ -66,7 +66,10 @@ async def test_its_state_is_remembered_with_size_and_digest(setting: Setting) ->
 def test_a_chunk_is_encoded_as_its_message_would_be(size: int) -> None:
     chunk = b"\xff" * size
 
-    assert encoded_chunk(chunk) == wire.Frame(chunk=chunk).SerializeToString()
+    encoded, content = encoded_chunk(chunk)
+
+    assert encoded == wire.Frame(chunk=chunk).SerializeToString()
+    assert bytes(content) == chunk
 
 
 async def test_chunks_over_the_limit_are_divided_and_empty_ones_left_out(setting: Setting) -> None:

@@ -433,19 +433,19 @@ async def test_a_line_that_was_left_alone_is_forgotten_once_it_is_moved_away(set
     assert (await setting.transfers.overview()).description.can_import.is_possible
 
 
-async def test_what_a_transfer_needed_is_given_back_when_it_is_over(
+async def test_holes_in_memory_are_given_back_before_a_transfer_and_after_it_but_not_within(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running: list[bool] = []
-    monkeypatch.setattr("common.heap.give_back", lambda: running.append("stage begun" in setting.recipe.at))
+    course: list[str] = []
+    monkeypatch.setattr("common.heap.give_back", lambda: course.append("given back"))
 
     async def stay() -> None:
+        course.append("begun")
         await setting.transfers.housekeeping.tidy()
+        course.append("staged")
 
     setting.recipe.at["stage begun"] = stay
     await setting.stage("t-1")
-    del setting.recipe.at["stage begun"]
-
     await setting.transfers.housekeeping.tidy()
 
-    assert running == [False]
+    assert course == ["given back", "begun", "staged", "given back"]

@@ -379,6 +379,8 @@ async def test_memory_is_flat_out_and_in(stopped_agent: AgentProcess) -> None:
 
     assert received == size_mib * MIB
     assert staged.end.size_bytes == size_mib * MIB
+    # Python's own TLS library would be a second one beside gRPC's.
+    assert "libssl" not in Path(f"/proc/{agent.pid}/maps").read_text()
     peak = peak_mib(agent.pid)
     assert peak < 64
     assert peak - idle < 24
