@@ -171,6 +171,7 @@ class Beside:
         else:
             login = await green.create_role(connection, self.manager, server=server, label=label, sessions=sessions)
         await green.create_database(connection, login, server=server, old=old, label=label)
+        await green.write_money_alike(connection, label.key, like=old, app_role=self.plan.app_role)
         return login
 
     def _watched(self, key: str, remember: Callable[[str], None] | None) -> AbstractAsyncContextManager[None]:

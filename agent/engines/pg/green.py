@@ -73,6 +73,24 @@ async def create_database(
         pass
 
 
+async def write_money_alike(connection: Connection, key: str, *, like: DatabaseFacts, app_role: str) -> None:
+    """Let values of type money be read in the new database as the app's sessions write them: 12,50 may be 1250
+    elsewhere. It lasts as long as the load, after which the database gets the settings of the old one.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT substr(entry, strpos(entry, '=') + 1)
+          FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS entry LEFT JOIN pg_roles r ON r.oid = s.setrole
+         WHERE starts_with(entry, 'lc_monetary=') AND s.setdatabase IN (0, %s) AND (s.setrole = 0 OR r.rolname = %s)
+         ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1
+        """,
+        [like.oid, app_role],
+    )
+    if found := await cursor.fetchone():
+        statement = sql.SQL("ALTER DATABASE {} SET lc_monetary TO {}")
+        await connection.execute(statement.format(sql.Identifier(new_name(key)), sql.Literal(found[0])))
+
+
 async def _create_role(
     connection: Connection, login: Login, *, server: ServerFacts, label: Label, connections: int
 ) -> None:

@@ -696,3 +696,24 @@ async def test_a_role_that_pg_hba_does_not_let_in_is_noticed_before_the_upload_i
             await app.stage(b"never read")
 
         assert app.left_over() == []
+
+
+@pytest.mark.parametrize("rights", ["SUPERUSER", "CREATEDB CREATEROLE", "CREATEDB"])
+@pytest.mark.parametrize("setting", ["DATABASE {database}", "ROLE {role}", "ROLE {role} IN DATABASE {database}"])
+async def test_money_is_read_as_the_apps_sessions_write_it(make_app: MakeApp, rights: str, setting: str) -> None:
+    """With a locale of its own for them, as de_DE's 12,50; here one that differs in name alone."""
+    has_admin = rights == "SUPERUSER"
+    app = make_app(rights="" if has_admin else rights, has_admin=has_admin)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    name = app.run("SELECT CASE current_setting('lc_monetary') WHEN 'C' THEN 'POSIX' ELSE 'C' END")[0][0]
+    app.run(f"ALTER {setting.format(role=app.role, database=app.database)} SET lc_monetary TO '{name}'")
+    settings = app.outside()
+    there = b"\n    a integer\n"
+    archive = app.dump("--no-owner").replace(there, there + b", s text DEFAULT current_setting('lc_monetary')")
+
+    record = await app.bring_in(archive)
+
+    assert app.run("SELECT s FROM t") == [(name,)]
+    assert app.outside() == settings
+    await app.recipe.discard(record)
+    assert app.left_over() == []
