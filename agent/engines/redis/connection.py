@@ -36,7 +36,8 @@ class ReplyError(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.text = text
+        # It is put into sentences, and some answers end with a stop.
+        self.text = text.rstrip(".")
 
     @property
     def kind(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from agent.engines.redis.connection import Connection, ConnectionLostError, ReplyError, connect
+from agent.engines.redis.connection import ANSWER_SECONDS, Connection, ConnectionLostError, ReplyError, connect
 from agent.engines.redis.facts import look
 from agent.engines.redis.lending import Loan
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError
@@ -69,14 +69,14 @@ class Replica:
             return
         left = self._size_bytes
         while left:
-            chunk = await self._connection.some(min(left, CHUNK_BYTES), timeout_seconds=SILENCE_SECONDS)
+            chunk = await self._some(min(left, CHUNK_BYTES))
             left -= len(chunk)
             yield chunk
 
     async def _until_mark(self) -> AsyncGenerator[bytes, None]:
         held = b""
         while True:
-            held += await self._connection.some(CHUNK_BYTES, timeout_seconds=SILENCE_SECONDS)
+            held += await self._some(CHUNK_BYTES)
             # A server sends nothing after the mark before it was acknowledged.
             is_end = held.endswith(self._mark)
             ready = len(held) - _MARK_BYTES
@@ -95,9 +95,15 @@ class Replica:
         if self._acknowledging is None:
             self._acknowledging = asyncio.create_task(self._acknowledge(), name="acknowledge replication")
         while self.offset < until:
-            chunk = await self._connection.some(CHUNK_BYTES)
+            chunk = await self._some(CHUNK_BYTES, timeout_seconds=ANSWER_SECONDS)
             self.offset += len(chunk)
             yield chunk
+
+    async def _some(self, most_bytes: int, *, timeout_seconds: float = SILENCE_SECONDS) -> bytes:
+        try:
+            return await self._connection.some(most_bytes, timeout_seconds=timeout_seconds)
+        except ConnectionLostError as lost:
+            raise _broken_off(lost) from lost
 
     async def _acknowledge(self) -> None:
         """Tell the server each second how far we are, as replicas do.
@@ -179,13 +185,22 @@ async def _cause(lost: ConnectionLostError, wish: Wish, admin: Connection) -> Se
     except ServiceError:
         return lost
     if server.raw.get("rdb_last_bgsave_status", "ok") == "ok":
-        return lost
+        return _broken_off(lost)
     or_else = "" if wish.is_on_servers_disk else " Or have it send without its disk: `repl-diskless-sync yes`."
     return ToolFailedError(
         f"{admin.login.place} could not write its snapshot to its own disk (rdb_last_bgsave_status is err); its log "
         "has the cause.",
         next_step="See that BGSAVE works again: as a rule there is no room in the server's folder (CONFIG GET dir), or "
         f"it may not write there.{or_else}",
+    )
+
+
+def _broken_off(lost: ConnectionLostError) -> ConnectionLostError:
+    return ConnectionLostError(
+        f"The server, or the way to it, broke the copy of its data off: {lost.text}",
+        next_step="The server's log has the cause. If it is `output buffer limits`, more is written meanwhile than it "
+        "keeps for a replica: raise `client-output-buffer-limit replica`, or try again when less is written. If "
+        "somebody has paused its clients (CLIENT PAUSE), wait until that is over. Else see that it runs.",
     )
 
 

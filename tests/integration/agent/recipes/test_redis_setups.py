@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from redis import ResponseError
 
 from agent.engines.redis.libraries import RIGHTS as RIGHTS_FOR_LIBRARIES
+from agent.engines.redis.replica import Replica
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fixtures.rdb_files import GOOD, rdb, text_key
 from tests.fixtures.redis_data import content_of, fill, fill_otherwise
@@ -254,6 +258,50 @@ async def test_values_of_a_module_go_to_a_server_that_has_it_and_to_no_other(
     plain = RedisApp(start_redis("redis-8.2"), tmp_path / "plain")
     with pytest.raises(ArchiveIncompatibleError, match=r"graphdata of module graph.*Modules of this server: vectorset"):
         await plain.stage(exported.file)
+
+
+async def test_a_server_that_keeps_too_little_for_a_replica_is_told_with_the_setting(
+    start_redis: StartRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_redis("redis-7.0", settings={"client-output-buffer-limit": "replica 1mb 1mb 0"})
+    app = RedisApp(server, tmp_path / "work")
+    record, _ = await app.stage(rdb(text_key("a")))
+    tail = Replica.tail
+
+    def flooded(replica: Replica, until: int) -> AsyncGenerator[bytes, None]:
+        # Writes are paused for the second.
+        monkeypatch.setattr(Replica, "tail", tail)
+        with client_of(server) as client:
+            for number in range(200):
+                client.set(f"n{number}", "x" * 20_000)
+        return tail(replica, until)
+
+    monkeypatch.setattr(Replica, "tail", flooded)
+    with pytest.raises(AppUnavailableError, match="broke the copy of its data off: The connection to") as broken:
+        await app.recipe.restore(record, app.progress)
+
+    assert "raise `client-output-buffer-limit replica`" in broken.value.next_step
+    assert "CLIENT PAUSE" in broken.value.next_step
+    with client_of(server) as client:
+        assert client.get("n199")
+        assert client.get("a") is None
+
+
+async def test_what_a_busy_server_says_ends_with_one_stop(start_redis: StartRedis, tmp_path: Path) -> None:
+    app = RedisApp(start_redis("redis-7.0"), tmp_path / "work")
+    with client_of(app.server) as looping, client_of(app.server) as client:
+        looping.config_set("busy-reply-threshold", 1)
+        script = asyncio.create_task(asyncio.to_thread(looping.eval, "while true do end", 0))
+        text = ""
+        async with asyncio.timeout(30):
+            while "BUSY" not in text:
+                text = (await app.recipe.describe()).can_export.obstacle
+        client.execute_command("SCRIPT", "KILL")
+        with pytest.raises(ResponseError, match="killed"):
+            await script
+
+    assert ".." not in text
+    assert text.endswith(".")
 
 
 async def test_a_save_that_runs_already_is_waited_for(start_redis: StartRedis, tmp_path: Path) -> None:
