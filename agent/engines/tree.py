@@ -187,6 +187,16 @@ class StagingArea:
         with self._area() as area:
             return os.open(Side.IMPORTED.value, DIRECTORY, dir_fd=area)
 
+    @contextmanager
+    def held_new(self) -> Iterator[Path]:
+        """A path of `new` for this process alone, which leads there whatever somebody puts in the place of the
+        directories above it."""
+        descriptor = self.open_new()
+        try:
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+
     def let_others_through(self) -> None:
         """For a program of another user that is led into `new` by its path; it sees nothing on the way."""
         with opened_area(self._volume, self._key) as opened:
@@ -202,6 +212,11 @@ class StagingArea:
         with self._area() as area:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             return os.open(name, flags, 0o600, dir_fd=area)
+
+    def move_into_new(self, name: str) -> None:
+        """Have what `create_file` made in `new`, in the place of what is called so there."""
+        with self._area() as area:
+            os.rename(name, f"{Side.IMPORTED.value}/{name}", src_dir_fd=area, dst_dir_fd=area)
 
     def delete_file(self, name: str) -> None:
         """Delete what `create_file` made."""

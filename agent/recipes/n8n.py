@@ -195,7 +195,7 @@ class N8nRecipe(Recipe):
         now, after = compared.now, compared.after
         files = after if self._folder else await asyncio.to_thread(self._survey_of, area.new)
         if self._folder:
-            await asyncio.to_thread(write_config, self._folder, area.new)
+            await asyncio.to_thread(_write_config, self._folder, area)
             await note_staged(record, self._volume)
         files_bytes = after.bytes if after.is_complete else report.extracted.bytes
         return Preview(
@@ -421,6 +421,14 @@ class N8nRecipe(Recipe):
             media_type=options.format.media_type,
             file_name=options.file_name,
         )
+
+
+def _write_config(folder: Path, area: tree.StagingArea) -> None:
+    new = area.open_new()
+    try:
+        write_config(folder, new)
+    finally:
+        os.close(new)
 
 
 async def _told(

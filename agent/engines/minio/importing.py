@@ -89,16 +89,17 @@ async def unpack(
     report = await tree.unpack(area, chunks, orders, is_zip=False)
     if report.extracted.symlinks or report.extracted.hard_links:
         raise ArchiveRefusedError("The archive holds links; a drive of MinIO has none.")
-    await asyncio.to_thread(_leave_out, area.new, keep_users or bool(only))
-    if only:
-        await asyncio.to_thread(_keep_only, area.new, only)
-    sealed = await asyncio.to_thread(_sealed_buckets, area.new)
-    await open_below(area.new, settings.open_passphrases())
-    tally = await count_in_jail(area.new, proves=True)
-    for name in sealed & tally.buckets.keys():
-        # As the export told it.
-        tally.buckets[name].settings = bucket_settings.WITH_KEYS
-    await asyncio.to_thread(_require_at_top, area.new)
+    with area.held_new() as new:
+        await asyncio.to_thread(_leave_out, new, keep_users or bool(only))
+        if only:
+            await asyncio.to_thread(_keep_only, new, only)
+        sealed = await asyncio.to_thread(_sealed_buckets, new)
+        await open_below(new, settings.open_passphrases())
+        tally = await count_in_jail(new, proves=True)
+        for name in sealed & tally.buckets.keys():
+            # As the export told it.
+            tally.buckets[name].settings = bucket_settings.WITH_KEYS
+        await asyncio.to_thread(_require_at_top, new)
     _require_drive(report, tally)
     if not shares_tiers:
         tiers.require_none(tally.tiered)

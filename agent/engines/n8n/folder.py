@@ -109,9 +109,11 @@ def take_key(staged: Path) -> StagedKey:
     return StagedKey(clear=without_line_end(clear.decode(errors="replace")))
 
 
-def write_config(folder: Path, staged: Path) -> None:
+def write_config(folder: Path, target: int) -> None:
     """Give a staged folder the instance's own `config`, where it has one.
 
+    Args:
+        target: descriptor of the staged one.
     Raises:
         AppUnavailableError: the instance's cannot be read.
     """
@@ -120,16 +122,15 @@ def write_config(folder: Path, staged: Path) -> None:
     fields = dict(_config_of(folder))
     status = (folder / CONFIG).lstat()
     fields.pop(_MIGRATED_FIELD, None)
-    with _opened(staged) as target:
-        if _STORAGE in os.listdir(target) and _OLD_STORAGE not in os.listdir(target):
-            fields[_MIGRATED_FIELD] = True
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(CONFIG, flags, 0o600, dir_fd=target)
-        with open(descriptor, "w") as file:
-            json.dump(fields, file, indent="\t")
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    if _STORAGE in os.listdir(target) and _OLD_STORAGE not in os.listdir(target):
+        fields[_MIGRATED_FIELD] = True
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(CONFIG, flags, 0o600, dir_fd=target)
+    with open(descriptor, "w") as file:
+        json.dump(fields, file, indent="\t")
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def _config_of(folder: Path) -> Mapping[str, Any]:

@@ -105,7 +105,7 @@ async def place_file(
             os.fchown(descriptor, *owner)
     finally:
         os.close(descriptor)
-    (area.new.parent / name).rename(area.new / name)
+    area.move_into_new(name)
 
 
 async def _keys(staged_key: StagedKey, header: ArchiveHeader | None, target: Target, wishes: ImportWishes) -> list[str]:
