@@ -112,7 +112,7 @@ async def dump(
             if sum(map(len, ready)) >= least_bytes:
                 yield b"".join(ready)
                 ready.clear()
-                least_bytes = LEAN_CHUNK_BYTES // 2
+                least_bytes = LEAN_CHUNK_BYTES
         await _check(child, login)
         fingerprint = await proof.fingerprint() if proof else None
         ready.append(await asyncio.to_thread(encoder.finish, fingerprint))
@@ -162,7 +162,7 @@ def pg_dump_argv(
 
 
 async def _pieces(child: Child) -> AsyncGenerator[list[bytes], None]:
-    """pg_dump's output, some 256 KiB at a time; the first as soon as there is any, for the caller who waits for it.
+    """pg_dump's output, half a mebibyte at a time; the first as soon as there is any, for the caller who waits for it.
 
     As it was read, never joined: that would copy all of the text twice more.
     """
@@ -172,7 +172,7 @@ async def _pieces(child: Child) -> AsyncGenerator[list[bytes], None]:
     while piece := await child.read():
         pieces.append(piece)
         size += len(piece)
-        if is_first or size >= LEAN_CHUNK_BYTES:
+        if is_first or size >= 2 * LEAN_CHUNK_BYTES:
             yield pieces
             pieces, size = [], 0
             is_first = False
