@@ -20,7 +20,7 @@ from agent.engines.minio import (
     event_targets,
     importing,
     previewing,
-    site_replication,
+    replication_sites,
     swap,
     tier_reading,
 )
@@ -282,7 +282,7 @@ class DriveImport:
             warnings=(
                 *previewing.warnings(header, tally, only=only),
                 *previewing.replicating(header, tally, facts),
-                *site_replication.about([] if previewing.is_of(header, facts) else tally.sites),
+                *replication_sites.about([] if previewing.is_of(header, facts) else tally.sites),
                 *event_targets.about_unknown(
                     tally.events,
                     known=facts.event_targets,

@@ -17,7 +17,7 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY, read_small_file
-from agent.engines.minio import bucket_settings, contents, event_targets, identities, site_replication, xlmeta
+from agent.engines.minio import bucket_settings, contents, event_targets, identities, replication_sites, xlmeta
 from agent.engines.minio.comparing import Comparison, read_file
 from agent.engines.minio.layout import (
     CONFIG,
@@ -113,8 +113,8 @@ class Census:
                     self.tally.events[of_bucket] = named
                 if found.path == event_targets.FILE:
                     self.tally.event_targets = event_targets.configured_in(meta)
-                if found.path == site_replication.FILE:
-                    self.tally.sites = site_replication.sites_in(meta)
+                if found.path == replication_sites.FILE:
+                    self.tally.sites = replication_sites.sites_in(meta)
             return
         path = rest.removesuffix(f"/{META}")
         key = key_of(path)
