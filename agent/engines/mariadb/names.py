@@ -9,10 +9,11 @@ _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`
 _NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)"""
 _GAP = r"(?:\s|/\*(?![!M])[^*]*\*+(?:[^/*][^*]*\*+)*/|--\s[^\n]*\n|\#[^\n]*\n)"
 """A blank or a comment, but none with code; read in one way only, since it may be anybody's text."""
+_GAPS = _GAP + "+"
 _TRIGGER = re.compile(
-    rf"(?P<kind>(?:CREATE{_GAP}+(?:OR{_GAP}+REPLACE{_GAP}+)?(?:DEFINER={_NAME}(?:@{_NAME})?{_GAP}+)?)?"
-    rf"TRIGGER{_GAP}+(?:IF{_GAP}+NOT{_GAP}+EXISTS{_GAP}+)?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
-    rf"(?P<when>{_GAP}+(?:BEFORE|AFTER){_GAP}(?:[\w,]|{_GAP})*?\bON{_GAP}+)"
+    rf"(?P<kind>(?:CREATE{_GAPS}(?:OR{_GAPS}REPLACE{_GAPS})?(?:DEFINER={_NAME}(?:@{_NAME})?{_GAPS})?)?"
+    rf"TRIGGER{_GAPS}(?:IF{_GAPS}NOT{_GAPS}EXISTS{_GAPS})?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
+    rf"(?P<when>{_GAPS}(?:BEFORE|AFTER){_GAP}(?:[\w,]|{_GAP})*?\bON{_GAPS})"
     rf"(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})",
     re.IGNORECASE | re.DOTALL,
 )

@@ -53,6 +53,7 @@ async def test_without_the_programs_of_a_server_an_export_cannot_be_verified_and
 
 
 @variants("name", ["mysql-9.7", "mysql-8.0"])
+@pytest.mark.variant
 async def test_an_export_of_mysql_is_proven_by_one_and_a_lost_trigger_is_named(name: str, tmp_path: Path) -> None:
     with MysqlServer(mysql(name)) as server:
         shop = MariadbApp(server, tmp_path / "work")

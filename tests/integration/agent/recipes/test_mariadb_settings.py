@@ -216,6 +216,7 @@ async def test_no_table_is_exchanged_when_not_all_were_told(shop: MariadbApp, tm
     await shop.recipe.discard(record)
 
 
+@pytest.mark.variant
 async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) -> None:
     harmful = {
         **HARMLESS,
@@ -228,6 +229,7 @@ async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) 
     await require_all(mysql_shop, harmful)
 
 
+@pytest.mark.variant
 async def test_mysql_makes_no_columns_that_a_file_does_not_have(mysql_shop: MariadbApp) -> None:
     mysql_shop.sql("CREATE TABLE keyless (id int); INSERT INTO keyless VALUES (1)")
     exported, before = await mysql_shop.export(), state(mysql_shop)
@@ -270,6 +272,7 @@ async def test_a_table_without_a_key_is_refused_by_a_server_that_takes_none(
     assert state(app) == before
 
 
+@pytest.mark.variant
 async def test_an_import_goes_where_the_server_asks_much_of_passwords(mysql_shop: MariadbApp) -> None:
     content, server, record = (await mysql_shop.export("sql")).content, mysql_shop.server, MemoryRecord()
     server.sql("INSTALL COMPONENT 'file://component_validate_password'")

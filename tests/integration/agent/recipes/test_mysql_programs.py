@@ -55,6 +55,7 @@ def dump_of(definition: str) -> bytes:
     return f"{OPENING}DELIMITER ;;\n{definition};;\nDELIMITER ;\n{END}".encode()
 
 
+@pytest.mark.variant
 async def test_programs_are_the_same_after_export_and_import_and_as_before_after_the_undo(shop: MariadbApp) -> None:
     shop.sql(PROGRAMS)
     exported, original = await shop.export("sql"), await programs_of(shop)
@@ -85,6 +86,7 @@ async def test_programs_are_the_same_after_export_and_import_and_as_before_after
     assert shop.leftovers(record) == []
 
 
+@pytest.mark.variant
 async def test_tables_with_triggers_whose_checks_have_names_on_both_sides_change_places_both_ways(
     shop: MariadbApp,
 ) -> None:
@@ -110,6 +112,7 @@ async def test_tables_with_triggers_whose_checks_have_names_on_both_sides_change
     assert shop.leftovers(record) == []
 
 
+@pytest.mark.variant
 async def test_what_stands_in_a_routine_comes_word_for_word(shop: MariadbApp) -> None:
     body = "BEGIN /* it's ; */ SELECT 1; -- it's\n # \"\n SELECT '\\\\', \"a'b\", `a`.b FROM (SELECT 1 AS b) a; END"
     content = dump_of(f"CREATE DEFINER=`root`@`localhost` PROCEDURE `p`()\n{body}")
@@ -160,6 +163,7 @@ async def test_a_definition_that_is_more_than_one_or_reaches_out_is_refused(
     assert shop.leftovers(record) == []
 
 
+@pytest.mark.variant
 async def test_what_was_made_before_a_file_was_refused_keeps_nobody_from_dropping_its_account(shop: MariadbApp) -> None:
     record = MemoryRecord()
     content = dump_of("CREATE PROCEDURE p() SELECT 1;;\nCREATE FUNCTION mysql.f() RETURNS int RETURN 1")
@@ -174,6 +178,7 @@ async def test_what_was_made_before_a_file_was_refused_keeps_nobody_from_droppin
     assert shop.leftovers(record) == []
 
 
+@pytest.mark.variant
 async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_name(shop: MariadbApp) -> None:
     shop.sql("DELIMITER ;;\nCREATE PROCEDURE p() SELECT 'DELIMITER ' AS a;;\nDELIMITER ;\n")
 
@@ -184,6 +189,7 @@ async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_na
         await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
 
 
+@pytest.mark.variant
 async def test_triggers_that_a_server_takes_from_superusers_alone_are_an_obstacle_before_anything_is_dropped(
     name: str, tmp_path: Path
 ) -> None:

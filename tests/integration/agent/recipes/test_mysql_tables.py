@@ -12,6 +12,7 @@ from tests.fixtures.mariadb_apps import MariadbApp
 from tests.fixtures.variants import variants
 from tools.servers.mysql import MysqlServer, mysql
 
+pytestmark = pytest.mark.variant
 TABLES = r"""
 CREATE TABLE instant (id int PRIMARY KEY, a int); INSERT INTO instant VALUES (1, 1);
 ALTER TABLE instant ADD COLUMN b varchar(20) DEFAULT 'x', ALGORITHM=INSTANT; INSERT INTO instant VALUES (2, 2, 'y');
