@@ -14,16 +14,10 @@ from tools.servers.mysql import MysqlServer, mysql
 pytestmark = pytest.mark.variant
 
 
-class Mysql(Mariadb):
-    """With fewer moments between its kills, since there are fewer in all."""
-
-    kills_apart = 2
-
-
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mysql]:
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mariadb]:
     with MysqlServer(mysql("mysql-8.0")) as server:
-        yield Mysql(MariadbApp(server, tmp_path_factory.mktemp("app") / "work"))
+        yield Mariadb(MariadbApp(server, tmp_path_factory.mktemp("app") / "work"))
 
 
 class TestMysql(ContractSuite):
