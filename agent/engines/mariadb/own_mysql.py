@@ -5,15 +5,14 @@ Needs `mysqld`, which brings all that its system tables are made of.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.engines.mariadb.client import literal
-from agent.engines.mariadb.own_server import USUAL_DIRECTORIES, OwnServer, ServerPrograms
+from agent.engines.mariadb.own_server import USUAL_DIRECTORIES, OwnServer, ServerPrograms, first_server
 from agent.processes import Command, run
-from common.errors import AppUnavailableError, ToolFailedError
+from common.errors import AppUnavailableError
 
 _SHARES = ("../share/mysql", "../share", "../mysql/share", "../usr/share/mysql")
 _PLUGINS = ("../lib/mysql/plugin", "../lib/plugin", "../mysql/lib/plugin", "../usr/lib/mysql/plugin")
@@ -26,18 +25,14 @@ async def find_mysql(clients: Path, directories: Sequence[str] = USUAL_DIRECTORI
     Raises:
         AppUnavailableError: there is none.
     """
-    for directory in (clients, *map(Path, directories)):
-        server = directory / "mysqld"
-        if not os.access(server, os.X_OK):
-            continue
-        share = next((path for name in _SHARES if (path := directory.resolve() / name / "charsets").exists()), None)
-        try:
-            said = (await run(Command([str(server), "--no-defaults", "--version"]))).decode(errors="replace")
-        except ToolFailedError:
-            continue
-        if share and (found := _VERSION.search(said)):
-            return ServerPrograms(server, share.parent, clients, (int(found[1]), int(found[2])))
+    found = await first_server("mysqld", clients, directories, shares=_SHARES, is_share=_has_charsets, version=_VERSION)
+    if found:
+        return found
     raise AppUnavailableError("There is no MySQL server here (mysqld).", next_step="Install one where the agent runs.")
+
+
+def _has_charsets(share: Path) -> bool:
+    return (share / "charsets").exists()
 
 
 class OwnMysql(OwnServer):

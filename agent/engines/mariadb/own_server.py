@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,21 +61,42 @@ async def find_server(clients: Path, directories: Sequence[str] = USUAL_DIRECTOR
     Raises:
         AppUnavailableError: there is none.
     """
-    for directory in (clients, *map(Path, directories)):
-        server = directory / "mariadbd"
-        if not os.access(server, os.X_OK):
-            continue
-        share = next((path for name in _SHARES if _has_sql(path := directory.resolve() / name)), None)
-        try:
-            said = (await run(Command([str(server), "--no-defaults", "--version"]))).decode(errors="replace")
-        except ToolFailedError:
-            continue
-        if share and (found := _VERSION.search(said)):
-            return ServerPrograms(server, share, clients, (int(found[1]), int(found[2])))
+    found = await first_server("mariadbd", clients, directories, shares=_SHARES, is_share=_has_sql, version=_VERSION)
+    if found:
+        return found
     raise AppUnavailableError(
         "The agent has no MariaDB server of its own (mariadbd), which is needed to build a database beside the app's.",
         next_step="Install the package mariadb-server-core where the agent runs.",
     )
+
+
+async def first_server(
+    program: str,
+    clients: Path,
+    directories: Sequence[str],
+    *,
+    shares: Sequence[str],
+    is_share: Callable[[Path], bool],
+    version: re.Pattern[str],
+) -> ServerPrograms | None:
+    """The first that runs and has its files beside it; None: there is none.
+
+    Args:
+        shares: where its files may be, seen from its own directory.
+        version: finds two numbers in what it says of itself.
+    """
+    for directory in (clients, *map(Path, directories)):
+        server = directory / program
+        if not os.access(server, os.X_OK):
+            continue
+        share = next((path for name in shares if is_share(path := directory.resolve() / name)), None)
+        try:
+            said = (await run(Command([str(server), "--no-defaults", "--version"]))).decode(errors="replace")
+        except ToolFailedError:
+            continue
+        if share and (found := version.search(said)):
+            return ServerPrograms(server, share, clients, (int(found[1]), int(found[2])))
+    return None
 
 
 class OwnServer:
