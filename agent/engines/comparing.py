@@ -19,7 +19,7 @@ from agent.archives.members import SQLITE_SIDECARS
 from agent.archives.opened_path import OpenedPath
 from agent.archives.surveying import Survey, begins_as_database, survey
 from agent.archives.walking import Found
-from agent.engines.filesystem import opened_directory
+from agent.engines.filesystem import FILE, opened_directory
 from agent.engines.sqlite_questions import Questions
 from agent.engines.sqlite_snapshots import ask_database
 from agent.engines.sqlite_uploads import check_database
@@ -37,7 +37,6 @@ _DATABASE_BYTES = 32 << 20
 _DATABASES_SECONDS = 5.0
 _LISTED = 1000
 _CONTENT = Questions(with_content=True)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
@@ -221,7 +220,7 @@ def _has_same_target(found: Found, tree: OpenedPath) -> bool | None:
 
 
 def _read(name: str, parent: int) -> bytes:
-    with open(os.open(name, _FILE, dir_fd=parent), "rb") as file:
+    with open(os.open(name, FILE, dir_fd=parent), "rb") as file:
         return file.read(_SMALL_BYTES)
 
 

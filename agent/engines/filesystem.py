@@ -24,6 +24,8 @@ from typing import NamedTuple
 from agent.archives.members import KEPT_NAMES
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""To read one that somebody may have exchanged for a link, or for a fifo that would be waited for."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HERE = -100
 """AT_FDCWD."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from agent.engines.filesystem import FILE
 from agent.engines.minio import xlmeta
 from agent.engines.minio.layout import CONFIG, META
 
 MAX_META_BYTES = 256 << 20
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 ACCOUNTS = {
     "users": ("users", "identity.json"),
     "service_accounts": ("service-accounts", "identity.json"),
@@ -88,7 +88,7 @@ def read_file(path: str, directory: int) -> bytes:
     """The content of a file below a directory, an xl.meta as a rule; of one that is absurdly long a byte, so that it
     is damaged.
     """
-    descriptor = os.open(path, _FILE, dir_fd=directory)
+    descriptor = os.open(path, FILE, dir_fd=directory)
     with open(descriptor, "rb", buffering=0) as file:
         return file.readall() if os.fstat(descriptor).st_size < MAX_META_BYTES else file.read(1)
 

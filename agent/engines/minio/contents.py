@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.engines.filesystem import FILE
 from agent.engines.minio import highway
 from agent.engines.minio.xlmeta import ObjectMeta, Version
 from common.wording import counted
@@ -23,7 +24,6 @@ BLOCK_BYTES = 1 << 20
 """Of content to a sum, in what servers wrote since 2021; before that, ten of them."""
 _SUM_BYTES = 32
 _PIECE_BYTES = 1 << 20
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ETAG = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,4}))?")
 
 
@@ -238,7 +238,7 @@ def proof_on_drive(
 
 
 def _pieces(version: Version, number: int, parent: int) -> Iterator[bytes]:
-    descriptor = os.open(f"{version.data_directory}/part.{number}", _FILE, dir_fd=parent)
+    descriptor = os.open(f"{version.data_directory}/part.{number}", FILE, dir_fd=parent)
     with open(descriptor, "rb", buffering=0) as file:
         while piece := file.read(_PIECE_BYTES):
             yield piece

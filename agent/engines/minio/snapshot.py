@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from agent.engines.filesystem import is_full, opened_directory, own_directory, remove_tree
+from agent.engines.filesystem import FILE, is_full, opened_directory, own_directory, remove_tree
 from agent.engines.minio.layout import META, SYSTEM, data_roots, is_data_directory_name, is_transient
 from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
@@ -38,7 +38,6 @@ _PIECE_BYTES = 1 << 20
 _ROOM_CHECKED_EVERY = 4096
 _META = META.encode()
 _TREE = "snapshot"
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _THIS_PROCESS = re.compile(r"^/proc/self/fd/\d+")
 _MAKE_ROOM = "Make room on the drive, or use the portable format, `?format=s3`, which needs none."
 
@@ -259,7 +258,7 @@ class Snapshot:
         self._count(os.lstat(copy).st_size)
 
     def _copy(self, name: bytes, live: int, copy: bytes) -> None:
-        descriptor = os.open(name, _READ, dir_fd=live)
+        descriptor = os.open(name, FILE, dir_fd=live)
         with open(descriptor, "rb", buffering=0) as source, open(copy, "wb", buffering=0) as target:
             status = os.fstat(source.fileno())
             if not stat.S_ISREG(status.st_mode):
