@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 
@@ -11,10 +9,10 @@ import pytest
 
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
-from tests.fixtures.mariadb_apps import ODD_VALUES, PROGRAMS, RICH, MariadbApp
+from tests.fixtures.mariadb_apps import ODD_VALUES, PROGRAMS, RICH, MariadbApp, StartMariadb
 from tests.matrix.cells import Cell, Note
-from tools.servers import MARIADB_NAMES, MariadbServer, mariadb
-from tools.servers.mysql import MYSQL_NAMES, MysqlServer, mysql
+from tools.servers import MARIADB_NAMES
+from tools.servers.mysql import MYSQL_NAMES
 
 TITLE = "MariaDB and MySQL"
 PLAIN = """
@@ -35,31 +33,9 @@ REFUSED = {pair for name in MYSQL_NAMES for pair in ((name, "mariadb-10.11"), ("
 """From, into: the target has not the collation that is the other's default."""
 
 
-def started(name: str) -> MariadbServer:
-    """A server that is to be started."""
-    return MysqlServer(mysql(name)) if name in MYSQL_NAMES else MariadbServer(mariadb(name))
-
-
 def of_others(mine: str) -> list[tuple[str, str]]:
     """Out of each other and into each."""
     return [pair for other in MARIADB_NAMES for pair in ((mine, other), (other, mine))]
-
-
-StartMariadb = Callable[[str], MariadbServer]
-
-
-@pytest.fixture(scope="module")
-def start_mariadb() -> Iterator[StartMariadb]:
-    """Servers by name, each started once."""
-    with ExitStack() as stack:
-        running: dict[str, MariadbServer] = {}
-
-        def start(name: str) -> MariadbServer:
-            if name not in running:
-                running[name] = stack.enter_context(started(name))
-            return running[name]
-
-        yield start
 
 
 @pytest.mark.parametrize("target_name", MARIADB_NAMES)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from agent.engines.mariadb.settings import Login
 from common.errors import AppBusyError
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.fixtures.waiting import until
-from tools.servers import MariadbServer, mariadb
-from tools.servers.mysql import MysqlServer, mysql
 
 PADDING = f"""
 CREATE TABLE aaa (id int PRIMARY KEY, b mediumtext);
@@ -28,15 +25,9 @@ INSERT INTO parted VALUES (7);
 """
 
 
-@pytest.fixture(scope="module", params=["MariaDB", pytest.param("MySQL", marks=pytest.mark.variant)])
-def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
-    with MysqlServer(mysql()) if request.param == "MySQL" else MariadbServer(mariadb()) as server:
-        yield server
-
-
 @pytest.fixture
-def shop(server: MariadbServer, tmp_path: Path) -> MariadbApp:
-    return MariadbApp(server, tmp_path / "work")
+def shop(shop_of_either: MariadbApp) -> MariadbApp:
+    return shop_of_either
 
 
 @pytest.fixture

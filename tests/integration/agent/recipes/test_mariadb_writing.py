@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from subprocess import Popen
 from typing import IO
 
@@ -18,8 +17,6 @@ from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
-from tools.servers import MariadbServer, mariadb
-from tools.servers.mysql import MysqlServer, mysql
 
 TABLES = ("aa", "ff", "zz")
 AUDITED = "CREATE TABLE log (t varchar(9), id int, KEY (t, id));" + "".join(
@@ -30,15 +27,9 @@ AUDITED = "CREATE TABLE log (t varchar(9), id int, KEY (t, id));" + "".join(
 )
 
 
-@pytest.fixture(scope="module", params=["MariaDB", pytest.param("MySQL", marks=pytest.mark.variant)])
-def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
-    with MysqlServer(mysql()) if request.param == "MySQL" else MariadbServer(mariadb()) as server:
-        yield server
-
-
 @pytest.fixture
-def shop(server: MariadbServer, tmp_path: Path) -> MariadbApp:
-    return MariadbApp(server, tmp_path / "work")
+def shop(shop_of_either: MariadbApp) -> MariadbApp:
+    return shop_of_either
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from agent.engines.mariadb import programs
 from agent.recipes.base import ItemChanges
 from common.errors import AppUnavailableError, ServiceError
 from tests.fakes.imports import MemoryRecord, NotedProgress
-from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp
+from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp, StartMariadb
 from tests.fixtures.variants import variants
 from tools.servers.mysql import MysqlServer, mysql
 
@@ -27,23 +26,10 @@ OPENING = (
 END = "\n-- Dump completed on 2026-11-23  8:35:57\n"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[dict[str, MysqlServer]]:
-    """Servers by name, started when a test needs one."""
-    servers: dict[str, MysqlServer] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
-
-
 @pytest.fixture
-def shop(name: str, running: dict[str, MysqlServer], tmp_path: Path) -> MariadbApp:
+def shop(name: str, start_mariadb: StartMariadb, tmp_path: Path) -> MariadbApp:
     """An app with a database that has nothing in it."""
-    if name not in running:
-        server = MysqlServer(mysql(name))
-        server.start()
-        running[name] = server
-    return MariadbApp(running[name], tmp_path / "work")
+    return MariadbApp(start_mariadb(name), tmp_path / "work")
 
 
 async def programs_of(shop: MariadbApp) -> list[programs.Program]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.imports import NotedProgress
-from tests.fixtures.mariadb_apps import MariadbApp
+from tests.fixtures.mariadb_apps import MariadbApp, StartMariadb
 from tests.fixtures.variants import variants
 from tools.servers.mysql import MysqlServer, mysql
 
@@ -44,23 +43,10 @@ INSERT INTO narrow VALUES (1, 'a');
 COLUMN_STATISTICS = "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMN_STATISTICS WHERE SCHEMA_NAME = '{}'"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[dict[str, MysqlServer]]:
-    """Servers by name, started when a test needs one."""
-    servers: dict[str, MysqlServer] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
-
-
 @pytest.fixture
-def shop(name: str, running: dict[str, MysqlServer], tmp_path: Path) -> MariadbApp:
+def shop(name: str, start_mariadb: StartMariadb, tmp_path: Path) -> MariadbApp:
     """An app with a database that has nothing in it."""
-    if name not in running:
-        server = MysqlServer(mysql(name))
-        server.start()
-        running[name] = server
-    return MariadbApp(running[name], tmp_path / "work")
+    return MariadbApp(start_mariadb(name), tmp_path / "work")
 
 
 @variants("name", ["mysql-9.7", "mysql-8.0"])
