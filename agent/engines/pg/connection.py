@@ -122,6 +122,7 @@ async def connect(login: Login, *, application_name: str = "mathison-data") -> A
 
     Raises:
         AppUnavailableError: the server does not answer, or refuses the role or the database; the text says which.
+        NoSpaceError: its disk is too full to let anybody in.
     """
     with server_errors(login):
         connection = await _open(login, application_name)
@@ -142,7 +143,7 @@ async def _open(login: Login, application_name: str) -> Connection:
         raise await _explain(login, failure) from failure
 
 
-async def _explain(login: Login, failure: psycopg.OperationalError) -> AppUnavailableError:
+async def _explain(login: Login, failure: psycopg.OperationalError) -> ServiceError:
     """Why there is no connection. libpq gives no SQLSTATE then, and texts may be in any language: so ask the server."""
     public = replace(login, password=None).conninfo(application_name="mathison-data").encode()
     state = await asyncio.to_thread(pq.PGconn.ping, public)
@@ -156,6 +157,11 @@ async def _explain(login: Login, failure: psycopg.OperationalError) -> AppUnavai
         )
     said = joined(str(failure)).splitlines()[-1]
     reason = (said.rpartition("FATAL: ")[2] if "FATAL: " in said else said.rpartition(" failed: ")[2]).strip()
+    if "No space left on device" in said:
+        return NoSpaceError(
+            f"The disk of {login.place} is full, and so it lets nobody into database {login.database}: {reason}",
+            next_step=DISK_FULL,
+        )
     return LoginRefusedError(
         f"{login.place} refuses role {login.user} for database {login.database}: {reason}",
         next_step="Check user, password_file and database in the agent's settings.",

@@ -22,7 +22,7 @@ from agent.engines.pg.connection import Connection, Login, connect
 from agent.engines.pg.moving import not_movable
 from agent.engines.pg.room import Disk, look_at_disk
 from agent.engines.pg.settings import PostgresSettings
-from common.errors import AppUnavailableError
+from common.errors import AppUnavailableError, NoSpaceError
 from common.wording import some_of
 
 _MOST_NAMES = 5
@@ -95,20 +95,31 @@ async def make_plan(settings: PostgresSettings) -> Plan:
 
     Raises:
         AppUnavailableError: the server does not answer or refuses a role.
+        NoSpaceError: its disk is too full to let anybody in.
     """
     plans = []
     # The app's role into its own database: the other one may be closed to it.
     for login in (settings.admin_login(), settings.app_login()):
         if login is None:
             continue
-        async with connect(login) as connection:
-            plan = await _plan_of(connection, login, settings)
-            disk = await look_at_disk(connection, login, settings, settings.database)
-        plans.append(replace(plan, disk=disk))
+        try:
+            plan = await _look_from(login, login, settings)
+        except NoSpaceError:
+            # Each database writes a file before it lets somebody in, where there is none; an undo makes room.
+            plan = await _look_from(login.to(settings.safe_maintenance_database), login, settings)
+            if plan.way is not Way.BESIDE:
+                raise
+        plans.append(plan)
         if plan.rank == (False, False, False):
             break
     best = min(plans, key=lambda plan: plan.rank)
     return replace(best, disk=next((plan.disk for plan in plans if plan.disk.directories), best.disk))
+
+
+async def _look_from(where: Login, role: Login, settings: PostgresSettings) -> Plan:
+    async with connect(where) as connection:
+        plan = await _plan_of(connection, role, settings)
+        return replace(plan, disk=await look_at_disk(connection, role, settings, settings.database))
 
 
 async def _plan_of(connection: Connection, role: Login, settings: PostgresSettings) -> Plan:

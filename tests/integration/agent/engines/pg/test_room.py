@@ -26,7 +26,8 @@ DISK_BYTES = 400 << 20
 LARGE_BYTES = 300 << 20
 FREE_BYTES = 96 << 20
 """That has to stay free of it."""
-_LITTLE_LOG = {"min_wal_size": "32MB", "max_wal_size": "64MB"}
+# Autovacuum takes away the file without which a database on a full disk lets nobody in.
+_LITTLE_LOG = {"min_wal_size": "32MB", "max_wal_size": "64MB", "autovacuum": "off"}
 WAYS = ["", "CREATEDB", "CREATEDB CREATEROLE"]
 """Rights of the app's role, none of which may ask for the server's directory."""
 
@@ -177,7 +178,7 @@ async def test_a_server_whose_disk_is_full_and_not_seen_gets_its_room_back_at_on
 ) -> None:
     """Its log is on another disk; a checkpoint that has no room in the data directory still ends the server."""
     monkeypatch.setattr(room, "find_directory", lambda _: None)
-    settings = {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
+    settings = {"max_wal_size": "4GB", "checkpoint_timeout": "1h", "autovacuum": "off"}
     with (
         short_directory("small") as folder,
         tmpfs(folder / "disk", "-o", f"size={200 << 20},mode=755"),
@@ -240,6 +241,37 @@ async def test_what_is_dropped_on_a_full_disk_makes_its_room_first(
 
     small_server.psql("CHECKPOINT")
     assert app.run("SELECT a FROM t LIMIT 1") == ([("small",)] if is_undone else [])
+    assert app.left_over() == []
+    await app.close()
+
+
+@NEEDS_A_SMALL_DISK
+@pytest.mark.parametrize("rights", ["CREATEDB", "CREATEDB CREATEROLE"])
+async def test_a_database_that_lets_nobody_in_on_a_full_disk_is_exchanged_back(
+    small_server: PostgresServer, tmp_path: Path, rights: str
+) -> None:
+    app = PostgresApp(small_server, tmp_path, rights=rights, has_admin=False)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await app.export()
+    app.run("UPDATE t SET a = 2", as_app=True)
+    record = await app.bring_in(archive)
+    number = small_server.psql(f"SELECT oid FROM pg_database WHERE datname = '{app.database}'").strip()
+    small_server.psql("CHECKPOINT")
+    (small_server.data_directory / "base" / number / "pg_internal.init").unlink()
+    fill(small_server.directory.parent, of_files=False)
+
+    try:
+        with pytest.raises(NoSpaceError, match=rf"is full, and so it lets nobody into database {app.database}: could"):
+            await app.recipe.fingerprint(app.progress)
+        await app.recipe.undo(record, app.progress)
+    finally:
+        for file in small_server.directory.parent.glob("fill *"):
+            file.unlink()
+
+    assert app.run("SELECT a FROM t") == [(2,)]
+    # It could not be emptied, and to drop it with its content could have stopped the server.
+    assert f"database mathison_new_{record.key}" in app.left_over()
+    await app.recipe.discard(record)
     assert app.left_over() == []
     await app.close()
 
