@@ -14,10 +14,10 @@ from unittest import mock
 
 from structlog.testing import capture_logs
 
-from agent.engines.minio.client import Client, connected
-from agent.engines.minio.exchange import Exchange
-from agent.engines.minio.listing import keys_of
-from agent.engines.minio.signing import Account
+from agent.engines.minio.drive.exchange import Exchange
+from agent.engines.minio.portable.listing import keys_of
+from agent.engines.minio.server.client import Client, connected
+from agent.engines.minio.server.signing import Account
 from agent.engines.swapping import Side
 from agent.journal import Journal
 from agent.recipes.base import Recipe, Upload

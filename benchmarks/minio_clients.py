@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from agent.engines.minio.client import Client, connected
-from agent.engines.minio.signing import Account
+from agent.engines.minio.server.client import Client, connected
+from agent.engines.minio.server.signing import Account
 from common.errors import ServiceError
 
 CLIENTS = 8

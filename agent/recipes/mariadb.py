@@ -10,10 +10,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 
-from agent.engines.mariadb import floats, foreign_keys, names, packets, programs, sequences
-from agent.engines.mariadb.catalog import ESTIMATED_ROWS, Schema, look
-from agent.engines.mariadb.comparing import bridging, compare
-from agent.engines.mariadb.content import Content
+from agent.engines.mariadb import names
 from agent.engines.mariadb.describing import (
     describe,
     history_obstacle,
@@ -24,12 +21,18 @@ from agent.engines.mariadb.describing import (
     with_foreign_sequences,
     without_history,
 )
-from agent.engines.mariadb.dumping import dump, fingerprint_of
-from agent.engines.mariadb.exchange import Exchange
-from agent.engines.mariadb.loading import drop_loader, load, make_beside
-from agent.engines.mariadb.settings import Login, read_settings
-from agent.engines.mariadb.switching import Switch, write_down_staged
-from agent.engines.mariadb.table_watch import TableWatch
+from agent.engines.mariadb.dumps import packets
+from agent.engines.mariadb.exports import floats
+from agent.engines.mariadb.exports.content import Content
+from agent.engines.mariadb.exports.dumping import dump, fingerprint_of
+from agent.engines.mariadb.exports.table_watch import TableWatch
+from agent.engines.mariadb.imports.comparing import bridging, compare
+from agent.engines.mariadb.imports.exchange import Exchange
+from agent.engines.mariadb.imports.loading import drop_loader, load, make_beside
+from agent.engines.mariadb.imports.switching import Switch, write_down_staged
+from agent.engines.mariadb.server import foreign_keys, programs, sequences
+from agent.engines.mariadb.server.catalog import ESTIMATED_ROWS, Schema, look
+from agent.engines.mariadb.server.settings import Login, read_settings
 from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
 from agent.recipes.base import (

@@ -13,11 +13,14 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from agent.engines import tree
-from agent.engines.minio import importing, portable_way, site_replication
-from agent.engines.minio.client import Client, connected
-from agent.engines.minio.counting import count_in_jail
-from agent.engines.minio.exporting import Dump, dumping
-from agent.engines.minio.facts import (
+from agent.engines.minio.directory import importing
+from agent.engines.minio.directory.exporting import Dump, dumping
+from agent.engines.minio.directory.options import of_export, of_import
+from agent.engines.minio.drive.snapshot import remove_snapshots
+from agent.engines.minio.portable import way as portable_way
+from agent.engines.minio.server import site_replication
+from agent.engines.minio.server.client import Client, connected
+from agent.engines.minio.server.facts import (
     BY_HAND,
     ONLY_PORTABLE,
     OTHER_SERVER,
@@ -26,10 +29,9 @@ from agent.engines.minio.facts import (
     look_if_minio,
     obstacle_at,
 )
-from agent.engines.minio.freezing import thaw, thaw_if_there
-from agent.engines.minio.options import of_export, of_import
-from agent.engines.minio.settings import read_settings
-from agent.engines.minio.snapshot import remove_snapshots
+from agent.engines.minio.server.freezing import thaw, thaw_if_there
+from agent.engines.minio.server.settings import read_settings
+from agent.engines.minio.trees.counting import count_in_jail
 from agent.recipes.base import (
     Capability,
     Description,

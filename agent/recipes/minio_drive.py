@@ -14,23 +14,16 @@ import structlog
 
 from agent.archives.extractor_child import Report
 from agent.engines import tree
-from agent.engines.minio import (
-    accounts,
-    canary,
-    event_targets,
-    importing,
-    previewing,
-    replication_sites,
-    swap,
-    tier_reading,
-)
-from agent.engines.minio.client import Client
-from agent.engines.minio.counting import count_in_jail
-from agent.engines.minio.exchange import Exchange
-from agent.engines.minio.facts import PORTABLE_HINT, Facts, look_if_minio, obstacle_at
-from agent.engines.minio.freezing import thaw
-from agent.engines.minio.settings import MinioSettings
-from agent.engines.minio.tally import Sample, Tally
+from agent.engines.minio.directory import importing, previewing, swap
+from agent.engines.minio.drive import event_targets, replication_sites
+from agent.engines.minio.drive.exchange import Exchange
+from agent.engines.minio.server import accounts, canary, tier_reading
+from agent.engines.minio.server.client import Client
+from agent.engines.minio.server.facts import PORTABLE_HINT, Facts, look_if_minio, obstacle_at
+from agent.engines.minio.server.freezing import thaw
+from agent.engines.minio.server.settings import MinioSettings
+from agent.engines.minio.trees.counting import count_in_jail
+from agent.engines.minio.trees.tally import Sample, Tally
 from agent.engines.swapping import Side
 from agent.recipes import in_place
 from agent.recipes.base import (

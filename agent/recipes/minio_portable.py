@@ -11,17 +11,17 @@ from pathlib import Path
 import structlog
 
 from agent.engines import tree
-from agent.engines.minio import canary, made_buckets, portable, portable_way, previewing
-from agent.engines.minio.client import Client
-from agent.engines.minio.facts import Facts
-from agent.engines.minio.made_buckets import MadeBuckets
-from agent.engines.minio.settings_trial import Trial
+from agent.engines.minio.directory import previewing
+from agent.engines.minio.portable import form, made_buckets, way
+from agent.engines.minio.portable.made_buckets import MadeBuckets
+from agent.engines.minio.portable.settings_trial import Trial
+from agent.engines.minio.server import canary
+from agent.engines.minio.server.client import Client
+from agent.engines.minio.server.facts import Facts
 from agent.recipes.base import Format, ItemChanges, Preview, Progress, Record, Surroundings, names_in, note_done
 from common.errors import ServiceError
 
-S3 = Format(
-    portable.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users"
-)
+S3 = Format(form.FORMAT, "application/x-tar", ".s3.tar", "portable: objects as files, for any S3 server; without users")
 _log = structlog.get_logger(__name__)
 
 
@@ -53,7 +53,7 @@ class PortableImport:
         surroundings: Surroundings,
     ) -> Preview:
         """Unpack and check; refused are buckets that are there already, and settings that the server does not take."""
-        report, inventory = await portable_way.unpack(
+        report, inventory = await way.unpack(
             chunks,
             self.area,
             limits=surroundings.limits,
@@ -62,7 +62,7 @@ class PortableImport:
             drops_locks=options["locks"] == "drop",
             has_kms=bool(facts.kms),
         )
-        changes, stay = await portable_way.changes(client, inventory, only=options["bucket"])
+        changes, stay = await way.changes(client, inventory, only=options["bucket"])
         trial = await self._try_settings(client, inventory.wanted)
         if options["settings"] == "refuse":
             trial.require_taken()
@@ -81,23 +81,23 @@ class PortableImport:
                 *([previewing.expiring(expiring)] if expiring else []),
                 *([previewing.hidden(inventory.hidden, inventory.hidden_names)] if inventory.hidden else []),
             ),
-            bridging=portable_way.bridging(report.header, facts),
+            bridging=way.bridging(report.header, facts),
             room_bytes=report.extracted.bytes + counts["bytes"],
-            swap_seconds=portable_way.swap_seconds(counts),
+            swap_seconds=way.swap_seconds(counts),
             header=report.header,
         )
 
     async def _try_settings(self, client: Client, names: list[str]) -> Trial:
         bucket = canary.bucket_of(self.record.key)
         self.record.save(trying=[bucket])
-        trial = await portable_way.try_settings(client, self.area, names, canary=bucket)
+        trial = await way.try_settings(client, self.area, names, canary=bucket)
         self.record.save(trying=[])
         return trial
 
     async def restore(self, client: Client, progress: Progress) -> None:
         """Make and fill the buckets; on failure they are gone again."""
         names = names_in(self.record, "buckets")
-        await portable_way.restore(
+        await way.restore(
             client,
             self.area,
             names,
@@ -108,8 +108,8 @@ class PortableImport:
         note_done(self.record, is_whole=True)
 
     async def undo(self, client: Client) -> None:
-        """Delete the buckets that were made; raises as `portable_way.undo`."""
-        _log_left(await portable_way.undo(client, self._made()))
+        """Delete the buckets that were made; raises as `way.undo`."""
+        _log_left(await way.undo(client, self._made()))
 
     async def recover(self, client: Client) -> None:
         """Delete the buckets that an agent made that was killed."""

@@ -10,18 +10,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
-from agent.engines.pg.beside import Beside
-from agent.engines.pg.clients import Clients
-from agent.engines.pg.connection import Login, connect
 from agent.engines.pg.describing import describe
-from agent.engines.pg.dump import DumpForm
-from agent.engines.pg.exporting import DatabaseExport, export_database, find_reader
-from agent.engines.pg.fingerprint import fingerprint
-from agent.engines.pg.load_terms import LoadSurroundings
-from agent.engines.pg.remains import Remains
-from agent.engines.pg.same_database import SameDatabase
-from agent.engines.pg.settings import read_settings
-from agent.engines.pg.ways import Plan, Way, make_plan
+from agent.engines.pg.exports.exporting import DatabaseExport, export_database, find_reader
+from agent.engines.pg.exports.fingerprint import fingerprint
+from agent.engines.pg.imports.beside import Beside
+from agent.engines.pg.imports.remains import Remains
+from agent.engines.pg.imports.same_database import SameDatabase
+from agent.engines.pg.imports.ways import Plan, Way, make_plan
+from agent.engines.pg.loading.terms import LoadSurroundings
+from agent.engines.pg.server.clients import Clients
+from agent.engines.pg.server.connection import Login, connect
+from agent.engines.pg.server.dump import DumpForm
+from agent.engines.pg.server.settings import read_settings
 from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
 from agent.recipes.base import (

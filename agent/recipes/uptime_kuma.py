@@ -27,8 +27,8 @@ from agent.engines.kuma.embedded_data import EmbeddedData, until_released
 from agent.engines.kuma.mariadb_data import Database, MariadbData, database_of
 from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
-from agent.engines.mariadb.exchange import Exchange as TableExchange
-from agent.engines.mariadb.settings import read_secret
+from agent.engines.mariadb.imports.exchange import Exchange as TableExchange
+from agent.engines.mariadb.server.settings import read_secret
 from agent.engines.places import require_same_place
 from agent.engines.sqlite_snapshots import remove_snapshots
 from agent.engines.swapping import obstacle_to

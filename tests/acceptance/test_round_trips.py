@@ -8,7 +8,7 @@ import subprocess
 import psycopg
 import pytest
 
-from agent.engines.pg.fingerprint import Fingerprint
+from agent.engines.pg.exports.fingerprint import Fingerprint
 from tests.acceptance.world import DATABASE_ID, VOLUME_ID, World
 from tools.demo import database_content, volume_content
 from tools.demo.ledger import read_ledger

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import Fingerprint, fingerprint
+from agent.engines.pg.exports.fingerprint import Fingerprint, fingerprint
+from agent.engines.pg.server.connection import Login, connect
 from common.seals import RESERVED_DIRECTORY
 from tools.demo.ledger import read_ledger
 from tools.demo.tree_fingerprint import TreeFingerprint, tree_fingerprint

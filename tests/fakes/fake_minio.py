@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.engines.minio.client import Answer, NotReadyError, RefusedError
-from agent.engines.minio.layout import BUCKETS, CONFIG, is_bucket_name
-from agent.engines.minio.signing import Account
+from agent.engines.minio.drive.layout import BUCKETS, CONFIG, is_bucket_name
+from agent.engines.minio.server.client import Answer, NotReadyError, RefusedError
+from agent.engines.minio.server.signing import Account
 from common.errors import AppUnavailableError
 
 DEPLOYMENT = "the-deployment"

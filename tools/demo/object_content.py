@@ -11,9 +11,9 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agent.engines.minio.client import Client, connected
-from agent.engines.minio.listing import Listed, buckets_of, keys_of
-from agent.engines.minio.signing import Account
+from agent.engines.minio.portable.listing import Listed, buckets_of, keys_of
+from agent.engines.minio.server.client import Client, connected
+from agent.engines.minio.server.signing import Account
 from common.fingerprints import Fingerprint
 from tools.servers import MinioServer
 

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import fingerprint
+from agent.engines.pg.exports.fingerprint import fingerprint
+from agent.engines.pg.server.connection import Login, connect
 from agent.engines.redis import connection as redis_connection
 from common.seals import RESERVED_DIRECTORY
 from tools.demo import cache_content, cache_fingerprint, database_content, object_content, volume_content

@@ -22,12 +22,12 @@ from agent.engines.kuma.data import Place, Verified
 from agent.engines.kuma.foreign_tables import warnings_of_import
 from agent.engines.kuma.mariadb_data import Database, MariadbData, facts_of_upload, load_beside
 from agent.engines.kuma.version import KINDS, KumaFacts, check_upload
-from agent.engines.mariadb.catalog import SYSTEM_SCHEMAS, Schema, look, table_names
-from agent.engines.mariadb.client import literal, query
-from agent.engines.mariadb.exchange import Exchange
-from agent.engines.mariadb.own_server import BASE_BYTES, OwnServer, find_server
-from agent.engines.mariadb.parts import parts_of
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.imports.exchange import Exchange
+from agent.engines.mariadb.own.mariadb import BASE_BYTES, OwnServer, find_server
+from agent.engines.mariadb.server.catalog import SYSTEM_SCHEMAS, Schema, look, table_names
+from agent.engines.mariadb.server.client import literal, query
+from agent.engines.mariadb.server.parts import parts_of
+from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from common.errors import AppBusyError, AppUnavailableError
 

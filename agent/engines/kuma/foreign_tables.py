@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from agent.archives.members import printable
-from agent.engines.mariadb.catalog import Schema
+from agent.engines.mariadb.server.catalog import Schema
 from common.wording import some_of
 
 _APP_TABLES = frozenset({

@@ -23,17 +23,18 @@ from agent.engines.kuma.configuration import Configuration, Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
 from agent.engines.kuma.foreign_tables import warnings_of_export, warnings_of_import
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
-from agent.engines.mariadb import loading, names
-from agent.engines.mariadb.catalog import Schema, look, table_names
-from agent.engines.mariadb.client import literal, query
-from agent.engines.mariadb.content import TableHasher
+from agent.engines.mariadb import names
 from agent.engines.mariadb.describing import obstacle_in
-from agent.engines.mariadb.dumping import raw_dump
-from agent.engines.mariadb.foreign import what_it_is
-from agent.engines.mariadb.foreign_keys import obstacle_in_referrers
-from agent.engines.mariadb.parts import parts_of
-from agent.engines.mariadb.settings import Login
-from agent.engines.mariadb.table_watch import TableWatch
+from agent.engines.mariadb.dumps.foreign import what_it_is
+from agent.engines.mariadb.exports.content import TableHasher
+from agent.engines.mariadb.exports.dumping import raw_dump
+from agent.engines.mariadb.exports.table_watch import TableWatch
+from agent.engines.mariadb.imports import loading
+from agent.engines.mariadb.server.catalog import Schema, look, table_names
+from agent.engines.mariadb.server.client import literal, query
+from agent.engines.mariadb.server.foreign_keys import obstacle_in_referrers
+from agent.engines.mariadb.server.parts import parts_of
+from agent.engines.mariadb.server.settings import Login
 from agent.engines.table_parts import Parts
 from agent.limits import Limits
 from agent.unpacking import peeked, unpacked

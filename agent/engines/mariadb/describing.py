@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.engines.mariadb import added_keys, dump_sessions, foreign_keys, programs
-from agent.engines.mariadb.catalog import Schema, look
-from agent.engines.mariadb.client import query
-from agent.engines.mariadb.settings import Login, MariadbSettings
+from agent.engines.mariadb.exports import dump_sessions
+from agent.engines.mariadb.server import added_keys, foreign_keys, programs
+from agent.engines.mariadb.server.catalog import Schema, look
+from agent.engines.mariadb.server.client import query
+from agent.engines.mariadb.server.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.wording import counted
 

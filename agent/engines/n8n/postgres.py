@@ -36,17 +36,17 @@ from agent.engines.n8n.sharing import (
     warnings_of_export,
     warnings_of_import,
 )
-from agent.engines.pg.beside import Beside
-from agent.engines.pg.clients import Clients
-from agent.engines.pg.connection import Connection, Login, connect
-from agent.engines.pg.dump import DumpForm
-from agent.engines.pg.exporting import export_database, find_reader
-from agent.engines.pg.fingerprint import Scope, fingerprint
-from agent.engines.pg.load_terms import LoadSurroundings
-from agent.engines.pg.remains import Record, Remains
-from agent.engines.pg.settings import PostgresSettings
-from agent.engines.pg.settings import read_settings as read_postgres_settings
-from agent.engines.pg.ways import Plan, Way, make_plan
+from agent.engines.pg.exports.exporting import export_database, find_reader
+from agent.engines.pg.exports.fingerprint import Scope, fingerprint
+from agent.engines.pg.imports.beside import Beside
+from agent.engines.pg.imports.remains import Record, Remains
+from agent.engines.pg.imports.ways import Plan, Way, make_plan
+from agent.engines.pg.loading.terms import LoadSurroundings
+from agent.engines.pg.server.clients import Clients
+from agent.engines.pg.server.connection import Connection, Login, connect
+from agent.engines.pg.server.dump import DumpForm
+from agent.engines.pg.server.settings import PostgresSettings
+from agent.engines.pg.server.settings import read_settings as read_postgres_settings
 from agent.engines.sqlite_questions import Answers, Questions
 from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea

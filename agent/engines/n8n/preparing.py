@@ -17,7 +17,7 @@ from agent.processes import ChildKilledError, Command, run
 from common.errors import InternalError, ToolFailedError, make_error
 
 if TYPE_CHECKING:
-    from agent.engines.pg.connection import Login
+    from agent.engines.pg.server.connection import Login
 
 _MEMORY_BYTES = 2 << 30
 """A workflow's text is held while it is changed; n8n's own limit for one is far below."""
@@ -66,8 +66,8 @@ async def prepare_database(login: Login, request: Request, *, schema: str) -> Pr
         ToolFailedError: the server refuses something.
     """
     # An n8n on SQLite needs none of it.
-    from agent.engines.pg.connection import connect
-    from agent.engines.pg.preview import size_of
+    from agent.engines.pg.imports.preview import size_of
+    from agent.engines.pg.server.connection import connect
 
     async with connect(login) as connection:
         seconds = seconds_for_bytes(await size_of(connection), _BYTES_A_SECOND)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.engines.pg.catalog import (
+from agent.engines.pg.exports.exporting import explain_unreadable
+from agent.engines.pg.imports.ways import make_plan
+from agent.engines.pg.server.catalog import (
     count_objects,
     estimate_bytes,
     look_at_server,
     other_databases,
     unreadable_parts,
 )
-from agent.engines.pg.clients import Clients
-from agent.engines.pg.connection import Connection, Login, connect
-from agent.engines.pg.exporting import explain_unreadable
-from agent.engines.pg.settings import PostgresSettings
-from agent.engines.pg.ways import make_plan
+from agent.engines.pg.server.clients import Clients
+from agent.engines.pg.server.connection import Connection, Login, connect
+from agent.engines.pg.server.settings import PostgresSettings
 from common.errors import ServiceError, ToolFailedError
 
 MOST_OTHER_DATABASES = 20

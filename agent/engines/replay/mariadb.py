@@ -9,8 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from agent.engines.mariadb import floats
-from agent.engines.mariadb.dumping import fingerprint_of
+from agent.engines.mariadb.exports import floats
+from agent.engines.mariadb.exports.dumping import fingerprint_of
 from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
 

@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engines.mariadb import loading, names
-from agent.engines.mariadb.catalog import Schema
-from agent.engines.mariadb.own_mysql import OwnMysql, find_mysql
-from agent.engines.mariadb.own_server import USUAL_DIRECTORIES, OwnServer, ServerPrograms, find_server
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb import names
+from agent.engines.mariadb.imports import loading
+from agent.engines.mariadb.own.mariadb import USUAL_DIRECTORIES, OwnServer, ServerPrograms, find_server
+from agent.engines.mariadb.own.mysql import OwnMysql, find_mysql
+from agent.engines.mariadb.server.catalog import Schema
+from agent.engines.mariadb.server.settings import Login
 from agent.jail import NOBODY
 from agent.limits import Limits
 from agent.rights import may_become_nobody

@@ -14,14 +14,16 @@ import msgspec
 
 from agent.archives.members import Kind, Member, path_of, printable
 from agent.archives.reading import TarReader
-from agent.engines.minio import bucket_settings, contents, portable, portable_checks, xlmeta
-from agent.engines.minio.census import numbers_of
-from agent.engines.minio.comparing import ACCOUNTS
-from agent.engines.minio.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_in_place, key_of, own_name
-from agent.engines.minio.portable_lines import SUFFIX, read_lines
-from agent.engines.minio.sums import Sums
-from agent.engines.minio.tally import SCHEME
-from agent.engines.minio.tiers import Tiered
+from agent.engines.minio.drive import bucket_settings, contents, xlmeta
+from agent.engines.minio.drive.comparing import ACCOUNTS
+from agent.engines.minio.drive.layout import CONFIG, META, SEALED_MAGIC, SYSTEM, is_in_place, key_of, own_name
+from agent.engines.minio.drive.sums import Sums
+from agent.engines.minio.drive.tiers import Tiered
+from agent.engines.minio.portable import checks
+from agent.engines.minio.portable import form as portable
+from agent.engines.minio.portable.lines import SUFFIX, read_lines
+from agent.engines.minio.trees.census import numbers_of
+from agent.engines.minio.trees.tally import SCHEME
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
 from common.errors import ArchiveDamagedError, ArchiveRefusedError, ServiceError
@@ -272,10 +274,10 @@ class _Objects:
 
         Raises:
             ArchiveRefusedError: no export has such.
-            ArchiveDamagedError: as `portable_lines.read_lines`.
+            ArchiveDamagedError: as `lines.read_lines`.
         """
         if member.kind in (Kind.SYMLINK, Kind.HARD_LINK):
-            raise ArchiveRefusedError(portable_checks.LINKS)
+            raise ArchiveRefusedError(checks.LINKS)
         path = path_of(member.name)
         if len(path) < 2 or path[0] not in portable.DIRECTORIES:
             return
@@ -293,8 +295,8 @@ class _Objects:
         self._names.add((top, name))
 
     def answer(self) -> Answer:
-        """All entries were met; raises as `portable_checks.require_buckets`."""
-        for bucket in portable_checks.require_buckets(self._names):
+        """All entries were met; raises as `checks.require_buckets`."""
+        for bucket in checks.require_buckets(self._names):
             self._sums.bucket(bucket)
         is_held = self._promised == self._held
         fault = "" if is_held else "The content of objects in the archive is not what its metadata says."

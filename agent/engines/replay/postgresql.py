@@ -21,12 +21,12 @@ from pathlib import Path
 import msgspec
 from psycopg import sql
 
-from agent.engines.pg.clients import DEFAULT_DIRECTORIES, Clients
-from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import EVERYTHING, Fingerprint, Scope, fingerprint
-from agent.engines.pg.load import Deferred, load
-from agent.engines.pg.load_terms import LoadProgressOf
-from agent.engines.pg.privileges import listed
+from agent.engines.pg.exports.fingerprint import EVERYTHING, Fingerprint, Scope, fingerprint
+from agent.engines.pg.loading.load import Deferred, load
+from agent.engines.pg.loading.terms import LoadProgressOf
+from agent.engines.pg.server.clients import DEFAULT_DIRECTORIES, Clients
+from agent.engines.pg.server.connection import Login, connect
+from agent.engines.pg.server.privileges import listed
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits

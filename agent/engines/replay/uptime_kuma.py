@@ -13,8 +13,8 @@ from agent.engines import tree
 from agent.engines.kuma.data import Place
 from agent.engines.kuma.mariadb_data import chunks_of_dump, fingerprint_with_files, opened_dump
 from agent.engines.kuma.sqlite_data import SqliteData, fingerprint_of_staged
-from agent.engines.mariadb.content import TableHasher
-from agent.engines.mariadb.dumping import raw_dump
+from agent.engines.mariadb.exports.content import TableHasher
+from agent.engines.mariadb.exports.dumping import raw_dump
 from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.limits import Limits

@@ -42,7 +42,7 @@ async def test_an_export_with_all_it_may_hold_is_proven_and_a_lost_trigger_is_na
 async def test_without_the_programs_of_a_server_an_export_cannot_be_verified_and_it_is_said_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.own_server._SHARES", ())
+    monkeypatch.setattr("agent.engines.mariadb.own.mariadb._SHARES", ())
     request = Request(file=str(tmp_path / "never read"), scheme="mariadb/3", engine_version="10.11.14-MariaDB")
 
     with pytest.raises(ArchiveIncompatibleError, match=r"mariadbd .*, mariadb, mariadb-dump") as refusal:
@@ -84,7 +84,7 @@ async def test_an_export_of_mysql_is_not_replayed_into_mariadb(
     shop: MariadbApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MATHISON_MARIADB_BIN", str(shop.server.install.bin_directory))
-    monkeypatch.setattr("agent.engines.mariadb.own_mysql._SHARES", ())
+    monkeypatch.setattr("agent.engines.mariadb.own.mysql._SHARES", ())
     request = Request(file=str(tmp_path / "never read"), scheme="mariadb/3", engine_version="9.7.4")
 
     with pytest.raises(ArchiveIncompatibleError, match=r"MySQL .*mysqld, mysql, mysqldump") as refusal:

@@ -80,6 +80,6 @@ async def test_an_export_on_mariadb_is_proven_by_loading_its_dump(
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("status.tar", exported.content)
     assert told.differences((await replay(request)).fingerprint) == []
-    monkeypatch.setattr("agent.engines.mariadb.own_server._SHARES", ())
+    monkeypatch.setattr("agent.engines.mariadb.own.mariadb._SHARES", ())
     with pytest.raises(ArchiveIncompatibleError, match="programs of a MariaDB server are needed"):
         await replay(request)

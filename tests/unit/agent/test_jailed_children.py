@@ -9,11 +9,11 @@ import pytest
 
 from tests.fixtures.nursery import MODULES
 
-CHILDREN = sorted({*MODULES} - {"agent.engines.minio.watchdog"})
+CHILDREN = sorted({*MODULES} - {"agent.engines.minio.server.watchdog"})
 """The watchdog reads nothing of an upload and is in no jail."""
 SERVING = {"agent.processes", "aiohttp", "asyncio", "grpc", "structlog"}
 """What the agent speaks to others with, and starts children with; most of a second of a child's start."""
-ASKS_A_SERVER = {"agent.engines.pg.loader_child": ["asyncio"]}
+ASKS_A_SERVER = {"agent.engines.pg.loading.loader_child": ["asyncio"]}
 
 
 @pytest.mark.parametrize("module", CHILDREN)

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from agent.engines.minio.snapshot import Snapshot
+from agent.engines.minio.drive.snapshot import Snapshot
 from agent.journal import Journal
 from agent.recipes.base import ExportOptions
 from agent.recipes.minio import TAR, MinioRecipe

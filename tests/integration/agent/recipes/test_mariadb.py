@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import catalog, client, loading, names
-from agent.engines.mariadb.catalog import look
-from agent.engines.mariadb.client import query
-from agent.engines.mariadb.exchange import Exchange
+from agent.engines.mariadb import names
+from agent.engines.mariadb.imports import loading
+from agent.engines.mariadb.imports.exchange import Exchange
+from agent.engines.mariadb.server import catalog, client
+from agent.engines.mariadb.server.catalog import look
+from agent.engines.mariadb.server.client import query
 from agent.engines.swapping import Side
 from agent.recipes.base import Recovered, Upload
 from agent.unsettled import UnsettledError
@@ -454,8 +456,8 @@ PROCESSES = "SELECT INFO FROM information_schema.PROCESSLIST"
 async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in_place(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
-    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.ATTEMPTS", 1)
     shop.fill()
     before, record = await shop.fingerprint(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.engines.mariadb import exchange
-from agent.engines.mariadb.client import query
-from agent.engines.mariadb.exchange import Exchange
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.imports import exchange
+from agent.engines.mariadb.imports.exchange import Exchange
+from agent.engines.mariadb.server.client import query
+from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from agent.journal import Entry, Journal
 from agent.recipes.base import Recovered
@@ -145,7 +145,7 @@ async def test_an_exchange_whose_answer_is_lost_is_done(
 async def test_an_exchange_of_which_nobody_can_say_what_came_of_it_is_settled_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.client.BACK_WITHIN_SECONDS", 0)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.BACK_WITHIN_SECONDS", 0)
     with MariadbServer(mariadb(), fsync=True) as server:
         shop = MariadbApp(server, tmp_path / "work")
         shop.sql("CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (1)")

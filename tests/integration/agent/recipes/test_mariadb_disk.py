@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import loading
+from agent.engines.mariadb.imports import loading
 from common.errors import ArchiveIncompatibleError, LimitExceededError, NoSpaceError
 from tests.fakes.imports import MemoryRecord, NotedProgress, upload_of
 from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import floats
+from agent.engines.mariadb.exports import floats
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.integration.cli.test_verify import verify

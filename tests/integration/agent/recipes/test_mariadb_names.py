@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb.client import query
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.server.client import query
+from agent.engines.mariadb.server.settings import Login
 from common.errors import ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
@@ -69,7 +69,7 @@ async def test_less_than_a_file_makes_is_not_put_in_place_whatever_the_reason(
             found[0][2] = "0"
         return found
 
-    monkeypatch.setattr("agent.engines.mariadb.loading.query", telling_of_no_folding)
+    monkeypatch.setattr("agent.engines.mariadb.imports.loading.query", telling_of_no_folding)
     with pytest.raises(ArchiveIncompatibleError, match="makes 2 tables, and the server has 1 of them"):
         await folding_shop.stage(exported.content, record)
 

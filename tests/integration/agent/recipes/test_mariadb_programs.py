@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from agent.engines.mariadb import dumping, programs, switching
-from agent.engines.mariadb.exchange import Exchange
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.exports import dumping
+from agent.engines.mariadb.imports import switching
+from agent.engines.mariadb.imports.exchange import Exchange
+from agent.engines.mariadb.server import programs
+from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
 from agent.unsettled import UnsettledError
@@ -304,8 +306,8 @@ async def test_what_the_server_does_not_make_again_takes_the_whole_exchange_back
 async def test_a_locked_table_makes_a_swap_fail_in_time_with_triggers_and_events_in_place(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
-    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.ATTEMPTS", 1)
     shop.sql(
         "CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1;"
         " CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @a = 1; CREATE VIEW v AS SELECT id FROM tag;"
@@ -331,9 +333,9 @@ async def test_a_locked_table_makes_a_swap_fail_in_time_with_triggers_and_events
 async def test_a_table_that_is_locked_right_after_the_rename_is_waited_for_and_not_for_ever(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch, *, lets_go: bool
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
-    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 2 if lets_go else 1)
-    monkeypatch.setattr("agent.engines.mariadb.client.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.ATTEMPTS", 2 if lets_go else 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.PAUSE_SECONDS", 0)
     shop.sql("CREATE TABLE tag (id int); CREATE TRIGGER t AFTER INSERT ON tag FOR EACH ROW SET @a = 1")
     exported, imported, record = (await shop.export("sql")).content, await programs_of(shop), MemoryRecord()
     shop.sql("DROP TRIGGER t")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.engines.mariadb import dumping, table_watch
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.exports import dumping, table_watch
+from agent.engines.mariadb.server.settings import Login
 from common.errors import AppBusyError
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.fixtures.waiting import until

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb.exchange import Exchange
+from agent.engines.mariadb.imports.exchange import Exchange
 from agent.recipes.base import Recovered
 from common.errors import AppBusyError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress

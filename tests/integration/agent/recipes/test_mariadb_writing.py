@@ -87,9 +87,9 @@ def unnoted(shop: MariadbApp, schema: str) -> dict[str, tuple[int, int]]:
 async def test_each_row_that_an_app_writes_during_an_exchange_has_what_its_triggers_make_of_it(
     holds: str, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 1)
-    monkeypatch.setattr("agent.engines.mariadb.client.ATTEMPTS", 2)
-    monkeypatch.setattr("agent.engines.mariadb.client.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.LOCK_SECONDS", 1)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.ATTEMPTS", 2)
+    monkeypatch.setattr("agent.engines.mariadb.server.client.PAUSE_SECONDS", 0)
     shop.sql(AUDITED + "".join(f"INSERT INTO {table} (n) VALUES (1);" for table in TABLES))
     exported, record = (await shop.export("sql")).content, MemoryRecord()
     await shop.stage(exported, record)
@@ -101,7 +101,7 @@ async def test_each_row_that_an_app_writes_during_an_exchange_has_what_its_trigg
         with in_use(shop, holds), pytest.raises(AppBusyError):
             await shop.recipe.restore(record, NotedProgress())
         refused = unnoted(shop, shop.database)
-        monkeypatch.setattr("agent.engines.mariadb.client.LOCK_SECONDS", 10)
+        monkeypatch.setattr("agent.engines.mariadb.server.client.LOCK_SECONDS", 10)
         await shop.recipe.restore(record, NotedProgress())
         await until(lambda: all(int(shop.sql(f"SELECT COUNT(*) FROM {table}")) > 50 for table in TABLES))
         previous = unnoted(shop, f"mathison_old_{record.key}")

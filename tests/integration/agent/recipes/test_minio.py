@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import portable_way, swap
+from agent.engines.minio.directory import swap
+from agent.engines.minio.portable import way as portable_way
 from agent.recipes.base import ExportOptions, ItemChanges
 from agent.recipes.minio import TAR
 from common.errors import ArchiveWrongKindError, NothingToUndoError, TransferNotFoundError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.client import Client, RefusedError
+from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import AppUnavailableError, ServiceError
 from tests.fixtures.minio_data import ENABLED, md5_of, put, versions
 from tests.fixtures.minio_moments import MOMENTS

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import swap
+from agent.engines.minio.directory import swap
 from agent.journal import Entry, Journal
 from agent.recipes import minio_drive
 from agent.recipes.base import Recovered

@@ -9,7 +9,7 @@ import aiohttp.test_utils
 import pytest
 from aiohttp import web
 
-from agent.engines.minio import madmin
+from agent.engines.minio.server import madmin
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.client import BYPASS, Client
-from agent.engines.minio.facts import look
-from agent.engines.minio.freezing import frozen
-from agent.engines.minio.restarting import restart
-from agent.engines.minio.settings import MinioSettings
+from agent.engines.minio.server.client import BYPASS, Client
+from agent.engines.minio.server.facts import look
+from agent.engines.minio.server.freezing import frozen
+from agent.engines.minio.server.restarting import restart
+from agent.engines.minio.server.settings import MinioSettings
 from agent.recipes.base import Limits
 from common.errors import AppBusyError, AppUnavailableError, NoSpaceError
 from tests.fixtures.children import agent_children
@@ -109,7 +109,7 @@ async def test_an_export_that_fails_in_the_freeze_leaves_the_server_serving(
     server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await view(server)
-    monkeypatch.setattr("agent.engines.minio.snapshot._ROOM_CHECKED_EVERY", 1)
+    monkeypatch.setattr("agent.engines.minio.drive.snapshot._ROOM_CHECKED_EVERY", 1)
     app = MinioApp(server, tmp_path, limits=Limits(free_bytes=1 << 60))
 
     with pytest.raises(NoSpaceError):
@@ -132,7 +132,7 @@ async def test_an_export_that_is_cancelled_in_the_freeze_leaves_the_server_servi
         while not getattr(snapshot, "_is_stopped", True):
             time.sleep(0.01)
 
-    monkeypatch.setattr("agent.engines.minio.snapshot.Snapshot.second_pass", stand_still)
+    monkeypatch.setattr("agent.engines.minio.drive.snapshot.Snapshot.second_pass", stand_still)
     export = asyncio.create_task(app.export())
     async with asyncio.timeout(30):
         await is_frozen.wait()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio import exporting
-from agent.engines.minio.exchange import Exchange
-from agent.engines.minio.sealing_below import close_below
-from agent.engines.minio.sealing_child import Work
+from agent.engines.minio.directory import exporting
+from agent.engines.minio.drive.exchange import Exchange
+from agent.engines.minio.trees.sealing_below import close_below
+from agent.engines.minio.trees.sealing_child import Work
 from agent.engines.swapping import Side
 from agent.recipes.base import Record, Recovered
 from common.errors import NoSpaceError, NothingToUndoError, ToolFailedError, TransferNotFoundError

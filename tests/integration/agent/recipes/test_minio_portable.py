@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import portable_import, portable_way
-from agent.engines.minio.client import Client
+from agent.engines.minio.portable import importing as portable_import
+from agent.engines.minio.portable import way as portable_way
+from agent.engines.minio.server.client import Client
 from agent.engines.tree import StagingArea
 from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (

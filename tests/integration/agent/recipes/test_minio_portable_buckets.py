@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import canary, portable_import, portable_way
-from agent.engines.minio.client import Client
-from agent.engines.minio.listing import buckets_of
+from agent.engines.minio.portable import importing as portable_import
+from agent.engines.minio.portable import way as portable_way
+from agent.engines.minio.portable.listing import buckets_of
+from agent.engines.minio.server import canary
+from agent.engines.minio.server.client import Client
 from agent.recipes.base import Record, Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ServiceError, ToolFailedError

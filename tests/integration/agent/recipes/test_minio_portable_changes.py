@@ -9,11 +9,11 @@ from typing import IO, Any
 
 import pytest
 
-from agent.engines.minio.client import Client
-from agent.engines.minio.listing import Listed
-from agent.engines.minio.portable import Line
-from agent.engines.minio.portable_export import _Reader
-from agent.engines.minio.stored_metadata import StoredWords
+from agent.engines.minio.portable.exporting import _Reader
+from agent.engines.minio.portable.form import Line
+from agent.engines.minio.portable.listing import Listed
+from agent.engines.minio.portable.stored_metadata import StoredWords
+from agent.engines.minio.server.client import Client
 from common.errors import AppBusyError
 from tests.fixtures.minio_data import ENABLED, put, view
 from tests.fixtures.minio_servers import StartMinio, client_of

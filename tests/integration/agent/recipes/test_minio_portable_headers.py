@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.client import Client
+from agent.engines.minio.server.client import Client
 from common.errors import SourceUnreadableError
 from tests.fixtures.minio_archives import rebuilt
 from tests.fixtures.minio_data import put

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.contents import BLOCK_BYTES
+from agent.engines.minio.drive.contents import BLOCK_BYTES
 from agent.engines.replay.minio import replay
 from agent.engines.replay.request import Request
 from cli.exit_codes import ExitCode

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio import importing, swap
+from agent.engines.minio.directory import importing, swap
 from agent.recipes.base import Limits
 from common.errors import (
     AppUnavailableError,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.accounts import buckets_with_remote_targets
-from agent.engines.minio.client import Client
+from agent.engines.minio.server.accounts import buckets_with_remote_targets
+from agent.engines.minio.server.client import Client
 from common.errors import SourceUnreadableError
 from tests.fixtures.minio_data import add_remote_target, put, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of

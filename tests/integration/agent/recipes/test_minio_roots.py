@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.client import RefusedError
+from agent.engines.minio.server.client import RefusedError
 from agent.journal import Journal
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio import madmin
-from agent.engines.minio.listing import buckets_of
+from agent.engines.minio.portable.listing import buckets_of
+from agent.engines.minio.server import madmin
 from common.errors import AppUnavailableError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.minio_data import put, users

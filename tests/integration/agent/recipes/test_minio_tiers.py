@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio import tier_reading
-from agent.engines.minio.tiers import Place, Tiered
+from agent.engines.minio.drive.tiers import Place, Tiered
+from agent.engines.minio.server import tier_reading
 from agent.engines.replay.minio import replay
 from agent.engines.replay.request import Request
 from common.errors import ArchiveIncompatibleError

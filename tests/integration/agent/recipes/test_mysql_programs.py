@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb import programs
+from agent.engines.mariadb.server import programs
 from agent.recipes.base import ItemChanges
 from common.errors import AppUnavailableError, ServiceError
 from tests.fakes.imports import MemoryRecord, NotedProgress

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg import outside
-from agent.engines.pg.names import kept_name
+from agent.engines.pg.imports import outside
+from agent.engines.pg.server.names import kept_name
 from agent.recipes.base import Recovered
 from agent.recipes.n8n import N8nRecipe
 from agent.states import Failure

@@ -18,7 +18,7 @@ from agent.engines import sqlite_bounds
 from agent.engines.n8n import postgres as n8n_postgres
 from agent.engines.n8n import preparations, preparing
 from agent.engines.n8n.encryption import decrypt, encrypt
-from agent.engines.pg.connection import Login
+from agent.engines.pg.server.connection import Login
 from agent.engines.replay.n8n import replay
 from agent.engines.replay.request import Request
 from agent.engines.swapping import Side, Swap
@@ -417,7 +417,7 @@ async def test_files_go_back_when_the_database_cannot_be_exchanged(
     async def busy(*_: object, **__: object) -> None:
         raise AppBusyError("somebody holds it")
 
-    monkeypatch.setattr("agent.engines.pg.beside.exchange", busy)
+    monkeypatch.setattr("agent.engines.pg.imports.beside.exchange", busy)
     with pytest.raises(AppBusyError):
         await target.app.recipe.restore(record, NotedProgress())
 

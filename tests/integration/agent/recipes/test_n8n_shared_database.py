@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.n8n.sharing import Shared, look_beside
-from agent.engines.pg.connection import connect
+from agent.engines.pg.server.connection import connect
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.n8n_data import MIGRATIONS, NEW_KEY

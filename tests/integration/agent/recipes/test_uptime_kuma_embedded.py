@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from agent.engines.kuma import embedded_data
-from agent.engines.mariadb import own_server
+from agent.engines.mariadb.own import mariadb as own_server
 from agent.recipes.base import ItemChanges, Recovered
 from common.errors import (
     AppBusyError,

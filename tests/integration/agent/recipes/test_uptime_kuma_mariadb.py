@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent.engines.kuma import mariadb_data
-from agent.engines.mariadb import exchange
-from agent.engines.mariadb.client import query
-from agent.engines.mariadb.dumping import raw_dump
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.exports.dumping import raw_dump
+from agent.engines.mariadb.imports import exchange
+from agent.engines.mariadb.server.client import query
+from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
 from agent.recipes.stopped_app import volume_exchange

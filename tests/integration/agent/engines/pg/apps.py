@@ -16,8 +16,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import Fingerprint, fingerprint
+from agent.engines.pg.exports.fingerprint import Fingerprint, fingerprint
+from agent.engines.pg.server.connection import Login, connect
 from agent.recipes.base import ExportOptions, Limits, Preview
 from agent.recipes.postgresql import PostgresqlRecipe
 from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings, upload_of

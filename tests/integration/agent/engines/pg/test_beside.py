@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.engines.pg import belongings, carry_over
+from agent.engines.pg.belongings import carry_over
+from agent.engines.pg.belongings import read as belongings
 from agent.item_changes import ItemChanges
 from agent.recipes.base import Limits, Step, Upload
 from common.errors import (

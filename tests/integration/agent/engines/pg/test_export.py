@@ -15,10 +15,10 @@ import psutil
 import psycopg
 import pytest
 
-from agent.engines.pg import exporting, proving
-from agent.engines.pg.connection import Connection, connect
-from agent.engines.pg.dump import session_prefix
-from agent.engines.pg.fingerprint import Fingerprint, Scope, read_content
+from agent.engines.pg.exports import exporting, proving
+from agent.engines.pg.exports.fingerprint import Fingerprint, Scope, read_content
+from agent.engines.pg.server.connection import Connection, connect
+from agent.engines.pg.server.dump import session_prefix
 from agent.recipes.base import ExportOptions
 from agent.recipes.postgresql import CUSTOM, SQL, SQL_GZIP
 from common.errors import AppUnavailableError, InvalidRequestError, SourceUnreadableError, ToolFailedError

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import psycopg
 import pytest
 
-from agent.engines.pg import ways
+from agent.engines.pg.imports import ways
 from agent.recipes.base import ExportOptions, Recovered
 from agent.versions import UnknownVersionError
 from common.errors import (

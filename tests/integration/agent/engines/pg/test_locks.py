@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from agent.engines.pg import dropping, same_database
+from agent.engines.pg.aside import dropping
+from agent.engines.pg.imports import same_database
 from agent.recipes.base import Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError, NothingToUndoError

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from agent.engines.pg import connection as connections
-from agent.engines.pg import dropping, green, same_database, transaction
-from agent.engines.pg.connection import Login
-from agent.engines.pg.names import new_name
+from agent.engines.pg.aside import dropping
+from agent.engines.pg.imports import green, same_database, transaction
+from agent.engines.pg.server import connection as connections
+from agent.engines.pg.server.connection import Login
+from agent.engines.pg.server.names import new_name
 from common.errors import AppBusyError
 from tests.fakes.imports import MemoryRecord
 from tests.integration.agent.engines.pg.apps import PostgresApp

@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from agent.engines.pg import green, outside, remains
-from agent.engines.pg.connection import connect
-from agent.engines.pg.names import kept_name, new_name
-from agent.engines.pg.own_rights import require_same_after_crash
+from agent.engines.pg.imports import green, outside, remains
+from agent.engines.pg.imports.own_rights import require_same_after_crash
+from agent.engines.pg.server.connection import connect
+from agent.engines.pg.server.names import kept_name, new_name
 from agent.journal import Entry, ImportPhase, Journal
 from agent.recipes.base import Recovered
 from common.errors import AppUnavailableError, ArchiveDamagedError, ArchiveRefusedError

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg import green, room
-from agent.engines.pg.connection import Login
+from agent.engines.pg.imports import green
+from agent.engines.pg.server import room
+from agent.engines.pg.server.connection import Login
 from agent.recipes.base import Limits
 from common.errors import NoSpaceError
 from tests.fakes.imports import MemoryRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
-from agent.engines.pg.row_hash import MOST_NESTED, row_hash
+from agent.engines.pg.exports.row_hash import MOST_NESTED, row_hash
 from tests.fixtures.variants import variants
 from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp

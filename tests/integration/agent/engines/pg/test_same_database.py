@@ -12,9 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from agent.engines.pg import load as loading
-from agent.engines.pg import moving, same_database, transaction
-from agent.engines.pg.load import Loaded
+from agent.engines.pg.aside import moving
+from agent.engines.pg.imports import same_database, transaction
+from agent.engines.pg.loading import load as loading
+from agent.engines.pg.loading.load import Loaded
 from agent.item_changes import ItemChanges
 from agent.recipes.base import Recovered
 from common.errors import (

@@ -12,10 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from agent.engines.pg import beside, swap
-from agent.engines.pg.connection import Connection
-from agent.engines.pg.names import kept_name, new_name
-from agent.engines.pg.swap import Rename
+from agent.engines.pg.imports import beside, swap
+from agent.engines.pg.imports.swap import Rename
+from agent.engines.pg.server.connection import Connection
+from agent.engines.pg.server.names import kept_name, new_name
 from agent.recipes.base import Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, AppUnavailableError
@@ -242,12 +242,12 @@ class AgentKilledError(BaseException):
 
 
 STEPS_OF_STAGE = [
-    "agent.engines.pg.green._create_role",
-    "agent.engines.pg.green.create_statement",
-    "agent.engines.pg.green.prepare",
-    "agent.engines.pg.green.analyze",
-    "agent.engines.pg.green.give_belongings",
-    "agent.engines.pg.beside.changes_between",
+    "agent.engines.pg.imports.green._create_role",
+    "agent.engines.pg.imports.green.create_statement",
+    "agent.engines.pg.imports.green.prepare",
+    "agent.engines.pg.imports.green.analyze",
+    "agent.engines.pg.imports.green.give_belongings",
+    "agent.engines.pg.imports.beside.changes_between",
 ]
 """Before each there is something more: nothing, a role, a database, its content, its new owner, its belongings."""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb.client import error_of_load
-from agent.engines.mariadb.settings import Login
+from agent.engines.mariadb.server.client import error_of_load
+from agent.engines.mariadb.server.settings import Login
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,

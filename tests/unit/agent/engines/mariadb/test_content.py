@@ -7,8 +7,8 @@ import hashlib
 import msgspec
 import pytest
 
-from agent.engines.mariadb.content import TableHasher, digest_of
-from agent.engines.mariadb.programs import Listed, Shown
+from agent.engines.mariadb.exports.content import TableHasher, digest_of
+from agent.engines.mariadb.server.programs import Listed, Shown
 
 VIEW = Shown(
     Listed("view", "v", "shop@%", ""),

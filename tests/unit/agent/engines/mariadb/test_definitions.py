@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.definitions import Schemas, UnreadableEventError, to_run
-from agent.engines.mariadb.sqltext import Statement
-from agent.engines.mariadb.statements import RefusedError, Way, decide_all
+from agent.engines.mariadb.dumps.definitions import Schemas, UnreadableEventError, to_run
+from agent.engines.mariadb.dumps.sqltext import Statement
+from agent.engines.mariadb.dumps.statements import RefusedError, Way, decide_all
 
 SCHEMAS = Schemas("shop", "mathison_new_0")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.columns import table_made_by
-from agent.engines.mariadb.exact_forms import first_changed
+from agent.engines.mariadb.dumps.columns import table_made_by
+from agent.engines.mariadb.dumps.exact_forms import first_changed
 
 
 @pytest.mark.parametrize(

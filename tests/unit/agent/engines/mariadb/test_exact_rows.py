@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.columns import table_made_by
-from agent.engines.mariadb.exact_rows import ExactRows
+from agent.engines.mariadb.dumps.columns import table_made_by
+from agent.engines.mariadb.dumps.exact_rows import ExactRows
 
 TABLE = (
     b"CREATE TABLE `a``b` (\n  `id` int(11) NOT NULL COMMENT ') AS (',\n  `),(` enum('x',')','it''s') DEFAULT NULL,\n"

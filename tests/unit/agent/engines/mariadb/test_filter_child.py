@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from agent.engines.mariadb.filter_child import judged
+from agent.engines.mariadb.dumps.filter_child import judged
 from common.headers import ArchiveHeader
 from common.seals import SqlSealWriter
 

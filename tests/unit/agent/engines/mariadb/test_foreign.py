@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.foreign import begins_as_dump, what_it_is
+from agent.engines.mariadb.dumps.foreign import begins_as_dump, what_it_is
 
 OTHERS = {
     "PostgreSQL": (b"--\n-- PostgreSQL database dump\n", "a PostgreSQL dump in SQL"),

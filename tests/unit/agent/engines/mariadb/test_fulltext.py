@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb import fulltext
+from agent.engines.mariadb.dumps import fulltext
 from common.errors import LimitExceededError
 
 TABLE = "CREATE TABLE `p` (\n  `id` int NOT NULL,\n  `t` longtext COMMENT 'FULLTEXT KEY (t)',\n  `u` text,\n  {}\n)"

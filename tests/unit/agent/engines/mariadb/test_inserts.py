@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.inserts import Batches
+from agent.engines.mariadb.dumps.inserts import Batches
 
 SIXTEEN_MIB = 16 << 20
 ROWS = b",".join(b"(%d,'it''s (%d),(')" % (number, number) for number in range(40))

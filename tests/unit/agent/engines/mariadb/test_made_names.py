@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.made_names import MadeNames
+from agent.engines.mariadb.dumps.made_names import MadeNames
 from common.errors import ArchiveIncompatibleError
 
 VIEW = "/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.partitions import Partitions
+from agent.engines.mariadb.dumps.partitions import Partitions
 from common.errors import LimitExceededError
 
 NAMED = ", ".join(f"PARTITION `p{number}` VALUES LESS THAN ({number}) ENGINE = MyISAM" for number in range(1001))

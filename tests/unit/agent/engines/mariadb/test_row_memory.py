@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.engines.mariadb import inserts, row_memory
-from agent.engines.mariadb.row_memory import RowMemory
+from agent.engines.mariadb.dumps import inserts, row_memory
+from agent.engines.mariadb.dumps.row_memory import RowMemory
 from common.errors import ArchiveRefusedError, LimitExceededError
 
 MIB = 1 << 20

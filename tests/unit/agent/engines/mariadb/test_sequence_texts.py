@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from agent.engines.mariadb.sequence_texts import SequenceHasher, SequencePositions
+from agent.engines.mariadb.dumps.sequence_texts import SequenceHasher, SequencePositions
 
 HOW = b"start with 1 minvalue 1 maxvalue 9 increment by 1 cache 1000 nocycle ENGINE=InnoDB"
 DUMP = (

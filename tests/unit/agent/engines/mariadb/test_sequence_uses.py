@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.sequence_uses import ForeignSequenceError, moved
+from agent.engines.mariadb.dumps.sequence_uses import ForeignSequenceError, moved
 
 
 @pytest.mark.parametrize(

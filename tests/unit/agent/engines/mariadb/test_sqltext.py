@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from agent.engines.mariadb import sqltext
-from agent.engines.mariadb.sqltext import CutTextError, Splitter, SqlTextError
+from agent.engines.mariadb.dumps import sqltext
+from agent.engines.mariadb.dumps.sqltext import CutTextError, Splitter, SqlTextError
 from tests.fixtures.kuma_apps import DATA
 
 

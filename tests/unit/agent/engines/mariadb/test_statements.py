@@ -6,8 +6,8 @@ import gzip
 
 import pytest
 
-from agent.engines.mariadb.sqltext import Splitter, Statement
-from agent.engines.mariadb.statements import RefusedError, Way, decide
+from agent.engines.mariadb.dumps.sqltext import Splitter, Statement
+from agent.engines.mariadb.dumps.statements import RefusedError, Way, decide
 from tests.fixtures.kuma_apps import DATA
 
 RUN = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.programs import Program, ordered
-from agent.engines.mariadb.view_reads import tables_read
+from agent.engines.mariadb.dumps.view_reads import tables_read
+from agent.engines.mariadb.server.programs import Program, ordered
 
 VIEWS = {
     "with b as (select `t`.`a` AS `a` from `t`)select `b`.`a` AS `a` from `b`": {"`t`"},

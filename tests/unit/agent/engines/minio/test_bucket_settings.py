@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.engines.minio import bucket_settings
-from agent.engines.minio.bucket_settings import bucket_of, holds_targets, told
-from agent.engines.minio.xlmeta import ObjectMeta, Version
+from agent.engines.minio.drive import bucket_settings
+from agent.engines.minio.drive.bucket_settings import bucket_of, holds_targets, told
+from agent.engines.minio.drive.xlmeta import ObjectMeta, Version
 
 _VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 

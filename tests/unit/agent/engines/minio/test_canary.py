@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio import canary
+from agent.engines.minio.server import canary
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agent.engines.minio.client import NotReadyError, RefusedError, connected
-from agent.engines.minio.signing import Account
+from agent.engines.minio.server.client import NotReadyError, RefusedError, connected
+from agent.engines.minio.server.signing import Account
 from common.errors import AppUnavailableError, ServiceError
 
 

@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
-from agent.engines.minio.contents import BLOCK_BYTES, Budget, Digest, Proof, Sums, inline_proof
-from agent.engines.minio.highway import sum_of
-from agent.engines.minio.xlmeta import Version
+from agent.engines.minio.drive.contents import BLOCK_BYTES, Budget, Digest, Proof, Sums, inline_proof
+from agent.engines.minio.drive.highway import sum_of
+from agent.engines.minio.drive.xlmeta import Version
 
 CONTENT = bytes(range(256)) * 3
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent.engines.filesystem import renamed
-from agent.engines.minio import exchange, swap
-from agent.engines.minio.exchange import Exchange
-from agent.engines.minio.layout import BUCKETS
+from agent.engines.minio.directory import swap
+from agent.engines.minio.drive import exchange
+from agent.engines.minio.drive.exchange import Exchange
+from agent.engines.minio.drive.layout import BUCKETS
 from agent.engines.tree import StagingArea
 from agent.recipes import minio as recipe_module
 from agent.recipes.base import Recovered

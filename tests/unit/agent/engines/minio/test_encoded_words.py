@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.minio.encoded_words import decoded, encoded
+from agent.engines.minio.portable.encoded_words import decoded, encoded
 
 SAID = {
     "grün": "=?UTF-8?q?gr=C3=BCn?=",

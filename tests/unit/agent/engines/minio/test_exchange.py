@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.engines.filesystem import renamed
-from agent.engines.minio import exchange
-from agent.engines.minio.exchange import Exchange
+from agent.engines.minio.drive import exchange
+from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.versions import UnknownVersionError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio.facts import Facts, drive_obstacle
+from agent.engines.minio.server.facts import Facts, drive_obstacle
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.archives.extractor_child import Report
-from agent.engines.minio import importing
-from agent.engines.minio.settings import MinioSettings
+from agent.engines.minio.directory import importing
+from agent.engines.minio.server.settings import MinioSettings
 from agent.engines.tree import StagingArea
 from agent.limits import Limits
 from tests.fakes.imports import chunked

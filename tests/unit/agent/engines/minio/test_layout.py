@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.minio.layout import is_bucket_name
+from agent.engines.minio.drive.layout import is_bucket_name
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.minio.options import of_import
+from agent.engines.minio.directory.options import of_import
 from common.errors import InvalidRequestError
 
 

@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agent.engines.minio import portable_export
-from agent.engines.minio.client import connected
-from agent.engines.minio.signing import Account
+from agent.engines.minio.portable import exporting as portable_export
+from agent.engines.minio.server.client import connected
+from agent.engines.minio.server.signing import Account
 from common.headers import ArchiveHeader
 from tests.fakes.imports import NotedProgress
 

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import xxhash
 
-from agent.engines.minio import contents, remote_keys, xlmeta
-from agent.engines.minio.contents import BLOCK_BYTES
-from agent.engines.minio.remote_keys import buckets_with_keys, leave_out
+from agent.engines.minio.drive import contents, remote_keys, xlmeta
+from agent.engines.minio.drive.contents import BLOCK_BYTES
+from agent.engines.minio.drive.remote_keys import buckets_with_keys, leave_out
 from common.errors import SourceUnreadableError
 
 SETTINGS = ".minio.sys/buckets/shop/.metadata.bin/xl.meta"

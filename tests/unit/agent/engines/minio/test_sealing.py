@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio import sealing
-from agent.engines.minio.sealing import Seal, seal_files
+from agent.engines.minio.trees import sealing
+from agent.engines.minio.trees.sealing import Seal, seal_files
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError
 
 PATH = ".minio.sys/config/iam/users/alice/identity.json/xl.meta"

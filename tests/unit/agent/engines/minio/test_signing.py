@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 
-from agent.engines.minio.signing import EMPTY_SHA256, Account, path_of, query_of, signed_headers
+from agent.engines.minio.server.signing import EMPTY_SHA256, Account, path_of, query_of, signed_headers
 
 ACCOUNT = Account(
     "https://examplebucket.s3.amazonaws.com", "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

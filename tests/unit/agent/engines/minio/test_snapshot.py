@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.minio import snapshot as snapshot_module
-from agent.engines.minio.snapshot import Snapshot, remove_snapshots
+from agent.engines.minio.drive import snapshot as snapshot_module
+from agent.engines.minio.drive.snapshot import Snapshot, remove_snapshots
 from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 
 NAMES = [*(f"prefix{number}" for number in range(3)), *(f"object{number}" for number in range(6)), "xl.meta", "part.1"]
@@ -317,7 +317,7 @@ def test_a_snapshot_that_is_stopped_ends(snapshot: Snapshot, drive: Path) -> Non
 def test_a_snapshot_that_would_fill_the_drive_is_refused(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.minio.snapshot._ROOM_CHECKED_EVERY", 1)
+    monkeypatch.setattr("agent.engines.minio.drive.snapshot._ROOM_CHECKED_EVERY", 1)
     snapshot = Snapshot(drive, "0123", work_directory=tmp_path, free_bytes=1 << 60)
 
     with pytest.raises(NoSpaceError, match="on the drive"):

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import xxhash
 
-from agent.engines.minio.xlmeta import OldFormatError, header_version, read
+from agent.engines.minio.drive.xlmeta import OldFormatError, header_version, read
 
 ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
 _TIME_NS = 1_700_000_000_123_456_789

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.pg.carry_over import split_list
+from agent.engines.pg.belongings.carry_over import split_list
 
 
 @pytest.mark.parametrize(

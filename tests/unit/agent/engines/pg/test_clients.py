@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg.clients import Client, Clients
+from agent.engines.pg.server.clients import Client, Clients
 from common.errors import ToolFailedError
 
 

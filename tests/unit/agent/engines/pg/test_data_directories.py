@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg import data_directories
-from agent.engines.pg.data_directories import Cluster, belongs, find_directory
+from agent.engines.pg.server import data_directories
+from agent.engines.pg.server.data_directories import Cluster, belongs, find_directory
 
 CLUSTER = Cluster(number=(1 << 63) + 5, port=5433)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg import dump as dumping
-from agent.engines.pg.clients import Client
-from agent.engines.pg.connection import Login
-from agent.engines.pg.dump import DumpForm, dump, pg_dump_argv
+from agent.engines.pg.server import dump as dumping
+from agent.engines.pg.server.clients import Client
+from agent.engines.pg.server.connection import Login
+from agent.engines.pg.server.dump import DumpForm, dump, pg_dump_argv
 from common.errors import AppUnavailableError, ToolFailedError
 from common.headers import ArchiveHeader
 from common.seals import DUMP_CLOSING_START, SealReader, is_dump_closing

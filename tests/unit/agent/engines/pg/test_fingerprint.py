@@ -9,8 +9,8 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from agent.engines.pg.connection import Connection
-from agent.engines.pg.fingerprint import read_small_tables
+from agent.engines.pg.exports.fingerprint import read_small_tables
+from agent.engines.pg.server.connection import Connection
 
 
 class OneUnreadableTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.pg.load import require_own
+from agent.engines.pg.loading.load import require_own
 from common.errors import ArchiveWrongKindError
 from common.headers import ArchiveHeader
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.pg.load_errors import Failure, explain
+from agent.engines.pg.loading.errors import Failure, explain
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent.engines.pg.load_sessions import Session, Settings, SqlFailure
-from agent.engines.pg.loader import Loader
-from agent.engines.pg.sqltext import Splitter, Statement
-from agent.engines.pg.statements import Judge, There
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.loading.loader import Loader
+from agent.engines.pg.loading.sessions import Session, Settings, SqlFailure
+from agent.engines.pg.loading.sqltext import Splitter, Statement
+from agent.engines.pg.loading.statements import Judge, There
+from agent.engines.pg.server.text_errors import TextError
 
 CLOSING = b"\n--\n-- PostgreSQL database dump complete\n--\n"
 

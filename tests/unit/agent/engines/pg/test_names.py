@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from agent.engines.pg.names import Label
+from agent.engines.pg.server.names import Label
 
 
 def test_a_label_is_read_back_and_one_of_another_version_is_none_of_ours() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.pg.outside import Key, Outside, differences
+from agent.engines.pg.imports.outside import Key, Outside, differences
 
 BEFORE: Outside = {
     Key("name", "5"): 'my "s" db',

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.pg.fingerprint import SCHEME, Fingerprint, Table
-from agent.engines.pg.load import Loaded
-from agent.engines.pg.preview import Content, Held, bridging_of, changes_by_file, items_between, tables_of
+from agent.engines.pg.exports.fingerprint import SCHEME, Fingerprint, Table
+from agent.engines.pg.imports.preview import Content, Held, bridging_of, changes_by_file, items_between, tables_of
+from agent.engines.pg.loading.load import Loaded
 from agent.item_changes import ItemChanges
 from common import fingerprints as comparable
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.pg.restricted import RestrictedJudge
-from agent.engines.pg.statements import There, Way
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.loading.restricted import RestrictedJudge
+from agent.engines.pg.loading.statements import There, Way
+from agent.engines.pg.server.text_errors import TextError
 
 JUDGE = RestrictedJudge(There(), server_version_num=170000)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg.settings import read_settings
+from agent.engines.pg.server.settings import read_settings
 from agent.recipes.base import ExportOptions
 from agent.recipes.postgresql import PostgresqlRecipe
 from common.errors import AppUnavailableError, InvalidRequestError

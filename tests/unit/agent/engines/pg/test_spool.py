@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.engines.pg.spool import LOOK_EVERY_BYTES, Room, dump_directory, new_file, spooled, write_all
+from agent.engines.pg.loading.spool import LOOK_EVERY_BYTES, Room, dump_directory, new_file, spooled, write_all
 from common.errors import NoSpaceError
 
 FREE = 1 << 20

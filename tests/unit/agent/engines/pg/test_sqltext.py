@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.engines.pg.sqltext import EndOfRows, Event, Rows, Splitter, Statement
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.loading.sqltext import EndOfRows, Event, Rows, Splitter, Statement
+from agent.engines.pg.server.text_errors import TextError
 
 OPENING = b"--\n-- PostgreSQL database dump\n--\n\n"
 CLOSING = b"\n--\n-- PostgreSQL database dump complete\n--\n\n"

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from agent.engines.pg.statements import Decision, Judge, There, Way, copied_table
-from agent.engines.pg.text_errors import TextError
+from agent.engines.pg.loading.statements import Decision, Judge, There, Way, copied_table
+from agent.engines.pg.server.text_errors import TextError
 
 
 def judge(*, server: int = 170010, extensions: frozenset[bytes] = frozenset({b"pg_stat_statements"})) -> Judge:

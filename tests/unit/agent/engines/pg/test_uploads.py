@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.pg.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory, peek
+from agent.engines.pg.loading.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory, peek
 from common.errors import ArchiveWrongKindError
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from agent.engines.pg.clients import Clients
-from agent.engines.pg.connection import Login, connect
-from agent.engines.pg.fingerprint import Fingerprint, fingerprint
-from agent.engines.pg.load import Loaded, load
+from agent.engines.pg.exports.fingerprint import Fingerprint, fingerprint
+from agent.engines.pg.loading.load import Loaded, load
+from agent.engines.pg.server.clients import Clients
+from agent.engines.pg.server.connection import Login, connect
 from agent.limits import Limits
 from tools.servers import PostgresServer, postgres
 

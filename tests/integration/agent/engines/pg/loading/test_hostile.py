@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.pg import loader_process
+from agent.engines.pg.loading import loader_process
 from agent.jail import Jail
 from common.errors import (
     AppUnavailableError,

@@ -1,0 +1,1 @@
+"""A dump's text as servers write it, read by a jailed child."""

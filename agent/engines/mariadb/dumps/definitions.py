@@ -1,0 +1,143 @@
+"""How a dump writes views, triggers, routines and events, and what of that an import runs.
+
+The one fact to know: it goes to the server as one statement whatever is written in it (`one_statement`), and who loads
+becomes its definer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agent.engines.mariadb.dumps import one_statement, sequence_uses
+from agent.engines.mariadb.names import moved, within
+
+_I = re.IGNORECASE | re.DOTALL
+_NAME = rb"(?:`(?:[^`]|``)*`|[\w$%.-]+|'[^']*')"
+_DEFINER = rb"DEFINER\s*=\s*%b(?:\(\))?(?:\s*@\s*%b)?\s*" % (_NAME, _NAME)
+_KINDS = rb"(?:AGGREGATE\s+)?FUNCTION|PROCEDURE|TRIGGER|EVENT|VIEW"
+_CREATE = re.compile(
+    rb"CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<algorithm>ALGORITHM\s*=\s*\w+\s+)?(?:%b)?"
+    rb"(?P<security>SQL\s+SECURITY\s+\w+\s+)?(?P<kind>%b)\b(?P<rest>.*)" % (_DEFINER, _KINDS),
+    _I,
+)
+_IN_COMMENTS = re.compile(
+    rb"/\*!\d{5,6}\s+CREATE\b(?P<options>[^*]*)\*/\s*(?:/\*!\d{5,6}\s+(?P<rights>(?:[^*`]|`(?:[^`]|``)*`)*)\*/\s*)?"
+    rb"/\*!\d{5,6}\s+(?P<rest>(?:%b)\b.*?)\s*\*/"
+    rb"(?:\s*/\*!\d{5,6}\s+(?P<check>WITH\s+(?:CASCADED|LOCAL)\s+CHECK\s+OPTION)\s*\*/)?" % _KINDS,
+    _I,
+)
+_IN_ONE_COMMENT = re.compile(rb"/\*!\d{5,6}\s+(CREATE\b.*?)\s*\*/", _I)
+_SCHEDULE = re.compile(
+    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+ON\s+SCHEDULE(?:\s+(?:\w+|'[\d:. -]+'))+?"
+    rb"\s+ON\s+COMPLETION\s+(?:NOT\s+)?PRESERVE\s+)"
+    rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b" % _NAME,
+    _I,
+)
+_NAMED = re.compile(rb"\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:%b\s*\.\s*)?(?P<name>%b)" % (_NAME, _NAME), _I)
+_DROPS = rb"DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+%b\s*" % _NAME
+_DROP = re.compile(rb"%b|/\*!\d{5,6}\s+%b\*/" % (_DROPS, _DROPS), _I)
+_CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
+
+
+class UnreadableEventError(Exception):
+    """An event that is not written as the server writes it."""
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """Where views and defaults from sequences come from and where they are made: a server names the schema of sequences
+    in full, and that of views when they read another too.
+
+    Attributes:
+        source: as the dump says; empty: it says nothing.
+        is_mysql: whether they are made in MySQL.
+    """
+
+    source: str
+    target: str
+    is_mysql: bool = False
+
+    def moved(self, view: bytes) -> bytes:
+        if not self.source:
+            return view
+        text = view.decode("utf-8", "surrogateescape")
+        return moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
+
+    def within(self, trigger: bytes) -> bytes:
+        """Without the schema's name before its own and its table's."""
+        text = trigger.decode("utf-8", "surrogateescape")
+        return within(text, self.source).encode("utf-8", "surrogateescape")
+
+    def with_sequences_moved(self, table: bytes) -> bytes:
+        """
+        Raises:
+            sequence_uses.ForeignSequenceError: it needs one of a schema that is neither.
+        """
+        text = table.decode("utf-8", "surrogateescape")
+        return sequence_uses.moved(text, self.source, self.target).encode("utf-8", "surrogateescape")
+
+
+def to_run(text: bytes, schemas: Schemas) -> bytes | None:
+    """What to send for a statement that makes or drops something of these kinds; None: it is no such statement.
+
+    Events are made so that they do not run: enabled ones disabled, and disabled ones as on a replica, which tells them
+    apart later (programs.read).
+
+    Raises:
+        UnreadableEventError
+        one_statement.ClientCommandError
+    """
+    if _DROP.fullmatch(text):
+        return text
+    created = _created(text)
+    if created is None:
+        return None
+    kind, rest = created["kind"].upper(), created["rest"]
+    if kind == b"EVENT":
+        scheduled = _SCHEDULE.match(rest)
+        if scheduled is None:
+            raise UnreadableEventError
+        status = b"DISABLE" if scheduled["status"].upper() == b"ENABLE" else b"DISABLE ON SLAVE"
+        rest = scheduled["schedule"] + status + rest[scheduled.end() :]
+    if kind == b"VIEW":
+        rest = schemas.moved(rest)
+    made = kind + rest
+    if kind == b"TRIGGER":
+        # In the words of who made it, which the server keeps.
+        made = schemas.within(created["kind"] + rest)
+    options = b"".join(created[part] or b"" for part in ("replace", "algorithm", "security"))
+    text = b"CREATE " + options + made
+    return one_statement.at_mysql(text, is_view=kind == b"VIEW") if schemas.is_mysql else one_statement.at_mariadb(text)
+
+
+def made_by(text: bytes) -> tuple[bytes, bytes] | None:
+    """Kind and name, as it is written, of what a statement of these makes; None: it makes nothing of a name alone."""
+    created = _created(text)
+    named = _NAMED.match(created["rest"]) if created else None
+    if created is None or named is None:
+        return None
+    name = named["name"]
+    # Without backticks, what stands before a point is the schema.
+    return created["kind"].upper(), name if name.startswith(b"`") else name.rpartition(b".")[2]
+
+
+def makes_event(text: bytes) -> bool:
+    """Whether a statement makes an event."""
+    created = _created(text)
+    return created is not None and created["kind"].upper() == b"EVENT"
+
+
+def _created(text: bytes) -> re.Match[bytes] | None:
+    """A statement that makes something, taken out of its comments."""
+    if found := _IN_COMMENTS.fullmatch(text):
+        between = (found["options"].strip(), (found["rights"] or b"").strip())
+        text = b" ".join((b"CREATE", *between, found["rest"], found["check"] or b"")).rstrip()
+    elif found := _IN_ONE_COMMENT.fullmatch(text):
+        text = found[1]
+    return _CREATE.fullmatch(text)
+
+
+def is_charset_of_database(text: bytes) -> bool:
+    """Whether it is what a dump sets around a routine that is older than its database's character set."""
+    return _CHARSET_OF_DATABASE.fullmatch(text) is not None

@@ -1,0 +1,46 @@
+"""Which sql_mode a file has set, followed through its statements as a server would.
+
+Tables are made and rows loaded under a sql_mode of ours. There are modes under which the file's words for them would
+mean something else; no dump of a server's sets one for them, only for routines and triggers, and takes it back.
+"""
+
+from __future__ import annotations
+
+from agent.engines.mariadb.dumps.sqltext import code_within
+from agent.engines.mariadb.dumps.statements import assignments
+from common.errors import ArchiveIncompatibleError
+
+_OTHERWISE = frozenset(
+    b"PIPES_AS_CONCAT HIGH_NOT_PRECEDENCE NO_UNSIGNED_SUBTRACTION REAL_AS_FLOAT EMPTY_STRING_IS_NULL "
+    b"TIME_ROUND_FRACTIONAL".split()
+)
+"""Under these `||`, `NOT a BETWEEN b AND c`, a difference below zero, REAL, '' and decimals are others."""
+_OWN = b"sql_mode"
+
+
+class SqlModes:
+    """Is shown what a file sets and what it makes, in their order."""
+
+    def __init__(self) -> None:
+        self._values = {_OWN: b""}
+
+    def set(self, text: bytes) -> None:
+        """A statement that sets something and was let through."""
+        for name, value in assignments(code_within(text) or text):
+            if name == _OWN or name.startswith(b"@"):
+                # A variable has the name of the setting that is kept in it, or of another.
+                kept = self._values.get(value.removeprefix(b"@@session.").removeprefix(b"@@"), b"")
+                self._values[name] = kept if value.startswith(b"@") else value.upper()
+
+    def require_usual(self, line: int) -> None:
+        """Before a table or rows.
+
+        Raises:
+            ArchiveIncompatibleError: they mean something else under the file's sql_mode.
+        """
+        if modes := sorted(_OTHERWISE.intersection(self._values[_OWN].split(b","))):
+            raise ArchiveIncompatibleError(
+                f"Line {line}: the file makes tables or rows under the sql_mode {b', '.join(modes).decode()}, by which "
+                "they mean something else than by an import's.",
+                next_step="Make a dump with mariadb-dump or mysqldump, which set a sql_mode of their own.",
+            )

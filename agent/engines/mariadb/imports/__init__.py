@@ -1,0 +1,1 @@
+"""A dump loaded beside the app's schema, exchanged for it, and taken back."""

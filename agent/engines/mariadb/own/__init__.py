@@ -1,0 +1,1 @@
+"""Servers of the agent's own, on data directories that it makes."""

@@ -1,0 +1,1 @@
+"""A server and a schema as an account reaches them."""

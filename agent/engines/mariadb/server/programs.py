@@ -1,0 +1,403 @@
+"""Views, triggers, routines and events of a schema: read, dropped, and made again word for word.
+
+The server does not move them between schemas, so they travel as text: what SHOW CREATE says, with the settings that
+they were made under. The one fact to know: all of it is done by the account that they belong to, so whatever a
+definition says, it is made and runs with that account's rights. So the text is kept without its definer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+import msgspec
+
+from agent.engines.mariadb.dumps import one_statement
+from agent.engines.mariadb.dumps.view_reads import tables_read
+from agent.engines.mariadb.names import called, moved, table_of, within
+from agent.engines.mariadb.server.client import WITHIN_SECONDS, literal, of_schema, query, quoted
+from agent.engines.mariadb.server.settings import Login
+from common.errors import ArchiveIncompatibleError, ToolFailedError
+
+MAX_BYTES = 8 << 20
+"""Most text of all definitions of a schema; they are written into the import's journal."""
+KINDS = ("function", "procedure", "view", "trigger", "event")
+"""In the order in which they are made."""
+LOGGED_KINDS = frozenset({"function", "trigger"})
+"""Which a server that writes a binary log takes from superusers alone, unless it is told otherwise."""
+_ROUTINES = frozenset({"function", "procedure"})
+_RIGHTS = {
+    "function": ("CREATE ROUTINE", "ALTER ROUTINE"),
+    "procedure": ("CREATE ROUTINE", "ALTER ROUTINE"),
+    "view": ("CREATE VIEW", "SHOW VIEW", "DROP"),
+    "trigger": ("TRIGGER", "LOCK TABLES", "SELECT"),
+    "event": ("EVENT",),
+}
+_CODECS = {"utf8mb4": "utf-8", "utf8mb3": "utf-8", "utf8": "utf-8", "latin1": "cp1252", "ascii": "ascii"}
+_NAME = r"`(?:[^`]|``)*`"
+_DEFINER = re.compile(rf"(?P<create>CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
+_ANY_NAME = rf'(?:{_NAME}|"(?:[^"]|"")*")'
+_ANY_DEFINER = re.compile(
+    rf"(?P<create>CREATE (?:OR REPLACE )?(?:ALGORITHM=\w+ )?)DEFINER={_ANY_NAME}(?:@{_ANY_NAME})? "
+)
+_EVENT = re.compile(
+    rf"(?P<begin>CREATE EVENT {_ANY_NAME} ON SCHEDULE (?P<schedule>.*?) ON COMPLETION )"
+    r"(?P<completion>(?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b"
+)
+_LAST_TIME = re.compile(r"(?:^AT|\bENDS) ('[\d:. -]+')$")
+_MARK = "mathison"
+STATEMENT_SECONDS = 60
+"""Most time for one statement that drops or makes something, which waits for no lock as long. On a full disk a server
+whose system tables are Aria's waits for room for ever (DROP PROCEDURE of 10.11)."""
+
+
+class Program(msgspec.Struct, frozen=True):
+    """One of them.
+
+    Attributes:
+        kind: one of KINDS.
+        text: the statement that makes it, for its own schema as the current one, without a definer.
+        time_zone: of an event's schedule.
+        is_mysql: it was read from MySQL, and is made there.
+    """
+
+    kind: str
+    name: str
+    text: str
+    charset: str
+    collation: str
+    sql_mode: str = ""
+    time_zone: str = ""
+    is_mysql: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+    @property
+    def table(self) -> str | None:
+        """On which a trigger is; None: it is none, or its text does not tell."""
+        return table_of(self.text) if self.kind == "trigger" else None
+
+    def standing_in(self, name: str, table: str) -> Program:
+        """A trigger with a name of its own that does the same on another table."""
+        return msgspec.structs.replace(self, name=name, text=called(self.text, name, table=table))
+
+    def statements(self, *, is_there: bool = False) -> str:
+        """What makes it, or replaces one that is there; the session's settings are others afterwards."""
+        zone = f", time_zone = {literal(self.time_zone)}" if self.time_zone else ""
+        text = self.text.replace("CREATE ", "CREATE OR REPLACE ", 1) if is_there else self.text
+        encoded = text.encode(_CODECS[self.charset])
+        if self.is_mysql:
+            made = one_statement.at_mysql(encoded, is_view=self.kind == "view", is_known=True)
+        else:
+            made = one_statement.at_mariadb(encoded)
+        return (
+            f"SET sql_mode = {literal(self.sql_mode)}, character_set_client = {self.charset},"
+            f" collation_connection = {self.collation}{zone};\n{made.decode(errors='surrogateescape')};\n"
+        )
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What the catalogs say of one.
+
+    Attributes:
+        kind: one of KINDS, or "package", "package body".
+        about: a trigger's table, an event's status.
+    """
+
+    kind: str
+    name: str
+    definer: str
+    about: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One as the server says it; what it says nothing of is empty."""
+
+    listed: Listed
+    text: str
+    charset: str
+    collation: str
+    sql_mode: str = ""
+    time_zone: str = ""
+    is_mysql: bool = False
+
+    @property
+    def without_definer(self) -> str:
+        """The text, of whatever sql_mode."""
+        found = _ANY_DEFINER.match(self.text)
+        return found["create"] + self.text[found.end() :] if found else self.text
+
+
+async def list_all(login: Login, database: str) -> list[Listed]:
+    """All that an account may see, by name; triggers in the order in which they fire."""
+    name = literal(database)
+    rows = await query(
+        login,
+        f"""
+        SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, DEFINER, '' FROM information_schema.ROUTINES
+         WHERE {of_schema("ROUTINE_SCHEMA", database)} ORDER BY ROUTINE_TYPE, ROUTINE_NAME;
+        SELECT 'view', TABLE_NAME, DEFINER, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name}
+         ORDER BY TABLE_NAME;
+        SELECT 'trigger', TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
+         WHERE TRIGGER_SCHEMA = {name}
+         ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER;
+        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS
+         WHERE {of_schema("EVENT_SCHEMA", database)}
+         ORDER BY EVENT_NAME;
+        """,  # noqa: S608  # a literal
+    )
+    return [Listed(*row) for row in rows]
+
+
+async def read(login: Login, database: str, *, staged: bool = False) -> list[Program]:
+    """All of them, by the account that they belong to, in an order in which they can be made.
+
+    Args:
+        staged: they were made by `definitions`, so the status of an event has to be told from what it became there.
+    Raises:
+        ToolFailedError: one cannot be read, or they are more than can be kept; the text names what.
+    """
+    shown = await show(login, database)
+    programs = [_program(found, staged=staged) for found in shown if found.listed.kind in KINDS]
+    if sum(len(program.text) for program in programs) > MAX_BYTES:
+        raise ToolFailedError(
+            f"The definitions of views, triggers, routines and events are above {MAX_BYTES >> 20} MiB."
+        )
+    return ordered(programs)
+
+
+async def show(login: Login, database: str) -> list[Shown]:
+    """What the server says of all that an account may see.
+
+    Raises:
+        ToolFailedError: it may see one without being told how it is made.
+    """
+    listed = await list_all(login, database)
+    batch = "".join(
+        f"SELECT {literal(_MARK)}, {number}; SHOW CREATE {found.kind.upper()} {quoted(found.name)};"
+        for number, found in enumerate(listed)
+    )
+    if not batch:
+        return []
+    shown: list[Shown] = []
+    current: Listed | None = None
+    [version], *rows = await query(login, f"SELECT VERSION(); {batch}", database=database)
+    for row in rows:
+        if current is None:
+            current = listed[int(row[1])]
+        else:
+            shown.append(_shown(current, row, database, is_mysql="mariadb" not in version.lower()))
+            current = None
+    return shown
+
+
+async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program]:
+    """What a dump brought along: read, taken out of the schema that it was loaded into, and meant for another.
+
+    Raises:
+        ArchiveIncompatibleError: it holds what could not be made again; the text names it.
+    """
+    try:
+        if broken := await broken_view(loader, staged, await list_all(loader, staged)):
+            raise ToolFailedError(broken)
+        found = await read(loader, staged, staged=True)
+    except ToolFailedError as failure:
+        raise ArchiveIncompatibleError(
+            f"The file holds what cannot be made again: {failure.text}",
+            next_step="Drop or correct it at its source, then dump again.",
+        ) from failure
+    await drop(loader, staged, {program.key for program in found})
+    return [
+        msgspec.structs.replace(program, text=moved(program.text, staged, put_into))
+        if program.kind == "view"
+        else program
+        for program in found
+    ]
+
+
+def _shown(listed: Listed, row: Sequence[str], database: str, *, is_mysql: bool) -> Shown:
+    match listed.kind:
+        case "view":
+            _, text, charset, collation = row[:4]
+            mode = zone = ""
+        case "event":
+            _, mode, zone, text, charset, collation = row[:6]
+        case _:
+            _, mode, text, charset, collation = row[:5]
+            zone = ""
+    if text == "NULL":
+        raise ToolFailedError(
+            f"How the {listed.kind} {listed.name} is made is not told to the app's account; it belongs to "
+            f"{listed.definer}."
+        )
+    if listed.kind == "trigger":
+        text = within(text, database)
+    return Shown(listed, text, charset, collation, mode, zone, is_mysql)
+
+
+def _program(shown: Shown, *, staged: bool) -> Program:
+    listed, text = shown.listed, shown.text
+    what = f"The {listed.kind} {listed.name}"
+    if "ANSI_QUOTES" in shown.sql_mode:
+        raise ToolFailedError(
+            f"{what} was made under the sql_mode ANSI_QUOTES, in which names are written as strings are elsewhere; "
+            "make it again under another."
+        )
+    if shown.charset not in _CODECS:
+        raise ToolFailedError(
+            f"{what} was made under the character set {shown.charset}; make it again after SET NAMES utf8mb4."
+        )
+    found = _DEFINER.match(text)
+    if found is None:
+        raise ToolFailedError(f"{what} is in words that no server writes.")
+    text = found["create"] + text[found.end() :]
+    if listed.kind == "event" and staged:
+        text = with_status(text, is_enabled=listed.about == "DISABLED")
+    if shown.is_mysql and listed.kind != "view":
+        try:
+            one_statement.require_no_command(text.encode())
+        except one_statement.ClientCommandError:
+            raise ToolFailedError(
+                f"{what} has the word DELIMITER in it, which MySQL's client program takes for a command of its own."
+            ) from None
+    return Program(
+        listed.kind, listed.name, text, shown.charset, shown.collation, shown.sql_mode, shown.time_zone, shown.is_mysql
+    )
+
+
+def with_status(event: str, *, is_enabled: bool) -> str:
+    """The text of an event, as of one that is enabled or disabled."""
+    found = _EVENT.match(event)
+    if found is None:
+        return event
+    return found["begin"] + found["completion"] + ("ENABLE" if is_enabled else "DISABLE") + event[found.end() :]
+
+
+def kept_when_over(event: Program) -> Program:
+    """An event whose last time is in the past, in words in which the server keeps it: disabled, and it stays."""
+    found = _EVENT.match(event.text)
+    text = found["begin"] + "PRESERVE DISABLE" + event.text[found.end() :] if found else event.text
+    return msgspec.structs.replace(event, text=text)
+
+
+async def is_over(login: Login, event: Program, there: Program | None) -> bool:
+    """Whether one differs from what is there only because its last time is in the past: the server drops such an event,
+    or never makes it, or disables it."""
+    found = _EVENT.match(event.text) if event.kind == "event" else None
+    last = _LAST_TIME.search(found["schedule"]) if found else None
+    disabled = msgspec.structs.replace(event, text=with_status(event.text, is_enabled=False))
+    if last is None or there not in (None, disabled, kept_when_over(event)):
+        return False
+    # The zone is one that the server itself told.
+    rows = await query(login, f"SET time_zone = {literal(event.time_zone)}; SELECT {last[1]} <= NOW();")
+    return rows[0][0] == "1"
+
+
+def ordered(programs: Iterable[Program]) -> list[Program]:
+    """So that each comes after those that it needs when it is made: only views need others."""
+    by_kind = {kind: [program for program in programs if program.kind == kind] for kind in KINDS}
+    views = {program.name: program for program in by_kind["view"]}
+    needs = {}
+    for name, program in views.items():
+        read = tables_read(program.text)
+        needs[name] = [other for other in views if other != name and quoted(other) in read]
+    try:
+        by_kind["view"] = [views[name] for name in TopologicalSorter(needs).static_order()]
+    except CycleError as cycle:
+        raise ToolFailedError(f"The views {', '.join(sorted(set(cycle.args[1])))} name each other.") from cycle
+    return [program for kind in KINDS for program in by_kind[kind]]
+
+
+async def make(
+    login: Login,
+    database: str,
+    programs: Sequence[Program],
+    *,
+    dropping: Collection[tuple[str, str]],
+    locking: Collection[str] = (),
+) -> None:
+    """Drop some, then make some, for the account of the login. Routines that are in both are replaced, which leaves the
+    grants on them, where the server can.
+
+    Args:
+        locking: tables that nobody may use while triggers are dropped and made; all that have any of these.
+    """
+    replaced = {one.key for one in programs if one.kind in _ROUTINES and not one.is_mysql} & set(dropping)
+    made = dict.fromkeys(KINDS, "")
+    for program in programs:
+        made[program.kind] += program.statements(is_there=program.key in replaced)
+    dropped = {key for key in dropping if key[0] == "trigger"}
+    triggers = drops(dropped) + made.pop("trigger")
+    if triggers and locking:
+        locks = ", ".join(f"{quoted(table)} WRITE" for table in sorted(locking))
+        triggers = f"LOCK TABLES {locks}; {triggers} UNLOCK TABLES;"
+    events = made.pop("event")
+    if sql := drops(set(dropping) - replaced - dropped) + "".join(made.values()) + triggers + events:
+        await query(login, _in_time(sql), database=database)
+
+
+async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:
+    """Drop those; what is not there is fine."""
+    if keys:
+        await query(login, _in_time(drops(keys)), database=database)
+
+
+def _in_time(sql: str) -> str:
+    return WITHIN_SECONDS.format(seconds=STATEMENT_SECONDS) + sql
+
+
+def drops(keys: Collection[tuple[str, str]]) -> str:
+    """The statements that do."""
+    return "".join(f"DROP {kind.upper()} IF EXISTS {quoted(name)};" for kind, name in sorted(keys))
+
+
+async def broken_view(login: Login, database: str, listed: Iterable[Listed]) -> str:
+    """A sentence about a view that does not work, so could not be made again; empty when all do."""
+    views = [quoted(found.name) for found in listed if found.kind == "view"]
+    if not views:
+        return ""
+    rows = await query(login, f"CHECK TABLE {', '.join(views)};", database=database)
+    wrong = next((row for row in rows if row[2] == "Error"), None)
+    return f"The view {wrong[0].partition('.')[2]} does not work: {wrong[3]}." if wrong else ""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Who a login is.
+
+    Attributes:
+        name: in the way the catalogs write definers.
+        granted: its rights in a database; one that has roles, which are not looked into, has "a role".
+    """
+
+    name: str
+    granted: frozenset[str]
+
+    @property
+    def may_be_super(self) -> bool:
+        return not self.granted.isdisjoint({"SUPER", "BINLOG ADMIN", "a role"})
+
+    def lacks(self, kinds: Collection[str]) -> list[str]:
+        """Of what it needs to make these kinds, what nobody has granted it."""
+        if "a role" in self.granted:
+            return []
+        return sorted({right for kind in kinds for right in _RIGHTS[kind]} - self.granted)
+
+
+async def account_of(login: Login, database: str) -> Account:
+    """As whom the server sees a login, and what it may do in a database."""
+    name = literal(database)
+    [[account], *rows] = await query(
+        login,
+        "SELECT CURRENT_USER();"  # noqa: S608  # a literal
+        " SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;"
+        f" SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES WHERE {name} LIKE TABLE_SCHEMA;"
+        " SELECT 'a role' FROM DUAL WHERE COALESCE(CURRENT_ROLE(), 'NONE') <> 'NONE';",
+    )
+    return Account(account, frozenset(row[0] for row in rows))

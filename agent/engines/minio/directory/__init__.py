@@ -1,0 +1,1 @@
+"""The directory archive: a drive as a whole, out and in."""

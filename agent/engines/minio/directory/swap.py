@@ -1,0 +1,209 @@
+"""One side's data brought in place under a running server: exchanged while frozen, restarted, checked, or put back.
+
+In this order, whatever fails: unfreeze before the restart, or the server answers calls that wait with a false 200. One
+bucket alone needs no restart as a rule: the server reads its settings anew while it is frozen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from agent.engines.minio.drive.exchange import Exchange
+from agent.engines.minio.server.client import BYPASS, Client, RefusedError
+from agent.engines.minio.server.freezing import frozen, thaw_if_there
+from agent.engines.minio.server.reloading import has_remote_targets, reload
+from agent.engines.minio.server.restarting import restart, wait_until_loaded
+from agent.engines.minio.server.settings import MinioSettings
+from agent.engines.minio.trees.tally import Sample
+from agent.engines.swapping import Side
+from agent.unsettled import UnsettledError
+from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatibleError, ServiceError, make_error
+
+MOST_FROZEN_SECONDS = 30.0
+_LISTED_BUCKETS = 200
+_CHECK_SECONDS = 30.0
+USERS_SECONDS = 30.0
+"""Twenty thousand users take three seconds here; a server that cannot load them serves root alone for so long."""
+_TIERS_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_log = structlog.get_logger(__name__)
+
+
+async def bring(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> bool:
+    """Exchange, with the server frozen meanwhile; clients wait and get no error.
+
+    Returns:
+        Whether the server has to be restarted to take notice of all that was exchanged.
+    Raises:
+        AppUnavailableError: it cannot be frozen; nothing was changed.
+        ToolFailedError, UnsettledError: as `Exchange.bring`.
+    """
+    bucket = exchange.only
+    needs_restart = not bucket or (exchange.has_bucket() and await has_remote_targets(client, bucket))
+    if not needs_restart:
+        # Or it may read the settings that were there before last.
+        await wait_until_loaded(client)
+    try:
+        async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
+            await asyncio.to_thread(exchange.bring, target)
+            if not needs_restart:
+                needs_restart = not await reload(client, bucket, is_there=exchange.has_bucket())
+    except AppBusyError:
+        # What was exchanged stays so; the restart follows at once.
+        if exchange.side() is not target:
+            raise
+        needs_restart = True
+    _log.info("The data on the drive was exchanged.", action="exchange", frozen_seconds=round(freeze.seconds, 4))
+    return needs_restart
+
+
+async def settle(
+    client: Client,
+    exchange: Exchange,
+    samples: Sequence[Sample],
+    buckets: Sequence[str],
+    *,
+    needs_restart: bool = True,
+    keeps_users: bool = False,
+) -> None:
+    """Have the server take notice of what is in place, and see that it can read it.
+
+    Args:
+        needs_restart: as `bring` said.
+        keeps_users: its users and policies are those that it had; whether it loads them is no fault of this.
+    Raises:
+        ArchiveIncompatibleError: it cannot.
+        AppUnavailableError, ToolFailedError: it does not come back.
+    """
+    if needs_restart:
+        await _restart_on(client, exchange)
+        if not await _are_users_loaded(client) and not keeps_users:
+            raise ArchiveIncompatibleError(
+                f"The server did not load its users and policies within {USERS_SECONDS:.0f} seconds.",
+                next_step="Its log names what it cannot read. Where the archive is encrypted, the server needs the "
+                "same KMS key. With `users=keep` an import leaves users, policies and configuration as they are.",
+            )
+    try:
+        for name in buckets[:_LISTED_BUCKETS]:
+            await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
+        for sample in samples:
+            await (_read_tiered if sample.is_tiered else _tolerating_absence)(client, sample.bucket, sample.key, {})
+    except (RefusedError, AppUnavailableError) as failure:
+        raise ArchiveIncompatibleError(
+            f"The server cannot read the imported data: {failure.text}",
+            next_step="Where the archive is encrypted, the server needs the same KMS key; where content lies in a "
+            "tier, a tier of the same name at the same place.",
+        ) from failure
+
+
+async def carry_out(
+    client: Client,
+    settings: MinioSettings,
+    exchange: Exchange,
+    target: Side,
+    settle: Callable[[bool], Awaitable[None]],
+) -> ServiceError | None:
+    """Bring a side in place for good; or, where the server cannot use it, the other back.
+
+    Args:
+        settle: as the function, with what `bring` said.
+    Returns:
+        Why it was put back; None: it was not.
+    Raises:
+        As `bring`; UnsettledError: it could not be put back now.
+    """
+    needs_restart = await bring(client, settings, exchange, target)
+    try:
+        await settle(needs_restart)
+    except ServiceError as failure:
+        await put_back(client, settings, exchange, target.other)
+        which = "previous data is back" if target is Side.IMPORTED else "imported data is"
+        found = make_error(failure.reason, f"The {which} in place: {failure.text}", next_step=failure.next_step)
+        found.__cause__ = failure
+        return found
+    return None
+
+
+async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> None:
+    """After a failure: the side that was in place before, and the server on it.
+
+    Raises:
+        UnsettledError: it could not be brought about now.
+    """
+    try:
+        try:
+            needs_restart = await bring(client, settings, exchange, target)
+        except AppUnavailableError:
+            # With another's KMS key it answers no admin calls, so it cannot be frozen, and serves nobody.
+            await asyncio.to_thread(exchange.bring, target)
+            needs_restart = True
+        if needs_restart:
+            await _restart_on(client, exchange)
+            await _are_users_loaded(client)
+    except ServiceError as failure:
+        raise UnsettledError from failure
+
+
+async def finish(client: Client, settings: MinioSettings, exchange: Exchange) -> Side:
+    """What a killed agent began, finished; the server may be down. The restart is still owed."""
+    if exchange.is_unfinished():
+        try:
+            async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS):
+                await asyncio.to_thread(exchange.recover)
+        except (AppUnavailableError, AppBusyError):
+            await asyncio.to_thread(exchange.recover)
+    await thaw_if_there(client)
+    return exchange.side()
+
+
+async def _restart_on(client: Client, exchange: Exchange) -> None:
+    """Restart the server on what is in place, and on nothing else."""
+    await restart(client)
+    await wait_until_loaded(client)
+    await asyncio.to_thread(exchange.sweep)
+
+
+async def _are_users_loaded(client: Client) -> bool:
+    """Waits until users and policies are, which comes some moments after the first answer to S3; False: they are not.
+
+    A server that cannot read one of them, or has another KMS key, never comes to that. It serves root all the same and
+    says that it is healthy; the list of groups is what it holds back until then.
+    """
+    ends_at = time.monotonic() + USERS_SECONDS
+    while (left := ends_at - time.monotonic()) > 0:
+        try:
+            await client.admin("GET", "groups", seconds=left)
+        except AppUnavailableError:
+            await asyncio.sleep(_POLL_SECONDS)
+        except RefusedError as refusal:
+            # Releases of before 2023 with users of an LDAP have no such list, and say nothing of it.
+            _log.warning("The server does not tell its groups.", action="load users", error=refusal.text)
+            return True
+        else:
+            return True
+    return False
+
+
+async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:
+    try:
+        await client.call("GET", bucket, key, query=query, headers=BYPASS, seconds=_CHECK_SECONDS)
+    except RefusedError as failure:
+        # A client may have deleted it meanwhile.
+        if failure.status not in (404, 405):
+            raise
+
+
+async def _read_tiered(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:
+    """A server reads which tiers there are some moments after it began to serve."""
+    ends_at = time.monotonic() + _TIERS_SECONDS
+    while True:
+        try:
+            return await _tolerating_absence(client, bucket, key, query)
+        except RefusedError:
+            if time.monotonic() > ends_at:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)

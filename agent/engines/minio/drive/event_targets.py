@@ -1,0 +1,72 @@
+"""Whom a server tells of changes in buckets: services that its environment or its configuration names.
+
+Buckets name them by their ARN, `arn:minio:sqs:<region>:<id>:<type>`. A MinIO leaves out the rules of a bucket whose
+service it does not know when it starts, and says so to nobody who asks for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from agent.archives.members import printable
+from agent.engines.minio.drive import contents
+from agent.engines.minio.drive.layout import CONFIG, META
+from agent.engines.minio.drive.xlmeta import ObjectMeta
+
+FILE = f"{CONFIG}/config.json/{META}"
+_PREFIX = "notify_"
+_ARN = re.compile(rb"<(Queue|Topic|CloudFunction)>\s*([^<]*?)\s*</\1>")
+_TYPES = {"postgres": "postgresql"}
+"""What ARNs call other than the configuration does."""
+_NAMED = 5
+
+
+class _Setting(msgspec.Struct):
+    key: str = ""
+    value: str = ""
+
+
+def named_in(notification: bytes) -> list[str]:
+    """ARNs in the notification settings of a bucket."""
+    return sorted({found[1].decode(errors="replace") for found in _ARN.findall(notification)})
+
+
+def configured_in(meta: ObjectMeta) -> list[str]:
+    """Ends of ARNs, `<id>:<type>`, of what is enabled, by the xl.meta of FILE; none where a KMS has encrypted it."""
+    found = []
+    try:
+        for name, targets in msgspec.json.decode(contents.newest_inline(meta), type=dict[str, msgspec.Raw]).items():
+            kind = name.removeprefix(_PREFIX)
+            if name == kind:
+                continue
+            for target, settings in msgspec.json.decode(targets, type=dict[str, list[_Setting]]).items():
+                if any((setting.key, setting.value) == ("enable", "on") for setting in settings):
+                    found.append(f"{target}:{_TYPES.get(kind, kind)}")
+    except (msgspec.DecodeError, ValueError):
+        return []
+    return found
+
+
+def about_unknown(
+    named: Mapping[str, Collection[str]], *, known: Collection[str], configured: Collection[str]
+) -> tuple[str, ...]:
+    """Sentences about buckets whose events nobody is going to be told.
+
+    Args:
+        named: ARNs by bucket.
+        known: ARNs that the server has.
+        configured: as `configured_in`, of a configuration that comes along.
+    """
+    ends = tuple(f":{end}" for end in configured)
+    unknown = {
+        bucket: [arn for arn in arns if arn not in known and not arn.endswith(ends)] for bucket, arns in named.items()
+    }
+    return tuple(
+        f"The bucket {bucket} tells of its changes to {', '.join(map(printable, arns[:_NAMED]))}, which this server "
+        "does not know: nobody is told until it is set up here, as on the archive's server, and MinIO started again."
+        for bucket, arns in sorted(unknown.items())[:_NAMED]
+        if arns
+    )

@@ -1,0 +1,411 @@
+"""A drive's data exchanged for another's, entirely or not at all, whatever ends us in between.
+
+A drive is a mount point, so its entries are exchanged one by one: each bucket's directory and two of `.minio.sys`. A
+journal beside them says which; an entry is done when the inode at its place is the one that it should be, so finishing
+an interrupted exchange is doing it again. The server is frozen meanwhile, since a client could see a mixture.
+
+As in `agent.engines.swapping` there are two sides; the one that is not in place lies in `<key>/new` of the staging
+area.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import msgspec
+
+from agent.engines.areas import AreaGoneError, opened_area
+from agent.engines.filesystem import (
+    Renaming,
+    is_full,
+    opened_directory,
+    read_small_file,
+    renamed,
+    sync_filesystem,
+)
+from agent.engines.minio.drive.layout import BUCKETS, CONFIG, SYSTEM, data_roots
+from agent.engines.noting import count_kept, has_as_many, no_room, write_note
+from agent.engines.swapping import Side
+from agent.unsettled import UnsettledError
+from agent.versions import require_known
+from common.errors import InternalError, ToolFailedError
+
+_JOURNAL, _VERSION = "exchange.json", 1
+_MORE_BYTES = 16 << 10
+"""What the next form of the journal may have more than the present one: entries of two hundred buckets."""
+_MOST_BYTES = 256 << 20
+"""Entries of a million buckets."""
+_STRAYS = "strays"
+
+
+class _Entry(msgspec.Struct):
+    """A path below the drive, the inode that lies there before, and the one after; None: nothing."""
+
+    path: str
+    before: int | None
+    after: int | None
+
+
+class _Journal(msgspec.Struct):
+    """How far an exchange came.
+
+    Attributes:
+        target: whose data comes, or is there.
+        kept_below: entries of the other's data, those at the top and all below, once it is done or staged; 0: not
+            counted.
+    """
+
+    target: str
+    is_done: bool
+    entries: list[_Entry]
+    kept_below: int = 0
+    version: int = _VERSION
+
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
+
+
+def _in_area(
+    method: Callable[Concatenate[Exchange, _Given], _Found],
+) -> Callable[Concatenate[Exchange, _Given], _Found]:
+    @wraps(method)
+    def call(self: Exchange, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
+        with self.in_area():
+            return method(self, *given, **named)
+
+    return call
+
+
+class Exchange:
+    """The exchange of one import, in `<drive>/.mathison-data/<key>`. All calls block."""
+
+    def __init__(self, drive: Path, key: str, *, only: str = "") -> None:
+        """
+        Args:
+            only: the one bucket that is exchanged, with its settings; empty: everything.
+        """
+        self.only = only
+        self._drive = drive
+        self._key = key
+        self._opened: int | None = None
+
+    @contextmanager
+    def in_area(self) -> Iterator[int]:
+        """Have the area, whose descriptor this is, opened for the time of the block; raises as `opened_area`."""
+        if self._opened is not None:
+            yield self._opened
+            return
+        with opened_area(self._drive, self._key) as opened:
+            self._opened = opened.area
+            try:
+                yield opened.area
+            finally:
+                self._opened = None
+
+    @property
+    def _area(self) -> Path:
+        # The path on the drive may lead elsewhere at any time: its top is the server's.
+        return Path(f"/proc/self/fd/{self._opened}")
+
+    @property
+    def _other(self) -> Path:
+        """The data that is not in place."""
+        return self._area / Side.IMPORTED.value
+
+    def has_bucket(self) -> bool:
+        """Whether the one bucket is in place."""
+        return (self._drive / self.only).is_dir()
+
+    def tells(self) -> bool:
+        """Whether it is noted whose data is in place; False when it was never staged, or dropped, were it in part."""
+        return self._noted() is not None
+
+    def is_unfinished(self) -> bool:
+        """Whether `recover` has something to do."""
+        return not self._read().is_done
+
+    def side(self) -> Side:
+        """Whose data is in place; while it is unfinished, whose is coming."""
+        return Side(self._read().target)
+
+    @_in_area
+    def has_all(self) -> bool:
+        """Whether all is there that is staged or kept, as far as it was noted; True where there was nothing.
+
+        A bucket that is not kept counts as one that the previous data never had, so bringing that back without some of
+        it would take more away.
+        """
+        journal = self._read()
+        kept = (entry for entry in journal.entries if entry.before is not None)
+        if not all(_inode(self._other / entry.path) == entry.before for entry in kept):
+            return False
+        if not journal.kept_below:
+            return True
+        try:
+            with opened_directory(self._other) as other:
+                return has_as_many(other, journal.kept_below)
+        except FileNotFoundError:
+            return False
+
+    def keeps_previous(self) -> bool:
+        """Whether imported data is in place and all that it replaced is kept, as `has_all`."""
+        return self.side() is Side.IMPORTED and self.has_all()
+
+    @_in_area
+    def note_kept(self) -> None:
+        """Note how much there is of what is staged or kept, so that it is missed when somebody removes some of it; and
+        have room on the drive for what an exchange is going to note, should it be full by then.
+
+        Does nothing where that was noted, or some of it is gone already, or an exchange is unfinished.
+
+        Raises:
+            ToolFailedError: the drive cannot be written to.
+        """
+        journal = self._read()
+        if not journal.is_done or journal.kept_below or not self.has_all():
+            return
+        try:
+            self._make_other()
+            (self._area / _STRAYS).mkdir(exist_ok=True)
+            with opened_directory(self._other) as other:
+                journal.kept_below = count_kept(other)
+            self._write(journal, next_bytes=len(_encoded(self._journal_of(Side(journal.target).other))))
+        except OSError as failure:
+            raise ToolFailedError(
+                f"How much is kept beside the app's data could not be noted on the drive: {failure.strerror}."
+            ) from failure
+
+    @_in_area
+    def prepare(self) -> None:
+        """Make what was staged durable; before the freeze, since it may take long.
+
+        Raises:
+            ToolFailedError: the storage fails.
+        """
+        try:
+            with opened_directory(self._drive) as drive:
+                sync_filesystem(drive)
+            self._make_system()
+        except OSError as failure:
+            raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
+
+    @_in_area
+    def bring(self, target: Side) -> int:
+        """Put a side's data in place, the server frozen; how many entries were exchanged. Repeating changes nothing.
+
+        Raises:
+            NoSpaceError: there is no room for the journal; the data is as it was.
+            ToolFailedError: the file system refused; the data is as it was.
+            UnsettledError: that too could not be brought about.
+        """
+        journal = self._read()
+        if not journal.is_done:
+            raise InternalError("An earlier exchange of this import was interrupted and not finished yet.")
+        if Side(journal.target) is target:
+            return 0
+        try:
+            self._make_system()
+            journal = self._journal_of(target)
+            try:
+                self._write(journal)
+                self._apply(journal)
+            except OSError:
+                self._take_back(journal)
+                raise
+        except OSError as failure:
+            if is_full(failure):
+                raise no_room("drive") from failure
+            raise ToolFailedError(
+                f"The data on the drive could not be exchanged: {failure.strerror}; it is as it was."
+            ) from failure
+        return len(journal.entries)
+
+    @_in_area
+    def recover(self) -> Side:
+        """Finish what was interrupted and say whose data is in place. Repeating it changes nothing.
+
+        Raises:
+            ToolFailedError: the file system refuses; to be tried again.
+        """
+        journal = self._read()
+        if not journal.is_done:
+            try:
+                self._apply(journal)
+            except OSError as failure:
+                raise ToolFailedError(
+                    f"An interrupted exchange on the drive could not be finished: {failure.strerror}."
+                ) from failure
+        return Side(journal.target)
+
+    @_in_area
+    def sweep(self) -> None:
+        """Remove empty directories of buckets that only the other side has, and the settings of the one.
+
+        A server that starts makes the directory of a bucket anew that it has listed, or whose settings it finds on a
+        drive that is half exchanged; what it made is listed by the next. One that is made to forget a bucket
+        (`reloading`) makes both for a moment. To be called once the server has been restarted on what is in place,
+        and has loaded that.
+
+        A bucket that a client has made since has settings, so it stays.
+        """
+        journal = self._read()
+        if not journal.is_done:
+            return
+        for entry in journal.entries:
+            if entry.after is None and (self.only or not (self._drive / BUCKETS / entry.path).exists()):
+                with contextlib.suppress(OSError):
+                    (self._drive / entry.path).rmdir()
+        if self.only and not self.has_bucket():
+            shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
+
+    def _make_other(self) -> None:
+        """Where entries of the side that is in place may have to go."""
+        (self._other / (BUCKETS if self.only else SYSTEM)).mkdir(parents=True, exist_ok=True)
+
+    def _make_system(self) -> None:
+        """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
+        self._make_other()
+        settings = self._drive / BUCKETS
+        if self.only and not settings.is_dir():
+            settings.mkdir()
+            if os.geteuid() == 0:
+                owner = (self._drive / SYSTEM).stat()
+                os.chown(settings, owner.st_uid, owner.st_gid)
+
+    def _journal_of(self, target: Side) -> _Journal:
+        """Of an exchange that is about to begin."""
+        return _Journal(target=target.value, is_done=False, entries=self._plan())
+
+    def _plan(self) -> list[_Entry]:
+        if self.only:
+            return [self._entry(path) for path in (self.only, f"{BUCKETS}/{self.only}")]
+        paths = dict.fromkeys([*data_roots(self._drive), *data_roots(self._other)])
+        if not (self._other / CONFIG).is_dir():
+            # The import keeps the server's users and configuration.
+            paths.pop(CONFIG, None)
+        return [self._entry(path) for path in paths]
+
+    def _entry(self, path: str) -> _Entry:
+        return _Entry(path, _inode(self._drive / path), _inode(self._other / path))
+
+    def _apply(self, journal: _Journal) -> None:
+        for entry in journal.entries:
+            live, other = self._drive / entry.path, self._other / entry.path
+            if _inode(live) not in (entry.before, entry.after, None):
+                self._clear(live)
+            if _aside(other).exists():
+                _finish_by_three(live, other, wanted=entry.after)
+            if _inode(live) == entry.after:
+                continue
+            if entry.after is None:
+                _move(live, other)
+            elif _inode(live) is None:
+                _move(other, live)
+            else:
+                _exchange(live, other)
+        parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
+        for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
+            with opened_directory(directory) as opened:
+                os.fsync(opened)
+        journal.is_done = True
+        self._write(journal)
+
+    def _clear(self, live: Path) -> None:
+        """What a server made that started on a half exchanged drive; with what clients put into it, it is kept."""
+        try:
+            live.rmdir()
+        except OSError:
+            strays = self._area / _STRAYS
+            strays.mkdir(exist_ok=True)
+            live.rename(strays / f"{_inode(live)}")
+
+    def _take_back(self, journal: _Journal) -> None:
+        noted = self._read()
+        if noted.is_done and noted.target != journal.target:
+            # It failed before its first step.
+            return
+        back = _Journal(
+            target=Side(journal.target).other.value,
+            is_done=False,
+            entries=[_Entry(entry.path, entry.after, entry.before) for entry in journal.entries],
+        )
+        try:
+            self._write(back)
+            self._apply(back)
+        except OSError as failure:
+            raise UnsettledError from failure
+
+    def _read(self) -> _Journal:
+        # Without one, nothing was exchanged yet.
+        return self._noted() or _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[])
+
+    def _noted(self) -> _Journal | None:
+        try:
+            with self.in_area() as area:
+                content = read_small_file(_JOURNAL, parent=area, most_bytes=_MOST_BYTES)
+            require_known(content, [_VERSION], "An exchange on the drive")
+            return msgspec.json.decode(content, type=_Journal)
+        except (AreaGoneError, FileNotFoundError):
+            return None
+        except (OSError, ValueError) as failure:
+            reason = failure.strerror if isinstance(failure, OSError) else "it is damaged"
+            raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read: {reason}.") from failure
+
+    def _write(self, journal: _Journal, *, next_bytes: int = 0) -> None:
+        content = _encoded(journal)
+        room_bytes = max(len(content), next_bytes) + _MORE_BYTES
+        with self.in_area() as area:
+            write_note(_JOURNAL, content, room_bytes=room_bytes, area=area)
+
+
+def _encoded(journal: _Journal) -> bytes:
+    return json.dumps(msgspec.to_builtins(journal)).encode()
+
+
+def _exchange(live: Path, other: Path) -> None:
+    if not renamed(live, other, Renaming.EXCHANGE):
+        # Through a third name.
+        other.rename(_aside(other))
+        _finish_by_three(live, other, wanted=_inode(_aside(other)))
+
+
+def _finish_by_three(live: Path, other: Path, *, wanted: int | None) -> None:
+    """Go on where a file system knows no exchange, from wherever it got to, in either direction."""
+    aside = _aside(other)
+    if _inode(aside) == wanted:
+        if _inode(live) is not None:
+            live.rename(other)
+        aside.rename(live)
+    else:
+        if _inode(live) is None:
+            other.rename(live)
+        aside.rename(other)
+
+
+def _aside(other: Path) -> Path:
+    return other.with_name(f"{other.name}.aside")
+
+
+def _move(source: Path, target: Path) -> None:
+    if renamed(source, target, Renaming.NO_REPLACE):
+        return
+    if _inode(target) is not None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source))
+    source.rename(target)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""The running server: asked, told, frozen, restarted."""

@@ -1,0 +1,112 @@
+"""The child that freezes a server and ends that again: when told, when its parent is gone, or when time is up.
+
+Orders come on stdin: a line of JSON, then, when the freeze may end, a line or the end of the input. It is not killed
+with its parent, as other children are: it has work to do then. Standard library only, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import select
+import signal
+import ssl
+import sys
+import time
+import urllib.parse
+from typing import TypedDict
+
+from agent.engines.minio.server.signing import EMPTY_SHA256, Account, query_of, signed_headers
+
+_CALL_SECONDS = 20.0
+_PATH = "/minio/admin/v3/service"
+
+
+class Orders(TypedDict):
+    """What it is told."""
+
+    url: str
+    user: str
+    password: str
+    region: str
+    tls_ca_file: str
+    most_seconds: float
+
+
+def main() -> None:
+    """Prints `frozen`, and at the end `released`, or `lapsed` when the freeze was over before that was asked for."""
+    # Its parent closes the input first and then sends this; what has to be done takes a moment longer.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    orders: Orders = json.loads(_line())
+    ends_at = time.monotonic() + orders["most_seconds"]
+    status = 0
+    try:
+        _service(orders, "freeze")
+        _say("frozen")
+        is_asked = bool(select.select([0], [], [], max(ends_at - time.monotonic(), 0))[0])
+    except PermissionError as refusal:
+        # It was not frozen; any other failure may have come after that.
+        print(f"the server said no: {refusal}", file=sys.stderr)
+        sys.exit(1)
+    except (OSError, http.client.HTTPException) as failure:
+        print(f"the freeze failed: {failure}", file=sys.stderr)
+        is_asked, status = True, 1
+    _unfreeze(orders)
+    if not status:
+        _say("released" if is_asked else "lapsed")
+    sys.exit(status)
+
+
+def _unfreeze(orders: Orders) -> None:
+    """Until it worked: nobody else may be there to do it. A server that is gone is not frozen any more."""
+    for _ in range(30):
+        with contextlib.suppress(http.client.HTTPException, TimeoutError, PermissionError):
+            try:
+                _service(orders, "unfreeze")
+            except ConnectionRefusedError:
+                return
+            except ConnectionError:
+                time.sleep(0.1)
+                continue
+            return
+        time.sleep(1)
+
+
+def _service(orders: Orders, action: str) -> None:
+    account = Account(orders["url"], orders["user"], orders["password"], orders["region"])
+    query = query_of({"action": action})
+    headers = signed_headers(account, "POST", _PATH, query=query, headers={}, payload_sha256=EMPTY_SHA256)
+    address = urllib.parse.urlsplit(account.url)
+    connection: http.client.HTTPConnection
+    if address.scheme == "https":
+        context = ssl.create_default_context(cafile=orders["tls_ca_file"] or None)
+        connection = http.client.HTTPSConnection(
+            address.hostname or "", address.port, timeout=_CALL_SECONDS, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_CALL_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("POST", f"{_PATH}?{query}", headers=headers)
+        response = connection.getresponse()
+        said = response.read()
+        if response.status >= 300:
+            raise PermissionError(f"status {response.status}: {said[:200].decode(errors='replace')}")
+
+
+def _line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and (more := os.read(0, 1)):
+        line += more
+    return line
+
+
+def _say(word: str) -> None:
+    # Nobody may listen any more.
+    with contextlib.suppress(OSError):
+        os.write(1, f"{word}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A database's content taken aside within it, brought back, or dropped in pieces."""

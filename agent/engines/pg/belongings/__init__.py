@@ -1,0 +1,1 @@
+"""What a database has beside its content, read from one and given to another."""

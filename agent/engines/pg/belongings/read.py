@@ -1,0 +1,236 @@
+"""What a database has beside its content: owners, grants, settings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from agent.engines.pg.server.catalog import USER_SCHEMA, DatabaseFacts, no_member
+from agent.engines.pg.server.connection import Connection
+from agent.engines.pg.server.privileges import roles_within
+
+
+class Grant(NamedTuple):
+    """A privilege on something; `grantee` None is PUBLIC, `columns` empty the whole of it."""
+
+    privilege: str
+    grantee: str | None
+    with_grant_option: bool
+    column: str | None = None
+
+
+@dataclass
+class Thing:
+    """A schema, relation, routine, type or wrapper: where it is found, whose it is, its grants (None: default ones)."""
+
+    kind: str
+    identity: str
+    owner: str
+    grants: list[Grant] | None = None
+
+
+class DefaultGrant(NamedTuple):
+    """One row of pg_default_acl; `schema` None: everywhere."""
+
+    role: str
+    schema: str | None
+    kind: str
+    grants: list[Grant]
+
+
+class Setting(NamedTuple):
+    """A setting of the database, or of one role in it."""
+
+    role: str | None
+    name: str
+    value: str
+
+
+@dataclass
+class Belongings:
+    """All that is carried over.
+
+    Attributes:
+        content_owner: of `trusted_owners`, who owns most of the tables; else the database's owner or `app_role`.
+        app_role: the role that the app itself uses.
+        trusted_owners: the roles that may do nothing that `app_role` may not: itself, and roles whose member it is.
+        large_objects: those with another owner or grants of their own, by number.
+        has_more_large_objects: there are too many of them to carry them over, so none is in the list.
+    """
+
+    database: DatabaseFacts
+    content_owner: str
+    app_role: str
+    trusted_owners: frozenset[str]
+    things: list[Thing] = field(default_factory=list)
+    default_grants: list[DefaultGrant] = field(default_factory=list)
+    database_grants: list[Grant] | None = None
+    settings: list[Setting] = field(default_factory=list)
+    labels: list[tuple[str, str]] = field(default_factory=list)
+    """Provider and label of the database's security labels."""
+    large_objects: list[Thing] = field(default_factory=list)
+    has_more_large_objects: bool = False
+
+
+WRAPPER = "FOREIGN DATA WRAPPER"
+LARGE_OBJECT = "LARGE OBJECT"
+MOST_LARGE_OBJECTS = 10_000
+"""Each takes a statement of its own or several; a database may hold millions."""
+_KINDS = {
+    "TABLE": f"""
+        SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity, c.relowner AS owner, c.relacl AS acl
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {no_member("pg_class", "c.oid")}
+    """,  # noqa: S608  # conditions of catalog.py, here and below
+    # A column's own sequence follows its table and cannot be given away alone.
+    "SEQUENCE": f"""
+        SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity,
+               CASE WHEN EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid
+                                    AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))
+                    THEN 0 ELSE c.relowner END AS owner, c.relacl AS acl
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind = 'S' AND {no_member("pg_class", "c.oid")}
+    """,  # noqa: S608
+    "SCHEMA": f"""
+        SELECT n.oid, format('%I', n.nspname) AS identity, n.nspowner AS owner, n.nspacl AS acl
+          FROM pg_namespace n WHERE {USER_SCHEMA} AND {no_member("pg_namespace", "n.oid")}
+    """,  # noqa: S608
+    # Those that were made along with a range type are the superuser's everywhere.
+    "ROUTINE": f"""
+        SELECT p.oid, p.oid::regprocedure::text AS identity, p.proowner AS owner, p.proacl AS acl
+          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE {USER_SCHEMA} AND {no_member("pg_proc", "p.oid")}
+           AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid
+                              AND i.deptype = 'i')
+    """,  # noqa: S608
+    "TYPE": f"""
+        SELECT t.oid, t.oid::regtype::text AS identity, t.typowner AS owner, t.typacl AS acl
+          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+         WHERE {USER_SCHEMA} AND t.typtype IN ('e', 'd', 'r', 'c') AND (c.oid IS NULL OR c.relkind = 'c')
+           AND {no_member("pg_type", "t.oid")}
+    """,  # noqa: S608
+}
+_WRAPPERS = (
+    "SELECT oid, quote_ident(fdwname) AS identity, fdwowner AS owner, fdwacl AS acl FROM pg_foreign_data_wrapper"
+)
+_LARGE_OBJECTS = """
+    SELECT oid, oid::text AS identity, lomowner AS owner, lomacl AS acl FROM pg_largeobject_metadata
+     WHERE lomacl IS NOT NULL OR pg_get_userbyid(lomowner) <> %s ORDER BY oid LIMIT %s
+"""
+
+
+async def read_belongings(connection: Connection, database: DatabaseFacts, *, app_role: str) -> Belongings:
+    """What the old database has.
+
+    Args:
+        connection: to the old database itself, of the role that will give everything to the new one.
+    Raises:
+        AppUnavailableError: there is no role `app_role`.
+    """
+    trusted = await roles_within(connection, app_role)
+    owner = await _content_owner(connection, trusted) or (database.owner if database.owner in trusted else app_role)
+    found = Belongings(database, owner, app_role, trusted)
+    for kind, query in _KINDS.items():
+        found.things += await _things(connection, kind, query)
+    # Only a superuser can own one, and does already: it comes with an extension.
+    found.things += [replace(thing, owner="") for thing in await _things(connection, WRAPPER, _WRAPPERS)]
+    large = await _things(connection, LARGE_OBJECT, _LARGE_OBJECTS, values=[owner, MOST_LARGE_OBJECTS + 1])
+    found.has_more_large_objects = len(large) > MOST_LARGE_OBJECTS
+    found.large_objects = [] if found.has_more_large_objects else large
+    await _add_column_grants(connection, found.things)
+    found.default_grants = await _default_grants(connection)
+    found.database_grants = await _database_grants(connection, database)
+    cursor = await connection.execute(
+        "SELECT r.rolname, split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1)"
+        "  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS entry LEFT JOIN pg_roles r ON r.oid = s.setrole"
+        " WHERE s.setdatabase = %s AND (s.setrole = 0 OR r.oid IS NOT NULL)",
+        [database.oid],
+    )
+    found.settings = [Setting(*row) for row in await cursor.fetchall()]
+    labels = await connection.execute(
+        "SELECT provider, label FROM pg_shseclabel WHERE objoid = %s AND classoid = 'pg_database'::regclass",
+        [database.oid],
+    )
+    found.labels = await labels.fetchall()
+    return found
+
+
+async def schema_public(connection: Connection) -> Thing | None:
+    """That of the connected database, if it has one."""
+    found = await _things(connection, "SCHEMA", f"{_KINDS['SCHEMA']} AND n.nspname = 'public'")
+    return found[0] if found else None
+
+
+async def _content_owner(connection: Connection, trusted: frozenset[str]) -> str | None:
+    cursor = await connection.execute(
+        f"""
+        SELECT pg_get_userbyid(c.relowner)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'S') AND {no_member("pg_class", "c.oid")}
+           AND pg_has_role(c.relowner, 'USAGE') AND pg_get_userbyid(c.relowner) = ANY(%s)
+         GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1
+        """,  # noqa: S608
+        [list(trusted)],
+    )
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+GRANT_COLUMNS = "x.privilege_type, CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.is_grantable"
+
+
+async def _things(
+    connection: Connection, kind: str, query: str, *, values: Sequence[object] | None = None
+) -> list[Thing]:
+    statement = f"""
+        SELECT t.identity, CASE t.owner WHEN 0 THEN '' ELSE pg_get_userbyid(t.owner) END, t.acl IS NULL,
+               x.grantee = t.owner, {GRANT_COLUMNS}
+          FROM ({query}) AS t LEFT JOIN aclexplode(t.acl) AS x ON true
+    """  # noqa: S608
+    cursor = await connection.execute(statement, values)
+    found: dict[str, Thing] = {}
+    for identity, owner, is_default, is_own, *grant in await cursor.fetchall():
+        thing = found.setdefault(identity, Thing(kind, identity, owner, None if is_default else []))
+        if thing.grants is not None and grant[0] is not None and not is_own:
+            thing.grants.append(Grant(*grant))
+    return list(found.values())
+
+
+async def _add_column_grants(connection: Connection, things: Sequence[Thing]) -> None:
+    tables = {thing.identity: thing for thing in things if thing.kind == "TABLE"}
+    cursor = await connection.execute(f"""
+        SELECT format('%I.%I', n.nspname, c.relname), {GRANT_COLUMNS}, a.attname
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         CROSS JOIN aclexplode(a.attacl) AS x
+         WHERE {USER_SCHEMA} AND NOT a.attisdropped AND x.grantee <> c.relowner
+    """)  # noqa: S608
+    for identity, *grant in await cursor.fetchall():
+        if table := tables.get(identity):
+            table.grants = [*(table.grants or []), Grant(*grant)]
+
+
+async def _default_grants(connection: Connection) -> list[DefaultGrant]:
+    cursor = await connection.execute(f"""
+        SELECT pg_get_userbyid(d.defaclrole), n.nspname, d.defaclobjtype::text, {GRANT_COLUMNS}
+          FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+          LEFT JOIN aclexplode(d.defaclacl) AS x ON x.grantee <> d.defaclrole
+    """)  # noqa: S608
+    found: dict[tuple[str, str | None, str], list[Grant]] = defaultdict(list)
+    for role, schema, kind, *grant in await cursor.fetchall():
+        grants = found[role, schema, kind]
+        if grant[0] is not None:
+            grants.append(Grant(*grant))
+    return [DefaultGrant(*key, grants) for key, grants in found.items()]
+
+
+async def _database_grants(connection: Connection, database: DatabaseFacts) -> list[Grant] | None:
+    if database.acl is None:
+        return None
+    cursor = await connection.execute(
+        f"SELECT {GRANT_COLUMNS} FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x"  # noqa: S608
+        " WHERE d.oid = %s AND x.grantee <> d.datdba",
+        [database.oid],
+    )
+    return [Grant(*row) for row in await cursor.fetchall()]

@@ -1,0 +1,1 @@
+"""A dump out, and the fingerprint of its snapshot."""
