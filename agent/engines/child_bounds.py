@@ -1,6 +1,6 @@
 """How long a child may take for the database of an upload before it is ended: a little more than it gives itself.
 
-Apart from what the child says of its time (`sqlite_bounds`), so that a child starts without asyncio.
+Apart from what the child says of its time (`bounds`), so that a child starts without asyncio.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agent.engines.sqlite_bounds import took_too_long
+from agent.engines.sqlite.bounds import took_too_long
 
 _END_SECONDS = 3.0
 

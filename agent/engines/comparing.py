@@ -20,9 +20,9 @@ from agent.archives.opened_path import OpenedPath
 from agent.archives.surveying import Survey, begins_as_database, survey
 from agent.archives.walking import Found
 from agent.engines.filesystem import FILE, opened_directory
-from agent.engines.sqlite_questions import Questions
-from agent.engines.sqlite_snapshots import ask_database
-from agent.engines.sqlite_uploads import check_database
+from agent.engines.sqlite.questions import Questions
+from agent.engines.sqlite.snapshots import ask_database
+from agent.engines.sqlite.uploads import check_database
 from agent.item_changes import ItemChanges
 from common.errors import ArchiveRefusedError, ServiceError
 

@@ -10,8 +10,8 @@ from agent.archives.extracting import Extracted
 from agent.archives.links import leads_to_programs
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
-from agent.engines import sqlite_journals
-from agent.engines.sqlite_uploads import check_database
+from agent.engines.sqlite import journals
+from agent.engines.sqlite.uploads import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
 from common.wording import counted
 
@@ -67,9 +67,9 @@ async def check_databases(new: Path, extracted: Extracted, *, is_sealed: bool, k
     unchecked = max(extracted.databases - _CHECKED_DATABASES, 0)
     for path in extracted.database_paths[:_CHECKED_DATABASES]:
         database = new / path
-        if sqlite_journals.names_another_file(str(database)):
+        if journals.names_another_file(str(database)):
             raise ArchiveRefusedError(
-                f"The SQLite database {printable(path)} cannot be imported: {sqlite_journals.WORDS}.",
+                f"The SQLite database {printable(path)} cannot be imported: {journals.WORDS}.",
                 next_step="Make the archive with the app stopped or with this program; leave the journal out if nobody "
                 "knows where it comes from.",
             )

@@ -34,7 +34,7 @@ from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.source import Opened, Source
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
 from agent.engines.places import require_same_place
-from agent.engines.sqlite_snapshots import ask_database, remove_snapshots
+from agent.engines.sqlite.snapshots import ask_database, remove_snapshots
 from agent.engines.swapping import obstacle_to
 from agent.recipes.base import (
     Capability,

@@ -30,7 +30,7 @@ from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_
 from agent.engines.mariadb.imports.exchange import Exchange as TableExchange
 from agent.engines.mariadb.server.settings import read_secret
 from agent.engines.places import require_same_place
-from agent.engines.sqlite_snapshots import remove_snapshots
+from agent.engines.sqlite.snapshots import remove_snapshots
 from agent.engines.swapping import obstacle_to
 from agent.engines.table_parts import compare_all
 from agent.recipes.base import (

@@ -21,7 +21,7 @@ from agent.archives.writing import TreeWriter
 from agent.engines import tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
-from agent.engines.sqlite_snapshots import Snapshots, remove_snapshots
+from agent.engines.sqlite.snapshots import Snapshots, remove_snapshots
 from agent.engines.swapping import obstacle_to
 from agent.recipes.base import (
     Capability,

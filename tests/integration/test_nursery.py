@@ -46,7 +46,7 @@ def test_a_forked_child_has_the_rights_limits_and_descriptors_of_a_started_one(j
 
 
 def test_a_forked_module_shows_its_argv_and_ends_as_a_started_one(nursery: Nursery) -> None:
-    argv = argv_of_module(TOOL, "agent.engines.sqlite_child", ["no such task"])
+    argv = argv_of_module(TOOL, "agent.engines.sqlite.child", ["no such task"])
     ended = []
     for popen in (Started, nursery.popen):
         process = popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={})

@@ -17,10 +17,10 @@ from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
-from agent.engines.sqlite_programs import PROGRAMS, require_known
-from agent.engines.sqlite_questions import Answers, Questions
-from agent.engines.sqlite_snapshots import Snapshots, ask_database
-from agent.engines.sqlite_uploads import absorb_changes, check_database
+from agent.engines.sqlite.programs import PROGRAMS, require_known
+from agent.engines.sqlite.questions import Answers, Questions
+from agent.engines.sqlite.snapshots import Snapshots, ask_database
+from agent.engines.sqlite.uploads import absorb_changes, check_database
 from agent.engines.table_parts import Parts
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of

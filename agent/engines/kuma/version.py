@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.archives.members import printable
-from agent.engines.sqlite_programs import Programs, programs_of, warnings_of
+from agent.engines.sqlite.programs import Programs, programs_of, warnings_of
 from agent.engines.table_parts import Kind
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from agent.engines.n8n.contents import REQUIRED_TABLES
 from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
-from agent.engines.sqlite_programs import PROGRAMS, Programs, programs_of, without_quotes
-from agent.engines.sqlite_questions import Answers, Questions
+from agent.engines.sqlite.programs import PROGRAMS, Programs, programs_of, without_quotes
+from agent.engines.sqlite.questions import Answers, Questions
 from common.errors import AppUnavailableError
 
 _COUNTS = {

@@ -21,9 +21,9 @@ from agent.engines.n8n.preparing import prepare_file
 from agent.engines.n8n.sealing import unseal
 from agent.engines.n8n.settings import N8nSettings
 from agent.engines.n8n.wishes import ImportWishes
-from agent.engines.sqlite_programs import PROGRAMS, programs_of, require_known
-from agent.engines.sqlite_questions import Questions
-from agent.engines.sqlite_uploads import absorb_changes, check_database
+from agent.engines.sqlite.programs import PROGRAMS, programs_of, require_known
+from agent.engines.sqlite.questions import Questions
+from agent.engines.sqlite.uploads import absorb_changes, check_database
 from agent.engines.tree import StagingArea, spool
 from agent.limits import Limits
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveRefusedError, ArchiveWrongKindError

@@ -47,7 +47,7 @@ from agent.engines.pg.server.connection import Connection, Login, connect
 from agent.engines.pg.server.dump import DumpForm
 from agent.engines.pg.server.settings import PostgresSettings
 from agent.engines.pg.server.settings import read_settings as read_postgres_settings
-from agent.engines.sqlite_questions import Answers, Questions
+from agent.engines.sqlite.questions import Answers, Questions
 from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.limits import Limits

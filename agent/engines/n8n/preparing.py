@@ -11,7 +11,7 @@ from agent.engines.child_bounds import bounded
 from agent.engines.filesystem import opened_directory
 from agent.engines.n8n.items import Items
 from agent.engines.n8n.preparations import Prepared, Request
-from agent.engines.sqlite_bounds import ended_early, seconds_for, seconds_for_bytes
+from agent.engines.sqlite.bounds import ended_early, seconds_for, seconds_for_bytes
 from agent.jail import TOOL, Jail
 from agent.processes import ChildKilledError, Command, run
 from common.errors import InternalError, ToolFailedError, make_error

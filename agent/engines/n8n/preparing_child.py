@@ -31,7 +31,7 @@ from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Active, Prepared, Request, table_locked
 from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
-from agent.engines.sqlite_bounds import (
+from agent.engines.sqlite.bounds import (
     is_interrupted,
     is_short_of_memory,
     needed_too_much,
@@ -39,7 +39,7 @@ from agent.engines.sqlite_bounds import (
     stop_at,
     took_too_long,
 )
-from agent.engines.sqlite_child import connect_live
+from agent.engines.sqlite.child import connect_live
 from agent.jail import enter, parse_argv
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.sqlite_tables import is_of_unknown_module

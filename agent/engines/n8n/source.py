@@ -27,9 +27,9 @@ from agent.engines.n8n.facts import (
 from agent.engines.n8n.folder import LEFT_OUT
 from agent.engines.n8n.importing import DUMP
 from agent.engines.n8n.settings import N8nSettings
-from agent.engines.sqlite_programs import warnings_of
-from agent.engines.sqlite_questions import Questions
-from agent.engines.sqlite_snapshots import Snapshots
+from agent.engines.sqlite.programs import warnings_of
+from agent.engines.sqlite.questions import Questions
+from agent.engines.sqlite.snapshots import Snapshots
 from agent.limits import Limits
 from agent.steps import Progress
 from common.errors import AppUnavailableError, SourceUnreadableError

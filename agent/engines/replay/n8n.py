@@ -16,8 +16,8 @@ from agent.engines.n8n.postgres import scope_of
 from agent.engines.replay.postgresql import replay_dump
 from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
-from agent.engines.sqlite_programs import foreign, programs_of
-from agent.engines.sqlite_uploads import check_database
+from agent.engines.sqlite.programs import foreign, programs_of
+from agent.engines.sqlite.uploads import check_database
 from agent.limits import Limits
 from common.errors import ArchiveIncompatibleError
 from common.fingerprints import Fingerprint

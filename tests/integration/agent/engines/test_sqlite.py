@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from agent.archives.writing import Substitute
-from agent.engines import child_bounds, sqlite_bounds, sqlite_snapshots, sqlite_uploads
+from agent.engines import child_bounds
 from agent.engines.filesystem import opened_directory
-from agent.engines.sqlite_child import connect_live
-from agent.engines.sqlite_questions import Questions
-from agent.engines.sqlite_snapshots import Snapshots, ask_database
-from agent.engines.sqlite_uploads import check_database
+from agent.engines.sqlite import bounds, uploads
+from agent.engines.sqlite import snapshots as snapshot_module
+from agent.engines.sqlite.child import connect_live
+from agent.engines.sqlite.questions import Questions
+from agent.engines.sqlite.snapshots import Snapshots, ask_database
+from agent.engines.sqlite.uploads import check_database
 from agent.engines.table_parts import Kind
 from agent.jail import TOOL, argv_of_module
 from agent.limits import Limits
@@ -187,7 +189,7 @@ def destroy_page(database: Path, number: int) -> None:
 
 
 async def test_a_database_that_stays_locked_is_named(volume: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_snapshots, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(snapshot_module, "BUSY_SECONDS", 0.2)
     database = volume / "ledger.db"
     make_ledger(database, mode="delete")
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as app:
@@ -218,7 +220,7 @@ async def test_a_volume_without_room_has_its_snapshots_made_elsewhere(
     database = volume / "ledger.db"
     make_ledger(database)
     room = {work.stat().st_ino: 1 << 40}
-    monkeypatch.setattr(sqlite_snapshots, "free_bytes", lambda place: room.get(os.fstat(place).st_ino, 0))
+    monkeypatch.setattr(snapshot_module, "free_bytes", lambda place: room.get(os.fstat(place).st_ino, 0))
 
     async with snapshots_of(volume, work) as snapshots:
         await taken(snapshots, database, work / "copy")
@@ -315,7 +317,7 @@ async def test_a_killed_agent_leaves_no_copy_and_the_next_one_cleans_up(volume: 
     program = f"""
 import asyncio, os
 from pathlib import Path
-from agent.engines.sqlite_snapshots import Snapshots
+from agent.engines.sqlite.snapshots import Snapshots
 from agent.limits import Limits
 async def main():
     volume = Path({str(volume)!r})
@@ -438,7 +440,7 @@ async def test_what_has_to_be_a_table_and_is_none_is_refused_without_being_read(
 async def test_a_query_of_an_upload_is_ended_when_its_time_is_up(
     sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_bounds, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(bounds, "LEAST_SECONDS", 0.5)
     monkeypatch.setattr(child_bounds, "_END_SECONDS", 1.5)
     database = made(tmp_path / "upload.db", sql)
 
@@ -471,7 +473,7 @@ async def test_a_database_is_not_called_damaged_where_memory_is_short(
         connection.commit()
     said = []
     for jail_bytes in range(4 << 20, 64 << 20, 6 << 20):
-        monkeypatch.setattr(sqlite_uploads, "_CHECK_JAIL_BYTES", jail_bytes)
+        monkeypatch.setattr(uploads, "_CHECK_JAIL_BYTES", jail_bytes)
         try:
             await check_database(database)
         except LimitExceededError as shortage:
@@ -486,7 +488,7 @@ async def test_a_database_is_not_called_damaged_where_memory_is_short(
 
 async def test_a_check_that_the_kernel_kills_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = Command(["sh", "-c", "kill -KILL $$"])
-    monkeypatch.setattr(sqlite_uploads, "Command", lambda *_, **__: killed)
+    monkeypatch.setattr(uploads, "Command", lambda *_, **__: killed)
     make_ledger(tmp_path / "ledger.db", mode="delete")
 
     with pytest.raises(ToolFailedError, match="was killed, as the kernel does where memory is short; nothing was"):
@@ -497,7 +499,7 @@ async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_change
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = Command(["sh", "-c", "echo /where/it/is/installed >&2; kill -SEGV $$"])
-    monkeypatch.setattr(sqlite_uploads, "Command", lambda *_, **__: killed)
+    monkeypatch.setattr(uploads, "Command", lambda *_, **__: killed)
     make_ledger(tmp_path / "ledger.db", mode="delete")
 
     with pytest.raises(ArchiveDamagedError, match="nothing was changed") as caught:
@@ -509,7 +511,7 @@ async def test_a_check_that_is_killed_tells_no_paths_and_that_nothing_was_change
 def test_answers_are_lines_of_json(tmp_path: Path) -> None:
     with opened_directory(tmp_path) as directory:
         done = subprocess.run(
-            argv_of_module(TOOL, "agent.engines.sqlite_child", ["ask", str(directory), str(tmp_path)]),
+            argv_of_module(TOOL, "agent.engines.sqlite.child", ["ask", str(directory), str(tmp_path)]),
             input=json.dumps({"live": "none.db", "busy_seconds": 1}).encode() + b"\n",
             pass_fds=(directory,),
             capture_output=True,
@@ -536,7 +538,7 @@ async def test_a_database_whose_journal_names_another_file_is_not_opened_and_tha
         with pytest.raises(SourceUnreadableError, match="names another file"):
             await ask_database(volume, name, Questions(queries={"rows": "SELECT count(*) FROM t"}))
     with pytest.raises(ArchiveDamagedError, match="names another file"):
-        await sqlite_uploads.absorb_changes(database)
+        await uploads.absorb_changes(database)
 
     assert "Start the app" in refused.value.next_step
     assert other.read_bytes() == b"kept"
@@ -576,7 +578,7 @@ async def test_an_app_that_puts_another_directory_in_place_of_the_copies_has_not
     database, other = volume / "ledger.db", tmp_path / "not of the app.db"
     make_ledger(database, mode="delete")
     other.write_bytes(b"")
-    ask = sqlite_snapshots.ask
+    ask = snapshot_module.ask
 
     async def asked(child: Child, **request: str) -> dict[str, object]:
         (volume / ".mathison-data").rename(volume / "aside")
@@ -585,7 +587,7 @@ async def test_an_app_that_puts_another_directory_in_place_of_the_copies_has_not
         (copies / Path(request["target"]).name).symlink_to(other)
         return await ask(child, **request)
 
-    monkeypatch.setattr(sqlite_snapshots, "ask", asked)
+    monkeypatch.setattr(snapshot_module, "ask", asked)
     async with snapshots_of(volume, work) as snapshots:
         with contextlib.suppress(SourceUnreadableError):
             await taken(snapshots, database)

@@ -14,13 +14,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from agent.engines import sqlite_bounds
 from agent.engines.n8n import postgres as n8n_postgres
 from agent.engines.n8n import preparations, preparing
 from agent.engines.n8n.encryption import decrypt, encrypt
 from agent.engines.pg.server.connection import Login
 from agent.engines.replay.n8n import replay
 from agent.engines.replay.request import Request
+from agent.engines.sqlite import bounds
 from agent.engines.swapping import Side, Swap
 from agent.engines.tree import StagingArea
 from agent.recipes.base import ItemChanges, Recovered
@@ -333,7 +333,7 @@ async def test_work_without_end_in_an_upload_ends_at_its_time_and_leaves_nothing
         "EXECUTE FUNCTION public.endless()"
     )
     archive = (await source.app.export(key="clear")).content
-    monkeypatch.setattr(sqlite_bounds, "LEAST_SECONDS", 2.0)
+    monkeypatch.setattr(bounds, "LEAST_SECONDS", 2.0)
     monkeypatch.setattr(preparing, "_BYTES_A_SECOND", 1 << 30)
     record = MemoryRecord()
 

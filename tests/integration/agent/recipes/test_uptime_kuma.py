@@ -19,7 +19,7 @@ import pytest
 from agent.engines import comparing
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
-from agent.engines.sqlite_snapshots import Snapshots
+from agent.engines.sqlite.snapshots import Snapshots
 from agent.recipes import uptime_kuma
 from agent.recipes.base import Export, ExportOptions, ItemChanges, Recovered
 from common.errors import (

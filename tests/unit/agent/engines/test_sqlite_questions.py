@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.engines import sqlite_questions
-from agent.engines.sqlite_questions import asked
+from agent.engines.sqlite import questions
+from agent.engines.sqlite.questions import asked
 from agent.engines.table_parts import MOST_PARTS
 
 KINDS = {"kinds": {"beats": ["beat", []], "tags": ["tag", ["id", "name"]]}}
@@ -70,14 +70,14 @@ def test_high_ids_are_taken_together_in_blocks(database: sqlite3.Connection) -> 
 def test_a_kind_that_cannot_be_taken_apart_is_left_out(
     sql: str, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_questions, "PARTS_SECONDS", 0.3)
+    monkeypatch.setattr(questions, "PARTS_SECONDS", 0.3)
     database.executescript(sql)
 
     assert "beats" not in parts(database)
 
 
 def test_the_comparison_ends_when_its_time_is_up(database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_questions, "PARTS_SECONDS", -1.0)
+    monkeypatch.setattr(questions, "PARTS_SECONDS", -1.0)
 
     assert parts(database) == {}
 

@@ -1,6 +1,6 @@
 """Questions about a SQLite database, and how a child that has it open answers them.
 
-`asked` runs in the children of SQLite only (`sqlite_child`), on databases that may be hostile: answers are short.
+`asked` runs in the children of SQLite only (`child`), on databases that may be hostile: answers are short.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from agent.engines.sqlite_bounds import stop_at
+from agent.engines.sqlite.bounds import stop_at
 from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
 from common.sqlite_tables import columns_of, is_of_unknown_module, quoted
 

@@ -1,6 +1,6 @@
 """SQLite databases that an app is using: asked, and copied as they are at one moment.
 
-Nothing of this opens a database in the agent's own process; see `sqlite_child` for why. Copying the files of a
+Nothing of this opens a database in the agent's own process; see `child` for why. Copying the files of a
 database is no backup: under a writer every raw copy of 78 MB was torn, some of them passing quick_check (SQLite 3.40).
 """
 
@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
 from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
-from agent.engines.sqlite_answers import answer_of, answers_of, worded
-from agent.engines.sqlite_bounds import size_of
-from agent.engines.sqlite_questions import NOTHING, Answers, Questions
+from agent.engines.sqlite.answers import answer_of, answers_of, worded
+from agent.engines.sqlite.bounds import size_of
+from agent.engines.sqlite.questions import NOTHING, Answers, Questions
 from agent.jail import TOOL
 from agent.limits import Limits
 from agent.processes import Child, Command, start
@@ -334,7 +334,7 @@ async def started(task: str, directory: Path, *, aside: Path | None = None) -> A
         raise _unreadable(directory.name, {"failed": "refused", "text": error.strerror}) from error
     try:
         words = [task, str(descriptor), str(directory), *([str(aside)] if aside else [])]
-        argv = ["agent.engines.sqlite_child", *words]
+        argv = ["agent.engines.sqlite.child", *words]
         async with start(Command(argv, jail=TOOL, pass_fds=(descriptor,), is_module=True)) as child:
             yield child
     finally:

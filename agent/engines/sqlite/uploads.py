@@ -12,15 +12,15 @@ from typing import Any
 from agent.archives.members import printable
 from agent.engines.child_bounds import bounded
 from agent.engines.filesystem import DIRECTORY
-from agent.engines.sqlite_answers import answer_of, answers_of, worded
-from agent.engines.sqlite_bounds import (
+from agent.engines.sqlite.answers import answer_of, answers_of, worded
+from agent.engines.sqlite.bounds import (
     ended_early,
     needed_too_much,
     seconds_for,
     sqlite_needed_too_much,
     took_too_long,
 )
-from agent.engines.sqlite_questions import Answers, Questions
+from agent.engines.sqlite.questions import Answers, Questions
 from agent.jail import Jail
 from agent.processes import ChildKilledError, Command, start
 from common.errors import (
@@ -107,7 +107,7 @@ async def ask_jailed(task: str, path: Path, *, jail_writes_bytes: int | None, **
         seconds = seconds_for(path)
         text = json.dumps({"directory": directory, "path": str(path), "seconds": seconds, **request})
         jail = Jail(file_size_bytes=jail_writes_bytes, address_space_bytes=_CHECK_JAIL_BYTES)
-        command = Command(["agent.engines.sqlite_child", task, text], jail=jail, pass_fds=(directory,), is_module=True)
+        command = Command(["agent.engines.sqlite.child", task, text], jail=jail, pass_fds=(directory,), is_module=True)
         async with bounded(path.name, seconds), start(command) as child:
             await child.close_stdin()
             answer = await answer_of(child)

@@ -1,4 +1,4 @@
-"""The children of `sqlite_snapshots` and `sqlite_uploads`: a SQLite database is opened in a process of its own.
+"""The children of `snapshots` and `uploads`: a SQLite database is opened in a process of its own.
 
 The one fact to know: POSIX locks belong to the process, and closing any descriptor of a file drops all of them. A
 process that reads a database for an archive must therefore not be the one that has it open with SQLite.
@@ -24,9 +24,9 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
-from agent.engines import sqlite_journals
-from agent.engines.sqlite_bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
-from agent.engines.sqlite_questions import asked, not_a_table
+from agent.engines.sqlite import journals
+from agent.engines.sqlite.bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
+from agent.engines.sqlite.questions import asked, not_a_table
 from agent.jail import enter, parse_argv
 from common.sqlite_tables import quick_check
 
@@ -282,8 +282,8 @@ def _regular(path: str) -> Iterator[int]:
 
 
 def _connect(path: str, mode: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
-    if sqlite_journals.names_another_file(path):
-        raise _FailedError("unfinished", sqlite_journals.WORDS)
+    if journals.names_another_file(path):
+        raise _FailedError("unfinished", journals.WORDS)
     connection = sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode={mode}",
         uri=True,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from agent.engines.sqlite_questions import Answers, Questions
+from agent.engines.sqlite.questions import Answers, Questions
 from agent.engines.table_parts import Parts
 from agent.processes import Child
 from common.errors import InternalError

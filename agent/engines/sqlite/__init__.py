@@ -1,0 +1,1 @@
+"""An app's SQLite databases, opened by confined children: asked, copied in one moment, looked through as uploads."""
