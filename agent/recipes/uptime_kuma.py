@@ -19,6 +19,7 @@ import msgspec
 from agent.archives.surveying import survey
 from agent.engines import tree
 from agent.engines.comparing import Compared, compare_trees
+from agent.engines.configured import checked, read_secret
 from agent.engines.filesystem import mounts_below
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage, configuration_of
@@ -28,7 +29,6 @@ from agent.engines.kuma.mariadb_data import Database, MariadbData, database_of
 from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
 from agent.engines.mariadb.imports.exchange import Exchange as TableExchange
-from agent.engines.mariadb.server.settings import read_secret
 from agent.engines.places import require_same_place
 from agent.engines.sqlite.snapshots import remove_snapshots
 from agent.engines.swapping import obstacle_to
@@ -364,10 +364,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def _checked_settings(settings: Mapping[str, object]) -> _Settings:
-    try:
-        found = msgspec.convert(settings, _Settings)
-    except msgspec.ValidationError as failure:
-        raise InvalidRequestError(f"The settings of recipe uptime-kuma are wrong: {failure}.") from failure
+    found = checked(settings, _Settings, recipe="uptime-kuma")
     if not found.directory.startswith("/") or Path(found.directory) == Path("/"):
         raise InvalidRequestError("The setting `directory` has to be the absolute path of the app's data directory.")
     return found

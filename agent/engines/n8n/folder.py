@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.engines.configured import read_secret, without_line_end
 from agent.engines.filesystem import DIRECTORY, read_small_file, remove_tree
 from agent.engines.n8n.rekeying import Fit
-from agent.engines.n8n.settings import N8nSettings, read_secret, without_line_end
+from agent.engines.n8n.settings import N8nSettings
 from common.errors import AppUnavailableError, ArchiveDamagedError
 from common.wording import some_of
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agent.engines.configured import without_line_end
 from agent.engines.n8n.seals import Answer, Request
-from agent.engines.n8n.settings import without_line_end
 from agent.jail import Jail
 from agent.processes import Command, run
 from common.errors import InternalError, ToolFailedError, make_error

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from common.errors import AppUnavailableError, InvalidRequestError
+from agent.engines.configured import checked, read_secret
 
 
 class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,27 +60,4 @@ class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def read_settings(table: Mapping[str, object]) -> N8nSettings:
     """Check a table of the configuration; InvalidRequestError names what is wrong."""
-    try:
-        return msgspec.convert(table, N8nSettings)
-    except msgspec.ValidationError as failure:
-        raise InvalidRequestError(f"The settings of recipe n8n are wrong: {failure}.") from failure
-
-
-def read_secret(file: str) -> str:
-    """A file's text without the line end; empty for no file.
-
-    Raises:
-        AppUnavailableError: it cannot be read.
-    """
-    if not file:
-        return ""
-    try:
-        return without_line_end(Path(file).read_text())
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", "") or "it is no text"
-        raise AppUnavailableError(f"The file {file} with a secret cannot be read: {reason}.") from failure
-
-
-def without_line_end(text: str) -> str:
-    """As whoever wrote a secret into a file meant it: an editor ends the line."""
-    return text.removesuffix("\n").removesuffix("\r")
+    return checked(table, N8nSettings, recipe="n8n")

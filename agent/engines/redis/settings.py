@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from agent.engines.configured import checked, read_secret
 from agent.engines.redis.connection import Login
-from common.errors import AppUnavailableError, InvalidRequestError
+from common.errors import AppUnavailableError
 
 
 class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,7 +49,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             host=self.host,
             port=self.port,
             user=self.user,
-            password=_read_secret(self.password_file),
+            password=read_secret(self.password_file),
             tls=self._client_context() if self.tls else None,
         )
 
@@ -81,18 +81,4 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 def read_settings(table: Mapping[str, object]) -> RedisSettings:
     """Check a table of the configuration; InvalidRequestError names what is wrong."""
-    try:
-        return msgspec.convert(table, RedisSettings)
-    except msgspec.ValidationError as failure:
-        raise InvalidRequestError(f"The settings of recipe redis are wrong: {failure}.") from failure
-
-
-def _read_secret(file: str) -> str:
-    if not file:
-        return ""
-    try:
-        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise AppUnavailableError(
-            f"The password file {file} cannot be read: {getattr(failure, 'strerror', 'not text')}."
-        ) from failure
+    return checked(table, RedisSettings, recipe="redis")

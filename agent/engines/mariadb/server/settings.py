@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from common.errors import AppUnavailableError, InvalidRequestError
+from agent.engines.configured import checked, read_secret
 
 _ON_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
@@ -96,19 +96,4 @@ class MariadbSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def read_settings(table: Mapping[str, object]) -> MariadbSettings:
     """Check a table of the configuration; InvalidRequestError names what is wrong."""
-    try:
-        return msgspec.convert(table, MariadbSettings)
-    except msgspec.ValidationError as failure:
-        raise InvalidRequestError(f"The settings of recipe mariadb are wrong: {failure}.") from failure
-
-
-def read_secret(file: str) -> str:
-    """What a file with a password says; AppUnavailableError when it cannot be read."""
-    if not file:
-        return ""
-    try:
-        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise AppUnavailableError(
-            f"The password file {file} cannot be read: {getattr(failure, 'strerror', 'not text')}."
-        ) from failure
+    return checked(table, MariadbSettings, recipe="mariadb")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.engines.configured import checked, read_secret
 from agent.engines.minio.server.signing import Account
 from common.errors import AppUnavailableError, InvalidRequestError
 
@@ -42,8 +43,8 @@ class MinioSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Raises:
             AppUnavailableError: a file with a name or secret cannot be read.
         """
-        user = self.user or _read(self.user_file)
-        return Account(self.url.rstrip("/"), user, _read(self.password_file), self.region)
+        user = self.user or read_secret(self.user_file)
+        return Account(self.url.rstrip("/"), user, read_secret(self.password_file), self.region)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """How the server proves itself; None: it does not use TLS."""
@@ -56,24 +57,21 @@ class MinioSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def seal_passphrase(self) -> str:
         """What seals the secrets of an export."""
-        return _read(self.seal_file or self.password_file)
+        return read_secret(self.seal_file or self.password_file)
 
     def open_passphrases(self) -> list[str]:
         """What may open those of an upload, the likeliest first."""
         files = [self.seal_file, self.password_file, *self.open_files]
-        return [_read(file) for file in dict.fromkeys(files) if file]
+        return [read_secret(file) for file in dict.fromkeys(files) if file]
 
     def kms_key(self) -> str:
         """The server's KMS key; empty: the agent does not know it."""
-        return _read(self.kms_key_file) if self.kms_key_file else ""
+        return read_secret(self.kms_key_file)
 
 
 def read_settings(table: Mapping[str, object]) -> MinioSettings:
     """Check a table of the configuration; InvalidRequestError names what is wrong."""
-    try:
-        settings = msgspec.convert(table, MinioSettings)
-    except msgspec.ValidationError as failure:
-        raise InvalidRequestError(f"The settings of recipe minio are wrong: {failure}.") from failure
+    settings = checked(table, MinioSettings, recipe="minio")
     parts = urllib.parse.urlsplit(settings.url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise InvalidRequestError("The setting `url` has to be the server's address, as in http://127.0.0.1:9000.")
@@ -85,12 +83,3 @@ def read_settings(table: Mapping[str, object]) -> MinioSettings:
     if directory and (not directory.startswith("/") or Path(directory) == Path("/")):
         raise InvalidRequestError("The setting `directory` has to be the absolute path of the server's drive.")
     return settings
-
-
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise AppUnavailableError(
-            f"The file {file} cannot be read: {getattr(failure, 'strerror', 'not text')}."
-        ) from failure

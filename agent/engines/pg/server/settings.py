@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 
+from agent.engines.configured import checked, read_secret
 from agent.engines.pg.server.clients import DEFAULT_DIRECTORIES
 from agent.engines.pg.server.connection import Login
-from common.errors import AppUnavailableError, InvalidRequestError
 
 
 class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,13 +40,13 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def app_login(self) -> Login:
         """The app's own role in its database; AppUnavailableError when the password file cannot be read."""
-        return Login(self.host, self.port, self.database, self.user, _read_secret(self.password_file))
+        return Login(self.host, self.port, self.database, self.user, read_secret(self.password_file) or None)
 
     def admin_login(self) -> Login | None:
         """The admin role in the maintenance database; None where there is none."""
         if not self.admin_user:
             return None
-        password = _read_secret(self.admin_password_file)
+        password = read_secret(self.admin_password_file) or None
         return Login(self.host, self.port, self.safe_maintenance_database, self.admin_user, password)
 
     @property
@@ -66,18 +66,4 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 def read_settings(table: Mapping[str, object]) -> PostgresSettings:
     """Check a table of the configuration; InvalidRequestError names what is wrong."""
-    try:
-        return msgspec.convert(table, PostgresSettings)
-    except msgspec.ValidationError as failure:
-        raise InvalidRequestError(f"The settings of recipe postgresql are wrong: {failure}.") from failure
-
-
-def _read_secret(file: str) -> str | None:
-    if not file:
-        return None
-    try:
-        return Path(file).read_text().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise AppUnavailableError(
-            f"The password file {file} cannot be read: {getattr(failure, 'strerror', 'not text')}."
-        ) from failure
+    return checked(table, PostgresSettings, recipe="postgresql")

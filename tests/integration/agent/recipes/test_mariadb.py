@@ -606,7 +606,7 @@ async def test_settings_that_do_not_work_are_obstacles_with_reasons(shop: Mariad
         ({"port": 1}, "cannot be used"),
         ({"database": "nowhere"}, "no database|cannot be used"),
         ({"database": "mysql"}, "server itself"),
-        ({"password_file": "/nowhere"}, "password file"),
+        ({"password_file": "/nowhere"}, "/nowhere with a secret"),
     ):
         described = await shop.recipe_with(**changes).describe()
         assert described.can_export.obstacle, changes

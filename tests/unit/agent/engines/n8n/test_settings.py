@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.n8n.settings import read_secret, read_settings
+from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.wishes import read_export_wishes, read_import_wishes
-from common.errors import AppUnavailableError, InvalidRequestError
+from common.errors import InvalidRequestError
 
 FOLDER = {"directory": "/home/node/.n8n"}
 
@@ -32,15 +32,6 @@ def test_wrong_settings_are_named(table: dict[str, object], match: str) -> None:
 
 def test_an_n8n_on_postgresql_may_be_without_a_folder() -> None:
     assert read_settings({"postgresql": {"database": "n8n", "user": "n8n"}}).folder is None
-
-
-def test_a_secret_is_read_from_a_file_without_its_line_end(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("a key \r\n")
-
-    assert read_secret(str(tmp_path / "key")) == "a key "
-    assert read_secret("") == ""
-    with pytest.raises(AppUnavailableError, match="No such file"):
-        read_secret(str(tmp_path / "none"))
 
 
 def test_the_callers_wish_goes_before_the_settings(tmp_path: Path) -> None:

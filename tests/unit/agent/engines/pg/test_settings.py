@@ -43,7 +43,7 @@ def test_a_password_file_may_end_with_a_line_end_and_is_read_each_time(tmp_path:
 def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     settings = read_settings({"database": "app", "user": "app", "password_file": str(tmp_path / "missing")})
 
-    with pytest.raises(AppUnavailableError, match=r"missing cannot be read: No such file"):
+    with pytest.raises(AppUnavailableError, match=r"missing with a secret cannot be read: No such file"):
         settings.app_login()
 
 
