@@ -39,7 +39,9 @@ from agent.unsettled import UnsettledError
 from agent.versions import require_known
 from common.errors import InternalError, ToolFailedError
 
-_JOURNAL, _VERSION = "exchange.json", 1
+_JOURNAL, _VERSION = "exchange.json", 2
+_READ_VERSIONS = (1, _VERSION)
+"""The first put what it laid aside where buckets are staged."""
 _MORE_BYTES = 16 << 10
 """What the next form of the journal may have more than the present one: entries of two hundred buckets."""
 _MOST_BYTES = 256 << 20
@@ -68,7 +70,11 @@ class _Journal(msgspec.Struct):
     is_done: bool
     entries: list[_Entry]
     kept_below: int = 0
-    version: int = _VERSION
+    version: int = 1
+
+
+def _begun(target: Side, entries: list[_Entry]) -> _Journal:
+    return _Journal(target=target.value, is_done=False, entries=entries, version=_VERSION)
 
 
 _Given = ParamSpec("_Given")
@@ -284,7 +290,7 @@ class Exchange:
 
     def _journal_of(self, target: Side) -> _Journal:
         """Of an exchange that is about to begin."""
-        return _Journal(target=target.value, is_done=False, entries=self._plan())
+        return _begun(target, self._plan())
 
     def _plan(self) -> list[_Entry]:
         if self.only:
@@ -299,26 +305,50 @@ class Exchange:
         return _Entry(path, _inode(self._drive / path), _inode(self._other / path))
 
     def _apply(self, journal: _Journal) -> None:
+        if journal.version == 1:
+            self._part_names(journal)
         for entry in journal.entries:
             live, other = self._drive / entry.path, self._other / entry.path
             if _inode(live) not in (entry.before, entry.after, None):
                 self._clear(live)
-            if _aside(other).exists():
-                _finish_by_three(live, other, wanted=entry.after)
+            if aside := self._laid_aside(entry):
+                _finish_by_three(live, other, aside, entry)
             if _inode(live) == entry.after:
                 continue
             if entry.after is None:
                 _move(live, other)
             elif _inode(live) is None:
                 _move(other, live)
-            else:
-                _exchange(live, other)
+            elif not renamed(live, other, Renaming.EXCHANGE):
+                aside = self._aside(entry.after)
+                other.rename(aside)
+                _finish_by_three(live, other, aside, entry)
         parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
         for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
             with opened_directory(directory) as opened:
                 os.fsync(opened)
         journal.is_done = True
         self._write(journal)
+
+    def _aside(self, inode: int) -> Path:
+        """A third name, which no bucket has: the journal tells whose it is."""
+        return self._area / f"{inode}.aside"
+
+    def _laid_aside(self, entry: _Entry) -> Path | None:
+        own = [inode for inode in (entry.before, entry.after) if inode is not None]
+        # Where journals of the first version have it, which may be another bucket.
+        earlier = self._other / f"{entry.path}.aside"
+        paths = [self._aside(inode) for inode in own] + ([earlier] if _inode(earlier) in own else [])
+        return next((path for path in paths if path.exists()), None)
+
+    def _part_names(self, journal: _Journal) -> None:
+        """Lay aside what an agent took for one bucket's that was another's, with `.aside` at the end of its name."""
+        inodes = {inode for entry in journal.entries for inode in (entry.before, entry.after)} - {None}
+        for entry in journal.entries:
+            other = self._other / entry.path
+            inode = _inode(other)
+            if inode is not None and inode in inodes and inode not in (entry.before, entry.after):
+                other.rename(self._aside(inode))
 
     def _clear(self, live: Path) -> None:
         """What a server made that started on a half exchanged drive; with what clients put into it, it is kept."""
@@ -334,10 +364,9 @@ class Exchange:
         if noted.is_done and noted.target != journal.target:
             # It failed before its first step.
             return
-        back = _Journal(
-            target=Side(journal.target).other.value,
-            is_done=False,
-            entries=[_Entry(entry.path, entry.after, entry.before) for entry in journal.entries],
+        back = _begun(
+            Side(journal.target).other,
+            [_Entry(entry.path, entry.after, entry.before) for entry in journal.entries],
         )
         try:
             self._write(back)
@@ -347,13 +376,13 @@ class Exchange:
 
     def _read(self) -> _Journal:
         # Without one, nothing was exchanged yet.
-        return self._noted() or _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[])
+        return self._noted() or _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[], version=_VERSION)
 
     def _noted(self) -> _Journal | None:
         try:
             with self.in_area() as area:
                 content = read_small_file(_JOURNAL, parent=area, most_bytes=_MOST_BYTES)
-            require_known(content, [_VERSION], "An exchange on the drive")
+            require_known(content, _READ_VERSIONS, "An exchange on the drive")
             return msgspec.json.decode(content, type=_Journal)
         except (AreaGoneError, FileNotFoundError):
             return None
@@ -372,28 +401,16 @@ def _encoded(journal: _Journal) -> bytes:
     return json.dumps(msgspec.to_builtins(journal)).encode()
 
 
-def _exchange(live: Path, other: Path) -> None:
-    if not renamed(live, other, Renaming.EXCHANGE):
-        # Through a third name.
-        other.rename(_aside(other))
-        _finish_by_three(live, other, wanted=_inode(_aside(other)))
-
-
-def _finish_by_three(live: Path, other: Path, *, wanted: int | None) -> None:
+def _finish_by_three(live: Path, other: Path, aside: Path, entry: _Entry) -> None:
     """Go on where a file system knows no exchange, from wherever it got to, in either direction."""
-    aside = _aside(other)
-    if _inode(aside) == wanted:
+    if _inode(aside) == entry.after:
         if _inode(live) is not None:
             live.rename(other)
         aside.rename(live)
     else:
-        if _inode(live) is None:
+        if _inode(live) is None and entry.after is not None:
             other.rename(live)
         aside.rename(other)
-
-
-def _aside(other: Path) -> Path:
-    return other.with_name(f"{other.name}.aside")
 
 
 def _move(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,26 @@ from common.errors import InternalError, ToolFailedError
 from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
 
 KEY = "0123456789ab"
+OLD = {
+    ".minio.sys/buckets": "old",
+    ".minio.sys/config": "old",
+    ".minio.sys/tmp": "old",
+    "both1": "old",
+    "both1.aside": "old",
+    "both2": "old",
+    "only-old": "old",
+}
+NEW = {
+    ".minio.sys/buckets": "new",
+    ".minio.sys/config": "new",
+    ".minio.sys/tmp": "old",
+    "both1": "new",
+    "both1.aside": "new",
+    "both2": "new",
+    "only-new": "new",
+    "only-new.aside": "new",
+}
+SIDES = {Side.PREVIOUS: OLD, Side.IMPORTED: NEW}
 
 
 class CrashError(BaseException):
@@ -69,13 +90,14 @@ def drive(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def _staged(drive: Path) -> Path:
-    for name in ("both1", "both2", "only-old", ".minio.sys/buckets", ".minio.sys/config", ".minio.sys/tmp"):
+    for name in OLD:
         _mark(drive / name, "old")
     (drive / ".minio.sys" / "format.json").write_text("the drive's own")
     area = StagingArea(drive, KEY)
     area.create()
-    for name in ("both1", "both2", "only-new", ".minio.sys/buckets", ".minio.sys/config"):
-        _mark(area.new / name, "new")
+    for name, text in NEW.items():
+        if text == "new":
+            _mark(area.new / name, text)
     return drive
 
 
@@ -93,23 +115,6 @@ def _content(drive: Path) -> dict[str, str]:
     return found
 
 
-OLD = {
-    ".minio.sys/buckets": "old",
-    ".minio.sys/config": "old",
-    ".minio.sys/tmp": "old",
-    "both1": "old",
-    "both2": "old",
-    "only-old": "old",
-}
-NEW = {
-    ".minio.sys/buckets": "new",
-    ".minio.sys/config": "new",
-    ".minio.sys/tmp": "old",
-    "both1": "new",
-    "both2": "new",
-    "only-new": "new",
-}
-SIDES = {Side.PREVIOUS: OLD, Side.IMPORTED: NEW}
 
 
 def test_the_new_data_comes_and_the_old_comes_back(drive: Path) -> None:
@@ -290,7 +295,7 @@ def test_a_failure_before_anything_was_noted_leaves_the_journal_as_it_was(
     assert _content(drive) == NEW
 
 
-@pytest.mark.parametrize("change", [('"version": 1', '"version": 2'), ('"is_done"', '"has_ended"')])
+@pytest.mark.parametrize("change", [('"version": 2', '"version": 3'), ('"is_done"', '"has_ended"')])
 def test_a_journal_that_another_agent_wrote_in_another_form_is_never_one_of_nothing(
     drive: Path, change: tuple[str, str]
 ) -> None:
@@ -305,8 +310,44 @@ def test_a_journal_that_another_agent_wrote_in_another_form_is_never_one_of_noth
             act()
 
     # The first ones had no version.
-    journal.write_text(written.replace(', "version": 1', ""))
+    journal.write_text(written.replace(', "version": 2', ""))
     assert one.side() is Side.IMPORTED
+
+
+def _inode_of(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
+
+
+@pytest.mark.parametrize("target", [Side.IMPORTED, Side.PREVIOUS])
+@pytest.mark.parametrize("moved", ["nothing", "the other's", "one's own, aside"])
+def test_what_an_older_agent_left_half_exchanged_beside_a_bucket_of_such_a_name_is_finished(
+    moved: str, target: Side, drive: Path
+) -> None:
+    new = StagingArea(drive, KEY).new
+    paths = [name for name in {**OLD, **NEW} if not name.endswith("tmp")]
+    inodes = {path: [_inode_of(drive / path), _inode_of(new / path)] for path in paths}
+    if moved == "the other's":
+        # It took `only-new.aside` for what it had laid aside of `only-new`.
+        (new / "only-new").rename(drive / "only-new")
+        (new / "only-new.aside").rename(new / "only-new")
+    elif moved == "one's own, aside":
+        (new / "both2").rename(new / "both2.aside")
+        (drive / "both2").rename(new / "both2")
+    order = 1 if target is Side.IMPORTED else -1
+    journal = {
+        "target": target.value,
+        "is_done": False,
+        "entries": [
+            {"path": path, **dict(zip(("before", "after"), inodes[path][::order], strict=True))} for path in paths
+        ],
+    }
+    (drive / ".mathison-data" / KEY / "exchange.json").write_text(json.dumps(journal))
+
+    assert Exchange(drive, KEY).recover() is target
+
+    assert _content(drive) == SIDES[target]
+    Exchange(drive, KEY).bring(target.other)
+    assert _content(drive) == SIDES[target.other]
 
 
 @pytest.mark.parametrize("what", ["a fifo", "without an end"])
