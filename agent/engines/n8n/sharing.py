@@ -79,6 +79,23 @@ _SCHEMAS = f"""
      ORDER BY 1
 """  # noqa: S608  # constants
 """Types of rows and arrays are left out: before PostgreSQL 17 they belong to no extension."""
+_WITHOUT_ROWS = f"""
+    SELECT n.nspname, found.name, found.kind FROM pg_namespace n JOIN (
+        SELECT pronamespace, proname, 'function' FROM pg_proc p WHERE {no_member("pg_proc", "p.oid")}
+        UNION
+        SELECT typnamespace, typname, 'type' FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+         WHERE (t.typtype IN ('d', 'e', 'r') OR c.relkind = 'c') AND {no_member("pg_type", "t.oid")}
+        UNION
+        SELECT relnamespace, relname, 'sequence' FROM pg_class c
+         WHERE relkind = 'S' AND {no_member("pg_class", "c.oid")}
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
+    ) AS found (schema, name, kind) ON found.schema = n.oid
+     WHERE {USER_SCHEMA} ORDER BY 3, 2
+"""  # noqa: S608  # constants
+"""Sequences of columns are left out."""
+_OWN_WITHOUT_ROWS = frozenset({"increment_workflow_version", *(f"{table}_id_seq" for table in _OWN_TABLES)})
+"""All that n8n's migrations make up to 2.41, and sequences that may be left of columns that had numbers once."""
 _LARGE_OBJECTS = "SELECT FROM pg_largeobject_metadata LIMIT 1"
 
 
@@ -88,7 +105,7 @@ class Shared:
 
     Attributes:
         others: what is not that n8n's, each thing by its name for a person.
-        doubtful: tables that may be its own, since it is newer than what is known here.
+        doubtful: what may be its own, since it is newer than what is known here.
     """
 
     others: tuple[str, ...] = ()
@@ -111,11 +128,18 @@ async def look_beside(connection: Connection, schema: str, migrations: Collectio
         for name, kind in here.items()
         if name not in _OWN_TABLES and not name.startswith((*_OF_PERSONS, *prefixes))
     }
-    doubtful = {name for name in unknown if here[name] in "rp"} if _is_newer(migrations) else set()
-    others += [said for name, said in unknown.items() if name not in doubtful]
+    without_rows = [
+        f"{kind} {printable(name)}"
+        for where, name, kind in await _rows(connection, _WITHOUT_ROWS)
+        if where == schema and name not in _OWN_WITHOUT_ROWS and not name.startswith(prefixes)
+    ]
+    made = [*(said for name, said in unknown.items() if here[name] in "rp"), *without_rows]
+    doubtful = set(made) if _is_newer(migrations) else set()
+    found = [*unknown.values(), *without_rows]
+    others += [said for said in found if said not in doubtful]
     if await _rows(connection, _LARGE_OBJECTS):
         others.append("large objects")
-    return Shared(tuple(others), tuple(said for name, said in unknown.items() if name in doubtful))
+    return Shared(tuple(others), tuple(said for said in found if said in doubtful))
 
 
 async def require_n8n(connection: Connection, schema: str) -> None:

@@ -31,6 +31,11 @@ OTHERS = {
     ),
     "a table that a workflow fills": ("CREATE TABLE n8n_chat_histories (id int)", "table 'n8n_chat_histories'"),
     "a view": ("CREATE VIEW report AS SELECT name FROM workflow_entity", "view 'report'"),
+    "what has no rows": (
+        "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE SEQUENCE s; CREATE DOMAIN d AS int;"
+        "CREATE TYPE e AS ENUM ('a')",
+        "function 'f', sequence 's', type 'd', type 'e'",
+    ),
     "large objects": ("SELECT lo_from_bytea(0, 'x')", "large objects"),
 }
 
