@@ -115,8 +115,6 @@ def _content(drive: Path) -> dict[str, str]:
     return found
 
 
-
-
 def test_the_new_data_comes_and_the_old_comes_back(drive: Path) -> None:
     one = Exchange(drive, KEY)
 
