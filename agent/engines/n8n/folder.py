@@ -44,8 +44,7 @@ def instance_key(settings: N8nSettings) -> str:
     """
     if settings.encryption_key_file:
         return read_secret(settings.encryption_key_file).strip()
-    key = _config_of(settings.folder).get(_KEY_FIELD) if settings.folder else ""
-    return key if isinstance(key, str) else ""
+    return _key_in(_config_of(settings.folder)) if settings.folder else ""
 
 
 def required_key(settings: N8nSettings, fit: Fit) -> str:
@@ -64,8 +63,8 @@ def required_key(settings: N8nSettings, fit: Fit) -> str:
         )
     # The one in `config` is n8n's for certain, whatever it opens.
     if settings.encryption_key_file:
-        own = _config_of(settings.folder).get(_KEY_FIELD, key) if settings.folder else key
-        if own != key:
+        own = _key_in(_config_of(settings.folder)) if settings.folder else ""
+        if own and own != key:
             raise _not_of_n8n(settings, f"is another encryption key than n8n's file {CONFIG} in {settings.folder} has")
         if not fit.is_right:
             some = some_of(fit.unreadable, _MOST_NAMES)
@@ -105,8 +104,7 @@ def take_key(staged: Path) -> StagedKey:
         return StagedKey(sealed=sealed)
     if clear is None:
         # A copy of the whole folder that somebody made without us.
-        key = str(_parsed(config or b"{}").get(_KEY_FIELD, ""))
-        return StagedKey(clear=key.encode(errors="replace").decode())
+        return StagedKey(clear=_key_in(_parsed(config or b"{}")))
     return StagedKey(clear=without_line_end(clear.decode(errors="replace")))
 
 
@@ -142,6 +140,12 @@ def _config_of(folder: Path) -> Mapping[str, Any]:
         raise AppUnavailableError(
             f"n8n's file {CONFIG} in {folder} cannot be read.", next_step=_OWN_NEXT_STEP
         ) from failure
+
+
+def _key_in(fields: Mapping[str, Any]) -> str:
+    """Empty where there is none; half a surrogate pair is what Node.js makes of it where it needs bytes."""
+    key = fields.get(_KEY_FIELD)
+    return key.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(key, str) else ""
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:
