@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.archives.members import MAX_NAME_BYTES, path_of, printable
 from agent.engines.minio.drive.layout import is_bucket_name
 from agent.engines.minio.drive.sums import short_number_of
-from agent.engines.minio.portable.current_versions import CurrentVersions
+from agent.engines.minio.portable.current_versions import CurrentVersions, nanoseconds_of
 from agent.engines.minio.portable.form import (
     BUCKETS,
     METADATA,
@@ -146,6 +146,7 @@ def _require_storable(bucket: str, line: Line) -> None:
         f"a name of more than {MAX_NAME_BYTES} bytes in its path": any(
             len(part.encode()) > MAX_NAME_BYTES for part in parts
         ),
+        "a time that is not after 1970-01-01T00:00:00Z": nanoseconds_of(line.modified) <= 0,
         (headers := obstacle(line)): bool(headers),
     }
     for fault, is_there in faults.items():
@@ -153,7 +154,8 @@ def _require_storable(bucket: str, line: Line) -> None:
             raise ArchiveIncompatibleError(
                 f"The object {printable(f'{bucket}/{line.key}')} has {fault}, which no MinIO stores; nothing was "
                 "changed.",
-                next_step="Rename it where it comes from and export again, or import other buckets with `bucket=`.",
+                next_step="Rename it or write it anew where it comes from and export again, or import other buckets "
+                "with `bucket=`.",
             )
 
 

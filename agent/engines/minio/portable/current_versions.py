@@ -72,7 +72,7 @@ class _Key:
 
     def add(self, line: Line) -> bool:
         """One version; False: the one that is called the latest is not, or not alone."""
-        at = _nanoseconds_of(line.modified)
+        at = nanoseconds_of(line.modified)
         if line.is_latest:
             if self._current is not None:
                 return False
@@ -82,7 +82,7 @@ class _Key:
         return self._current is None or self._newest_other is None or self._newest_other < self._current
 
 
-def _nanoseconds_of(moment: str) -> int:
+def nanoseconds_of(moment: str) -> int:
     """Since 1970; datetime knows microseconds only."""
     fraction = moment.partition(".")[2]
     digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]

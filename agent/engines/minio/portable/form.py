@@ -103,13 +103,17 @@ def stored_key(key: str) -> str:
 
 
 def version_id(version: str) -> str:
-    """What a version is called in MinIO, which takes UUIDs only; the same every time for another server's id."""
+    """What a version is called in MinIO, which takes UUIDs only; the same every time for another server's id.
+
+    The UUID of zeros is MinIO's own for the version without a number.
+    """
     if version == NO_VERSION:
         return version
     try:
-        return str(uuid.UUID(version))
+        number = uuid.UUID(version)
     except ValueError:
-        return str(uuid.uuid5(_FOREIGN_VERSIONS, version))
+        number = uuid.UUID(int=0)
+    return str(number if number.int else uuid.uuid5(_FOREIGN_VERSIONS, version))
 
 
 def number_of_line(bucket: str, line: Line) -> int:

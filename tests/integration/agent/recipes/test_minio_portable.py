@@ -289,6 +289,8 @@ async def test_a_line_that_makes_no_sense_is_damage_before_anything_is_changed(n
     [
         (_with(key="a/../b"), r"`\.\.` in its path"),
         (_with(key="/abs//x"), "an empty name"),
+        (_with(modified="1970-01-01T00:00:00Z"), "a time that is not after 1970"),
+        (_with(modified="1970-01-01T23:58:59.9+23:59"), "a time that is not after 1970"),
         (_with(key="k" * 300), "more than 255 bytes"),
         (_with(headers={"x-amz-meta-a": "b" * (33 << 10)}), "headers of more than 131072 bytes, or long ones"),
         (_with(raw_headers={"expires": "Ly4u"}), "a header expires of more than 32768 bytes, or one that is no text"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 
 import pytest
@@ -118,3 +119,21 @@ async def test_the_current_version_is_the_one_with_the_latest_time(
     async with client_of(target.server) as client:
         assert (await client.call("GET", "empty", "key")).body == current.encode()
     await app.recipe.undo(record, app.progress)
+
+
+async def test_a_version_whose_id_is_minios_own_for_none_stays_beside_the_one_without(
+    source: Source, target: Target
+) -> None:
+    app = target.app
+    lines = [_line(str(uuid.UUID(int=0)), NEWER, is_latest=True), _line("null", OLDER)]
+
+    record = await app.import_file(_archive(source, lines), bucket="empty")
+
+    async with client_of(target.server) as client:
+        bodies = {
+            version: (await client.call("GET", "empty", "key", query={"versionId": version})).body
+            for _, version, *_ in await versions(client, "empty")
+        }
+    await app.recipe.undo(record, app.progress)
+    assert sorted(bodies.values()) == [b"body 0", b"body 1"]
+    assert bodies["null"] == b"body 1"
