@@ -48,7 +48,9 @@ class SqliteData:
         self._database = place.directory / layout.DATABASE
 
     async def look(self) -> KumaFacts | None:
-        if not self._database.exists():
+        try:
+            _require_file(self._database, os.lstat(self._database))
+        except FileNotFoundError:
             return None
         return facts_of(
             (await ask_database(self._directory, layout.DATABASE, Questions({**queries(), **PROGRAMS}))).rows
@@ -164,6 +166,14 @@ def _with_database(writer: TreeWriter) -> Generator[bytes, None, None]:
         raise AppBusyError("The app's database was exchanged while it was archived.", next_step="Export again.")
 
 
+def _require_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceUnreadableError(
+            f"{path.name} in {path.parent} is a link or something else that is no file, and so no database of the app.",
+            next_step="Put the file itself in its place.",
+        )
+
+
 async def _copied(directory: Path, snapshots: Snapshots, questions: Questions) -> tuple[Substitute, Answers]:
     path = directory / layout.DATABASE
     try:
@@ -173,7 +183,8 @@ async def _copied(directory: Path, snapshots: Snapshots, questions: Questions) -
             f"There is no {layout.DATABASE} in {directory} to be exported.",
             next_step="See that the setting `directory` is the app's data directory and that the app was set up.",
         ) from failure
-    copy = await snapshots.take(layout.DATABASE, status, questions) if stat.S_ISREG(status.st_mode) else None
+    _require_file(path, status)
+    copy = await snapshots.take(layout.DATABASE, status, questions)
     answers = snapshots.answers.get(layout.DATABASE)
     if copy is None or answers is None or not answers.rows:
         raise SourceUnreadableError(

@@ -479,6 +479,24 @@ async def test_a_damaged_database_is_not_exported(page: int, pages: int, kuma: K
         await kuma.export()
 
 
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/etc/passwd"), os.mkfifo], ids=["a link", "a fifo"])
+async def test_what_is_no_file_in_the_databases_place_is_said_to_be_none(
+    make: Callable[[Path], None], kuma: KumaApp
+) -> None:
+    database = kuma.directory / "kuma.db"
+    database.unlink()
+    make(database)
+
+    with pytest.raises(SourceUnreadableError, match="is a link or something else that is no file"):
+        await kuma.export()
+    with pytest.raises(SourceUnreadableError, match="is a link or something else that is no file"):
+        await kuma.stage(set_of(KUMA_2), MemoryRecord())
+
+    described = await kuma.recipe.describe()
+    assert "is a link or something else" in described.can_export.obstacle
+    assert "is a link or something else" in described.can_import.obstacle
+
+
 async def test_a_directory_without_a_database_is_not_exported(tmp_path: Path) -> None:
     kuma = KumaApp(tmp_path / "kuma", NotedApp())
 
