@@ -35,7 +35,9 @@ _SCHEDULE = re.compile(
     _I,
 )
 _NAMED = re.compile(rb"\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:%b\s*\.\s*)?(?P<name>%b)" % (_NAME, _NAME), _I)
-_DROPS = rb"DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+%b\s*" % _NAME
+_DROPPED = rb"(?:(?:`[^`\0]*`)+|\w+)"
+_DROPS = rb"DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+(?:%b\.)?%b\s*" % (_DROPPED, _DROPPED)
+"""Sent as text, so it is one for any client program, too."""
 _DROP = re.compile(rb"%b|/\*!\d{5,6}\s+%b\*/" % (_DROPS, _DROPS), _I)
 _CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
 
@@ -86,7 +88,7 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
 
     Raises:
         UnreadableEventError
-        one_statement.ClientCommandError
+        client_reads.ReadOtherwiseError
     """
     if _DROP.fullmatch(text):
         return text

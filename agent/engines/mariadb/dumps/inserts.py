@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from agent.engines.mariadb.dumps.sqltext import Statement
 
 _I = re.IGNORECASE | re.DOTALL
-NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_$\x80-\xff][\w$\x80-\xff]*)"
+NAME = rb"(?:(?:`[^`]*`)+|[A-Za-z_\x80-\xff](?:[\w\x80-\xff]|(?<=[A-Za-z0-9_])\$)*)"
+"""Without quotes, none with a $ in which a client program may see the beginning of a string."""
 STRING = rb"(?:'[^'\\]*(?:\\.[^'\\]*)*')+" rb'|(?:"[^"\\]*(?:\\.[^"\\]*)*")+'
 _NUMBER = rb"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|0[xX][0-9A-Fa-f]+|0b[01]+"
 _WORD = rb"(?i:NULL|DEFAULT|TRUE|FALSE)"

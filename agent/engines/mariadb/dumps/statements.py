@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agent.engines.mariadb.dumps import definitions, inserts, one_statement, sequence_uses
+from agent.engines.mariadb.dumps import client_reads, definitions, inserts, sequence_uses
 from agent.engines.mariadb.dumps.definitions import Schemas
 from agent.engines.mariadb.dumps.inserts import NAME
 from agent.engines.mariadb.dumps.sqltext import Splitter, Statement, code_within
@@ -112,11 +112,10 @@ def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way,
             program = definitions.to_run(statement.text, schemas)
         except definitions.UnreadableEventError:
             raise _refused(statement.line, "it makes an event in other words than a server writes") from None
-        except one_statement.ClientCommandError:
+        except client_reads.ReadOtherwiseError as odd:
             raise RefusedError(
                 "ARCHIVE_INCOMPATIBLE",
-                f"Line {statement.line}: a trigger, routine or event has the word DELIMITER in it, which the client "
-                "program of MySQL takes for a command of its own.",
+                f"Line {statement.line}: a trigger, routine or event {odd}.",
                 next_step="Write it in another way at its source, then dump again.",
             ) from None
         if program is not None:
@@ -154,6 +153,9 @@ def decide(statement: Statement) -> tuple[Way, bytes]:
         RefusedError: it is on no list.
     """
     text, line = statement.text, statement.line
+    if b"\\\0" in text:
+        # A client program loses what comes behind it in its line, so the end of a string, too.
+        raise _refused(line, "it has a backslash before a zero byte")
     if (code := code_within(text)) is not None:
         # Judged by what is in it, sent as it is: the server knows whether it is of its version.
         if inserts.is_plain(code):
@@ -266,6 +268,13 @@ def _check_definition(statement: Statement) -> None:
         raise _refused(line, statement.first_words)
     if words[0] == b"ALTER" and not _KEYS.fullmatch(statement.text):
         raise _refused(line, "it alters a table")
+    if client_reads.DOLLAR.search(code) or client_reads.DELIMITER_LINE.search(statement.text):
+        raise RefusedError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {line}: a table or column has a name in no quotes that begins with $, or a line begins with "
+            "the word DELIMITER: client programs may not pass that on as it is.",
+            next_step="Dump with --quote-names, or give it another name at its source, then dump again.",
+        )
     if _QUERY.search(code):
         raise _refused(line, "it makes a table from what a query gives")
     if found := _TABLE_OPTION.search(replace(statement, text=_OWN_FILE.sub(b" ", statement.text)).code):

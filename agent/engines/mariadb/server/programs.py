@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import msgspec
 
-from agent.engines.mariadb.dumps import one_statement
+from agent.engines.mariadb.dumps import client_reads, one_statement
 from agent.engines.mariadb.dumps.view_reads import tables_read
 from agent.engines.mariadb.names import called, moved, table_of, within
 from agent.engines.mariadb.server.client import WITHIN_SECONDS, literal, of_schema, query, quoted
@@ -90,7 +90,8 @@ class Program(msgspec.Struct, frozen=True):
         text = self.text.replace("CREATE ", "CREATE OR REPLACE ", 1) if is_there else self.text
         encoded = text.encode(_CODECS[self.charset])
         if self.is_mysql:
-            made = one_statement.at_mysql(encoded, is_view=self.kind == "view", is_known=True)
+            is_view = self.kind == "view"
+            made = one_statement.at_mysql(encoded, is_view=is_view, is_known=True, sql_mode=self.sql_mode)
         else:
             made = one_statement.at_mariadb(encoded)
         return (
@@ -262,11 +263,9 @@ def _program(shown: Shown, *, staged: bool) -> Program:
         text = with_status(text, is_enabled=listed.about == "DISABLED")
     if shown.is_mysql and listed.kind != "view":
         try:
-            one_statement.require_no_command(text.encode())
-        except one_statement.ClientCommandError:
-            raise ToolFailedError(
-                f"{what} has the word DELIMITER in it, which MySQL's client program takes for a command of its own."
-            ) from None
+            client_reads.require_as_it_is(text.encode(), shown.sql_mode)
+        except client_reads.ReadOtherwiseError as odd:
+            raise ToolFailedError(f"{what} {odd}.") from None
     return Program(
         listed.kind, listed.name, text, shown.charset, shown.collation, shown.sql_mode, shown.time_zone, shown.is_mysql
     )

@@ -100,7 +100,8 @@ async def test_tables_with_triggers_whose_checks_have_names_on_both_sides_change
 
 @pytest.mark.variant
 async def test_what_stands_in_a_routine_comes_word_for_word(shop: MariadbApp) -> None:
-    body = "BEGIN /* it's ; */ SELECT 1; -- it's\n # \"\n SELECT '\\\\', \"a'b\", `a`.b FROM (SELECT 1 AS b) a; END"
+    body = "BEGIN /* it's ; */ SELECT /*+ NO_ICP(a) */ 5--1; -- it's\n # \"\n"
+    body += " SELECT '\\\\', \"a'b\", `a`.b FROM (SELECT 1 AS b) a; END"
     content = dump_of(f"CREATE DEFINER=`root`@`localhost` PROCEDURE `p`()\n{body}")
 
     record = await shop.import_(content)
@@ -146,6 +147,38 @@ async def test_a_definition_that_is_more_than_one_or_reaches_out_is_refused(
     assert refusal.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_DAMAGED", "ARCHIVE_INCOMPATIBLE")
     assert not marker.exists()
     assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+
+
+LOSING_ITS_END = (
+    "CREATE PROCEDURE p() BEGIN SET @x = 1 +\ndelimiter_a -\n- 1 + ' \n; END; CREATE TABLE stolen (a int); -- '; END"
+)
+"""A client program makes `--` of the two lines' minus."""
+SETTING_A_CHARACTER_SET = r"""CREATE TRIGGER one BEFORE INSERT ON t FOR EACH ROW
+BEGIN SELECT /*+ \C gbk */ 1 INTO @x; END;;
+DELIMITER ;
+SET NAMES utf8mb4;
+DROP TRIGGER IF EXISTS one;
+DELIMITER ;;
+CREATE TRIGGER two BEFORE INSERT ON t FOR EACH ROW BEGIN SET @y = '東\' '; SELECT /*+ \C gbk */ 1 INTO @x;
+SET @z = '; END; CREATE TABLE stolen (a int); -- '; END"""
+"""In gbk, the second byte of the character and the backslash are another one: so the first string ends before the next
+quote, and what is in the second is another statement. Without the first trigger, the server would keep gbk of it."""
+
+
+@pytest.mark.parametrize("definitions", [LOSING_ITS_END, SETTING_A_CHARACTER_SET], ids=["line", "character set"])
+async def test_a_definition_that_is_one_for_the_server_and_several_for_its_client_is_refused(
+    definitions: str, shop: MariadbApp
+) -> None:
+    shop.sql("CREATE TABLE t (a int, s text)")
+    record = MemoryRecord()
+
+    with pytest.raises(ServiceError) as refusal:
+        await shop.stage(dump_of(definitions), record)
+    await shop.recipe.discard(record)
+
+    assert refusal.value.reason == "ARCHIVE_INCOMPATIBLE"
+    assert "MySQL's client program" in refusal.value.text
     assert shop.leftovers(record) == []
 
 

@@ -98,6 +98,10 @@ def test_a_definition_is_sent_without_its_definer_and_its_comments_of_versions(t
         b"DROP VIEW v; DROP USER root",
         b"/*!50001 DROP VIEW IF EXISTS v",
         b"DROP VIEW IF EXISTS v */",
+        # Of these and the next, a client program would see another end.
+        b"DROP VIEW IF EXISTS 'a\\'",
+        b"DROP VIEW IF EXISTS `a\\\0`",
+        b"DROP VIEW IF EXISTS $$",
         b"SELECT 1 /*!50001 CREATE VIEW v AS SELECT 1 */",
     ],
 )

@@ -45,6 +45,9 @@ SKIP = [
     b"SET @MYSQLDUMP_TEMP_LOG_BIN = @@SESSION.SQL_LOG_BIN",
 ]
 HOSTILE = [
+    b"INSERT INTO t VALUES (1), ('a\\\0')",
+    b"INSERT INTO $$ VALUES ('$$; DROP TABLE t; -- ')",
+    b"INSERT INTO a$$ VALUES ('$$; DROP TABLE t; -- ')",
     b"GRANT ALL ON *.* TO x",
     b"CREATE USER x",
     b"ALTER USER root IDENTIFIED BY 'x'",
@@ -199,6 +202,24 @@ def test_a_dump_that_names_its_database_is_of_the_wrong_kind(text: bytes) -> Non
 def test_an_unusual_storage_engine_is_refused_by_name() -> None:
     with pytest.raises(RefusedError, match="federated"):
         decide(Statement(b"CREATE TABLE t (a int) ENGINE=FEDERATED", 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"CREATE TABLE $$ (a varchar(99) DEFAULT ' $$; DROP TABLE t; -- ')",
+        b"CREATE TABLE t (a int, $b$ int)",
+        b"DROP TABLE IF EXISTS `a`, $$",
+        b"CREATE TABLE t (a int DEFAULT (0 +\ndelimiter_a -\n- 1 + ' \n); DROP TABLE t; -- '))",
+        b"CREATE TABLE t (a varchar(99) DEFAULT '\ndelimiter' -\n- 1 + ' \n); DROP TABLE t; -- ')",
+    ],
+)
+def test_what_a_client_program_may_read_as_other_statements_is_refused(text: bytes) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        decide(Statement(text, 5))
+
+    assert refusal.value.reason == "ARCHIVE_INCOMPATIBLE"
+    assert refusal.value.text.startswith("Line 5: ")
 
 
 def test_a_real_dump_is_carried_out_but_for_its_locks() -> None:
