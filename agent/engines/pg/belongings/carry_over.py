@@ -83,8 +83,8 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
             "Owners and grants of large objects were not carried over: more than "
             f"{MOST_LARGE_OBJECTS:,} have some of their own. All belong to {belongings.content_owner}."
         )
-    public = [thing for thing in things if (thing.kind, thing.identity) == ("SCHEMA", "public")]
-    others = [thing for thing in things if (thing.kind, thing.identity) != ("SCHEMA", "public")]
+    public = [thing for thing in things if _is_public(thing)]
+    others = [thing for thing in things if not _is_public(thing)]
     for gift in [*gifts_of_things(belongings, others), *_gifts_of_database(belongings, sql.Identifier(name))]:
         try:
             await connection.execute(gift.statement)
@@ -154,12 +154,16 @@ async def _existing_wrappers(connection: Connection, belongings: Belongings) -> 
 
 
 def special_things(belongings: Belongings) -> list[Thing]:
-    """Things that are not as they would be anyway."""
+    """Things that are not as they would be anyway; schema public, which the server makes in its own way, always."""
     return [
         thing
         for thing in belongings.things
-        if thing.owner not in ("", belongings.content_owner) or thing.grants is not None
+        if thing.owner not in ("", belongings.content_owner) or thing.grants is not None or _is_public(thing)
     ]
+
+
+def _is_public(thing: Thing) -> bool:
+    return (thing.kind, thing.identity) == ("SCHEMA", "public")
 
 
 def gifts_of_things(belongings: Belongings, things: Sequence[Thing]) -> list[Gift]:

@@ -21,7 +21,7 @@ _WORDS = {
     "settings": "settings of it or of roles in it",
     "labels": "its security labels",
     "default grants": "default grants",
-    "things": "owners or grants of what is in it",
+    "content": "owners or grants of what is in it",
     "system grants": "grants on what is an extension's or the server's own",
 }
 
@@ -41,7 +41,7 @@ def sums_of(belongings: Belongings, things: Sequence[Thing], system_grants: Syst
         "settings": belongings.settings,
         "labels": belongings.labels,
         "default grants": [(one.role, one.schema, one.kind, _sum(one.grants)) for one in belongings.default_grants],
-        "things": [
+        "content": [
             belongings.content_owner,
             *((one.kind, one.identity, one.owner, one.grants and _sum(one.grants)) for one in things),
         ],
@@ -57,7 +57,7 @@ def _sum(values: Iterable[object]) -> str:
 def require_same(staged: Mapping[str, str], now: Mapping[str, str], *, database: str) -> None:
     """
     Args:
-        staged: an earlier agent knew fewer parts.
+        staged: an earlier agent knew fewer parts, or called by another name what it looked at less closely.
     Raises:
         AppUnavailableError: something is not as it was carried over; says what.
     """
