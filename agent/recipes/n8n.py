@@ -27,8 +27,7 @@ from agent.engines.n8n import importing, key_notes, previewing
 from agent.engines.n8n.exporting import TravellingKey, make_travelling
 from agent.engines.n8n.facts import EXPORTED, EXPORTED_IN_FILE, PRESENT, PRESENT_IN_FILE, Facts, facts_of
 from agent.engines.n8n.folder import LEFT_OUT, instance_key, required_key, write_config
-from agent.engines.n8n.items import Items
-from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.n8n.preparations import Items, Prepared, Request
 from agent.engines.n8n.preparing import look_at_file
 from agent.engines.n8n.settings import read_settings
 from agent.engines.n8n.source import Opened, Source
@@ -345,7 +344,7 @@ class N8nRecipe(Recipe):
         if self._postgres is not None:
             return await self._postgres.ask(EXPORTED if key else PRESENT, key)
         database, questions = self._source.database(), EXPORTED_IN_FILE if key else PRESENT_IN_FILE
-        return facts_of(await ask_database(database.parent, database.name, questions), key)
+        return await facts_of(await ask_database(database.parent, database.name, questions), key)
 
     async def _unpacked(self, area: tree.StagingArea, volume: Path, upload: Upload) -> Report:
         limits = self._surroundings.limits

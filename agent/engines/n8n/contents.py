@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from agent.engines.n8n.rekeying import CREDENTIALS, is_rotating
+from agent.engines.n8n.secret_rows import CREDENTIALS, is_rotating
 from agent.engines.n8n.stores import Store, count
 from common.errors import ArchiveIncompatibleError
 

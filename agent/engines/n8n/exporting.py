@@ -12,9 +12,9 @@ from typing import BinaryIO
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member
 from agent.archives.writing import PIECE_BYTES
-from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import Facts
 from agent.engines.n8n.folder import CLEAR_KEY, SEALED_KEY
+from agent.engines.n8n.key_notes import fingerprint_of
 from agent.engines.n8n.sealing import seal
 from agent.engines.n8n.wishes import ExportWishes
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.engines.n8n.contents import REQUIRED_TABLES
-from agent.engines.n8n.rekeying import Fit, fit_of_rows, is_wrapped
+from agent.engines.n8n.fits import Fit
+from agent.engines.n8n.fitting import fit_of_rows
+from agent.engines.n8n.secret_rows import is_wrapped
 from agent.engines.sqlite.programs import PROGRAMS, Programs, programs_of, without_quotes
 from agent.engines.sqlite.questions import Answers, Questions
 from common.errors import AppUnavailableError
@@ -67,7 +69,7 @@ class Facts:
         return self.migrations[-1] if self.migrations else ""
 
 
-def facts_of(answers: Answers, key: str = "") -> Facts:
+async def facts_of(answers: Answers, key: str = "") -> Facts:
     """
     Args:
         key: tried on what is secret, where that was asked for.
@@ -87,7 +89,7 @@ def facts_of(answers: Answers, key: str = "") -> Facts:
     return Facts(
         counts={name: int(found[0][0]) for name in _COUNTS if (found := rows.get(name))},
         migrations=[str(row[0]) for row in migrations],
-        fit=fit_of_rows(
+        fit=await fit_of_rows(
             [(str(row[0]), str(row[1]), str(row[2]), str(row[3])) for row in wrapped],
             [(str(row[0]), str(row[1]), str(row[2])) for row in sample],
             key,

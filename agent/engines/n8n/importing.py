@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.engines.n8n.contents import REQUIRED_TABLES
-from agent.engines.n8n.encryption import fingerprint_of
 from agent.engines.n8n.facts import OWN_PROGRAMS, Facts
 from agent.engines.n8n.folder import StagedKey, take_key
+from agent.engines.n8n.key_notes import fingerprint_of
 from agent.engines.n8n.preparations import Prepared, Request
 from agent.engines.n8n.preparing import prepare_file
 from agent.engines.n8n.sealing import unseal

@@ -14,7 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from agent.engines.n8n.contents import WORKFLOWS
 from agent.engines.n8n.encryption import CBC_START, CBC_TOKEN, NotReadableError, decrypt
-from agent.engines.n8n.rekeying import CREDENTIALS, data_keys_of, opened
+from agent.engines.n8n.preparations import Items
+from agent.engines.n8n.rekeying import data_keys_of, opened
+from agent.engines.n8n.secret_rows import CREDENTIALS
 from agent.engines.n8n.stores import Store
 
 SECONDS = 5.0
@@ -28,8 +30,6 @@ _COLUMNS = {
 }
 """What makes a thing what it is: not its times of change, not what an n8n of another version added."""
 _DATA_TABLES = "data_table"
-
-Items = Mapping[str, Mapping[str, str]]
 
 
 def items_of(store: Store, key: str, *, salt: str, seconds: float = SECONDS) -> Items:

@@ -21,8 +21,7 @@ from psycopg import sql
 
 from agent.engines.filesystem import free_bytes
 from agent.engines.n8n.facts import ENCRYPTED, Facts, facts_of
-from agent.engines.n8n.items import Items
-from agent.engines.n8n.preparations import Prepared, Request, table_locked
+from agent.engines.n8n.preparations import Items, Prepared, Request, table_locked
 from agent.engines.n8n.preparing import LOCK_WAIT_SECONDS, prepare_database
 from agent.engines.n8n.settings import N8nSettings
 from agent.engines.n8n.sharing import (
@@ -104,7 +103,7 @@ class PostgresHome:
         async with self._connected() as connection:
             rows = {name: await _rows(connection, query) for name, query in questions.queries.items()}
             try:
-                return facts_of(Answers(rows=rows), key)
+                return await facts_of(Answers(rows=rows), key)
             except AppUnavailableError:
                 await explain_elsewhere(connection, self.settings.schema)
                 raise

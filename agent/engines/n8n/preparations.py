@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from agent.engines.n8n.items import Items
 from common.errors import AppBusyError
+
+Items = Mapping[str, Mapping[str, str]]
+"""Digests of what a database holds, by kind and id; see items.py."""
 
 
 class Request(msgspec.Struct, kw_only=True):

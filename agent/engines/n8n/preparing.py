@@ -9,8 +9,7 @@ import msgspec
 
 from agent.engines.child_bounds import bounded
 from agent.engines.filesystem import opened_directory
-from agent.engines.n8n.items import Items
-from agent.engines.n8n.preparations import Prepared, Request
+from agent.engines.n8n.preparations import Items, Prepared, Request
 from agent.engines.sqlite.bounds import ended_early, seconds_for, seconds_for_bytes
 from agent.jail import TOOL, Jail
 from agent.processes import ChildKilledError, Command, run

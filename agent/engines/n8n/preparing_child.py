@@ -26,10 +26,11 @@ from agent.engines.n8n.contents import (
     require_known,
     waiting_executions,
 )
-from agent.engines.n8n.encryption import decrypt_gcm, encrypt, encrypt_gcm
+from agent.engines.n8n.encryption import warm_up
+from agent.engines.n8n.fits import Fit
 from agent.engines.n8n.items import items_of
 from agent.engines.n8n.preparations import Active, Prepared, Request, table_locked
-from agent.engines.n8n.rekeying import Fit, drop_secrets, fit_of, rekey
+from agent.engines.n8n.rekeying import drop_secrets, fit_of, rekey
 from agent.engines.n8n.stores import PostgresStore, SqliteStore, Store, without_triggers
 from agent.engines.sqlite.bounds import (
     is_interrupted,
@@ -204,9 +205,7 @@ def _warm_up(request: Request) -> None:
     if request.connection:
         # Loading it takes longer than all that is done to a SQLite file.
         import psycopg  # noqa: F401
-    decrypt_gcm(encrypt_gcm("", bytes(32)), bytes(32))
-    encrypt("", "")
-    "".encode("utf-16-le")
+    warm_up()
     ArchiveIncompatibleError("")
 
 

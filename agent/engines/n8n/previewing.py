@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.archives.members import printable
 from agent.archives.surveying import Survey
-from agent.engines.n8n.items import Items
-from agent.engines.n8n.preparations import Prepared
+from agent.engines.n8n.preparations import Items, Prepared
 from agent.engines.n8n.wishes import ImportWishes
 from agent.item_changes import ItemChanges
 from common.wording import some_of

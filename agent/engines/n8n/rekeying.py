@@ -22,37 +22,25 @@ from agent.engines.n8n.encryption import (
     unwrap,
     wrap,
 )
+from agent.engines.n8n.fits import Fit
+from agent.engines.n8n.secret_rows import (
+    CREDENTIALS,
+    DATA_KEY,
+    KEYS,
+    LEGACY_ALGORITHM,
+    Credential,
+    WrappedKey,
+    credentials,
+    wrapped_keys,
+)
 from agent.engines.n8n.stores import Store
 
-CREDENTIALS = "credentials_entity"
-KEYS = "deployment_key"
 _EXECUTIONS, _EXECUTION_DATA = "execution_entity", "execution_data"
 """The data is large. What is encrypted in it (who started an execution from the editor, for example) n8n reads again
 where it goes on with one or tries it again: not where it succeeded."""
 _USERS = "user"
 _SECOND_FACTOR = {"mfaEnabled": "false", "mfaSecret": "NULL", "mfaRecoveryCodes": "NULL"}
 _NOT_SEARCHED = {KEYS, _EXECUTION_DATA, "migrations"}
-_DATA_KEY = "data_encryption"
-_LEGACY_ALGORITHM = "aes-256-cbc"
-
-
-@dataclass
-class Fit:
-    """How much of what is secret a key opens.
-
-    Attributes:
-        unreadable: places, for a person.
-        keys_differ: a row of deployment_key does not open, without which n8n 2 does not start.
-    """
-
-    readable: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    keys_differ: bool = False
-
-    @property
-    def is_right(self) -> bool:
-        """It is the key of this data: single credentials may be unreadable since long ago."""
-        return not self.keys_differ and (self.readable > 0 or not self.unreadable)
 
 
 @dataclass
@@ -64,18 +52,12 @@ class Rekeyed:
     """Places of values that were not readable before either."""
 
 
-WrappedKey = tuple[str, str, str, str]
-"""A row of deployment_key: id, type, value, algorithm."""
-Credential = tuple[str, str, str]
-"""id, name, what is encrypted."""
-
-
 def fit_of(store: Store, key: str) -> Fit:
     """Try a key on everything that is n8n's for certain."""
-    return fit_of_rows(_wrapped_keys(store), _credentials(store), key)
+    return fit_of_rows(wrapped_keys(store), credentials(store), key)
 
 
-def fit_of_rows(wrapped: Iterable[WrappedKey], credentials: Iterable[Credential], key: str) -> Fit:
+def fit_of_rows(wrapped: Iterable[WrappedKey], secrets: Iterable[Credential], key: str) -> Fit:
     """The same for rows that were read already."""
     fit = Fit()
     data_keys: dict[str, str] = {}
@@ -86,7 +68,7 @@ def fit_of_rows(wrapped: Iterable[WrappedKey], credentials: Iterable[Credential]
         except NotReadableError:
             fit.unreadable.append(f"deployment key {kind}")
             fit.keys_differ = True
-    for identity, name, value in credentials:
+    for identity, name, value in secrets:
         try:
             json.loads(opened(value, key, data_keys))
             fit.readable += 1
@@ -99,12 +81,12 @@ def rekey(store: Store, old: str, new: str) -> Rekeyed:
     """Encrypt everything again that is encrypted with the key `old`, which has to fit."""
     done = Rekeyed()
     rotating: set[str] = set()
-    for identity, kind, value, algorithm in _wrapped_keys(store):
+    for identity, kind, value, algorithm in wrapped_keys(store):
         plain = unwrap(value, old)
-        if kind == _DATA_KEY and algorithm == _LEGACY_ALGORITHM and plain == old:
+        if kind == DATA_KEY and algorithm == LEGACY_ALGORITHM and plain == old:
             # The instance's key itself, for reading what was written before keys were rotated.
             plain = new
-        elif kind == _DATA_KEY:
+        elif kind == DATA_KEY:
             rotating.add(identity)
         store.run("UPDATE {table} SET value = ? WHERE id = ?", wrap(plain, new), identity, table=KEYS)
         done.secrets += 1
@@ -128,14 +110,14 @@ def drop_secrets(store: Store, new: str) -> int:
     new ones when it starts. Second factors go too: nobody could pass one.
     """
     tables = store.tables()
-    rotated = [identity for identity, kind, _, _ in _wrapped_keys(store) if kind == _DATA_KEY]
+    rotated = [identity for identity, kind, _, _ in wrapped_keys(store) if kind == DATA_KEY]
     emptied = 0
 
     def emptied_value(match: re.Match[str]) -> str:
         before = "" if match["id"] in (None, *rotated) else f"{match['id']}:"
         return before + encrypt("", new)
 
-    for identity, _, _ in list(_credentials(store)):
+    for identity, _, _ in list(credentials(store)):
         store.run("UPDATE {table} SET data = ? WHERE id = ?", encrypt("{}", new), identity, table=CREDENTIALS)
         emptied += 1
     if KEYS in tables:
@@ -154,11 +136,6 @@ def drop_secrets(store: Store, new: str) -> int:
                 if text.startswith(f"{identity}:"):
                     store.write(table, column, row, encrypt("", new))
     return emptied
-
-
-def is_rotating(store: Store) -> bool:
-    """Whether n8n's own rotation of keys is in use (N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION)."""
-    return any(kind == _DATA_KEY and algorithm != _LEGACY_ALGORITHM for _, kind, _, algorithm in _wrapped_keys(store))
 
 
 def _rekeyed(text: str, old: str, new: str, rotating: set[str], done: Rekeyed, place: str) -> str:
@@ -182,7 +159,7 @@ def _rekeyed(text: str, old: str, new: str, rotating: set[str], done: Rekeyed, p
 def data_keys_of(store: Store, key: str) -> dict[str, str]:
     """The keys of deployment_key that the instance's key opens, by their ids."""
     found = {}
-    for identity, _, value, _ in _wrapped_keys(store):
+    for identity, _, value, _ in wrapped_keys(store):
         with contextlib.suppress(NotReadableError):
             found[identity] = unwrap(value, key)
     return found
@@ -199,26 +176,6 @@ def opened(value: str, key: str, data_keys: Mapping[str, str]) -> str:
     if rest.startswith(CBC_START):
         return decrypt(rest, data_key)
     return decrypt_gcm(rest, bytes.fromhex(data_key))
-
-
-def is_wrapped(kind: object, algorithm: object) -> bool:
-    """Whether a row of deployment_key is encrypted."""
-    return algorithm is not None and kind != "instance.id"
-
-
-def _wrapped_keys(store: Store) -> Iterator[WrappedKey]:
-    if KEYS not in store.tables():
-        return
-    for identity, kind, value, algorithm in store.run("SELECT id, type, value, algorithm FROM {table}", table=KEYS):
-        if is_wrapped(kind, algorithm):
-            yield str(identity), str(kind), str(value), str(algorithm)
-
-
-def _credentials(store: Store) -> Iterator[Credential]:
-    for (identity,) in store.run("SELECT id FROM {table} ORDER BY id", table=CREDENTIALS):
-        for name, value in store.run("SELECT name, data FROM {table} WHERE id = ?", identity, table=CREDENTIALS):
-            if value:
-                yield str(identity), str(name), str(value)
 
 
 def _unfinished(store: Store) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent.archives.members import printable
 from agent.engines.n8n.contents import MIGRATIONS, WORKFLOWS
-from agent.engines.n8n.rekeying import CREDENTIALS
+from agent.engines.n8n.secret_rows import CREDENTIALS
 from agent.engines.pg.server.catalog import USER_SCHEMA, no_member
 from agent.engines.pg.server.connection import Connection
 from common.errors import AppUnavailableError, ArchiveIncompatibleError

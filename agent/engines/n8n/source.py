@@ -157,7 +157,7 @@ class Source:
             raise SourceUnreadableError(f"SQLite cannot read n8n's database {database}.")
         answers = snapshots.answers[database.name]
         read_beside = database.name if questions.with_content else ""
-        return copy, Opened(facts_of(answers, key), {"database": database.name}, read_beside=read_beside)
+        return copy, Opened(await facts_of(answers, key), {"database": database.name}, read_beside=read_beside)
 
     def _writer(
         self, snapshots: Snapshots | None, database: Substitute | None, content: ContentSum | None

@@ -14,7 +14,6 @@ from agent.engines.n8n.encryption import (
     decrypt_gcm,
     encrypt,
     encrypt_gcm,
-    fingerprint_of,
     unwrap,
     wrap,
 )
@@ -69,8 +68,3 @@ def test_values_are_found_in_a_text_with_the_key_that_they_name() -> None:
     found = [(match["id"], match["value"]) for match in CBC_TOKEN.finditer(f'{{"a": "{first}", "b": "k-1:{second}"}}')]
 
     assert found == [(None, first), ("k-1", second)]
-
-
-def test_a_fingerprint_tells_keys_apart_and_does_not_hold_them() -> None:
-    assert fingerprint_of("key") == fingerprint_of("key") != fingerprint_of("key2")
-    assert len(fingerprint_of("key")) == 16
