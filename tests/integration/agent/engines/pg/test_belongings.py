@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.fixtures.variants import variants
-from tests.integration.agent.engines.pg.apps import PostgresApp
 from tests.integration.agent.engines.pg.conftest import MakeApp
 
 SCHEMA_PUBLIC = """
