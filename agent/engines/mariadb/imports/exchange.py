@@ -257,7 +257,19 @@ class Exchange:
 
     async def kept_apart(self, target: Side) -> tuple[set[str], set[str]]:
         """Tables in place, and tables that are to come, that cannot be in the app's schema beside the other side's."""
-        return await check_names.with_names_of_both(self._admin, self._database, self._source(target))
+        source = self._source(target)
+        in_place, to_come = await check_names.with_names_of_both(self._admin, self._database, source)
+        return in_place | await self._merged(self._database), to_come | await self._merged(source)
+
+    async def _merged(self, schema: str) -> set[str]:
+        """MERGE tables, which the server opens only where those are of which they consist, so nowhere else can triggers
+        on them be made or dropped."""
+        rows = await query(
+            self._admin,
+            "SELECT TABLE_NAME FROM information_schema.TABLES"  # noqa: S608  # a literal
+            f" WHERE TABLE_SCHEMA = {literal(schema)} AND ENGINE = 'MRG_MyISAM';",
+        )
+        return {table for (table,) in rows}
 
     async def name_keys(self) -> None:
         """Give foreign keys in place back their names; errors as `give_way`."""

@@ -9,8 +9,8 @@ Both sides' definitions are written down before anything is dropped, so `recover
 
 Nobody writes without triggers: leaving tables have theirs until they are out of their places, and those that come bring
 stand-ins along. A trigger's name is unique in its schema, so these have names of ours, and are replaced by the triggers
-themselves under a lock on their tables. It is otherwise for tables that `check_names` keeps apart from those of the
-other side: their triggers are dropped before the RENAME, and made after it.
+themselves under a lock on their tables. It is otherwise for tables that cannot stand aside (`kept_apart`): their
+triggers are dropped before the RENAME, and made after it.
 There are no defaults from sequences that are new to the app: until they are led there, rows that need one are refused.
 """
 

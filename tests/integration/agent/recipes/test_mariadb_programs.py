@@ -431,6 +431,28 @@ async def test_a_table_and_a_view_of_one_name_take_each_others_place_both_ways(s
     assert (await shop.fingerprint()).differences(before) == []
 
 
+async def test_merge_tables_with_triggers_change_places_both_ways(shop: MariadbApp) -> None:
+    shop.sql(
+        "CREATE TABLE one (a int) ENGINE=MyISAM; CREATE TABLE two (a int) ENGINE=MyISAM; INSERT INTO one VALUES (1);"
+        " CREATE TABLE both_of_them (a int) ENGINE=MRG_MyISAM UNION=(one, two) INSERT_METHOD=LAST;"
+        " CREATE TABLE log (a int);"
+        " CREATE TRIGGER noted AFTER INSERT ON two FOR EACH ROW INSERT INTO log VALUES (NEW.a);"
+        " CREATE TRIGGER merged AFTER INSERT ON both_of_them FOR EACH ROW INSERT INTO log VALUES (-NEW.a);"
+    )
+    before = await programs_of(shop)
+
+    record = await shop.import_(dump_of("CREATE TRIGGER noted BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 7"))
+    shop.sql("INSERT INTO t (a) VALUES (1)")
+    imported = shop.sql("SELECT a FROM t; SHOW TABLES")
+    await shop.recipe.undo(record, NotedProgress())
+    shop.sql("INSERT INTO both_of_them VALUES (2)")
+
+    assert imported == "7\nt"
+    assert await programs_of(shop) == before
+    assert shop.sql("SELECT a FROM both_of_them; SELECT a FROM log") == "1\n2\n-2"
+    assert shop.leftovers(record) == []
+
+
 async def test_what_is_refused_after_a_view_took_a_tables_name_is_taken_back(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

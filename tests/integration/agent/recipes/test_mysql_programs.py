@@ -99,6 +99,24 @@ async def test_tables_with_triggers_whose_checks_have_names_on_both_sides_change
 
 
 @pytest.mark.variant
+async def test_merge_tables_with_triggers_change_places_both_ways(shop: MariadbApp) -> None:
+    shop.sql(
+        "CREATE TABLE one (a int) ENGINE=MyISAM; CREATE TABLE log (a int); INSERT INTO one VALUES (1);"
+        " CREATE TABLE merged (a int) ENGINE=MRG_MyISAM UNION=(one) INSERT_METHOD=LAST;"
+        " CREATE TRIGGER noted AFTER INSERT ON merged FOR EACH ROW INSERT INTO log VALUES (-NEW.a);"
+    )
+    before = await programs_of(shop)
+
+    record = await shop.import_(dump_of("CREATE TRIGGER noted BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 7"))
+    await shop.recipe.undo(record, NotedProgress())
+    shop.sql("INSERT INTO merged VALUES (2)")
+
+    assert await programs_of(shop) == before
+    assert shop.sql("SELECT a FROM merged; SELECT a FROM log") == "1\n2\n-2"
+    assert shop.leftovers(record) == []
+
+
+@pytest.mark.variant
 async def test_what_stands_in_a_routine_comes_word_for_word(shop: MariadbApp) -> None:
     body = "BEGIN /* it's ; */ SELECT /*+ NO_ICP(a) */ 5--1; -- it's\n # \"\n"
     body += " SELECT '\\\\', \"a'b\", `a`.b FROM (SELECT 1 AS b) a; END"
