@@ -29,6 +29,7 @@ class FakeMinio:
         freezes: more than none: S3 calls are held.
         restarts: so far.
         before_change: called before each call that changes the server or the drive.
+        stacks: what its goroutines do.
         while_loading: called once a start, when it is first asked whether it has loaded its buckets; then it has not.
     """
 
@@ -37,6 +38,7 @@ class FakeMinio:
         self.freezes = 0
         self.restarts = 0
         self.before_change: Callable[[], None] = lambda: None
+        self.stacks: Callable[[], str] = lambda: ""
         self.while_loading: Callable[[], None] | None = None
         self._drive = drive
         self._settings: dict[str, str] = {}
@@ -88,7 +90,9 @@ class FakeMinio:
                 self._uptime = 0
                 self.start()
             case "GET", "export-bucket-metadata":
-                return _answer(_no_zip())
+                return _answer(_zip({}))
+            case "POST", "profile":
+                return _answer(_zip({"profile-fake-goroutines.txt": self.stacks()}))
             case "PUT", "import-bucket-metadata":
                 self.before_change()
                 with zipfile.ZipFile(io.BytesIO(body)) as archive:
@@ -138,10 +142,11 @@ def _text(directory: Path) -> str:
     return file.read_text() if file.exists() else "empty"
 
 
-def _no_zip() -> bytes:
+def _zip(files: Mapping[str, str]) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w"):
-        pass
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
     return file.getvalue()
 
 

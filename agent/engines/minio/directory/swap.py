@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from agent.engines.minio.drive.exchange import Exchange
+from agent.engines.minio.server import quiet
 from agent.engines.minio.server.client import BYPASS, Client, RefusedError
 from agent.engines.minio.server.freezing import frozen, thaw_if_there
 from agent.engines.minio.server.reloading import has_remote_targets, reload
@@ -34,12 +35,14 @@ _log = structlog.get_logger(__name__)
 
 
 async def bring(client: Client, settings: MinioSettings, exchange: Exchange, target: Side) -> bool:
-    """Exchange, with the server frozen meanwhile; clients wait and get no error.
+    """Exchange, with the server frozen meanwhile; clients wait and get no error, but for an upload that has been on its
+    way for long and ends right then.
 
     Returns:
         Whether the server has to be restarted to take notice of all that was exchanged.
     Raises:
         AppUnavailableError: it cannot be frozen; nothing was changed.
+        AppBusyError: it does not come to rest; nothing was changed.
         ToolFailedError, UnsettledError: as `Exchange.bring`.
     """
     bucket = exchange.only
@@ -49,7 +52,8 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
         await wait_until_loaded(client)
     try:
         async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
-            await asyncio.to_thread(exchange.bring, target)
+            await quiet.until_no_calls(client)
+            await asyncio.to_thread(exchange.bring, target, until_quiet=quiet.from_thread(client))
             if not needs_restart:
                 needs_restart = not await reload(client, bucket, is_there=exchange.has_bucket())
     except AppBusyError:
@@ -153,7 +157,7 @@ async def finish(client: Client, settings: MinioSettings, exchange: Exchange) ->
     if exchange.is_unfinished():
         try:
             async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS):
-                await asyncio.to_thread(exchange.recover)
+                await asyncio.to_thread(exchange.recover, until_quiet=quiet.from_thread(client))
         except (AppUnavailableError, AppBusyError):
             await asyncio.to_thread(exchange.recover)
     await thaw_if_there(client)

@@ -2,7 +2,8 @@
 
 A drive is a mount point, so its entries are exchanged one by one: each bucket's directory and two of `.minio.sys`. A
 journal beside them says which; an entry is done when the inode at its place is the one that it should be, so finishing
-an interrupted exchange is doing it again. The server is frozen meanwhile, since a client could see a mixture.
+an interrupted exchange is doing it again. The server is frozen meanwhile, since a client could see a mixture; what it
+had begun before goes on, so a bucket is first taken away, and the other comes when all of that has ended.
 
 As in `agent.engines.swapping` there are two sides; the one that is not in place lies in `<key>/new` of the staging
 area.
@@ -29,6 +30,7 @@ from agent.engines.filesystem import (
     is_full,
     opened_directory,
     read_small_file,
+    rename_without_replacing,
     renamed,
     sync_filesystem,
 )
@@ -37,7 +39,7 @@ from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from agent.versions import require_known
-from common.errors import InternalError, ToolFailedError
+from common.errors import AppBusyError, InternalError, ToolFailedError
 
 _JOURNAL, _VERSION = "exchange.json", 2
 _READ_VERSIONS = (1, _VERSION)
@@ -47,6 +49,10 @@ _MORE_BYTES = 16 << 10
 _MOST_BYTES = 256 << 20
 """Entries of a million buckets."""
 _STRAYS = "strays"
+
+
+class _NotQuietError(Exception):
+    pass
 
 
 class _Entry(msgspec.Struct):
@@ -206,10 +212,14 @@ class Exchange:
             raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
 
     @_in_area
-    def bring(self, target: Side) -> int:
+    def bring(self, target: Side, *, until_quiet: Callable[[], bool] = lambda: True) -> int:
         """Put a side's data in place, the server frozen; how many entries were exchanged. Repeating changes nothing.
 
+        Args:
+            until_quiet: called while buckets are away; returns when the server does nothing any more that it began
+                before, or False: it does not come to that.
         Raises:
+            AppBusyError: it does not; the data is as it was.
             NoSpaceError: there is no room for the journal; the data is as it was.
             ToolFailedError: the file system refused; the data is as it was.
             UnsettledError: that too could not be brought about.
@@ -224,10 +234,16 @@ class Exchange:
             journal = self._journal_of(target)
             try:
                 self._write(journal)
-                self._apply(journal)
-            except OSError:
-                self._take_back(journal)
+                self._apply(journal, until_quiet)
+            except (OSError, _NotQuietError):
+                self._take_back(journal, until_quiet)
                 raise
+        except _NotQuietError as failure:
+            raise AppBusyError(
+                "MinIO did not stop writing to its drive while it was held still for the exchange; the data is as it "
+                "was.",
+                next_step="Try again when it is less busy.",
+            ) from failure
         except OSError as failure:
             if is_full(failure):
                 raise no_room("drive") from failure
@@ -237,16 +253,18 @@ class Exchange:
         return len(journal.entries)
 
     @_in_area
-    def recover(self) -> Side:
+    def recover(self, *, until_quiet: Callable[[], bool] = lambda: True) -> Side:
         """Finish what was interrupted and say whose data is in place. Repeating it changes nothing.
 
+        Args:
+            until_quiet: as of `bring`; what it returns changes nothing, as nobody is served until this is done.
         Raises:
             ToolFailedError: the file system refuses; to be tried again.
         """
         journal = self._read()
         if not journal.is_done:
             try:
-                self._apply(journal)
+                self._apply(journal, lambda: until_quiet() or True)
             except OSError as failure:
                 raise ToolFailedError(
                     f"An interrupted exchange on the drive could not be finished: {failure.strerror}."
@@ -304,25 +322,13 @@ class Exchange:
     def _entry(self, path: str) -> _Entry:
         return _Entry(path, _inode(self._drive / path), _inode(self._other / path))
 
-    def _apply(self, journal: _Journal) -> None:
+    def _apply(self, journal: _Journal, until_quiet: Callable[[], bool]) -> None:
         if journal.version == 1:
             self._part_names(journal)
+        if self._take_away(journal) and not until_quiet():
+            raise _NotQuietError
         for entry in journal.entries:
-            live, other = self._drive / entry.path, self._other / entry.path
-            if _inode(live) not in (entry.before, entry.after, None):
-                self._clear(live)
-            if aside := self._laid_aside(entry):
-                _finish_by_three(live, other, aside, entry)
-            if _inode(live) == entry.after:
-                continue
-            if entry.after is None:
-                _move(live, other)
-            elif _inode(live) is None:
-                _move(other, live)
-            elif not renamed(live, other, Renaming.EXCHANGE):
-                aside = self._aside(entry.after)
-                other.rename(aside)
-                _finish_by_three(live, other, aside, entry)
+            self._exchange(entry)
         parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
         for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
             with opened_directory(directory) as opened:
@@ -330,16 +336,49 @@ class Exchange:
         journal.is_done = True
         self._write(journal)
 
-    def _aside(self, inode: int) -> Path:
-        """A third name, which no bucket has: the journal tells whose it is."""
+    def _aside(self, inode: int | None) -> Path:
+        """A third place, which no bucket has; the journal tells whose it is."""
         return self._area / f"{inode}.aside"
 
-    def _laid_aside(self, entry: _Entry) -> Path | None:
-        own = [inode for inode in (entry.before, entry.after) if inode is not None]
+    def _take_away(self, journal: _Journal) -> bool:
+        """Take the buckets away that go, or that others replace, and say whether there are any.
+
+        A server that has read an object's `xl.meta` by then finds no directory to put the next one into, or has put
+        it; whoever comes now fails. So none writes what it read on one side into the other.
+        """
+        going = [
+            entry for entry in journal.entries if entry.before is not None and not entry.path.startswith(f"{SYSTEM}/")
+        ]
+        for entry in going:
+            live = self._drive / entry.path
+            if _inode(live) == entry.before:
+                _move(live, self._aside(entry.before))
+        return any(self._laid_aside(entry.before, entry).exists() for entry in going)
+
+    def _exchange(self, entry: _Entry) -> None:
+        """From wherever it got to, in either direction."""
+        live, other = self._drive / entry.path, self._other / entry.path
+        after, before = self._laid_aside(entry.after, entry), self._laid_aside(entry.before, entry)
+        if _inode(live) not in (entry.before, entry.after, None):
+            self._clear(live, home=next((path for path in (before, after) if path.exists()), None))
+        if entry.before is not None and _inode(live) == entry.before:
+            if entry.after is None:
+                _move(live, other)
+                return
+            if not after.exists() and renamed(live, other, Renaming.EXCHANGE):
+                return
+            before = self._aside(entry.before)
+            _move(live, before)
+        if entry.after is not None and _inode(live) is None:
+            _move(after if after.exists() else other, live)
+        if before.exists():
+            _move(before, other)
+
+    def _laid_aside(self, inode: int | None, entry: _Entry) -> Path:
+        """Where one of an entry's two is while it is at neither place."""
         # Where journals of the first version have it, which may be another bucket.
         earlier = self._other / f"{entry.path}.aside"
-        paths = [self._aside(inode) for inode in own] + ([earlier] if _inode(earlier) in own else [])
-        return next((path for path in paths if path.exists()), None)
+        return earlier if inode is not None and _inode(earlier) == inode else self._aside(inode)
 
     def _part_names(self, journal: _Journal) -> None:
         """Lay aside what an agent took for one bucket's that was another's, with `.aside` at the end of its name."""
@@ -350,16 +389,23 @@ class Exchange:
             if inode is not None and inode in inodes and inode not in (entry.before, entry.after):
                 other.rename(self._aside(inode))
 
-    def _clear(self, live: Path) -> None:
-        """What a server made that started on a half exchanged drive; with what clients put into it, it is kept."""
+    def _clear(self, live: Path, *, home: Path | None) -> None:
+        """What a server made anew that started on a half exchanged drive, or that ended a write of a new object while
+        the bucket was away; what clients put into it goes to where it belongs, or is kept.
+
+        Args:
+            home: the bucket, while it is away.
+        """
         try:
             live.rmdir()
         except OSError:
+            if home is not None:
+                _move_missing(live, home)
             strays = self._area / _STRAYS
             strays.mkdir(exist_ok=True)
             live.rename(strays / f"{_inode(live)}")
 
-    def _take_back(self, journal: _Journal) -> None:
+    def _take_back(self, journal: _Journal, until_quiet: Callable[[], bool]) -> None:
         noted = self._read()
         if noted.is_done and noted.target != journal.target:
             # It failed before its first step.
@@ -370,7 +416,7 @@ class Exchange:
         )
         try:
             self._write(back)
-            self._apply(back)
+            self._apply(back, lambda: until_quiet() or True)
         except OSError as failure:
             raise UnsettledError from failure
 
@@ -401,16 +447,21 @@ def _encoded(journal: _Journal) -> bytes:
     return json.dumps(msgspec.to_builtins(journal)).encode()
 
 
-def _finish_by_three(live: Path, other: Path, aside: Path, entry: _Entry) -> None:
-    """Go on where a file system knows no exchange, from wherever it got to, in either direction."""
-    if _inode(aside) == entry.after:
-        if _inode(live) is not None:
-            live.rename(other)
-        aside.rename(live)
-    else:
-        if _inode(live) is None and entry.after is not None:
-            other.rename(live)
-        aside.rename(other)
+def _move_missing(
+    source: str | Path, target: str | Path, *, parents: tuple[int | None, int | None] = (None, None)
+) -> None:
+    """What is in a directory and not in another, into that; an object's files are all there, or none."""
+    with (
+        # Its server's, which may have put something else there.
+        contextlib.suppress(NotADirectoryError),
+        opened_directory(source, parents[0]) as below,
+        opened_directory(target, parents[1]) as there,
+    ):
+        for name in os.listdir(below):
+            try:
+                rename_without_replacing(name, source=below, target=there)
+            except FileExistsError:
+                _move_missing(name, name, parents=(below, there))
 
 
 def _move(source: Path, target: Path) -> None:

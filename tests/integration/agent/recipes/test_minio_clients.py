@@ -14,14 +14,16 @@ import pytest
 
 from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import AppUnavailableError, ServiceError
-from tests.fixtures.minio_data import ENABLED, md5_of, put, versions
+from tests.fixtures.minio_data import ENABLED, MEBIBYTE, md5_of, put, versions
 from tests.fixtures.minio_moments import MOMENTS
 from tests.fixtures.minio_servers import StartMinio, client_of
+from tests.fixtures.variants import variants
 from tests.fixtures.waiting import until
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer
 
 CLIENTS = 8
+KEYS = [f"key{number}" for number in range(8)]
 PAIRS = 24
 _MANY = 20
 _UNAVAILABLE = "unavailable"
@@ -130,6 +132,94 @@ async def test_an_import_mixes_nothing_and_loses_no_acknowledged_write(
     assert seen.mixed == 0
     # Nobody was told that something is not there: connections were refused while MinIO restarted, and nothing else.
     assert set(seen.failures) <= {_UNAVAILABLE}
+
+
+async def _versioned(server: MinioServer, body: bytes) -> set[str]:
+    """A bucket of KEYS with some versions of each, and their ids."""
+    async with client_of(server) as client:
+        await client.call("PUT", "versioned")
+        await client.call("PUT", "versioned", query={"versioning": ""}, body=ENABLED)
+        for key in KEYS * 3:
+            await put(client, "versioned", key, body)
+        return {version for _, version, *_ in await versions(client, "versioned")}
+
+
+@variants("body", [b"inline" * 700, b"in a file of its own" * 15_000], kept=[b"inline" * 700])
+async def test_what_is_on_its_way_when_a_bucket_is_exchanged_brings_no_version_of_one_side_into_the_other(
+    body: bytes, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    source, target = start_minio(), start_minio()
+    archived, previous = await _versioned(source, body), await _versioned(target, body)
+    archive = (await MinioApp(source, tmp_path / "a").export()).file
+    source.close()
+    app = MinioApp(target, tmp_path / "b")
+    written: list[str] = []
+    found = []
+
+    async def write(client: Client, turn: int) -> None:
+        answer = await client.call("PUT", "versioned", KEYS[turn % len(KEYS)], body=body)
+        written.append(answer.headers["x-amz-version-id"])
+
+    async def there() -> set[str]:
+        async with client_of(target) as client:
+            return {version for _, version, *_ in await versions(client, "versioned")}
+
+    async def until_written() -> set[str]:
+        """Those that were begun from here on."""
+        began_at = len(written) + CLIENTS
+        await until(lambda: len(written) > began_at + _MANY)
+        return set(written[began_at : began_at + _MANY])
+
+    async with busy(target, write):
+        await until_written()
+        for _ in range(3):
+            record, _ = await app.stage(archive, bucket="versioned")
+            await app.recipe.restore(record, app.progress)
+            found.append((archived, previous, await until_written(), await there()))
+            await app.recipe.undo(record, app.progress)
+            found.append((previous, archived, await until_written(), await there()))
+
+    for own, others, since, seen in found:
+        assert (own - seen, others & seen, since - seen) == (set(), set(), set())
+
+
+async def test_an_upload_that_waits_for_its_client_is_not_waited_for_and_ends_in_what_is_in_place_then(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    app = MinioApp(start_minio(), tmp_path)
+    half = b"half" * MEBIBYTE
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def halves() -> AsyncIterator[bytes]:
+        yield half
+        has_begun.set()
+        await may_end.wait()
+        yield half
+
+    async def upload(client: Client) -> None:
+        options = {"body": halves(), "body_bytes": 2 * len(half), "body_sha256": "UNSIGNED-PAYLOAD"}
+        async with client.open("PUT", "files", "slow", **options):  # type: ignore[arg-type]  # passed on
+            pass
+
+    async with client_of(app.server) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "slow", b"archived")
+        archive = (await app.export()).file
+        await put(client, "files", "slow", b"previous")
+        await put(client, "files", "more", b"previous")
+        record, _ = await app.stage(archive, bucket="files")
+        uploading = asyncio.create_task(upload(client), name="upload")
+        await has_begun.wait()
+
+        await app.recipe.restore(record, app.progress)
+        restored = (await client.call("GET", "files", "slow")).body
+        may_end.set()
+        await uploading
+
+        assert restored == b"archived"
+        assert (await client.call("GET", "files", "slow")).body == 2 * half
+        await app.recipe.undo(record, app.progress)
+        assert (await client.call("GET", "files", "slow")).body == b"previous"
 
 
 async def test_an_export_is_of_one_moment_while_clients_write(start_minio: StartMinio, tmp_path: Path) -> None:

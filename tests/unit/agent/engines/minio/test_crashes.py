@@ -15,11 +15,12 @@ from agent.engines.minio.directory import swap
 from agent.engines.minio.drive import exchange
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.drive.layout import BUCKETS
+from agent.engines.minio.server import quiet
 from agent.engines.tree import StagingArea
 from agent.recipes import minio as recipe_module
 from agent.recipes.base import Recovered
 from agent.recipes.minio import MinioRecipe
-from common.errors import ToolFailedError
+from common.errors import AppBusyError, ToolFailedError
 from tests.fakes.fake_minio import DEPLOYMENT, FakeMinio
 from tests.fakes.imports import MemoryRecord, NotedProgress, surroundings
 
@@ -282,6 +283,95 @@ async def test_one_bucket_comes_and_goes_without_a_restart(only: str, make_world
 
     world.require_whole(Recovered.PREVIOUS)
     assert world.server.restarts == 0
+
+
+WRITES = "1 @ 0x48ec0e\n#\t0x48ec0e\tgithub.com/minio/minio/cmd.(*xlStorage).RenameData+0x5\tx.go:1\n"
+
+
+@pytest.mark.parametrize("only", ["", "both1"], ids=["everything", "one bucket"])
+@pytest.mark.parametrize("side", [Recovered.IMPORTED, Recovered.PREVIOUS], ids=["a restore", "an undo"])
+async def test_a_write_that_began_before_the_freeze_finds_no_bucket_and_is_waited_for(
+    side: Recovered, only: str, make_world: MakeWorld
+) -> None:
+    world = make_world(only=only)
+    if side is Recovered.PREVIOUS:
+        await world.recipe().restore(world.record, world.progress)
+    buckets = [world.drive / name for name in ("both1", "only-old") if name == only or not only]
+    met: list[list[Path]] = []
+
+    def stacks() -> str:
+        met.append([path for path in buckets if path.exists()])
+        return "" if len(met) == 3 else WRITES
+
+    world.server.stacks = stacks
+
+    if side is Recovered.IMPORTED:
+        await world.recipe().restore(world.record, world.progress)
+    else:
+        await world.recipe().undo(world.record, world.progress)
+
+    world.require_whole(side)
+    assert met == [[]] * 3
+
+
+@pytest.mark.parametrize("bucket", ["both1", "only-old"], ids=["one that is replaced", "one that goes"])
+async def test_a_write_of_a_new_object_that_makes_the_bucket_anew_is_in_the_previous_data(
+    bucket: str, make_world: MakeWorld
+) -> None:
+    world = make_world()
+    (world.drive / bucket / "folder").mkdir()
+    stacks = [WRITES, ""]
+
+    def write() -> str:
+        if len(stacks) == 2:
+            # Where its directory is missing, MinIO makes that of the bucket too.
+            (world.drive / bucket / "folder" / "new").mkdir(parents=True)
+            (world.drive / bucket / "folder" / "new" / "xl.meta").write_text("acknowledged")
+        return stacks.pop(0)
+
+    world.server.stacks = write
+    await world.recipe().restore(world.record, world.progress)
+    world.server.stacks = lambda: ""
+
+    world.require_whole(Recovered.IMPORTED)
+    assert not (world.drive / bucket / "folder").exists()
+    await world.recipe().undo(world.record, world.progress)
+    world.require_whole(Recovered.PREVIOUS)
+    assert (world.drive / bucket / "folder" / "new" / "xl.meta").read_text() == "acknowledged"
+
+
+@pytest.mark.parametrize("only", ["", "both1"], ids=["everything", "one bucket"])
+async def test_a_server_that_never_rests_keeps_its_data(
+    only: str, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "_WRITES_SECONDS", 0)
+    world = make_world(only=only)
+    world.server.stacks = lambda: WRITES
+
+    with pytest.raises(AppBusyError, match="the data is as it was"):
+        await world.recipe().restore(world.record, world.progress)
+
+    world.require_whole(Recovered.PREVIOUS)
+    world.server.stacks = lambda: ""
+    await world.recipe().restore(world.record, world.progress)
+    world.require_whole(Recovered.IMPORTED)
+
+
+@pytest.mark.parametrize("only", ["", "both1"], ids=["everything", "one bucket"])
+async def test_what_was_interrupted_is_finished_also_where_the_server_never_rests(
+    only: str, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "_WRITES_SECONDS", 0)
+    world = make_world(only=only)
+    world.begin(crash_at=3)
+    with pytest.raises(CrashError):
+        await world.recipe().restore(world.record, world.progress)
+    world.begin()
+    world.server.stacks = lambda: WRITES
+
+    assert await world.recipe().recover(world.record) is Recovered.IMPORTED
+
+    world.require_whole(Recovered.IMPORTED)
 
 
 async def test_a_server_that_does_not_reload_a_bucket_is_restarted(
