@@ -240,13 +240,25 @@ async def _lock(schemas: Sequence[str], connection: Connection) -> list[sql.Comp
     """To rename a schema locks no table, and what the app wrote there meanwhile would be with the previous data."""
     cursor = await connection.execute(
         f"""
-        SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        SELECT n.nspname, c.relname, pg_get_userbyid(c.relowner),
+               has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p') AND {no_member("pg_class", "c.oid")} ORDER BY c.oid
         """,  # noqa: S608
         [schemas],
     )
-    tables = [sql.Identifier(*names) for names in await cursor.fetchall()]
-    return [sql.SQL("LOCK TABLE {}").format(sql.SQL(", ").join(tables))] if tables else []
+    lockable: list[sql.Identifier] = []
+    statements = []
+    for schema, name, owner, may_lock in await cursor.fetchall():
+        table = sql.Identifier(schema, name)
+        if may_lock:
+            lockable.append(table)
+        else:
+            # An owner that took these privileges from itself may not say LOCK; to give it what it has locks as well.
+            statements.append(sql.SQL("ALTER TABLE {} OWNER TO {}").format(table, sql.Identifier(owner)))
+    if lockable:
+        statements.insert(0, sql.SQL("LOCK TABLE {}").format(sql.SQL(", ").join(lockable)))
+    return statements
 
 
 async def kept_schemas(connection: Connection, key: str) -> list[str]:

@@ -103,12 +103,13 @@ async def _give_public(connection: Connection, belongings: Belongings, wanted: T
     gifts = [
         Gift("", sql.SQL("ALTER {} OWNER TO {}").format(schema, sql.Identifier(wanted.owner))),
         *grants_on(schema, wanted.grants or [], ""),
+        *withheld_on(schema, wanted.withheld, ""),
     ]
     for gift in gifts:
         with suppress(psycopg.errors.InsufficientPrivilege):
             await connection.execute(gift.statement)
     present = await schema_public(connection)
-    if present is None or (present.owner, set(present.grants or ())) == (wanted.owner, set(wanted.grants or ())):
+    if present is None or _owner_and_grants(present) == _owner_and_grants(wanted):
         return []
     statements = "; ".join(gift.statement.as_string(connection) for gift in gifts)
     return [
@@ -116,6 +117,10 @@ async def _give_public(connection: Connection, belongings: Belongings, wanted: T
         f"{present.owner} and only a superuser may change that. One makes it so, in database "
         f"{belongings.database.name} after the import: {statements}."
     ]
+
+
+def _owner_and_grants(thing: Thing) -> tuple[str, set[Grant], list[Grant]]:
+    return thing.owner, set(thing.grants or ()), thing.withheld
 
 
 async def things_in_both(connection: Connection, belongings: Belongings) -> list[Thing]:
@@ -167,10 +172,31 @@ def _is_public(thing: Thing) -> bool:
 
 
 def gifts_of_things(belongings: Belongings, things: Sequence[Thing]) -> list[Gift]:
-    """Owners and grants of things, and default grants."""
+    """Owners and grants of things, and default grants; last what owners have not, which all before may need."""
+    in_schemas = [thing for thing in things if thing.kind != "SCHEMA"]
     return [
         *(gift for thing in things for gift in _gifts_of_thing(thing, belongings)),
         *(gift for default in belongings.default_grants for gift in _default_gifts(default)),
+        *(gift for thing in in_schemas for gift in _withheld_gifts(thing)),
+        *(gift for thing in things if thing.kind == "SCHEMA" for gift in _withheld_gifts(thing)),
+    ]
+
+
+def _withheld_gifts(thing: Thing) -> list[Gift]:
+    """What is withheld, and columns that the owner has all the same: to take a table's privilege takes those too."""
+    target = sql.SQL("{} {}").format(sql.SQL(thing.kind), sql.SQL(thing.identity))  # quoted by the server
+    what = f"{thing.kind.lower()} {thing.identity}"
+    own = [grant for grant in thing.grants or () if grant.grantee == thing.owner]
+    return [*withheld_on(target, thing.withheld, what), *(_gift_of_grant(grant, target, what) for grant in own)]
+
+
+def withheld_on(target: sql.Composable, withheld: Sequence[Grant], what: str) -> list[Gift]:
+    """Take from the owner of a target what it had not."""
+    return [
+        Gift(
+            f"That {grant.grantee} has not {grant.privilege} on {what}", grant_statement(grant, target, takes_away=True)
+        )
+        for grant in withheld
     ]
 
 
@@ -217,7 +243,8 @@ def _gifts_of_thing(thing: Thing, belongings: Belongings) -> list[Gift]:
         statement = sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, sql.Identifier(thing.owner))
         gifts.append(Gift(f"The owner of {what}", statement))
     if thing.grants is not None:
-        gifts += grants_on(sql.SQL("{} {}").format(kind, identity), thing.grants, what)
+        of_others = [grant for grant in thing.grants if grant.grantee != thing.owner]
+        gifts += grants_on(sql.SQL("{} {}").format(kind, identity), of_others, what)
     return gifts
 
 
@@ -226,10 +253,11 @@ def grants_on(target: sql.Composable, grants: Sequence[Grant], what: str) -> lis
     gifts = []
     if not any(grant.column for grant in grants):
         gifts.append(Gift(f"Grants on {what}", sql.SQL("REVOKE ALL ON {} FROM PUBLIC").format(target)))
-    for grant in grants:
-        who = grant.grantee or "PUBLIC"
-        gifts.append(Gift(f"{grant.privilege} on {what} for {who}", grant_statement(grant, target)))
-    return gifts
+    return gifts + [_gift_of_grant(grant, target, what) for grant in grants]
+
+
+def _gift_of_grant(grant: Grant, target: sql.Composable, what: str) -> Gift:
+    return Gift(f"{grant.privilege} on {what} for {grant.grantee or 'PUBLIC'}", grant_statement(grant, target))
 
 
 def grant_statement(grant: Grant, target: sql.Composable, *, takes_away: bool = False) -> sql.Composed:
@@ -258,13 +286,17 @@ def _default_gifts(default: DefaultGrant) -> list[Gift]:
         gifts.append(Gift(what, sql.SQL("{} REVOKE ALL ON {} FROM PUBLIC").format(where, target)))
     for grant in default.grants:
         gifts.append(Gift(what, sql.SQL("{} {}").format(where, grant_statement(grant, target))))
+    for grant in default.withheld:
+        gifts.append(Gift(what, sql.SQL("{} {}").format(where, grant_statement(grant, target, takes_away=True))))
     return gifts
 
 
 def _gifts_of_database(belongings: Belongings, name: sql.Identifier) -> list[Gift]:
     gifts = []
     if belongings.database_grants is not None:
-        gifts += grants_on(sql.SQL("DATABASE {}").format(name), belongings.database_grants, "the database")
+        target = sql.SQL("DATABASE {}").format(name)
+        gifts += grants_on(target, belongings.database_grants, "the database")
+        gifts += withheld_on(target, belongings.database_withheld, "the database")
     for setting in belongings.settings:
         gifts.append(Gift(f"The setting {setting.name}", _setting_statement(setting, name)))
     for provider, label in belongings.labels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -23,21 +22,27 @@ class Grant(NamedTuple):
 
 @dataclass
 class Thing:
-    """A schema, relation, routine, type or wrapper: where it is found, whose it is, its grants (None: default ones)."""
+    """A schema, relation, routine, type or wrapper: where it is found, whose it is, its grants (None: default ones).
+
+    Attributes:
+        withheld: what its owner has not, since somebody took it away.
+    """
 
     kind: str
     identity: str
     owner: str
     grants: list[Grant] | None = None
+    withheld: list[Grant] = field(default_factory=list)
 
 
 class DefaultGrant(NamedTuple):
-    """One row of pg_default_acl; `schema` None: everywhere."""
+    """One row of pg_default_acl; `schema` None: everywhere. `withheld` is what the role itself will not have."""
 
     role: str
     schema: str | None
     kind: str
     grants: list[Grant]
+    withheld: list[Grant]
 
 
 class Setting(NamedTuple):
@@ -67,6 +72,7 @@ class Belongings:
     things: list[Thing] = field(default_factory=list)
     default_grants: list[DefaultGrant] = field(default_factory=list)
     database_grants: list[Grant] | None = None
+    database_withheld: list[Grant] = field(default_factory=list)
     settings: list[Setting] = field(default_factory=list)
     labels: list[tuple[str, str]] = field(default_factory=list)
     """Provider and label of the database's security labels."""
@@ -84,12 +90,8 @@ _KINDS = {
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {no_member("pg_class", "c.oid")}
     """,  # noqa: S608  # conditions of catalog.py, here and below
-    # A column's own sequence follows its table and cannot be given away alone.
     "SEQUENCE": f"""
-        SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity,
-               CASE WHEN EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid
-                                    AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))
-                    THEN 0 ELSE c.relowner END AS owner, c.relacl AS acl
+        SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS identity, c.relowner AS owner, c.relacl AS acl
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE {USER_SCHEMA} AND c.relkind = 'S' AND {no_member("pg_class", "c.oid")}
     """,  # noqa: S608
@@ -112,6 +114,22 @@ _KINDS = {
            AND {no_member("pg_type", "t.oid")}
     """,  # noqa: S608
 }
+_OWNED_SEQUENCES = """
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'S'
+       AND EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid
+                      AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))
+"""
+_ACL_TYPES = {
+    "TABLE": "r",
+    "SEQUENCE": "s",
+    "SCHEMA": "n",
+    "ROUTINE": "f",
+    "TYPE": "T",
+    WRAPPER: "F",
+    LARGE_OBJECT: "L",
+}
+"""As acldefault calls them."""
 _WRAPPERS = (
     "SELECT oid, quote_ident(fdwname) AS identity, fdwowner AS owner, fdwacl AS acl FROM pg_foreign_data_wrapper"
 )
@@ -134,6 +152,11 @@ async def read_belongings(connection: Connection, database: DatabaseFacts, *, ap
     found = Belongings(database, owner, app_role, trusted)
     for kind, query in _KINDS.items():
         found.things += await _things(connection, kind, query)
+    owned = {name for (name,) in await (await connection.execute(_OWNED_SEQUENCES)).fetchall()}
+    for thing in found.things:
+        if thing.kind == "SEQUENCE" and thing.identity in owned:
+            # It follows its table and cannot be given away alone.
+            thing.owner = ""
     # Only a superuser can own one, and does already: it comes with an extension.
     found.things += [replace(thing, owner="") for thing in await _things(connection, WRAPPER, _WRAPPERS)]
     large = await _things(connection, LARGE_OBJECT, _LARGE_OBJECTS, values=[owner, MOST_LARGE_OBJECTS + 1])
@@ -141,7 +164,7 @@ async def read_belongings(connection: Connection, database: DatabaseFacts, *, ap
     found.large_objects = [] if found.has_more_large_objects else large
     await _add_column_grants(connection, found.things)
     found.default_grants = await _default_grants(connection)
-    found.database_grants = await _database_grants(connection, database)
+    await _add_database_grants(connection, found)
     cursor = await connection.execute(
         "SELECT r.rolname, split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1)"
         "  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS entry LEFT JOIN pg_roles r ON r.oid = s.setrole"
@@ -185,17 +208,30 @@ async def _things(
     connection: Connection, kind: str, query: str, *, values: Sequence[object] | None = None
 ) -> list[Thing]:
     statement = f"""
-        SELECT t.identity, CASE t.owner WHEN 0 THEN '' ELSE pg_get_userbyid(t.owner) END, t.acl IS NULL,
+        SELECT t.identity, pg_get_userbyid(t.owner), t.acl IS NULL, {_withheld(_ACL_TYPES[kind], "t.owner", "t.acl")},
                x.grantee = t.owner, {GRANT_COLUMNS}
           FROM ({query}) AS t LEFT JOIN aclexplode(t.acl) AS x ON true
     """  # noqa: S608
     cursor = await connection.execute(statement, values)
     found: dict[str, Thing] = {}
-    for identity, owner, is_default, is_own, *grant in await cursor.fetchall():
-        thing = found.setdefault(identity, Thing(kind, identity, owner, None if is_default else []))
+    for identity, owner, is_default, withheld, is_own, *grant in await cursor.fetchall():
+        if identity not in found:
+            found[identity] = Thing(kind, identity, owner, None if is_default else [], _of_owner(owner, withheld))
+        thing = found[identity]
         if thing.grants is not None and grant[0] is not None and not is_own:
             thing.grants.append(Grant(*grant))
     return list(found.values())
+
+
+def _withheld(acl_type: str, owner: str, acl: str) -> str:
+    """SQL: an array of the privileges that an owner has by default and not here; of none, where all is by default."""
+    privileges = "SELECT privilege_type FROM aclexplode({}) WHERE grantee = {}"
+    by_default = privileges.format(f"acldefault('{acl_type}', {owner})", owner)
+    return f"ARRAY({by_default} AND {acl} IS NOT NULL EXCEPT {privileges.format(acl, owner)} ORDER BY 1)"
+
+
+def _of_owner(owner: str, privileges: Sequence[str]) -> list[Grant]:
+    return [Grant(privilege, owner, with_grant_option=False) for privilege in privileges]
 
 
 async def _add_column_grants(connection: Connection, things: Sequence[Thing]) -> None:
@@ -204,7 +240,7 @@ async def _add_column_grants(connection: Connection, things: Sequence[Thing]) ->
         SELECT format('%I.%I', n.nspname, c.relname), {GRANT_COLUMNS}, a.attname
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN aclexplode(a.attacl) AS x
-         WHERE {USER_SCHEMA} AND NOT a.attisdropped AND x.grantee <> c.relowner
+         WHERE {USER_SCHEMA} AND NOT a.attisdropped
     """)  # noqa: S608
     for identity, *grant in await cursor.fetchall():
         if table := tables.get(identity):
@@ -213,24 +249,40 @@ async def _add_column_grants(connection: Connection, things: Sequence[Thing]) ->
 
 async def _default_grants(connection: Connection) -> list[DefaultGrant]:
     cursor = await connection.execute(f"""
-        SELECT pg_get_userbyid(d.defaclrole), n.nspname, d.defaclobjtype::text, {GRANT_COLUMNS}
+        SELECT pg_get_userbyid(d.defaclrole), n.nspname, d.defaclobjtype::text,
+               {_withheld_by_default()}, {GRANT_COLUMNS}
           FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
           LEFT JOIN aclexplode(d.defaclacl) AS x ON x.grantee <> d.defaclrole
     """)  # noqa: S608
-    found: dict[tuple[str, str | None, str], list[Grant]] = defaultdict(list)
-    for role, schema, kind, *grant in await cursor.fetchall():
-        grants = found[role, schema, kind]
+    found: dict[tuple[str, str | None, str], DefaultGrant] = {}
+    for role, schema, kind, withheld, *grant in await cursor.fetchall():
+        one = found.setdefault(
+            (role, schema, kind), DefaultGrant(role, schema, kind, [], _of_owner(role, withheld or ()))
+        )
         if grant[0] is not None:
-            grants.append(Grant(*grant))
-    return [DefaultGrant(*key, grants) for key, grants in found.items()]
+            one.grants.append(Grant(*grant))
+    return list(found.values())
 
 
-async def _database_grants(connection: Connection, database: DatabaseFacts) -> list[Grant] | None:
+def _withheld_by_default() -> str:
+    """SQL: as `_withheld`, of a row d of pg_default_acl; in a schema they only add to those of everywhere."""
+    kinds = {**{kind: kind for kind in "rfTnL"}, "S": "s"}
+    cases = [f"WHEN '{kind}' THEN {_withheld(acl, 'd.defaclrole', 'd.defaclacl')}" for kind, acl in kinds.items()]
+    return f"CASE d.defaclnamespace WHEN 0 THEN CASE d.defaclobjtype {' '.join(cases)} END END"
+
+
+async def _add_database_grants(connection: Connection, belongings: Belongings) -> None:
+    database = belongings.database
     if database.acl is None:
-        return None
+        return
     cursor = await connection.execute(
         f"SELECT {GRANT_COLUMNS} FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x"  # noqa: S608
         " WHERE d.oid = %s AND x.grantee <> d.datdba",
         [database.oid],
     )
-    return [Grant(*row) for row in await cursor.fetchall()]
+    belongings.database_grants = [Grant(*row) for row in await cursor.fetchall()]
+    cursor = await connection.execute(
+        f"SELECT unnest({_withheld('d', 'd.datdba', 'd.datacl')}) FROM pg_database d WHERE d.oid = %s",  # noqa: S608
+        [database.oid],
+    )
+    belongings.database_withheld = _of_owner(database.owner, [name for (name,) in await cursor.fetchall()])

@@ -37,17 +37,25 @@ def sums_of(belongings: Belongings, things: Sequence[Thing], system_grants: Syst
     parts: dict[str, Iterable[object]] = {
         "owner": [database.owner],
         "options": [database.connection_limit, database.is_template],
-        "grants": ["default"] if belongings.database_grants is None else belongings.database_grants,
+        "grants": ["default"]
+        if belongings.database_grants is None
+        else [*belongings.database_grants, *belongings.database_withheld],
         "settings": belongings.settings,
         "labels": belongings.labels,
-        "default grants": [(one.role, one.schema, one.kind, _sum(one.grants)) for one in belongings.default_grants],
+        "default grants": [
+            (one.role, one.schema, one.kind, _sum([*one.grants, *one.withheld])) for one in belongings.default_grants
+        ],
         "content": [
             belongings.content_owner,
-            *((one.kind, one.identity, one.owner, one.grants and _sum(one.grants)) for one in things),
+            *((one.kind, one.identity, one.owner, _sum_of_grants(one)) for one in things),
         ],
         "system grants": [(place, _sum(grants)) for place, grants in system_grants.items()],
     }
     return {name: _sum(values) for name, values in parts.items()}
+
+
+def _sum_of_grants(thing: Thing) -> str | None:
+    return None if thing.grants is None else _sum([*thing.grants, *thing.withheld])
 
 
 def _sum(values: Iterable[object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from tests.fixtures.variants import variants
@@ -37,3 +38,69 @@ async def test_a_schema_public_that_the_app_made_again_has_its_owner_and_no_gran
     else:
         assert (app.run(SCHEMA_PUBLIC), preview.warnings) == (before, ())
         app.run("CREATE TABLE public.more (a int)", as_app=True)
+
+
+OF_OWNERS = """
+    REVOKE ALL ON audit, shut.audit FROM {role}; GRANT INSERT, SELECT ON audit, shut.audit TO {role};
+    REVOKE INSERT, UPDATE ON narrow FROM {role}; GRANT INSERT (a), UPDATE (b) ON narrow TO {role};
+    REVOKE USAGE ON SEQUENCE narrow_c_seq, counter FROM {role};
+    REVOKE EXECUTE ON FUNCTION fee() FROM {role};
+    REVOKE USAGE ON TYPE mood FROM {role};
+    REVOKE UPDATE ON LARGE OBJECT 900001 FROM {role};
+    ALTER DEFAULT PRIVILEGES REVOKE DELETE ON TABLES FROM {role};
+    REVOKE CREATE ON SCHEMA shut FROM {role};
+    REVOKE CREATE ON SCHEMA public FROM pg_database_owner;
+    REVOKE TEMPORARY ON DATABASE {database} FROM {role}
+"""
+ALL_RIGHTS = """
+    SELECT one.what, ARRAY(SELECT format('%s %s', nullif(grantee, 0)::regrole, privilege_type)
+                             FROM aclexplode(coalesce(one.acl, acldefault(one.kind, one.owner))) ORDER BY 1)
+      FROM (SELECT oid::regclass::text AS what, relacl AS acl,
+                   CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char" AS kind, relowner AS owner
+              FROM pg_class WHERE relkind IN ('r', 'S') AND oid >= 16384
+            UNION ALL SELECT attrelid::regclass || '.' || attname, attacl, 'c', 0
+              FROM pg_attribute WHERE attrelid >= 16384 AND attacl IS NOT NULL
+            UNION ALL SELECT oid::regprocedure::text, proacl, 'f', proowner FROM pg_proc WHERE oid >= 16384
+            UNION ALL SELECT oid::regtype::text, typacl, 'T', typowner FROM pg_type WHERE typname = 'mood'
+            UNION ALL SELECT oid::text, lomacl, 'L', lomowner FROM pg_largeobject_metadata
+            UNION ALL SELECT 'default ' || defaclobjtype::text, defaclacl, 'r', 0 FROM pg_default_acl
+            UNION ALL SELECT nspname, nspacl, 'n', nspowner FROM pg_namespace WHERE nspname IN ('public', 'shut')
+            UNION ALL SELECT 'database', datacl, 'd', datdba FROM pg_database WHERE datname = current_database()
+           ) AS one ORDER BY 1
+"""
+
+
+@variants("major", [14, 17], kept=[17])
+@pytest.mark.parametrize(
+    ("has_admin", "rights"), [(True, ""), (False, "CREATEDB"), (False, "")], ids=["superuser", "createdb", "within"]
+)
+async def test_what_an_owner_took_from_itself_it_has_not_after_an_import_either(
+    make_app: MakeApp, major: int, has_admin: bool, rights: str
+) -> None:
+    app = make_app(major, has_admin=has_admin, rights=rights)
+    within = not has_admin and not rights
+    app.run(
+        "CREATE TABLE audit AS SELECT 1 AS a; CREATE TABLE narrow (a int, b int, c serial); CREATE SEQUENCE counter;"
+        " CREATE FUNCTION fee() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TYPE mood AS ENUM ('sad');"
+        " CREATE SCHEMA shut; CREATE TABLE shut.audit (a int)" + ("" if within else "; SELECT lo_create(900001)"),
+        as_app=True,
+    )
+    archive = app.dump("--no-owner", "--no-privileges")
+    left_out = ["LARGE OBJECT"] * within + ["SCHEMA public"] * (within or major < 15)
+    for statement in OF_OWNERS.format(role=app.role, database=app.database).split(";"):
+        if not any(words in statement for words in left_out):
+            app.run(statement, as_app=True)
+    before = app.run(ALL_RIGHTS)
+
+    record, preview = await app.stage(archive)
+    await app.recipe.restore(record, app.progress)
+
+    assert [one for one in preview.warnings if "carried over" in one] == []
+    imported = [
+        one for one in app.run(ALL_RIGHTS) if "mathison_kept" not in one[0] and (major > 14 or one[0] != "public")
+    ]
+    assert [one for one in imported if one not in before] == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        app.run("DELETE FROM audit", as_app=True)
+    await app.recipe.undo(record, app.progress)
+    assert app.run(ALL_RIGHTS) == before
