@@ -19,7 +19,6 @@ from tools.servers import PostgresServer
 
 IDENTITY = pyrage.x25519.Identity.generate()
 CREDENTIAL = {
-    "id": "cred1aaaaaaaaaaa",
     "name": "Mail",
     "type": "imap",
     "data": {"user": "u", "password": "s3cr3t-ÄÖ-€"},
@@ -33,15 +32,11 @@ SCHEDULE = {
     "parameters": {"rule": {"interval": [{"field": "hours"}]}},
 }
 WORKFLOW = {
-    "id": "wf1aaaaaaaaaaaaa",
     "name": "Every hour",
-    "active": False,
     "nodes": [SCHEDULE],
     "connections": {},
     "settings": {},
-    "versionId": "0e0c2d5e-1111-4222-8333-444455556666",
 }
-
 WAITING = {
     "name": "Waits",
     "nodes": [
@@ -59,8 +54,8 @@ WAITING = {
             "type": "n8n-nodes-base.wait",
             "typeVersion": 1.1,
             "position": [200, 0],
-            # Shorter ones n8n waits for without writing them down.
-            "parameters": {"amount": 120, "unit": "seconds"},
+            # One of less than 65 n8n waits for without writing it down.
+            "parameters": {"amount": 70, "unit": "seconds"},
         },
         {
             "id": "n3",
@@ -79,16 +74,13 @@ WAITING = {
 }
 
 
-def fill(source: RealN8n, *, is_rotating: bool = False) -> None:
-    """A credential and a workflow that runs, in a server that was started on them."""
-    if is_rotating:
-        # Makes the first of the rotating keys, without which the commands encrypt nothing.
-        source.server.start()
-        source.server.stop()
-    source.server.add("credentials", [CREDENTIAL])
-    source.server.add("workflow", [WORKFLOW])
-    source.server.run("publish:workflow", f"--id={WORKFLOW['id']}")
+def fill(source: RealN8n) -> None:
+    """Starts it, and makes a credential and a workflow that runs, as its first user."""
     source.server.start()
+    editor = Editor(source.server)
+    editor.post("credentials", CREDENTIAL)
+    workflow = editor.post("workflows", WORKFLOW)
+    editor.post(f"workflows/{workflow['id']}/activate", {"versionId": workflow["versionId"]})
 
 
 def on_postgresql(make_n8n: MakeN8n, name: str, database: PostgresApp, *, schema: str = "public") -> RealN8n:
@@ -123,12 +115,30 @@ def rows(n8n: RealN8n, query: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.timeout(900)
+async def test_an_execution_that_waits_and_knows_who_started_it_is_gone_on_with(make_n8n: MakeN8n) -> None:
+    source, target = make_n8n("source", key="the first key"), make_n8n("target", key="the second key")
+    target.server.start()
+    source.server.start()
+    editor = Editor(source.server)
+    workflow = editor.post("workflows", WAITING)
+    editor.post(f"workflows/{workflow['id']}/run", {"triggerToStartFrom": {"name": "Start"}})
+    await until(lambda: statuses(source) == ["waiting"], within_seconds=100)
+    exported = await source.export(recipient=str(IDENTITY.to_public()))
+    source.server.stop()
+
+    await target.import_(exported, identity=str(IDENTITY))
+
+    await until(lambda: statuses(target) not in (["waiting"], ["running"]), within_seconds=240)
+    assert statuses(target) == ["success"]
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rotation", ["false", "true"], ids=["keys as they are", "keys rotated"])
 async def test_n8n_starts_on_an_import_and_reads_its_credentials(rotation: str, make_n8n: MakeN8n) -> None:
     environment = {"N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION": rotation}
     source = make_n8n("source", key="the first key", environment=environment)
     target = make_n8n("target", key="the second key", environment=environment)
-    fill(source, is_rotating=rotation == "true")
+    fill(source)
     data = rows(source, "SELECT data FROM credentials_entity")
     assert (":" in str(data[0][0])) is (rotation == "true")
     target.server.start()
@@ -187,24 +197,6 @@ async def test_n8n_on_postgresql_starts_on_an_import_and_reads_its_credentials(
         await database.close()
 
 
-@pytest.mark.timeout(900)
-async def test_an_execution_that_waits_and_knows_who_started_it_is_gone_on_with(make_n8n: MakeN8n) -> None:
-    source, target = make_n8n("source", key="the first key"), make_n8n("target", key="the second key")
-    target.server.start()
-    source.server.start()
-    editor = Editor(source.server)
-    workflow = editor.post("workflows", WAITING)
-    editor.post(f"workflows/{workflow['id']}/run", {"triggerToStartFrom": {"name": "Start"}})
-    await until(lambda: statuses(source) == ["waiting"], within_seconds=100)
-    exported = await source.export(recipient=str(IDENTITY.to_public()))
-    source.server.stop()
-
-    await target.import_(exported, identity=str(IDENTITY))
-
-    await until(lambda: statuses(target) not in (["waiting"], ["running"]), within_seconds=240)
-    assert statuses(target) == ["success"]
-
-
 @pytest.mark.timeout(1200)
 async def test_an_n8n_in_a_schema_of_its_own_takes_an_import_and_none_beside_another_n8n(
     make_n8n: MakeN8n, postgres_servers: Callable[[int], PostgresServer], tmp_path: Path
@@ -221,7 +213,7 @@ async def test_an_n8n_in_a_schema_of_its_own_takes_an_import_and_none_beside_ano
     assert target.server.credentials() == {"Mail": CREDENTIAL["data"]}
     other = on_postgresql(make_n8n, "other", databases["target"])
     other.server.start()
-    other.server.add("credentials", [CREDENTIAL])
+    Editor(other.server).post("credentials", CREDENTIAL)
 
     for step in (target.recipe.undo(record, NotedProgress()), target.import_(exported, identity=str(IDENTITY))):
         with pytest.raises(AppUnavailableError, match="database also holds schema 'public'"):

@@ -131,13 +131,6 @@ class N8nServer:
         assert ended.returncode == 0, f"n8n {arguments[0]}: {ended.stdout[-1000:]} {ended.stderr[-1000:]}"
         return ended.stdout
 
-    def add(self, what: str, entries: list[dict[str, Any]]) -> None:
-        """Import "credentials" or a "workflow" by n8n's own command, in clear."""
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(entries, file)
-            file.flush()
-            self.run(f"import:{what}", f"--input={file.name}")
-
     def credentials(self) -> dict[str, Any]:
         """What n8n's own command reads in its credentials, decrypted, by name."""
         with tempfile.TemporaryDirectory() as folder:
