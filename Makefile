@@ -52,7 +52,7 @@ test-variants: $(READY) prefetch ## the same tests in all other versions, forms 
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
 	@$(BIN)/python -m tools.servers get n8n
-	$(BIN)/pytest tests/n8n $(ARGS)
+	$(BIN)/pytest --numprocesses 2 tests/n8n $(ARGS)
 
 test-scale: $(READY) ## a volume of a million small files, out and in; FILES=50000 for fewer
 	TMPDIR=$${TMPDIR:-/tmp} $(BIN)/pytest --capture=no tests/scale $(ARGS)

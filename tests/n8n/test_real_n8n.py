@@ -114,6 +114,7 @@ def rows(n8n: RealN8n, query: str) -> list[tuple[object, ...]]:
         database.close()
 
 
+# The first, since it waits longest.
 @pytest.mark.timeout(900)
 async def test_an_execution_that_waits_and_knows_who_started_it_is_gone_on_with(make_n8n: MakeN8n) -> None:
     source, target = make_n8n("source", key="the first key"), make_n8n("target", key="the second key")
