@@ -30,7 +30,7 @@ from agent.engines.mariadb.imports.comparing import bridging, compare
 from agent.engines.mariadb.imports.exchange import Exchange
 from agent.engines.mariadb.imports.loading import drop_loader, load, make_beside
 from agent.engines.mariadb.imports.switching import Switch, write_down_staged
-from agent.engines.mariadb.server import foreign_keys, programs, sequences
+from agent.engines.mariadb.server import foreign_keys, hidden_parts, programs, sequences
 from agent.engines.mariadb.server.catalog import ESTIMATED_ROWS, Schema, look
 from agent.engines.mariadb.server.settings import Login, read_settings
 from agent.engines.places import require_same_place
@@ -103,6 +103,7 @@ class MariadbRecipe(Recipe):
         progress.step(Step.PREPARING)
         login, database = self._settings.app_login(), self._settings.database
         schema = await look(login, database)
+        about_hidden = await hidden_parts.require_none(login, self._settings.admin_if_readable(), database)
         has_history = is_wanted(options.options, "history", otherwise=False)
         if has_history and (obstacle := history_obstacle(schema)):
             raise InvalidRequestError(obstacle, next_step="Leave out the option history.")
@@ -145,6 +146,8 @@ class MariadbRecipe(Recipe):
         ) as chunks:
             progress.step(Step.TRANSFERRING)
             warnings = warnings_of(schema, has_history=has_history)
+            if about_hidden:
+                warnings.append(about_hidden)
             if warning := floats.warning_of(rounded):
                 warnings.append(warning)
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
@@ -237,7 +240,9 @@ class MariadbRecipe(Recipe):
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         progress.step(Step.TRANSFERRING)
-        return await fingerprint_of(self._settings.app_login(), self._settings.database, on_read=progress.read)
+        login, database = self._settings.app_login(), self._settings.database
+        await hidden_parts.require_none(login, self._settings.admin_if_readable(), database)
+        return await fingerprint_of(login, database, on_read=progress.read)
 
     async def _bring(self, record: Record, side: Side) -> None:
         admin, app, database = self._admin(), self._settings.app_login(), self._settings.database

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.engines.mariadb.exports import dump_sessions
-from agent.engines.mariadb.server import added_keys, foreign_keys, programs
+from agent.engines.mariadb.server import added_keys, foreign_keys, hidden_parts, programs
 from agent.engines.mariadb.server.catalog import Schema, look
 from agent.engines.mariadb.server.client import query
 from agent.engines.mariadb.server.settings import Login, MariadbSettings
@@ -40,22 +40,25 @@ async def describe(settings: MariadbSettings) -> Described:
         schema = await look(settings.app_login(), settings.database)
     except ServiceError as error:
         return Described(export_obstacle=error.text, import_obstacle=error.text)
+    obstacle, warning = await _about_exports(settings)
     return Described(
         version=schema.version,
-        export_obstacle=await _export_obstacle(settings.app_login()),
+        export_obstacle=obstacle,
         import_obstacle=await import_obstacle(settings),
         estimated_bytes=schema.size_bytes,
-        warnings=tuple(warnings_of(schema)),
+        warnings=(*warnings_of(schema), *([warning] if warning else [])),
         details={"database": settings.database, "charset": schema.charset, "collation": schema.collation},
     )
 
 
-async def _export_obstacle(login: Login) -> str:
+async def _about_exports(settings: MariadbSettings) -> tuple[str, str]:
+    """The obstacle, and what to know; either may be empty."""
     try:
-        await dump_sessions.options_of(login)
+        app = settings.app_login()
+        await dump_sessions.options_of(app)
+        return await hidden_parts.obstacle_and_warning(app, settings.admin_if_readable(), settings.database)
     except ServiceError as error:
-        return error.text
-    return ""
+        return error.text, ""
 
 
 async def import_obstacle(settings: MariadbSettings) -> str:

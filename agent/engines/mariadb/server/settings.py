@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from agent.engines.configured import checked, read_secret
+from common.errors import AppUnavailableError
 
 _ON_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
@@ -89,6 +91,12 @@ class MariadbSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def admin_login(self) -> Login | None:
         """None where there is none."""
         return self._login(self.admin_user, self.admin_password_file) if self.admin_user else None
+
+    def admin_if_readable(self) -> Login | None:
+        """The same, for who goes without where its password file cannot be read."""
+        with contextlib.suppress(AppUnavailableError):
+            return self.admin_login()
+        return None
 
     def _login(self, user: str, password_file: str) -> Login:
         return Login(self.host, self.port, user, read_secret(password_file), Path(self.client_directory))
