@@ -141,6 +141,12 @@ def obstacle_in(schema: Schema, *, takes_programs: bool = False) -> str:
     oldest = OLDEST if schema.is_mariadb else OLDEST_MYSQL
     if schema.release < oldest:
         return f"The server is {schema.version}; an import needs {oldest[0]}.{oldest[1]} or later."
+    if schema.read_only:
+        named = " and ".join(schema.read_only)
+        return (
+            f"The server takes no changes ({named}), as a replica, and would take none from the account that loads a "
+            "file: import into the server that it copies, or set that to OFF."
+        )
     if schema.programs and not takes_programs:
         listed = ", ".join(f"{count} {kind}" for kind, count in schema.programs.items())
         return f"The database has {listed}; the tables below them cannot be exchanged."

@@ -16,6 +16,8 @@ ESTIMATED_ROWS = "estimated_rows"
 _COUNT_SECONDS = 20
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _TRANSACTIONAL = "InnoDB"
+_READ_ONLY = ("read_only", "innodb_read_only")
+_OFF = ("0", "OFF")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Schema:
         programs: how many views, triggers, routines and events, by kind; only kinds that there are.
         untransactional: tables of which a dump beside a writer is of no one moment.
         versioned: tables that keep their earlier rows, which a dump leaves out.
+        read_only: which settings keep everybody but administrators from writing, or all.
         adds_keys: the server gives each new table without a primary key a column for one, see `added_keys`.
     """
 
@@ -43,6 +46,7 @@ class Schema:
     versioned: tuple[str, ...] = ()
     size_bytes: int = 0
     max_packet_bytes: int = 0
+    read_only: tuple[str, ...] = ()
     adds_keys: bool = False
 
     @property
@@ -95,7 +99,8 @@ async def look(login: Login, database: str) -> Schema:
     rows = await query(
         login,
         f"""
-        SELECT 'version', VERSION(), @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */;
+        SELECT 'version', VERSION(), @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */,
+               {", ".join(f"@@{name}" for name in _READ_ONLY)};
         SELECT 'schema', DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
          WHERE SCHEMA_NAME = {name};
         SELECT 'table', TABLE_NAME, TABLE_TYPE, COALESCE(TABLE_ROWS, 0), COALESCE(ENGINE, ''),
@@ -106,7 +111,7 @@ async def look(login: Login, database: str) -> Schema:
         SELECT 'events', COUNT(*) FROM information_schema.EVENTS WHERE {of_schema("EVENT_SCHEMA", database)};
         """,  # noqa: S608  # a literal
     )
-    version, max_packet, adds_keys = next(row[1:] for row in rows if row[0] == "version")
+    version, max_packet, adds_keys, *read_only = next(row[1:] for row in rows if row[0] == "version")
     schema = next((row for row in rows if row[0] == "schema"), None)
     if schema is None:
         raise AppUnavailableError(
@@ -128,6 +133,7 @@ async def look(login: Login, database: str) -> Schema:
         versioned=tuple(row[0] for row in tables if row[1] == "SYSTEM VERSIONED"),
         size_bytes=sum(int(row[4]) for row in tables),
         max_packet_bytes=int(max_packet),
+        read_only=tuple(name for name, value in zip(_READ_ONLY, read_only, strict=True) if value not in _OFF),
         adds_keys=adds_keys == "1",
     )
 

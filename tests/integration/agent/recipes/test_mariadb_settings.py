@@ -217,6 +217,39 @@ async def test_no_table_is_exchanged_when_not_all_were_told(shop: MariadbApp, tm
 
 
 @pytest.mark.variant
+async def require_nothing_is_written(app: MariadbApp) -> None:
+    """On a server that takes no changes, and that all can be done when it does again."""
+    exported = await app.export()
+    record = await app.import_(exported.content)
+    before = state(app)
+
+    with settings(app.server, read_only="ON"):
+        described, again = await app.recipe.describe(), MemoryRecord()
+        with pytest.raises(AppUnavailableError) as refusal:
+            await app.stage(exported.content, again)
+        with pytest.raises(AppUnavailableError):
+            await app.recipe.undo(record, NotedProgress())
+        whole = await app.export()
+
+    assert "takes no changes (read_only)" in described.can_import.obstacle
+    assert described.can_import.obstacle == refusal.value.text
+    assert described.can_export.obstacle == ""
+    assert whole.fingerprint == exported.fingerprint
+    assert again.facts == {}
+    assert state(app) == before
+    await app.recipe.undo(record, NotedProgress())
+    assert app.leftovers(record) == []
+
+
+async def test_a_server_that_takes_no_changes_is_an_obstacle_to_imports_alone(shop: MariadbApp) -> None:
+    await require_nothing_is_written(shop)
+
+
+@pytest.mark.variant
+async def test_a_mysql_server_that_takes_no_changes_is_an_obstacle_to_imports_alone(mysql_shop: MariadbApp) -> None:
+    await require_nothing_is_written(mysql_shop)
+
+
 async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) -> None:
     harmful = {
         **HARMLESS,
