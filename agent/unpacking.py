@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -49,12 +50,7 @@ async def unpacked(upload: AsyncIterator[bytes], *, limits: Limits, unpack_zip: 
     """
     content = Content()
     received = _count(upload, content)
-    head = b""
-    async for chunk in received:
-        head += chunk
-        if len(head) >= HEAD_BYTES:
-            break
-    whole = _with_head(head, received)
+    head, whole = await peeked(received)
     codec = codec_of(head)
     if codec is None or (codec == "zip" and not unpack_zip):
         content.chunks = _limited(whole, content, limits)
@@ -65,13 +61,15 @@ async def unpacked(upload: AsyncIterator[bytes], *, limits: Limits, unpack_zip: 
 
 
 async def peeked(
-    chunks: AsyncGenerator[bytes, None], *, least_bytes: int = HEAD_BYTES
+    chunks: AsyncIterator[bytes], *, head_bytes: int = HEAD_BYTES
 ) -> tuple[bytes, AsyncGenerator[bytes, None]]:
-    """The first bytes of a stream, at least so many if it has them, and all of it."""
-    head = b""
-    while len(head) < least_bytes and (chunk := await anext(chunks, b"")):
-        head += chunk
-    return head, _with_head(head, chunks)
+    """The first bytes of a stream, as many as are asked for if it has them, and all of it."""
+    held: deque[bytes] = deque()
+    async for chunk in chunks:
+        held.append(chunk)
+        if sum(map(len, held)) >= head_bytes:
+            break
+    return b"".join(held)[:head_bytes], _all(held, chunks)
 
 
 async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerator[bytes, None]:
@@ -81,10 +79,9 @@ async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerat
         del chunk
 
 
-async def _with_head(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    if head:
-        yield head
-        del head
+async def _all(held: deque[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    while held:
+        yield held.popleft()
     async for chunk in rest:
         yield chunk
         del chunk

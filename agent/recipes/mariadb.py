@@ -283,6 +283,7 @@ async def _fingerprinted(
     async with aclosing(chunks):
         async for chunk in chunks:
             yield chunk
+            del chunk
     if watch.doubt:
         export.warnings.append(watch.doubt + (" So the export has no fingerprint." if content else ""))
     if content is None:

@@ -268,4 +268,5 @@ class MinioRecipe(Recipe):
 async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:
     async for chunk in dump.chunks:
         yield chunk
+        del chunk
     export.fingerprint = dump.fingerprint

@@ -358,7 +358,7 @@ class N8nRecipe(Recipe):
             work_directory=self._surroundings.work_directory,
         )
         async with unpacked(upload.chunks, limits=limits, unpack_zip=False) as content:
-            head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
+            head, chunks = await peeked(content.chunks, head_bytes=HEAD_BYTES)
             async with aclosing(chunks):
                 if name := importing.bare_name(head, self._settings):
                     await importing.place_file(area, chunks, name, owner, limits)

@@ -205,6 +205,7 @@ async def _told(found: DatabaseExport, export: Export) -> AsyncGenerator[bytes, 
     async with aclosing(found.chunks) as chunks:
         async for chunk in chunks:
             yield chunk
+            del chunk
     export.warnings += found.warnings
     if found.proof is not None:
         export.fingerprint = await found.proof.fingerprint()

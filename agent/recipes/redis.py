@@ -170,6 +170,7 @@ async def _proven(dump: Dump, export: Export) -> AsyncGenerator[bytes, None]:
     async with aclosing(dump.chunks):
         async for chunk in dump.chunks:
             yield chunk
+            del chunk
     export.fingerprint = dump.fingerprint
 
 

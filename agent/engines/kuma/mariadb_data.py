@@ -215,7 +215,7 @@ class MariadbData:
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits
         async with unpacked(upload, limits=limits, unpack_zip=False) as content:
-            head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
+            head, chunks = await peeked(content.chunks, head_bytes=HEAD_BYTES)
             async with aclosing(chunks):
                 if kind_of(head) == SQLITE:
                     raise ArchiveWrongKindError(f"The file is a SQLite database, and {_OTHER_ENGINE}")

@@ -108,7 +108,7 @@ class SqliteData:
     async def stage(self, area: tree.StagingArea, upload: AsyncIterator[bytes], key: str) -> Unpacked:
         limits = self._place.limits
         async with unpacked(upload, limits=limits, unpack_zip=False) as content:
-            head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
+            head, chunks = await peeked(content.chunks, head_bytes=HEAD_BYTES)
             async with aclosing(chunks):
                 kind = kind_of(head)
                 _refuse_others(kind)

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent import unpacking
 from agent.limits import Limits
-from agent.unpacking import unpacked
+from agent.unpacking import peeked, unpacked
 from common.errors import (
     ArchiveDamagedError,
     ArchiveTruncatedError,
@@ -105,3 +107,16 @@ async def test_a_bomb_is_stopped_by_its_ratio(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(LimitExceededError, match="bomb"):
         await unpack(pieces(bomb))
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=600), max_size=6))
+async def test_looking_at_a_stream_takes_nothing_from_it(chunks: list[bytes]) -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    head, whole = await peeked(stream(), head_bytes=500)
+
+    assert head == b"".join(chunks)[:500]
+    assert b"".join([chunk async for chunk in whole]) == b"".join(chunks)

@@ -196,7 +196,7 @@ async def load(
         Whatever the upload raises.
     """
     async with unpacked(upload, limits=limits) as content:
-        head, chunks = await peeked(content.chunks, least_bytes=HEAD_BYTES)
+        head, chunks = await peeked(content.chunks, head_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
         [[most_bytes, adds_keys, folds_case, is_mysql], *verbosity] = await query(

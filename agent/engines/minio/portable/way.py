@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -59,23 +60,24 @@ _BYTES_A_SECOND = 50_000_000
 async def peek(chunks: AsyncGenerator[bytes, None]) -> tuple[ArchiveHeader | None, AsyncGenerator[bytes, None]]:
     """What an archive says of itself at its beginning, and all of it."""
     seal = SealReader()
-    head = b""
+    head: deque[bytes] = deque()
     async for chunk in chunks:
-        head += chunk
+        head.append(chunk)
         try:
             seal.add(chunk)
         except ArchiveError:
             # Whoever reads it will say so.
             break
-        if seal.header is not None or len(head) > _PEEKED_BYTES:
+        if seal.header is not None or sum(map(len, head)) > _PEEKED_BYTES:
             break
 
     async def whole() -> AsyncGenerator[bytes, None]:
-        if head:
-            yield head
+        while head:
+            yield head.popleft()
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
+                del chunk
 
     return seal.header, whole()
 
@@ -304,6 +306,7 @@ async def _told(chunks: AsyncGenerator[bytes, None], dump: Dump, found: Found) -
     async with aclosing(chunks):
         async for chunk in chunks:
             yield chunk
+            del chunk
     dump.fingerprint = found.sums.fingerprint()
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.engines.pg.loading.spool import Room, dump_directory, new_file, spooled, write_all
-from agent.engines.pg.loading.uploads import UploadForm, peek
+from agent.engines.pg.loading.uploads import HEAD_BYTES, UploadForm
 from agent.engines.pg.server.clients import Clients
 from agent.jail import PARSER, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, Pipe, feed, has_reader, start
+from agent.unpacking import peeked
 from common.errors import (
     ArchiveDamagedError,
     ArchiveIncompatibleError,
@@ -45,7 +46,7 @@ _FORMATS = {
 
 
 async def write_sql(
-    chunks: AsyncIterable[bytes],
+    chunks: AsyncIterator[bytes],
     form: UploadForm,
     output: int,
     *,
@@ -110,14 +111,15 @@ class _Chooser:
         )
 
 
-async def _pass_on(chunks: AsyncIterable[bytes], choose: _Chooser, limits: Limits) -> None:
+async def _pass_on(chunks: AsyncIterator[bytes], choose: _Chooser, limits: Limits) -> None:
     """An archive in custom format, while it arrives: through its reader to pg_restore."""
-    head, whole = await peek(chunks)
+    head, whole = await peeked(chunks, head_bytes=HEAD_BYTES)
     has_arrived = asyncio.Event()
 
     async def noted() -> AsyncGenerator[bytes, None]:
         async for chunk in whole:
             yield chunk
+            del chunk
         has_arrived.set()
 
     with Pipe() as between:

@@ -18,11 +18,11 @@ from agent.engines.pg.loading.archive_reading import write_sql
 from agent.engines.pg.loading.loader_process import SqlWriter, load_sql
 from agent.engines.pg.loading.spool import sweep
 from agent.engines.pg.loading.terms import ORDINARY, Terms
-from agent.engines.pg.loading.uploads import UploadForm, form_of, is_zipped_directory, peek
+from agent.engines.pg.loading.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory
 from agent.engines.pg.server.clients import Clients
 from agent.engines.pg.server.connection import Login
 from agent.limits import Limits
-from agent.unpacking import unpacked
+from agent.unpacking import peeked, unpacked
 from common.errors import ArchiveWrongKindError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
@@ -130,11 +130,11 @@ async def load(
     sweep(spool_directory)
     seal, finder = SealReader(), FingerprintFinder()
     async with AsyncExitStack() as stack:
-        head, whole = await peek(_counted(chunks, progress))
+        head, whole = await peeked(_counted(chunks, progress), head_bytes=HEAD_BYTES)
         await stack.enter_async_context(aclosing(whole))
         is_zip = is_zipped_directory(head)
         content = await stack.enter_async_context(unpacked(whole, limits=limits, unpack_zip=not is_zip))
-        head, text = await peek(content.chunks)
+        head, text = await peeked(content.chunks, head_bytes=HEAD_BYTES)
         await stack.enter_async_context(aclosing(text))
         form = UploadForm.ZIP if is_zip else form_of(head)
         source: AsyncGenerator[bytes, None] | SqlWriter
@@ -184,6 +184,7 @@ async def _counted(chunks: AsyncIterator[bytes], progress: LoadProgress) -> Asyn
     async for chunk in chunks:
         progress.read(len(chunk))
         yield chunk
+        del chunk
 
 
 async def _sealed(
@@ -194,6 +195,7 @@ async def _sealed(
         require_own(seal.header)
         finder.add(chunk)
         yield chunk
+        del chunk
     seal.finish()
     # Of an archive in custom format it stands at the end.
     require_own(seal.header)

@@ -123,6 +123,7 @@ async def _feed(child: Child, request: bytes, chunks: AsyncIterable[bytes]) -> N
         yield request
         async for chunk in chunks:
             yield chunk
+            del chunk
 
     async with aclosing(text()) as whole:
         await feed(child, whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, AsyncIterable
 
 from agent.archives import tarblocks
 from common.codecs import codec_of
@@ -66,24 +65,3 @@ def _form_of_contents(head: bytes) -> UploadForm:
         )
     # Whatever else stands there, who reads the archive says it with its place.
     return UploadForm.CUSTOM
-
-
-async def peek(chunks: AsyncIterable[bytes]) -> tuple[bytes, AsyncGenerator[bytes, None]]:
-    """The first HEAD_BYTES of a stream, or all there are, and the stream with them."""
-    iterator = aiter(chunks)
-    first: list[bytes] = []
-    size = 0
-    async for chunk in iterator:
-        first.append(chunk)
-        size += len(chunk)
-        if size >= HEAD_BYTES:
-            break
-    head = b"".join(first)
-
-    async def whole() -> AsyncGenerator[bytes, None]:
-        if head:
-            yield head
-        async for chunk in iterator:
-            yield chunk
-
-    return head[:HEAD_BYTES], whole()

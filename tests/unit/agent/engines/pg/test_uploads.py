@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.pg.loading.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory, peek
+from agent.engines.pg.loading.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory
 from common.errors import ArchiveWrongKindError
 
 
@@ -59,19 +58,6 @@ def test_a_table_of_contents_alone_is_refused_by_name(form: int) -> None:
 def test_any_beginning_has_a_kind_or_is_refused(head: bytes) -> None:
     with suppress(ArchiveWrongKindError):
         assert form_of(head) in UploadForm
-
-
-@settings(deadline=None)
-@given(st.lists(st.binary(max_size=600), max_size=6))
-async def test_looking_at_a_stream_takes_nothing_from_it(chunks: list[bytes]) -> None:
-    async def stream() -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-
-    head, whole = await peek(stream())
-
-    assert head == b"".join(chunks)[:HEAD_BYTES]
-    assert b"".join([chunk async for chunk in whole]) == b"".join(chunks)
 
 
 @pytest.mark.parametrize(
