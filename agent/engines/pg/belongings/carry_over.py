@@ -8,8 +8,9 @@ do more than the app's role, since a view, a function or a trigger can run with 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -56,15 +57,24 @@ _RESOLVERS = {
     "ROUTINE": ("to_regprocedure", "pg_proc"),
     "TYPE": ("to_regtype", "pg_type"),
 }
+_SET_ROLE_SINCE = 160_000
+"""The version since which a member may not always act as the role."""
+_SCHEMA_OF = re.compile(r'(?:"(?:[^"]|"")+"|[^".]+)(?=\.)')
+"""At the beginning of what the server quoted."""
 _WITHOUT_CODE = (LARGE_OBJECT, "SCHEMA", "SEQUENCE")
 """Nothing of these runs with their owner's rights."""
 
 
 class Gift(NamedTuple):
-    """A statement that gives something, and what that is, for a warning when it fails."""
+    """A statement that gives something, and what that is, for a warning when it fails.
+
+    Attributes:
+        lending: what is done before it, and taken back after it, where it alone is not allowed; or nothing.
+    """
 
     what: str
     statement: sql.Composed
+    lending: tuple[sql.Composed, sql.Composed] | None = None
 
 
 async def give_belongings(connection: Connection, belongings: Belongings, *, name: str) -> list[str]:
@@ -87,12 +97,24 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
     others = [thing for thing in things if not _is_public(thing)]
     for gift in [*gifts_of_things(belongings, others), *_gifts_of_database(belongings, sql.Identifier(name))]:
         try:
-            await connection.execute(gift.statement)
+            await _give(connection, gift)
         except (psycopg.errors.ProgrammingError, psycopg.errors.DataError, psycopg.errors.NotSupportedError) as failure:
             warnings.append(f"{gift.what} could not be carried over: {failure.diag.message_primary}")
     for thing in public:
         warnings += await _give_public(connection, belongings, thing)
     return warnings
+
+
+async def _give(connection: Connection, gift: Gift) -> None:
+    try:
+        await connection.execute(gift.statement)
+    except psycopg.errors.InsufficientPrivilege:
+        if gift.lending is None:
+            raise
+        lend, take_back = gift.lending
+        async with connection.transaction():
+            for statement in (lend, gift.statement, take_back):
+                await connection.execute(statement)
 
 
 async def _give_public(connection: Connection, belongings: Belongings, wanted: Thing) -> list[str]:
@@ -218,6 +240,53 @@ def _kept_from_owners(belongings: Belongings, things: Sequence[Thing]) -> list[s
     ]
 
 
+async def warnings_of_owners(
+    connection: Connection, belongings: Belongings, *, new_schemas: Collection[str]
+) -> list[str]:
+    """What will not go back to its owner within the database.
+
+    Args:
+        connection: to the app's database, of the role that will load.
+        new_schemas: those that the import brings, which are that role's own.
+    """
+    others = [
+        thing
+        for thing in special_things(belongings)
+        if thing.owner not in ("", belongings.content_owner) and thing.kind != "SCHEMA"
+    ]
+    possible = [thing for thing in others if _may_own(belongings, thing)]
+    may_set = "SET" if connection.info.server_version >= _SET_ROLE_SINCE else "MEMBER"
+    cursor = await connection.execute(
+        f"""
+        SELECT owner, name
+          FROM unnest(%s::text[], %s::text[], %s::text[]) AS thing (owner, schema, name)
+          JOIN pg_namespace n ON n.oid = to_regnamespace(schema)
+         WHERE NOT pg_has_role(owner, '{may_set}')
+            OR NOT (n.nspname = ANY(%s) OR has_schema_privilege(owner, n.oid, 'CREATE')
+                    OR has_schema_privilege(n.oid, 'CREATE WITH GRANT OPTION'))
+         ORDER BY owner, name
+        """,  # noqa: S608  # one of two words
+        [
+            [thing.owner for thing in possible],
+            [_schema_of(thing) for thing in possible],
+            [f"{thing.kind.lower()} {thing.identity}" for thing in possible],
+            list(new_schemas),
+        ],
+    )
+    kept: dict[str, list[str]] = defaultdict(list)
+    for owner, name in await cursor.fetchall():
+        kept[owner].append(name)
+    return [
+        *_kept_from_owners(belongings, others),
+        *(
+            f"What the file has under these names will belong to {belongings.content_owner}, not to {owner} as before, "
+            f"since here only a superuser may give it: {listed(names)}. One lets {owner} make things in their schemas "
+            "before the import (GRANT CREATE ON SCHEMA … TO …), or gives them back after it (ALTER … OWNER TO …)."
+            for owner, names in kept.items()
+        ),
+    ]
+
+
 async def _unprotected(connection: Connection, belongings: Belongings, things: Sequence[Thing]) -> list[str]:
     """A warning of tables that hid rows from the app's role and now belong to it: policies do not apply to an owner."""
     kept = [one.identity for one in things if one.kind == "TABLE" and one.owner and not _may_own(belongings, one)]
@@ -241,11 +310,27 @@ def _gifts_of_thing(thing: Thing, belongings: Belongings) -> list[Gift]:
     gifts = []
     if thing.owner not in ("", belongings.content_owner) and _may_own(belongings, thing):
         statement = sql.SQL("ALTER {} {} OWNER TO {}").format(kind, identity, sql.Identifier(thing.owner))
-        gifts.append(Gift(f"The owner of {what}", statement))
+        gifts.append(Gift(f"The owner of {what}", statement, _lending(thing)))
     if thing.grants is not None:
         of_others = [grant for grant in thing.grants if grant.grantee != thing.owner]
         gifts += grants_on(sql.SQL("{} {}").format(kind, identity), of_others, what)
     return gifts
+
+
+def _lending(thing: Thing) -> tuple[sql.Composed, sql.Composed] | None:
+    """A role gets what it may not make itself, since it may not make anything in the schema, from superusers alone."""
+    schema = _schema_of(thing)
+    if not schema:
+        return None
+    target = sql.SQL("SCHEMA {}").format(sql.SQL(schema))
+    create = Grant("CREATE", thing.owner, with_grant_option=False)
+    return grant_statement(create, target), grant_statement(create, target, takes_away=True)
+
+
+def _schema_of(thing: Thing) -> str:
+    """Its schema as the server quotes it; empty: it is in none."""
+    found = _SCHEMA_OF.match(thing.identity)
+    return found[0] if found else ""
 
 
 def grants_on(target: sql.Composable, grants: Sequence[Grant], what: str) -> list[Gift]:

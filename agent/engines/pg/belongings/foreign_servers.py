@@ -162,7 +162,8 @@ def _belongings_of(server: ForeignServer) -> list[tuple[str, sql.Composed]]:
     comment = sql.SQL("COMMENT ON SERVER {} IS {}").format(name, sql.Literal(server.comment))
     owner = sql.SQL("ALTER SERVER {} OWNER TO {}").format(name, sql.Identifier(server.owner))
     found += [(f"The comment of {what}", comment), (f"The owner of {what}", owner)]
-    return found + list(grants_on(sql.SQL("FOREIGN SERVER {}").format(name), server.grants, what))
+    gifts = grants_on(sql.SQL("FOREIGN SERVER {}").format(name), server.grants, what)
+    return found + [(gift.what, gift.statement) for gift in gifts]
 
 
 def _options(options: Mapping[str, str]) -> sql.Composable:

@@ -58,7 +58,8 @@ class Belongings:
     """All that is carried over.
 
     Attributes:
-        content_owner: of `trusted_owners`, who owns most of the tables; else the database's owner or `app_role`.
+        content_owner: who loads; or of `trusted_owners`, who owns most of the tables; else the database's owner or
+            `app_role`.
         app_role: the role that the app itself uses.
         trusted_owners: the roles that may do nothing that `app_role` may not: itself, and roles whose member it is.
         large_objects: those with another owner or grants of their own, by number.
@@ -139,16 +140,20 @@ _LARGE_OBJECTS = """
 """
 
 
-async def read_belongings(connection: Connection, database: DatabaseFacts, *, app_role: str) -> Belongings:
+async def read_belongings(
+    connection: Connection, database: DatabaseFacts, *, app_role: str, loader: str | None
+) -> Belongings:
     """What the old database has.
 
     Args:
         connection: to the old database itself, of the role that will give everything to the new one.
+        loader: whose everything is that a file brings; None: a throw-away role's, and then the content owner's.
     Raises:
         AppUnavailableError: there is no role `app_role`.
     """
     trusted = await roles_within(connection, app_role)
-    owner = await _content_owner(connection, trusted) or (database.owner if database.owner in trusted else app_role)
+    owner = loader or await _content_owner(connection, trusted)
+    owner = owner or (database.owner if database.owner in trusted else app_role)
     found = Belongings(database, owner, app_role, trusted)
     for kind, query in _KINDS.items():
         found.things += await _things(connection, kind, query)

@@ -15,7 +15,7 @@ import structlog
 
 from agent.engines.pg.belongings.carry_over import things_in_both
 from agent.engines.pg.belongings.foreign_servers import read_servers
-from agent.engines.pg.belongings.read import read_belongings
+from agent.engines.pg.belongings.read import Belongings, read_belongings
 from agent.engines.pg.belongings.system_grants import read_system_grants
 from agent.engines.pg.imports import green
 from agent.engines.pg.imports.filled_views import filled_views, warnings_about
@@ -99,7 +99,7 @@ class Beside:
             disk.require_room(self.surroundings.limits.free_bytes)
             login = await self._make_database(connection, label, self.surroundings.sessions)
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
-            belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
+            belongings = await self._read_belongings(connection)
             system_grants = await read_system_grants(connection)
             before = await look_at_content(connection)
             held_before = await look_at_tables(connection)
@@ -162,6 +162,10 @@ class Beside:
                 *warnings_about(views, exported=tables_of(loaded.fingerprint), imported=held_after),
             ],
         )
+
+    async def _read_belongings(self, connection: Connection) -> Belongings:
+        loader = self.manager.user if self.plan.has_own_rights else None
+        return await read_belongings(connection, self.plan.database, app_role=self.plan.app_role, loader=loader)
 
     async def _make_database(self, connection: Connection, label: Label, sessions: int) -> Login:
         """Its loader's way into it."""
@@ -260,7 +264,7 @@ class Beside:
         if staged is None or staged.belongings is None:
             return
         async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
-            belongings = await read_belongings(connection, self.plan.database, app_role=self.plan.app_role)
+            belongings = await self._read_belongings(connection)
             system_grants = await read_system_grants(connection)
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             now = sums_of(belongings, await things_in_both(connection, belongings), system_grants)

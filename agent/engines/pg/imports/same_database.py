@@ -20,7 +20,16 @@ import psycopg
 import structlog
 
 from agent.engines.pg.aside.dropping import drop_schemas, require_unused
-from agent.engines.pg.aside.moving import bring_back, doomed_schemas, extensions_of, kept_keys, kept_schemas
+from agent.engines.pg.aside.moving import (
+    app_schemas,
+    bring_back,
+    doomed_schemas,
+    extensions_of,
+    kept_keys,
+    kept_schemas,
+)
+from agent.engines.pg.belongings.carry_over import warnings_of_owners
+from agent.engines.pg.belongings.read import read_belongings
 from agent.engines.pg.imports.lock_room import require_lock_room
 from agent.engines.pg.imports.own_rights import end_loaders, same_outside
 from agent.engines.pg.imports.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
@@ -78,6 +87,10 @@ class SameDatabase:
             present_bytes = await size_of(connection)
             extensions = await extensions_of(connection)
             kept = await kept_keys(connection)
+            role = self.plan.login.user
+            belongings = await read_belongings(connection, self.plan.database, app_role=role, loader=role)
+            new_schemas = [schema.name for schema in await app_schemas(connection) if schema.can_be_renamed]
+            of_owners = await warnings_of_owners(connection, belongings, new_schemas=new_schemas)
             terms = Terms(
                 is_restricted=True,
                 is_check=True,
@@ -99,6 +112,7 @@ class SameDatabase:
         warnings = [
             "The app waits while the file is loaded into its own database.",
             *self._warnings_of_room(disk, loaded, present_bytes),
+            *of_owners,
         ]
         if len(kept) > 1:
             names = ", ".join(f"mathison_kept_{other}_*" for other in sorted(kept))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from psycopg import sql
 
 from agent.engines.pg.aside.moving import app_schemas, kept_prefix, take_aside
-from agent.engines.pg.belongings.carry_over import gifts_of_things, special_things
+from agent.engines.pg.belongings.carry_over import Gift, gifts_of_things, special_things
 from agent.engines.pg.belongings.read import WRAPPER, read_belongings
 from agent.engines.pg.imports.kept_state import changes_are_counted, end_of_code, own_sequences, state_queries
 from agent.engines.pg.loading.terms import Terms
@@ -22,7 +22,10 @@ _OURS = "SELECT pg_catalog.set_config('client_encoding', 'UTF8', false)"
 _NO_SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', '', false)"
 _NOTHING_OF_THE_FILE = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
 """Where the path does not name them, temporary tables come first."""
-_IF_THERE = """DO $do$ BEGIN {statement};
+_IF_THERE = """DO $do$ BEGIN
+BEGIN {statement};
+EXCEPTION WHEN insufficient_privilege THEN {otherwise};
+END;
 EXCEPTION WHEN undefined_table OR undefined_object OR undefined_function OR undefined_column OR invalid_schema_name
     OR wrong_object_type OR insufficient_privilege THEN NULL; END $do$"""
 
@@ -42,7 +45,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
     Args:
         connection: to the app's database, of the role that will load.
     """
-    belongings = await read_belongings(connection, database, app_role=connection.info.user)
+    belongings = await read_belongings(connection, database, app_role=connection.info.user, loader=connection.info.user)
     # A wrapper belongs to a superuser and stays where it is.
     things = [thing for thing in special_things(belongings) if thing.kind != WRAPPER]
     gifts = gifts_of_things(belongings, things)
@@ -56,7 +59,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         sql.SQL("SET LOCAL lock_timeout = 0"),
     ]
     there = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
-    gifts_there = [sql.SQL(_IF_THERE).format(statement=gift.statement) for gift in gifts]
+    gifts_there = [_if_there(gift) for gift in gifts]
     return Terms(
         is_restricted=True,
         before=("BEGIN", _OURS, _NO_SEARCH_PATH, *_texts(connection, before), "RESET client_encoding"),
@@ -66,6 +69,14 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         foreign_servers=frozenset(await foreign_servers(connection)),
         extension_tables=await extension_tables(connection),
     )
+
+
+def _if_there(gift: Gift) -> sql.Composed:
+    otherwise: Sequence[sql.Composable] = [sql.SQL("NULL")]
+    if gift.lending is not None:
+        lend, take_back = gift.lending
+        otherwise = [lend, gift.statement, take_back]
+    return sql.SQL(_IF_THERE).format(statement=gift.statement, otherwise=sql.SQL("; ").join(otherwise))
 
 
 def _texts(connection: Connection, statements: Iterable[sql.Composable]) -> list[str]:

@@ -104,3 +104,69 @@ async def test_what_an_owner_took_from_itself_it_has_not_after_an_import_either(
         app.run("DELETE FROM audit", as_app=True)
     await app.recipe.undo(record, app.progress)
     assert app.run(ALL_RIGHTS) == before
+
+
+OWNERS = """
+    SELECT oid::regclass::text, relowner::regrole::text FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'v', 'S')
+    UNION ALL SELECT oid::regprocedure::text, proowner::regrole::text FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT oid::regtype::text, typowner::regrole::text FROM pg_type WHERE typname IN ('mood', 'other')
+    UNION ALL SELECT n.oid::regnamespace::text, nspowner::regrole::text FROM pg_namespace n WHERE nspname = 'We"i.rd'
+"""
+OF_A_GROUP = """
+    CREATE SCHEMA "We""i.rd"; CREATE TABLE public.own (a int); CREATE TABLE "We""i.rd".own (a int);
+    CREATE TABLE public."t""." (a serial); CREATE TABLE "We""i.rd".t (a int); CREATE VIEW public.v AS SELECT 1 AS a;
+    CREATE FUNCTION public.fee(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TYPE public.mood AS ENUM ('sad');
+    CREATE TYPE "We""i.rd".other AS ENUM ('sad')
+"""
+TO_A_GROUP = """
+    ALTER TABLE public."t""." OWNER TO {group}; ALTER TABLE "We""i.rd".t OWNER TO {group};
+    ALTER VIEW public.v OWNER TO {group}; ALTER FUNCTION public.fee(int) OWNER TO {group};
+    ALTER TYPE public.mood OWNER TO {group}; ALTER TYPE "We""i.rd".other OWNER TO {group}
+"""
+
+
+@variants("major", [14, 17], kept=[17])
+@pytest.mark.parametrize("rights", ["", "CREATEDB CREATEROLE"], ids=["within", "beside"])
+async def test_what_belongs_to_a_group_that_may_make_nothing_there_belongs_to_it_afterwards(
+    make_app: MakeApp, major: int, rights: str
+) -> None:
+    app = make_app(major, has_admin=False, rights=rights)
+    group = f"group_{app.role}"
+    app.run(f"CREATE ROLE {group}; GRANT {group} TO {app.role}", on="postgres")
+    try:
+        app.run(f"{OF_A_GROUP}; REVOKE CREATE ON SCHEMA public FROM PUBLIC", as_app=True)
+        app.run(TO_A_GROUP.format(group=group))
+        grants, owners = app.run(SCHEMA_PUBLIC), sorted(app.run(OWNERS))
+        archive = await app.export()
+
+        record, preview = await app.stage(archive)
+        await app.recipe.restore(record, app.progress)
+
+        assert [one for one in preview.warnings if group in one] == []
+        assert sorted(one for one in app.run(OWNERS) if "mathison_kept" not in one[0]) == owners
+        assert app.run(SCHEMA_PUBLIC) == grants or (major < 15 and rights)
+        assert app.run("SELECT has_schema_privilege(%s, %s, 'CREATE')", values=[group, 'We"i.rd']) == [(False,)]
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {group}", on="postgres")
+
+
+async def test_what_cannot_be_given_back_to_a_group_within_the_database_is_a_warning(make_app: MakeApp) -> None:
+    app = make_app(has_admin=False)
+    group = f"group_{app.role}"
+    app.run(f"CREATE ROLE {group}; GRANT {group} TO {app.role}", on="postgres")
+    try:
+        app.run("CREATE TABLE public.own (a int); CREATE TABLE public.t (a int)", as_app=True)
+        app.run(f"ALTER TABLE t OWNER TO {group}; ALTER SCHEMA public OWNER TO postgres")
+        app.run(f"GRANT CREATE ON SCHEMA public TO {app.role}")
+        archive = await app.export()
+
+        record, preview = await app.stage(archive)
+        await app.recipe.restore(record, app.progress)
+
+        [warning] = [one for one in preview.warnings if group in one]
+        assert f"will belong to {app.role}, not to {group} as before" in warning
+        assert "table public.t." in warning
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {group}", on="postgres")
