@@ -232,6 +232,7 @@ class Exchange:
         try:
             self._make_system()
             journal = self._journal_of(target)
+            self._sync(journal)
             try:
                 self._write(journal)
                 self._apply(journal, until_quiet)
@@ -322,17 +323,22 @@ class Exchange:
     def _entry(self, path: str) -> _Entry:
         return _Entry(path, _inode(self._drive / path), _inode(self._other / path))
 
+    def _sync(self, journal: _Journal) -> None:
+        """Make what was renamed durable; OSError where a directory has become a link, which leads elsewhere."""
+        parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
+        for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
+            with opened_directory(directory) as opened:
+                os.fsync(opened)
+
     def _apply(self, journal: _Journal, until_quiet: Callable[[], bool]) -> None:
+        self._sync(journal)
         if journal.version == 1:
             self._part_names(journal)
         if self._take_away(journal) and not until_quiet():
             raise _NotQuietError
         for entry in journal.entries:
             self._exchange(entry)
-        parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
-        for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
-            with opened_directory(directory) as opened:
-                os.fsync(opened)
+        self._sync(journal)
         journal.is_done = True
         self._write(journal)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from agent.engines.filesystem import read_small_file
-from agent.engines.minio.drive.layout import FORMAT, other_drive
+from agent.engines.minio.drive.layout import FORMAT, SYSTEM, other_drive, system_roots
 from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import AppUnavailableError, ToolFailedError
 
@@ -130,6 +130,11 @@ def drive_obstacle(facts: Facts, drive: Path) -> str:
         return f"The directory {drive} is not a drive of MinIO: its format.json cannot be read."
     if other := other_drive(kind):
         return f"The drive {drive} is {other}; only a single drive of today's kind can be exchanged as a whole."
+    if linked := next((path for path in (SYSTEM, *system_roots()) if (drive / path).is_symlink()), ""):
+        return (
+            f"On the drive {drive}, `{linked}` is a link; what lies elsewhere is neither read nor exchanged with "
+            "the rest. Stop MinIO, put the directory itself there, and start it again."
+        )
     if deployment_id != facts.deployment_id:
         return f"The drive {drive} is not the server's: its deployment id is {deployment_id}."
     return ""

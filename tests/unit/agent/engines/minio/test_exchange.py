@@ -365,6 +365,30 @@ def test_a_journal_that_is_no_file_or_far_too_large_is_not_waited_for(what: str,
     assert _content(drive) == OLD
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_drive_of_which_a_part_is_a_link_is_exchanged_once_it_is_there_itself(
+    is_interrupted: bool, drive: Path, tmp_path: Path, steps: Steps
+) -> None:
+    one = Exchange(drive, KEY)
+    if is_interrupted:
+        steps.restart(crash_at=3)
+        with pytest.raises(CrashError):
+            one.bring(Side.IMPORTED)
+    before = _content(drive)
+    (drive / ".minio.sys").rename(tmp_path / "elsewhere")
+    (drive / ".minio.sys").symlink_to(tmp_path / "elsewhere")
+
+    act = one.recover if is_interrupted else lambda: one.bring(Side.IMPORTED)
+    with pytest.raises(ToolFailedError, match="Not a directory"):
+        act()
+
+    (drive / ".minio.sys").unlink()
+    (tmp_path / "elsewhere").rename(drive / ".minio.sys")
+    assert _content(drive) == before
+    act()
+    assert _content(drive) == NEW
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
 @pytest.mark.parametrize("what", ["another user's", "a link"])
 def test_what_a_server_puts_in_the_place_of_what_is_kept_is_not_used(what: str, drive: Path, tmp_path: Path) -> None:

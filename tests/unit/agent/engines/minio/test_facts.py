@@ -28,3 +28,19 @@ def test_a_drive_that_cannot_be_exchanged_is_told_by_what_it_is(format: str, wor
 
     assert words in obstacle
     assert bool(words) == bool(obstacle)
+
+
+@pytest.mark.parametrize("linked", [".minio.sys", ".minio.sys/config", ".minio.sys/buckets"])
+def test_a_drive_of_which_a_part_is_a_link_is_told_by_it(linked: str, tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    for name in ("buckets", "config"):
+        (drive / ".minio.sys" / name).mkdir(parents=True)
+    (drive / ".minio.sys/format.json").write_text('{"format": "xl-single", "id": "here"}')
+    facts = Facts(version="", deployment_id="here", uptime_seconds=0, servers=1, drives=1, kms="")
+    before = drive_obstacle(facts, drive)
+
+    (drive / linked).rename(tmp_path / "elsewhere")
+    (drive / linked).symlink_to(tmp_path / "elsewhere")
+
+    assert before == ""
+    assert f"`{linked}` is a link" in drive_obstacle(facts, drive)
