@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import time
 from collections.abc import Sequence
-
-import msgspec
 
 from agent.engines.mariadb.dumps.inserts import INSERT, row_with
 from agent.engines.mariadb.dumps.sequence_texts import SequenceHasher
@@ -108,7 +107,9 @@ def digest_of(shown: Shown, database: str, *, is_staged: bool = False) -> str:
         enabled = "DISABLED" if is_staged else "ENABLED"
         text = programs.with_status(text, is_enabled=shown.listed.about == enabled)
     made_under = [shown.charset, shown.collation, shown.sql_mode, shown.time_zone]
-    return hashlib.sha256(msgspec.json.encode([text, *made_under])).hexdigest()
+    # Bytes that are no text are hashed as they are.
+    told = json.dumps([text, *made_under], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 
 class TableHasher:

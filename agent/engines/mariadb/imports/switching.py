@@ -17,6 +17,7 @@ There are no defaults from sequences that are new to the app: until they are led
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -69,11 +70,14 @@ class Switch:
         try:
             await self._exchange(target, present)
             await self._settle(target)
-        except ServiceError as cause:
+        except UnsettledError:
+            raise
+        # A fault of ours, too, is taken back: it would come again with each try to go on.
+        except Exception as cause:
             try:
                 await once_it_is_back(lambda: self._take_back(target))
             except ServiceError as obstacle:
-                raise UnsettledError(f"{cause.text} It could not be taken back: {obstacle.text}") from cause
+                raise UnsettledError(f"{cause} It could not be taken back: {obstacle.text}") from cause
             raise
 
     async def _take_back(self, target: Side) -> None:
@@ -175,7 +179,7 @@ class Switch:
         return side is Side.IMPORTED and bool(self._notes.facts.get(_MUST_LEAD))
 
     def _written(self, side: Side) -> list[Program]:
-        return [msgspec.json.decode(line, type=Program) for line in names_in(self._notes, _fact(side)) or ()]
+        return [msgspec.convert(json.loads(line), Program) for line in names_in(self._notes, _fact(side)) or ()]
 
 
 def write_down_staged(notes: Notes, staged: Sequence[Program], *, must_lead_defaults: bool) -> None:
@@ -203,4 +207,5 @@ def _fact(side: Side) -> str:
 
 
 def _to_fact(found: Sequence[Program]) -> list[str]:
-    return [msgspec.json.encode(program).decode() for program in found]
+    # msgspec writes no surrogates.
+    return [json.dumps(msgspec.to_builtins(program)) for program in found]

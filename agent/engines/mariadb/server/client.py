@@ -89,8 +89,9 @@ async def once_it_is_back(act: Callable[[], Awaitable[_T]]) -> _T:
 async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = False) -> list[list[str]]:
     """Run statements and return the rows of all of them, as text; NULL is "NULL".
 
+    Bytes that are no UTF-8 are surrogates, in what is sent and in what comes.
+
     Args:
-        sql: bytes that are no UTF-8 stand in it as surrogates.
         is_plain: in a session as anybody gets it, without settings of ours.
     Raises:
         AppUnavailableError: no server, or it refuses the account.
@@ -102,7 +103,7 @@ async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = 
         output = await run(_command(login, database, *(() if is_plain else (_beginning(),))), input_bytes=text)
     except ToolFailedError as failure:
         raise error_of_query(failure.text, login) from failure
-    lines = output.decode(errors="replace").split("\n")[:-1]
+    lines = output.decode(errors="surrogateescape").split("\n")[:-1]
     return [[_plain(cell) for cell in line.split("\t")] for line in lines]
 
 

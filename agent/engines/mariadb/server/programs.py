@@ -16,6 +16,7 @@ import msgspec
 from agent.engines.mariadb.dumps import client_reads, one_statement
 from agent.engines.mariadb.dumps.view_reads import tables_read
 from agent.engines.mariadb.names import called, moved, table_of, within
+from agent.engines.mariadb.server import charsets
 from agent.engines.mariadb.server.client import WITHIN_SECONDS, literal, of_schema, query, quoted
 from agent.engines.mariadb.server.settings import Login
 from common.errors import ArchiveIncompatibleError, ToolFailedError
@@ -34,7 +35,6 @@ _RIGHTS = {
     "trigger": ("TRIGGER", "LOCK TABLES", "SELECT"),
     "event": ("EVENT",),
 }
-_CODECS = {"utf8mb4": "utf-8", "utf8mb3": "utf-8", "utf8": "utf-8", "latin1": "cp1252", "ascii": "ascii"}
 _NAME = r"`(?:[^`]|``)*`"
 _DEFINER = re.compile(rf"(?P<create>CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
 _ANY_NAME = rf'(?:{_NAME}|"(?:[^"]|"")*")'
@@ -57,7 +57,8 @@ class Program(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: one of KINDS.
-        text: the statement that makes it, for its own schema as the current one, without a definer.
+        text: the statement that makes it, for its own schema as the current one, without a definer; bytes that are no
+            text of its character set are surrogates.
         time_zone: of an event's schedule.
         is_mysql: it was read from MySQL, and is made there.
     """
@@ -88,7 +89,7 @@ class Program(msgspec.Struct, frozen=True):
         """What makes it, or replaces one that is there; the session's settings are others afterwards."""
         zone = f", time_zone = {literal(self.time_zone)}" if self.time_zone else ""
         text = self.text.replace("CREATE ", "CREATE OR REPLACE ", 1) if is_there else self.text
-        encoded = text.encode(_CODECS[self.charset])
+        encoded = charsets.bytes_of(text, self.charset)
         if self.is_mysql:
             is_view = self.kind == "view"
             made = one_statement.at_mysql(encoded, is_view=is_view, is_known=True, sql_mode=self.sql_mode)
@@ -106,12 +107,14 @@ class Listed(msgspec.Struct, frozen=True):
     Attributes:
         kind: one of KINDS, or "package", "package body".
         about: a trigger's table, an event's status.
+        beside: the comment, and what a function returns.
     """
 
     kind: str
     name: str
     definer: str
     about: str
+    beside: str
 
     @property
     def key(self) -> tuple[str, str]:
@@ -119,7 +122,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """One as the server says it; what it says nothing of is empty."""
+    """One as the server says it, see `charsets.text_of`; what it says nothing of is empty."""
 
     listed: Listed
     text: str
@@ -135,6 +138,20 @@ class Shown(msgspec.Struct, frozen=True):
         found = _ANY_DEFINER.match(self.text)
         return found["create"] + self.text[found.end() :] if found else self.text
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some characters in it are not those that it was made of: where its character set is not UTF-8,
+        servers say comments, what a function returns, and names of events in UTF-8 all the same, MySQL more names."""
+        listed = self.listed
+        if charsets.is_utf8(self.charset) or listed.kind == "view":
+            return False
+        in_utf8 = listed.beside
+        if self.is_mysql or listed.kind == "event":
+            in_utf8 += listed.name
+        if self.is_mysql and listed.kind == "trigger":
+            in_utf8 += listed.about
+        return not in_utf8.isascii()
+
 
 async def list_all(login: Login, database: str) -> list[Listed]:
     """All that an account may see, by name; triggers in the order in which they fire."""
@@ -142,14 +159,15 @@ async def list_all(login: Login, database: str) -> list[Listed]:
     rows = await query(
         login,
         f"""
-        SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, DEFINER, '' FROM information_schema.ROUTINES
+        SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, DEFINER, '', CONCAT(ROUTINE_COMMENT, COALESCE(DTD_IDENTIFIER, ''))
+          FROM information_schema.ROUTINES
          WHERE {of_schema("ROUTINE_SCHEMA", database)} ORDER BY ROUTINE_TYPE, ROUTINE_NAME;
-        SELECT 'view', TABLE_NAME, DEFINER, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name}
+        SELECT 'view', TABLE_NAME, DEFINER, '', '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {name}
          ORDER BY TABLE_NAME;
-        SELECT 'trigger', TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
+        SELECT 'trigger', TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE, '' FROM information_schema.TRIGGERS
          WHERE TRIGGER_SCHEMA = {name}
          ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER;
-        SELECT 'event', EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS
+        SELECT 'event', EVENT_NAME, DEFINER, STATUS, EVENT_COMMENT FROM information_schema.EVENTS
          WHERE {of_schema("EVENT_SCHEMA", database)}
          ORDER BY EVENT_NAME;
         """,  # noqa: S608  # a literal
@@ -189,7 +207,7 @@ async def show(login: Login, database: str) -> list[Shown]:
         return []
     shown: list[Shown] = []
     current: Listed | None = None
-    [version], *rows = await query(login, f"SELECT VERSION(); {batch}", database=database)
+    [version], *rows = await query(login, f"SELECT VERSION(); {charsets.AS_KEPT} {batch}", database=database)
     for row in rows:
         if current is None:
             current = listed[int(row[1])]
@@ -208,19 +226,23 @@ async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program
     try:
         if broken := await broken_view(loader, staged, await list_all(loader, staged)):
             raise ToolFailedError(broken)
-        found = await read(loader, staged, staged=True)
+        found = [_put_into(put_into, program, staged) for program in await read(loader, staged, staged=True)]
     except ToolFailedError as failure:
         raise ArchiveIncompatibleError(
             f"The file holds what cannot be made again: {failure.text}",
             next_step="Drop or correct it at its source, then dump again.",
         ) from failure
     await drop(loader, staged, {program.key for program in found})
-    return [
-        msgspec.structs.replace(program, text=moved(program.text, staged, put_into))
-        if program.kind == "view"
-        else program
-        for program in found
-    ]
+    return found
+
+
+def _put_into(schema: str, program: Program, staged: str) -> Program:
+    if program.kind != "view":
+        return program
+    text = moved(program.text, staged, schema)
+    # The character set may lack what is in the schema's name.
+    charsets.bytes_of(text, program.charset)
+    return msgspec.structs.replace(program, text=text)
 
 
 def _shown(listed: Listed, row: Sequence[str], database: str, *, is_mysql: bool) -> Shown:
@@ -238,6 +260,7 @@ def _shown(listed: Listed, row: Sequence[str], database: str, *, is_mysql: bool)
             f"How the {listed.kind} {listed.name} is made is not told to the app's account; it belongs to "
             f"{listed.definer}."
         )
+    text = charsets.text_of(text.encode(errors="surrogateescape"), charset)
     if listed.kind == "trigger":
         text = within(text, database)
     return Shown(listed, text, charset, collation, mode, zone, is_mysql)
@@ -251,9 +274,10 @@ def _program(shown: Shown, *, staged: bool) -> Program:
             f"{what} was made under the sql_mode ANSI_QUOTES, in which names are written as strings are elsewhere; "
             "make it again under another."
         )
-    if shown.charset not in _CODECS:
+    if shown.charset not in charsets.KNOWN or shown.is_mixed:
+        why = ", in which the server does not say all of it" if shown.charset in charsets.KNOWN else ""
         raise ToolFailedError(
-            f"{what} was made under the character set {shown.charset}; make it again after SET NAMES utf8mb4."
+            f"{what} was made under the character set {shown.charset}{why}; make it again after SET NAMES utf8mb4."
         )
     found = _DEFINER.match(text)
     if found is None:
@@ -263,7 +287,7 @@ def _program(shown: Shown, *, staged: bool) -> Program:
         text = with_status(text, is_enabled=listed.about == "DISABLED")
     if shown.is_mysql and listed.kind != "view":
         try:
-            client_reads.require_as_it_is(text.encode(), shown.sql_mode)
+            client_reads.require_as_it_is(charsets.bytes_of(text, shown.charset), shown.sql_mode)
         except client_reads.ReadOtherwiseError as odd:
             raise ToolFailedError(f"{what} {odd}.") from None
     return Program(

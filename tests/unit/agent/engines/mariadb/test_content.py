@@ -11,13 +11,13 @@ from agent.engines.mariadb.exports.content import TableHasher, digest_of
 from agent.engines.mariadb.server.programs import Listed, Shown
 
 VIEW = Shown(
-    Listed("view", "v", "shop@%", ""),
+    Listed("view", "v", "shop@%", "", ""),
     "CREATE ALGORITHM=UNDEFINED DEFINER=`shop`@`%` SQL SECURITY DEFINER VIEW `v` AS select 1 from `shop`.`t`",
     charset="utf8mb4",
     collation="utf8mb4_general_ci",
 )
 EVENT = Shown(
-    Listed("event", "e", "shop@%", "ENABLED"),
+    Listed("event", "e", "shop@%", "ENABLED", ""),
     "CREATE DEFINER=`shop`@`%` EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION NOT PRESERVE ENABLE DO SET @a = 1",
     charset="utf8mb4",
     collation="utf8mb4_general_ci",
@@ -52,12 +52,31 @@ def test_how_a_definition_is_made_matters(changed: Shown) -> None:
     assert digest_of(changed, "shop") != digest_of(VIEW, "shop")
 
 
+def test_the_fingerprint_of_a_definition_is_the_one_of_earlier_releases() -> None:
+    odd = other(VIEW, "select 1", "select 'it''s \\\\ \"é\" \n\x01\x7f\u2028\x81\ufffd 🐻'")
+
+    assert digest_of(VIEW, "shop") == "37a14b10e54e64a8069b5f67b510a9fb66154ee5e305998097b089edd9d1f41c"
+    assert digest_of(odd, "shop") == "c208cd509ca50f6b4d890114106e9a7121f29cd830da2a4743fd3f0b5dbc0280"
+
+
+def test_bytes_that_are_no_text_count_as_they_are() -> None:
+    told = [
+        other(VIEW, "select 1", f"select '{odd}'") for odd in ("\udcff", "\udcfe", "\udcff\udcfe", "\ufffd", "?", "ÿ")
+    ]
+
+    assert len({digest_of(shown, "shop") for shown in told}) == len(told)
+
+
 def test_an_event_that_is_staged_counts_as_it_was_at_its_source() -> None:
     staged = [
-        msgspec.structs.replace(other(EVENT, "ENABLE DO", f"{words} DO"), listed=Listed("event", "e", "x@%", status))
+        msgspec.structs.replace(
+            other(EVENT, "ENABLE DO", f"{words} DO"), listed=Listed("event", "e", "x@%", status, "")
+        )
         for words, status in (("DISABLE", "DISABLED"), ("DISABLE ON REPLICA", "SLAVESIDE_DISABLED"))
     ]
-    disabled = msgspec.structs.replace(other(EVENT, "ENABLE", "DISABLE"), listed=Listed("event", "e", "", "DISABLED"))
+    disabled = msgspec.structs.replace(
+        other(EVENT, "ENABLE", "DISABLE"), listed=Listed("event", "e", "", "DISABLED", "")
+    )
 
     assert digest_of(staged[0], "shop", is_staged=True) == digest_of(EVENT, "shop")
     assert digest_of(staged[1], "shop", is_staged=True) == digest_of(disabled, "shop") != digest_of(EVENT, "shop")
