@@ -272,6 +272,22 @@ BAD: dict[str, tuple[bytes, type[ArchiveError], str]] = {
         "CREATE OR REPLACE TEMPORARY",
     ),
     "other schema": (dump_of("DROP TABLE IF EXISTS `mysql`.`global_priv`;"), ArchiveRefusedError, "may not do"),
+    "a zero byte behind which a client sees nothing": (
+        dump_of(
+            "CREATE TABLE `t` (`a` text);\nINSERT INTO `t` VALUES ('a\\\0');\n"
+            "INSERT INTO `t` VALUES ('); CREATE TABLE stolen (a int); -- ');"
+        ),
+        ArchiveRefusedError,
+        "zero byte",
+    ),
+    "a line that loses its end": (
+        dump_of(
+            "CREATE TABLE `t` (\ndelimiter_a int DEFAULT (5 -\n- char_length(' \n"
+            "+ 3)); CREATE TABLE stolen (a int); -- ')));"
+        ),
+        ArchiveIncompatibleError,
+        "DELIMITER",
+    ),
     "half a trigger": (dump_of("DELIMITER ;;\nCREATE TRIGGER x;;\nDELIMITER ;"), ArchiveDamagedError, "syntax"),
     "unknown collation": (
         dump_of("CREATE TABLE `t` (`a` int) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_xy_ci;"),
