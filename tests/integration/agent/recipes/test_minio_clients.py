@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio.server import quiet
 from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import AppUnavailableError, ServiceError
 from tests.fixtures.minio_data import ENABLED, MEBIBYTE, md5_of, put, versions
@@ -183,43 +184,87 @@ async def test_what_is_on_its_way_when_a_bucket_is_exchanged_brings_no_version_o
         assert (own - seen, others & seen, since - seen) == (set(), set(), set())
 
 
+class Upload:
+    """One of two halves, of which the second waits for a word; in a task of its own."""
+
+    half = b"half" * MEBIBYTE
+
+    def __init__(self, client: Client, key: str) -> None:
+        self.may_end = asyncio.Event()
+        self._has_begun = asyncio.Event()
+        self.task = asyncio.create_task(self._put(client, key), name="upload")
+
+    async def begin(self) -> None:
+        await self._has_begun.wait()
+
+    async def _put(self, client: Client, key: str) -> None:
+        halves = {"body": self._halves(), "body_bytes": 2 * len(self.half), "body_sha256": "UNSIGNED-PAYLOAD"}
+        async with client.open("PUT", "files", key, **halves):  # type: ignore[arg-type]  # passed on
+            pass
+
+    async def _halves(self) -> AsyncIterator[bytes]:
+        yield self.half
+        self._has_begun.set()
+        await self.may_end.wait()
+        yield self.half
+
+
 async def test_an_upload_that_waits_for_its_client_is_not_waited_for_and_ends_in_what_is_in_place_then(
     start_minio: StartMinio, tmp_path: Path
 ) -> None:
     app = MinioApp(start_minio(), tmp_path)
-    half = b"half" * MEBIBYTE
-    has_begun, may_end = asyncio.Event(), asyncio.Event()
-
-    async def halves() -> AsyncIterator[bytes]:
-        yield half
-        has_begun.set()
-        await may_end.wait()
-        yield half
-
-    async def upload(client: Client) -> None:
-        options = {"body": halves(), "body_bytes": 2 * len(half), "body_sha256": "UNSIGNED-PAYLOAD"}
-        async with client.open("PUT", "files", "slow", **options):  # type: ignore[arg-type]  # passed on
-            pass
-
     async with client_of(app.server) as client:
         await client.call("PUT", "files")
         await put(client, "files", "slow", b"archived")
         archive = (await app.export()).file
         await put(client, "files", "slow", b"previous")
-        await put(client, "files", "more", b"previous")
         record, _ = await app.stage(archive, bucket="files")
-        uploading = asyncio.create_task(upload(client), name="upload")
-        await has_begun.wait()
+        upload = Upload(client, "slow")
+        await upload.begin()
 
         await app.recipe.restore(record, app.progress)
         restored = (await client.call("GET", "files", "slow")).body
-        may_end.set()
-        await uploading
+        upload.may_end.set()
+        await upload.task
 
         assert restored == b"archived"
-        assert (await client.call("GET", "files", "slow")).body == 2 * half
+        assert (await client.call("GET", "files", "slow")).body == 2 * upload.half
         await app.recipe.undo(record, app.progress)
         assert (await client.call("GET", "files", "slow")).body == b"previous"
+
+
+async def test_an_upload_that_ends_while_its_bucket_is_away_is_refused_and_on_no_side(
+    start_minio: StartMinio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = MinioApp(start_minio(), tmp_path)
+    async with client_of(app.server) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "both", b"archived")
+        archive = (await app.export()).file
+        await put(client, "files", "both", b"previous")
+        record, _ = await app.stage(archive, bucket="files")
+        uploads = [Upload(client, key) for key in ("both", "new", "folder/new")]
+        refusals: list[object] = []
+
+        async def end_them(client: Client) -> bool:
+            for upload in uploads:
+                upload.may_end.set()
+            refusals.extend(await asyncio.gather(*(upload.task for upload in uploads), return_exceptions=True))
+            return await until_nothing_is_written(client)
+
+        until_nothing_is_written = quiet.until_nothing_is_written
+        for upload in uploads:
+            await upload.begin()
+        monkeypatch.setattr(quiet, "until_nothing_is_written", end_them)
+        await app.recipe.restore(record, app.progress)
+        monkeypatch.undo()
+
+        assert [getattr(refusal, "s3_code", refusal) for refusal in refusals] == ["NoSuchBucket"] * 3
+        assert [key for key, *_ in await versions(client, "files")] == ["both"]
+        assert (await client.call("GET", "files", "both")).body == b"archived"
+        await app.recipe.undo(record, app.progress)
+        assert [key for key, *_ in await versions(client, "files")] == ["both"]
+        assert (await client.call("GET", "files", "both")).body == b"previous"
 
 
 async def test_an_export_is_of_one_moment_while_clients_write(start_minio: StartMinio, tmp_path: Path) -> None:
