@@ -172,7 +172,8 @@ async def _has_loaded(login: Login, server: Child) -> bool:
             while server.is_running:
                 with contextlib.suppress(ServiceError):
                     async with connect(login) as connection:
-                        if "loading:0" in await connection.text("INFO", "persistence"):
+                        # Below it is "async_loading:0", which is so all the time.
+                        if "\nloading:0" in await connection.text("INFO", "persistence"):
                             return True
                 await asyncio.sleep(_LOOK_EVERY_SECONDS)
     return False

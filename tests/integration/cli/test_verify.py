@@ -275,6 +275,26 @@ async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_
     assert [code for code, _ in alone] == [11, 11]
 
 
+async def test_a_server_that_takes_long_to_load_a_redis_export_is_waited_for(
+    start_redis: StartRedis, short_path: Path
+) -> None:
+    """A Valkey: it tells of another loading beside the one that counts."""
+    server = start_redis("valkey-9.1")
+    fill(server, keys=20)
+    exported = await RedisApp(server, short_path / "work").export()
+    assert exported.fingerprint is not None
+    file, told, slow = short_path / "good.rdb", short_path / "export.json", short_path / "valkey-server"
+    file.write_bytes(exported.file)
+    told.write_bytes(b'{"file": "good.rdb", "fingerprint": %s}' % exported.fingerprint.to_json())
+    delay = "--key-load-delay 20000 --loading-process-events-interval-bytes 1024"
+    slow.write_text(f'#!/bin/sh\nexec {server.install.server} "$@" {delay}\n')
+    slow.chmod(0o755)
+
+    code, document = verify(file, redis_programs=short_path, told=told)
+
+    assert (code, document.get("engine"), document.get("differences")) == (0, "Valkey 9.1.2", []), document
+
+
 async def test_the_server_that_proves_a_redis_export_runs_no_script_of_it(
     start_redis: StartRedis, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ class RowCount:
 
     def __str__(self) -> str:
         """For a person."""
-        return f"about {self.rows}" if self.is_estimated else str(self.rows)
+        return f"about {self.rows:,}" if self.is_estimated else f"{self.rows:,}"
 
     @property
     def counts(self) -> dict[str, int]:

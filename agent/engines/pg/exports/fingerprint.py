@@ -19,7 +19,7 @@ from psycopg import sql
 import common.fingerprints
 from agent.engines.pg.exports.routed import Whole, routed_partitions
 from agent.engines.pg.exports.row_hash import row_hash
-from agent.engines.pg.server.catalog import USER_SCHEMA, no_member
+from agent.engines.pg.server.catalog import ROWS_ABOUT, USER_SCHEMA, no_member
 from agent.engines.pg.server.connection import Connection
 
 SCHEME = "postgresql/2"
@@ -177,7 +177,7 @@ async def read_small_tables(
         await connection.execute(_ONLY_TABLES)
         routed = await routed_partitions(connection)
         cursor = await connection.execute(f"""
-            SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname, greatest(c.reltuples, 0)::bigint,
+            SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relname, {ROWS_ABOUT},
                    c.relpages * current_setting('block_size')::bigint + coalesce(pg_relation_size(c.reltoastrelid), 0)
               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'm') AND c.relispopulated AND {no_member("pg_class", "c.oid")}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from agent.engines.pg.exports.fingerprint import NEWER_SCHEME, SCHEME, read_small_tables
 from agent.engines.pg.loading.load import Loaded
-from agent.engines.pg.server.catalog import USER_SCHEMA, count_objects, no_member
+from agent.engines.pg.server.catalog import ROWS_ABOUT, USER_SCHEMA, count_objects, no_member
 from agent.engines.pg.server.connection import Connection
 from agent.item_changes import ItemChanges
 from common.fingerprints import Fingerprint
@@ -38,7 +38,7 @@ class Content:
 async def look_at_content(connection: Connection) -> Content:
     """The connected database."""
     cursor = await connection.execute(f"""
-        SELECT format('%I.%I', n.nspname, c.relname), CASE c.relkind WHEN 'r' THEN greatest(c.reltuples, 0) ELSE 0 END
+        SELECT format('%I.%I', n.nspname, c.relname), CASE c.relkind WHEN 'r' THEN {ROWS_ABOUT} ELSE 0 END
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p') AND {no_member("pg_class", "c.oid")}
     """)  # noqa: S608

@@ -20,6 +20,9 @@ that: what an import refuses to bring is what no export holds and no comparison 
 """
 USER_SCHEMA = rf"n.nspname !~ '^(pg_|information_schema$)|{KEPT_SCHEMA}'"
 """Condition on pg_namespace n."""
+ROWS_ABOUT = """(CASE WHEN pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0
+     THEN pg_stat_get_live_tuples(c.oid) ELSE greatest(c.reltuples, 0) END)::bigint"""
+"""How many rows a pg_class c has: as sessions counted what they wrote or, where a crash lost that, as ANALYZE did."""
 _SIZE_WAIT_MILLISECONDS = 300
 MOST_DETAIL_BYTES = 1000
 """A header's detail holds 1 KiB."""

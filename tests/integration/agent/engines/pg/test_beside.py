@@ -11,6 +11,7 @@ import pytest
 
 from agent.engines.pg.belongings import carry_over
 from agent.engines.pg.belongings import read as belongings
+from agent.engines.pg.imports import preview as previewing
 from agent.item_changes import ItemChanges
 from agent.recipes.base import Limits, Step, Upload
 from common.errors import (
@@ -87,6 +88,20 @@ async def test_staging_changes_nothing_and_says_what_an_import_would_change(app:
     assert app.progress.steps[-1] is Step.VERIFYING
     await app.recipe.discard(record)
     assert app.left_over() == []
+
+
+async def test_rows_that_are_gone_since_the_last_analyze_are_not_told_of(
+    app: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previewing, "_COMPARED_BYTES", 0)
+    app.run("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a; ANALYZE t", as_app=True)
+    archive = await app.export()
+    app.run("DELETE FROM t WHERE a > 10", as_app=True)
+
+    _, preview = await app.stage(archive)
+
+    assert preview.changes[0].startswith("Now 1 table with about 10 rows; after the import 1 table with 1,000 rows")
+    assert preview.items["rows"] == ItemChanges(added=990, not_compared=10)
 
 
 @variants("has_admin", [True, False], kept=[False])
