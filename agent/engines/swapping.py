@@ -30,6 +30,7 @@ from agent.engines.filesystem import (
     immovable,
     is_full,
     opened_directory,
+    own_directory,
     read_small_file,
     rename_without_replacing,
     sync_filesystem,
@@ -37,6 +38,7 @@ from agent.engines.filesystem import (
 from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.versions import require_known
 from common.errors import AppBusyError, InternalError, ToolFailedError
+from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "swap.json", 1
 _JOURNAL_BYTES = 256
@@ -54,6 +56,16 @@ def obstacle_to(volume: Path, names: Collection[str] | None = None) -> str:
     """
     # What is gone meanwhile, or cannot be seen, is met by others.
     with contextlib.suppress(OSError), opened_directory(volume.resolve()) as directory:
+        try:
+            with own_directory(RESERVED_DIRECTORY, directory):
+                pass
+        except FileNotFoundError:
+            pass
+        except OSError as failure:
+            return (
+                f"{RESERVED_DIRECTORY} in {volume}, where the agent keeps what an import needs, is not its own: "
+                f"{failure.strerror}. Move it away; an archive that was unpacked by hand leaves one."
+            )
         for name in _taking_part(directory, names):
             if reason := immovable(name, directory):
                 return f"{printable(name)} in {volume} cannot be moved: {reason}."

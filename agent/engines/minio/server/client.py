@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import ssl
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Mapping
@@ -207,7 +208,8 @@ class Client:
             raise UnreadableAnswerError(self.account.url, said) from failure
         except (aiohttp.ClientError, OSError) as failure:
             raise AppUnavailableError(
-                f"MinIO does not answer at {self.account.url}: {str(failure) or type(failure).__name__}."
+                f"MinIO does not answer at {self.account.url}: {_reason_of(failure)}.",
+                next_step="See that the server runs, and that `url` in the agent's settings is where.",
             ) from failure
         async with request as response:
             if response.status >= 300:
@@ -228,6 +230,13 @@ async def connected(account: Account, tls: ssl.SSLContext | None) -> AsyncIterat
         max_headers=_MOST_HEADERS,
     ) as session:
         yield Client(account, session)
+
+
+def _reason_of(failure: aiohttp.ClientError | OSError) -> str:
+    if isinstance(failure, aiohttp.ClientConnectorError) and (number := failure.os_error.errno):
+        # What aiohttp says of it names a kind of TLS whatever the address is.
+        return os.strerror(number)
+    return str(failure) or type(failure).__name__
 
 
 def _refused(what: str, response: aiohttp.ClientResponse, body: bytes) -> ToolFailedError | AppUnavailableError:

@@ -344,7 +344,7 @@ async def test_a_server_that_is_down_is_said(target: Target, tmp_path: Path) -> 
     app = MinioApp(target.server, tmp_path, {"url": "http://127.0.0.1:1"})
 
     described = await app.recipe.describe()
-    with pytest.raises(AppUnavailableError, match="does not answer"):
+    with pytest.raises(AppUnavailableError, match=r"does not answer at http://127\.0\.0\.1:1: Connection refused\.$"):
         await app.export()
 
     assert "does not answer" in described.can_export.obstacle

@@ -92,6 +92,20 @@ def test_a_directory_closed_to_everybody_is_exchanged(user: int, tmp_path: Path,
     assert (directory / "volume" / "closed").stat().st_mode & 0o777 == 0
 
 
+def test_what_an_archive_that_root_unpacked_by_hand_left_is_an_obstacle_by_name(users_directory: Path) -> None:
+    volume = users_directory / "volume"
+    (volume / ".mathison-data").mkdir(parents=True)
+    os.chown(volume, USER, -1)
+
+    obstacle = run("obstacle", volume)["obstacle"]
+
+    if os.geteuid() == 0:
+        assert f".mathison-data in {volume}" in obstacle
+        assert "is not its own: it belongs to uid 0, not to the agent (uid 1500). Move it away" in obstacle
+    else:
+        assert obstacle == ""
+
+
 def test_a_directory_of_another_user_is_no_way_to_an_import(users_directory: Path) -> None:
     volume = users_directory / "volume"
     (volume / "theirs").mkdir(parents=True)
