@@ -11,7 +11,7 @@ LEFT_OUT := --ignore tests/matrix --ignore tests/n8n --ignore tests/scale
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint prefetch compiled test test-all test-variants test-n8n test-scale matrix demo bench stubs lock format servers
+.PHONY: help setup check lint prefetch compiled test test-variants test-n8n test-scale matrix demo bench stubs lock format servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,13 +44,10 @@ compiled: $(READY)
 SIDE_BY_SIDE := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## check, and every test against real servers, in a version, form and moment or two
-test: CHOSEN := -m "not variant"
-test-all: $(READY) ## that in all versions, forms and moments
-test test-all:
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint prefetch compiled
-	$(BIN)/pytest $(SIDE_BY_SIDE) $(CHOSEN) $(LEFT_OUT) tests $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not variant" $(LEFT_OUT) tests $(ARGS)
 
-test-variants: $(READY) prefetch ## what test-all has more than test
+test-variants: $(READY) prefetch ## the same tests in all other versions, forms and moments
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m variant $(LEFT_OUT) tests $(ARGS)
 
 test-n8n: $(READY) ## a real n8n from npm starts on what was imported; 2.4 GB the first time
