@@ -17,6 +17,7 @@ import os
 import sqlite3
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
+from agent.archives.members import printable
 from agent.engines.sqlite import journals
 from agent.engines.sqlite.bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
 from agent.engines.sqlite.questions import asked, not_a_table
@@ -36,6 +38,7 @@ _HEADER_BYTES, _LARGEST_PAGE = 100, 65536
 _ROLLBACK, _WAL = b"\1\1", b"\2\2"
 _BUSY_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
+_LOOK_SECONDS = 0.1
 _MOST_OPEN = 256
 _CODES = {
     sqlite3.SQLITE_NOTADB: "not_a_database",
@@ -128,6 +131,37 @@ class _Copy:
         os.close(self.descriptor)
 
 
+class _Guard(threading.Thread):
+    """Ends this process with an answer as soon as SQLite could wait for ever: it opens a fifo that somebody has put
+    beside the database meanwhile, and no time limit of its own gets it out of that.
+
+    A context manager: while SQLite has the database. Nobody else answers meanwhile.
+    """
+
+    def __init__(self, database: str) -> None:
+        super().__init__(name=f"watch what lies beside {database}", daemon=True)
+        self._database = database
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look until it is over."""
+        while not self._is_over.wait(_LOOK_SECONDS):
+            if name := journals.no_file_beside(self._database):
+                _say({"failed": "no_file", "text": _no_file(name)})
+                os._exit(0)
+
+
+def _no_file(name: str) -> str:
+    return f"{printable(name)} beside it is no file, and SQLite would wait for it"
+
+
 def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
     """Copy a live database, as it is at one moment, into an empty file, whose name is removed.
 
@@ -144,9 +178,10 @@ def _snapshot(request: dict[str, Any]) -> dict[str, Any]:
         opened.callback(copy.close)
         if not {tuple(request["source_file"]), tuple(request["target_file"])} <= _opened_files():
             raise _FailedError("not_a_database", "it was exchanged for another file meanwhile")
-        _backup(source, copy.written, seconds=busy_seconds)
-        copy.written.close()
-        source.close()
+        with _Guard(source_path):
+            _backup(source, copy.written, seconds=busy_seconds)
+            copy.written.close()
+            source.close()
         if begun is not None and begun.is_all_of(copy.descriptor):
             copied = os.fstat(copy.descriptor).st_size
             raise _FailedError("truncated", f"it has {begun.end} bytes where its header says {copied}")
@@ -203,8 +238,9 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
     path = os.path.join(request["place"], request["live"])
     with contextlib.closing(connect_live(path, busy_seconds=request["busy_seconds"])) as live:
         live.execute("PRAGMA trusted_schema=OFF")
-        live.execute("BEGIN")
-        return asked(live, request)
+        with _Guard(path):
+            live.execute("BEGIN")
+            return asked(live, request)
 
 
 def _absorb(request: dict[str, Any]) -> dict[str, Any]:
@@ -282,6 +318,8 @@ def _regular(path: str) -> Iterator[int]:
 
 
 def _connect(path: str, mode: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
+    if name := journals.no_file_beside(path):
+        raise _FailedError("no_file", _no_file(name))
     if journals.names_another_file(path):
         raise _FailedError("unfinished", journals.WORDS)
     connection = sqlite3.connect(

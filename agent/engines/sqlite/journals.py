@@ -1,14 +1,19 @@
-"""What a rollback journal may say of other files: SQLite deletes the one that is named at its end.
+"""What lies beside a database and would have SQLite do something else than read it.
 
-So it does with the "super-journal" of a transaction across several databases when it takes such a transaction back,
-wherever that file is (sqlite.org/atomiccommit.html, 5.4 and 5.5). A journal comes with an upload, or from an app that
-somebody has taken over, and whoever opens the database next deletes with his own rights.
+A rollback journal may name another file: SQLite deletes the one that is named at its end. So it does with the
+"super-journal" of a transaction across several databases when it takes such a transaction back, wherever that file is
+(sqlite.org/atomiccommit.html, 5.4 and 5.5). A journal comes with an upload, or from an app that somebody has taken
+over, and whoever opens the database next deletes with his own rights. And a fifo in the place of such a file is opened
+as one: SQLite waits for who writes into it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
+
+from agent.archives.members import SQLITE_SIDECARS
 
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
 _END_BYTES = 16
@@ -39,3 +44,16 @@ def names_another_file(database: str) -> bool:
         return is_hot and end.endswith(_MAGIC) and any(end[:4])
     finally:
         os.close(descriptor)
+
+
+def no_file_beside(database: str) -> str:
+    """The name of what SQLite would open beside a database and is no file; empty: nothing is so."""
+    path = os.path.realpath(database)
+    for ending in SQLITE_SIDECARS:
+        try:
+            mode = os.lstat(f"{path}{ending}").st_mode
+        except OSError:
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            return f"{os.path.basename(path)}{ending}"
+    return ""

@@ -306,6 +306,8 @@ def _unreadable(name: str, answer: dict[str, Any]) -> SourceUnreadableError:
     match answer["failed"]:
         case "no_memory" | "too_large":
             next_step = "Give the agent more memory, then try again."
+        case "no_file":
+            next_step = "Remove it: SQLite makes nothing but files there. Then try again."
         case "unfinished":
             next_step = (
                 "Start the app, which finishes what it had begun in several databases at once; remove the journal if "

@@ -572,6 +572,42 @@ async def test_an_app_that_puts_such_a_journal_there_while_a_copy_waits_has_noth
     assert other.read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("is_copied", [True, False], ids=["copied", "asked"])
+async def test_a_fifo_that_an_app_puts_beside_a_database_while_it_is_waited_for_holds_nobody_up(
+    volume: Path, work: Path, is_copied: bool
+) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database, mode="delete")
+
+    async with snapshots_of(volume, work) as snapshots:
+        with locked(database):
+            task: asyncio.Task[object] = asyncio.create_task(
+                taken(snapshots, database)
+                if is_copied
+                else ask_database(volume, "ledger.db", Questions(queries={"tag": "SELECT * FROM tag"}))
+            )
+            await until(lambda: any(file.mode == "r+" for child in agent_children() for file in child.open_files()))
+            os.mkfifo(volume / "ledger.db-journal")
+        await asyncio.wait([task], timeout=20)
+
+        assert task.done()
+        with pytest.raises(SourceUnreadableError, match=r"'ledger\.db-journal' beside it is no file") as refused:
+            await task
+        assert "Remove it" in refused.value.next_step
+
+
+async def test_a_fifo_beside_a_database_is_named(volume: Path, work: Path) -> None:
+    database = volume / "ledger.db"
+    make_ledger(database, mode="delete")
+    os.mkfifo(volume / "ledger.db-journal")
+
+    async with snapshots_of(volume, work) as snapshots:
+        with pytest.raises(SourceUnreadableError, match=r"'ledger\.db-journal' beside it is no file") as refused:
+            await taken(snapshots, database)
+
+    assert "Remove it" in refused.value.next_step
+
+
 async def test_an_app_that_puts_another_directory_in_place_of_the_copies_has_nothing_elsewhere_written(
     volume: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
