@@ -191,6 +191,11 @@ class MariadbRecipe(Recipe):
         warnings = []
         if (over := loaded.events - sum(program.kind == "event" for program in staged)) > 0:
             warnings.append(f"{over} events are left out: their time has passed.")
+        if loaded.modes_left_out:
+            warnings.append(
+                f"Triggers, routines and events are made without the sql_mode {loaded.modes_left_out}, which this kind "
+                "of server does not have and goes by anyway."
+            )
         staged_schema = await look(admin, names.new_schema(record.key))
         if staged_schema.versioned and not loaded.has_history:
             warnings.append(without_history(staged_schema, "file"))

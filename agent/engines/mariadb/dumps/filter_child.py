@@ -19,7 +19,7 @@ from dataclasses import replace
 from io import BufferedIOBase
 from typing import BinaryIO
 
-from agent.engines.mariadb.dumps import definitions, foreign, fulltext, packets
+from agent.engines.mariadb.dumps import definitions, foreign, fulltext, packets, sql_modes
 from agent.engines.mariadb.dumps.definitions import Schemas
 from agent.engines.mariadb.dumps.exact_rows import ExactRows
 from agent.engines.mariadb.dumps.foreign import DUMP_AGAIN
@@ -86,7 +86,14 @@ def judged(
     """The report on a dump, what may be carried out of it written."""
     schemas = Schemas("", new_schema, is_mysql) if new_schema else None
     try:
-        return _filter(source, target, most_bytes=most_bytes, schemas=schemas, names=MadeNames(folds_case=folds_case))
+        return _filter(
+            source,
+            target,
+            most_bytes=most_bytes,
+            schemas=schemas,
+            names=MadeNames(folds_case=folds_case),
+            is_mysql=is_mysql,
+        )
     except RefusedError as refused:
         return {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
     except CutTextError as cut:
@@ -100,7 +107,13 @@ def judged(
 
 
 def _filter(
-    source: BufferedIOBase, target: BinaryIO, *, most_bytes: int, schemas: Schemas | None, names: MadeNames
+    source: BufferedIOBase,
+    target: BinaryIO,
+    *,
+    most_bytes: int,
+    schemas: Schemas | None,
+    names: MadeNames,
+    is_mysql: bool,
 ) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
     exact, memory, modes, partitions = ExactRows(), RowMemory(most_bytes), SqlModes(), Partitions()
@@ -108,6 +121,7 @@ def _filter(
     statements = events = 0
     has_history = has_statement = False
     later, whole = bytearray(), 0
+    modes_left_out: set[str] = set()
 
     def send(texts: Iterable[bytes]) -> None:
         for text in texts:
@@ -130,6 +144,8 @@ def _filter(
                 names.check(statement.text if way is Way.LATER else text, statement.line)
             if way is Way.SET:
                 modes.set(text)
+                text, left_out = sql_modes.without_granted(text, is_mysql=is_mysql)
+                modes_left_out.update(mode.decode() for mode in left_out)
                 send(exact.set(text))
             if way is Way.RUN:
                 modes.require_usual(statement.line)
@@ -190,6 +206,7 @@ def _filter(
         "has_history": has_history,
         "header": header,
         "server": said,
+        "modes_left_out": ", ".join(sorted(modes_left_out)) if whole else "",
     }
 
 

@@ -6,6 +6,8 @@ mean something else; no dump of a server's sets one for them, only for routines 
 
 from __future__ import annotations
 
+import re
+
 from agent.engines.mariadb.dumps.sqltext import code_within
 from agent.engines.mariadb.dumps.statements import assignments
 from common.errors import ArchiveIncompatibleError
@@ -16,6 +18,27 @@ _OTHERWISE = frozenset(
 )
 """Under these `||`, `NOT a BETWEEN b AND c`, a difference below zero, REAL, '' and decimals are others."""
 _OWN = b"sql_mode"
+_TAKEN_FOR_GRANTED = {
+    True: frozenset({b"NO_AUTO_CREATE_USER", b"TIME_ROUND_FRACTIONAL"}),
+    False: frozenset({b"TIME_TRUNCATE_FRACTIONAL"}),
+}
+"""By whether a server is MySQL: modes that it does not have, since it is never otherwise."""
+_LISTED = re.compile(
+    rb"(?P<before>\bsql_mode\s*:?=\s*(?P<quote>['\"]))(?P<modes>[a-z_,]*)(?=(?P=quote))", re.IGNORECASE
+)
+
+
+def without_granted(text: bytes, *, is_mysql: bool) -> tuple[bytes, frozenset[bytes]]:
+    """A statement that sets something, without modes that the server does not have and goes by; and those."""
+    found: set[bytes] = set()
+
+    def rest(listed: re.Match[bytes]) -> bytes:
+        modes = listed["modes"].split(b",")
+        left_out = {mode for mode in modes if mode.upper() in _TAKEN_FOR_GRANTED[is_mysql]}
+        found.update(mode.upper() for mode in left_out)
+        return listed["before"] + b",".join(mode for mode in modes if mode not in left_out)
+
+    return _LISTED.sub(rest, text), frozenset(found)
 
 
 class SqlModes:

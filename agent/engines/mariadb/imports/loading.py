@@ -78,6 +78,7 @@ class Loaded:
         events: how many it has; the server does not make those whose time has passed.
         has_history: it holds the earlier rows of system-versioned tables.
         server: version of the server that it comes from, as the dump says it; empty: it says none.
+        modes_left_out: what of an sql_mode the server does not have and goes by anyway.
     """
 
     made: Mapping[str, int]
@@ -85,6 +86,7 @@ class Loaded:
     has_history: bool
     server: str
     header: ArchiveHeader | None
+    modes_left_out: str = ""
 
 
 async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
@@ -319,6 +321,7 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
         bool(report["has_history"]),
         str(report.get("server", "")),
         ArchiveHeader.from_json(header.encode()) if header else None,
+        str(report.get("modes_left_out", "")),
     )
 
 

@@ -53,8 +53,8 @@ _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
 _WITHOUT_KEY = frozenset({1173, 3750})
 _AT_COMMIT = 1180
 _BINARY_LOG = frozenset({1418, 1419})
-_UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
-"""Character sets, collations, engines, options, defaults and types that other servers or releases have."""
+_UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1231, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
+"""Character sets, collations, engines, options, modes, defaults and types that other servers or releases have."""
 
 
 CHANGED = frozenset({1242, 1263, 1264, 1265, 1292, 1300, 1366, 1406, 1411, 1441, 1525})

@@ -8,7 +8,7 @@ import pytest
 
 from agent.engines.mariadb.server import programs
 from agent.recipes.base import ItemChanges
-from common.errors import AppUnavailableError, ServiceError
+from common.errors import AppUnavailableError, ArchiveIncompatibleError, ServiceError
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, MariadbApp, StartMariadb
 from tests.fixtures.variants import variants
@@ -129,6 +129,51 @@ async def test_what_stands_in_a_routine_comes_word_for_word(shop: MariadbApp) ->
     definers = {found.definer for found in await programs.list_all(shop.recipe._admin(), shop.database)}
     assert definers == {f"{shop.user}@%"}
     await shop.recipe.discard(record)
+
+
+FROM_MARIADB = """
+CREATE TABLE orders (id int PRIMARY KEY, n int) CHARSET utf8mb4 COLLATE utf8mb4_general_ci;
+INSERT INTO orders VALUES (1, 1);
+SET NAMES utf8mb4 COLLATE utf8mb4_general_ci;
+CREATE FUNCTION plus(a int) RETURNS int DETERMINISTIC RETURN a + 1;
+CREATE PROCEDURE note() SELECT plus(1);
+CREATE TRIGGER twice BEFORE INSERT ON orders FOR EACH ROW SET NEW.n = 2 * NEW.id;
+CREATE EVENT daily ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO CALL note();
+"""
+
+
+async def test_what_was_made_under_the_usual_sql_mode_of_mariadb_comes_into_mysql(
+    shop: MariadbApp, start_mariadb: StartMariadb, tmp_path: Path
+) -> None:
+    source = MariadbApp(start_mariadb("mariadb-10.11"), tmp_path / "source")
+    source.sql(FROM_MARIADB)
+    exported, record = await source.export("sql"), MemoryRecord()
+
+    preview = await shop.stage(exported.content, record)
+    await shop.recipe.restore(record, NotedProgress())
+    shop.sql("INSERT INTO orders (id) VALUES (7)")
+
+    assert b"NO_AUTO_CREATE_USER" in exported.content
+    assert [warning for warning in preview.warnings if "without the sql_mode NO_AUTO_CREATE_USER" in warning]
+    assert shop.sql("SELECT n FROM orders; CALL note()") == "1\n14\n2"
+    assert {one.kind for one in await programs_of(shop)} == {"function", "procedure", "trigger", "event"}
+    modes = {one.sql_mode for one in await programs_of(shop)}
+    assert modes == {"STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"}
+
+
+@pytest.mark.variant
+async def test_an_sql_mode_by_which_mysql_does_not_go_is_refused_by_its_name(
+    shop: MariadbApp, start_mariadb: StartMariadb, tmp_path: Path
+) -> None:
+    source = MariadbApp(start_mariadb("mariadb-10.11"), tmp_path / "source")
+    source.sql("SET sql_mode = 'EMPTY_STRING_IS_NULL'; CREATE FUNCTION f() RETURNS int RETURN '' IS NULL;")
+    exported, record = await source.export("sql"), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match="EMPTY_STRING_IS_NULL"):
+        await shop.stage(exported.content, record)
+    await shop.recipe.discard(record)
+
+    assert shop.leftovers(record) == []
 
 
 HOSTILE = {
