@@ -106,7 +106,7 @@ class UptimeKumaRecipe(Recipe):
             engine_version=facts.version if facts else "",
             can_export=Capability("" if facts else f"There is no data of Uptime Kuma in {self._directory}."),
             can_import=Capability(await self._obstacle(data) or _busy_text(facts)),
-            estimated_bytes=(await self._counted()).get("bytes", 0),
+            estimated_bytes=(await self._counted()).get("bytes", 0) + (facts.bytes_beside if facts else 0),
             import_needs_app_stop=True,
             warnings=(_busy_text(facts),) if facts and facts.is_migrating else (),
             details={"directory": str(self._directory), **_known(facts.details if facts else {})},
@@ -119,7 +119,7 @@ class UptimeKumaRecipe(Recipe):
         progress.step(Step.PREPARING, "copying the database")
         async with data.archived(takes_fingerprint=wants_fingerprint(options.options)) as archived:
             counted = await self._counted()
-            progress.expect(counted.get("bytes", 0))
+            progress.expect(counted.get("bytes", 0) + archived.facts.bytes_beside)
             header = self._header(options, data.engine, archived.facts, counted)
             blocks = tree.sealed(archived.blocks, header, archived.fingerprint)
             if make_compressor := _COMPRESSORS.get(options.format.name):

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -111,7 +111,9 @@ async def look_at(login: Login, name: str) -> KumaFacts | None:
             "app would begin them anew on tables that are there.",
             next_step="Bring that table back from where the others came from.",
         )
-    return facts
+    sizes = f"SELECT SUM(data_length) FROM information_schema.tables WHERE table_schema = {literal(name)}"  # noqa: S608
+    [[size_bytes]] = await query(login, sizes)
+    return replace(facts, bytes_beside=int(size_bytes))
 
 
 async def facts_of_upload(login: Login, name: str) -> KumaFacts:

@@ -98,6 +98,7 @@ class KumaFacts:
         steps: names of the patches (1) or migrations (2) that were done to it.
         is_migrating: the app was at work on the schema, or was interrupted at it.
         programs: triggers and views, where that was asked; the app makes none.
+        bytes_beside: size of a database that is not among the app's files.
     """
 
     generation: int
@@ -106,6 +107,7 @@ class KumaFacts:
     is_migrating: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     programs: Programs = field(default_factory=dict)
+    bytes_beside: int = 0
 
     def require_settled(self) -> None:
         """SourceUnreadableError for what no version of the app would start on."""

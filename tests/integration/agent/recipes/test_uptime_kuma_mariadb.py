@@ -445,6 +445,8 @@ async def test_without_an_admin_account_there_are_exports_only(shop: MariadbApp,
 
     assert described.can_export.is_possible
     assert described.engine_version == "2.5.1 or later"
+    # There are no files but its configuration.
+    assert described.estimated_bytes > 100_000
     assert "an account" in described.can_import.obstacle
     with pytest.raises(AppUnavailableError):
         await kuma.stage(KUMA_DUMP.read_bytes(), MemoryRecord())
