@@ -2,12 +2,14 @@
 
 The one fact to know: the server writes the sequence's schema into the default and leaves it there when the table is
 renamed into another. It takes no default whose sequence is not there, so one can only be led to a schema after the
-sequence has come to it (10.11, 11.8; nor does it take a temporary one).
+sequence has come to it (10.11, 11.8; nor does it take a temporary one). And its catalogs tell each byte of a character
+of four bytes as `?`; SHOW CREATE TABLE has the default as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import defaultdict
 from collections.abc import Collection
 
@@ -16,6 +18,9 @@ from agent.engines.mariadb.names import plain, quoted
 from agent.engines.mariadb.server.client import literal, query
 from agent.engines.mariadb.server.settings import Login
 from common.errors import AppBusyError
+
+_UNTOLD = re.compile(r"\?+")
+_ANY_BYTES = r"[?\x80-\U0010ffff]+"
 
 
 async def lead_beforehand(admin: Login, staged: str, *, put_into: str) -> bool:
@@ -70,15 +75,34 @@ async def lead(admin: Login, schema: str, *, source: str, target: str, only: Col
         for table, parts in changes.items():
             altered = f"ALTER TABLE {quoted(schema)}.{quoted(table)} {', '.join(parts)}"
             # As digits, so that it is one statement whatever a default says.
-            sql += f" EXECUTE IMMEDIATE 0x{altered.encode().hex()};"
+            sql += f" EXECUTE IMMEDIATE 0x{altered.encode(errors='surrogateescape').hex()};"
         await query(admin, sql)
 
 
 async def _defaults(login: Login, schema: str) -> list[list[str]]:
     """Table, column and default of each column that takes it from a sequence, and perhaps of others."""
-    return await query(
+    rows = await query(
         login,
         "SET NAMES utf8mb4; SET SESSION sql_mode = '';"  # noqa: S608  # a literal
         " SELECT TABLE_NAME, COLUMN_NAME, COLUMN_DEFAULT FROM information_schema.COLUMNS"
         f" WHERE TABLE_SCHEMA = {literal(schema)} AND COLUMN_DEFAULT LIKE '%val(`%' ORDER BY TABLE_NAME, COLUMN_NAME;",
     )
+    return [
+        [table, column, await _as_kept(login, schema, table, column, told) if "?" in told else told]
+        for table, column, told in rows
+    ]
+
+
+async def _as_kept(login: Login, schema: str, table: str, column: str, told: str) -> str:
+    """A default of which a catalog tells some bytes as `?`.
+
+    Raises:
+        AppBusyError: the table has another by now.
+    """
+    sql = f"SET NAMES utf8mb4; SET SESSION sql_mode = ''; SHOW CREATE TABLE {quoted(schema)}.{quoted(table)};"
+    [[_, made]] = await query(login, sql)
+    default = _ANY_BYTES.join(map(re.escape, _UNTOLD.split(told)))
+    found = re.search(rf"^  {re.escape(quoted(column))} [^\n]*? DEFAULT ({default})", made, re.MULTILINE)
+    if found is None:
+        raise AppBusyError(f"The table {table} is altered while its defaults are read.", next_step="Try again.")
+    return found[1]

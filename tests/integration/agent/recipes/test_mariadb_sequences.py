@@ -14,6 +14,11 @@ from tests.fixtures.mariadb_apps import SEQUENCED, MariadbApp
 
 TAKE_THE_NEXT = "INSERT INTO tickets (n) VALUES (9); SELECT MAX(id), MAX(after) FROM tickets"
 
+
+class KilledError(BaseException):
+    """The agent's process ended here."""
+
+
 GONE = "DROP TABLE tickets, marks, log; DROP SEQUENCE sq; CREATE TABLE other (id int)"
 
 
@@ -41,6 +46,23 @@ async def test_defaults_give_the_next_number_of_a_sequence_after_an_import_and_a
 
     assert shop.sql("SHOW CREATE TABLE tickets") == made
     assert shop.sql(TAKE_THE_NEXT) == "5002\t5003"
+
+
+async def test_a_default_keeps_characters_that_the_servers_catalogs_do_not_tell(shop: MariadbApp) -> None:
+    shop.sql(
+        "SET NAMES utf8mb4; CREATE SEQUENCE sq; CREATE TABLE t (id int, `a?` varchar(99) CHARACTER SET utf8mb4"
+        " DEFAULT concat('?🐻é', nextval(sq), '🐻?') COMMENT ' DEFAULT concat()') CHARACTER SET utf8mb4"
+    )
+    exported, made = await shop.export(), shop.sql("SHOW CREATE TABLE t")
+    shop.sql("DROP TABLE t; DROP SEQUENCE sq; CREATE TABLE other (id int)")
+
+    record = await shop.import_(exported.content)
+    shop.sql("INSERT INTO t (id) VALUES (1)")
+
+    assert "🐻" in made
+    assert shop.sql("SHOW CREATE TABLE t") == made
+    assert shop.sql("SELECT `a?` FROM t") == "?🐻é1🐻?"
+    await shop.recipe.discard(record)
 
 
 async def test_people_load_an_export_with_defaults_from_sequences_with_their_own_client(shop: MariadbApp) -> None:
@@ -86,11 +108,11 @@ async def test_an_agent_that_ends_before_the_defaults_are_right_corrects_them_wh
     record = await _staged_where_all_is_gone(shop)
 
     async def ends(_: Exchange) -> None:
-        raise KeyError("the agent is gone")
+        raise KilledError
 
     with monkeypatch.context() as patch:
         patch.setattr(Exchange, "lead_defaults", ends)
-        with pytest.raises(KeyError):
+        with pytest.raises(KilledError):
             await shop.recipe.restore(record, NotedProgress())
     assert await shop.recipe.recover(record) is Recovered.IMPORTED
 
