@@ -13,17 +13,20 @@ import secrets
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
+import psycopg
 from psycopg import sql
 
+from agent.engines.pg.aside.moving import extensions_of
 from agent.engines.pg.exports.fingerprint import EVERYTHING, Fingerprint, Scope, fingerprint
 from agent.engines.pg.loading.load import Deferred, load
-from agent.engines.pg.loading.terms import LoadProgressOf
+from agent.engines.pg.loading.terms import LoadProgressOf, Terms
 from agent.engines.pg.server.clients import DEFAULT_DIRECTORIES, Clients
 from agent.engines.pg.server.connection import Login, connect
 from agent.engines.pg.server.privileges import listed
@@ -51,6 +54,20 @@ _SETTINGS = {
     "max_wal_size": "1GB",
     "unix_socket_permissions": "0700",
 }
+_NO_WAY_OUT = (
+    # The file's foreign servers are made, and nothing reaches them.
+    """DO $do$ DECLARE wrapper name; BEGIN FOR wrapper IN SELECT fdwname FROM pg_foreign_data_wrapper LOOP
+        EXECUTE format('ALTER FOREIGN DATA WRAPPER %I NO HANDLER', wrapper);
+        EXECUTE format('GRANT USAGE ON FOREIGN DATA WRAPPER %I TO PUBLIC', wrapper);
+    END LOOP; END $do$""",
+    """DO $do$ DECLARE reaching regprocedure; BEGIN
+    FOR reaching IN SELECT objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                     WHERE d.refclassid = 'pg_extension'::regclass AND d.classid = 'pg_proc'::regclass
+                       AND d.deptype = 'e' AND e.extname = 'dblink' LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', reaching);
+    END LOOP; END $do$""",
+)
+"""The file's code runs here, whoever wrote it."""
 _COUNTED = ("event trigger", "publication")
 """What a fingerprint counts of the kinds that are deferred."""
 _COMMENT = re.compile(r"(?:\A|;\n)COMMENT\s+ON\s", re.IGNORECASE)
@@ -79,16 +96,38 @@ async def replay(request: Request) -> Replayed:
         ServiceError: it cannot be loaded.
     """
     return await replay_dump(
-        request.file, version=request.engine_version, encoding=request.details.get("encoding", ""), scope=EVERYTHING
+        request.file,
+        version=request.engine_version,
+        encoding=request.details.get("encoding", ""),
+        scope=EVERYTHING,
+        extensions=[one.partition(" ")[0] for one in _listed(request.details, "extensions")],
+        roles=_listed(request.details, "roles"),
     )
 
 
-async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -> Replayed:
+def _listed(details: Mapping[str, str], name: str) -> list[str]:
+    """What a header lists; one that it had no room for is not told."""
+    told, cut, _ = details.get(name, "").partition("…")
+    found = told.split(", ")
+    return [one for one in (found[:-1] if cut else found) if one]
+
+
+async def replay_dump(
+    file: str,
+    *,
+    version: str,
+    encoding: str,
+    scope: Scope,
+    extensions: Sequence[str] = (),
+    roles: Sequence[str] = (),
+) -> Replayed:
     """The same for a dump that is part of another archive.
 
     Args:
         version: of the server that it comes from.
         encoding: of the database; empty: UTF8.
+        extensions: that it makes.
+        roles: that it may be about, in policies or user mappings; they are made, and nobody can log in as one.
     """
     programs = await _find_programs(int(version.partition(".")[0] or 0))
     encoding = encoding or "UTF8"
@@ -102,20 +141,86 @@ async def replay_dump(file: str, *, version: str, encoding: str, scope: Scope) -
             os.chown(folder, NOBODY, NOBODY)
         async with _cluster(programs, folder, encoding) as admin:
             login = await _make_database(admin, encoding)
-            loaded = await load(
-                chunks_of(file),
-                login,
+            await _make_roles(admin, roles)
+            load_file = partial(
+                load,
+                login=login,
                 server_version_num=programs.major * 10_000,
                 clients=Clients([programs.directory]),
                 spool_directory=spool,
                 limits=Limits(),
-                pre_created_extensions=frozenset(),
                 progress=LoadProgressOf(Unwatched(), Step.TRANSFERRING),
             )
+            made: frozenset[str] = frozenset()
+            if untrusted := await _untrusted(admin, extensions, programs):
+                # Where the file wants them is not in its header.
+                read = await load_file(chunks_of(file), pre_created_extensions=frozenset(), terms=Terms(is_check=True))
+                made = await _make_extensions(admin, {name: read.extensions.get(name, "") for name in untrusted})
+            loaded = await load_file(chunks_of(file), pre_created_extensions=made)
             async with connect(admin.to(_DATABASE)) as connection:
                 found = _with_deferred(await fingerprint(connection, scope), loaded.deferred)
                 unproven = _about(loaded.deferred)
                 return Replayed(found.comparable(scope.scheme), f"PostgreSQL {programs.major}", unproven)
+
+
+async def _make_roles(admin: Login, names: Sequence[str]) -> None:
+    async with connect(admin) as connection:
+        for name in names:
+            # Names of the server's own are reserved, and there.
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.ReservedName):
+                await connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+
+
+async def _untrusted(admin: Login, names: Sequence[str], programs: Programs) -> list[str]:
+    """Of these extensions, the ones that only a superuser may create.
+
+    Raises:
+        ArchiveIncompatibleError: the server has not all of them.
+    """
+    async with connect(admin) as connection:
+        cursor = await connection.execute(
+            "SELECT e.name, v.superuser AND NOT v.trusted FROM pg_available_extensions e"
+            "  JOIN pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version"
+            " WHERE e.name = ANY(%s)",
+            [list(names)],
+        )
+        there = dict(await cursor.fetchall())
+    if missing := sorted(set(names) - there.keys()):
+        raise ArchiveIncompatibleError(
+            f"To replay this archive, PostgreSQL {programs.major} of this machine needs what it does not have, the "
+            f"{'extensions' if len(missing) > 1 else 'extension'} {listed(missing)}.",
+            next_step=f"Install what is missing for {programs.directory}, or name the directory of a server that has "
+            f"it in {PROGRAMS_VARIABLE}.",
+        )
+    return [name for name, is_untrusted in there.items() if is_untrusted]
+
+
+async def _make_extensions(admin: Login, schemas: Mapping[str, str]) -> frozenset[str]:
+    """Make extensions that only a superuser may make, each in its schema, with no way out of this server.
+
+    Returns:
+        All that are there now, with those that others need.
+    Raises:
+        ArchiveIncompatibleError: one cannot be made.
+    """
+    role = sql.Identifier(_LOADER)
+    async with connect(admin.to(_DATABASE)) as connection:
+        for name, schema in schemas.items():
+            place = sql.Identifier(schema or "public")
+            if not schema.startswith("pg_"):
+                make = sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}")
+                await connection.execute(make.format(place, role))
+            try:
+                make = sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE")
+                await connection.execute(make.format(sql.Identifier(name), place))
+            except psycopg.errors.DatabaseError as failure:
+                raise ArchiveIncompatibleError(
+                    f"To replay this archive, the extension {name} is needed, and PostgreSQL of this machine cannot "
+                    f"create it: {failure.diag.message_primary}."
+                ) from failure
+        for statement in _NO_WAY_OUT:
+            await connection.execute(statement)
+        return frozenset(await extensions_of(connection))
 
 
 def _about(deferred: Sequence[Deferred]) -> str:

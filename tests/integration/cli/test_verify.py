@@ -130,6 +130,44 @@ async def test_what_only_a_superuser_may_make_is_counted_and_not_made(app: Postg
         assert "compared: publication everything, publication of_schema, event trigger watches." in str(document)
 
 
+async def test_an_export_with_extensions_that_only_a_superuser_may_create_is_proven(
+    app: PostgresApp, tmp_path: Path
+) -> None:
+    app.run(
+        f'CREATE SCHEMA "of us" AUTHORIZATION {app.role}; CREATE EXTENSION pg_stat_statements SCHEMA "of us";'
+        " CREATE EXTENSION dblink; CREATE EXTENSION earthdistance CASCADE; CREATE EXTENSION postgres_fdw;"
+        " CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'example.org');"
+        f" GRANT USAGE ON FOREIGN SERVER far TO {app.role};"
+        f" CREATE USER MAPPING FOR {app.role} SERVER far OPTIONS (user 'u', password 'p')"
+    )
+    app.run(
+        'CREATE TABLE t (a float8); CREATE VIEW seen AS SELECT * FROM "of us".pg_stat_statements_info;'
+        " CREATE INDEX ON t (sec_to_gc(a)); CREATE FOREIGN TABLE ft (a int) SERVER far; INSERT INTO t VALUES (1);"
+        f" ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO {app.role} USING (true)",
+        as_app=True,
+    )
+    files = {"good.sql.gz": await app.export("sql.gz"), "good.dump": await app.export("custom")}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    found = [verify(tmp_path / name, programs=postgres(17).bin_directory) for name in files]
+
+    assert [(code, document.get("differences")) for code, document in found] == [(0, [])] * 2, found
+
+
+async def test_an_extension_that_is_not_there_to_prove_an_export_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRAMS, str(postgres(17).bin_directory))
+    details = {"extensions": "hstore 1.8, not_here 2.0, cut_o…"}
+    request = Request(file=str(tmp_path / "a"), scheme="postgresql/2", engine_version="17.1", details=details)
+
+    with pytest.raises(ArchiveIncompatibleError, match="needs what it does not have, the extension not_here") as failed:
+        await replay(request)
+
+    assert "Install what is missing" in failed.value.next_step
+
+
 async def test_an_n8n_export_is_proven_by_reading_its_database_and_files(tmp_path: Path) -> None:
     app = N8nApp(N8n(tmp_path / "n8n", is_rotating=True).make())
     exported = await app.export("tar.gz", key="clear")

@@ -133,7 +133,7 @@ class Beside:
             belongings=belongings,
             system_grants=system_grants,
             label=label,
-            superfluous_extensions=prepared.extensions - loaded.extensions,
+            superfluous_extensions=prepared.extensions.difference(loaded.extensions),
             foreign_servers=prepared.servers,
         )
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:

@@ -18,6 +18,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from agent.engines.pg.aside.moving import extensions_of
 from agent.engines.pg.belongings.carry_over import give_belongings
 from agent.engines.pg.belongings.foreign_servers import ForeignServer, MadeServers, give_servers, make_servers
 from agent.engines.pg.belongings.read import Belongings
@@ -188,7 +189,6 @@ async def prepare(
     """
     if not server.is_superuser:
         return Prepared()
-    created = set()
     async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
         role = sql.Identifier(role_name(key))
         if server.major < 15:
@@ -206,8 +206,9 @@ async def prepare(
                     f"The extension {name} cannot be created in a new database: {failure.diag.message_primary}",
                     next_step="See whether its files are still installed in the server, and as which version.",
                 ) from failure
-            created.add(name)
-        return Prepared(frozenset(created), await make_servers(connection, foreign_servers, role=role_name(key)))
+        # With those that others need, which are as little the role's own.
+        created = frozenset(await extensions_of(connection)) - {"plpgsql"}
+        return Prepared(created, await make_servers(connection, foreign_servers, role=role_name(key)))
 
 
 async def analyze(login: Login, *, sessions: int) -> None:
@@ -270,10 +271,7 @@ async def adopt(
             await _end_sessions_of(connection, login.user)
         await open_again(connection, new_name(key), like=old)
     async with connect(manager.to(new_name(key)), application_name=session_name(key)) as connection:
-        for extension in superfluous_extensions:
-            # One that another needs stays.
-            with suppress(psycopg.errors.DependentObjectsStillExist):
-                await connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(extension)))
+        await _drop_extensions(connection, superfluous_extensions)
         if has_role:
             owner = sql.Identifier(belongings.content_owner)
             await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(role, owner))
@@ -291,6 +289,19 @@ async def adopt(
         async with connect(manager, application_name=session_name(key)) as connection:
             await connection.execute(sql.SQL("DROP ROLE {}").format(role))
     return warnings
+
+
+async def _drop_extensions(connection: Connection, names: Collection[str]) -> None:
+    """Drop extensions but those that something else needs."""
+    left = set(names)
+    dropped = left
+    while dropped:
+        dropped = set()
+        for name in left:
+            with suppress(psycopg.errors.DependentObjectsStillExist):
+                await connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name)))
+                dropped.add(name)
+        left -= dropped
 
 
 async def open_again(connection: Connection, name: str, *, like: DatabaseFacts) -> None:

@@ -86,8 +86,8 @@ class Loaded:
     counts: dict[str, int] = field(default_factory=dict)
     """tables, rows, large_objects, statements."""
     warnings: list[str] = field(default_factory=list)
-    extensions: set[str] = field(default_factory=set)
-    """All that the archive asks for, also those that were there already."""
+    extensions: dict[str, str] = field(default_factory=dict)
+    """All that the archive asks for, also those that were there already, and the schema for each; empty: none named."""
     deferred: list[Deferred] = field(default_factory=list)
     bridged: list[str] = field(default_factory=list)
     """What was left out or rewritten since the server does not know it, for a person."""

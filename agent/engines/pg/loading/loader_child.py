@@ -261,8 +261,9 @@ def _report_done(loader: Loader, reporter: _Reporter) -> None:
     for (kind, name), text in outcome.deferred.items():
         named = {"kind": kind, "name": name.decode(errors="replace"), "sql": text.decode(errors="replace")}
         reporter.write({"deferred": named})
-    for extension in sorted(loader.judge.extensions):
-        reporter.write({"extension": extension.decode(errors="replace")})
+    for extension, schema in sorted(loader.judge.extensions.items()):
+        said = {"extension": extension.decode(errors="replace"), "schema": schema.decode(errors="replace")}
+        reporter.write(said)
     facts = loader.splitter.facts
     reporter.write(
         {

@@ -33,7 +33,7 @@ class LoadReport:
     counts: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     deferred: list[dict[str, str]] = field(default_factory=list)
-    extensions: set[str] = field(default_factory=set)
+    extensions: dict[str, str] = field(default_factory=dict)
     source_version: str = ""
     dumper_version: str = ""
     text_bytes: int = 0
@@ -138,8 +138,8 @@ async def _listen(child: Child, on_note: Callable[[str, int], None], server_vers
                 on_note(note, rows)
             case {"deferred": {"kind": str(), "name": str(), "sql": str()} as deferred}:
                 report.deferred.append(deferred)
-            case {"extension": str(extension)}:
-                report.extensions.add(extension)
+            case {"extension": str(extension), "schema": str(schema)}:
+                report.extensions[extension] = schema
             case {"failed": dict(failure)}:
                 raise _error(failure, line, server_version_num)
             case {"done": dict()}:

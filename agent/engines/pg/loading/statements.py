@@ -103,8 +103,7 @@ _EXTENSION = re.compile(
     rb"(?:CREATE|DROP|ALTER|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(%b)" % IDENTIFIER, _I
 )
 _EXTENSION_SCHEMA = re.compile(
-    rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+(?:WITH\s+)?SCHEMA\s+(?!\"?pg_)(%b)\s*\Z"
-    % (IDENTIFIER, IDENTIFIER),
+    rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+(?:WITH\s+)?SCHEMA\s+(%b)\s*\Z" % (IDENTIFIER, IDENTIFIER),
     _I,
 )
 _NAME = re.compile(IDENTIFIER)
@@ -166,11 +165,11 @@ class Judge:
     """Decides about statements.
 
     Attributes:
-        extensions: those that the upload asks for.
+        extensions: those that the upload asks for, and the schema for each; empty: it names none.
     """
 
     def __init__(self, there: There, *, server_version_num: int) -> None:
-        self.extensions: set[bytes] = set()
+        self.extensions: dict[bytes, bytes] = {}
         self._there = there._replace(extensions=there.extensions | {b"plpgsql"})
         self._server_version_num = server_version_num
         self._deferred_publications: set[bytes] = set()
@@ -257,8 +256,9 @@ class Judge:
         if _EMPTIED_VIEW.match(text):
             return _REMOVE
         if words.startswith(b"CREATE EXTENSION") and (found := _EXTENSION.match(text)):
-            self.extensions.add(_plain(found[1]))
-            if (schema := _EXTENSION_SCHEMA.match(text)) and not self.about_what_is_there(text):
+            schema = _EXTENSION_SCHEMA.match(text)
+            self.extensions[_plain(found[1])] = _plain(schema[1]) if schema else b""
+            if schema and not _plain(schema[1]).startswith(b"pg_") and not self.about_what_is_there(text):
                 return Decision(Way.EXTENSION, name=schema[1])
         return self.about_what_is_there(text) or self._deferred(text) or RUN
 

@@ -95,3 +95,21 @@ async def test_an_extension_in_a_schema_that_the_dump_does_not_make_comes_in(app
     assert app.run("SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'citext'") == [
         ("heroku_ext",)
     ]
+
+
+async def test_an_extension_with_one_that_it_needs_comes_back_and_goes_where_the_file_has_neither(
+    app: PostgresApp,
+) -> None:
+    app.run("CREATE TABLE t (a float8)", as_app=True)
+    without = await app.export()
+    app.run("CREATE EXTENSION earthdistance CASCADE")
+    app.run("CREATE INDEX ON t (sec_to_gc(a))", as_app=True)
+    exported, archive = await app.fingerprint(), await app.export()
+
+    await app.bring_in(archive)
+    imported = await app.fingerprint()
+    app.drop_kept()
+    await app.bring_in(without)
+
+    assert exported.differences(imported) == []
+    assert app.run("SELECT extname FROM pg_extension") == [("plpgsql",)]
