@@ -280,7 +280,10 @@ async def import_archive(
             source, inspection = Source(file=file, name="standard input"), None
             if file_name != "-":
                 path = Path(file_name)
-                inspection = await inspect_file(file, path, session, is_looked_into=is_inspected)
+                takes_zip = "zip" in app.described().import_formats
+                inspection = await inspect_file(
+                    file, path, session, is_looked_into=is_inspected, unpacks_zip=not takes_zip
+                )
                 if inspection.completeness == "damaged" and inspection.error is not None:
                     raise make_error(
                         inspection.error.reason,

@@ -80,7 +80,9 @@ def open_archive(name: str) -> BinaryIO:
     return file
 
 
-async def inspect_file(file: BinaryIO, path: Path, session: Session, *, is_looked_into: bool = True) -> Inspection:
+async def inspect_file(
+    file: BinaryIO, path: Path, session: Session, *, is_looked_into: bool = True, unpacks_zip: bool = True
+) -> Inspection:
     """`inspect` beside the event loop and with progress; the file is at its beginning again afterwards."""
     worker = Worker("inspect the file")
     with session.gauge() as gauge:
@@ -91,20 +93,25 @@ async def inspect_file(file: BinaryIO, path: Path, session: Session, *, is_looke
             gauge.measure(done_bytes, total_bytes)
 
         try:
-            return await worker.run(partial(inspect, file, path, show, is_looked_into=is_looked_into))
+            return await worker.run(
+                partial(inspect, file, path, show, is_looked_into=is_looked_into, unpacks_zip=unpacks_zip)
+            )
         except OSError as failure:
             raise LocalFileError(f"{path} cannot be read: {said_by(failure)}.") from failure
         finally:
             worker.close(wait=False)
 
 
-def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bool = True) -> Inspection:
+def inspect(
+    file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bool = True, unpacks_zip: bool = True
+) -> Inspection:
     """Read an archive from its beginning to its end.
 
     Args:
         file: open for reading, without a buffer, seekable; at its beginning again afterwards.
         path: of the same file, for engines that open it themselves.
         is_looked_into: False computes size and SHA-256 only.
+        unpacks_zip: the only file in a zip is what counts; False: it is one file of an app's, which may hold anything.
     """
     size_bytes = os.fstat(file.fileno()).st_size
     raw = _Counted(file, lambda count: on_bytes(count, size_bytes))
@@ -117,7 +124,7 @@ def inspect(file: BinaryIO, path: Path, on_bytes: OnBytes, *, is_looked_into: bo
     try:
         if not is_looked_into:
             found.kind, found.title = "file", "Not looked into"
-        elif (archive := _zip_of_many(file, found)) is not None:
+        elif (archive := _zip_of_many(file, found, unpacks_one=unpacks_zip)) is not None:
             layers = ["zip"]
             _look_at_zip(file, archive, found)
         else:
@@ -248,8 +255,12 @@ class _Sealed(io.RawIOBase):
         return len(piece)
 
 
-def _zip_of_many(file: BinaryIO, found: Findings) -> zipfile.ZipFile | None:
-    """The file as a zip, unless it is none or holds a single file of a known kind, which is looked into instead."""
+def _zip_of_many(file: BinaryIO, found: Findings, *, unpacks_one: bool) -> zipfile.ZipFile | None:
+    """The file as a zip, unless it is none or holds a single file of a known kind, which is looked into instead.
+
+    Args:
+        unpacks_one: False: it is looked into as any other.
+    """
     try:
         codec = codec_of(file.read(HEAD_BYTES))
         found.title = f"Compressed file ({codec})" if codec else ""
@@ -265,7 +276,7 @@ def _zip_of_many(file: BinaryIO, found: Findings) -> zipfile.ZipFile | None:
     finally:
         file.seek(0)
     files = [member for member in archive.infolist() if not member.is_dir()]
-    is_of_one = len(files) == 1 and not files[0].flag_bits & 1 and _is_to_look_into(archive, files[0])
+    is_of_one = unpacks_one and len(files) == 1 and not files[0].flag_bits & 1 and _is_to_look_into(archive, files[0])
     file.seek(0)
     return None if is_of_one else archive
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import signal
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cli.importing import Importing, Source
 from cli.progress import NoGauge
 from tests.fakes.fake_controller import TOKEN, FakeController, app, finish_import
 from tests.unit.cli.archives import sealed_sql
-from tests.unit.cli.conftest import Mathison, until
+from tests.unit.cli.conftest import Ended, Mathison, until
 
 
 @pytest.fixture
@@ -107,6 +108,25 @@ async def test_a_damaged_archive_is_refused_before_a_byte_is_sent(
     assert ended.exit_code == 6
     assert "Nothing was sent and nothing was changed." in ended.stderr
     assert "import" not in controller.requests
+
+
+@pytest.mark.parametrize("content", [bytes(200_000), sealed_sql()[:-200]], ids=["zeros", "a cut dump"])
+async def test_a_zip_of_one_file_is_not_judged_by_that_where_the_app_takes_zips_as_they_are(
+    mathison: Mathison, controller: FakeController, tmp_path: Path, content: bytes
+) -> None:
+    with zipfile.ZipFile(tmp_path / "files.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a file", content)
+
+    as_volume = await _imported_into(mathison, controller, "volume", import_formats=["tar", "zip"])
+    as_database = await _imported_into(mathison, controller, "postgresql", import_formats=["sql"])
+
+    assert (as_volume.exit_code, len(controller.uploads)) == (0, 1), as_volume.stderr
+    assert as_database.exit_code == 6
+
+
+async def _imported_into(mathison: Mathison, controller: FakeController, recipe: str, **description: object) -> Ended:
+    controller.apps = [app("shop.db", recipe=recipe, **description)]
+    return await mathison("import", "shop.db", "files.zip", "--yes")
 
 
 async def test_without_inspection_the_agent_decides(
