@@ -56,6 +56,8 @@ NO_FUNCTION, FUNCTION = 4, 5
 NEWLINE, QUOTE, DASH = b"\n'-"
 WORD_TOKEN = re.compile(_WORD)
 WORD_BYTES = bytes(c for c in range(256) if c >= 0x80 or chr(c).isalnum() or c in b"_$-/")
+ATOMIC = re.compile(rb"[ \t\r\n\f\v]+atomic(?=[^\w$\x80-\xff])", re.IGNORECASE)
+ATOMIC_BEGUN = re.compile(rb"[ \t\r\n\f\v]*(?:|a|at|ato|atom|atomi|atomic)\Z", re.IGNORECASE)
 SPACE = re.compile(rb"[ \t\r\n\f\v]*")
 END_OF_LINE = re.compile(rb"[\r\n]")
 """Either alone ends a line for the server, and with it a comment."""

@@ -268,7 +268,13 @@ class Splitter:
             return self._wait(at)
         if not pending.parentheses:
             word = text[at:end].lower()
-            if word == b"begin" or (word == b"case" and pending.blocks):
+            if word == b"begin":
+                # A function may be called so as well, which psql does not tell apart.
+                if tokens.ATOMIC.match(text, end):
+                    pending.blocks += 1
+                elif len(text) - end < _HELD_WORD_BYTES and tokens.ATOMIC_BEGUN.match(text, end):
+                    return self._wait(at)
+            elif word == b"case" and pending.blocks:
                 pending.blocks += 1
             elif word == b"end" and pending.blocks:
                 pending.blocks -= 1

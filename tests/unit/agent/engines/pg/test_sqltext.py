@@ -1,4 +1,4 @@
-"""The splitter cuts SQL text where psql does, whatever the chunks, and refuses what is not SQL."""
+"""The splitter cuts SQL text where the server does, whatever the chunks, and refuses what is not SQL."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ CREATE OR REPLACE FUNCTION g() RETURNS int BEGIN ATOMIC
  SELECT (1 + 2); -- end;
 END;
 CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+CREATE FUNCTION public.begin(begin int) RETURNS int LANGUAGE sql
+BEGIN
+  aToMiC SELECT begin.begin; SELECT 2; END;
+CREATE PROCEDURE begin() LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION public.begin () RETURNS public.begin LANGUAGE sql AS 'SELECT 1';
 CREATE TABLE "odd;name" (a text DEFAULT 'it''s; "ok"', b text DEFAULT E'a\';b\\', "c""d" int);
 /* a /* nested; */ comment; */ SELECT 1 /* in; side */ + 2 -- trailing; comment
  - 3;
@@ -100,7 +105,7 @@ def statements(text: bytes) -> list[bytes]:
     return [event.text for event in split(OPENING + text + CLOSING)[0] if isinstance(event, Statement)]
 
 
-def test_statements_end_where_psql_ends_them() -> None:
+def test_statements_end_where_they_end_for_the_server() -> None:
     found = [event for event in split(RICH)[0] if isinstance(event, Statement)]
 
     assert [one.text.split(b"\n")[0][:40] for one in found] == [
@@ -109,6 +114,9 @@ def test_statements_end_where_psql_ends_them() -> None:
         b"CREATE FUNCTION public.f(a integer) RETU",
         b"CREATE OR REPLACE FUNCTION g() RETURNS i",
         b"CREATE PROCEDURE p() LANGUAGE sql BEGIN ",
+        b"CREATE FUNCTION public.begin(begin int) ",
+        b"CREATE PROCEDURE begin() LANGUAGE sql AS",
+        b"CREATE FUNCTION public.begin () RETURNS ",
         b'CREATE TABLE "odd;name" (a text DEFAULT ',
         b"SELECT 1 /* in; side */ + 2 -- trailing;",
         b"CREATE RULE r AS ON INSERT TO t DO ALSO ",
