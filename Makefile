@@ -58,7 +58,7 @@ test-scale: $(READY) ## a volume of a million small files, out and in; FILES=500
 	TMPDIR=$${TMPDIR:-/tmp} $(BIN)/pytest --capture=no tests/scale $(ARGS)
 
 matrix: $(READY) prefetch ## each version into each other, written to docs/matrix.md
-	$(BIN)/pytest --numprocesses 2 tests/matrix --write-matrix docs/matrix.md $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist worksteal tests/matrix --write-matrix docs/matrix.md $(ARGS)
 
 demo: $(READY) ## real databases, an export, a wipe, an import, a comparison
 	@$(BIN)/python -m tools.demo $(ARGS)
