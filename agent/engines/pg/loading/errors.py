@@ -104,6 +104,13 @@ def explain(failure: Failure, *, server_version_num: int) -> ServiceError:
             )
         case _, "53200":
             return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step=OUT_OF_LOCKS)
+        case _, "55000":
+            return ArchiveIncompatibleError(
+                f"{said}. Beside the app's database no foreign server is reached while a file is loaded, and nowhere "
+                "has a materialized view rows before its turn.",
+                next_step="Leave out what reads foreign tables while the dump is loaded; a dump made by pg_dump reads "
+                "none of them before it fills materialized views.",
+            )
         case (("53" | "40" | "55"), _):
             return ToolFailedError(f"PostgreSQL could not go on: {said}", next_step="Try again.")
         case _, "42501":

@@ -72,6 +72,7 @@ CASES: list[tuple[Failure, type[ServiceError], str]] = [
     (failure("42P01", "REFRESH MATERIALIZED VIEW m"), ArchiveIncompatibleError, "its query fails in an import"),
     (failure("22012", "REFRESH MATERIALIZED VIEW m"), ArchiveIncompatibleError, "its query fails in an import"),
     (failure("55000", "REFRESH MATERIALIZED VIEW m"), ArchiveIncompatibleError, "its query fails in an import"),
+    (failure("55000", "INSERT INTO t SELECT"), ArchiveIncompatibleError, "no foreign server is reached"),
     (failure("08001", "REFRESH MATERIALIZED VIEW m"), ArchiveIncompatibleError, "its query fails in an import"),
     (failure("57P01", "REFRESH MATERIALIZED VIEW m"), AppUnavailableError, "ended the import"),
     (failure("53100", "REFRESH MATERIALIZED VIEW m"), NoSpaceError, "disk of the PostgreSQL server is full"),
