@@ -262,7 +262,8 @@ class Splitter:
                 raise SqlTextError(f"line {self._line_here()}: a comment with code in it is none that a dump has")
         elif found := _CODE_COMMENT.match(self._buffer, self._at):
             inside = bytes(found[2])
-            if len(inside) > _MAX_INSIDE_BYTES or b"/*" in inside or not _INSIDE.fullmatch(inside):
+            # The star of the end, too: for a server that takes `/*!99999 /*/` for code it begins another comment.
+            if len(inside) > _MAX_INSIDE_BYTES or b"/*" in inside + b"*" or not _INSIDE.fullmatch(inside):
                 raise SqlTextError(f"line {self._line_here()}: a comment with code in it is none that a dump has")
             self._take(bytes(found[0]), found.end())
             return True
