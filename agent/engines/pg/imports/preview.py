@@ -173,8 +173,19 @@ def changes_between(
         bridging=bridging_of(loaded, server_version),
         room_bytes=room_bytes,
         swap_seconds=RENAMES_SECONDS,
-        warnings=(*warnings, *loaded.warnings, *_deferred(loaded)),
+        warnings=(*warnings, *_emptied(held, rows), *loaded.warnings, *_deferred(loaded)),
         header=loaded.header or _header_of(loaded),
+    )
+
+
+def _emptied(held: Held, rows: int) -> Sequence[str]:
+    """A warning of a dump that was made without the rows."""
+    now = sum(number for number, _ in held.values())
+    if rows or not now:
+        return ()
+    return (
+        f"The file brings no row at all, as one of pg_dump --schema-only or --statistics-only: the {now:,} rows of now "
+        "will be gone.",
     )
 
 

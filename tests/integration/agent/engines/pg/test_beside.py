@@ -733,3 +733,15 @@ async def test_money_is_read_as_the_apps_sessions_write_it(make_app: MakeApp, ri
     assert app.outside() == settings
     await app.recipe.discard(record)
     assert app.left_over() == []
+
+
+@pytest.mark.parametrize(("options", "is_said"), [(["--schema-only"], True), (["--inserts"], False), ([], False)])
+async def test_a_dump_without_rows_is_a_warning_where_there_are_some(
+    app: PostgresApp, options: list[str], is_said: bool
+) -> None:
+    app.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)", as_app=True)
+
+    _, preview = await app.stage(app.dump(*options))
+
+    said = [one for one in preview.warnings if "brings no row at all" in one]
+    assert [one.endswith("the 2 rows of now will be gone.") for one in said] == [True] * is_said
