@@ -11,6 +11,7 @@ from agent.engines.mariadb.server import programs
 from agent.engines.mariadb.server.client import literal, query
 from agent.engines.mariadb.server.settings import Login
 from common.errors import ServiceError, SourceUnreadableError
+from common.wording import some_of
 
 _SEEING = ("SELECT", "TRIGGER", "EVENT")
 _SEEING_ROUTINES = ("EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE")
@@ -66,8 +67,10 @@ async def _parts(login: Login, database: str) -> set[str]:
 
 
 def _obstacle(app: Login, database: str, hidden: list[str]) -> str:
-    named = ", ".join(hidden[:_NAMED]) + (", …" if len(hidden) > _NAMED else "")
-    return f"The account {app.user} may not see all of database {database}, so an export would not be whole: {named}."
+    return (
+        f"The account {app.user} may not see all of database {database}, so an export would not be whole: "
+        f"{some_of(hidden, _NAMED)}."
+    )
 
 
 def _warning(app: Login, database: str, lacking: list[str]) -> str:

@@ -15,6 +15,7 @@ from agent.archives.members import printable
 from agent.engines.minio.drive import contents
 from agent.engines.minio.drive.layout import CONFIG, META
 from agent.engines.minio.drive.xlmeta import ObjectMeta
+from common.wording import some_of
 
 FILE = f"{CONFIG}/config.json/{META}"
 _PREFIX = "notify_"
@@ -65,8 +66,9 @@ def about_unknown(
         bucket: [arn for arn in arns if arn not in known and not arn.endswith(ends)] for bucket, arns in named.items()
     }
     return tuple(
-        f"The bucket {bucket} tells of its changes to {', '.join(map(printable, arns[:_NAMED]))}, which this server "
-        "does not know: nobody is told until it is set up here, as on the archive's server, and MinIO started again."
+        f"The bucket {bucket} tells of its changes to {some_of([printable(arn) for arn in arns], _NAMED)}, which this "
+        "server does not know: nobody is told until it is set up here, as on the archive's server, and MinIO started "
+        "again."
         for bucket, arns in sorted(unknown.items())[:_NAMED]
         if arns
     )

@@ -13,6 +13,7 @@ from agent.archives.members import printable
 from agent.engines.minio.drive import contents
 from agent.engines.minio.drive.layout import CONFIG, META
 from agent.engines.minio.drive.xlmeta import ObjectMeta
+from common.wording import some_of
 
 FILE = f"{CONFIG}/site-replication/state.json/{META}"
 _NAMED = 5
@@ -56,4 +57,4 @@ def about(sites: Sequence[str]) -> tuple[str, ...]:
 
 def named(sites: Sequence[str]) -> str:
     """Their addresses for a person; the first five."""
-    return ", ".join(printable(site) for site in sites[:_NAMED])
+    return some_of([printable(site) for site in sites], _NAMED)
