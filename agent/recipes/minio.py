@@ -16,6 +16,7 @@ from agent.engines import tree
 from agent.engines.minio.directory import importing
 from agent.engines.minio.directory.exporting import Dump, dumping
 from agent.engines.minio.directory.options import of_export, of_import
+from agent.engines.minio.drive.exchange import has_unfinished
 from agent.engines.minio.drive.snapshot import remove_snapshots
 from agent.engines.minio.portable import way as portable_way
 from agent.engines.minio.server import site_replication
@@ -238,6 +239,9 @@ class MinioRecipe(Recipe):
     async def tidy(self) -> None:
         if self._settings.directory:
             await asyncio.to_thread(remove_snapshots, self._drive)
+            if await asyncio.to_thread(has_unfinished, self._drive):
+                # Buckets are away: clients wait, so that nobody makes them anew.
+                return
         async with self._connected() as client:
             await thaw_if_there(client)
 

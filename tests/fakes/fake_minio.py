@@ -89,6 +89,8 @@ class FakeMinio:
                 self.restarts += 1
                 self._uptime = 0
                 self.start()
+            case "POST", "service" if (query or {})["action"] == "unfreeze":
+                self.freezes = max(self.freezes - 1, 0)
             case "GET", "export-bucket-metadata":
                 return _answer(_zip({}))
             case "POST", "profile":
@@ -135,6 +137,9 @@ class FakeFreeze:
     """Of no length."""
 
     seconds = 0.0
+
+    def is_on(self) -> bool:
+        return True
 
 
 def _text(directory: Path) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import structlog
 
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server import quiet
 from agent.engines.minio.server.client import BYPASS, Client, RefusedError
-from agent.engines.minio.server.freezing import frozen, thaw_if_there
+from agent.engines.minio.server.freezing import Freeze, frozen, thaw_if_there
 from agent.engines.minio.server.reloading import has_remote_targets, reload
 from agent.engines.minio.server.restarting import restart, wait_until_loaded
 from agent.engines.minio.server.settings import MinioSettings
@@ -51,9 +53,11 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
         # Or it may read the settings that were there before last.
         await wait_until_loaded(client)
     try:
-        async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS) as freeze:
+        async with _frozen_for(client, settings, exchange, leaves=target.other) as freeze:
             await quiet.until_no_calls(client)
-            await asyncio.to_thread(exchange.bring, target, until_quiet=quiet.from_thread(client))
+            await _to_its_end(
+                partial(exchange.bring, target, until_quiet=quiet.from_thread(client), is_frozen=freeze.is_on)
+            )
             if not needs_restart:
                 needs_restart = not await reload(client, bucket, is_there=exchange.has_bucket())
     except AppBusyError:
@@ -156,12 +160,39 @@ async def finish(client: Client, settings: MinioSettings, exchange: Exchange) ->
     """What a killed agent began, finished; the server may be down. The restart is still owed."""
     if exchange.is_unfinished():
         try:
-            async with frozen(client, settings, most_seconds=MOST_FROZEN_SECONDS):
-                await asyncio.to_thread(exchange.recover, until_quiet=quiet.from_thread(client))
+            async with _frozen_for(client, settings, exchange, leaves=exchange.side()):
+                await _to_its_end(partial(exchange.recover, until_quiet=quiet.from_thread(client)))
         except (AppUnavailableError, AppBusyError):
             await asyncio.to_thread(exchange.recover)
     await thaw_if_there(client)
     return exchange.side()
+
+
+def _frozen_for(
+    client: Client, settings: MinioSettings, exchange: Exchange, *, leaves: Side
+) -> AbstractAsyncContextManager[Freeze]:
+    """The server frozen for an exchange; clients go on when it has come to an end, whatever becomes of us.
+
+    Args:
+        leaves: the side that the watchdog puts in place where we do not come to the end.
+    """
+    return frozen(
+        client,
+        settings,
+        most_seconds=MOST_FROZEN_SECONDS,
+        exchange={"drive": str(exchange.drive), "key": exchange.key, "only": exchange.only, "side": leaves.value},
+        is_whole=lambda: not exchange.is_unfinished(),
+    )
+
+
+async def _to_its_end(work: Callable[[], object]) -> None:
+    """In a thread; also where we are cancelled, since clients go on after that."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 async def _restart_on(client: Client, exchange: Exchange) -> None:

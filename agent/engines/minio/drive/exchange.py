@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -39,7 +40,8 @@ from agent.engines.noting import count_kept, has_as_many, no_room, write_note
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from agent.versions import require_known
-from common.errors import AppBusyError, InternalError, ToolFailedError
+from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedError
+from common.seals import RESERVED_DIRECTORY
 
 _JOURNAL, _VERSION = "exchange.json", 2
 _READ_VERSIONS = (1, _VERSION)
@@ -83,6 +85,12 @@ def _begun(target: Side, entries: list[_Entry]) -> _Journal:
     return _Journal(target=target.value, is_done=False, entries=entries, version=_VERSION)
 
 
+def _reversed(journal: _Journal) -> _Journal:
+    """Of the way back."""
+    entries = [_Entry(entry.path, entry.after, entry.before) for entry in journal.entries]
+    return _begun(Side(journal.target).other, entries)
+
+
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
@@ -98,6 +106,31 @@ def _in_area(
     return call
 
 
+def _held(
+    method: Callable[Concatenate[Exchange, _Given], _Found],
+) -> Callable[Concatenate[Exchange, _Given], _Found]:
+    @wraps(method)
+    def call(self: Exchange, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
+        with self.held():
+            return method(self, *given, **named)
+
+    return call
+
+
+def has_unfinished(drive: Path) -> bool:
+    """Whether buckets of a drive may be away, since an exchange was begun and is not finished."""
+    try:
+        keys = os.listdir(drive / RESERVED_DIRECTORY)
+    except OSError:
+        return False
+    for key in keys:
+        # What is no import's, or tells nothing any more, is none that anybody could finish.
+        with contextlib.suppress(ServiceError):
+            if Exchange(drive, key).is_unfinished():
+                return True
+    return False
+
+
 class Exchange:
     """The exchange of one import, in `<drive>/.mathison-data/<key>`. All calls block."""
 
@@ -107,8 +140,8 @@ class Exchange:
             only: the one bucket that is exchanged, with its settings; empty: everything.
         """
         self.only = only
-        self._drive = drive
-        self._key = key
+        self.drive = drive
+        self.key = key
         self._opened: int | None = None
 
     @contextmanager
@@ -117,12 +150,31 @@ class Exchange:
         if self._opened is not None:
             yield self._opened
             return
-        with opened_area(self._drive, self._key) as opened:
+        with opened_area(self.drive, self.key) as opened:
             self._opened = opened.area
             try:
                 yield opened.area
             finally:
                 self._opened = None
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Be the only one who exchanges for the time of the block; waits for whoever does, and raises as `in_area`.
+
+        The agent and the watchdog of its freeze are two that may, also one that outlived its agent. The system ends
+        it for one that dies.
+
+        Yields:
+            False: the file system knows no locks, so there may be another.
+        """
+        with self.in_area() as area:
+            try:
+                # Given back when the area is closed, so within another block of this it changes nothing.
+                fcntl.flock(area, fcntl.LOCK_EX)
+            except OSError:
+                yield False
+            else:
+                yield True
 
     @property
     def _area(self) -> Path:
@@ -136,7 +188,7 @@ class Exchange:
 
     def has_bucket(self) -> bool:
         """Whether the one bucket is in place."""
-        return (self._drive / self.only).is_dir()
+        return (self.drive / self.only).is_dir()
 
     def tells(self) -> bool:
         """Whether it is noted whose data is in place; False when it was never staged, or dropped, were it in part."""
@@ -205,21 +257,28 @@ class Exchange:
             ToolFailedError: the storage fails.
         """
         try:
-            with opened_directory(self._drive) as drive:
+            with opened_directory(self.drive) as drive:
                 sync_filesystem(drive)
             self._make_system()
         except OSError as failure:
             raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
 
-    @_in_area
-    def bring(self, target: Side, *, until_quiet: Callable[[], bool] = lambda: True) -> int:
+    @_held
+    def bring(
+        self,
+        target: Side,
+        *,
+        until_quiet: Callable[[], bool] = lambda: True,
+        is_frozen: Callable[[], bool] = lambda: True,
+    ) -> int:
         """Put a side's data in place, the server frozen; how many entries were exchanged. Repeating changes nothing.
 
         Args:
             until_quiet: called while buckets are away; returns when the server does nothing any more that it began
                 before, or False: it does not come to that.
+            is_frozen: whether the server still is, asked before anything is done.
         Raises:
-            AppBusyError: it does not; the data is as it was.
+            AppBusyError: it does not, or is not; the data is as it was.
             NoSpaceError: there is no room for the journal; the data is as it was.
             ToolFailedError: the file system refused; the data is as it was.
             UnsettledError: that too could not be brought about.
@@ -229,6 +288,11 @@ class Exchange:
             raise InternalError("An earlier exchange of this import was interrupted and not finished yet.")
         if Side(journal.target) is target:
             return 0
+        if not is_frozen():
+            raise AppBusyError(
+                "The server was held still for too short; the data is as it was.",
+                next_step="Try again when it is less busy.",
+            )
         try:
             self._make_system()
             journal = self._journal_of(target)
@@ -253,11 +317,12 @@ class Exchange:
             ) from failure
         return len(journal.entries)
 
-    @_in_area
-    def recover(self, *, until_quiet: Callable[[], bool] = lambda: True) -> Side:
+    @_held
+    def recover(self, *, side: Side | None = None, until_quiet: Callable[[], bool] = lambda: True) -> Side:
         """Finish what was interrupted and say whose data is in place. Repeating it changes nothing.
 
         Args:
+            side: the one to bring in place where it was interrupted; None: the one that was coming.
             until_quiet: as of `bring`; what it returns changes nothing, as nobody is served until this is done.
         Raises:
             ToolFailedError: the file system refuses; to be tried again.
@@ -265,6 +330,9 @@ class Exchange:
         journal = self._read()
         if not journal.is_done:
             try:
+                if side not in (None, Side(journal.target)):
+                    journal = _reversed(journal)
+                    self._write(journal)
                 self._apply(journal, lambda: until_quiet() or True)
             except OSError as failure:
                 raise ToolFailedError(
@@ -287,11 +355,11 @@ class Exchange:
         if not journal.is_done:
             return
         for entry in journal.entries:
-            if entry.after is None and (self.only or not (self._drive / BUCKETS / entry.path).exists()):
+            if entry.after is None and (self.only or not (self.drive / BUCKETS / entry.path).exists()):
                 with contextlib.suppress(OSError):
-                    (self._drive / entry.path).rmdir()
+                    (self.drive / entry.path).rmdir()
         if self.only and not self.has_bucket():
-            shutil.rmtree(self._drive / BUCKETS / self.only, ignore_errors=True)
+            shutil.rmtree(self.drive / BUCKETS / self.only, ignore_errors=True)
 
     def _make_other(self) -> None:
         """Where entries of the side that is in place may have to go."""
@@ -300,11 +368,11 @@ class Exchange:
     def _make_system(self) -> None:
         """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
         self._make_other()
-        settings = self._drive / BUCKETS
+        settings = self.drive / BUCKETS
         if self.only and not settings.is_dir():
             settings.mkdir()
             if os.geteuid() == 0:
-                owner = (self._drive / SYSTEM).stat()
+                owner = (self.drive / SYSTEM).stat()
                 os.chown(settings, owner.st_uid, owner.st_gid)
 
     def _journal_of(self, target: Side) -> _Journal:
@@ -314,19 +382,19 @@ class Exchange:
     def _plan(self) -> list[_Entry]:
         if self.only:
             return [self._entry(path) for path in (self.only, f"{BUCKETS}/{self.only}")]
-        paths = dict.fromkeys([*data_roots(self._drive), *data_roots(self._other)])
+        paths = dict.fromkeys([*data_roots(self.drive), *data_roots(self._other)])
         if not (self._other / CONFIG).is_dir():
             # The import keeps the server's users and configuration.
             paths.pop(CONFIG, None)
         return [self._entry(path) for path in paths]
 
     def _entry(self, path: str) -> _Entry:
-        return _Entry(path, _inode(self._drive / path), _inode(self._other / path))
+        return _Entry(path, _inode(self.drive / path), _inode(self._other / path))
 
     def _sync(self, journal: _Journal) -> None:
         """Make what was renamed durable; OSError where a directory has become a link, which leads elsewhere."""
         parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
-        for directory in [side / parent for parent in parents for side in (self._drive, self._other)]:
+        for directory in [side / parent for parent in parents for side in (self.drive, self._other)]:
             with opened_directory(directory) as opened:
                 os.fsync(opened)
 
@@ -356,14 +424,14 @@ class Exchange:
             entry for entry in journal.entries if entry.before is not None and not entry.path.startswith(f"{SYSTEM}/")
         ]
         for entry in going:
-            live = self._drive / entry.path
+            live = self.drive / entry.path
             if _inode(live) == entry.before:
                 _move(live, self._aside(entry.before))
         return any(self._laid_aside(entry.before, entry).exists() for entry in going)
 
     def _exchange(self, entry: _Entry) -> None:
         """From wherever it got to, in either direction."""
-        live, other = self._drive / entry.path, self._other / entry.path
+        live, other = self.drive / entry.path, self._other / entry.path
         after, before = self._laid_aside(entry.after, entry), self._laid_aside(entry.before, entry)
         if _inode(live) not in (entry.before, entry.after, None):
             self._clear(live, home=next((path for path in (before, after) if path.exists()), None))
@@ -416,10 +484,7 @@ class Exchange:
         if noted.is_done and noted.target != journal.target:
             # It failed before its first step.
             return
-        back = _begun(
-            Side(journal.target).other,
-            [_Entry(entry.path, entry.after, entry.before) for entry in journal.entries],
-        )
+        back = _reversed(journal)
         try:
             self._write(back)
             self._apply(back, lambda: until_quiet() or True)

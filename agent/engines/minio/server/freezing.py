@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import IO
 
 import structlog
 
 from agent.engines.minio.server.client import Client
 from agent.engines.minio.server.settings import MinioSettings
-from agent.engines.minio.server.watchdog import Orders
+from agent.engines.minio.server.watchdog import KEEP, Guarded, Orders
 from agent.processes import Child, Command, start
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
 
@@ -33,15 +36,21 @@ class Freeze:
         seconds: how long it was, once it is over.
     """
 
-    def __init__(self, child: Child, client: Client) -> None:
+    def __init__(self, child: Child, client: Client, *, alive: int, is_whole: Callable[[], bool]) -> None:
         self._child = child
         self._client = client
+        self._alive = alive
+        self._is_whole = is_whole
         self._began_at = time.monotonic()
         self._is_over = False
         self.seconds = 0.0
 
+    def is_on(self) -> bool:
+        """False: its keeper has ended it, or is about to, or is gone. For any thread, while the block lasts."""
+        return not select.select([self._alive], [], [], 0)[0]
+
     async def end(self) -> None:
-        """Let clients go on; a second time does nothing.
+        """Let clients go on, unless the drive is not whole; a second time does nothing.
 
         Raises:
             AppBusyError: it had ended before, since it took too long or somebody killed its keeper.
@@ -49,6 +58,12 @@ class Freeze:
         if self._is_over:
             return
         self._is_over = True
+        if not self._is_whole():
+            _log.error("Clients wait until the exchange of the data has been finished.", action="unfreeze")
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                await self._child.write(f"{KEEP}\n".encode())
+            await self._child.wait()
+            return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await self._child.write(b"release\n")
         said = await _line(self._child)
@@ -62,38 +77,59 @@ class Freeze:
 
 
 @asynccontextmanager
-async def frozen(client: Client, settings: MinioSettings, *, most_seconds: float) -> AsyncIterator[Freeze]:
+async def frozen(
+    client: Client,
+    settings: MinioSettings,
+    *,
+    most_seconds: float,
+    exchange: Guarded | None = None,
+    is_whole: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[Freeze]:
     """The server frozen for the time of the block, or until `end`.
 
     Args:
         most_seconds: after which the watchdog ends it anyway.
+        exchange: what is done meanwhile; the watchdog puts it to one side first where we do not.
+        is_whole: whether clients may be served; False at the end: the server stays frozen.
     Raises:
         AppUnavailableError: it could not be frozen; it is not.
         AppBusyError: at the end of the block, as `Freeze.end`.
     """
     account = client.account
-    orders: Orders = {
-        "url": account.url,
-        "user": account.user,
-        "password": account.password,
-        "region": account.region,
-        "tls_ca_file": settings.tls_ca_file,
-        "most_seconds": most_seconds,
-    }
-    async with start(Command(["agent.engines.minio.server.watchdog"], is_module=True)) as child:
-        try:
-            await child.write(json.dumps(orders).encode() + b"\n")
-            said = await _line(child)
-        except (BrokenPipeError, ConnectionResetError):
-            said = ""
-        if said != "frozen":
-            await child.wait()
-            raise AppUnavailableError(f"MinIO could not be frozen: {child.stderr_tail or 'the watchdog ended'}.")
-        freeze = Freeze(child, client)
-        try:
-            yield freeze
-        finally:
-            await freeze.end()
+    with _pipe() as (alive, of_the_watchdog):
+        orders: Orders = {
+            "url": account.url,
+            "user": account.user,
+            "password": account.password,
+            "region": account.region,
+            "tls_ca_file": settings.tls_ca_file,
+            "most_seconds": most_seconds,
+            "alive": of_the_watchdog.fileno(),
+            "exchange": exchange,
+        }
+        command = Command(["agent.engines.minio.server.watchdog"], is_module=True, pass_fds=[of_the_watchdog.fileno()])
+        async with start(command) as child:
+            of_the_watchdog.close()
+            try:
+                await child.write(json.dumps(orders).encode() + b"\n")
+                said = await _line(child)
+            except (BrokenPipeError, ConnectionResetError):
+                said = ""
+            if said != "frozen":
+                await child.wait()
+                raise AppUnavailableError(f"MinIO could not be frozen: {child.stderr_tail or 'the watchdog ended'}.")
+            freeze = Freeze(child, client, alive=alive.fileno(), is_whole=is_whole)
+            try:
+                yield freeze
+            finally:
+                await freeze.end()
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with open(reading, "rb", buffering=0) as one, open(writing, "wb", buffering=0) as other:
+        yield one, other
 
 
 async def thaw(client: Client) -> None:

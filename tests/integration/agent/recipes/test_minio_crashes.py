@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from typing import Any
 import pytest
 
 from agent.engines.minio.directory import swap
+from agent.engines.minio.drive.exchange import has_unfinished
+from agent.engines.minio.server.client import RefusedError
 from agent.journal import Entry, Journal
 from agent.recipes import minio_drive
 from agent.recipes.base import Recovered
 from agent.states import Kind, TransferState
 from common.errors import InternalError
 from tests.fixtures import forked
-from tests.fixtures.minio_data import add_user, put, users, view
+from tests.fixtures.minio_data import add_user, put, users, versions, view
 from tests.fixtures.minio_servers import client_of
 from tests.fixtures.variants import variants
+from tests.fixtures.waiting import until
 from tests.integration.agent.recipes import minio_program
 from tests.integration.agent.recipes.minio_apps import MinioApp
 from tools.servers import MinioServer, minio, short_directory
@@ -55,11 +59,15 @@ class Case:
     def journal(self) -> Path:
         return self.directory / "journal"
 
-    async def stage(self) -> None:
+    async def stage(self, **options: str) -> None:
         """An import in a journal on disk."""
         state = TransferState(transfer_id="t-1", kind=Kind.IMPORT, started_at=dt.datetime.now(dt.UTC))
         entry = Journal(self.journal, app_id="shop.files", recipe="minio").open(state)
-        await self.app.stage(self.archive, entry)
+        await self.app.stage(self.archive, entry, **options)
+
+    def is_whole(self) -> bool:
+        """Whether one side's data is in place on the drive, whatever the server makes of it."""
+        return not has_unfinished(self.server.drive)
 
     def die_at(self, moment: str, action: str = "restore") -> None:
         """Have a process go on with it, that kills itself then."""
@@ -138,12 +146,13 @@ async def case(made: Case) -> AsyncIterator[Case]:
             entry.remove()
 
 
-@variants("moment", ["frozen", "three directories moved"], kept=["three directories moved"])
+@variants("moment", ["three directories moved", "exchanged"])
 async def test_an_agent_killed_in_a_restore_is_recovered_from(moment: str, case: Case) -> None:
     case.die_at(moment)
+    await until(case.is_whole)
     side = await case.recover()
 
-    assert side is (Recovered.PREVIOUS if moment == "frozen" else Recovered.IMPORTED)
+    assert side is (Recovered.IMPORTED if moment == "exchanged" else Recovered.PREVIOUS)
     await case.take_back(side)
 
 
@@ -152,10 +161,87 @@ async def test_agent_and_server_killed_together_are_recovered_from(moment: str, 
     case.die_at(moment)
     case.server.kill()
     case.server.start()
+    await until(case.is_whole)
     side = await case.recover()
 
-    assert side is Recovered.IMPORTED
+    assert side is (Recovered.IMPORTED if moment == "exchanged" else Recovered.PREVIOUS)
     await case.take_back(side)
+
+
+async def test_an_agent_that_starts_while_the_watchdog_of_a_killed_one_is_at_work_agrees_with_it(case: Case) -> None:
+    case.die_at("three directories moved")
+
+    await case.take_back(await case.recover())
+
+
+@variants(
+    ("action", "moment", "bucket"),
+    [
+        ("restore", "journal written", ""),
+        ("restore", "one directory moved", ""),
+        ("restore", "three directories moved", ""),
+        ("restore", "all directories moved", ""),
+        ("restore", "one directory moved", "both1"),
+        ("undo", "one directory moved", ""),
+        ("undo", "all directories moved", ""),
+        ("undo", "one directory moved", "both1"),
+    ],
+    kept=[("restore", "three directories moved", ""), ("undo", "one directory moved", "both1")],
+)
+async def test_clients_of_an_agent_that_was_killed_miss_no_bucket_and_what_they_write_stays(
+    action: str, moment: str, bucket: str, case: Case
+) -> None:
+    if bucket:
+        await case.app.recipe.discard(case.read())
+        case.read().remove()
+        await case.stage(bucket=bucket)
+    if action == "undo":
+        await case.app.recipe.restore(case.read(), case.app.progress)
+    before = await view(case.server)
+    known = sorted(set(before) - {"hidden"})
+    answers: list[int] = []
+    acknowledged: dict[tuple[str, str], bytes] = {}
+
+    async def write(number: int) -> None:
+        async with client_of(case.server) as client:
+            for turn in itertools.count():
+                for name in known:
+                    # As of what makes sure that its bucket is there.
+                    try:
+                        answers.append((await client.call("PUT", name)).status)
+                    except RefusedError as refusal:
+                        answers.append(refusal.status)
+                    for key in (f"always{number}", f"once{number}-{turn}"):
+                        await put(client, name, key, body := f"{turn}".encode())
+                        acknowledged[name, key] = body
+
+    writers = [asyncio.create_task(write(number)) for number in range(2)]
+    await until(lambda: len(acknowledged) > 4 * len(known))
+    await asyncio.to_thread(case.die_at, moment, action)
+    await until(case.is_whole)
+    answered = len(answers)
+    await until(lambda: len(answers) > answered + 20 or any(writer.done() for writer in writers))
+    for writer in writers:
+        writer.cancel()
+    ended = await asyncio.gather(*writers, return_exceptions=True)
+
+    assert [str(end) for end in ended] == ["", ""]
+    assert set(answers) == {409}
+    assert await case.app.recover(case.read()) is (Recovered.PREVIOUS if action == "restore" else Recovered.IMPORTED)
+    async with client_of(case.server) as client:
+        for (name, key), body in acknowledged.items():
+            # One more may have been on its way when its client went.
+            assert int((await client.call("GET", name, key)).body) - int(body) in (0, 1)
+        for name in known:
+            for key, *_ in await versions(client, name):
+                if key.startswith(("always", "once")):
+                    await client.call("DELETE", name, key)
+    assert await view(case.server) == before
+    if action == "restore":
+        await case.app.recipe.restore(case.read(), case.app.progress)
+        if not bucket:
+            await case.require(Recovered.IMPORTED)
+    await case.take_back(Recovered.IMPORTED)
 
 
 @pytest.mark.parametrize("moment", ["all directories moved"])
@@ -164,9 +250,10 @@ async def test_an_agent_killed_in_an_undo_is_recovered_from(moment: str, case: C
     await app.recipe.restore(case.read(), app.progress)
 
     case.die_at(moment, "undo")
+    await until(case.is_whole)
     side = await case.recover()
 
-    assert side is (Recovered.IMPORTED if moment == "frozen" else Recovered.PREVIOUS)
+    assert side is Recovered.IMPORTED
     await case.take_back(side)
 
 
@@ -200,13 +287,14 @@ async def test_that_what_is_kept_is_gone_after_a_crash_in_an_undo_proves_nothing
 async def test_an_interrupted_exchange_waits_for_a_server_that_is_down(case: Case) -> None:
     case.die_at("one directory moved")
     case.server.kill()
+    await until(case.is_whole)
 
     with pytest.raises(Exception, match="does not answer"):
         await case.app.recover(case.read())
 
     case.server.start()
-    assert await case.recover() is Recovered.IMPORTED
-    await case.take_back(Recovered.IMPORTED)
+    assert await case.recover() is Recovered.PREVIOUS
+    await case.take_back(Recovered.PREVIOUS)
 
 
 async def test_an_agent_killed_in_an_export_leaves_the_server_serving_and_its_snapshot_goes(case: Case) -> None:

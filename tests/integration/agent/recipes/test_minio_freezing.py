@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server.client import BYPASS, Client
 from agent.engines.minio.server.facts import look
-from agent.engines.minio.server.freezing import frozen
+from agent.engines.minio.server.freezing import frozen, thaw
 from agent.engines.minio.server.restarting import restart
 from agent.engines.minio.server.settings import MinioSettings
+from agent.engines.minio.server.watchdog import Guarded
+from agent.engines.swapping import Side
+from agent.engines.tree import StagingArea
 from agent.recipes.base import Limits
 from common.errors import AppBusyError, AppUnavailableError, NoSpaceError
 from tests.fixtures.children import agent_children
@@ -95,6 +99,41 @@ async def test_a_watchdog_that_is_killed_is_noticed_and_the_freeze_ended(server:
             await freeze.__aexit__(None, None, None)
 
         assert is_held
+        assert not await _is_held(client)
+
+
+async def test_time_that_is_up_waits_for_an_exchange_that_was_begun_and_none_begins_after_that(
+    server: MinioServer, tmp_path: Path
+) -> None:
+    StagingArea(tmp_path, "key").create()
+    exchange = Exchange(tmp_path, "key")
+    guarded: Guarded = {"drive": str(tmp_path), "key": "key", "only": "", "side": Side.PREVIOUS.value}
+    async with client_of(server) as client:
+        freezing = frozen(client, SETTINGS, most_seconds=0.2, exchange=guarded)
+        freeze = await freezing.__aenter__()
+        with exchange.held() as is_only:
+            # Longer than its time.
+            is_held = [await _is_held(client) for _ in range(2)]
+            was_on = freeze.is_on()
+        await client.call("GET", "bucket", "key", seconds=20)
+
+        assert is_only
+        assert is_held == [True, True]
+        assert was_on
+        assert not freeze.is_on()
+        with pytest.raises(AppBusyError, match="too short"):
+            exchange.bring(Side.IMPORTED, is_frozen=freeze.is_on)
+        with pytest.raises(AppBusyError, match="not held still"):
+            await freezing.__aexit__(None, None, None)
+
+
+async def test_a_server_whose_drive_is_not_whole_stays_frozen(server: MinioServer) -> None:
+    async with client_of(server) as client:
+        async with frozen(client, SETTINGS, most_seconds=30, is_whole=lambda: False):
+            pass
+        assert await _is_held(client)
+
+        await thaw(client)
         assert not await _is_held(client)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,9 @@ from agent.engines.minio.directory import swap
 from agent.engines.minio.drive import exchange
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.drive.layout import BUCKETS
-from agent.engines.minio.server import quiet
+from agent.engines.minio.server import keeping, quiet
+from agent.engines.minio.server.watchdog import Guarded, Orders
+from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.recipes import minio as recipe_module
 from agent.recipes.base import Recovered
@@ -65,6 +68,32 @@ class World:
         password_file.write_text("password")
         settings = {"user": "root", "password_file": str(password_file), "directory": str(self.drive)}
         return MinioRecipe(surroundings(self.directory, settings))
+
+    def exchange(self) -> Exchange:
+        return Exchange(self.drive, self.record.key, only=str(self.record.facts["only"]))
+
+    def keep(self, side: Side) -> None:
+        """What the watchdog of an agent does that has died."""
+        guarded: Guarded = {
+            "drive": str(self.drive),
+            "key": self.record.key,
+            "only": str(self.record.facts["only"]),
+            "side": side.value,
+        }
+        reading, writing = os.pipe()
+        orders: Orders = {
+            "url": "http://127.0.0.1:1",
+            "user": "root",
+            "password": "password",
+            "region": "",
+            "tls_ca_file": "",
+            "most_seconds": 1,
+            "alive": writing,
+            "exchange": guarded,
+        }
+        keeping.leave_whole(guarded, orders, is_alone=True)
+        assert os.read(reading, 1) == b""
+        os.close(reading)
 
     def step(self) -> None:
         self._done += 1
@@ -135,6 +164,11 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
 
     monkeypatch.setattr(recipe_module, "connected", connected)
     monkeypatch.setattr(swap, "frozen", lambda *arguments, **options: current[-1].server.frozen())
+
+    async def quiet_at_once(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(keeping, "_until_quiet", quiet_at_once)
     monkeypatch.setattr(exchange, "renamed", counted(renamed))
     monkeypatch.setattr(Exchange, "_write", counted(Exchange._write))
     # A made-up crash loses nothing that is not durable.
@@ -199,6 +233,59 @@ async def test_whatever_dies_at_any_step_of_an_undo_one_side_is_there_wholly(
         await world.take_back(side)
     world.require_whole(Recovered.PREVIOUS)
     assert crashes >= 5
+
+
+@pytest.mark.parametrize("drive_refuses", [False, True], ids=["the drive is well", "the drive refuses at first"])
+@pytest.mark.parametrize("is_undo", [False, True], ids=["a restore", "an undo"])
+@pytest.mark.parametrize("only", ["", "both1", "only-new"], ids=["everything", "one bucket", "a bucket that comes"])
+async def test_the_watchdog_of_an_agent_that_dies_puts_back_what_its_server_knows(
+    only: str, is_undo: bool, drive_refuses: bool, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_AGAIN_SECONDS", 0)
+    sides = []
+    for crash_at in range(1, MOST_STEPS):
+        world = make_world(only=only)
+        if is_undo:
+            await world.recipe().restore(world.record, world.progress)
+        leaves = Recovered.IMPORTED if is_undo else Recovered.PREVIOUS
+        world.begin(crash_at=crash_at)
+        try:
+            await (world.recipe().undo if is_undo else world.recipe().restore)(world.record, world.progress)
+            break
+        except CrashError:
+            pass
+        was_unfinished = world.exchange().is_unfinished()
+        world.begin(fail_at=2 if drive_refuses else 0)
+
+        await asyncio.to_thread(world.keep, Side[leaves.name])
+
+        assert not world.exchange().is_unfinished()
+        if was_unfinished:
+            # Nobody has restarted the server.
+            world.require_whole(leaves)
+        side = await world.recipe().recover(world.record)
+        assert side is leaves or not was_unfinished
+        world.require_whole(side)
+        sides.append(side)
+    assert len(sides) >= 5
+
+
+async def test_a_server_is_left_frozen_while_an_exchange_is_unfinished(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.begin(crash_at=4)
+    with pytest.raises(CrashError):
+        await world.recipe().restore(world.record, world.progress)
+    world.begin()
+    world.server.freezes = 1
+
+    await world.recipe().tidy()
+    assert world.server.freezes == 1
+
+    assert await world.recipe().recover(world.record) is Recovered.IMPORTED
+    world.require_whole(Recovered.IMPORTED)
+    world.server.freezes = 1
+    await world.recipe().tidy()
+    assert world.server.freezes == 0
 
 
 @pytest.mark.parametrize("only", ["", "both1"], ids=["everything", "one bucket"])
