@@ -29,6 +29,8 @@ from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatible
 MOST_FROZEN_SECONDS = 30.0
 _LISTED_BUCKETS = 200
 _CHECK_SECONDS = 30.0
+_TURN_SECONDS = 1.0
+"""After which a read may be waiting for a client that writes the object."""
 USERS_SECONDS = 30.0
 """Twenty thousand users take three seconds here; a server that cannot load them serves root alone for so long."""
 _TIERS_SECONDS = 10.0
@@ -99,7 +101,7 @@ async def settle(
         for name in buckets[:_LISTED_BUCKETS]:
             await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
         for sample in samples:
-            await (_read_tiered if sample.is_tiered else _tolerating_absence)(client, sample.bucket, sample.key, {})
+            await _read(client, sample)
     except (RefusedError, AppUnavailableError) as failure:
         raise ArchiveIncompatibleError(
             f"The server cannot read the imported data: {failure.text}",
@@ -221,6 +223,23 @@ async def _are_users_loaded(client: Client) -> bool:
         else:
             return True
     return False
+
+
+async def _read(client: Client, sample: Sample) -> None:
+    """Unless a client writes it just then and has to be waited for."""
+    reading = asyncio.create_task(
+        (_read_tiered if sample.is_tiered else _tolerating_absence)(client, sample.bucket, sample.key, {}),
+        name="read a sample",
+    )
+    try:
+        while not (await asyncio.wait([reading], timeout=_TURN_SECONDS))[0]:
+            if await quiet.has_read_that_waits(client):
+                _log.info("An object that a client writes was not read.", action="check", bucket=sample.bucket)
+                return
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:

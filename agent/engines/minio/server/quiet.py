@@ -37,6 +37,7 @@ _WRITES = re.compile(
 """Functions that change objects, of MinIO's last release (February 2026)."""
 _HAS_YET_TO_READ = re.compile(r"\(\*Erasure\)\.Encode\b|\.GetLock\b")
 """It takes in an upload's content, or waits for its turn: what is there of the object, it reads after that."""
+_WAITS_TO_READ = re.compile(r"\.GetRLock\b")
 _log = structlog.get_logger(__name__)
 
 
@@ -72,6 +73,15 @@ async def until_nothing_is_written(client: Client) -> bool:
             _log.warning("The server was not seen to write nothing.", action="wait_for_writes", error=said)
             return not is_told
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def has_read_that_waits(client: Client) -> bool:
+    """Whether a read waits for its turn, as where a client writes the object under a condition: such an upload keeps
+    others away while it comes, for hours perhaps. False where the server does not tell."""
+    try:
+        return bool(_WAITS_TO_READ.search(await _stacks(client)))
+    except (ServiceError, LookupError, zipfile.BadZipFile):
+        return False
 
 
 def from_thread(client: Client) -> Callable[[], bool]:

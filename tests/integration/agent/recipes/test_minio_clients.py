@@ -189,17 +189,17 @@ class Upload:
 
     half = b"half" * MEBIBYTE
 
-    def __init__(self, client: Client, key: str) -> None:
+    def __init__(self, client: Client, key: str, **headers: str) -> None:
         self.may_end = asyncio.Event()
         self._has_begun = asyncio.Event()
-        self.task = asyncio.create_task(self._put(client, key), name="upload")
+        self.task = asyncio.create_task(self._put(client, key, headers), name="upload")
 
     async def begin(self) -> None:
         await self._has_begun.wait()
 
-    async def _put(self, client: Client, key: str) -> None:
+    async def _put(self, client: Client, key: str, headers: dict[str, str]) -> None:
         halves = {"body": self._halves(), "body_bytes": 2 * len(self.half), "body_sha256": "UNSIGNED-PAYLOAD"}
-        async with client.open("PUT", "files", key, **halves):  # type: ignore[arg-type]  # passed on
+        async with client.open("PUT", "files", key, headers=headers, **halves):  # type: ignore[arg-type]  # passed on
             pass
 
     async def _halves(self) -> AsyncIterator[bytes]:
@@ -231,6 +231,27 @@ async def test_an_upload_that_waits_for_its_client_is_not_waited_for_and_ends_in
         assert (await client.call("GET", "files", "slow")).body == 2 * upload.half
         await app.recipe.undo(record, app.progress)
         assert (await client.call("GET", "files", "slow")).body == b"previous"
+
+
+async def test_an_import_waits_for_no_object_that_a_client_keeps_others_away_from(
+    start_minio: StartMinio, tmp_path: Path
+) -> None:
+    app = MinioApp(start_minio(), tmp_path)
+    async with client_of(app.server) as client:
+        await client.call("PUT", "files")
+        await put(client, "files", "slow", b"archived")
+        archive = (await app.export()).file
+        await client.call("DELETE", "files", "slow")
+        record, _ = await app.stage(archive, bucket="files")
+        upload = Upload(client, "slow", **{"if-none-match": "*"})
+        await upload.begin()
+
+        async with asyncio.timeout(20):
+            await app.recipe.restore(record, app.progress)
+        assert not upload.task.done()
+        upload.may_end.set()
+        await upload.task
+        await app.recipe.undo(record, app.progress)
 
 
 async def test_an_upload_that_ends_while_its_bucket_is_away_is_refused_and_on_no_side(
