@@ -29,16 +29,20 @@ _IN_COMMENTS = re.compile(
 )
 _IN_ONE_COMMENT = re.compile(rb"/\*!\d{5,6}\s+(CREATE\b.*?)\s*\*/", _I)
 _SCHEDULE = re.compile(
-    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?%b\s+ON\s+SCHEDULE(?:\s+(?:\w+|'[\d:. -]+'))+?"
+    # A name of `--` begins a comment, and another event behind it.
+    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:`(?:[^`]|``)*`|[\w$.]+)\s+ON\s+SCHEDULE"
+    rb"(?:\s+(?:\w+|'[\d:. -]+'))+?"
     rb"\s+ON\s+COMPLETION\s+(?:NOT\s+)?PRESERVE\s+)"
-    rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b" % _NAME,
+    rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b",
     _I,
 )
 _NAMED = re.compile(rb"\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:%b\s*\.\s*)?(?P<name>%b)" % (_NAME, _NAME), _I)
 _DROPPED = rb"(?:(?:`[^`\0]*`)+|\w+)"
-_DROPS = rb"DROP\s+(?:VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+(?:%b\.)?%b\s*" % (_DROPPED, _DROPPED)
-"""Sent as text, so it is one for any client program, too."""
-_DROP = re.compile(rb"%b|/\*!\d{5,6}\s+%b\*/" % (_DROPS, _DROPS), _I)
+_DROP = re.compile(
+    rb"(?P<comment>/\*!\d{5,6}\s+)?DROP\s+(?P<kind>VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+"
+    rb"(?:(?P<schema>%b)\.)?(?P<name>%b)\s*(?(comment)\*/)" % (_DROPPED, _DROPPED),
+    _I,
+)
 _CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
 
 
@@ -90,8 +94,10 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
         UnreadableEventError
         client_reads.ReadOtherwiseError
     """
-    if _DROP.fullmatch(text):
-        return text
+    if dropped := _DROP.fullmatch(text):
+        # Never in the file's words: a comment with code ends within a name that holds its end.
+        schema = _quoted(dropped["schema"]) + b"." if dropped["schema"] else b""
+        return b"DROP %b IF EXISTS %b%b" % (dropped["kind"].upper(), schema, _quoted(dropped["name"]))
     created = _created(text)
     if created is None:
         return None
@@ -138,6 +144,10 @@ def _created(text: bytes) -> re.Match[bytes] | None:
     elif found := _IN_ONE_COMMENT.fullmatch(text):
         text = found[1]
     return _CREATE.fullmatch(text)
+
+
+def _quoted(name: bytes) -> bytes:
+    return name if name.startswith(b"`") else b"`%b`" % name
 
 
 def is_charset_of_database(text: bytes) -> bool:

@@ -213,6 +213,17 @@ async def test_a_definition_that_is_more_than_one_or_reaches_out_is_refused(
     assert shop.leftovers(record) == []
 
 
+async def test_a_drop_whose_name_ends_its_comment_makes_nothing(shop: MariadbApp) -> None:
+    record = MemoryRecord()
+    content = dump_of("/*!99999 DROP VIEW IF EXISTS `a*/ CREATE TABLE pwned AS SELECT 1 AS x -- y`*/ ")
+
+    preview = await shop.stage(content, record)
+    await shop.recipe.discard(record)
+
+    assert preview.items["tables"] == ItemChanges(added=1)
+    assert shop.leftovers(record) == []
+
+
 LOSING_ITS_END = (
     "CREATE PROCEDURE p() BEGIN SET @x = 1 +\ndelimiter_a -\n- 1 + ' \n; END; CREATE TABLE stolen (a int); -- '; END"
 )

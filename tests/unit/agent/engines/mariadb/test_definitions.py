@@ -110,11 +110,15 @@ def test_nothing_else_is_taken_for_a_definition(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule",
-    ["EVERY 1 DAY", "EVERY 1 DAY STARTS (SELECT ' ON COMPLETION PRESERVE ENABLE ') ON COMPLETION PRESERVE ENABLE"],
+    "words",
+    [
+        "e ON SCHEDULE EVERY 1 DAY",
+        "e ON SCHEDULE EVERY 1 DAY STARTS (SELECT ' ON COMPLETION PRESERVE ENABLE ') ON COMPLETION PRESERVE ENABLE",
+        "-- ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE\ne ON SCHEDULE EVERY 1 SECOND",
+    ],
 )
-def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_staged(schedule: str) -> None:
-    text = f"CREATE EVENT e ON SCHEDULE {schedule} DO SET @a = 1".encode()
+def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_staged(words: str) -> None:
+    text = f"CREATE EVENT {words} DO SET @a = 1".encode()
 
     with pytest.raises(UnreadableEventError):
         to_run(text, SCHEMAS)
@@ -134,10 +138,25 @@ def test_what_stands_between_definitions_is_judged_statement_by_statement() -> N
 def test_a_drop_and_a_change_of_what_is_called_like_the_end_of_a_comment_are_told_from_others() -> None:
     drop, keys = b"/*!50106 DROP EVENT IF EXISTS `a */ b` */", b"/*!40000 ALTER TABLE `a */ b` DISABLE KEYS */"
 
-    assert decide_all(Statement(drop, 1), SCHEMAS) == [(Way.LATER, drop)]
+    assert decide_all(Statement(drop, 1), SCHEMAS) == [(Way.LATER, b"DROP EVENT IF EXISTS `a */ b`")]
     assert decide_all(Statement(keys, 1), SCHEMAS) == [(Way.RUN, keys)]
     with pytest.raises(RefusedError):
         decide_all(Statement(b"/*!50106 DROP EVENT IF EXISTS `a` */ DROP USER `*/`", 1), SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        (
+            b"/*!99999 DROP VIEW IF EXISTS `a*/ CREATE TABLE t AS SELECT 1 -- `*/",
+            b"DROP VIEW IF EXISTS `a*/ CREATE TABLE t AS SELECT 1 -- `",
+        ),
+        (b"/*!50032 drop trigger if exists shop.tg */", b"DROP TRIGGER IF EXISTS `shop`.`tg`"),
+        (b"DROP FUNCTION IF EXISTS `a``b`", b"DROP FUNCTION IF EXISTS `a``b`"),
+    ],
+)
+def test_a_drop_is_sent_in_words_of_our_own_so_no_name_ends_its_comment(text: bytes, made: bytes) -> None:
+    assert decide_all(Statement(text, 1, is_raw=True), SCHEMAS) == [(Way.LATER, made)]
 
 
 def test_definitions_are_refused_where_the_caller_does_not_take_them() -> None:
