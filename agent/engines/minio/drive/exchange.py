@@ -305,9 +305,9 @@ class Exchange:
                 raise
         except _NotQuietError as failure:
             raise AppBusyError(
-                "MinIO did not stop writing to its drive while it was held still for the exchange; the data is as it "
-                "was.",
-                next_step="Try again when it is less busy.",
+                "MinIO did not stop writing to its drive, or did not tell, while it was held still for the exchange; "
+                "the data is as it was.",
+                next_step="Try again when it is less busy; where it does not answer, see its log.",
             ) from failure
         except OSError as failure:
             if is_full(failure):
