@@ -46,6 +46,7 @@ _EVENT = re.compile(
     r"(?P<completion>(?:NOT )?PRESERVE )(?:ENABLE|DISABLE ON (?:SLAVE|REPLICA)|DISABLE)\b"
 )
 _LAST_TIME = re.compile(r"(?:^AT|\bENDS) ('[\d:. -]+')$")
+_ESCAPED = re.compile(r"[\\\x00-\x1f\x7f]")
 _MARK = "mathison"
 STATEMENT_SECONDS = 60
 """Most time for one statement that drops or makes something, which waits for no lock as long. On a full disk a server
@@ -137,6 +138,15 @@ class Shown(msgspec.Struct, frozen=True):
         """The text, of whatever sql_mode."""
         found = _ANY_DEFINER.match(self.text)
         return found["create"] + self.text[found.end() :] if found else self.text
+
+    @property
+    def is_said_otherwise(self) -> bool:
+        """Whether its comment is not as it is told: servers write escapes in it, under whichever sql_mode."""
+        return (
+            "NO_BACKSLASH_ESCAPES" in self.sql_mode
+            and self.listed.kind in ("function", "procedure", "event")
+            and _ESCAPED.search(self.listed.beside) is not None
+        )
 
     @property
     def is_mixed(self) -> bool:
@@ -278,6 +288,11 @@ def _program(shown: Shown, *, staged: bool) -> Program:
         why = ", in which the server does not say all of it" if shown.charset in charsets.KNOWN else ""
         raise ToolFailedError(
             f"{what} was made under the character set {shown.charset}{why}; make it again after SET NAMES utf8mb4."
+        )
+    if shown.is_said_otherwise:
+        raise ToolFailedError(
+            f"{what} was made under the sql_mode NO_BACKSLASH_ESCAPES, in which the server does not say its comment as "
+            "it is; make it again without backslashes and ends of lines in its comment, or under another."
         )
     found = _DEFINER.match(text)
     if found is None:

@@ -594,6 +594,14 @@ OBSTACLES: dict[str, Callable[[MariadbApp], None]] = {
     "The procedure p was made under the sql_mode ANSI_QUOTES": lambda shop: void(
         shop.sql("SET sql_mode = 'ANSI_QUOTES'; CREATE PROCEDURE p() SELECT 1")
     ),
+    "The procedure p was made under the sql_mode NO_BACKSLASH_ESCAPES": lambda shop: void(
+        shop.sql(r"SET sql_mode = 'NO_BACKSLASH_ESCAPES'; CREATE PROCEDURE p() COMMENT 'a\b' SELECT 1")
+    ),
+    "The event e was made under the sql_mode NO_BACKSLASH_ESCAPES": lambda shop: void(
+        shop.sql(
+            "SET sql_mode = 'NO_BACKSLASH_ESCAPES'; CREATE EVENT e ON SCHEDULE EVERY 1 DAY COMMENT 'a\nb' DO SET @a = 1"
+        )
+    ),
     "belongs to root@%": lambda shop: void(shop.server.sql("CREATE VIEW v AS SELECT 1", database=shop.database)),
     "does not work": lambda shop: void(
         shop.sql("CREATE TABLE x (a int); CREATE VIEW v AS SELECT a FROM x; DROP TABLE x")
