@@ -5,17 +5,16 @@ They look for the end of a statement, so they know strings and comments, and not
 8.0, 8.4 and 9.7 and of MariaDB 10.11 and 11.8 (client/mysql.cc, add_line): `/*!` and `/*+` are code for them, whichever
 server takes them for comments, `/*+` until the end of its line alone, and a star behind that begins a comment; a
 comment in a comment hides its end; `$$` begins a string for those of MySQL 9; a line that begins with `delimiter` loses
-its end, and one with a backslash before a zero byte what comes behind it; after a comment comes a blank, if need be
-behind a letter of several bytes. So a text is sent if each of them reads it as the server does and passes it on.
+its end (behind a blank or anything else the word is as any other, within a statement), and one with a backslash before
+a zero byte what comes behind it; after a comment comes a blank, if need be behind a letter of several bytes. So a text
+is sent if each of them reads it as the server does and passes it on.
 """
 
 from __future__ import annotations
 
 import re
 
-_I = re.IGNORECASE
-_DELIMITER = re.compile(rb"\bdelimiter\s|^delimiter", _I | re.MULTILINE)
-DELIMITER_LINE = re.compile(rb"^delimiter", _I | re.MULTILINE)
+DELIMITER_LINE = re.compile(rb"^delimiter", re.IGNORECASE | re.MULTILINE)
 """Also within strings, since one may end in that line."""
 DOLLAR = re.compile(rb"(?<![A-Za-z0-9_])\$")
 """What may begin a string, outside of others."""
@@ -59,9 +58,10 @@ def require_as_it_is(text: bytes, sql_mode: str = "") -> None:
             are no part of others.
         sql_mode: the session's; none with ANSI_QUOTES.
     """
-    if _DELIMITER.search(text):
+    if DELIMITER_LINE.search(text):
         raise ReadOtherwiseError(
-            "has the word DELIMITER in it, which MySQL's client program takes for a command of its own"
+            "has the word DELIMITER at the beginning of a line, which MySQL's client program takes for a command of "
+            "its own"
         )
     has_escapes = "NO_BACKSLASH_ESCAPES" not in sql_mode
     at = 0

@@ -271,15 +271,46 @@ async def test_what_was_made_before_a_file_was_refused_keeps_nobody_from_droppin
     assert shop.leftovers(record) == []
 
 
-@pytest.mark.variant
-async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_name(shop: MariadbApp) -> None:
-    shop.sql("DELIMITER ;;\nCREATE PROCEDURE p() SELECT 'DELIMITER ' AS a;;\nDELIMITER ;\n")
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ("CREATE PROCEDURE p() SELECT '\nDELIMITER ' AS a", "The procedure p has the word DELIMITER at the beginning"),
+        (
+            r"SET sql_mode = 'NO_BACKSLASH_ESCAPES';;CREATE PROCEDURE p() COMMENT 'a\b' SELECT 1",
+            "The procedure p was made under the sql_mode NO_BACKSLASH_ESCAPES",
+        ),
+    ],
+    ids=["word", "comment"],
+)
+async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_name(
+    made: str, words: str, shop: MariadbApp
+) -> None:
+    shop.sql(f"DELIMITER ;;\n{made};;\nDELIMITER ;\n")
 
     described = await shop.recipe.describe()
 
-    assert "The procedure p has the word DELIMITER in it" in described.can_import.obstacle
+    assert words in described.can_import.obstacle
     with pytest.raises(AppUnavailableError, match="procedure p"):
         await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
+
+
+async def test_the_word_delimiter_within_a_line_is_no_command_of_a_client(shop: MariadbApp) -> None:
+    shop.sql(
+        "CREATE TABLE t (a int);\nDELIMITER zz\nCREATE FUNCTION f(s text,\n  delimiter varchar(3)) RETURNS "
+        "text DETERMINISTIC RETURN s zz\n"
+        "CREATE PROCEDURE p() BEGIN -- the delimiter to use\n SELECT 'No delimiter found' AS delimiter ; END zz\n"
+        "DELIMITER ;\n"
+    )
+    exported, before = await shop.export("sql"), await programs_of(shop)
+    shop.sql("DROP FUNCTION f")
+
+    record = await shop.import_(exported.content)
+    imported = await programs_of(shop)
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert [one.name for one in before] == ["f", "p"]
+    assert imported == before
+    assert await programs_of(shop) == before[1:]
 
 
 @pytest.mark.variant

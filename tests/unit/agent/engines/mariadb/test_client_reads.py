@@ -14,6 +14,8 @@ SENT = [
     b"CREATE PROCEDURE p() SELECT /*+ SET_VAR(sql_mode='') INDEX(`t` a) */ 1 /*!50000 + '2' */",
     b"CREATE PROCEDURE p() SELECT '\xe9\x5c\x5c', '\xe6\x9d\xb1' AS \xe6\x9d\xb1 /* \xe6\x9d\xb1 */;",
     b"CREATE PROCEDURE p() SELECT '\0', '\ndelimited'",
+    b"CREATE FUNCTION f(\n  delimiter text) BEGIN -- the delimiter to use\n SELECT 1;\n/* x\n*/ DELIMITER zz\n; END",
+    b"CREATE PROCEDURE p() SELECT 'No delimiter found',\n 1 AS delimiter ",
     b"CREATE PROCEDURE p()\r\nSELECT 1 -- a\r\n",
 ]
 NOT_SENT = {
@@ -31,7 +33,7 @@ NOT_SENT = {
     "a letter behind a comment": b"SELECT 1 /**/\xe6\x9d\xb1END",
     "a dollar quote": b"SELECT $$ ' $$ ; ' $$",
     "a dollar quote behind a name": b"SELECT a$$ ' $$ ; ' $$",
-    "a delimiter": b"SELECT 1 AS delimiter $$\n;",
+    "a delimiter": b"SELECT 1 AS\nDELIMITER zz\n;",
     "a line that loses its end": b"SELECT\ndelimiter_a -\n- 1 + '\n; DROP TABLE t; -- '",
     "a line from a string that loses its end": b"SELECT '\ndelimiter' -\n- 1 + '\n; DROP TABLE t; -- '",
     "a comment for the server alone": b"SELECT 1 --\xa0'\n, '; DROP TABLE t'",
