@@ -50,8 +50,9 @@ class ReadOtherwiseError(Exception):
     """A text that a client program may not pass on as it is; it says why, for a sentence that begins with a name."""
 
 
-def require_as_it_is(text: bytes, sql_mode: str = "") -> None:
-    """Raise ReadOtherwiseError where a text may come to a server as another.
+def require_as_it_is(text: bytes, sql_mode: str = "") -> bytes:
+    """What arrives: the text, with a blank after each comment. ReadOtherwiseError where it may come to a server as
+    another.
 
     Args:
         text: a statement, which begins with none of the client's commands, in a character set in which bytes of ASCII
@@ -64,7 +65,7 @@ def require_as_it_is(text: bytes, sql_mode: str = "") -> None:
             "its own"
         )
     has_escapes = "NO_BACKSLASH_ESCAPES" not in sql_mode
-    at = 0
+    at, arriving = 0, bytearray()
     while at < len(text):
         end = _end_of_part(text, at, has_escapes=has_escapes)
         if end < 0:
@@ -73,7 +74,11 @@ def require_as_it_is(text: bytes, sql_mode: str = "") -> None:
             raise ReadOtherwiseError(
                 f"has {what} in its line {line}, which MySQL's client program may read otherwise than its server"
             )
+        arriving += text[at:end]
+        if text.startswith(b"/*", at) and text[end : end + 1].strip():
+            arriving += b" "
         at = end
+    return bytes(arriving)
 
 
 def _end_of_part(text: bytes, at: int, *, has_escapes: bool) -> int:

@@ -302,7 +302,9 @@ def _program(shown: Shown, *, staged: bool) -> Program:
         text = with_status(text, is_enabled=listed.about == "DISABLED")
     if shown.is_mysql and listed.kind != "view":
         try:
-            client_reads.require_as_it_is(charsets.bytes_of(text, shown.charset), shown.sql_mode)
+            # As it will be when it has been made again, so that it is known for the same.
+            arriving = client_reads.require_as_it_is(charsets.bytes_of(text, shown.charset), shown.sql_mode)
+            text = charsets.text_of(arriving, shown.charset)
         except client_reads.ReadOtherwiseError as odd:
             raise ToolFailedError(f"{what} {odd}.") from None
     return Program(

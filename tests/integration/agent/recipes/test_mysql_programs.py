@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,26 @@ async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_na
     assert words in described.can_import.obstacle
     with pytest.raises(AppUnavailableError, match="procedure p"):
         await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
+
+
+async def test_a_routine_with_no_blank_behind_a_comment_is_made_again_by_a_client_that_sends_one(
+    shop: MariadbApp,
+) -> None:
+    text = "BEGIN /* a */SELECT 1/* b */; END"
+    # What is in this option a client passes on unread.
+    command = [str(shop.server.install.client), "--no-defaults", "--protocol=tcp", "--host=127.0.0.1"]
+    command += [f"--port={shop.server.port}", f"--user={shop.user}", *shop.server.client_options]
+    command += [f"--init-command=CREATE PROCEDURE p() {text}", f"--database={shop.database}", "--execute=DO 1"]
+    subprocess.run(command, env={"MYSQL_PWD": shop.password}, check=True)
+    told = "SELECT ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE()"
+    before = shop.sql(told)
+
+    record = await shop.import_(dump_of("CREATE PROCEDURE p() SELECT 2"))
+    await shop.recipe.undo(record, NotedProgress())
+
+    assert before == text
+    assert shop.sql(told) == text.replace("*/", "*/ ")
+    assert shop.leftovers(record) == []
 
 
 async def test_the_word_delimiter_within_a_line_is_no_command_of_a_client(shop: MariadbApp) -> None:

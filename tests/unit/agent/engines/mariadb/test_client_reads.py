@@ -57,6 +57,13 @@ def test_what_a_client_may_read_otherwise_is_not_sent(text: bytes) -> None:
         require_as_it_is(text)
 
 
+def test_a_blank_arrives_after_each_comment_and_nothing_more_when_it_is_sent_again() -> None:
+    arriving = b"CREATE PROCEDURE p() /* a */ BEGIN /* b */ SELECT '/*c*/', 1 /* d */ ; END /* e */"
+
+    assert require_as_it_is(arriving.replace(b"b */ ", b"b */").replace(b"d */ ", b"d */")) == arriving
+    assert require_as_it_is(arriving) == arriving
+
+
 def test_a_backslash_escapes_nothing_where_the_sql_mode_says_so() -> None:
     require_as_it_is(b"SELECT '\\'", "NO_BACKSLASH_ESCAPES")
 
