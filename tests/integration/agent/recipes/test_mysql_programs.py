@@ -143,6 +143,7 @@ CREATE EVENT daily ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO CALL 
 """
 
 
+@pytest.mark.variant
 async def test_what_was_made_under_the_usual_sql_mode_of_mariadb_comes_into_mysql(
     shop: MariadbApp, start_mariadb: StartMariadb, tmp_path: Path
 ) -> None:
@@ -295,6 +296,7 @@ async def test_what_no_client_of_mysql_could_make_again_is_an_obstacle_by_its_na
         await shop.stage(dump_of("CREATE VIEW v AS SELECT 1"), MemoryRecord())
 
 
+@pytest.mark.variant
 async def test_a_routine_with_no_blank_behind_a_comment_is_made_again_by_a_client_that_sends_one(
     shop: MariadbApp,
 ) -> None:
@@ -315,6 +317,7 @@ async def test_a_routine_with_no_blank_behind_a_comment_is_made_again_by_a_clien
     assert shop.leftovers(record) == []
 
 
+@pytest.mark.variant
 async def test_the_word_delimiter_within_a_line_is_no_command_of_a_client(shop: MariadbApp) -> None:
     shop.sql(
         "CREATE TABLE t (a int);\nDELIMITER zz\nCREATE FUNCTION f(s text,\n  delimiter varchar(3)) RETURNS "
