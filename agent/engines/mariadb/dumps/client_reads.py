@@ -1,7 +1,7 @@
-r"""What the client programs would read otherwise than the server in a text that is sent through them.
+"""What the client programs would read otherwise than the server in a text that is sent through them.
 
 They look for the end of a statement, so they know strings and comments, and nothing switches that off: with
---binary-mode they still carry out `\C charset` wherever it is in neither, and DELIMITER. The facts to know, of MySQL
+--binary-mode they still carry out `\\C charset` wherever it is in neither, and DELIMITER. The facts to know, of MySQL
 8.0, 8.4 and 9.7 and of MariaDB 10.11 and 11.8 (client/mysql.cc, add_line): `/*!` and `/*+` are code for them, whichever
 server takes them for comments, `/*+` until the end of its line alone, and a star behind that begins a comment; a
 comment in a comment hides its end; `$$` begins a string for those of MySQL 9; a line that begins with `delimiter` loses

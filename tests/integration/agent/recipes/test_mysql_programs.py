@@ -230,13 +230,13 @@ LOSING_ITS_END = (
     "CREATE PROCEDURE p() BEGIN SET @x = 1 +\ndelimiter_a -\n- 1 + ' \n; END; CREATE TABLE stolen (a int); -- '; END"
 )
 """A client program makes `--` of the two lines' minus."""
-SETTING_A_CHARACTER_SET = r"""CREATE TRIGGER one BEFORE INSERT ON t FOR EACH ROW
-BEGIN SELECT /*+ \C gbk */ 1 INTO @x; END;;
+SETTING_A_CHARACTER_SET = """CREATE TRIGGER one BEFORE INSERT ON t FOR EACH ROW
+BEGIN SELECT /*+ \\C gbk */ 1 INTO @x; END;;
 DELIMITER ;
 SET NAMES utf8mb4;
 DROP TRIGGER IF EXISTS one;
 DELIMITER ;;
-CREATE TRIGGER two BEFORE INSERT ON t FOR EACH ROW BEGIN SET @y = '東\' '; SELECT /*+ \C gbk */ 1 INTO @x;
+CREATE TRIGGER two BEFORE INSERT ON t FOR EACH ROW BEGIN SET @y = '東\\' '; SELECT /*+ \\C gbk */ 1 INTO @x;
 SET @z = '; END; CREATE TABLE stolen (a int); -- '; END"""
 """In gbk, the second byte of the character and the backslash are another one: so the first string ends before the next
 quote, and what is in the second is another statement. Without the first trigger, the server would keep gbk of it."""
