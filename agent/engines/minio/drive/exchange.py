@@ -14,42 +14,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
-
-import msgspec
 
 from agent.engines.areas import AreaGoneError, opened_area
 from agent.engines.filesystem import (
     Renaming,
     is_full,
     opened_directory,
-    read_small_file,
     rename_without_replacing,
     renamed,
     sync_filesystem,
 )
+from agent.engines.minio.drive.exchange_journal import (
+    Entry,
+    Journal,
+    begun,
+    nothing_yet,
+    read_journal,
+    reversed_of,
+    write_journal,
+)
 from agent.engines.minio.drive.layout import BUCKETS, CONFIG, SYSTEM, data_roots
-from agent.engines.noting import count_kept, has_as_many, no_room, write_note
+from agent.engines.noting import count_kept, has_as_many, no_room
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
-from agent.versions import require_known
 from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 
-_JOURNAL, _VERSION = "exchange.json", 2
-_READ_VERSIONS = (1, _VERSION)
-"""The first put what it laid aside where buckets are staged."""
-_MORE_BYTES = 16 << 10
-"""What the next form of the journal may have more than the present one: entries of two hundred buckets."""
-_MOST_BYTES = 256 << 20
-"""Entries of a million buckets."""
 _STRAYS = "strays"
 
 
@@ -57,64 +54,26 @@ class _NotQuietError(Exception):
     pass
 
 
-class _Entry(msgspec.Struct):
-    """A path below the drive, the inode that lies there before, and the one after; None: nothing."""
-
-    path: str
-    before: int | None
-    after: int | None
-
-
-class _Journal(msgspec.Struct):
-    """How far an exchange came.
-
-    Attributes:
-        target: whose data comes, or is there.
-        kept_below: entries of the other's data, those at the top and all below, once it is done or staged; 0: not
-            counted.
-    """
-
-    target: str
-    is_done: bool
-    entries: list[_Entry]
-    kept_below: int = 0
-    version: int = 1
-
-
-def _begun(target: Side, entries: list[_Entry]) -> _Journal:
-    return _Journal(target=target.value, is_done=False, entries=entries, version=_VERSION)
-
-
-def _reversed(journal: _Journal) -> _Journal:
-    """Of the way back."""
-    entries = [_Entry(entry.path, entry.after, entry.before) for entry in journal.entries]
-    return _begun(Side(journal.target).other, entries)
-
-
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
 
-def _in_area(
-    method: Callable[Concatenate[Exchange, _Given], _Found],
-) -> Callable[Concatenate[Exchange, _Given], _Found]:
-    @wraps(method)
-    def call(self: Exchange, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
-        with self.in_area():
-            return method(self, *given, **named)
+def _within(
+    opening: Callable[[Exchange], AbstractContextManager[object]],
+) -> Callable[[Callable[Concatenate[Exchange, _Given], _Found]], Callable[Concatenate[Exchange, _Given], _Found]]:
+    """Have a method called within what one of these opens, `in_area` or `held`."""
 
-    return call
+    def decorate(
+        method: Callable[Concatenate[Exchange, _Given], _Found],
+    ) -> Callable[Concatenate[Exchange, _Given], _Found]:
+        @wraps(method)
+        def call(self: Exchange, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
+            with opening(self):
+                return method(self, *given, **named)
 
+        return call
 
-def _held(
-    method: Callable[Concatenate[Exchange, _Given], _Found],
-) -> Callable[Concatenate[Exchange, _Given], _Found]:
-    @wraps(method)
-    def call(self: Exchange, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
-        with self.held():
-            return method(self, *given, **named)
-
-    return call
+    return decorate
 
 
 def has_unfinished(drive: Path) -> bool:
@@ -202,7 +161,7 @@ class Exchange:
         """Whose data is in place; while it is unfinished, whose is coming."""
         return Side(self._read().target)
 
-    @_in_area
+    @_within(in_area)
     def has_all(self) -> bool:
         """Whether all is there that is staged or kept, as far as it was noted; True where there was nothing.
 
@@ -225,7 +184,7 @@ class Exchange:
         """Whether imported data is in place and all that it replaced is kept, as `has_all`."""
         return self.side() is Side.IMPORTED and self.has_all()
 
-    @_in_area
+    @_within(in_area)
     def note_kept(self) -> None:
         """Note how much there is of what is staged or kept, so that it is missed when somebody removes some of it; and
         have room on the drive for what an exchange is going to note, should it be full by then.
@@ -243,13 +202,13 @@ class Exchange:
             (self._area / _STRAYS).mkdir(exist_ok=True)
             with opened_directory(self._other) as other:
                 journal.kept_below = count_kept(other)
-            self._write(journal, next_bytes=len(_encoded(self._journal_of(Side(journal.target).other))))
+            self._write(journal, coming=begun(Side(journal.target).other, self._plan()))
         except OSError as failure:
             raise ToolFailedError(
                 f"How much is kept beside the app's data could not be noted on the drive: {failure.strerror}."
             ) from failure
 
-    @_in_area
+    @_within(in_area)
     def prepare(self) -> None:
         """Make what was staged durable; before the freeze, since it may take long.
 
@@ -263,7 +222,7 @@ class Exchange:
         except OSError as failure:
             raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
 
-    @_held
+    @_within(held)
     def bring(
         self,
         target: Side,
@@ -295,7 +254,7 @@ class Exchange:
             )
         try:
             self._make_system()
-            journal = self._journal_of(target)
+            journal = begun(target, self._plan())
             self._sync(journal)
             try:
                 self._write(journal)
@@ -317,7 +276,7 @@ class Exchange:
             ) from failure
         return len(journal.entries)
 
-    @_held
+    @_within(held)
     def recover(self, *, side: Side | None = None, until_quiet: Callable[[], bool] = lambda: True) -> Side:
         """Finish what was interrupted and say whose data is in place. Repeating it changes nothing.
 
@@ -331,7 +290,7 @@ class Exchange:
         if not journal.is_done:
             try:
                 if side not in (None, Side(journal.target)):
-                    journal = _reversed(journal)
+                    journal = reversed_of(journal)
                     self._write(journal)
                 self._apply(journal, lambda: until_quiet() or True)
             except OSError as failure:
@@ -340,7 +299,7 @@ class Exchange:
                 ) from failure
         return Side(journal.target)
 
-    @_in_area
+    @_within(in_area)
     def sweep(self) -> None:
         """Remove empty directories of buckets that only the other side has, and the settings of the one.
 
@@ -375,11 +334,7 @@ class Exchange:
                 owner = (self.drive / SYSTEM).stat()
                 os.chown(settings, owner.st_uid, owner.st_gid)
 
-    def _journal_of(self, target: Side) -> _Journal:
-        """Of an exchange that is about to begin."""
-        return _begun(target, self._plan())
-
-    def _plan(self) -> list[_Entry]:
+    def _plan(self) -> list[Entry]:
         if self.only:
             return [self._entry(path) for path in (self.only, f"{BUCKETS}/{self.only}")]
         paths = dict.fromkeys([*data_roots(self.drive), *data_roots(self._other)])
@@ -388,17 +343,17 @@ class Exchange:
             paths.pop(CONFIG, None)
         return [self._entry(path) for path in paths]
 
-    def _entry(self, path: str) -> _Entry:
-        return _Entry(path, _inode(self.drive / path), _inode(self._other / path))
+    def _entry(self, path: str) -> Entry:
+        return Entry(path, _inode(self.drive / path), _inode(self._other / path))
 
-    def _sync(self, journal: _Journal) -> None:
+    def _sync(self, journal: Journal) -> None:
         """Make what was renamed durable; OSError where a directory has become a link, which leads elsewhere."""
         parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
         for directory in [side / parent for parent in parents for side in (self.drive, self._other)]:
             with opened_directory(directory) as opened:
                 os.fsync(opened)
 
-    def _apply(self, journal: _Journal, until_quiet: Callable[[], bool]) -> None:
+    def _apply(self, journal: Journal, until_quiet: Callable[[], bool]) -> None:
         self._sync(journal)
         if journal.version == 1:
             self._part_names(journal)
@@ -414,7 +369,7 @@ class Exchange:
         """A third place, which no bucket has; the journal tells whose it is."""
         return self._area / f"{inode}.aside"
 
-    def _take_away(self, journal: _Journal) -> bool:
+    def _take_away(self, journal: Journal) -> bool:
         """Take the buckets away that go, or that others replace, and say whether there are any.
 
         A server that has read an object's `xl.meta` by then finds no directory to put the next one into, or has put
@@ -429,7 +384,7 @@ class Exchange:
                 _move(live, self._aside(entry.before))
         return any(self._laid_aside(entry.before, entry).exists() for entry in going)
 
-    def _exchange(self, entry: _Entry) -> None:
+    def _exchange(self, entry: Entry) -> None:
         """From wherever it got to, in either direction."""
         live, other = self.drive / entry.path, self._other / entry.path
         after, before = self._laid_aside(entry.after, entry), self._laid_aside(entry.before, entry)
@@ -448,13 +403,13 @@ class Exchange:
         if before.exists():
             _move(before, other)
 
-    def _laid_aside(self, inode: int | None, entry: _Entry) -> Path:
+    def _laid_aside(self, inode: int | None, entry: Entry) -> Path:
         """Where one of an entry's two is while it is at neither place."""
         # Where journals of the first version have it, which may be another bucket.
         earlier = self._other / f"{entry.path}.aside"
         return earlier if inode is not None and _inode(earlier) == inode else self._aside(inode)
 
-    def _part_names(self, journal: _Journal) -> None:
+    def _part_names(self, journal: Journal) -> None:
         """Lay aside what an agent took for one bucket's that was another's, with `.aside` at the end of its name."""
         inodes = {inode for entry in journal.entries for inode in (entry.before, entry.after)} - {None}
         for entry in journal.entries:
@@ -479,43 +434,32 @@ class Exchange:
             strays.mkdir(exist_ok=True)
             live.rename(strays / f"{_inode(live)}")
 
-    def _take_back(self, journal: _Journal, until_quiet: Callable[[], bool]) -> None:
+    def _take_back(self, journal: Journal, until_quiet: Callable[[], bool]) -> None:
         noted = self._read()
         if noted.is_done and noted.target != journal.target:
             # It failed before its first step.
             return
-        back = _reversed(journal)
+        back = reversed_of(journal)
         try:
             self._write(back)
             self._apply(back, lambda: until_quiet() or True)
         except OSError as failure:
             raise UnsettledError from failure
 
-    def _read(self) -> _Journal:
+    def _read(self) -> Journal:
         # Without one, nothing was exchanged yet.
-        return self._noted() or _Journal(target=Side.PREVIOUS.value, is_done=True, entries=[], version=_VERSION)
+        return self._noted() or nothing_yet()
 
-    def _noted(self) -> _Journal | None:
+    def _noted(self) -> Journal | None:
         try:
             with self.in_area() as area:
-                content = read_small_file(_JOURNAL, parent=area, most_bytes=_MOST_BYTES)
-            require_known(content, _READ_VERSIONS, "An exchange on the drive")
-            return msgspec.json.decode(content, type=_Journal)
-        except (AreaGoneError, FileNotFoundError):
+                return read_journal(area)
+        except AreaGoneError:
             return None
-        except (OSError, ValueError) as failure:
-            reason = failure.strerror if isinstance(failure, OSError) else "it is damaged"
-            raise InternalError(f"The journal {_JOURNAL!r} of an exchange cannot be read: {reason}.") from failure
 
-    def _write(self, journal: _Journal, *, next_bytes: int = 0) -> None:
-        content = _encoded(journal)
-        room_bytes = max(len(content), next_bytes) + _MORE_BYTES
+    def _write(self, journal: Journal, *, coming: Journal | None = None) -> None:
         with self.in_area() as area:
-            write_note(_JOURNAL, content, room_bytes=room_bytes, area=area)
-
-
-def _encoded(journal: _Journal) -> bytes:
-    return json.dumps(msgspec.to_builtins(journal)).encode()
+            write_journal(journal, area, coming=coming)
 
 
 def _move_missing(
