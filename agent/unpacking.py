@@ -69,7 +69,7 @@ async def peeked(
         held.append(chunk)
         if sum(map(len, held)) >= head_bytes:
             break
-    return b"".join(held)[:head_bytes], _all(held, chunks)
+    return b"".join(held)[:head_bytes], rejoined(held, chunks)
 
 
 async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerator[bytes, None]:
@@ -79,7 +79,8 @@ async def _count(upload: AsyncIterator[bytes], content: Content) -> AsyncGenerat
         del chunk
 
 
-async def _all(held: deque[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def rejoined(held: deque[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """What was taken from a stream already, and what comes; no chunk is held once it was given."""
     while held:
         yield held.popleft()
     async for chunk in rest:

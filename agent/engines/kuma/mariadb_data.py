@@ -96,10 +96,12 @@ async def look_at(login: Login, name: str) -> KumaFacts | None:
     if "setting" not in tables:
         return None
     asked = {what: sql for what, sql in queries("`").items() if ASKED[what] in tables}
-    batch = "".join(f"SELECT {literal('#' + what)};{sql};" for what, sql in asked.items())
+    batch = f"SELECT SUM(data_length) FROM information_schema.tables WHERE table_schema = {literal(name)};"  # noqa: S608
+    batch += "".join(f"SELECT {literal('#' + what)};{sql};" for what, sql in asked.items())
     rows: dict[str, list[list[str]] | None] = dict.fromkeys(ASKED)
     current: list[list[str]] = []
-    for row in await query(login, batch, database=name):
+    [size_bytes], *told = await query(login, batch, database=name)
+    for row in told:
         if row[0].startswith("#") and row[0][1:] in asked:
             current = rows[row[0][1:]] = []
         else:
@@ -111,8 +113,6 @@ async def look_at(login: Login, name: str) -> KumaFacts | None:
             "app would begin them anew on tables that are there.",
             next_step="Bring that table back from where the others came from.",
         )
-    sizes = f"SELECT SUM(data_length) FROM information_schema.tables WHERE table_schema = {literal(name)}"  # noqa: S608
-    [[size_bytes]] = await query(login, sizes)
     return replace(facts, bytes_beside=int(size_bytes))
 
 

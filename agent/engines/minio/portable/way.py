@@ -37,6 +37,7 @@ from agent.engines.minio.trees.questions import ask
 from agent.engines.minio.trees.tally import Tally
 from agent.limits import Limits
 from agent.steps import Progress, Step
+from agent.unpacking import rejoined
 from agent.unsettled import UnsettledError
 from common.errors import (
     ArchiveDamagedError,
@@ -70,16 +71,7 @@ async def peek(chunks: AsyncGenerator[bytes, None]) -> tuple[ArchiveHeader | Non
             break
         if seal.header is not None or sum(map(len, head)) > _PEEKED_BYTES:
             break
-
-    async def whole() -> AsyncGenerator[bytes, None]:
-        while head:
-            yield head.popleft()
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-                del chunk
-
-    return seal.header, whole()
+    return seal.header, rejoined(head, chunks)
 
 
 async def unpack(

@@ -11,8 +11,7 @@ from pathlib import Path
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server import quiet
 from agent.engines.minio.server.client import connected
-from agent.engines.minio.server.signing import Account
-from agent.engines.minio.server.watchdog import Guarded, Orders, tls_context
+from agent.engines.minio.server.watchdog import Guarded, Orders, account_of, tls_context
 from agent.engines.swapping import Side
 from common.errors import InternalError, ServiceError
 
@@ -51,6 +50,5 @@ def _is_whole(guarded: Guarded, orders: Orders, *, is_alone: bool) -> bool:
 
 
 async def _until_quiet(orders: Orders) -> bool:
-    account = Account(orders["url"], orders["user"], orders["password"], orders["region"])
-    async with connected(account, tls_context(orders)) as client:
+    async with connected(account_of(orders), tls_context(orders)) as client:
         return await quiet.until_nothing_is_written(client)

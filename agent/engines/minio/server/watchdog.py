@@ -116,7 +116,7 @@ def _unfreeze(orders: Orders) -> None:
 
 
 def _service(orders: Orders, action: str) -> None:
-    account = Account(orders["url"], orders["user"], orders["password"], orders["region"])
+    account = account_of(orders)
     query = query_of({"action": action})
     headers = signed_headers(account, "POST", _PATH, query=query, headers={}, payload_sha256=EMPTY_SHA256)
     address = urllib.parse.urlsplit(account.url)
@@ -133,6 +133,11 @@ def _service(orders: Orders, action: str) -> None:
         said = response.read()
         if response.status >= 300:
             raise PermissionError(f"status {response.status}: {said[:200].decode(errors='replace')}")
+
+
+def account_of(orders: Orders) -> Account:
+    """Whose calls they are."""
+    return Account(orders["url"], orders["user"], orders["password"], orders["region"])
 
 
 def tls_context(orders: Orders) -> ssl.SSLContext | None:

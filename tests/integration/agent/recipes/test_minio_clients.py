@@ -209,14 +209,19 @@ class Upload:
         yield self.half
 
 
+async def _archive_with(app: MinioApp, client: Client, key: str) -> bytes:
+    """Of a new bucket with one object."""
+    await client.call("PUT", "files")
+    await put(client, "files", key, b"archived")
+    return (await app.export()).file
+
+
 async def test_an_upload_that_waits_for_its_client_is_not_waited_for_and_ends_in_what_is_in_place_then(
     start_minio: StartMinio, tmp_path: Path
 ) -> None:
     app = MinioApp(start_minio(), tmp_path)
     async with client_of(app.server) as client:
-        await client.call("PUT", "files")
-        await put(client, "files", "slow", b"archived")
-        archive = (await app.export()).file
+        archive = await _archive_with(app, client, "slow")
         await put(client, "files", "slow", b"previous")
         record, _ = await app.stage(archive, bucket="files")
         upload = Upload(client, "slow")
@@ -238,9 +243,7 @@ async def test_an_import_waits_for_no_object_that_a_client_keeps_others_away_fro
 ) -> None:
     app = MinioApp(start_minio(), tmp_path)
     async with client_of(app.server) as client:
-        await client.call("PUT", "files")
-        await put(client, "files", "slow", b"archived")
-        archive = (await app.export()).file
+        archive = await _archive_with(app, client, "slow")
         await client.call("DELETE", "files", "slow")
         record, _ = await app.stage(archive, bucket="files")
         upload = Upload(client, "slow", **{"if-none-match": "*"})
@@ -259,9 +262,7 @@ async def test_an_upload_that_ends_while_its_bucket_is_away_is_refused_and_on_no
 ) -> None:
     app = MinioApp(start_minio(), tmp_path)
     async with client_of(app.server) as client:
-        await client.call("PUT", "files")
-        await put(client, "files", "both", b"archived")
-        archive = (await app.export()).file
+        archive = await _archive_with(app, client, "both")
         await put(client, "files", "both", b"previous")
         record, _ = await app.stage(archive, bucket="files")
         uploads = [Upload(client, key) for key in ("both", "new", "folder/new")]
