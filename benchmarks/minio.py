@@ -9,7 +9,9 @@ import shutil
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from structlog.testing import capture_logs
@@ -18,7 +20,6 @@ from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.portable.listing import keys_of
 from agent.engines.minio.server.client import Client, connected
 from agent.engines.minio.server.signing import Account
-from agent.engines.swapping import Side
 from agent.journal import Journal
 from agent.recipes.base import Recipe, Upload
 from agent.recipes.minio import MinioRecipe
@@ -88,9 +89,10 @@ async def _under_load(account: Account, recipe: Recipe, folder: Path) -> list[Ro
     exchanged_at = 0.0
     bring = Exchange.bring
 
-    def noted(self: Exchange, target: Side) -> int:
+    @wraps(bring)
+    def noted(*arguments: Any, **named: Any) -> int:
         nonlocal exchanged_at
-        entries = bring(self, target)
+        entries = bring(*arguments, **named)
         exchanged_at = time.monotonic()
         return entries
 
