@@ -132,7 +132,12 @@ async def carry_out(
     except ServiceError as failure:
         await put_back(client, settings, exchange, target.other)
         which = "previous data is back" if target is Side.IMPORTED else "imported data is"
-        found = make_error(failure.reason, f"The {which} in place: {failure.text}", next_step=failure.next_step)
+        found = make_error(
+            failure.reason,
+            f"The {which} in place, without what clients wrote in the moments between: {failure.text}",
+            next_step=failure.next_step,
+        )
+        found.says_what_changed = True
         found.__cause__ = failure
         return found
     return None

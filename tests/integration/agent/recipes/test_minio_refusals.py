@@ -27,6 +27,7 @@ from common.errors import (
     LimitExceededError,
     NoSpaceError,
     ServiceError,
+    say_unchanged,
 )
 from common.headers import ArchiveHeader
 from common.seals import TarSealWriter
@@ -511,6 +512,9 @@ async def test_users_that_the_server_cannot_load_are_taken_back_with_all_else(
     with pytest.raises(ArchiveIncompatibleError, match="previous data is back in place") as refusal:
         await app.recipe.restore(record, app.progress)
 
+    say_unchanged(refusal.value)
+    assert "without what clients wrote in the moments between" in refusal.value.text
+    assert "Nothing was changed" not in refusal.value.text
     assert "did not load its users" in refusal.value.text
     assert "users=keep" in refusal.value.next_step
     assert (await view(server), await access(server)) == (before, rights)
