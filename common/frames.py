@@ -1,4 +1,4 @@
-"""A byte stream as frames and back, the end frame checked.
+"""Frames taken apart into a byte stream, the end frame checked.
 
 The one fact to know: a stream's own end proves nothing (grpc.aio meets a crashed sender as a normal end of the stream,
 grpc/grpc#33038). Only a checked end frame makes `FrameReceiver.chunks` end normally.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable
 from concurrent.futures import ThreadPoolExecutor
 
 from common.errors import DigestMismatchError, InvalidRequestError, LimitExceededError, UploadIncompleteError
@@ -68,28 +68,6 @@ class RunningDigest:
             )
 
 
-async def send_frames(
-    header: ArchiveHeader, chunks: AsyncIterable[bytes], summary: Callable[[], tuple[dict[str, int], list[str]]]
-) -> AsyncGenerator[wire.Frame, None]:
-    """Header, one frame a chunk, end.
-
-    Args:
-        chunks: the payload; an error raised by it goes through, and then no end frame is sent.
-        summary: called after the last chunk for the end frame's counts and warnings.
-    """
-    yield wire.Frame(header=header.to_proto())
-    digest = RunningDigest()
-    async for chunk in chunks:
-        for start in range(0, len(chunk), MAX_CHUNK_BYTES):
-            piece = chunk if len(chunk) <= MAX_CHUNK_BYTES else chunk[start : start + MAX_CHUNK_BYTES]
-            await digest.add(piece)
-            yield wire.Frame(chunk=piece)
-    sha256 = await digest.finish()
-    counts, warnings = summary()
-    receipt = Receipt(size_bytes=digest.size_bytes, sha256=sha256, counts=counts, warnings=tuple(warnings))
-    yield wire.Frame(end=receipt.to_proto())
-
-
 class FrameReceiver:
     """Takes frames apart and checks them.
 
@@ -98,23 +76,16 @@ class FrameReceiver:
         receipt: the checked end frame; None until `chunks` has ended normally.
     """
 
-    def __init__(
-        self,
-        frames: AsyncIterable[IncomingFrame],
-        *,
-        limit_bytes: int,
-        on_progress: Callable[[wire.Progress], None] | None = None,
-    ) -> None:
+    def __init__(self, frames: AsyncIterable[IncomingFrame], *, limit_bytes: int) -> None:
         """
         Args:
             limit_bytes: most payload accepted; the caller's quota, not a buffer size.
         """
         self.header = ArchiveHeader()
         self.receipt: Receipt | None = None
-        self.digest = RunningDigest()
         self._frames = aiter(frames)
         self._limit_bytes = limit_bytes
-        self._on_progress = on_progress
+        self._digest = RunningDigest()
 
     async def open(self) -> ArchiveHeader:
         """Read the header frame.
@@ -146,24 +117,23 @@ class FrameReceiver:
                 del frame
                 if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
                     raise InvalidRequestError(f"A chunk has 1 to {MAX_CHUNK_BYTES} bytes, not {len(chunk)}.")
-                await self.digest.add(chunk)
-                if self.digest.size_bytes > self._limit_bytes:
+                await self._digest.add(chunk)
+                if self._digest.size_bytes > self._limit_bytes:
                     raise LimitExceededError(f"The archive is larger than the limit of {self._limit_bytes} bytes.")
                 yield chunk
                 del chunk  # there would otherwise be two while the next is waited for
                 continue
             match frame.WhichOneof("content"):
                 case "progress":
-                    if self._on_progress is not None:
-                        self._on_progress(frame.progress)
+                    pass
                 case "end":
                     receipt = Receipt.from_proto(frame.end)
-                    await self.digest.check(receipt)
+                    await self._digest.check(receipt)
                     self.receipt = receipt
                     return
                 case _:
                     raise InvalidRequestError("After the header come chunks, progress and the end frame only.")
         raise UploadIncompleteError(
-            f"The stream stopped after {self.digest.size_bytes} bytes without saying that it was whole.",
+            f"The stream stopped after {self._digest.size_bytes} bytes without saying that it was whole.",
             next_step="Send the file again.",
         )
