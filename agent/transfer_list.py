@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable
 
 from agent.clock import Clock
 from agent.journal import Entry, History, ImportPhase
 from agent.progress import Tracker
 from agent.states import TransferState
-from common.errors import InvalidRequestError, ServiceError, TransferNotFoundError
-
-_TRANSFER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-def check_transfer_id(transfer_id: str) -> str:
-    """The id itself; InvalidRequestError unless it is 1 to 64 characters of [A-Za-z0-9_-]."""
-    if not _TRANSFER_ID.fullmatch(transfer_id):
-        raise InvalidRequestError("A transfer id is 1 to 64 letters, digits, '_' and '-'.")
-    return transfer_id
+from common.errors import ServiceError, TransferNotFoundError
+from common.transfer_ids import check_transfer_id
 
 
 class Transfer:

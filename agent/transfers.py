@@ -26,7 +26,7 @@ from agent.recipes.base import Capability, Description, ExportOptions, Format, L
 from agent.repeats import check_order, check_still_there, check_upload, is_spent, order_of
 from agent.states import Kind, TransferState
 from agent.steps import Unwatched
-from agent.transfer_list import Transfer, TransferList, check_transfer_id
+from agent.transfer_list import Transfer, TransferList
 from agent.versions import UnknownVersionError
 from common.errors import (
     CancelledError,
@@ -39,6 +39,7 @@ from common.errors import (
 )
 from common.fingerprints import Fingerprint
 from common.frames import IncomingFrame
+from common.transfer_ids import check_transfer_id
 
 _CALLER_LEFT = "The caller went away."
 

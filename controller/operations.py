@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -16,12 +15,12 @@ from dataclasses import dataclass, field
 
 from common.errors import (
     AgentUnavailableError,
-    InvalidRequestError,
     ServiceError,
     TransferNotFoundError,
     say_unchanged,
     unchanged,
 )
+from common.transfer_ids import check_transfer_id
 from controller import relay
 from controller.agents import Agent, Agents, error_of
 from controller.audit import Attempt, Audit
@@ -37,7 +36,6 @@ LISTING_SECONDS = 5.0
 """How long one agent may take to describe its app in a list of all."""
 _DESCRIBED_AT_ONCE = 32
 _REMEMBERED_TRANSFERS = 10_000
-_TRANSFER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -73,18 +71,11 @@ def transfer_id_or_new(text: str) -> str:
     """The id that a caller chose, checked, or a new one, for example "20261123-174210-9f3a2b1c".
 
     Raises:
-        InvalidRequestError: it has other characters, or too many.
+        InvalidRequestError: as `check_transfer_id`.
     """
     if not text:
         return f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     return check_transfer_id(text)
-
-
-def check_transfer_id(text: str) -> str:
-    """The id itself; InvalidRequestError when it has other characters, or too many."""
-    if not _TRANSFER_ID.fullmatch(text):
-        raise InvalidRequestError("A transfer's id has 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'.")
-    return text
 
 
 class Operations:

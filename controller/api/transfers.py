@@ -11,10 +11,10 @@ import structlog
 from aiohttp import hdrs, web
 
 from common.errors import ServiceError
+from common.transfer_ids import check_transfer_id
 from controller.api.keys import CALLER, LIMITS, OPERATIONS, TRANSFER_ID
 from controller.api.queries import read_query
 from controller.api.shapes import answer, transfer_to_json
-from controller.operations import check_transfer_id
 from mathison.data.v1.transfer_pb2 import TransferState
 
 QUIET_SECONDS = 15.0
