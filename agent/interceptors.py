@@ -41,27 +41,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
-        method = handler_call_details.method
-        streams = (handler.request_streaming, handler.response_streaming)
-        match streams:
-            case (False, False):
-                make: Any = grpc.unary_unary_rpc_method_handler
-                behaviour = _one_answer(method, handler.unary_unary)
-            case (True, False):
-                make = grpc.stream_unary_rpc_method_handler
-                behaviour = _one_answer(method, handler.stream_unary)
-            case (False, True):
-                make = grpc.unary_stream_rpc_method_handler
-                behaviour = _many_answers(method, handler.unary_stream)
-            case _:
-                make = grpc.stream_stream_rpc_method_handler
-                behaviour = _many_answers(method, handler.stream_stream)
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            behaviour,
-            request_deserializer=handler.request_deserializer,
+        kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
+        wrap = _many_answers if handler.response_streaming else _one_answer
+        wrapped: grpc.RpcMethodHandler[Any, Any] = handler._replace(
             response_serializer=_unless_encoded(handler.response_serializer),
+            **{kind: wrap(handler_call_details.method, getattr(handler, kind))},
         )
         return wrapped
+
+
+def _arity(is_streaming: bool) -> str:
+    return "stream" if is_streaming else "unary"
 
 
 def _unless_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

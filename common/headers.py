@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     # What a jailed child reads is JSON, and a third of its start would go into this.
     from mathison.data.v1 import transfer_pb2 as wire
 
-_MOST_TOLD_ENTRIES = 64
-_MOST_TOLD_NAME_CHARACTERS = 256
-_MOST_TOLD_CHARACTERS = 1024
+MOST_ENTRIES = 64
+MOST_NAME_CHARACTERS = 256
+MOST_VALUE_CHARACTERS = 1024
+"""Of a header's counts and details, and of each of its texts; ours are smaller, but anybody may have written one."""
 
 MOST_COUNTED = 2**63 - 1
 """The wire carries twice as much, which msgspec cannot check."""
@@ -69,8 +70,8 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     def abridged(self) -> ArchiveHeader:
         """What is kept of the header of somebody's file: what is longer than ours ever are is cut."""
-        texts = {name: getattr(self, name)[:_MOST_TOLD_CHARACTERS] for name in _TEXTS}
-        details = {name: value[:_MOST_TOLD_CHARACTERS] for name, value in self.details.items()}
+        texts = {name: getattr(self, name)[:MOST_VALUE_CHARACTERS] for name in _TEXTS}
+        details = {name: value[:MOST_VALUE_CHARACTERS] for name, value in self.details.items()}
         return msgspec.structs.replace(self, counts=_few(self.counts), details=_few(details), **texts)
 
     def to_proto(self) -> wire.ArchiveHeader:
@@ -118,7 +119,7 @@ _TEXTS = [field.name for field in msgspec.structs.fields(ArchiveHeader) if field
 
 
 def _few(entries: Mapping[str, T]) -> dict[str, T]:
-    return {name[:_MOST_TOLD_NAME_CHARACTERS]: value for name, value in list(entries.items())[:_MOST_TOLD_ENTRIES]}
+    return {name[:MOST_NAME_CHARACTERS]: value for name, value in list(entries.items())[:MOST_ENTRIES]}
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,20 +15,17 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from agent.interceptors import Context
 from agent.recipes.base import Recipe
 from agent.transfers import Transfers
 from common.encoded_chunks import content_of_field_2
 from common.errors import InvalidRequestError
 from common.frames import IncomingFrame
-from common.headers import MOST_COUNTED
+from common.headers import MOST_COUNTED, MOST_ENTRIES, MOST_NAME_CHARACTERS, MOST_VALUE_CHARACTERS
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 
-Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = "mathison.data.v1.DataAgent"
-_MOST_ENTRIES = 64
-_MOST_NAME_CHARACTERS = 256
-_MOST_VALUE_CHARACTERS = 1024
 
 
 class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
@@ -195,10 +192,10 @@ def _check_header(header: transfer_pb2.ArchiveHeader) -> None:
 
 
 def _check_texts(what: str, texts: Mapping[str, str]) -> None:
-    if len(texts) > _MOST_ENTRIES:
-        raise InvalidRequestError(f"{what} has at most {_MOST_ENTRIES} entries.")
+    if len(texts) > MOST_ENTRIES:
+        raise InvalidRequestError(f"{what} has at most {MOST_ENTRIES} entries.")
     for name, value in texts.items():
-        if len(name) > _MOST_NAME_CHARACTERS or len(value) > _MOST_VALUE_CHARACTERS:
+        if len(name) > MOST_NAME_CHARACTERS or len(value) > MOST_VALUE_CHARACTERS:
             raise InvalidRequestError(
-                f"{what}: a name has at most {_MOST_NAME_CHARACTERS} characters, a value {_MOST_VALUE_CHARACTERS}."
+                f"{what}: a name has at most {MOST_NAME_CHARACTERS} characters, a value {MOST_VALUE_CHARACTERS}."
             )
