@@ -37,7 +37,7 @@ from common.errors import (
 )
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION, FingerprintFinder, SealReader
+from common.seals import FingerprintFinder, SealReader
 from common.sqlite_tables import quick_check
 from common.zip_ends import require_one_end
 from common.zip_names import name_of
@@ -189,11 +189,7 @@ def _judge(header: ArchiveHeader | None, fingerprint: Fingerprint | None) -> Non
     """Refuse what no import takes for what it says of itself."""
     if header is None:
         return
-    if header.format_version > FORMAT_VERSION:
-        raise ArchiveIncompatibleError(
-            f"The archive is of format version {header.format_version}; this program reads up to {FORMAT_VERSION}.",
-            next_step="Use the version of this program that made it, or a later one.",
-        )
+    header.require_known_version()
     if header.recipe and fingerprint is not None:
         name = fingerprint.scheme.partition("/")[0]
         if name != header.recipe and not name.startswith(f"{header.recipe}-"):

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
+from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError
 from common.fingerprints import Fingerprint
 
 if TYPE_CHECKING:
     # What a jailed child reads is JSON, and a third of its start would go into this.
     from mathison.data.v1 import transfer_pb2 as wire
 
+FORMAT_VERSION = 1
+"""`ArchiveHeader.format_version` of the archives that this program writes."""
 MOST_ENTRIES = 64
 MOST_NAME_CHARACTERS = 256
 MOST_VALUE_CHARACTERS = 1024
@@ -67,6 +70,28 @@ class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             ValueError: it is anything else (msgspec.ValidationError), or holds a number or moment that no wire carries.
         """
         return msgspec.json.decode(text, type=cls)
+
+    def require_known_version(self) -> None:
+        """ArchiveIncompatibleError for an archive of a later version than this program's."""
+        if self.format_version > FORMAT_VERSION:
+            raise ArchiveIncompatibleError(
+                f"The file is of format version {self.format_version}; this program reads up to {FORMAT_VERSION}.",
+                next_step="Use the version of this program that made it, or a later one.",
+            )
+
+    def require_importable(self, recipe: str) -> None:
+        """See that an app of a recipe may take what says this of itself; an archive that names no recipe may be taken.
+
+        Raises:
+            ArchiveIncompatibleError: as `require_known_version`.
+            ArchiveWrongKindError: another recipe exported it.
+        """
+        self.require_known_version()
+        if self.recipe not in ("", recipe):
+            raise ArchiveWrongKindError(
+                f"The file is an export of recipe {self.recipe!r}; this app takes those of {recipe!r}.",
+                next_step="Import it into an app of that recipe.",
+            )
 
     def abridged(self) -> ArchiveHeader:
         """What is kept of the header of somebody's file: what is longer than ours ever are is cut."""

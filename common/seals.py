@@ -17,8 +17,6 @@ from common.errors import ArchiveDamagedError, ArchiveTruncatedError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
-FORMAT_VERSION = 1
-"""`ArchiveHeader.format_version` of what is written here."""
 RESERVED_DIRECTORY = ".mathison-data"
 """Where our members of a tar are; no member of a user's may be there."""
 TAR_OPENING = f"{RESERVED_DIRECTORY}/archive.json"
@@ -275,7 +273,7 @@ class FingerprintFinder:
 def _sql_fingerprint(tail: bytes) -> Fingerprint | None:
     lines = tail.rsplit(b"\n", 3)
     is_there = len(lines) == 4 and _SQL_CLOSING.match(lines[2] + b"\n") and lines[1].startswith(SQL_FINGERPRINT)
-    return _fingerprint(lines[1].removeprefix(SQL_FINGERPRINT)) if is_there else None
+    return read_fingerprint(lines[1].removeprefix(SQL_FINGERPRINT)) if is_there else None
 
 
 def _tar_fingerprint(tail: bytes) -> Fingerprint | None:
@@ -283,10 +281,11 @@ def _tar_fingerprint(tail: bytes) -> Fingerprint | None:
     if start < 0 or _tar_closing(tail[-_TAR_CLOSING_BYTES:]) is None or _tar_name(tail[start:]) != TAR_FINGERPRINT:
         return None
     size = tarfile.TarInfo.frombuf(tail[start : start + _BLOCK], "utf-8", "surrogateescape").size
-    return _fingerprint(tail[start + _BLOCK : start + _BLOCK + size])
+    return read_fingerprint(tail[start + _BLOCK : start + _BLOCK + size])
 
 
-def _fingerprint(text: bytes) -> Fingerprint:
+def read_fingerprint(text: bytes) -> Fingerprint:
+    """From the JSON in an archive; ArchiveDamagedError for anything else."""
     try:
         return Fingerprint.from_json(text)
     except ValueError as failure:

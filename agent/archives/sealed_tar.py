@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from agent.archives.members import Member
 from agent.archives.reading import TarReader
 from common.codecs import Reader
-from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveWrongKindError
+from common.errors import ArchiveWrongKindError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION, TAR_CLOSING, TAR_FINGERPRINT, TAR_OPENING, SealReader
+from common.seals import TAR_CLOSING, TAR_FINGERPRINT, TAR_OPENING, SealReader, read_fingerprint
 
 _OURS = (TAR_OPENING, TAR_FINGERPRINT, TAR_CLOSING)
 _POSTGRESQL_TOC = "toc.dat"
@@ -59,11 +59,11 @@ class SealedTar:
         is_judged, is_first = False, True
         for member in self._tar.members():
             if seal.header is not None and not is_judged:
-                self._judge(seal.header)
+                seal.header.require_importable(self._recipe)
                 is_judged = True
             if seal.is_sealed and member.name in _OURS:
                 if member.name == TAR_FINGERPRINT:
-                    self.fingerprint = _fingerprint(b"".join(piece for _, piece in self.pieces(member)))
+                    self.fingerprint = read_fingerprint(b"".join(piece for _, piece in self.pieces(member)))
                 continue
             if is_first and member.name == _POSTGRESQL_TOC:
                 raise ArchiveWrongKindError(
@@ -76,24 +76,6 @@ class SealedTar:
     def pieces(self, member: Member) -> Iterator[tuple[int, bytes]]:
         """As TarReader's."""
         return self._tar.pieces(member)
-
-    def _judge(self, header: ArchiveHeader) -> None:
-        if header.format_version > FORMAT_VERSION:
-            raise ArchiveIncompatibleError(
-                f"The archive is of format version {header.format_version}; this agent reads up to {FORMAT_VERSION}.",
-                next_step="Import it with the version of this program that made it, or a later one.",
-            )
-        if header.recipe not in ("", self._recipe):
-            raise ArchiveWrongKindError(
-                f"The archive is an export of recipe {header.recipe!r}; this app takes those of {self._recipe!r}."
-            )
-
-
-def _fingerprint(text: bytes) -> Fingerprint:
-    try:
-        return Fingerprint.from_json(text)
-    except ValueError as failure:
-        raise ArchiveDamagedError("The file is damaged: its fingerprint cannot be read.") from failure
 
 
 class _SealedInput:

@@ -62,8 +62,7 @@ from common.errors import (
     TransferNotFoundError,
 )
 from common.fingerprints import Fingerprint
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 SQL_GZIP = Format("sql.gz", "application/gzip", ".sql.gz", "SQL text, compressed; opens with gunzip and mariadb")
 SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with mariadb")

@@ -55,8 +55,7 @@ from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
 from common.errors import AppUnavailableError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 TAR = Format("tar", "application/x-tar", ".tar", "the drive at one moment, as tar; an empty MinIO starts on it")
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the same, compressed with zstd")

@@ -70,9 +70,8 @@ from common.errors import (
 )
 from common.fingerprints import Fingerprint
 from common.frames import LEAN_CHUNK_BYTES
-from common.headers import ArchiveHeader
+from common.headers import FORMAT_VERSION, ArchiveHeader
 from common.kinds import HEAD_BYTES
-from common.seals import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from agent.engines.n8n.postgres import PostgresHome

@@ -43,8 +43,7 @@ from agent.recipes.base import (
 from agent.versions import not_read
 from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 SQL_GZIP = Format("sql.gz", "application/gzip", ".sql.gz", "SQL text, compressed; opens with gunzip and psql")
 SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with psql")

@@ -62,8 +62,7 @@ from agent.recipes.stopped_app import (
 from common.codecs import gzip_compressor, zstd_compressor
 from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the data directory as a tar, compressed; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "the data directory as a tar, compressed; opens with tar")

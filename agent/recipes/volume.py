@@ -50,8 +50,7 @@ from common.errors import (
     ServiceError,
 )
 from common.fingerprints import Fingerprint
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "tar archive, compressed with zstd; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compressed with gzip; opens with tar")

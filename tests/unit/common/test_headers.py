@@ -6,7 +6,8 @@ import datetime as dt
 
 import pytest
 
-from common.headers import ArchiveHeader
+from common.errors import ArchiveError, ArchiveIncompatibleError, ArchiveWrongKindError
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,23 @@ def test_what_is_kept_of_a_header_is_bounded() -> None:
     assert ArchiveHeader(engine="PostgreSQL", counts={"rows": 1}).abridged() == ArchiveHeader(
         engine="PostgreSQL", counts={"rows": 1}
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "refusal", "text"),
+    [
+        (ArchiveHeader(recipe="redis"), ArchiveWrongKindError, "of recipe 'redis'; this app takes those of 'volume'"),
+        (ArchiveHeader(format_version=FORMAT_VERSION + 1), ArchiveIncompatibleError, "of format version 2"),
+    ],
+    ids=["another recipe's", "of a later version"],
+)
+def test_what_an_app_cannot_take_is_told_by_its_header(
+    header: ArchiveHeader, refusal: type[ArchiveError], text: str
+) -> None:
+    with pytest.raises(refusal, match=text):
+        header.require_importable("volume")
+
+
+@pytest.mark.parametrize("header", [ArchiveHeader(), ArchiveHeader(recipe="volume", format_version=FORMAT_VERSION)])
+def test_an_export_of_the_same_recipe_or_of_somebody_else_is_taken(header: ArchiveHeader) -> None:
+    header.require_importable("volume")

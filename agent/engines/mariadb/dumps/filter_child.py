@@ -39,8 +39,7 @@ from common.errors import (
     ArchiveWrongKindError,
     ServiceError,
 )
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION, SealReader
+from common.seals import SealReader
 
 _PIECE_BYTES = 1 << 20
 _OPENING_BYTES = 64 << 10
@@ -167,7 +166,8 @@ def _filter(
     # What is there, so that the server works while the upload arrives.
     while piece := source.read1(_PIECE_BYTES):
         seal.add(piece)
-        _require_ours(seal.header)
+        if seal.header is not None:
+            seal.header.require_importable("mariadb")
         if len(opening) < _OPENING_BYTES:
             opening = (opening + piece)[:_OPENING_BYTES]
             # A line counts when its end has come.
@@ -230,20 +230,6 @@ def _without_last_line(opening: bytes) -> ArchiveTruncatedError:
 def _has_last_line(seal: SealReader, splitter: Splitter) -> bool:
     """In exports of ours, the seal looks after it."""
     return seal.header is not None or (splitter.is_after_comment and splitter.last_comment.startswith(_END))
-
-
-def _require_ours(header: ArchiveHeader | None) -> None:
-    if header is None:
-        return
-    if header.format_version > FORMAT_VERSION:
-        raise ArchiveIncompatibleError(
-            f"The file is of format version {header.format_version}; this agent reads up to {FORMAT_VERSION}.",
-            next_step="Import it with the version of this program that made it, or a later one.",
-        )
-    if header.recipe not in ("", "mariadb"):
-        raise ArchiveWrongKindError(
-            f"The file is an export of recipe {header.recipe!r}; this app takes those of 'mariadb'."
-        )
 
 
 def _report(error: ServiceError) -> dict[str, str | int]:

@@ -23,7 +23,6 @@ from agent.engines.pg.server.clients import Clients
 from agent.engines.pg.server.connection import Login
 from agent.limits import Limits
 from agent.unpacking import peeked, unpacked
-from common.errors import ArchiveWrongKindError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 from common.seals import FingerprintFinder, SealReader
@@ -192,19 +191,15 @@ async def _sealed(
 ) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         await asyncio.to_thread(seal.add, chunk)
-        require_own(seal.header)
+        _require_importable(seal.header)
         finder.add(chunk)
         yield chunk
         del chunk
     seal.finish()
     # Of an archive in custom format it stands at the end.
-    require_own(seal.header)
+    _require_importable(seal.header)
 
 
-def require_own(header: ArchiveHeader | None) -> None:
-    """ArchiveWrongKindError: the archive says that another recipe exported it."""
-    if header is not None and header.recipe not in ("", _RECIPE):
-        raise ArchiveWrongKindError(
-            f"The file is an export of recipe {header.recipe!r}; this app takes those of {_RECIPE!r}.",
-            next_step="Import it into an app of that recipe.",
-        )
+def _require_importable(header: ArchiveHeader | None) -> None:
+    if header is not None:
+        header.require_importable(_RECIPE)

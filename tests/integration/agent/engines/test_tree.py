@@ -32,8 +32,8 @@ from common.errors import (
     UploadIncompleteError,
 )
 from common.frames import CHUNK_BYTES
-from common.headers import ArchiveHeader
-from common.seals import FORMAT_VERSION, TarSealWriter
+from common.headers import FORMAT_VERSION, ArchiveHeader
+from common.seals import TarSealWriter
 from tests.fakes.imports import chunked
 from tests.fixtures.archives import DIRECTORY, SYMLINK, Entry, entry, tar_of
 from tests.fixtures.attacks import ATTACKS, LIMIT_BYTES

@@ -18,6 +18,7 @@ from common.errors import (
     ArchiveError,
     ArchiveIncompatibleError,
     ArchiveTruncatedError,
+    ArchiveWrongKindError,
     NoSpaceError,
     ServiceError,
     ToolFailedError,
@@ -215,9 +216,9 @@ async def test_an_extension_that_is_there_already_is_left_alone(target: Target) 
     assert loaded.extensions.keys() == {"pg_stat_statements"}
 
 
-def _sealed(text: bytes) -> bytes:
+def _sealed(text: bytes, *, recipe: str = "postgresql", format_version: int = 1) -> bytes:
     seal = SqlSealWriter()
-    opening = seal.opening(ArchiveHeader(recipe="postgresql", app_id="shop.db"))
+    opening = seal.opening(ArchiveHeader(recipe=recipe, format_version=format_version, app_id="shop.db"))
     seal.add(text)
     return opening + text + seal.closing()
 
@@ -228,6 +229,19 @@ async def test_an_archive_of_ours_brings_its_header(small_source: Source, target
     assert loaded.header is not None
     assert loaded.header.app_id == "shop.db"
     assert loaded.layers == ("gzip",)
+
+
+async def test_an_archive_of_another_recipe_or_of_a_later_version_is_not_taken(
+    small_source: Source, target: Target
+) -> None:
+    dump = small_source.dump()
+
+    with pytest.raises(ArchiveWrongKindError, match="an export of recipe 'redis'"):
+        await target.load(_sealed(dump, recipe="redis"))
+    with pytest.raises(ArchiveIncompatibleError, match="of format version 2"):
+        await target.load(_sealed(dump, format_version=2))
+
+    assert target.left_over() == []
 
 
 async def test_one_changed_letter_in_an_archive_of_ours_is_noticed(small_source: Source, target: Target) -> None:
