@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 
 from agent.serving import StartError, make_recipe, serve
-from agent.settings import AgentSettings, SettingsError, read_settings
+from agent.settings import AgentSettings, read_settings
 from common.errors import ServiceError
 from common.files import sentence_of
 from common.logs import set_up_logs
+from common.settings_files import SettingsError
 from common.sole_use import InUseError
 from common.version import VERSION
 

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.identity import Outcome, note_renewal
-from agent.settings import AgentSettings, SettingsError, read_settings, split_address
+from agent.settings import AgentSettings, read_settings
+from common.addresses import Address
 from common.credentials import (
     TARGET_NAME_OPTION,
     Identity,
@@ -41,6 +42,7 @@ from common.credentials import (
 )
 from common.errors import AgentUnavailableError, ServiceError
 from common.files import private_directory, write_atomically
+from common.settings_files import SettingsError
 from common.status import error_from_call
 from mathison.data.v1 import enrolment_pb2, enrolment_pb2_grpc
 
@@ -156,14 +158,16 @@ async def find_authority(address: str, wanted_fingerprint: str) -> bytes:
     Raises:
         EnrolmentError: no such server, or it is not the one that the token was made by.
     """
-    host, port = split_address(address)
+    parsed = Address.parse(address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=controller_name())
+            _, writer = await asyncio.open_connection(
+                parsed.host, parsed.port, ssl=context, server_hostname=controller_name()
+            )
     except TimeoutError as failure:
         raise EnrolmentError(f"The controller at {address} does not answer in time.") from failure
     except OSError as failure:

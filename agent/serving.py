@@ -26,6 +26,7 @@ from agent.server import AgentServer
 from agent.servicers.data_agent import DataAgentServicer
 from agent.settings import AgentSettings
 from agent.transfers import TransferRules, Transfers
+from common.addresses import Address
 from common.files import private_directory, state_directory, write_atomically
 from common.sole_use import sole_use
 
@@ -136,7 +137,7 @@ async def _listen(server: AgentServer, settings: AgentSettings) -> None:
         port = await server.start(settings.listen)
     except (RuntimeError, ValueError) as failure:
         raise StartError(f"The agent cannot listen on {settings.listen}: {failure}") from failure
-    address = f"{settings.listen.rpartition(':')[0]}:{port}"
+    address = str(Address(Address.parse(settings.listen).host, port))
     write_atomically(settings.address_file, address.encode(), mode=0o644)
     _log.info("The agent serves.", action="start", address=address, app_id=settings.app_id, recipe=settings.recipe)
 

@@ -6,7 +6,6 @@ The file names files with secrets and never holds one.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ from typing import Any
 import msgspec
 
 from agent.recipes.base import Limits
+from common.addresses import Address
 from common.credentials import check_app_id
-from common.settings_keys import unknown_key
-
-
-class SettingsError(ValueError):
-    """The file cannot be used; the text names the file and the key. Not an answer to a caller: the agent ends."""
+from common.settings_files import SettingsError, read_toml
 
 
 @dataclass(frozen=True)
@@ -117,14 +113,9 @@ def read_settings(path: Path) -> AgentSettings:
     """The settings in a file; relative paths in it are relative to the file.
 
     Raises:
-        SettingsError: the file cannot be read, is no TOML, or a key is unknown, missing or of the wrong type.
+        SettingsError: as `read_toml`; or a key is missing, of the wrong type, or makes no sense.
     """
-    try:
-        raw = tomllib.loads(path.read_text())
-    except OSError as failure:
-        raise SettingsError(f"{path} cannot be read: {failure.strerror}") from failure
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise SettingsError(f"{path} is not TOML: {failure}") from failure
+    raw = read_toml(path, AgentSettings)
 
     def to_path(wanted: type, value: object) -> Path:
         if wanted is not Path or not isinstance(value, str):
@@ -132,8 +123,6 @@ def read_settings(path: Path) -> AgentSettings:
         return path.parent.resolve() / value
 
     try:
-        if (unknown := unknown_key(raw, AgentSettings)) is not None:
-            raise ValueError(f"there is no setting {unknown[0]}; there are {', '.join(unknown[1])}")
         return msgspec.convert(raw, AgentSettings, dec_hook=to_path)
     except msgspec.ValidationError as failure:
         # msgspec's text is "Expected `int`, got `str` - at `$.limits.entries`".
@@ -144,16 +133,11 @@ def read_settings(path: Path) -> AgentSettings:
         raise SettingsError(f"{path}: {failure}") from failure
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of "host:port"; the host of "[::1]:1" is "::1"."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _check_address(name: str, address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{name}: {address!r} is not host:port")
+    try:
+        Address.parse(address)
+    except ValueError as failure:
+        raise ValueError(f"{name}: {failure}") from failure
 
 
 def _check_positive(name: str, number: float) -> None:

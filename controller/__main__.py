@@ -21,12 +21,13 @@ from common.credentials import check_workspace
 from common.errors import ServiceError
 from common.files import private_directory, sentence_of, state_directory, write_atomically
 from common.logs import set_up_logs
+from common.settings_files import SettingsError
 from common.sole_use import InUseError
 from common.version import VERSION
 from controller.callers import Scope
 from controller.identity.ca import AuthorityError, CertificateAuthority
 from controller.identity.tokens import TokenError
-from controller.settings import Settings, SettingsError, load_settings
+from controller.settings import Settings, load_settings
 from controller.state import State
 
 CONFIG_VARIABLE = "MATHISON_CONTROLLER_CONFIG"

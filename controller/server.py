@@ -8,13 +8,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from common.addresses import Address
 from controller.buffers import GRPC_OPTIONS
 from controller.identity.own import OwnIdentity
 from controller.interceptors import CallInterceptor, Permission, enrolment_permission, mutual_tls_permission
 from controller.servicers import data_controller, enrolment
 from controller.servicers.data_controller import DataControllerServicer
 from controller.servicers.enrolment import EnrolmentServicer
-from controller.settings import Address
 from mathison.data.v1 import enrolment_pb2_grpc
 
 _OPTIONS = (

@@ -19,7 +19,9 @@ import structlog
 from aiohttp import web
 
 from common import heap
+from common.addresses import Address
 from common.files import state_directory, write_atomically
+from common.settings_files import SettingsError
 from common.sole_use import sole_use
 from controller.admission import Admission
 from controller.agents import Agents
@@ -34,7 +36,7 @@ from controller.operations import Operations
 from controller.server import GrpcServer, enrolment_server, program_server
 from controller.servicers.data_controller import DataControllerServicer
 from controller.servicers.enrolment import EnrolmentServicer
-from controller.settings import Address, LimitSettings, RestSettings, Settings, SettingsError
+from controller.settings import LimitSettings, RestSettings, Settings
 from controller.state import State
 
 GIVE_BACK_SECONDS = 15.0

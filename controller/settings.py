@@ -5,39 +5,14 @@ Every key that is not known and every value of the wrong type is an error that n
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from common.addresses import Address
 from common.credentials import check_app_id
-from common.settings_keys import unknown_key
-
-
-class SettingsError(Exception):
-    """The settings cannot be used; the text names the file and the key."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a port is opened or dialled."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """From "host:port" or "[IPv6]:port"; ValueError for anything else."""
-        host, colon, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
-            raise ValueError(f"{text!r} is not host:port")
-        return cls(host, int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+from common.settings_files import SettingsError, read_toml
 
 
 class RestSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,15 +93,8 @@ def load_settings(path: Path) -> Settings:
     Raises:
         SettingsError: it cannot be read, is not TOML, or a key is unknown, of the wrong type or makes no sense.
     """
+    raw = read_toml(path, Settings)
     try:
-        raw = tomllib.loads(path.read_text())
-    except OSError as failure:
-        raise SettingsError(f"{path} cannot be read: {(failure.strerror or 'unknown error').lower()}.") from failure
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise SettingsError(f"{path} is not TOML: {failure}.") from failure
-    try:
-        if (unknown := unknown_key(raw, Settings)) is not None:
-            raise ValueError(f"there is no setting `{unknown[0]}`; there are {', '.join(unknown[1])}")
         settings = msgspec.convert(raw, Settings)
         _check(settings)
         return _resolve(settings, path.parent.resolve())

@@ -11,9 +11,9 @@ import ssl
 
 import structlog
 
+from common.addresses import Address
 from common.credentials import AGENT_URI_PREFIX, agent_uri
 from controller.discovery.inventory import App
-from controller.settings import Address
 
 _log = structlog.get_logger(__name__)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import structlog
 
+from common.settings_files import SettingsError
 from controller.discovery.inventory import App, Inventory
-from controller.settings import AppSettings, SettingsError, load_settings
+from controller.settings import AppSettings, load_settings
 
 _log = structlog.get_logger(__name__)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.settings import SettingsError, read_settings, split_address
+from agent.settings import read_settings
+from common.settings_files import SettingsError
 
 SMALLEST = """
 app_id = "shop.db"
@@ -98,8 +99,3 @@ def test_an_error_names_the_file_and_the_key(tmp_path: Path, old: str, new: str,
 def test_a_file_that_is_not_there_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read"):
         read_settings(tmp_path / "nowhere.toml")
-
-
-@pytest.mark.parametrize(("address", "parts"), [("localhost:1", ("localhost", 1)), ("[::1]:2", ("::1", 2))])
-def test_an_address_splits_into_host_and_port(address: str, parts: tuple[str, int]) -> None:
-    assert split_address(address) == parts

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.settings import Address, SettingsError, load_settings
+from common.settings_files import SettingsError
+from controller.settings import load_settings
 
 
 def load(tmp_path: Path, text: str) -> object:
@@ -105,19 +106,3 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent\.toml cannot be read"):
         load_settings(tmp_path / "absent.toml")
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:443", "::1", 443), ("db.shop.svc:9443", "db.shop.svc", 9443)],
-)
-def test_addresses_are_parsed_and_written_back(text: str, host: str, port: int) -> None:
-    address = Address.parse(text)
-
-    assert (address.host, address.port, str(address)) == (host, port, text)
-
-
-@pytest.mark.parametrize("text", ["", ":80", "host", "host:", "host:x", "host:-1", "host:65536", "host:8²"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not host:port"):
-        Address.parse(text)

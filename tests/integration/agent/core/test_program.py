@@ -38,7 +38,7 @@ def test_settings_can_be_checked_without_serving(stopped_agent: AgentProcess) ->
     [
         pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, ", True, id="unknown recipe, checked"),
         pytest.param('"fake"', '"nosuch"', "no recipe 'nosuch'; there are fake, ", False, id="unknown recipe, served"),
-        pytest.param("app_id =", "apps =", "there is no setting apps;", True, id="unknown key"),
+        pytest.param("app_id =", "apps =", "there is no setting `apps`;", True, id="unknown key"),
         pytest.param('"shop.db"', "7", "app_id", False, id="wrong type"),
     ],
 )
