@@ -173,6 +173,12 @@ class Identity:
         """For calling others as this identity."""
         return grpc.ssl_channel_credentials(self.authorities, self.key, self.certificate)
 
+    def server_configuration(self) -> grpc.ServerCertificateConfiguration:
+        """For serving as this identity."""
+        return grpc.ssl_server_certificate_configuration(
+            [(self.key, self.certificate)], root_certificates=self.authorities
+        )
+
 
 class IdentityFiles:
     """An identity in a directory of mode 0700.
@@ -263,9 +269,7 @@ class _Renewals:
         if identity is None:
             raise ValueError(f"{self._files.directory} was emptied")
         self._seen = seen
-        return grpc.ssl_server_certificate_configuration(
-            [(identity.key, identity.certificate)], root_certificates=identity.authorities
-        )
+        return identity.server_configuration()
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
         """The new configuration; None to go on with the one before."""

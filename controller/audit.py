@@ -13,7 +13,7 @@ import contextlib
 import datetime as dt
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ from common.errors import (
     ServiceError,
 )
 from controller.callers import Caller
+from controller.clock import Clock
 
 Action = Literal["export", "fingerprint", "import", "undo", "confirm", "cancel", "authenticate"]
 Result = Literal["succeeded", "failed", "cancelled", "refused", "unknown"]
@@ -103,7 +104,7 @@ class Attempt:
 class Audit:
     """The audit log's file, mode 0600."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], dt.datetime]) -> None:
+    def __init__(self, path: Path, *, clock: Clock) -> None:
         self.now = clock
         self.is_stopping = False
         """What is broken off from now on may be so because the controller stops."""

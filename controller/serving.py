@@ -27,10 +27,11 @@ from controller.admission import Admission
 from controller.agents import Agents
 from controller.app import make_app, make_runner
 from controller.audit import Audit
+from controller.clock import utc_now
 from controller.connections import AcceptFaults, Site
 from controller.discovery import static
 from controller.discovery.inventory import Inventory
-from controller.identity.ca import CertificateAuthority, utc_now
+from controller.identity.ca import CertificateAuthority
 from controller.identity.own import OwnIdentity
 from controller.operations import Operations
 from controller.server import GrpcServer, enrolment_server, program_server

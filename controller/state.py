@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.identity.ca import utc_now
+from controller.clock import utc_now
 from controller.identity.join_tokens import JoinTokens
 from controller.identity.tokens import ApiTokens
 

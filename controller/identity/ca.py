@@ -7,7 +7,6 @@ identifiers are in every certificate because Python 3.13 and newer verify with V
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -26,6 +25,7 @@ from common.credentials import (
     new_key,
 )
 from common.files import private_directory, write_atomically
+from controller.clock import Clock, utc_now
 from controller.identity.locking import locked
 from controller.identity.signing_requests import PublicKey
 
@@ -35,15 +35,9 @@ PROGRAM_LIFETIME = dt.timedelta(days=30)
 CLIENT_LIFETIME = dt.timedelta(days=365)
 _CLOCK_SKEW = dt.timedelta(minutes=5)
 
-Clock = Callable[[], dt.datetime]
-
 
 class AuthorityError(Exception):
     """The CA's files cannot be used; the text says which and why."""
-
-
-def utc_now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 class CertificateAuthority:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hmac
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -13,6 +12,7 @@ from cryptography import x509
 from common.credentials import JoinToken
 from common.errors import NotAuthenticatedError
 from common.files import write_atomically
+from controller.clock import Clock
 from controller.identity.locking import locked
 
 _KEPT_AFTER_EXPIRY = dt.timedelta(days=7)
@@ -32,7 +32,7 @@ class IssuedJoinToken(msgspec.Struct, frozen=True, kw_only=True):
 class JoinTokens:
     """The file of all join tokens; changed by the command that makes them and by the running controller."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], dt.datetime]) -> None:
+    def __init__(self, path: Path, *, clock: Clock) -> None:
         self._path = path
         self._clock = clock
 

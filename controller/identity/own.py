@@ -7,7 +7,8 @@ import threading
 import grpc
 
 from common.credentials import Identity
-from controller.identity.ca import CertificateAuthority, Clock, utc_now
+from controller.clock import Clock, utc_now
+from controller.identity.ca import CertificateAuthority
 
 
 class OwnIdentity:
@@ -38,16 +39,10 @@ class OwnIdentity:
             if identity is served:
                 return None
             served = identity
-            return _configuration(identity)
+            return identity.server_configuration()
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(served),
+            served.server_configuration(),
             fetch,  # type: ignore[arg-type]  # None is documented: "no change"; the stubs lack it
             require_client_authentication=requires_client_certificate,
         )
-
-
-def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(identity.key, identity.certificate)], root_certificates=identity.authorities
-    )

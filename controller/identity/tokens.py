@@ -12,7 +12,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from common.errors import InternalError, NotAuthenticatedError
 from common.files import write_atomically
 from controller.callers import Caller, Scope
+from controller.clock import Clock
 from controller.identity.locking import locked
 
 PREFIX = "mathison-api."
@@ -50,7 +51,7 @@ class ApiToken(msgspec.Struct, frozen=True, kw_only=True):
 class ApiTokens:
     """The file of all API tokens."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], dt.datetime]) -> None:
+    def __init__(self, path: Path, *, clock: Clock) -> None:
         self._path = path
         self._clock = clock
         self._tokens: list[ApiToken] = []
