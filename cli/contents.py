@@ -218,8 +218,9 @@ def _look_at_tar(content: PeekedFile, found: Findings) -> None:
                 _extended(content, padded)
                 continue
             case tarfile.GNUTYPE_SPARSE:
-                while _exactly(content, tarfile.BLOCKSIZE)[504] if block[482] else False:
-                    pass
+                is_continued = block[482] != 0
+                while is_continued:
+                    is_continued = _exactly(content, tarfile.BLOCKSIZE)[504] != 0
         size = member.size if long_size is None else long_size
         long_size = None
         if member.isreg():

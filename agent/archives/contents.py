@@ -110,7 +110,14 @@ class ContentSum:
         """Of all entries. Groups are the directories at the top, as long as there are not too many of them."""
         groups = self._groups
         if len(groups) > _MOST_GROUPS:
-            groups = {"": _Group(*(sum(getattr(one, what) for one in groups.values()) for what in _SUMMED))}
+            found = groups.values()
+            groups = {
+                "": _Group(
+                    entries=sum(group.entries for group in found),
+                    bytes=sum(group.bytes for group in found),
+                    sum=sum(group.sum for group in found),
+                )
+            }
         return Fingerprint.of(
             self._scheme,
             {
@@ -144,6 +151,3 @@ def _update(content: hashlib._Hash, index: int, window: bytes) -> None:
     if window != _ZEROS[: len(window)]:
         content.update(index.to_bytes(8))
         content.update(window if window[-1] else window.rstrip(b"\0"))
-
-
-_SUMMED = ("entries", "bytes", "sum")
