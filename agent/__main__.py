@@ -18,11 +18,11 @@ from pathlib import Path
 from agent.serving import StartError, make_recipe, serve
 from agent.settings import AgentSettings, read_settings
 from common.errors import ServiceError
-from common.files import sentence_of
 from common.logs import set_up_logs
 from common.settings_files import SettingsError
 from common.sole_use import InUseError
 from common.version import VERSION
+from common.wording import sentence_of
 
 CONFIG_VARIABLE = "MATHISON_AGENT_CONFIG"
 WRONG_SETTINGS = 2

@@ -7,13 +7,6 @@ import secrets
 from pathlib import Path
 
 
-def sentence_of(failure: Exception) -> str:
-    """For a program's last line: of the system's errors the file and what is wrong, without a number."""
-    if isinstance(failure, OSError) and failure.filename is not None and failure.strerror:
-        return f"{failure.filename}: {failure.strerror.lower()}."
-    return str(failure)
-
-
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file under a temporary name, fsync it, rename it, fsync its directory.
 

@@ -1,4 +1,4 @@
-"""Counts and lists in texts for people."""
+"""Counts, lists and failures in texts for people."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def some_of(names: Sequence[str], most: int) -> str:
     """For example "a, b and 3 more"."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def sentence_of(failure: Exception) -> str:
+    """For a program's last line: of the system's errors the file and what is wrong, without a number."""
+    if isinstance(failure, OSError) and failure.filename is not None and failure.strerror:
+        return f"{failure.filename}: {failure.strerror.lower()}."
+    return str(failure)

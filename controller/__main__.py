@@ -19,11 +19,12 @@ from pathlib import Path
 import controller.footprint  # noqa: F401  # first of ours: before gRPC and any thread
 from common.credentials import check_workspace
 from common.errors import ServiceError
-from common.files import private_directory, sentence_of, state_directory, write_atomically
+from common.files import private_directory, state_directory, write_atomically
 from common.logs import set_up_logs
 from common.settings_files import SettingsError
 from common.sole_use import InUseError
 from common.version import VERSION
+from common.wording import sentence_of
 from controller.callers import Scope
 from controller.identity.ca import AuthorityError, CertificateAuthority
 from controller.identity.tokens import TokenError
