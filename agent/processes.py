@@ -1,8 +1,8 @@
 """A child process as a byte stream with an ending; the only module of the agent that starts one.
 
-Every child gets an argv list, an environment of its own (never ours: ours holds secrets), ends when we die
-(agent.jail), and is waited for whatever happens. Leaving the context early terminates
-it, drains it, kills it after a grace time.
+Every child gets an argv list and an environment of its own (never ours: ours holds secrets), ends when we die
+(agent.jail), and is waited for whatever happens. Leaving the context early terminates it, drains it, and kills it after
+a grace time.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ STOP_GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL: pg_dump tells its server to stop within milliseconds; a hung program gets no more."""
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 << 20
-T = TypeVar("T")
 _BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
+_TRACEBACK = '  File "'
+"""In what Python says of a fault; for the log, since it tells where we are installed."""
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 
 
 class Pipe:
@@ -57,11 +60,6 @@ class Pipe:
         for end in self._open.intersection(ends):
             self._open.discard(end)
             os.close(end)
-
-
-_log = structlog.get_logger(__name__)
-_TRACEBACK = '  File "'
-"""In what Python says of a fault; for the log, since it tells where we are installed."""
 
 
 def has_reader(pipe: int) -> bool:
@@ -169,7 +167,9 @@ class Child:
         if status:
             said = self.stderr_tail
             if self.command.is_module and _TRACEBACK in said:
-                _log.error("a child of the agent failed", action="child_failed", child=self.command.name, said=said)
+                _log.error(
+                    "A child of the agent has failed.", action="child_failed", child=self.command.name, said=said
+                )
                 said = ""
             kind = ChildKilledError if status == -signal.SIGKILL else ToolFailedError
             raise kind(f"{self.command.name} {_ending(status)}{_quote(said)}")

@@ -11,7 +11,6 @@ import os
 
 from agent import landlock
 from agent.confining import CAPABILITIES_VERSION, permitted_rights
-from agent.confining import may_become_nobody as may_become_nobody
 
 CHOWN, DAC_OVERRIDE, FOWNER, FSETID = (1 << number for number in (0, 1, 3, 4))
 """Give files away; read and write whatever the mode; change others' modes and times; keep a directory's setgid."""

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.confining import may_become_nobody
 from agent.engines.mariadb import names
 from agent.engines.mariadb.imports import loading
 from agent.engines.mariadb.own.mariadb import USUAL_DIRECTORIES, OwnServer, ServerPrograms, find_server
@@ -20,7 +21,6 @@ from agent.engines.mariadb.server.catalog import Schema
 from agent.engines.mariadb.server.settings import Login
 from agent.jail import NOBODY
 from agent.limits import Limits
-from agent.rights import may_become_nobody
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 
 PROGRAMS_VARIABLE = "MATHISON_MARIADB_BIN"

@@ -23,6 +23,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from agent.confining import may_become_nobody
 from agent.engines.pg.aside.moving import extensions_of
 from agent.engines.pg.exports.fingerprint import EVERYTHING, Fingerprint, Scope, fingerprint
 from agent.engines.pg.loading.load import Deferred, load
@@ -34,7 +35,6 @@ from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, run, start
-from agent.rights import may_become_nobody
 from agent.steps import Step, Unwatched
 from common.errors import AppUnavailableError, ArchiveIncompatibleError, ToolFailedError
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from agent.confining import may_become_nobody
 from agent.engines.rdb.child import Look
 from agent.engines.rdb.content import RdbContent
 from agent.engines.rdb.examination import examining
@@ -28,7 +29,6 @@ from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, run, start
-from agent.rights import may_become_nobody
 from agent.unpacking import unpacked
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 from common.fingerprints import Fingerprint

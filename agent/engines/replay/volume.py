@@ -8,13 +8,13 @@ import tempfile
 import msgspec
 
 from agent.archives.members import printable
+from agent.confining import may_become_nobody
 from agent.engines.filesystem import DIRECTORY
 from agent.engines.replay.reading import read_through
 from agent.engines.replay.request import Replayed, Request
 from agent.engines.replay.volume_child import Answer
 from agent.jail import NOBODY
 from agent.limits import Limits
-from agent.rights import may_become_nobody
 from common.errors import make_error
 
 _UNPROVEN = (

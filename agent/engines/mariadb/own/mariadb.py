@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.confining import may_become_nobody
 from agent.engines.mariadb.server.client import literal, query
 from agent.engines.mariadb.server.settings import Login
 from agent.jail import Jail
 from agent.processes import Child, Command, run, start
-from agent.rights import may_become_nobody
 from common.errors import AppUnavailableError, ToolFailedError
 
 USUAL_DIRECTORIES = ("/usr/sbin", "/usr/bin", "/usr/libexec")
