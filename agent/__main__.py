@@ -46,7 +46,7 @@ def main() -> None:
         _fail(f"{config}: {failure.text}", WRONG_SETTINGS)
     set_up_logs(program="agent")
     try:
-        asyncio.run(serve(settings, config, version=VERSION))
+        asyncio.run(serve(settings, config))
     except ServiceError as failure:
         _fail(f"{arguments.config}: {failure.text}", WRONG_SETTINGS)
     except (StartError, InUseError, OSError) as failure:
@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _check(settings: AgentSettings) -> None:
-    recipe = make_recipe(settings, version=VERSION)
+    recipe = make_recipe(settings)
     print(f"The settings of {settings.app_id} with recipe {recipe.name} can be used.")
 
 

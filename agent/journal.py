@@ -2,7 +2,6 @@
 
 A line is written before what it names is made, and removed after that is gone, so whatever kills the agent, the next
 one finds what is left. That one may be older or newer: what it cannot read it leaves alone, see `agent.versions`.
-Finished transfers are remembered too (`History`), for callers who ask again.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import enum
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,33 +261,3 @@ def _is_gone(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-class History:
-    """The last finished transfers, in one file; losing it costs an answer to a repeated call, no data."""
-
-    LIMIT = 100
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> list[TransferState]:
-        """Oldest first; empty when there is no file or it cannot be used."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[TransferState])
-        except FileNotFoundError:
-            return []
-        except ValueError as failure:
-            _log.warning(
-                "The list of finished transfers cannot be read; a new one is begun.",
-                action="read_history",
-                error=str(failure),
-            )
-            return []
-
-    def write(self, states: Iterable[TransferState]) -> None:
-        """Replace it; a failure is logged, since no transfer should fail for its entry in a list."""
-        try:
-            write_atomically(self._path, msgspec.json.encode(list(states)[-self.LIMIT :]))
-        except OSError as failure:
-            _log.warning("The list of transfers was not written.", action="write_history", error=str(failure))

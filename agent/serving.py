@@ -18,8 +18,9 @@ import structlog
 
 from agent.app_control import make_app_control
 from agent.clock import Clock, SystemClock
+from agent.history import History
 from agent.identity import IdentityKeeper, enrolment_program, identity_files
-from agent.journal import History, Journal
+from agent.journal import Journal
 from agent.recipes.base import Recipe, Surroundings
 from agent.recipes.registry import find_recipe
 from agent.server import AgentServer
@@ -29,6 +30,7 @@ from agent.transfers import TransferRules, Transfers
 from common.addresses import Address
 from common.files import private_directory, state_directory, write_atomically
 from common.sole_use import sole_use
+from common.version import MADE_BY
 
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +39,7 @@ class StartError(Exception):
     """The agent cannot serve here; the text says why."""
 
 
-def make_recipe(settings: AgentSettings, *, version: str) -> Recipe:
+def make_recipe(settings: AgentSettings) -> Recipe:
     """The recipe that the settings name.
 
     Raises:
@@ -49,12 +51,12 @@ def make_recipe(settings: AgentSettings, *, version: str) -> Recipe:
         limits=settings.limits,
         app_control=make_app_control(settings.app),
         settings=settings.recipe_settings,
-        made_by=f"mathison-data {version}",
+        made_by=MADE_BY,
     )
     return find_recipe(settings.recipe)(surroundings)
 
 
-async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -> None:
+async def serve(settings: AgentSettings, settings_path: Path) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the program at once.
 
     A restore or an undo that outlasts the grace period ends the program here and now, with status 1: cancelling it
@@ -69,13 +71,13 @@ async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -
         stack.enter_context(sole_use(state_directory(settings.state_directory), program="agent"))
         private_directory(settings.work_directory)
         settings.address_file.unlink(missing_ok=True)
-        recipe = make_recipe(settings, version=version)
+        recipe = make_recipe(settings)
         stack.push_async_callback(recipe.close)
-        transfers = _make_transfers(settings, recipe, clock, version=version)
+        transfers = _make_transfers(settings, recipe, clock)
         keeper = IdentityKeeper(enrolment_program(settings_path, settings, clock), clock)
         if not await _prepare(transfers, keeper, stopped):
             return
-        servicer = DataAgentServicer(transfers, recipe, app_id=settings.app_id, version=version, started_at=clock.now())
+        servicer = DataAgentServicer(transfers, recipe, app_id=settings.app_id, started_at=clock.now())
         server = AgentServer(servicer, identity_files(settings.identity_directory))
         await _listen(server, settings)
         stack.callback(settings.address_file.unlink, missing_ok=True)
@@ -90,17 +92,17 @@ async def serve(settings: AgentSettings, settings_path: Path, *, version: str) -
                 os._exit(1)
 
 
-def _make_transfers(settings: AgentSettings, recipe: Recipe, clock: Clock, *, version: str) -> Transfers:
+def _make_transfers(settings: AgentSettings, recipe: Recipe, clock: Clock) -> Transfers:
     return Transfers(
         recipe,
         app_id=settings.app_id,
-        made_by=f"mathison-data {version}",
+        made_by=MADE_BY,
         journal=Journal(
             settings.journal_directory,
             app_id=settings.app_id,
             recipe=settings.recipe,
             versions=recipe.journal_versions,
-            made_by=f"mathison-data {version}",
+            made_by=MADE_BY,
         ),
         history=History(settings.state_directory / "history.json"),
         rules=TransferRules(

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 
 from agent.clock import Clock
-from agent.journal import Entry, History, ImportPhase
+from agent.history import History
+from agent.journal import Entry, ImportPhase
 from agent.progress import Tracker
 from agent.states import TransferState
 from common.errors import ServiceError, TransferNotFoundError

@@ -16,9 +16,10 @@ from agent.clock import Clock
 from agent.descriptions import describe
 from agent.exports import ExportPipe, OutgoingFrame
 from agent.faults import given_up
+from agent.history import History
 from agent.housekeeping import Housekeeping
 from agent.imports import Imports
-from agent.journal import History, ImportPhase, Journal
+from agent.journal import ImportPhase, Journal
 from agent.operations import Operations
 from agent.progress import GAP_SECONDS
 from agent.receiving import unless_idle

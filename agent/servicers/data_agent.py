@@ -22,6 +22,7 @@ from common.encoded_chunks import content_of_field_2
 from common.errors import InvalidRequestError
 from common.frames import IncomingFrame
 from common.headers import MOST_COUNTED, MOST_ENTRIES, MOST_NAME_CHARACTERS, MOST_VALUE_CHARACTERS
+from common.version import VERSION
 from mathison.data.v1 import agent_pb2 as messages
 from mathison.data.v1 import agent_pb2_grpc, transfer_pb2
 
@@ -31,13 +32,10 @@ SERVICE = "mathison.data.v1.DataAgent"
 class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
     """One app's data out and in; what each call does is in agent.proto."""
 
-    def __init__(
-        self, transfers: Transfers, recipe: Recipe, *, app_id: str, version: str, started_at: dt.datetime
-    ) -> None:
+    def __init__(self, transfers: Transfers, recipe: Recipe, *, app_id: str, started_at: dt.datetime) -> None:
         self._transfers = transfers
         self._recipe = recipe
         self._app_id = app_id
-        self._version = version
         self._started_at = started_at
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -71,7 +69,7 @@ class DataAgentServicer(agent_pb2_grpc.DataAgentServicer):
             import_needs_app_stop=about.import_needs_app_stop,
             can_undo=about.can_undo,
             warnings=about.warnings,
-            agent_version=self._version,
+            agent_version=VERSION,
             details=about.details,
         )
         response.agent_started_at.FromDatetime(self._started_at)

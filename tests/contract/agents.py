@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent.app_control import make_app_control
 from agent.clock import SystemClock
-from agent.journal import History, Journal
+from agent.history import History
+from agent.journal import Journal
 from agent.recipes.base import Limits, Recipe, Surroundings
 from agent.settings import AppSettings
 from agent.states import TransferState

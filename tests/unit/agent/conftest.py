@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.journal import History, Journal
+from agent.history import History
+from agent.journal import Journal
 from agent.recipes.base import Limits, Surroundings
 from agent.states import TransferState
 from agent.transfers import TransferRules, Transfers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.journal import History, ImportPhase, Journal
+from agent.journal import ImportPhase, Journal
 from agent.recipes.base import Preview
 from agent.states import Kind, Phase, TransferState
 from common.errors import NoSpaceError
@@ -220,19 +220,3 @@ def test_a_write_that_fails_leaves_the_line_as_it_was(tmp_path: Path, monkeypatc
     (found,) = journal(tmp_path).read()
     assert found.facts == {"database": "before"}
     assert os.listdir(tmp_path / "journal") == [f"{entry.key}.json"]
-
-
-def test_the_history_keeps_the_last_hundred(tmp_path: Path) -> None:
-    history = History(tmp_path / "history.json")
-
-    history.write(state(f"t-{number}") for number in range(150))
-
-    assert [found.transfer_id for found in history.read()] == [f"t-{number}" for number in range(50, 150)]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"[{]", b'[{"transfer_id": 7}]'])
-def test_a_history_that_cannot_be_used_is_an_empty_one(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "history.json").write_bytes(content)
-
-    assert History(tmp_path / "history.json").read() == []
