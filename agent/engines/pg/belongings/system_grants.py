@@ -38,55 +38,56 @@ def _is_system(catalog: str, oid: str) -> str:
 
 
 _ALL = f"""
-    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-           format('%%I.%%I', n.nspname, c.relname) AS identity, a.attname AS column_name, c.relowner AS owner,
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, n.nspname AS schema, c.relname AS name,
+           a.attname AS column_name, c.relowner AS owner,
            'pg_class'::regclass AS class, c.oid, coalesce(a.attnum, 0) AS number,
            CASE WHEN a.attnum IS NULL THEN c.relacl ELSE a.attacl END AS acl,
-           acldefault(CASE WHEN a.attnum IS NOT NULL THEN 'c' WHEN c.relkind = 'S' THEN 's' ELSE 'r' END::"char",
-                      c.relowner) AS usual
+           CASE WHEN a.attnum IS NOT NULL THEN 'c' WHEN c.relkind = 'S' THEN 's' ELSE 'r' END::"char" AS acl_type
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      CROSS JOIN LATERAL (SELECT NULL::name AS attname, NULL::int2 AS attnum, NULL::aclitem[] AS attacl UNION ALL
                          SELECT attname, attnum, attacl FROM pg_attribute
                           WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS a
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND {_is_system("pg_class", "c.oid")}
     UNION ALL
-    SELECT 'ROUTINE', p.oid::regprocedure::text, NULL, p.proowner, 'pg_proc'::regclass, p.oid, 0, p.proacl,
-           acldefault('f', p.proowner)
+    SELECT 'ROUTINE', n.nspname, p.proname, NULL, p.proowner, 'pg_proc'::regclass, p.oid, 0, p.proacl, 'f'
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {_is_system("pg_proc", "p.oid")}
     UNION ALL
-    SELECT 'TYPE', format('%%I.%%I', n.nspname, t.typname), NULL, t.typowner, 'pg_type'::regclass, t.oid, 0, t.typacl,
-           acldefault('T', t.typowner)
+    SELECT 'TYPE', n.nspname, t.typname, NULL, t.typowner, 'pg_type'::regclass, t.oid, 0, t.typacl, 'T'
       FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE {_is_system("pg_type", "t.oid")}
     UNION ALL
-    SELECT 'SCHEMA', quote_ident(n.nspname), NULL, n.nspowner, 'pg_namespace'::regclass, n.oid, 0, n.nspacl,
-           acldefault('n', n.nspowner)
+    SELECT 'SCHEMA', NULL, n.nspname, NULL, n.nspowner, 'pg_namespace'::regclass, n.oid, 0, n.nspacl, 'n'
       FROM pg_namespace n WHERE {_is_system("pg_namespace", "n.oid")}
     UNION ALL
-    SELECT 'LANGUAGE', quote_ident(l.lanname), NULL, l.lanowner, 'pg_language'::regclass, l.oid, 0, l.lanacl,
-           acldefault('l', l.lanowner)
+    SELECT 'LANGUAGE', NULL, l.lanname, NULL, l.lanowner, 'pg_language'::regclass, l.oid, 0, l.lanacl, 'l'
       FROM pg_language l
 """  # noqa: S608  # conditions of this module and catalog.py, here and below
+_IDENTITY = """
+    CASE WHEN kind = 'ROUTINE' THEN found.oid::regprocedure::text WHEN schema IS NULL THEN quote_ident(name)
+         ELSE format('%%I.%%I', schema, name) END
+"""
+"""Takes most of the time for thousands of functions, so it is asked for after what is cheap to know."""
+_USUAL = "coalesce(found.acl, acldefault(acl_type, owner))"
 _OF_OTHERS = (
     "SELECT format('%%s %%s %%s', grantee, privilege_type, is_grantable) FROM aclexplode({}) WHERE grantee <> owner"
 )
 _CHANGED = f"""
     CASE WHEN i.initprivs IS NULL THEN found.acl IS NOT NULL
-         ELSE ARRAY({_OF_OTHERS.format("coalesce(found.acl, found.usual)")} ORDER BY 1)
+         ELSE ARRAY({_OF_OTHERS.format(_USUAL)} ORDER BY 1)
               <> ARRAY({_OF_OTHERS.format("i.initprivs")} ORDER BY 1) END
 """
 """Nothing is known of information_schema, so all that is there is compared."""
-_NAMED = """
-    (kind, identity, coalesce(column_name, '')) IN (
+_NAMED = f"""
+    kind = ANY(%(kinds)s::text[]) AND (kind, {_IDENTITY}, coalesce(column_name, '')) IN (
         SELECT * FROM unnest(%(kinds)s::text[], %(identities)s::text[], %(columns)s::text[]))
-"""
+"""  # noqa: S608
 
 
 def _query(condition: str) -> str:
     return f"""
-        SELECT kind, identity, column_name, {GRANT_COLUMNS}
+        SELECT kind, {_IDENTITY}, column_name, {GRANT_COLUMNS}
           FROM ({_ALL}) AS found
           LEFT JOIN pg_init_privs i ON i.classoid = class AND i.objoid = found.oid AND i.objsubid = number
-          LEFT JOIN LATERAL aclexplode(coalesce(found.acl, found.usual)) AS x
+          LEFT JOIN LATERAL aclexplode({_USUAL}) AS x
             ON x.grantee <> owner AND (x.grantee = 0 OR EXISTS (SELECT FROM pg_roles r WHERE r.oid = x.grantee))
          WHERE {condition}
     """  # noqa: S608
@@ -105,7 +106,8 @@ async def give_system_grants(connection: Connection, wanted: SystemGrants) -> li
     Returns:
         Warnings: what could not be changed.
     """
-    for place, missing, surplus in _differences(wanted, await _present(connection, wanted)):
+    differing = _differences(wanted, await _present(connection, wanted))
+    for place, missing, surplus in differing:
         target = sql.SQL("{} {}").format(sql.SQL(place.kind), sql.SQL(place.identity))  # quoted by the server
         statements = [
             *(grant_statement(grant, target, takes_away=True) for grant in surplus),
@@ -117,7 +119,7 @@ async def give_system_grants(connection: Connection, wanted: SystemGrants) -> li
             except psycopg.errors.ProgrammingError:
                 # Of a REVOKE it may not, the server says so as a notice only: it is seen by looking again.
                 break
-    left = _differences(wanted, await _present(connection, wanted))
+    left = _differences(wanted, await _present(connection, wanted)) if differing else []
     if not left:
         return []
     names = [f"{place.kind.lower()} {place.identity}" for place, _, _ in left]
