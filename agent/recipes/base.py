@@ -19,11 +19,12 @@ import structlog
 
 from agent.item_changes import ItemChanges as ItemChanges
 from agent.limits import Limits as Limits
+from agent.options import wants_fingerprint as wants_fingerprint
 from agent.steps import Progress as Progress
 from agent.steps import Step as Step
 from common.errors import InvalidRequestError, NoSpaceError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import ArchiveHeader
+from common.headers import FORMAT_VERSION, ArchiveHeader
 
 _log = structlog.get_logger(__name__)
 
@@ -202,6 +203,22 @@ class Surroundings:
     settings: Mapping[str, object]
     made_by: str = "mathison-data"
 
+    def header_of(self, options: ExportOptions, *, recipe: str) -> ArchiveHeader:
+        """What an archive of ours says of itself, whatever is in it; the recipe adds the rest, its engine for example.
+
+        Args:
+            recipe: its name.
+        """
+        return ArchiveHeader(
+            recipe=recipe,
+            format=options.format.name,
+            format_version=FORMAT_VERSION,
+            made_by=self.made_by,
+            app_id=options.app_id,
+            media_type=options.format.media_type,
+            file_name=options.file_name,
+        )
+
 
 class Recipe(abc.ABC):
     """One kind of app. An object serves one app for the life of the agent; only one transfer runs at a time.
@@ -299,28 +316,6 @@ class Recipe(abc.ABC):
 
     async def close(self) -> None:  # noqa: B027  # most recipes hold nothing
         """Let go of what the recipe holds for its lifetime; the agent stops."""
-
-
-def wants_fingerprint(options: Mapping[str, str], *, otherwise: bool = True) -> bool:
-    """The option `fingerprint` of an export: yes or no.
-
-    Args:
-        otherwise: what holds when it is not given.
-    Raises:
-        InvalidRequestError: it is something else.
-    """
-    return is_wanted(options, "fingerprint", otherwise=otherwise)
-
-
-def is_wanted(options: Mapping[str, str], name: str, *, otherwise: bool) -> bool:
-    """What an option says that is yes or no; InvalidRequestError when it says something else."""
-    match options.get(name, ""):
-        case "":
-            return otherwise
-        case "yes" | "no" as said:
-            return said == "yes"
-        case other:
-            raise InvalidRequestError(f"The option {name} is yes or no, not {other!r}.")
 
 
 RecipeFactory = Callable[[Surroundings], Recipe]

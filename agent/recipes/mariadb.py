@@ -7,8 +7,10 @@ not at all, and can be undone. Views, triggers, routines and events are made aga
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+
+from msgspec.structs import replace
 
 from agent.engines.mariadb import names
 from agent.engines.mariadb.describing import (
@@ -35,6 +37,7 @@ from agent.engines.mariadb.server.catalog import ESTIMATED_ROWS, Schema, look
 from agent.engines.mariadb.server.settings import Login, read_settings
 from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
+from agent.options import is_wanted, require_known
 from agent.recipes.base import (
     Capability,
     Description,
@@ -50,7 +53,6 @@ from agent.recipes.base import (
     Step,
     Surroundings,
     Upload,
-    is_wanted,
     wants_fingerprint,
 )
 from agent.unsettled import UnsettledError
@@ -62,7 +64,6 @@ from common.errors import (
     TransferNotFoundError,
 )
 from common.fingerprints import Fingerprint
-from common.headers import FORMAT_VERSION, ArchiveHeader
 
 SQL_GZIP = Format("sql.gz", "application/gzip", ".sql.gz", "SQL text, compressed; opens with gunzip and mariadb")
 SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with mariadb")
@@ -98,7 +99,7 @@ class MariadbRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _refuse_options(options.options, known={"fingerprint", "history"})
+        require_known(options.options, ("fingerprint", "history"), what="An export of MariaDB")
         progress.step(Step.PREPARING)
         login, database = self._settings.app_login(), self._settings.database
         schema = await look(login, database)
@@ -112,15 +113,11 @@ class MariadbRecipe(Recipe):
         content = Content(login, database, withheld=floats.withheld_for(rounded)) if takes_fingerprint else None
         watch = TableWatch(login, database)
         progress.expect(schema.size_bytes)
-        header = ArchiveHeader(
-            recipe=self.name,
-            format=options.format.name,
-            format_version=FORMAT_VERSION,
+        header = replace(
+            self._surroundings.header_of(options, recipe=self.name),
             engine="mariadb" if schema.is_mariadb else "mysql",
             engine_version=schema.version,
-            made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
-            app_id=options.app_id,
             counts=schema.counts,
             details={
                 "database": database,
@@ -129,8 +126,6 @@ class MariadbRecipe(Recipe):
                 **({"history": "included" if has_history else "left out"} if schema.versioned else {}),
                 **floats.details_of(rounded),
             },
-            media_type=options.format.media_type,
-            file_name=options.file_name,
         )
         is_compressed = options.format.name == SQL_GZIP.name
         async with dump(
@@ -158,7 +153,7 @@ class MariadbRecipe(Recipe):
             yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        _refuse_options(upload.options)
+        require_known(upload.options, (), what="An import into MariaDB")
         progress.step(Step.PREPARING)
         admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
         schema = await look(admin, database)
@@ -304,8 +299,3 @@ async def _fingerprinted(
             or "Views, triggers, routines or events were altered during the export, so it has no fingerprint, and "
             "which of both it holds is not known."
         )
-
-
-def _refuse_options(options: Mapping[str, str], known: Set[str] = frozenset()) -> None:
-    if unknown := sorted(options.keys() - known):
-        raise InvalidRequestError(f"The recipe mariadb has no option {unknown[0]!r} here.")

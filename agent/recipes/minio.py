@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agent.engines import tree
 from agent.engines.minio.directory import importing
 from agent.engines.minio.directory.exporting import Dump, dumping
@@ -55,7 +57,7 @@ from agent.unsettled import UnsettledError
 from common.codecs import zstd_compressor
 from common.errors import AppUnavailableError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import FORMAT_VERSION, ArchiveHeader
+from common.headers import ArchiveHeader
 
 TAR = Format("tar", "application/x-tar", ".tar", "the drive at one moment, as tar; an empty MinIO starts on it")
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the same, compressed with zstd")
@@ -256,16 +258,7 @@ class MinioRecipe(Recipe):
             yield client
 
     def _header(self, options: ExportOptions) -> ArchiveHeader:
-        return ArchiveHeader(
-            recipe=self.name,
-            engine="minio",
-            format=options.format.name,
-            format_version=FORMAT_VERSION,
-            made_by=self._surroundings.made_by,
-            app_id=options.app_id,
-            media_type=options.format.media_type,
-            file_name=options.file_name,
-        )
+        return replace(self._surroundings.header_of(options, recipe=self.name), engine="minio")
 
 
 async def _noting(export: Export, dump: Dump) -> AsyncGenerator[bytes, None]:

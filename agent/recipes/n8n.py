@@ -17,6 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
@@ -70,7 +72,7 @@ from common.errors import (
 )
 from common.fingerprints import Fingerprint
 from common.frames import LEAN_CHUNK_BYTES
-from common.headers import FORMAT_VERSION, ArchiveHeader
+from common.headers import ArchiveHeader
 from common.kinds import HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -401,14 +403,10 @@ class N8nRecipe(Recipe):
     def _header(
         self, options: ExportOptions, opened: Opened, travelling: TravellingKey, counted: Survey
     ) -> ArchiveHeader:
-        return ArchiveHeader(
-            recipe=self.name,
-            format=options.format.name,
-            format_version=FORMAT_VERSION,
+        return replace(
+            self._surroundings.header_of(options, recipe=self.name),
             engine="n8n",
-            made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
-            app_id=options.app_id,
             counts={**opened.facts.counts, **counted.told("files", "bytes")},
             details={
                 "database_type": "postgresql" if self._postgres else "sqlite",
@@ -416,8 +414,6 @@ class N8nRecipe(Recipe):
                 **opened.details,
                 **travelling.details,
             },
-            media_type=options.format.media_type,
-            file_name=options.file_name,
         )
 
 

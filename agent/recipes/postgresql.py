@@ -24,6 +24,7 @@ from agent.engines.pg.server.dump import DumpForm
 from agent.engines.pg.server.settings import read_settings
 from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
+from agent.options import require_known
 from agent.recipes.base import (
     Capability,
     Description,
@@ -43,7 +44,6 @@ from agent.recipes.base import (
 from agent.versions import not_read
 from common.errors import AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import FORMAT_VERSION, ArchiveHeader
 
 SQL_GZIP = Format("sql.gz", "application/gzip", ".sql.gz", "SQL text, compressed; opens with gunzip and psql")
 SQL = Format("sql", "application/sql", ".sql", "SQL text; opens with psql")
@@ -80,20 +80,12 @@ class PostgresqlRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _check_options(options.options, "database", "fingerprint")
+        require_known(options.options, ("database", "fingerprint"), what="An export of PostgreSQL")
+        _require_values(options.options)
         database = options.options.get("database") or self._settings.database
-        known = ArchiveHeader(
-            recipe=self.name,
-            format=options.format.name,
-            format_version=FORMAT_VERSION,
-            made_by=self._surroundings.made_by,
-            app_id=options.app_id,
-            media_type=options.format.media_type,
-            file_name=options.file_name,
-        )
         async with export_database(
             self._readers(database),
-            known,
+            self._surroundings.header_of(options, recipe=self.name),
             progress,
             form=DumpForm(options.format.name),
             clients=self._clients,
@@ -115,7 +107,7 @@ class PostgresqlRecipe(Recipe):
         return [login.to(database) for login in (self._settings.app_login(), admin) if login is not None]
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        _check_options(upload.options)
+        require_known(upload.options, (), what="An import into PostgreSQL")
         progress.step(Step.PREPARING)
         plan = await make_plan(self._settings)
         if plan.loading_obstacle:
@@ -211,8 +203,6 @@ async def _told(found: DatabaseExport, export: Export) -> AsyncGenerator[bytes, 
         export.warnings += found.proof.warnings
 
 
-def _check_options(options: Mapping[str, str], *known: str) -> None:
-    if unknown := sorted(options.keys() - set(known)):
-        raise InvalidRequestError(f"Recipe postgresql has no option {unknown[0]!r} here.")
+def _require_values(options: Mapping[str, str]) -> None:
     if empty := sorted(name for name, value in options.items() if not value):
         raise InvalidRequestError(f"The option {empty[0]} is empty; give it a value, or leave it out.")

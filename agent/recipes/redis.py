@@ -7,7 +7,7 @@ first, then has the server copy it from us as its replica beside the old data; c
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from agent.engines.rdb.child import Look
@@ -25,6 +25,7 @@ from agent.engines.redis.settings import read_settings
 from agent.engines.redis.staging import receive
 from agent.engines.redis.swap import Swap
 from agent.engines.redis.swap_record import Aim, SwapRecord
+from agent.options import require_known
 from agent.recipes.base import (
     Capability,
     Description,
@@ -43,7 +44,6 @@ from agent.recipes.base import (
     wants_fingerprint,
 )
 from agent.steps import Unwatched
-from common.errors import InvalidRequestError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
@@ -83,7 +83,7 @@ class RedisRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _refuse_options({name: value for name, value in options.options.items() if name != "fingerprint"})
+        require_known(options.options, ("fingerprint",), what="An export of Redis")
         look = None
         if options.options.get("fingerprint"):
             look = Look.SUM if wants_fingerprint(options.options) else Look.COUNT
@@ -102,7 +102,7 @@ class RedisRecipe(Recipe):
         return await fingerprint(self._settings, progress, work_directory=self._surroundings.work_directory)
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        _refuse_options(upload.options)
+        require_known(upload.options, (), what="An import into Redis")
         progress.step(Step.PREPARING)
         async with connect(self._settings.login()) as connection:
             server = await look_at(connection)
@@ -208,8 +208,3 @@ def _moment(seconds: str) -> dt.datetime | None:
         return dt.datetime.fromtimestamp(int(seconds), dt.UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _refuse_options(options: Mapping[str, str]) -> None:
-    if options:
-        raise InvalidRequestError(f"The recipe redis has no option {next(iter(options))!r}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from agent.engines.places import require_same_place
 from agent.engines.sqlite.snapshots import remove_snapshots
 from agent.engines.swapping import obstacle_to
 from agent.engines.table_parts import compare_all
+from agent.options import require_known
 from agent.recipes.base import (
     Capability,
     Description,
@@ -62,7 +63,7 @@ from agent.recipes.stopped_app import (
 from common.codecs import gzip_compressor, zstd_compressor
 from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
-from common.headers import FORMAT_VERSION, ArchiveHeader
+from common.headers import ArchiveHeader
 
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the data directory as a tar, compressed; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "the data directory as a tar, compressed; opens with tar")
@@ -113,7 +114,7 @@ class UptimeKumaRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        _refuse_options(options.options, known={"fingerprint"})
+        require_known(options.options, ("fingerprint",), what="An export of Uptime Kuma")
         data = self._data()
         progress.step(Step.PREPARING, "copying the database")
         async with data.archived(takes_fingerprint=wants_fingerprint(options.options)) as archived:
@@ -132,7 +133,7 @@ class UptimeKumaRecipe(Recipe):
                 yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        _refuse_options(upload.options)
+        require_known(upload.options, (), what="An import into Uptime Kuma")
         data = self._data()
         if obstacle := await self._obstacle(data):
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
@@ -293,19 +294,13 @@ class UptimeKumaRecipe(Recipe):
     def _header(
         self, options: ExportOptions, engine: str, facts: KumaFacts, counted: Mapping[str, int]
     ) -> ArchiveHeader:
-        return ArchiveHeader(
-            recipe=self.name,
-            format=options.format.name,
-            format_version=FORMAT_VERSION,
+        return msgspec.structs.replace(
+            self._surroundings.header_of(options, recipe=self.name),
             engine=engine,
             engine_version=facts.version,
-            made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
-            app_id=options.app_id,
             counts={**facts.counts, **counted},
             details=_known(facts.details),
-            media_type=options.format.media_type,
-            file_name=options.file_name,
         )
 
 
@@ -367,8 +362,3 @@ def _checked_settings(settings: Mapping[str, object]) -> _Settings:
     if not found.directory.startswith("/") or Path(found.directory) == Path("/"):
         raise InvalidRequestError("The setting `directory` has to be the absolute path of the app's data directory.")
     return found
-
-
-def _refuse_options(options: Mapping[str, str], known: Set[str] = frozenset()) -> None:
-    if unknown := sorted(options.keys() - known):
-        raise InvalidRequestError(f"The recipe uptime-kuma has no option {unknown[0]!r} here.")

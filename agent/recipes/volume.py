@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agent.archives.contents import ContentSum
 from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
@@ -23,6 +25,7 @@ from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
 from agent.engines.sqlite.snapshots import Snapshots, remove_snapshots
 from agent.engines.swapping import obstacle_to
+from agent.options import choices_of, require_known
 from agent.recipes.base import (
     Capability,
     Description,
@@ -50,7 +53,7 @@ from common.errors import (
     ServiceError,
 )
 from common.fingerprints import Fingerprint
-from common.headers import FORMAT_VERSION, ArchiveHeader
+from common.headers import ArchiveHeader
 
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "tar archive, compressed with zstd; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compressed with gzip; opens with tar")
@@ -103,23 +106,15 @@ class VolumeRecipe(Recipe):
 
     @asynccontextmanager
     async def export_data(self, options: ExportOptions, progress: Progress) -> AsyncIterator[Export]:
-        if unknown := sorted(options.options.keys() - {"fingerprint"}):
-            raise InvalidRequestError(f"An export of a volume has no option {unknown[0]!r}.")
+        require_known(options.options, ("fingerprint",), what="An export of a volume")
         content = ContentSum(_SCHEME) if wants_fingerprint(options.options) else None
         progress.step(Step.PREPARING, "counting files")
         counted = await asyncio.to_thread(self._survey, seconds=_SURVEY_SECONDS)
         counted.unreadable.raise_if_any()
         progress.expect(counted.bytes if counted.is_complete else 0)
         header = self._header(options, counted)
-        work_directory, limits = self._surroundings.work_directory, self._surroundings.limits
-        async with Snapshots(self._directory, work_directory=work_directory, limits=limits) as snapshots:
-            writer = TreeWriter(
-                self._directory,
-                work_directory=work_directory,
-                substitute=snapshots.substitute,
-                is_left_out=self._is_left_out,
-                content=content,
-            )
+        async with self._snapshots() as snapshots:
+            writer = self._writer(snapshots, content)
             blocks = tree.sealed(writer.blocks(), header, content.fingerprint if content else lambda: None)
             if make_compressor := _COMPRESSORS.get(options.format.name):
                 blocks = tree.compressed(blocks, make_compressor())
@@ -131,23 +126,29 @@ class VolumeRecipe(Recipe):
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         content = ContentSum(_SCHEME)
-        work_directory, limits = self._surroundings.work_directory, self._surroundings.limits
-        async with Snapshots(self._directory, work_directory=work_directory, limits=limits) as snapshots:
-            writer = TreeWriter(
-                self._directory,
-                work_directory=work_directory,
-                substitute=snapshots.substitute,
-                is_left_out=self._is_left_out,
-                content=content,
-            )
+        async with self._snapshots() as snapshots:
+            writer = self._writer(snapshots, content)
             blocks = tree.from_thread(writer.blocks(), name="read a volume", interrupt=snapshots.interrupt)
             async with aclosing(blocks):
                 async for block in blocks:
                     progress.read(len(block))
         return content.fingerprint()
 
+    def _snapshots(self) -> Snapshots:
+        surroundings = self._surroundings
+        return Snapshots(self._directory, work_directory=surroundings.work_directory, limits=surroundings.limits)
+
+    def _writer(self, snapshots: Snapshots, content: ContentSum | None) -> TreeWriter:
+        return TreeWriter(
+            self._directory,
+            work_directory=self._surroundings.work_directory,
+            substitute=snapshots.substitute,
+            is_left_out=self._is_left_out,
+            content=content,
+        )
+
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
-        options = _checked_options(upload.options)
+        options = choices_of(upload.options, _IMPORT_OPTIONS, what="An import into a volume")
         if obstacle := (await self._can_import()).obstacle:
             raise AppMustStopError(obstacle) if not self._app.is_possible else AppUnavailableError(obstacle)
         limits = self._surroundings.limits
@@ -273,18 +274,12 @@ class VolumeRecipe(Recipe):
             "owners": " ".join(counted.owners),
             "excluded": ", ".join(self._exclude)[:1000],
         }
-        return ArchiveHeader(
-            recipe=self.name,
-            format=options.format.name,
-            format_version=FORMAT_VERSION,
+        return replace(
+            self._surroundings.header_of(options, recipe=self.name),
             engine="files",
-            made_by=self._surroundings.made_by,
             created_at=dt.datetime.now(dt.UTC),
-            app_id=options.app_id,
             counts=counts if counted.is_complete else {},
             details={name: text for name, text in details.items() if text},
-            media_type=options.format.media_type,
-            file_name=options.file_name,
         )
 
 
@@ -319,11 +314,3 @@ def _checked_settings(settings: Mapping[str, object]) -> tuple[Path, tuple[str, 
     if not isinstance(exclude, list) or not all(isinstance(pattern, str) and pattern for pattern in exclude):
         raise InvalidRequestError("The setting `exclude` has to be a list of patterns.")
     return Path(directory), tuple(exclude)
-
-
-def _checked_options(options: Mapping[str, str]) -> dict[str, str]:
-    for name, value in options.items():
-        if value not in _IMPORT_OPTIONS.get(name, ()):
-            known = "; ".join(f"{known}: {' or '.join(values)}" for known, values in _IMPORT_OPTIONS.items())
-            raise InvalidRequestError(f"An import into a volume has no option {name}={value}. There are {known}.")
-    return {name: options.get(name, values[0]) for name, values in _IMPORT_OPTIONS.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.engines.minio.directory.exporting import SECRETS
+from agent.options import choices_of
 from common.errors import InvalidRequestError
 
 _EXPORT: dict[str, tuple[str, ...]] = {"secrets": tuple(SECRETS)}
@@ -23,7 +24,7 @@ _NAMES = {
 
 def of_export(options: Mapping[str, str]) -> dict[str, str]:
     """All options with their values; InvalidRequestError for an unknown one."""
-    return _checked(options, _EXPORT, "export from")
+    return choices_of(options, _EXPORT, what="An export from MinIO")
 
 
 def of_import(options: Mapping[str, str]) -> dict[str, str]:
@@ -35,12 +36,4 @@ def of_import(options: Mapping[str, str]) -> dict[str, str]:
             raise InvalidRequestError(
                 f"The option {name} is empty, so it names nothing; nothing was changed.", next_step=next_step
             )
-    return _checked(given, _IMPORT, "import into") | names
-
-
-def _checked(options: Mapping[str, str], known: Mapping[str, tuple[str, ...]], what: str) -> dict[str, str]:
-    for name, value in options.items():
-        if value not in known.get(name, ()):
-            there_are = "; ".join(f"{found}: {' or '.join(values)}" for found, values in known.items())
-            raise InvalidRequestError(f"An {what} MinIO has no option {name}={value}. There are {there_are}.")
-    return {name: options.get(name, values[0]) for name, values in known.items()}
+    return choices_of(given, _IMPORT, what="An import into MinIO") | names
