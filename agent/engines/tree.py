@@ -1,7 +1,7 @@
-"""A directory's content out as a tar, and in as a staged copy on the same mount.
+"""An archive unpacked as a staged copy of a directory's content, on the same mount.
 
-Export reads beside the running app and says what changed under its hands. Import unpacks in a jailed child, into
-`<volume>/.mathison-data/<key>/new`, where the app does not look; `swapping` exchanges it for the app's data later.
+That is done in a jailed child, into `<volume>/.mathison-data/<key>/new`, where the app does not look; `swapping`
+exchanges it for the app's data later.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,101 +24,14 @@ from agent.engines.swapping import Side
 from agent.jail import Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, feed, start
-from common.codecs import Compressor
 from common.errors import InternalError, NoSpaceError, ToolFailedError, make_error
-from common.fingerprints import Fingerprint
-from common.frames import CHUNK_BYTES
-from common.headers import ArchiveHeader
-from common.seals import RESERVED_DIRECTORY, TarSealWriter
+from common.seals import RESERVED_DIRECTORY
 
 _EXTRACTOR_MEMORY_BYTES = 1 << 30
 _MAX_REPORT_BYTES = 32 << 20
 _ZIP_NAME = "upload.zip"
 _DEFAULT_ACL = "system.posix_acl_default"
 _PASSABLE = 0o711
-
-
-# Out
-
-
-def sealed(
-    blocks: Generator[bytes, None, None],
-    header: ArchiveHeader,
-    fingerprint: Callable[[], Fingerprint | None] = lambda: None,
-) -> Generator[bytes, None, None]:
-    """A whole tar: our opening member, the blocks, our closing members and the end.
-
-    Args:
-        fingerprint: asked after the last block.
-    """
-    seal = TarSealWriter()
-    with contextlib.closing(blocks):
-        yield seal.opening(header)
-        for block in blocks:
-            seal.add(block)
-            yield block
-    yield seal.closing(fingerprint())
-
-
-def compressed(blocks: Generator[bytes, None, None], compressor: Compressor) -> Generator[bytes, None, None]:
-    """The blocks compressed, in pieces of any size."""
-    with contextlib.closing(blocks):
-        for block in blocks:
-            yield compressor.compress(block)
-    yield compressor.flush()
-
-
-def gathered(pieces: Generator[bytes, None, None], *, size_bytes: int = CHUNK_BYTES) -> Generator[bytes, None, None]:
-    """The same bytes in pieces of about that size; none is empty."""
-    held: list[bytes] = []
-    size = 0
-    with contextlib.closing(pieces):
-        for piece in pieces:
-            held.append(piece)
-            size += len(piece)
-            if size >= size_bytes - (size_bytes >> 4):
-                yield b"".join(held)
-                held, size = [], 0
-    if last := b"".join(held):
-        yield last
-
-
-async def from_thread(
-    blocks: Generator[bytes, None, None],
-    *,
-    name: str,
-    size_bytes: int = CHUNK_BYTES,
-    interrupt: Callable[[], None] = lambda: None,
-) -> AsyncGenerator[bytes, None]:
-    """Run a generator in a thread of its own, one piece ahead of whoever takes its pieces.
-
-    Args:
-        size_bytes: to which they are gathered; three of them are held at a time.
-        interrupt: called when nobody wants more: it frees the thread from what it may be waiting for.
-    """
-    loop = asyncio.get_running_loop()
-    blocks = gathered(blocks, size_bytes=size_bytes)
-    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-    upcoming = loop.run_in_executor(executor, next, blocks, b"")
-    try:
-        while block := await upcoming:
-            upcoming = loop.run_in_executor(executor, next, blocks, b"")
-            yield block
-            del block
-    finally:
-        # Nobody takes it any more; the thread cannot be stopped within a piece.
-        upcoming.cancel()
-        interrupt()
-        await asyncio.shield(asyncio.create_task(_close(blocks, executor), name=f"end {name}"))
-
-
-async def _close(blocks: Generator[bytes, None, None], executor: ThreadPoolExecutor) -> None:
-    # In the generator's own thread, so after the piece that it may be at.
-    await asyncio.get_running_loop().run_in_executor(executor, blocks.close)
-    executor.shutdown(wait=False)
-
-
-# In
 
 
 class StagingArea:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
-from agent.engines import tree, verifying
+from agent.engines import tar_stream, tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import mounts_below, usual_owner
 from agent.engines.n8n import importing, key_notes, previewing
@@ -63,7 +63,7 @@ from agent.recipes.stopped_app import (
     volume_exchange,
 )
 from agent.unpacking import peeked, unpacked
-from common.codecs import codec_of, gzip_compressor, zstd_compressor
+from common.codecs import codec_of
 from common.errors import (
     AppMustStopError,
     AppUnavailableError,
@@ -81,7 +81,6 @@ if TYPE_CHECKING:
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "tar archive, compressed with zstd; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compressed with gzip; opens with tar")
 TAR = Format("tar", "application/x-tar", ".tar", "tar archive; opens with tar")
-_COMPRESSORS = {TAR_ZST.name: zstd_compressor, TAR_GZ.name: gzip_compressor}
 _SURVEY_SECONDS = 5.0
 
 
@@ -144,21 +143,21 @@ class N8nRecipe(Recipe):
             travelling = await make_travelling(key, opened.facts, wishes)
             header = self._header(options, opened, travelling, counted)
             members = (block for block in chain(opened.blocks(), travelling.blocks()))
-            blocks = tree.sealed(members, header, opened.fingerprint)
-            if make_compressor := _COMPRESSORS.get(options.format.name):
-                blocks = tree.compressed(blocks, make_compressor())
-            chunks = tree.from_thread(
+            blocks = tar_stream.sealed(members, header, opened.fingerprint)
+            blocks = tar_stream.compressed_as(blocks, options.format.name)
+            chunks = tar_stream.from_thread(
                 blocks, name="archive n8n", size_bytes=LEAN_CHUNK_BYTES, interrupt=opened.interrupt
             )
             async with aclosing(chunks):
                 export = Export(header, chunks, dict(opened.facts.counts), list(travelling.warnings))
-                export.chunks = _told(chunks, export, opened, progress)
+                read = tar_stream.measured(chunks, read_bytes=lambda: opened.read_bytes, on_read=progress.read)
+                export.chunks = _told(read, export, opened)
                 yield export
 
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         async with self._source.opened(progress, takes_fingerprint=True, dumps=False) as opened:
             files = (block for block in opened.blocks())
-            async with aclosing(tree.from_thread(files, name="read n8n", interrupt=opened.interrupt)) as blocks:
+            async with aclosing(tar_stream.from_thread(files, name="read n8n", interrupt=opened.interrupt)) as blocks:
                 async for block in blocks:
                     progress.read(len(block))
             found = opened.fingerprint()
@@ -425,16 +424,12 @@ def _write_config(folder: Path, area: tree.StagingArea) -> None:
         os.close(new)
 
 
-async def _told(
-    chunks: AsyncGenerator[bytes, None], export: Export, opened: Opened, progress: Progress
-) -> AsyncGenerator[bytes, None]:
-    """The chunks; says how much was read, and at the end what was in them and what there is to be warned of."""
-    said = 0
+async def _told(chunks: AsyncGenerator[bytes, None], export: Export, opened: Opened) -> AsyncGenerator[bytes, None]:
+    """The chunks; at the end the export says what was in them and what there is to be warned of."""
     async with aclosing(chunks):
         async for chunk in chunks:
-            progress.read(opened.read_bytes - said)
-            said = opened.read_bytes
             yield chunk
+            del chunk
     export.counts |= opened.counts
     export.warnings += opened.warnings
     export.fingerprint = opened.fingerprint()

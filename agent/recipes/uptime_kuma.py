@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.surveying import survey
-from agent.engines import tree
+from agent.engines import tar_stream, tree
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.configured import checked, read_secret
 from agent.engines.filesystem import mounts_below
@@ -60,7 +60,6 @@ from agent.recipes.stopped_app import (
     note_staged,
     volume_exchange,
 )
-from common.codecs import gzip_compressor, zstd_compressor
 from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
@@ -68,7 +67,6 @@ from common.headers import ArchiveHeader
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "the data directory as a tar, compressed; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "the data directory as a tar, compressed; opens with tar")
 TAR = Format("tar", "application/x-tar", ".tar", "the data directory as a tar; opens with tar")
-_COMPRESSORS = {TAR_ZST.name: zstd_compressor, TAR_GZ.name: gzip_compressor}
 _SURVEY_SECONDS = 2.0
 _MOVED = (*layout.MOVED, layout.SERVER_DATA)
 
@@ -121,15 +119,15 @@ class UptimeKumaRecipe(Recipe):
             counted = await self._counted()
             progress.expect(counted.get("bytes", 0) + archived.facts.bytes_beside)
             header = self._header(options, data.engine, archived.facts, counted)
-            blocks = tree.sealed(archived.blocks, header, archived.fingerprint)
-            if make_compressor := _COMPRESSORS.get(options.format.name):
-                blocks = tree.compressed(blocks, make_compressor())
-            chunks = tree.from_thread(blocks, name="archive uptime-kuma", interrupt=archived.interrupt)
+            blocks = tar_stream.sealed(archived.blocks, header, archived.fingerprint)
+            blocks = tar_stream.compressed_as(blocks, options.format.name)
+            chunks = tar_stream.from_thread(blocks, name="archive uptime-kuma", interrupt=archived.interrupt)
             counts = archived.writer.counts
             counts.update(archived.facts.counts)
             async with aclosing(chunks):
                 export = Export(header, chunks, counts)
-                export.chunks = _told(chunks, archived, progress, export)
+                read = tar_stream.measured(chunks, read_bytes=lambda: archived.writer.read_bytes, on_read=progress.read)
+                export.chunks = _told(read, archived, export)
                 yield export
 
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
@@ -304,17 +302,12 @@ class UptimeKumaRecipe(Recipe):
         )
 
 
-async def _told(
-    chunks: AsyncGenerator[bytes, None], archived: Archived, progress: Progress, export: Export
-) -> AsyncGenerator[bytes, None]:
-    """The chunks; says how much was read, and at the end what there is to be warned of."""
-    told = 0
+async def _told(chunks: AsyncGenerator[bytes, None], archived: Archived, export: Export) -> AsyncGenerator[bytes, None]:
+    """The chunks; at the end the export says what there is to be warned of."""
     async with aclosing(chunks):
         async for chunk in chunks:
-            read = archived.writer.read_bytes
-            progress.read(read - told)
-            told = read
             yield chunk
+            del chunk
     export.fingerprint = archived.fingerprint()
     export.warnings += [*archived.facts.warnings, *archived.writer.warnings(), *archived.warnings]
 

@@ -20,7 +20,7 @@ from agent.archives.extractor_child import Report
 from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
 from agent.archives.writing import TreeWriter
-from agent.engines import tree, verifying
+from agent.engines import tar_stream, tree, verifying
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
 from agent.engines.sqlite.snapshots import Snapshots, remove_snapshots
@@ -44,7 +44,7 @@ from agent.recipes.base import (
 )
 from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds, note_staged
 from agent.unpacking import peeked, unpacked
-from common.codecs import codec_of, gzip_compressor, zstd_compressor
+from common.codecs import codec_of
 from common.errors import (
     AppMustStopError,
     AppUnavailableError,
@@ -58,7 +58,6 @@ from common.headers import ArchiveHeader
 TAR_ZST = Format("tar.zst", "application/zstd", ".tar.zst", "tar archive, compressed with zstd; opens with tar")
 TAR_GZ = Format("tar.gz", "application/gzip", ".tar.gz", "tar archive, compressed with gzip; opens with tar")
 TAR = Format("tar", "application/x-tar", ".tar", "tar archive; opens with tar")
-_COMPRESSORS = {TAR_ZST.name: zstd_compressor, TAR_GZ.name: gzip_compressor}
 _SURVEY_SECONDS = 5.0
 """Before an export: enough for a million files; an archive has counts of its own at its end."""
 _GLANCE_SECONDS = 1.0
@@ -115,12 +114,12 @@ class VolumeRecipe(Recipe):
         header = self._header(options, counted)
         async with self._snapshots() as snapshots:
             writer = self._writer(snapshots, content)
-            blocks = tree.sealed(writer.blocks(), header, content.fingerprint if content else lambda: None)
-            if make_compressor := _COMPRESSORS.get(options.format.name):
-                blocks = tree.compressed(blocks, make_compressor())
-            chunks = tree.from_thread(blocks, name="archive a volume", interrupt=snapshots.interrupt)
+            blocks = tar_stream.sealed(writer.blocks(), header, content.fingerprint if content else lambda: None)
+            blocks = tar_stream.compressed_as(blocks, options.format.name)
+            chunks = tar_stream.from_thread(blocks, name="archive a volume", interrupt=snapshots.interrupt)
             export = Export(header, chunks, writer.counts)
-            export.chunks = _told(chunks, writer, snapshots, progress, export, content)
+            read = tar_stream.measured(chunks, read_bytes=lambda: writer.read_bytes, on_read=progress.read)
+            export.chunks = _told(read, writer, snapshots, export, content)
             async with aclosing(chunks):
                 yield export
 
@@ -128,7 +127,7 @@ class VolumeRecipe(Recipe):
         content = ContentSum(_SCHEME)
         async with self._snapshots() as snapshots:
             writer = self._writer(snapshots, content)
-            blocks = tree.from_thread(writer.blocks(), name="read a volume", interrupt=snapshots.interrupt)
+            blocks = tar_stream.from_thread(writer.blocks(), name="read a volume", interrupt=snapshots.interrupt)
             async with aclosing(blocks):
                 async for block in blocks:
                     progress.read(len(block))
@@ -287,18 +286,14 @@ async def _told(
     chunks: AsyncGenerator[bytes, None],
     writer: TreeWriter,
     snapshots: Snapshots,
-    progress: Progress,
     export: Export,
     content: ContentSum | None,
 ) -> AsyncGenerator[bytes, None]:
-    """The chunks; says how much was read, and at the end what there is to be warned of."""
-    told = 0
+    """The chunks; at the end the export says what there is to be warned of."""
     async with aclosing(chunks):
         async for chunk in chunks:
-            read = writer.read_bytes
-            progress.read(read - told)
-            told = read
             yield chunk
+            del chunk
     export.warnings += writer.warnings() + snapshots.warnings
     export.fingerprint = content.fingerprint() if content else None
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from agent.archives.contents import ContentSum
 from agent.archives.writing import Substitution, TreeWriter
-from agent.engines import tree
+from agent.engines import tar_stream, tree
 from agent.engines.filesystem import usual_owner
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
@@ -138,6 +138,8 @@ async def sum_files(
         is_left_out=layout.is_no_folder,
         content=content,
     )
-    async with aclosing(tree.from_thread(writer.blocks(), name="read uptime-kuma", interrupt=interrupt)) as blocks:
+    async with aclosing(
+        tar_stream.from_thread(writer.blocks(), name="read uptime-kuma", interrupt=interrupt)
+    ) as blocks:
         async for _ in blocks:
             pass

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.engines import tree
+from agent.engines import tar_stream
 from agent.engines.minio.directory.writing import DriveWriter, about_own, warnings_of
 from agent.engines.minio.drive.layout import CONFIG, SESSIONS, SYSTEM
 from agent.engines.minio.drive.snapshot import Snapshot, remove_snapshots
@@ -89,12 +89,12 @@ async def dumping(
         header = _completed(header, facts, settings, snapshot, frozen_seconds=freeze.seconds, taken_at=taken_at)
         without = (", ".join(with_keys) or "no bucket") if secrets_go == "left-out" else ""
         header = _with_details(header, secrets=secrets_go, root_user=client.account.user, without_replication=without)
-        blocks = tree.sealed(writer.blocks(), header, lambda: writer.tally.fingerprint())
+        blocks = tar_stream.sealed(writer.blocks(), header, lambda: writer.tally.fingerprint())
         if compressor is not None:
-            blocks = tree.compressed(blocks, compressor)
+            blocks = tar_stream.compressed(blocks, compressor)
         dump = Dump(
             header,
-            tree.from_thread(blocks, name="archive a drive", size_bytes=LEAN_CHUNK_BYTES),
+            tar_stream.from_thread(blocks, name="archive a drive", size_bytes=LEAN_CHUNK_BYTES),
             warnings=_about_keys(secrets_go, with_keys) + about_own(own),
         )
         dump.chunks = _told(dump.chunks, writer, progress, dump)

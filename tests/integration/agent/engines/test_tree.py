@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from agent.archives.extractor_child import Report
-from agent.engines.tree import Orders, StagingArea, compressed, from_thread, require_room, sealed, unpack
+from agent.engines.tar_stream import compressed, from_thread, sealed
+from agent.engines.tree import Orders, StagingArea, require_room, unpack
 from agent.limits import Limits
 from agent.unpacking import unpacked
 from common.codecs import UnpackedFile, zstd_compressor

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
-from agent.engines import tree
+from agent.engines import tar_stream
 from agent.engines.n8n import preparing
 from agent.engines.replay.__main__ import replay
 from agent.engines.replay.request import Request
@@ -443,7 +443,7 @@ async def test_an_n8n_whose_own_config_is_a_directory_is_not_imported_into(
 
 async def test_an_archive_of_an_n8n_on_postgresql_is_refused(target: N8nApp) -> None:
     header = ArchiveHeader(recipe="n8n", format_version=1, details={"database_type": "postgresql"})
-    content = b"".join(tree.sealed((b"" for _ in range(0)), header))
+    content = b"".join(tar_stream.sealed((b"" for _ in range(0)), header))
 
     await refused(target, content, ArchiveIncompatibleError, "on PostgreSQL")
 
