@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from agent.engines.filesystem import count_entries, exchange_names, write_all
+from agent.engines.filesystem import exchange_names, write_all
+from agent.engines.subtrees import count_entries
 from common.errors import NoSpaceError
 
 _OVER = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -19,7 +19,8 @@ import msgspec
 
 from agent.archives.extractor_child import Assignment, Report, report_of
 from agent.engines.areas import opened_area
-from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, own_directory, remove_tree, write_all
+from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, own_directory, write_all
+from agent.engines.subtrees import remove_tree
 from agent.engines.swapping import Side
 from agent.jail import Jail
 from agent.limits import Limits

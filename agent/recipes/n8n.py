@@ -24,7 +24,8 @@ from agent.archives.surveying import Survey, survey
 from agent.archives.walking import left_out_by
 from agent.engines import tar_stream, tree, verifying
 from agent.engines.comparing import Compared, compare_trees
-from agent.engines.filesystem import mounts_below, usual_owner
+from agent.engines.filesystem import usual_owner
+from agent.engines.mounts import mounts_below
 from agent.engines.n8n import importing, key_notes, previewing
 from agent.engines.n8n.exporting import TravellingKey, make_travelling
 from agent.engines.n8n.facts import EXPORTED, EXPORTED_IN_FILE, PRESENT, PRESENT_IN_FILE, Facts, facts_of
@@ -53,15 +54,8 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import (
-    NO_APP_CONTROL,
-    Exchange,
-    StoppedExchange,
-    Together,
-    expected_swap_seconds,
-    note_staged,
-    volume_exchange,
-)
+from agent.recipes.exchanges import Exchange, Together, note_staged, volume_exchange
+from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of
 from common.errors import (

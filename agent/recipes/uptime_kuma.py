@@ -20,7 +20,6 @@ from agent.archives.surveying import survey
 from agent.engines import tar_stream, tree
 from agent.engines.comparing import Compared, compare_trees
 from agent.engines.configured import checked, read_secret
-from agent.engines.filesystem import mounts_below
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage, configuration_of
 from agent.engines.kuma.data import Archived, Data, Place, Verified
@@ -29,6 +28,7 @@ from agent.engines.kuma.mariadb_data import Database, MariadbData, database_of
 from agent.engines.kuma.sqlite_data import SqliteData
 from agent.engines.kuma.version import KumaFacts, bridging, compared, migration_seconds
 from agent.engines.mariadb.imports.exchange import Exchange as TableExchange
+from agent.engines.mounts import mounts_below
 from agent.engines.places import require_same_place
 from agent.engines.sqlite.snapshots import remove_snapshots
 from agent.engines.swapping import obstacle_to
@@ -51,15 +51,8 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import (
-    NO_APP_CONTROL,
-    Exchange,
-    StoppedExchange,
-    Together,
-    expected_swap_seconds,
-    note_staged,
-    volume_exchange,
-)
+from agent.recipes.exchanges import Exchange, Together, note_staged, volume_exchange
+from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds
 from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader

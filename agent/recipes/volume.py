@@ -22,7 +22,8 @@ from agent.archives.walking import left_out_by
 from agent.archives.writing import TreeWriter
 from agent.engines import tar_stream, tree, verifying
 from agent.engines.comparing import Compared, compare_trees
-from agent.engines.filesystem import filesystem_type, mounts_below, usual_owner
+from agent.engines.filesystem import usual_owner
+from agent.engines.mounts import filesystem_type, mounts_below
 from agent.engines.sqlite.snapshots import Snapshots, remove_snapshots
 from agent.engines.swapping import obstacle_to
 from agent.options import choices_of, require_known
@@ -42,7 +43,8 @@ from agent.recipes.base import (
     Upload,
     wants_fingerprint,
 )
-from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds, note_staged
+from agent.recipes.exchanges import note_staged
+from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds
 from agent.unpacking import peeked, unpacked
 from common.codecs import codec_of
 from common.errors import (

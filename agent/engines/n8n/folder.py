@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.configured import read_secret, without_line_end
-from agent.engines.filesystem import DIRECTORY, read_small_file, remove_tree
+from agent.engines.filesystem import DIRECTORY, read_small_file
 from agent.engines.n8n.fits import Fit
 from agent.engines.n8n.settings import N8nSettings
+from agent.engines.subtrees import remove_tree
 from common.errors import AppUnavailableError, ArchiveDamagedError
 from common.wording import some_of
 

@@ -252,7 +252,7 @@ class PostgresHome:
 
 @dataclass(frozen=True)
 class DatabaseExchange:
-    """Implements recipes.stopped_app.Exchange for a database; its swap is one transaction, so never unfinished.
+    """Implements recipes.exchanges.Exchange for a database; its swap is one transaction, so never unfinished.
 
     Only `bring` needs rights on the app's database.
 

@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 
 from agent.archives.members import printable
 from agent.archives.writing import Substitute
-from agent.engines.filesystem import DIRECTORY, free_bytes, remove_tree
+from agent.engines.filesystem import DIRECTORY, free_bytes
 from agent.engines.sqlite.answers import answer_of, answers_of, worded
 from agent.engines.sqlite.bounds import size_of
 from agent.engines.sqlite.questions import NOTHING, Answers, Questions
+from agent.engines.subtrees import remove_tree
 from agent.jail import TOOL
 from agent.limits import Limits
 from agent.processes import Child, Command, start
@@ -33,10 +34,8 @@ from common.seals import RESERVED_DIRECTORY
 BUSY_SECONDS = 60.0
 """How long a locked database is waited for; apps hold their locks for milliseconds."""
 _SNAPSHOTS = "snapshots"
-T = TypeVar("T")
-
-
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class _Found(NamedTuple):
 
 
 class Exchange:
-    """The exchange of one import. Implements recipes.stopped_app.Exchange, for apps that have to be down for it."""
+    """The exchange of one import. Implements recipes.exchanges.Exchange, for apps that have to be down for it."""
 
     def __init__(self, admin: Login, database: str, notes: Notes) -> None:
         self._admin = admin

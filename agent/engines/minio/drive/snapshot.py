@@ -25,8 +25,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from agent.engines.filesystem import FILE, is_full, opened_directory, own_directory, remove_tree
+from agent.engines.filesystem import FILE, is_full, opened_directory, own_directory
 from agent.engines.minio.drive.layout import META, SYSTEM, data_roots, is_data_directory_name, is_transient
+from agent.engines.subtrees import remove_tree
 from common.errors import NoSpaceError, SourceUnreadableError, ToolFailedError
 from common.seals import RESERVED_DIRECTORY
 

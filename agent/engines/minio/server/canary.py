@@ -16,10 +16,11 @@ from pathlib import Path
 
 import structlog
 
-from agent.engines.filesystem import opened_directory, remove_tree
+from agent.engines.filesystem import opened_directory
 from agent.engines.minio.drive.layout import is_data_directory_name
 from agent.engines.minio.server.client import Client, RefusedError
 from agent.engines.minio.trees.tally import Sample
+from agent.engines.subtrees import remove_tree
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 PREFIX = "mathison-canary-"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engines.filesystem import mounts
+from agent.engines.mounts import mounts
 
 _USUAL = ("/var/lib/postgresql", "/var/lib/pgsql", "/bitnami/postgresql")
 _LEVELS = 2

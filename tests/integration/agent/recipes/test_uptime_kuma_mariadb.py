@@ -20,7 +20,7 @@ from agent.engines.mariadb.server.client import query
 from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
-from agent.recipes.stopped_app import volume_exchange
+from agent.recipes.exchanges import volume_exchange
 from common.errors import (
     AppBusyError,
     AppUnavailableError,
