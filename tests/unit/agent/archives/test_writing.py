@@ -123,7 +123,7 @@ def test_a_file_with_the_inode_number_of_a_deleted_one_is_no_other_name_of_it(
     for name, content in (("old", b"old"), ("reused", b"new content")):
         (volume / name).write_bytes(content)
         (tmp_path / f"another name of {name}").hardlink_to(volume / name)
-    monkeypatch.setattr("agent.archives.writing._inode", lambda found: b"one and the same")
+    monkeypatch.setattr("agent.archives.hard_links._inode", lambda found: b"one and the same")
 
     archive, _ = archive_of(volume)
 
