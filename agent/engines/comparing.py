@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,20 +38,6 @@ _DATABASE_BYTES = 32 << 20
 _DATABASES_SECONDS = 5.0
 _LISTED = 1000
 _CONTENT = Questions(with_content=True)
-
-
-@dataclass
-class _Counted:
-    """Of one kind; its fields are those of ItemChanges."""
-
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-    same: int = 0
-    not_compared: int = 0
-
-    def changes(self) -> ItemChanges:
-        return ItemChanges(**vars(self))
 
 
 @dataclass
@@ -113,7 +100,7 @@ class _Comparison:
         self.databases_after: set[str] = set()
         self._now = OpenedPath(now, _make_none)
         self._after = OpenedPath(after, _make_none)
-        self._counted = {"files": _Counted(), "links": _Counted()}
+        self._counted: dict[str, Counter[str]] = {"files": Counter(), "links": Counter()}
         self._budget = _READ_BYTES
 
     def close(self) -> None:
@@ -122,14 +109,13 @@ class _Comparison:
 
     def items(self) -> dict[str, ItemChanges]:
         """By kind; without kinds of which there is nothing."""
-        found = {kind: counted.changes() for kind, counted in self._counted.items()}
-        return {kind: changes for kind, changes in found.items() if changes != ItemChanges()}
+        return {kind: ItemChanges(**counted) for kind, counted in self._counted.items() if counted}
 
     def found_now(self, found: Found, is_database: bool) -> None:
         """An entry of the app's tree."""
         kind = self._kind(found, is_database, self.databases_now)
         if kind and _kind_of(_status(self._after, found.path)) != kind:
-            self._counted[kind].removed += 1
+            self._counted[kind]["removed"] += 1
 
     def found_after(self, found: Found, is_database: bool) -> None:
         """An entry of the staged tree."""
@@ -139,15 +125,15 @@ class _Comparison:
         counted = self._counted[kind]
         there = _status(self._now, found.path)
         if there is None or _kind_of(there) != kind:
-            counted.added += 1
+            counted["added"] += 1
             return
         is_same = self._is_same(found, there) if kind == "files" else _has_same_target(found, self._now)
         if is_same is None:
-            counted.not_compared += 1
+            counted["not_compared"] += 1
         elif is_same:
-            counted.same += 1
+            counted["same"] += 1
         else:
-            counted.changed += 1
+            counted["changed"] += 1
 
     def _kind(self, found: Found, is_database: bool, databases: set[str]) -> str:
         """Empty for what is not counted here: directories, databases and their side files."""

@@ -11,6 +11,7 @@ from agent.archives.links import leads_to_programs
 from agent.archives.members import SQLITE_SIDECARS, printable
 from agent.archives.surveying import Survey
 from agent.engines.sqlite import journals
+from agent.engines.sqlite.bounds import size_of
 from agent.engines.sqlite.uploads import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
 from common.wording import counted
@@ -73,7 +74,7 @@ async def check_databases(new: Path, extracted: Extracted, *, is_sealed: bool, k
                 next_step="Make the archive with the app stopped or with this program; leave the journal out if nobody "
                 "knows where it comes from.",
             )
-        if any(_has_content(Path(f"{database}{ending}")) for ending in SQLITE_SIDECARS):
+        if any(size_of(Path(f"{database}{ending}")) for ending in SQLITE_SIDECARS):
             # What is in there is part of it, and taking it in would change what was sent.
             unchecked += 1
             continue
@@ -174,12 +175,5 @@ def is_there(path: Path, target: str) -> bool:
     """Whether there is a symbolic link of that target already."""
     try:
         return os.readlink(path) == target
-    except OSError:
-        return False
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat(follow_symlinks=False).st_size > 0
     except OSError:
         return False

@@ -17,6 +17,7 @@ from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
 from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
+from agent.engines.sqlite.bounds import size_of
 from agent.engines.sqlite.programs import PROGRAMS, require_known
 from agent.engines.sqlite.questions import Answers, Questions
 from agent.engines.sqlite.snapshots import Snapshots, ask_database
@@ -137,7 +138,7 @@ class SqliteData:
     async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
         database = area.new / layout.DATABASE
         warnings: list[str] = []
-        if any(_has_content(area.new / name) for name in layout.DATABASE_FILES[1:]):
+        if any(size_of(area.new / name) for name in layout.DATABASE_FILES[1:]):
             await absorb_changes(database)
             warnings.append(
                 "The archive holds the database in several files, as they lie on disk. If they were copied while the "
@@ -238,10 +239,3 @@ def _alone(what: str) -> str:
 def _together(tables: Mapping[str, str], files: ContentSum) -> Fingerprint:
     parts = {f"table {name}": said for name, said in tables.items()}
     return Fingerprint.of(SCHEME, {**parts, **files.fingerprint().parts})
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.lstat().st_size > 0
-    except OSError:
-        return False

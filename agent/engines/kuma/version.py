@@ -16,6 +16,7 @@ from agent.archives.members import printable
 from agent.engines.sqlite.programs import Programs, programs_of, warnings_of
 from agent.engines.table_parts import Kind
 from common.errors import ArchiveIncompatibleError, ArchiveWrongKindError, SourceUnreadableError
+from common.wording import counted
 
 REQUIRED_TABLES = ("heartbeat", "monitor", "notification", "setting", "user")
 COUNTED = {
@@ -231,11 +232,7 @@ def bridging(upload: KumaFacts, target: KumaFacts | None) -> str:
 
 def told_duration(seconds: float) -> str:
     """For a person, in whole seconds or minutes."""
-    if seconds < 90:
-        count, unit = math.ceil(seconds), "second"
-    else:
-        count, unit = math.ceil(seconds / 60), "minute"
-    return f"{count} {unit}{'' if count == 1 else 's'}"
+    return counted(math.ceil(seconds), "seconds") if seconds < 90 else counted(math.ceil(seconds / 60), "minutes")
 
 
 def require_kuma(tables: Sequence[str]) -> None:

@@ -25,14 +25,13 @@ from typing import Any
 from urllib.parse import quote
 
 from agent import rights
-from agent.archives.members import printable
+from agent.archives.members import SQLITE_MAGIC, printable
 from agent.engines.sqlite import journals
 from agent.engines.sqlite.bounds import is_interrupted, is_short_of_memory, is_verdict_of_short_memory, stop_at
 from agent.engines.sqlite.questions import asked, not_a_table
 from agent.jail import enter, parse_argv
 from common.sqlite_tables import quick_check
 
-MAGIC = b"SQLite format 3\0"
 _WRITE_VERSION_AT = 18
 _HEADER_BYTES, _LARGEST_PAGE = 100, 65536
 _ROLLBACK, _WAL = b"\1\1", b"\2\2"
@@ -264,7 +263,7 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         head, size = file.read(100), os.fstat(file.fileno()).st_size
     if not head:
         raise _FailedError("not_a_database", "it is empty")
-    if not head.startswith(MAGIC):
+    if not head.startswith(SQLITE_MAGIC):
         raise _FailedError("not_a_database", "it is not a SQLite database")
     ends_at = time.monotonic() + request["seconds"]
     with contextlib.closing(_connect(path, "ro&immutable=1")) as checked:
