@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from agent.engines.pg.exports import exporting, proving
-from agent.engines.pg.exports.fingerprint import Fingerprint, Scope, read_content
+from agent.engines.pg.exports.fingerprint import Fingerprint, Scope, one_moment, read_content
 from agent.engines.pg.server.connection import Connection, connect
 from agent.engines.pg.server.dump import session_prefix
 from agent.recipes.base import ExportOptions
@@ -443,6 +443,15 @@ async def test_a_fingerprint_that_cannot_be_taken_is_a_warning(
 
     assert export.fingerprint is None
     assert export.warnings == ["No fingerprint could be taken: The server reports something odd."]
+
+
+async def test_the_server_compiles_nothing_for_a_fingerprint(app: PostgresApp) -> None:
+    async with connect(app.login()) as connection, one_moment(connection):
+        await connection.execute("SET jit = on")
+        await read_content(connection)
+        cursor = await connection.execute("SHOW jit")
+
+        assert await cursor.fetchone() == ("off",)
 
 
 async def test_a_fingerprint_takes_no_session_more(make_app: MakeApp) -> None:
