@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from agent.engines.mariadb.server.parts import parts_of
 from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from common.errors import AppBusyError, AppUnavailableError
+from common.fingerprints import Fingerprint
 
 DATABASE = "kuma"
 APP_USER = "node"
@@ -53,15 +56,19 @@ class EmbeddedData(MariadbData):
         self._data = place.directory / layout.SERVER_DATA
 
     async def look(self) -> KumaFacts | None:
-        self._require_running()
-        return await super().look()
+        with self._told_if_down():
+            return await super().look()
+
+    async def fingerprint(self) -> Fingerprint:
+        with self._told_if_down():
+            return await super().fingerprint()
 
     async def obstacle(self) -> str:
-        self._require_running()
+        with self._told_if_down():
+            schema = await look(self._at.login, DATABASE)
         owner = self._data.stat().st_uid
         if os.geteuid() not in (0, owner):
             return f"{self._data} belongs to uid {owner} and the agent is uid {os.geteuid()}, so it cannot exchange it."
-        schema = await look(self._at.login, DATABASE)
         programs = await find_server(self._clients)
         if programs.release != schema.release:
             ours, theirs = (".".join(map(str, release)) for release in (programs.release, schema.release))
@@ -94,13 +101,19 @@ class EmbeddedData(MariadbData):
             await load_beside(admin, schema, self._watched(chunks, area), key, self._place.limits)
             await _name_after_the_apps(admin, schema, key)
 
-    def _require_running(self) -> None:
-        if not Path(self._at.login.host).exists():
+    @contextmanager
+    def _told_if_down(self) -> Iterator[None]:
+        """Name the app where it is its absence that keeps the server from answering."""
+        try:
+            yield
+        except AppUnavailableError as error:
+            if _is_served(self._at.login.host):
+                raise
             raise AppUnavailableError(
                 "This Uptime Kuma runs a MariaDB of its own (embedded-mariadb), which is there only while the app is, "
                 "and it is not running now.",
                 next_step="Start the app; an import stops it when everything is ready.",
-            )
+            ) from error
 
     async def _server(self, area: tree.StagingArea) -> OwnServer:
         return OwnServer(
@@ -151,6 +164,19 @@ def _let_through(area: tree.StagingArea) -> None:
     """Root's server is of another user, who has to come to its data directory, and sees nothing on the way."""
     if os.geteuid() == 0:
         area.let_others_through()
+
+
+def _is_served(path: str) -> bool:
+    """Whether anybody listens on a socket; one that was killed, as the app's is with its container, leaves the file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 async def until_released(directory: Path) -> None:

@@ -224,13 +224,40 @@ async def test_a_database_or_account_made_after_staging_is_not_lost(kuma: KumaWi
     await kuma.recipe.discard(record)
 
 
-async def test_an_app_that_does_not_run_is_an_obstacle(kuma: KumaWithServer) -> None:
-    await kuma.noted.stop()
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+async def test_an_app_that_does_not_run_is_an_obstacle(end: str, kuma: KumaWithServer) -> None:
+    kuma.server.stop() if end == "stopped" else kuma.server.kill()
+    leaves_socket = kuma.server.socket_path.exists()
 
     described = await kuma.recipe.describe()
     with pytest.raises(AppUnavailableError, match="not running"):
         await kuma.export()
-    await kuma.noted.start()
+    with pytest.raises(AppUnavailableError, match="not running"):
+        await kuma.fingerprint()
+    with pytest.raises(AppUnavailableError, match="not running"):
+        await kuma.stage(KUMA_DUMP.read_bytes(), MemoryRecord())
+    kuma.server.start()
 
+    assert leaves_socket == (end == "killed")
     assert "embedded-mariadb" in described.can_export.obstacle
     assert "embedded-mariadb" in described.can_import.obstacle
+
+
+async def test_data_of_a_server_that_was_killed_with_its_app_comes_back(
+    kuma: KumaWithServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, record = await kuma.fingerprint(), MemoryRecord()
+    kuma.server.ask("INSERT INTO tag (name, color) VALUES ('the last', '#000')")
+    await kuma.stage(KUMA_DUMP.read_bytes(), record)
+
+    with monkeypatch.context() as ends_with_its_container:
+        ends_with_its_container.setattr(kuma.server, "stop", kuma.server.kill)
+        await kuma.recipe.restore(record, NotedProgress())
+        imported = kuma.server.ask("SELECT name FROM tag").splitlines()
+        await kuma.recipe.undo(record, NotedProgress())
+    went_back = kuma.server.ask("SELECT name FROM tag").splitlines()
+    kuma.server.ask("DELETE FROM tag WHERE name = 'the last'")
+
+    assert imported == ["prod", "team"]
+    assert went_back == ["prod", "team", "the last"]
+    assert (await kuma.fingerprint()).differences(before) == []
