@@ -9,6 +9,7 @@ import sys
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
 from common.errors import ServiceError
+from common.writing import write_all
 
 _PIECE_BYTES = 1 << 20
 
@@ -23,11 +24,8 @@ def main() -> None:
     arguments = enter_from_argv()
     try:
         content = UnpackedFile(_Stdin(), unpack_zip="unpack-zip" in arguments)
-        with open(1, "wb", buffering=0, closefd=False) as output:
-            while piece := content.read(_PIECE_BYTES):
-                view = memoryview(piece)
-                while view:
-                    view = view[output.write(view) :]
+        while piece := content.read(_PIECE_BYTES):
+            write_all(1, piece)
         report = {"layers": " ".join(content.layers)}
     except ServiceError as error:
         report = {"reason": error.reason, "text": error.text, "next_step": error.next_step}

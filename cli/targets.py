@@ -15,6 +15,7 @@ from pathlib import Path
 from cli.failures import LocalFileError, said_by
 from cli.worker import Worker
 from common.files import sync_directory
+from common.writing import write_all
 
 BATCH_BYTES = 1 << 20
 """Waiting to be written at most, beside what is being written."""
@@ -90,9 +91,7 @@ class Target(abc.ABC):
     def _write(self, batch: list[bytes]) -> None:
         for chunk in batch:
             self._hash.update(chunk)
-            left = memoryview(chunk)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            write_all(self._descriptor, chunk)
 
     def _stop(self, *, wait: bool) -> None:
         if self._last is not None and not self._last.cancel() and not self._last.cancelled():

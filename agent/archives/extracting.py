@@ -38,6 +38,7 @@ from common.errors import (
     ServiceError,
     ToolFailedError,
 )
+from common.writing import write_all_at
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_MODE = 0o777
@@ -216,7 +217,7 @@ class Extraction:
                 is_first = False
                 self._count(len(piece))
                 if piece[0] or piece[-1] or piece != _ZEROS[: len(piece)]:
-                    _write_all(descriptor, piece, offset)
+                    write_all_at(descriptor, piece, offset)
                     written_to = offset + len(piece)
             if written_to < member.size:
                 # Zeros became a hole.
@@ -355,12 +356,6 @@ class Extraction:
             self._later.seek(start)
             yield self._later.read(end - 4 - start)
             end = start
-
-
-def _write_all(descriptor: int, piece: bytes, offset: int) -> None:
-    written = os.pwrite(descriptor, piece, offset)
-    while written < len(piece):
-        written += os.pwrite(descriptor, memoryview(piece)[written:], offset + written)
 
 
 def _to_record(member: Member, path: tuple[str, ...]) -> bytes:

@@ -192,13 +192,6 @@ def replace_file(name: str, content: bytes, *, parent: int) -> None:
     os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
-def write_all(descriptor: int, content: bytes) -> None:
-    """All of it, however little the system takes at once."""
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
 def is_full(failure: OSError) -> bool:
     """Whether a disk has no room, or not for us."""
     return failure.errno in (errno.ENOSPC, errno.EDQUOT)

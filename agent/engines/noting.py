@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 
-from agent.engines.filesystem import exchange_names, write_all
+from agent.engines.filesystem import exchange_names
 from agent.engines.subtrees import count_entries
 from common.errors import NoSpaceError
+from common.writing import write_all
 
 _OVER = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _COUNT_SECONDS = 20.0

@@ -19,7 +19,7 @@ import msgspec
 
 from agent.archives.extractor_child import Assignment, Report, report_of
 from agent.engines.areas import opened_area
-from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, own_directory, write_all
+from agent.engines.filesystem import DIRECTORY, free_bytes, opened_directory, own_directory
 from agent.engines.subtrees import remove_tree
 from agent.engines.swapping import Side
 from agent.jail import Jail
@@ -27,6 +27,7 @@ from agent.limits import Limits
 from agent.processes import Child, Command, feed, start
 from common.errors import InternalError, NoSpaceError, ToolFailedError, make_error
 from common.seals import RESERVED_DIRECTORY
+from common.writing import write_all
 
 _EXTRACTOR_MEMORY_BYTES = 1 << 30
 _MAX_REPORT_BYTES = 32 << 20

@@ -10,6 +10,8 @@ import os
 from array import array
 from collections.abc import Iterator
 
+from common.writing import write_all_at
+
 BUCKETS = 256
 BUCKET_HASHES = 4096
 """Held in memory for each bucket, 8 MiB in all; more go to the file."""
@@ -47,11 +49,7 @@ class Distinct:
                     self._write(self._spill, number, bucket)
 
     def _write(self, spill: int, number: int, bucket: array[int]) -> None:
-        block = bucket[:BUCKET_HASHES].tobytes()
-        offset = self._count * _BLOCK_BYTES
-        while block:
-            written = os.pwrite(spill, block, offset)
-            block, offset = block[written:], offset + written
+        write_all_at(spill, bucket[:BUCKET_HASHES].tobytes(), self._count * _BLOCK_BYTES)
         self._blocks[number].append(self._count)
         self._count += 1
         del bucket[:BUCKET_HASHES]

@@ -16,6 +16,7 @@ from agent.engines.filesystem import is_full
 from agent.engines.rdb.content import RdbContent
 from common.errors import NoSpaceError
 from common.rdb import CRC_BYTES, EOF_OPCODE, crc64
+from common.writing import write_all_at
 
 _PIECE_BYTES = 4 << 20
 
@@ -43,7 +44,7 @@ def without_scripts(path: Path, content: RdbContent) -> RdbContent:
         end = bytes([EOF_OPCODE])
         if content.header.has_crc:
             end += crc64(end, body_crc).to_bytes(CRC_BYTES, "little")
-        _write(descriptor, end, body_bytes)
+        write_all_at(descriptor, end, body_bytes)
         os.ftruncate(descriptor, body_bytes + len(end))
     except OSError as failure:
         if not is_full(failure):
@@ -67,13 +68,6 @@ def _moved_together(descriptor: int, kept: list[tuple[int, int]]) -> tuple[int, 
             piece = os.pread(descriptor, min(_PIECE_BYTES, end - at), at)
             crc = crc64(piece, crc)
             if position != at:
-                _write(descriptor, piece, position)
+                write_all_at(descriptor, piece, position)
             position += len(piece)
     return position, crc
-
-
-def _write(descriptor: int, piece: bytes, position: int) -> None:
-    view = memoryview(piece)
-    while view:
-        written = os.pwrite(descriptor, view, position)
-        view, position = view[written:], position + written

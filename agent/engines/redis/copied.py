@@ -20,9 +20,10 @@ _log = structlog.get_logger(__name__)
 
 
 class _Note(msgspec.Struct, frozen=True):
-    """Attributes:
-    run_id: of the server.
-    input_bytes: what it had copied in this run when it was let go; nobody else's are among them.
+    """
+    Attributes:
+        run_id: of the server.
+        input_bytes: what it had copied in this run when it was let go; nobody else's are among them.
     """
 
     run_id: str

@@ -131,8 +131,7 @@ async def _rewrite_log(connection: Connection) -> None:
             return
         # One that has begun by itself meanwhile is as good.
         if _is_idle(await look(connection)):
-            reason = refused.text.rstrip(".")
-            raise ToolFailedError(f"The server does not rewrite its append-only file: {reason}.") from refused
+            raise ToolFailedError(f"The server does not rewrite its append-only file: {refused.text}.") from refused
     await _await_log(connection)
 
 
@@ -167,7 +166,7 @@ async def save_snapshot(connection: Connection) -> None:
         except ReplyError as error:
             refused = error
     else:
-        raise ToolFailedError(f"The server does not save a snapshot: {refused.text.rstrip('.')}.") from refused
+        raise ToolFailedError(f"The server does not save a snapshot: {refused.text}.") from refused
     server = await _when_idle(connection)
     if server.raw.get("rdb_last_bgsave_status") != "ok":
         raise ToolFailedError(

@@ -154,8 +154,7 @@ async def write_obstacle(login: Login) -> str:
 
 
 def _refused(refusal: ReplyError) -> str:
-    reason = refusal.text.rstrip(".")
-    return f"The server refuses writes: {reason}. {_ADVICE.get(refusal.kind, 'Try again when it takes them.')}"
+    return f"The server refuses writes: {refusal.text}. {_ADVICE.get(refusal.kind, 'Try again when it takes them.')}"
 
 
 async def _is_watched(connection: Connection) -> bool:

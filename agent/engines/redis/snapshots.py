@@ -11,6 +11,7 @@ from typing import BinaryIO, Self
 
 from common.errors import NoSpaceError, ToolFailedError
 from common.rdb import CRC_BYTES, END_BYTES, EOF_OPCODE, crc64, read_magic
+from common.writing import write_all
 
 _LOOK_EVERY_BYTES = 32 << 20
 
@@ -76,7 +77,7 @@ class Spool:
             self._looked_at_bytes = self.size_bytes
             self._require_room()
         try:
-            await asyncio.to_thread(_write_all, self._file, chunk)
+            await asyncio.to_thread(write_all, self._file.fileno(), chunk)
         except OSError as failure:
             if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -133,9 +134,3 @@ class BodyReader:
         if not is_whole or not self._has_crc or expected not in (0, crc64(self._held[:1], self._crc)):
             raise ToolFailedError("The server's snapshot does not end as one: its checksum is wrong.")
         return Snapshot(path, self._size_bytes, self._crc)
-
-
-def _write_all(file: BinaryIO, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[file.write(view) :]

@@ -15,6 +15,7 @@ from agent.engines.n8n.folder import CLEAR_KEY, SEALED_KEY
 from agent.jail import enter_from_argv
 from common.codecs import UnpackedFile
 from common.seals import RESERVED_DIRECTORY
+from common.writing import write_all_at
 
 
 def main() -> None:
@@ -27,18 +28,10 @@ def main() -> None:
         if member.name == database:
             os.ftruncate(int(target), member.size)
             for offset, piece in archive.pieces(member):
-                _write(int(target), piece, offset)
+                write_all_at(int(target), piece, offset)
             continue
         content.add_member(member, archive.pieces(member))
     sys.stdout.buffer.write(content.fingerprint().to_json())
-
-
-def _write(target: int, piece: bytes, offset: int) -> None:
-    view = memoryview(piece)
-    while view:
-        written = os.pwrite(target, view, offset)
-        offset += written
-        view = view[written:]
 
 
 if __name__ == "__main__":

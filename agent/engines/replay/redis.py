@@ -15,7 +15,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from agent.confining import may_become_nobody
 from agent.engines.rdb.child import Look
@@ -34,6 +33,7 @@ from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedErro
 from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.rdb import RdbHeader
+from common.writing import write_all
 
 PROGRAMS_VARIABLE = "MATHISON_REDIS_BIN"
 """Directories with redis-server or valkey-server, besides those on PATH, separated by colons."""
@@ -75,19 +75,13 @@ async def replay(request: Request) -> Replayed:
                 async with examining(folder, Look.CHECK) as examination:
                     async for chunk in upload.chunks:
                         await examination.add(chunk)
-                        await _write(file, chunk)
+                        await asyncio.to_thread(write_all, file.fileno(), chunk)
                     content = await examination.finish()
         await asyncio.to_thread(without_scripts, snapshot, content)
         program = await _fitting_program(content)
         if program is not None:
             await _load_and_save(program, folder)
         return Replayed(await _sum(snapshot, folder), program.name if program else "")
-
-
-async def _write(file: BinaryIO, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[await asyncio.to_thread(file.write, view) :]
 
 
 async def _sum(snapshot: Path, folder: Path) -> Fingerprint:

@@ -26,6 +26,7 @@ from common.errors import (
     ServiceError,
 )
 from common.pg_archives import DUMP_FILE, TAR, Contents, check_custom, read_contents, require_files
+from common.writing import write_all
 
 TOC = "toc.dat"
 
@@ -48,7 +49,7 @@ class _Passed:
     def read(self, size: int, /) -> bytes:
         if self._has_reader:
             try:
-                _write(self._piece)
+                write_all(1, self._piece)
             except BrokenPipeError:
                 self._has_reader = False
         self._piece = os.read(0, size)
@@ -142,7 +143,7 @@ def pass_directory_on(archive: TarReader | ZipReader, *, most_members: int, pack
         for _, piece in archive.pieces(member):
             # Each with its size, so that a report can stand where the tar breaks off.
             _say({"bytes": len(piece)})
-            _write(piece)
+            write_all(1, piece)
     if not has_contents:
         raise ArchiveWrongKindError(
             f"The {packing} holds no PostgreSQL dump in directory format: there is no toc.dat in it.",
@@ -162,13 +163,7 @@ def _facts(contents: Contents) -> dict[str, object]:
 
 
 def _say(report: dict[str, object], output: int = 1) -> None:
-    _write(json.dumps(report).encode() + b"\n", output)
-
-
-def _write(data: bytes, output: int = 1) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(output, view) :]
+    write_all(output, json.dumps(report).encode() + b"\n")
 
 
 if __name__ == "__main__":

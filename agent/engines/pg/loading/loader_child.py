@@ -35,6 +35,7 @@ from agent.engines.pg.server.text_errors import (
     refused_by_check,
 )
 from agent.jail import enter_from_argv
+from common.writing import write_all
 
 LENGTH_BYTES = 4
 """The request is JSON, with its length before it in this many bytes, the highest first."""
@@ -68,9 +69,7 @@ class _Reporter:
             self.progress()
 
     def write(self, report: dict[str, Any]) -> None:
-        line = json.dumps(report).encode() + b"\n"
-        while line:
-            line = line[os.write(1, line) :]
+        write_all(1, json.dumps(report).encode() + b"\n")
 
 
 def main() -> None:
