@@ -15,6 +15,8 @@ from common.errors import ArchiveDamagedError, ArchiveRefusedError, ArchiveWrong
 
 DATABASE = "kuma.db"
 DATABASE_FILES = (DATABASE, *(f"{DATABASE}{ending}" for ending in SQLITE_SIDECARS))
+DUMP = "kuma.sql"
+"""What an export of an app on MariaDB has in the place of the database."""
 FOLDERS = ("docker-tls", "screenshots", "upload")
 CONFIGURATION = "db-config.json"
 SERVER_DATA = "mariadb"
@@ -55,6 +57,8 @@ def settle(new: int) -> None:
                 _bring_up(level, new)
                 require_plain(new)
                 return
+            if DUMP in names:
+                raise dump_for_sqlite(f"The archive holds {DUMP}, a MariaDB dump")
             if len(names) != 1 or not stat.S_ISDIR(os.stat(names[0], dir_fd=level, follow_symlinks=False).st_mode):
                 break
             below = os.open(names[0], DIRECTORY, dir_fd=level)
@@ -67,6 +71,20 @@ def settle(new: int) -> None:
     raise ArchiveWrongKindError(
         f"The archive holds no {DATABASE}, so it is not the data directory of an Uptime Kuma on SQLite.",
         next_step="Archive the app's whole data directory, or send its kuma.db alone.",
+    )
+
+
+def dump_for_sqlite(what: str) -> ArchiveWrongKindError:
+    """The error for a dump where the app's configuration names no MariaDB.
+
+    Args:
+        what: the upload turned out to be, the beginning of a sentence.
+    """
+    return ArchiveWrongKindError(
+        f"{what}; this Uptime Kuma keeps its data in SQLite, or was not set up yet, and one cannot be made of the "
+        "other.",
+        next_step="Import it into an Uptime Kuma 2 that was set up with MariaDB: a new one asks for its database on "
+        "its first page.",
     )
 
 

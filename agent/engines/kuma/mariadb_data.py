@@ -51,8 +51,6 @@ from common.frames import CHUNK_BYTES
 from common.kinds import HEAD_BYTES, SQLITE, kind_of
 
 SCHEME = "uptime-kuma-mariadb/2"
-DUMP = "kuma.sql"
-"""The dump's name in an archive, beside the folders."""
 _ALONE = "The file holds the database alone: the app's other files stay as they are, whether they belong to it or not."
 _OTHER_ENGINE = "this Uptime Kuma keeps its data in MariaDB: one cannot be made of the other."
 
@@ -269,7 +267,7 @@ def _together(tables: TableHasher, files: ContentSum) -> Fingerprint:
 def _blocks(dump: BinaryIO, writer: TreeWriter) -> Generator[bytes, None, None]:
     """The dump, then the folders; whole blocks in sum."""
     size = os.fstat(dump.fileno()).st_size
-    member = Member(name=DUMP, kind=Kind.FILE, size=size, mode=0o600, mtime_ns=time.time_ns())
+    member = Member(name=layout.DUMP, kind=Kind.FILE, size=size, mode=0o600, mtime_ns=time.time_ns())
     yield tarblocks.header_of(member, stored_bytes=size)
     offset = 0
     while piece := os.pread(dump.fileno(), CHUNK_BYTES, offset):
@@ -295,16 +293,16 @@ def opened_dump(area: tree.StagingArea) -> BinaryIO:
                 f"The archive holds a MariaDB server's own files ({layout.SERVER_DATA}/): copied beside a running "
                 "server they are of no one moment, and only a server of the same release reads them.",
                 next_step="Export the app with this program, or archive its folders with a dump named "
-                f"{DUMP}, made by mariadb-dump.",
+                f"{layout.DUMP}, made by mariadb-dump.",
             )
         layout.require_plain(new)
-        if not stat.S_ISREG(os.stat(DUMP, dir_fd=new, follow_symlinks=False).st_mode):
-            raise ArchiveWrongKindError(f"{DUMP} in the archive is no file.")
-        descriptor = os.open(DUMP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new)
-        os.unlink(DUMP, dir_fd=new)
+        if not stat.S_ISREG(os.stat(layout.DUMP, dir_fd=new, follow_symlinks=False).st_mode):
+            raise ArchiveWrongKindError(f"{layout.DUMP} in the archive is no file.")
+        descriptor = os.open(layout.DUMP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new)
+        os.unlink(layout.DUMP, dir_fd=new)
     except OSError as failure:
         raise ArchiveWrongKindError(
-            f"The archive holds no {DUMP}, and {_OTHER_ENGINE}",
+            f"The archive holds no {layout.DUMP}, and {_OTHER_ENGINE}",
             next_step="SQLite data goes into an app on SQLite.",
         ) from failure
     finally:

@@ -217,10 +217,7 @@ async def _store_database(area: tree.StagingArea, chunks: AsyncIterator[bytes], 
 def _refuse_others(kind: str) -> None:
     """Say what it is where the tar reader could only say that it is no archive."""
     if kind in (MARIADB_SQL, MYSQL_SQL):
-        raise ArchiveWrongKindError(
-            f"The file is {kind}; this Uptime Kuma keeps its data in SQLite, and one cannot be made of the other.",
-            next_step="Import it into an Uptime Kuma 2 that was set up with MariaDB.",
-        )
+        raise layout.dump_for_sqlite(f"The file is {kind}")
     if kind == JSON:
         raise ArchiveWrongKindError(
             "The file is JSON, perhaps a backup that Uptime Kuma 1 made in its settings: those hold monitors and "

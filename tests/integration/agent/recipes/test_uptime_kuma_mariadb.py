@@ -363,12 +363,17 @@ async def test_an_app_that_moves_to_another_database_takes_nothing_that_was_stag
     assert (await kuma.fingerprint()).differences(present) == []
 
 
-async def test_an_archive_of_mariadb_is_refused_by_an_app_on_sqlite(kuma: KumaOnMariadb, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [KUMA_2, ""], ids=["on SQLite", "not set up yet"])
+async def test_an_archive_of_mariadb_is_refused_by_an_app_that_is_not_on_it(
+    content: str, kuma: KumaOnMariadb, tmp_path: Path
+) -> None:
     exported = await kuma.export()
-    other = KumaApp(tmp_path / "other", NotedApp(), content=KUMA_2)
+    other = KumaApp(tmp_path / "other", NotedApp(), content=content)
 
-    with pytest.raises(ArchiveWrongKindError, match=r"no kuma\.db"):
+    with pytest.raises(ArchiveWrongKindError, match=r"in SQLite, or was not set up yet, .* of the other") as refusal:
         await other.stage(exported.content, MemoryRecord())
+
+    assert refusal.value.next_step.startswith("Import it into an Uptime Kuma 2 that was set up with MariaDB")
 
 
 async def test_what_is_not_the_apps_is_told_by_an_export_and_before_an_import(
