@@ -17,7 +17,6 @@ _TOKEN = re.compile(
 )
 _NAME_AT_START = re.compile(rb"\s*(%b)" % NAME, re.DOTALL)
 _NO_COLUMN = frozenset(b"PRIMARY KEY INDEX UNIQUE CONSTRAINT FULLTEXT SPATIAL FOREIGN CHECK PERIOD LIKE".split())
-_WORDS_OF_VERSIONS = re.compile(rb"/\*M?!\d+ (?:COMPRESSED|INVISIBLE|COLUMN_FORMAT \w+|STORAGE \w+) ?\*/")
 _BLANK = re.compile(rb"(['\"])(?:\\? )*\1")
 """A value that a server keeps as '', since it cuts blanks off."""
 
@@ -72,9 +71,6 @@ def table_made_by(statement: bytes) -> Table | None:
         return None
     columns = []
     for item in items(statement, found.end()):
-        item = [token if token[:1] in b"'\"`" else _WORDS_OF_VERSIONS.sub(b" ", token) for token in item]
-        if any(b"/*" in token or b"*/" in token for token in item if token[:1] not in b"'\"`"):
-            return None
         name = _NAME_AT_START.match(b"".join(item[:1]))
         if name is None:
             return None

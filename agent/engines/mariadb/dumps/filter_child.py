@@ -1,9 +1,9 @@
 """The jailed child that reads an uploaded dump: SQL on stdin, on stdout what an import carries out of it.
 
 Its arguments are the most bytes that the server takes in one statement, 1 where the server tells no names of tables
-apart by their case, or 0, and 1 where it is MySQL, or 0. Given the name of the schema that the dump is loaded into,
-too, it lets views, triggers, routines and events through as well, after all else: a trigger of the file's would run
-with each row, without an end if it says so.
+apart by their case, or 0, and the version that it says it is. Given the name of the schema that the dump is loaded
+into, too, it lets views, triggers, routines and events through as well, after all else: a trigger of the file's would
+run with each row, without an end if it says so.
 Its last line on stderr is a report in JSON. Whatever the file's fault, the exit status is 0 and the report says it;
 what was printed before may have been loaded, into a schema that is dropped then.
 """
@@ -26,6 +26,7 @@ from agent.engines.mariadb.dumps.foreign import DUMP_AGAIN
 from agent.engines.mariadb.dumps.inserts import Batches
 from agent.engines.mariadb.dumps.made_names import MadeNames
 from agent.engines.mariadb.dumps.partitions import Partitions
+from agent.engines.mariadb.dumps.releases import Release
 from agent.engines.mariadb.dumps.row_memory import RowMemory
 from agent.engines.mariadb.dumps.sequence_texts import SequencePositions
 from agent.engines.mariadb.dumps.sql_modes import SqlModes
@@ -54,7 +55,7 @@ _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
 
 def main() -> None:
     """Filter stdin."""
-    most_bytes, folds_case, is_mysql, *schemas = enter_from_argv()
+    most_bytes, folds_case, version, *schemas = enter_from_argv()
     try:
         with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as target:
             report = judged(
@@ -63,7 +64,7 @@ def main() -> None:
                 most_bytes=int(most_bytes),
                 new_schema=(schemas or [""])[0],
                 folds_case=folds_case == "1",
-                is_mysql=is_mysql == "1",
+                release=Release.of(version),
             )
     except BrokenPipeError:
         # Who reads has ended and says why.
@@ -79,11 +80,11 @@ def judged(
     *,
     most_bytes: int,
     new_schema: str,
+    release: Release,
     folds_case: bool = False,
-    is_mysql: bool = False,
 ) -> dict[str, str | int]:
     """The report on a dump, what may be carried out of it written."""
-    schemas = Schemas("", new_schema, is_mysql) if new_schema else None
+    schemas = Schemas("", new_schema, release.is_mysql) if new_schema else None
     try:
         return _filter(
             source,
@@ -91,7 +92,7 @@ def judged(
             most_bytes=most_bytes,
             schemas=schemas,
             names=MadeNames(folds_case=folds_case),
-            is_mysql=is_mysql,
+            release=release,
         )
     except RefusedError as refused:
         return {"reason": refused.reason, "text": refused.text, "next_step": refused.next_step}
@@ -112,7 +113,7 @@ def _filter(
     most_bytes: int,
     schemas: Schemas | None,
     names: MadeNames,
-    is_mysql: bool,
+    release: Release,
 ) -> dict[str, str | int]:
     splitter, seal, positions, batches = Splitter(), SealReader(), SequencePositions(), Batches(most_bytes)
     exact, memory, modes, partitions = ExactRows(), RowMemory(most_bytes), SqlModes(), Partitions()
@@ -131,7 +132,7 @@ def _filter(
     def pass_on(statement: Statement) -> None:
         nonlocal statements, events, has_history, has_statement, whole
         has_statement = True
-        for way, text in decide_all(statement, schemas):
+        for way, text in decide_all(statement, schemas, release):
             if way is Way.SKIP:
                 continue
             if len(text) >= most_bytes:
@@ -140,10 +141,12 @@ def _filter(
             events += way is Way.LATER and definitions.makes_event(statement.text)
             has_history = has_history or (way is Way.SET and _HISTORY.search(text) is not None)
             if way is not Way.SET:
-                names.check(statement.text if way is Way.LATER else text, statement.line)
+                # Views and programs are sent as digits.
+                is_shown = way is Way.RUN or text.startswith(b"DROP ")
+                names.check(text if is_shown else statement.text, statement.line)
             if way is Way.SET:
                 modes.set(text)
-                text, left_out = sql_modes.without_granted(text, is_mysql=is_mysql)
+                text, left_out = sql_modes.without_granted(text, is_mysql=release.is_mysql)
                 modes_left_out.update(mode.decode() for mode in left_out)
                 send(exact.set(text))
             if way is Way.RUN:
@@ -185,7 +188,7 @@ def _filter(
     except CutTextError:
         if splitter.unended and splitter.is_after_comment and _has_last_line(seal, splitter):
             # Nothing is cut off, since a comment follows: it may be no statement at all.
-            decide_all(splitter.unended, schemas)
+            decide_all(splitter.unended, schemas, release)
         if not (has_statement or seal.header or foreign.begins_as_dump(opening)):
             raise _no_dump() from None
         raise

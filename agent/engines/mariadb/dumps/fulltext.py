@@ -13,7 +13,6 @@ from collections import Counter
 from agent.engines.mariadb.dumps.columns import TABLE, plain
 from agent.engines.mariadb.dumps.inserts import NAME, STRING
 from agent.engines.mariadb.dumps.row_memory import described_items
-from agent.engines.mariadb.dumps.sqltext import code_within
 from common.errors import LimitExceededError
 
 _MOST_OF_A_COLUMN = 4
@@ -30,12 +29,11 @@ def check(text: bytes, line: int) -> None:
     Raises:
         LimitExceededError: a column is in too many.
     """
-    if text[:1] not in b"Cc/" or b"FULLTEXT" not in text.upper():
+    if text[:1] not in b"Cc" or b"FULLTEXT" not in text.upper():
         return
-    code = code_within(text) or text
-    found = TABLE.match(code)
+    found = TABLE.match(text)
     uses: Counter[bytes] = Counter()
-    for item in (described_items(code, found.end()) or []) if found else []:
+    for item in (described_items(text, found.end()) or []) if found else []:
         if _KEY.match(item):
             item = _STRING.sub(b"", item)
             columns = item[item.find(b"(") : item.rfind(b")")]

@@ -11,7 +11,6 @@ import re
 from agent.engines.mariadb.dumps import definitions
 from agent.engines.mariadb.dumps.columns import plain
 from agent.engines.mariadb.dumps.inserts import NAME
-from agent.engines.mariadb.dumps.sqltext import code_within
 from common.errors import ArchiveIncompatibleError
 
 _I = re.IGNORECASE | re.DOTALL
@@ -34,13 +33,12 @@ class MadeNames:
         self._folds_case = folds_case
         self._made: dict[tuple[bool, str], str] = {}
         """By whether it is a trigger, whose names are their own, and name as the server tells them apart."""
-        self._certain: dict[str, set[str]] = {TABLES: set(), VIEWS: set(), TRIGGERS: set()}
+        self._keys: dict[str, set[str]] = {TABLES: set(), VIEWS: set(), TRIGGERS: set()}
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of each kind are there when all that was looked at has been carried out, or more: what stands in a
-        comment may be none of this server's."""
-        return {kind: len(names) for kind, names in self._certain.items()}
+        """How many of each kind are there when all that was looked at has been carried out."""
+        return {kind: len(keys) for kind, keys in self._keys.items()}
 
     def check(self, text: bytes, line: int) -> None:
         """
@@ -49,11 +47,9 @@ class MadeNames:
         """
         if text[:1] not in b"CcDd/":
             return
-        within = code_within(text)
-        code = text if within is None else within
-        if found := _MADE.match(code):
-            self._make(TABLES, found["name"], line, is_certain=within is None)
-        elif found := _DROPPED.match(code):
+        if found := _MADE.match(text):
+            self._make(TABLES, found["name"], line)
+        elif found := _DROPPED.match(text):
             kind = found["kind"].decode().lower() + "s"
             kind = kind if kind in (VIEWS, TRIGGERS) else TABLES
             for name in _NAME.findall(found["names"]):
@@ -61,18 +57,17 @@ class MadeNames:
         elif made := definitions.made_by(text):
             kind, name = made
             if kind in (b"VIEW", b"TRIGGER"):
-                self._make(VIEWS if kind == b"VIEW" else TRIGGERS, name, line, is_certain=True)
+                self._make(VIEWS if kind == b"VIEW" else TRIGGERS, name, line)
 
-    def _make(self, kind: str, name: bytes, line: int, *, is_certain: bool) -> None:
+    def _make(self, kind: str, name: bytes, line: int) -> None:
         key = self._require_known_by_one_name(kind, name, line)
         self._made[kind == TRIGGERS, key] = _text(name)
-        if is_certain:
-            self._certain[kind].add(key)
+        self._keys[kind].add(key)
 
     def _drop(self, kind: str, name: bytes, line: int) -> None:
         key = self._require_known_by_one_name(kind, name, line)
         self._made.pop((kind == TRIGGERS, key), None)
-        self._certain[kind].discard(key)
+        self._keys[kind].discard(key)
 
     def _require_known_by_one_name(self, kind: str, name: bytes, line: int) -> str:
         """The name as the server tells it apart."""

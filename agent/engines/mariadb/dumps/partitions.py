@@ -41,7 +41,7 @@ class Partitions:
         Raises:
             LimitExceededError: they are too many.
         """
-        if text[:1] not in b"Cc/" or b"PARTITION" not in text.upper():
+        if text[:1] not in b"Cc" or b"PARTITION" not in text.upper():
             return
         code = Statement(text, line).code
         if not _BY.search(code):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from agent.engines.mariadb.dumps.columns import TABLE, items, plain
 from agent.engines.mariadb.dumps.formulas import FEW_BYTES, NUMBER, PART, kept_bytes
 from agent.engines.mariadb.dumps.inserts import INSERT, STRING, row_lengths
-from agent.engines.mariadb.dumps.sqltext import code_within
 from common.errors import ArchiveRefusedError, LimitExceededError
 
 _MOST_BYTES = 256 << 20
@@ -35,7 +34,6 @@ _KEY_BYTES = 64 << 10
 """More than one takes of a row."""
 _NO_COLUMN = re.compile(rb"\s*(?:CONSTRAINT|CHECK)\b", _I)
 _LIKE = re.compile(rb"\s*LIKE\b", _I)
-_MARKER = re.compile(rb"/\*M?!\d*|\*/")
 _HEAP = re.compile(rb"\bENGINE\s*=?\s*[`'\"]?(?:MEMORY|HEAP)\b", _I)
 _WORKED_OUT = re.compile(
     rb"%b|`[^`]*`|\bDEFAULT\s+(?:NULL\b|[-+]?[0-9.]+|(?:_\w+\s*|[bBxX])?(?:%b))|\b(DEFAULT|AS|CHECK)\b"
@@ -76,9 +74,8 @@ class RowMemory:
                 self._held_bytes += table.add_rows(rows)
             self._require_room(name, line)
             return
-        code = code_within(text) or text
-        if _MAKING.match(code):
-            made = _table_of(code, self._most_bytes)
+        if _MAKING.match(text):
+            made = _table_of(text, self._most_bytes)
             if made is None:
                 raise ArchiveRefusedError(
                     f"Line {line}: the file makes a table in other words than a dump.",
@@ -202,7 +199,7 @@ def _table_of(code: bytes, most_bytes: int) -> _Table | None:
             table.add_item(item)
         elif formulas := _formulas_of_key(item):
             table.formulas.append((formulas, _KEY_BYTES))
-    if not _HEAP.search(_MARKER.sub(b" ", code)):
+    if not _HEAP.search(code):
         table.row_bytes = 0
     return table
 
@@ -220,23 +217,9 @@ def _formulas_of_key(item: bytes) -> bytes:
 
 
 def described_items(code: bytes, at: int) -> list[bytes] | None:
-    """What a table's bracket says between its commas, as if all servers saw all of it; None: they see other items."""
-    described = []
-    for tokens in items(code, at):
-        is_comment = False
-        for place, token in enumerate(tokens):
-            if token[:1] in b"'\"`":
-                continue
-            if is_comment and token in (b"(", b")", b","):
-                return None
-            for marker in _MARKER.findall(token):
-                is_comment = marker != b"*/"
-            tokens[place] = _MARKER.sub(b" ", token)
-        item = b"".join(tokens)
-        if is_comment or _LIKE.match(item):
-            return None
-        described.append(item)
-    return described
+    """What a table's bracket says between its commas; None: it does not say what is in the table."""
+    described = [b"".join(tokens) for tokens in items(code, at)]
+    return None if any(_LIKE.match(item) for item in described) else described
 
 
 def _folded(name: bytes) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 
-from agent.engines.mariadb.dumps.sqltext import code_within
 from agent.engines.mariadb.dumps.statements import assignments
 from common.errors import ArchiveIncompatibleError
 
@@ -49,7 +48,7 @@ class SqlModes:
 
     def set(self, text: bytes) -> None:
         """A statement that sets something and was let through."""
-        for name, value in assignments(code_within(text) or text):
+        for name, value in assignments(text):
             if name == _OWN or name.startswith(b"@"):
                 # A variable has the name of the setting that is kept in it, or of another.
                 kept = self._values.get(value.removeprefix(b"@@session.").removeprefix(b"@@"), b"")

@@ -30,7 +30,6 @@ _EVERYWHERE = re.compile(
 _INSIDE = re.compile(rb"(?:[^'\"`;\\/#\-]|%b|-(?!-)|/)*" % STRINGS, re.DOTALL)
 _MAX_INSIDE_BYTES = 1 << 16
 _MASKED = re.compile(STRINGS, re.DOTALL)
-_OPENING = re.compile(rb"/\*M?!\d*")
 _MARKERS = re.compile(rb"/\*M?!\d*|\*/")
 _SANDBOX = re.compile(rb"/\*M?!999999\\- enable the sandbox mode \*/")
 _BLANKS = re.compile(rb"[ \t\r\n]+")
@@ -75,15 +74,6 @@ class Statement:
         """For a person, without what is in strings and names."""
         words = self.code[:200].split(b" ")[:4]
         return " ".join(word.decode("utf-8", "replace") for word in words)
-
-
-def code_within(text: bytes) -> bytes | None:
-    """What is in a comment with code that a statement consists of; None: it is not one such comment."""
-    found = _EVERYWHERE.fullmatch(text)
-    if found and found[2]:
-        return bytes(found[1]).strip()
-    opening = _OPENING.match(text)
-    return text[opening.end() : -2].strip() if opening and text.find(b"*/") == len(text) - 2 else None
 
 
 class Splitter:

@@ -15,7 +15,8 @@ from dataclasses import replace
 from agent.engines.mariadb.dumps import client_reads, definitions, inserts, sequence_uses
 from agent.engines.mariadb.dumps.definitions import Schemas
 from agent.engines.mariadb.dumps.inserts import NAME
-from agent.engines.mariadb.dumps.sqltext import Splitter, Statement, code_within
+from agent.engines.mariadb.dumps.releases import Release
+from agent.engines.mariadb.dumps.sqltext import Splitter, Statement
 
 
 class Way(enum.Enum):
@@ -65,7 +66,8 @@ _ROOM = re.compile(rb"\bAUTOEXTEND_SIZE\b(?! ?=? ?0+\b(?!x))", _I)
 """MySQL's: most is 4 GiB for each table."""
 _QUERY = re.compile(rb"\b(?:SELECT|WITH\s+RECURSIVE|VALUES\s*\(|HANDLER)\b", _I)
 _ENGINE = re.compile(rb"\b(?:STORAGE\s+)?ENGINE\s*=?\s*([\w`'\"]+)", _I)
-_TABLE = re.compile(rb"(?:/\*M?!\d*\s*)?CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\b", _I)
+_TABLE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\b", _I)
+_ROWS_IN_COMMENT = re.compile(rb"/\*M?!\d*\s*(?:INSERT|REPLACE)\b", _I)
 _SETVAL = re.compile(rb"(?:DO|SELECT)\s+SETVAL\(\s*%b\s*,\s*-?\d+(?:\s*,\s*\d+){0,2}\s*\)" % NAME, _I)
 _KEYS = re.compile(rb"ALTER\s+TABLE\s+%b\s+(?:DISABLE|ENABLE)\s+KEYS" % NAME, _I)
 _HISTOGRAM = re.compile(
@@ -98,11 +100,12 @@ _ODD_MODES = (b"NO_BACKSLASH_ESCAPES", b"ANSI", b"ORACLE", b"MSSQL", b"DB2", b"P
 _ENGINES = frozenset(b"innodb myisam aria memory heap".split())
 
 
-def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way, bytes]]:
+def decide_all(statement: Statement, schemas: Schemas | None, release: Release) -> list[tuple[Way, bytes]]:
     """How a statement is treated, and what is to be sent of it; several where DELIMITER lines keep them together.
 
     Args:
         schemas: None: views, triggers, routines and events are refused.
+        release: of the server that it goes to.
     Raises:
         RefusedError: it is on no list.
         SqlTextError: what it consists of cannot be told.
@@ -123,12 +126,12 @@ def decide_all(statement: Statement, schemas: Schemas | None) -> list[tuple[Way,
         if definitions.is_charset_of_database(statement.text):
             return [(Way.SKIP, b"")]
     if not statement.is_raw:
-        way, text = decide(statement)
+        way, text = decide(statement, release)
         return [(way, _with_own_sequences(text, statement.line, schemas) if schemas else text)]
     _refuse_program(statement)
     splitter = Splitter()
     parts = [*splitter.add(statement.text + b"\n;\n"), *splitter.finish()]
-    return [decide(Statement(part.text, statement.line + part.line - 1)) for part in parts]
+    return [decide(Statement(part.text, statement.line + part.line - 1), release) for part in parts]
 
 
 def _with_own_sequences(text: bytes, line: int, schemas: Schemas) -> bytes:
@@ -146,7 +149,7 @@ def _with_own_sequences(text: bytes, line: int, schemas: Schemas) -> bytes:
         ) from None
 
 
-def decide(statement: Statement) -> tuple[Way, bytes]:
+def decide(statement: Statement, release: Release) -> tuple[Way, bytes]:
     """How a statement is treated that is one of tables, rows or sequences.
 
     Raises:
@@ -156,27 +159,21 @@ def decide(statement: Statement) -> tuple[Way, bytes]:
     if b"\\\0" in text:
         # A client program loses what comes behind it in its line, so the end of a string, too.
         raise _refused(line, "it has a backslash before a zero byte")
-    if (code := code_within(text)) is not None:
-        # Judged by what is in it, sent as it is: the server knows whether it is of its version.
-        if inserts.is_plain(code):
-            raise _refused(line, "it inserts rows within a comment")
-        way, _ = _decide(Statement(code, line))
-        return way, text
-    if text.startswith(b"/*"):
-        # The server may see another first word than we do.
-        _refuse_program(statement)
-        raise _refused(line, "it begins with code in a comment")
-    return _decide(statement)
+    if _ROWS_IN_COMMENT.match(text):
+        raise _refused(line, "it inserts rows within a comment")
+    word = _FIRST_WORD.match(text)
+    if word and word[0].upper() in (b"INSERT", b"REPLACE"):
+        if not inserts.is_plain(text):
+            raise _refused(line, "it inserts something else than rows of plain values")
+        return Way.RUN, text
+    text = release.read(text)
+    return _decide(Statement(text, line)) if text else (Way.SKIP, b"")
 
 
 def _decide(statement: Statement) -> tuple[Way, bytes]:
     text, line = statement.text, statement.line
     word = _FIRST_WORD.match(text)
     match word[0].upper() if word else b"":
-        case b"INSERT" | b"REPLACE":
-            if not inserts.is_plain(text):
-                raise _refused(line, "it inserts something else than rows of plain values")
-            return Way.RUN, text
         case b"SET":
             return _decide_set(statement), text
         case b"CREATE" | b"ALTER" | b"DROP":

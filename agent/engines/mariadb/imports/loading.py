@@ -201,12 +201,12 @@ async def load(
         head, chunks = await peeked(content.chunks, head_bytes=HEAD_BYTES)
         if kind := foreign.what_it_is(head):
             raise ArchiveWrongKindError(f"The file is no dump of MariaDB or MySQL; it is {kind}.", next_step=DUMP_AGAIN)
-        [[most_bytes, adds_keys, folds_case, is_mysql], *verbosity] = await query(
+        [[most_bytes, adds_keys, folds_case, version], *verbosity] = await query(
             loader,
             "SELECT @@max_allowed_packet, 0 /*!80030 + @@sql_generate_invisible_primary_key */,"
-            " @@lower_case_table_names <> 0, VERSION() NOT LIKE '%mariadb%'; SHOW VARIABLES LIKE 'note_verbosity';",
+            " @@lower_case_table_names <> 0, VERSION(); SHOW VARIABLES LIKE 'note_verbosity';",
         )
-        options = [most_bytes, folds_case, is_mysql, *([names.new_schema(key)] if takes_programs else [])]
+        options = [most_bytes, folds_case, version, *([names.new_schema(key)] if takes_programs else [])]
         waiting = f"lock_wait_timeout = {_STATEMENT_SECONDS}, wait_timeout = {_IDLE_SECONDS}"
         # The server's own may leave out what it would note.
         noting = ", note_verbosity = 'basic'" if verbosity else ""

@@ -19,7 +19,14 @@ from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from agent.recipes.base import ItemChanges, Recovered
 from agent.unsettled import UnsettledError
-from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
+from common.errors import (
+    AppBusyError,
+    AppUnavailableError,
+    ArchiveIncompatibleError,
+    ArchiveRefusedError,
+    ServiceError,
+    ToolFailedError,
+)
 from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import PROGRAMS, RICH, MariadbApp
 from tests.fixtures.variants import variants
@@ -532,6 +539,31 @@ async def test_a_definition_that_reaches_out_of_its_database_is_refused(name: st
 
     assert refusal.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_DAMAGED")
     assert "mathison_load" not in refusal.value.text
+    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.leftovers(record) == []
+
+
+HIDDEN = {
+    "where a table's file lies": "CREATE TABLE x (a int) DATA /*!99999 x */ DIRECTORY='{elsewhere}'",
+    "another engine": "CREATE TABLE x (a int NOT NULL) ENGINE /*!99999 InnoDB */ =CSV",
+    "a trigger": "CREATE /*!99999 SEQUENCE {long} */ TRIGGER x AFTER INSERT ON t FOR EACH ROW SET @a = 1",
+    "an event": "CREATE /*!99999 SEQUENCE {long} */ EVENT x ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t SET a = 1",
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+async def test_what_the_server_takes_for_a_comment_hides_nothing_that_it_carries_out(
+    name: str, shop: MariadbApp, tmp_path: Path
+) -> None:
+    shop.sql("CREATE TABLE own (a int)")
+    before, record = await shop.fingerprint(), MemoryRecord()
+    statement = HIDDEN[name].format(elsewhere=tmp_path, long="a" * 2100)
+    dump = f"-- MariaDB dump 10.19\n\nCREATE TABLE t (a int);\n{statement};\n-- Dump completed on 2026-11-23\n"
+
+    with pytest.raises((ArchiveRefusedError, ArchiveIncompatibleError), match="Line 4: "):
+        await shop.stage(dump.encode(), record)
+    await shop.recipe.discard(record)
+
     assert (await shop.fingerprint()).differences(before) == []
     assert shop.leftovers(record) == []
 

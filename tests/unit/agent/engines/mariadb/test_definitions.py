@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from agent.engines.mariadb.dumps.definitions import Schemas, UnreadableEventError, to_run
+from agent.engines.mariadb.dumps.releases import Release
 from agent.engines.mariadb.dumps.sqltext import Statement
 from agent.engines.mariadb.dumps.statements import RefusedError, Way, decide_all
 
 SCHEMAS = Schemas("shop", "mathison_new_0")
+MARIADB = Release.of("10.11.19-MariaDB")
 
 
 def sent(text: bytes) -> bytes:
@@ -123,25 +125,25 @@ def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_stage
     with pytest.raises(UnreadableEventError):
         to_run(text, SCHEMAS)
     with pytest.raises(RefusedError, match="event"):
-        decide_all(Statement(text, 1), SCHEMAS)
+        decide_all(Statement(text, 1), SCHEMAS, MARIADB)
 
 
 def test_what_stands_between_definitions_is_judged_statement_by_statement() -> None:
     both = Statement(b"/*!50003 SET sql_mode = '' */ ;\n SET time_zone = 'SYSTEM'", 7, is_raw=True)
     hostile = Statement(b"SET sql_mode = '';\nDROP USER root", 7, is_raw=True)
 
-    assert [way for way, _ in decide_all(both, SCHEMAS)] == [Way.SET, Way.SET]
+    assert [way for way, _ in decide_all(both, SCHEMAS, MARIADB)] == [Way.SET, Way.SET]
     with pytest.raises(RefusedError, match="Line 8"):
-        decide_all(hostile, SCHEMAS)
+        decide_all(hostile, SCHEMAS, MARIADB)
 
 
 def test_a_drop_and_a_change_of_what_is_called_like_the_end_of_a_comment_are_told_from_others() -> None:
     drop, keys = b"/*!50106 DROP EVENT IF EXISTS `a */ b` */", b"/*!40000 ALTER TABLE `a */ b` DISABLE KEYS */"
 
-    assert decide_all(Statement(drop, 1), SCHEMAS) == [(Way.LATER, b"DROP EVENT IF EXISTS `a */ b`")]
-    assert decide_all(Statement(keys, 1), SCHEMAS) == [(Way.RUN, keys)]
+    assert decide_all(Statement(drop, 1), SCHEMAS, MARIADB) == [(Way.LATER, b"DROP EVENT IF EXISTS `a */ b`")]
+    assert decide_all(Statement(keys, 1), SCHEMAS, MARIADB) == [(Way.RUN, b"ALTER TABLE `a */ b` DISABLE KEYS")]
     with pytest.raises(RefusedError):
-        decide_all(Statement(b"/*!50106 DROP EVENT IF EXISTS `a` */ DROP USER `*/`", 1), SCHEMAS)
+        decide_all(Statement(b"/*!50106 DROP EVENT IF EXISTS `a` */ DROP USER `*/`", 1), SCHEMAS, MARIADB)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +158,11 @@ def test_a_drop_and_a_change_of_what_is_called_like_the_end_of_a_comment_are_tol
     ],
 )
 def test_a_drop_is_sent_in_words_of_our_own_so_no_name_ends_its_comment(text: bytes, made: bytes) -> None:
-    assert decide_all(Statement(text, 1, is_raw=True), SCHEMAS) == [(Way.LATER, made)]
+    assert decide_all(Statement(text, 1, is_raw=True), SCHEMAS, MARIADB) == [(Way.LATER, made)]
 
 
 def test_definitions_are_refused_where_the_caller_does_not_take_them() -> None:
     for text in (b"CREATE VIEW v AS SELECT 1", b"/*!50003 CREATE*/ /*!50003 TRIGGER t AFTER INSERT ON x SET @a = 1 */"):
         with pytest.raises(RefusedError) as refusal:
-            decide_all(Statement(text, 1, is_raw=True), None)
+            decide_all(Statement(text, 1, is_raw=True), None, MARIADB)
         assert refusal.value.reason == "ARCHIVE_INCOMPATIBLE"

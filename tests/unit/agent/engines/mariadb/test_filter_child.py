@@ -8,10 +8,12 @@ import io
 import pytest
 
 from agent.engines.mariadb.dumps.filter_child import judged
+from agent.engines.mariadb.dumps.releases import Release
 from common.headers import ArchiveHeader
 from common.seals import SqlSealWriter
 
 TABLE = "CREATE TABLE `t` (\n  `a` int\n);\n"
+MARIADB = Release.of("10.11.19-MariaDB")
 END = "-- Dump completed on 2026-11-23  8:35:57\n"
 
 
@@ -28,7 +30,11 @@ class Pieces(io.BytesIO):
 
 def report_on(text: str, *, piece_bytes: int = 1 << 20) -> dict[str, str | int]:
     return judged(
-        Pieces(f"-- MariaDB dump 10.19\n\n{text}", piece_bytes), io.BytesIO(), most_bytes=1 << 24, new_schema="new"
+        Pieces(f"-- MariaDB dump 10.19\n\n{text}", piece_bytes),
+        io.BytesIO(),
+        most_bytes=1 << 24,
+        new_schema="new",
+        release=MARIADB,
     )
 
 
@@ -85,7 +91,11 @@ def test_an_export_of_ours_that_ends_within_a_statement_is_cut_off() -> None:
     opening = SqlSealWriter().opening(header).decode()
 
     found = judged(
-        Pieces(f"{opening}{TABLE}INSERT INTO `t` VAL", 1 << 20), io.BytesIO(), most_bytes=1 << 24, new_schema="new"
+        Pieces(f"{opening}{TABLE}INSERT INTO `t` VAL", 1 << 20),
+        io.BytesIO(),
+        most_bytes=1 << 24,
+        new_schema="new",
+        release=MARIADB,
     )
 
     assert found["reason"] == "ARCHIVE_TRUNCATED", found
@@ -99,7 +109,7 @@ def test_defaults_from_the_dumps_own_sequences_are_led_to_where_it_is_loaded(pie
         "CREATE TABLE `t` (`a` int DEFAULT nextval(`my shop`.`sq`), `b` text DEFAULT '`my shop`.');\n" + END
     )
 
-    found = judged(Pieces(text, piece_bytes), target, most_bytes=1 << 24, new_schema="new")
+    found = judged(Pieces(text, piece_bytes), target, most_bytes=1 << 24, new_schema="new", release=MARIADB)
 
     assert found.get("reason") is None, found
     assert b"nextval(`new`.`sq`), `b` text DEFAULT '`my shop`.')" in target.getvalue()

