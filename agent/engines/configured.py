@@ -21,6 +21,17 @@ def checked(table: Mapping[str, object], kind: type[_Settings], *, recipe: str) 
         raise InvalidRequestError(f"The settings of recipe {recipe} are wrong: {failure}.") from failure
 
 
+def data_directory(setting: str, *, of: str) -> Path:
+    """The setting `directory` of a recipe that exchanges what is below it.
+
+    Raises:
+        InvalidRequestError: it is no absolute path, or the whole file system.
+    """
+    if not setting.startswith("/") or Path(setting) == Path("/"):
+        raise InvalidRequestError(f"The setting `directory` has to be the absolute path of {of}.")
+    return Path(setting)
+
+
 def read_secret(file: str) -> str:
     """A file's text without the line end; empty for no file. Read each time, so the file may be rotated.
 

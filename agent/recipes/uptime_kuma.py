@@ -19,7 +19,7 @@ import msgspec
 from agent.archives.surveying import survey
 from agent.engines import tar_stream, tree
 from agent.engines.comparing import Compared, compare_trees
-from agent.engines.configured import checked, read_secret
+from agent.engines.configured import checked, data_directory, read_secret
 from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Storage, configuration_of
 from agent.engines.kuma.data import Archived, Data, Place, Verified
@@ -53,7 +53,7 @@ from agent.recipes.base import (
 )
 from agent.recipes.exchanges import Exchange, Together, note_staged, volume_exchange
 from agent.recipes.stopped_app import NO_APP_CONTROL, StoppedExchange, expected_swap_seconds
-from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, InvalidRequestError, ServiceError
+from common.errors import AppBusyError, AppMustStopError, AppUnavailableError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
 
@@ -79,8 +79,8 @@ class UptimeKumaRecipe(Recipe):
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._app = surroundings.app_control
-        self._settings = _checked_settings(surroundings.settings)
-        self._directory = Path(self._settings.directory)
+        self._settings = checked(surroundings.settings, _Settings, recipe="uptime-kuma")
+        self._directory = data_directory(self._settings.directory, of="the app's data directory")
         self._exchange = StoppedExchange(self._app, self._directory, self._exchange_of)
 
     async def describe(self) -> Description:
@@ -341,10 +341,3 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     client_directory: str = "/usr/bin"
     """Where `mariadb` and `mariadb-dump` are, and `mariadbd` for an app with a MariaDB of its own, unless that is where
     Debian has it."""
-
-
-def _checked_settings(settings: Mapping[str, object]) -> _Settings:
-    found = checked(settings, _Settings, recipe="uptime-kuma")
-    if not found.directory.startswith("/") or Path(found.directory) == Path("/"):
-        raise InvalidRequestError("The setting `directory` has to be the absolute path of the app's data directory.")
-    return found

@@ -12,7 +12,9 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 from msgspec.structs import replace
 
 from agent.archives.contents import ContentSum
@@ -22,6 +24,7 @@ from agent.archives.walking import left_out_by
 from agent.archives.writing import TreeWriter
 from agent.engines import tar_stream, tree, verifying
 from agent.engines.comparing import Compared, compare_trees
+from agent.engines.configured import checked, data_directory
 from agent.engines.filesystem import usual_owner
 from agent.engines.mounts import filesystem_type, mounts_below
 from agent.engines.sqlite.snapshots import Snapshots, remove_snapshots
@@ -51,7 +54,6 @@ from common.errors import (
     AppMustStopError,
     AppUnavailableError,
     ArchiveWrongKindError,
-    InvalidRequestError,
     ServiceError,
 )
 from common.fingerprints import Fingerprint
@@ -64,13 +66,19 @@ _SURVEY_SECONDS = 5.0
 """Before an export: enough for a million files; an archive has counts of its own at its end."""
 _GLANCE_SECONDS = 1.0
 _SCHEME = "volume/1"
-_SETTINGS = ("directory", "exclude")
 _IMPORT_OPTIONS = {
     "outside_links": ("refuse", "keep"),
     "damaged_databases": ("refuse", "keep"),
     "ownership": ("archive", "app"),
 }
 """The first is the default."""
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    directory: str
+    """The volume, absolute."""
+    exclude: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ()
+    """Patterns of what is not exported."""
 
 
 class VolumeRecipe(Recipe):
@@ -87,7 +95,9 @@ class VolumeRecipe(Recipe):
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._app = surroundings.app_control
-        self._directory, self._exclude = _checked_settings(surroundings.settings)
+        settings = checked(surroundings.settings, _Settings, recipe="volume")
+        self._directory = data_directory(settings.directory, of="the volume")
+        self._exclude = settings.exclude
         self._exchange = StoppedExchange(self._app, self._directory)
         self._is_left_out = left_out_by(self._exclude)
 
@@ -298,16 +308,3 @@ async def _told(
             del chunk
     export.warnings += writer.warnings() + snapshots.warnings
     export.fingerprint = content.fingerprint() if content else None
-
-
-def _checked_settings(settings: Mapping[str, object]) -> tuple[Path, tuple[str, ...]]:
-    for name in settings:
-        if name not in _SETTINGS:
-            raise InvalidRequestError(f"A volume has no setting {name!r}; there are {', '.join(_SETTINGS)}.")
-    directory = settings.get("directory")
-    if not isinstance(directory, str) or not directory.startswith("/") or Path(directory) == Path("/"):
-        raise InvalidRequestError("The setting `directory` has to be the absolute path of the volume.")
-    exclude = settings.get("exclude", [])
-    if not isinstance(exclude, list) or not all(isinstance(pattern, str) and pattern for pattern in exclude):
-        raise InvalidRequestError("The setting `exclude` has to be a list of patterns.")
-    return Path(directory), tuple(exclude)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from agent.engines.configured import checked, read_secret
+from agent.engines.configured import checked, data_directory, read_secret
 
 
 class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,9 +35,6 @@ class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """age identities, one a line, that open sealed keys in imports."""
 
     def __post_init__(self) -> None:
-        is_needed = self.directory or self.postgresql is None
-        if is_needed and (not self.directory.startswith("/") or Path(self.directory) == Path("/")):
-            raise ValueError("`directory` has to be the absolute path of n8n's folder")
         if "/" in self.database_file or self.database_file in ("", ".", ".."):
             raise ValueError("`database_file` has to be the name of a file in n8n's folder")
         if not all(self.exclude):
@@ -60,4 +57,7 @@ class N8nSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def read_settings(table: Mapping[str, object]) -> N8nSettings:
     """Check a table of the configuration; InvalidRequestError names what is wrong."""
-    return checked(table, N8nSettings, recipe="n8n")
+    settings = checked(table, N8nSettings, recipe="n8n")
+    if settings.directory or settings.postgresql is None:
+        data_directory(settings.directory, of="n8n's folder")
+    return settings

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ssl
 import urllib.parse
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
-from agent.engines.configured import checked, read_secret
+from agent.engines.configured import checked, data_directory, read_secret
 from agent.engines.minio.server.signing import Account
 from common.errors import AppUnavailableError, InvalidRequestError
 
@@ -79,7 +78,6 @@ def read_settings(table: Mapping[str, object]) -> MinioSettings:
         raise InvalidRequestError("The recipe minio needs `user` or `user_file`: the name of root.")
     if not settings.password_file:
         raise InvalidRequestError("The recipe minio needs `password_file`: a file with root's password.")
-    directory = settings.directory
-    if directory and (not directory.startswith("/") or Path(directory) == Path("/")):
-        raise InvalidRequestError("The setting `directory` has to be the absolute path of the server's drive.")
+    if settings.directory:
+        data_directory(settings.directory, of="the server's drive")
     return settings
