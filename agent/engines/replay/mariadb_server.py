@@ -19,6 +19,7 @@ from agent.engines.mariadb.own.mariadb import USUAL_DIRECTORIES, OwnServer, Serv
 from agent.engines.mariadb.own.mysql import OwnMysql, find_mysql
 from agent.engines.mariadb.server.catalog import Schema
 from agent.engines.mariadb.server.settings import Login
+from agent.engines.replay.programs import named_directories
 from agent.jail import NOBODY
 from agent.limits import Limits
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
@@ -73,11 +74,12 @@ async def loaded(
 
 async def _find_mysql() -> ServerPrograms:
     on_path = [os.path.dirname(found)] if (found := shutil.which("mysql")) else []
-    directories = (*_named(), *on_path, "/usr/bin")
+    named = named_directories(PROGRAMS_VARIABLE)
+    directories = (*named, *on_path, "/usr/bin")
     # Beside programs of MariaDB's, `mysql` is one of these, too.
     clients = next((part for part in directories if _has(part, "mysqldump") and not _has(part, "mariadb")), "")
     try:
-        return await find_mysql(Path(clients or "/usr/bin"), (*_named(), *on_path, *USUAL_DIRECTORIES))
+        return await find_mysql(Path(clients or "/usr/bin"), (*named, *on_path, *USUAL_DIRECTORIES))
     except AppUnavailableError as failure:
         raise ArchiveIncompatibleError(
             "To replay this archive, the programs of a MySQL server are needed (mysqld, mysql, mysqldump), and they "
@@ -86,16 +88,12 @@ async def _find_mysql() -> ServerPrograms:
         ) from failure
 
 
-def _named() -> list[str]:
-    return [part for part in os.environ.get(PROGRAMS_VARIABLE, "").split(":") if part]
-
-
 def _has(directory: str, program: str) -> bool:
     return os.access(f"{directory}/{program}", os.X_OK)
 
 
 async def _find_mariadb() -> ServerPrograms:
-    named = _named()
+    named = named_directories(PROGRAMS_VARIABLE)
     on_path = [os.path.dirname(found)] if (found := shutil.which("mariadb")) else []
     clients = next((part for part in (*named, *on_path, "/usr/bin") if _has(part, "mariadb-dump")), "")
     try:

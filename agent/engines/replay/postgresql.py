@@ -28,9 +28,10 @@ from agent.engines.pg.aside.moving import extensions_of
 from agent.engines.pg.exports.fingerprint import EVERYTHING, Fingerprint, Scope, fingerprint
 from agent.engines.pg.loading.load import Deferred, load
 from agent.engines.pg.loading.terms import LoadProgressOf, Terms
-from agent.engines.pg.server.clients import DEFAULT_DIRECTORIES, Clients
+from agent.engines.pg.server.clients import DEFAULT_DIRECTORIES, Clients, environment_beside
 from agent.engines.pg.server.connection import Login, connect
 from agent.engines.pg.server.privileges import listed
+from agent.engines.replay.programs import named_directories
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
@@ -81,11 +82,9 @@ class Programs:
     directory: Path
     major: int
 
-    @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> Mapping[str, str]:
         """What a relocated installation needs to find its own libraries."""
-        libraries = self.directory.parent / "lib"
-        return {"LD_LIBRARY_PATH": str(libraries)} if (libraries / "libpq.so.5").exists() else {}
+        return environment_beside(self.directory)
 
 
 async def replay(request: Request) -> Replayed:
@@ -243,7 +242,7 @@ def _with_deferred(found: Fingerprint, deferred: Sequence[Deferred]) -> Fingerpr
 async def _find_programs(major: int) -> Programs:
     """Of the same major, or else of the lowest newer one."""
     usual = sorted(Path("/").glob(DEFAULT_DIRECTORIES.lstrip("/")))
-    named = [Path(part) for part in os.environ.get(PROGRAMS_VARIABLE, "").split(":") if part]
+    named = [Path(folder) for folder in named_directories(PROGRAMS_VARIABLE)]
     on_path = [Path(found).resolve().parent] if (found := shutil.which("postgres")) else []
     there = [path for path in [*named, *on_path, *usual] if (path / "initdb").exists() and (path / "postgres").exists()]
     versions = [Programs(path, await _major_of(path)) for path in dict.fromkeys(there)]
@@ -271,10 +270,10 @@ async def _cluster(programs: Programs, folder: Path, encoding: str) -> AsyncIter
     jail = Jail(file_size_bytes=None, may_fork=True)
     data = folder / "data"
     make = [str(programs.directory / "initdb"), "--no-sync", "--no-locale", "--auth=trust", f"--encoding={encoding}"]
-    await run(Command([*make, f"--username={_SUPERUSER}", str(data)], jail=jail, environment=programs.environment))
+    await run(Command([*make, f"--username={_SUPERUSER}", str(data)], jail=jail, environment=programs.environment()))
     settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
     argv = [str(programs.directory / "postgres"), "-D", str(data), *(f"--{k}={v}" for k, v in settings.items())]
-    async with start(Command(argv, jail=jail, environment=programs.environment)) as server:
+    async with start(Command(argv, jail=jail, environment=programs.environment())) as server:
         login = Login(str(folder), _PORT, "postgres", _SUPERUSER)
         await _until_ready(login, server)
         yield login

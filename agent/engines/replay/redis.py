@@ -24,6 +24,7 @@ from agent.engines.rdb.stripping import without_scripts
 from agent.engines.rdb.sums import SCHEME
 from agent.engines.redis.compatibility import require_readable
 from agent.engines.redis.connection import Login, connect
+from agent.engines.replay.programs import named_directories
 from agent.engines.replay.request import Replayed, Request, chunks_of
 from agent.jail import NOBODY, Jail
 from agent.limits import Limits
@@ -101,8 +102,12 @@ async def _fitting_program(content: RdbContent) -> Program | None:
     """
     if content.module_types or content.module_fields or any(library.beyond for library in content.libraries):
         return None
-    named = [Path(part) for part in os.environ.get(PROGRAMS_VARIABLE, "").split(":") if part]
-    there = [path for folder in named for name in _PROGRAMS if (path := folder / name).exists()]
+    there = [
+        path
+        for folder in named_directories(PROGRAMS_VARIABLE)
+        for name in _PROGRAMS
+        if (path := Path(folder, name)).exists()
+    ]
     there += [Path(found) for name in _PROGRAMS if (found := shutil.which(name))]
     for path in dict.fromkeys(there):
         program = await _program_at(path)

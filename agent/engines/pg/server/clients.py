@@ -46,9 +46,14 @@ class Client:
         return str(self.directory / name)
 
     def environment(self) -> Mapping[str, str]:
-        """What they need to find the libpq that lies beside them, where one does (a relocated installation)."""
-        libraries = self.directory.parent / "lib"
-        return {"LD_LIBRARY_PATH": str(libraries)} if (libraries / "libpq.so.5").exists() else {}
+        """What they have to be started with."""
+        return environment_beside(self.directory)
+
+
+def environment_beside(programs: Path) -> Mapping[str, str]:
+    """What programs need to find the libpq that lies beside them, where one does (a relocated installation)."""
+    libraries = programs.parent / "lib"
+    return {"LD_LIBRARY_PATH": str(libraries)} if (libraries / "libpq.so.5").exists() else {}
 
 
 class Clients:
