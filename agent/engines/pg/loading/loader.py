@@ -19,7 +19,7 @@ from agent.engines.pg.loading.dump_comments import Entry
 from agent.engines.pg.loading.row_security import ForcedRowSecurity
 from agent.engines.pg.loading.sessions import Session, Settings, SqlFailure
 from agent.engines.pg.loading.sqltext import EndOfRows, Event, Rows, Splitter, Statement
-from agent.engines.pg.loading.statements import Decision, Judge, Way, copied_table
+from agent.engines.pg.loading.statements import Decision, Judge, Way, copied_table, plain_name
 from agent.engines.pg.server.text_errors import TextError, rows_of_an_extension
 
 _KEYS = frozenset({"CONSTRAINT", "INDEX"})
@@ -126,6 +126,7 @@ class Loader:
         self._settings = Settings()
         self._is_after_rows = False
         self._deadlocked: list[_Job] = []
+        self._publications: dict[bytes, bytes] = {}
         self._forced_row_security = ForcedRowSecurity(self._main)
 
     async def load(self, chunks: AsyncIterable[bytes]) -> None:
@@ -209,7 +210,13 @@ class Loader:
                 await session.run(text, line)
             case Way.SKIP:
                 self.outcome.left_out[decision.what] += 1
+            case Way.PUBLICATION:
+                await session.run(text, line)
+                name = plain_name(decision.name)
+                self._publications[name] = _with_statement(self._publications.get(name, b""), text)
             case Way.DEFER:
+                if decision.what == "publication":
+                    await self._unmake_publication(decision, line)
                 self._defer((decision.what, decision.name), text)
         self.splitter.has_standard_strings = session.has_standard_strings
 
@@ -236,7 +243,14 @@ class Loader:
     def _defer(self, thing: tuple[str, bytes], text: bytes) -> None:
         deferred = self.outcome.deferred
         if thing in deferred or len(deferred) < MOST_DEFERRED:
-            deferred[thing] = (deferred.get(thing, b"") + text + b";\n")[:DEFERRED_BYTES]
+            deferred[thing] = _with_statement(deferred.get(thing, b""), text)
+
+    async def _unmake_publication(self, decision: Decision, line: int) -> None:
+        """Drop one that was made before it was known that it has to be left out: pg_dump adds what is in it later."""
+        made = self._publications.pop(plain_name(decision.name), None)
+        if made is not None:
+            await self._remove(b"DROP PUBLICATION " + decision.name, line)
+            self._defer((decision.what, decision.name), made.removesuffix(b";\n"))
 
     async def _remove(self, text: bytes, line: int) -> None:
         try:
@@ -404,6 +418,10 @@ class Loader:
         for one in [*(left for job in deadlocked for left in job.statements), *later]:
             await self._main.run(one.text, one.line)
         return event
+
+
+def _with_statement(text: bytes, statement: bytes) -> bytes:
+    return (text + statement + b";\n")[:DEFERRED_BYTES]
 
 
 def _is_foreign_key(statement: Statement) -> bool:

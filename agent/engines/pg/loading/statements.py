@@ -38,6 +38,8 @@ class Way(enum.Enum):
     """It fills a materialized view: with all rows, see `row_security`."""
     EXTENSION = enum.auto()
     """It makes an extension in a schema of its own choice, which the dump may not have."""
+    PUBLICATION = enum.auto()
+    """It is about a publication, which a later statement may be about that has to be deferred."""
     NO_ROWS = enum.auto()
     """COPY FROM stdin into a table of an extension: whoever loads may not write there, but there may be no rows."""
     SKIP = enum.auto()
@@ -52,7 +54,7 @@ class Decision:
     Attributes:
         what: of a statement that is left out, what it would have set; of one that is deferred, the kind of object.
             Empty where nobody misses it.
-        name: of a deferred object, an extension's schema or a table of one, as it is written.
+        name: of a deferred object, a publication, an extension's schema or a table of one, as it is written.
         text: to be sent instead.
     """
 
@@ -234,14 +236,14 @@ class Judge:
                 next_step="A dump made by pg_dump has no such line; make a new one.",
             )
         options = [one for one in _COPY_OPTION.findall(found[2]) if not one.endswith(b"'")]
-        if others := [one for one in options if _plain(one) not in _COPY_FORMS]:
+        if others := [one for one in options if plain_name(one) not in _COPY_FORMS]:
             raise TextError(
                 "ARCHIVE_REFUSED",
                 f"Line {line}: the file copies rows with {others[0].decode(errors='replace')}, which pg_dump does not "
                 "write: the table could come with other rows than the file has.",
                 next_step="Make the dump with pg_dump.",
             )
-        if tuple(_plain(part) for part in _NAME.findall(found[1])) in self._there.extension_tables:
+        if tuple(plain_name(part) for part in _NAME.findall(found[1])) in self._there.extension_tables:
             return Decision(Way.NO_ROWS, name=found[1])
         return Decision(Way.ROWS)
 
@@ -257,8 +259,8 @@ class Judge:
             return _REMOVE
         if words.startswith(b"CREATE EXTENSION") and (found := _EXTENSION.match(text)):
             schema = _EXTENSION_SCHEMA.match(text)
-            self.extensions[_plain(found[1])] = _plain(schema[1]) if schema else b""
-            if schema and not _plain(schema[1]).startswith(b"pg_") and not self.about_what_is_there(text):
+            self.extensions[plain_name(found[1])] = plain_name(schema[1]) if schema else b""
+            if schema and not plain_name(schema[1]).startswith(b"pg_") and not self.about_what_is_there(text):
                 return Decision(Way.EXTENSION, name=schema[1])
         return self.about_what_is_there(text) or self._deferred(text) or RUN
 
@@ -299,9 +301,9 @@ class Judge:
 
     def about_what_is_there(self, text: bytes) -> Decision | None:
         """About an extension or a foreign server that is there already."""
-        if (found := _EXTENSION.match(text)) and _plain(found[1]) in self._there.extensions:
+        if (found := _EXTENSION.match(text)) and plain_name(found[1]) in self._there.extensions:
             return _SILENTLY
-        if (found := _SERVER.match(text)) and _plain(found[1]) in self._there.foreign_servers:
+        if (found := _SERVER.match(text)) and plain_name(found[1]) in self._there.foreign_servers:
             return _SERVERS
         return None
 
@@ -312,9 +314,9 @@ class Judge:
         kind = b" ".join(found[2].lower().split())
         if kind == b"publication":
             if found[1].upper() in (b"CREATE", b"ALTER") and _FOR_ALL.match(found[4]):
-                self._deferred_publications.add(_plain(found[3]))
-            if _plain(found[3]) not in self._deferred_publications:
-                return None
+                self._deferred_publications.add(plain_name(found[3]))
+            if plain_name(found[3]) not in self._deferred_publications:
+                return Decision(Way.PUBLICATION, name=found[3])
         return Decision(Way.DEFER, kind.decode(), found[3])
 
 
@@ -370,7 +372,7 @@ def _words(text: bytes) -> bytes:
     return b" ".join(found[0].upper().split()) if found else b""
 
 
-def _plain(identifier: bytes) -> bytes:
+def plain_name(identifier: bytes) -> bytes:
     """A name as the catalogs have it."""
     if identifier.startswith(b'"'):
         return identifier[1:-1].replace(b'""', b'"')

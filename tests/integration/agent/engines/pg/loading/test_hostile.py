@@ -185,7 +185,10 @@ async def test_what_only_a_superuser_may_make_is_handed_back(target: Target) -> 
         "COMMENT ON EVENT TRIGGER \"my; trigger\" IS 'mine';\n"
         "CREATE PUBLICATION everything FOR ALL TABLES;\n"
         "CREATE PUBLICATION one;\nALTER PUBLICATION one ADD TABLE ONLY public.t;\n"
-        "CREATE PUBLICATION later;\nALTER PUBLICATION later ADD TABLES IN SCHEMA public;\n"
+        "CREATE PUBLICATION later WITH (publish = 'insert');\nCREATE PUBLICATION \"Mixed\";\n"
+        "COMMENT ON PUBLICATION later IS 'mine';\nALTER PUBLICATION \"Mixed\" ADD TABLE ONLY public.t;\n"
+        "ALTER PUBLICATION later ADD TABLES IN SCHEMA public;\n"
+        'ALTER PUBLICATION "Mixed" ADD TABLES IN SCHEMA public;\n'
         "CREATE SUBSCRIPTION s CONNECTION 'password=x' PUBLICATION p;\n"
     )
 
@@ -193,10 +196,12 @@ async def test_what_only_a_superuser_may_make_is_handed_back(target: Target) -> 
         ("event trigger", '"my; trigger"'),
         ("publication", "everything"),
         ("publication", "later"),
+        ("publication", '"Mixed"'),
         ("subscription", "s"),
     ]
-    assert loaded.deferred[0].sql.count(";\n") == 2
-    assert target.run("SELECT pubname FROM pg_publication ORDER BY 1") == [("later",), ("one",)]
+    assert [one.sql.count(";\n") for one in loaded.deferred] == [2, 1, 3, 3, 1]
+    assert loaded.deferred[2].sql.startswith("CREATE PUBLICATION later WITH")
+    assert target.run("SELECT pubname FROM pg_publication ORDER BY 1") == [("one",)]
     assert target.value("SELECT count(*) FROM pg_event_trigger") == 0
 
 
