@@ -19,10 +19,10 @@ from agent.engines.pg.server.catalog import (
     tables_with_hidden_rows,
     unreadable_parts,
 )
-from agent.engines.pg.server.connection import Connection, Login, connect
+from agent.engines.pg.server.connection import Connection, Login, LoginRefusedError, connect
 from agent.engines.pg.server.room import Disk, look_at_disk
 from agent.engines.pg.server.settings import PostgresSettings
-from common.errors import AppUnavailableError, NoSpaceError
+from common.errors import AppUnavailableError, NoSpaceError, ServiceError
 from common.wording import some_of
 
 _MOST_NAMES = 5
@@ -104,16 +104,29 @@ async def make_plan(settings: PostgresSettings) -> Plan:
             continue
         try:
             plan = await _look_from(login, login, settings)
-        except NoSpaceError:
-            # Each database writes a file before it lets somebody in, where there is none; an undo makes room.
-            plan = await _look_from(login.to(settings.safe_maintenance_database), login, settings)
-            if plan.way is not Way.BESIDE:
-                raise
+        except (LoginRefusedError, NoSpaceError) as failure:
+            # Each database writes a file before it lets somebody in, where there is none, and each has a limit of
+            # sessions. An undo beside the app's database does not go there: it makes room, and ends the sessions.
+            plan = await _look_from_elsewhere(login, settings, failure)
         plans.append(plan)
         if plan.rank == (False, False, False):
             break
     best = min(plans, key=lambda plan: plan.rank)
     return replace(best, disk=next((plan.disk for plan in plans if plan.disk.directories), best.disk))
+
+
+async def _look_from_elsewhere(role: Login, settings: PostgresSettings, failure: ServiceError) -> Plan:
+    """From the maintenance database; the failure of the way that a role usually takes, where that is no use either."""
+    where = role.to(settings.safe_maintenance_database)
+    if where == role:
+        raise failure
+    try:
+        plan = await _look_from(where, role, settings)
+    except ServiceError:
+        raise failure from None
+    if plan.way is not Way.BESIDE:
+        raise failure
+    return plan
 
 
 async def _look_from(where: Login, role: Login, settings: PostgresSettings) -> Plan:

@@ -7,13 +7,14 @@ password file would outlive a kill -9 of the agent. It never stands on argv, in 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import pq, sql
 
 from agent.engines.pg.server.text_errors import DISK_FULL, OUT_OF_LOCKS, joined
 from common.errors import AppBusyError, AppUnavailableError, NoSpaceError, ServiceError, ToolFailedError
@@ -164,8 +165,28 @@ async def _explain(login: Login, failure: psycopg.OperationalError) -> ServiceEr
         )
     return LoginRefusedError(
         f"{login.place} refuses role {login.user} for database {login.database}: {reason}",
-        next_step="Check user, password_file and database in the agent's settings.",
+        next_step=_to_be_let_in(login, reason),
     )
+
+
+def _to_be_let_in(login: Login, reason: str) -> str:
+    """What to do. A limit that was reached is known by its English text only, as the server's log mostly is."""
+    if not _TAKEN.search(reason):
+        return "Check user, password_file and database in the agent's settings."
+    database, role = (sql.Identifier(name).as_string(None) for name in (login.database, login.user))
+    if "connections for database" in reason:
+        limit = f"of the database (ALTER DATABASE {database} CONNECTION LIMIT …;)"
+    elif "connections for role" in reason:
+        limit = f"of the role (ALTER ROLE {role} CONNECTION LIMIT …;)"
+    else:
+        limit = "of the server (max_connections in postgresql.conf, and a restart)"
+    return (
+        f"Stop the app, or end sessions that it does not need, or let a superuser raise the limit {limit}; try again."
+    )
+
+
+_TAKEN = re.compile(r"too many connections|too many clients|remaining connection slots")
+"""What InitPostgres and InitProcess say where a limit of sessions is reached (PostgreSQL 13 to 18)."""
 
 
 @contextmanager

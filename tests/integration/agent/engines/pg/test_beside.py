@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from agent.engines.pg.belongings import carry_over
@@ -344,6 +345,39 @@ async def test_an_undo_keeps_the_comment_where_our_label_was_taken_off_the_kept_
 
 
 _COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+
+
+@pytest.mark.parametrize("rights", ["CREATEDB", "CREATEDB CREATEROLE"])
+async def test_an_import_is_undone_where_the_apps_sessions_are_all_that_its_database_lets_in(
+    make_app: MakeApp, rights: str
+) -> None:
+    app = make_app(rights=rights, has_admin=False)
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await app.export()
+    app.run("UPDATE t SET a = 2", as_app=True)
+    record = await app.bring_in(archive)
+    app.run(f"ALTER DATABASE {app.database} CONNECTION LIMIT 1", on="postgres")
+
+    with psycopg.connect(app.server.dsn(app.database, app.role, password=app.password)):
+        with pytest.raises(AppUnavailableError, match="too many connections for database") as refused:
+            await app.recipe.fingerprint(app.progress)
+        await app.recipe.undo(record, app.progress)
+
+    assert f'the limit of the database (ALTER DATABASE "{app.database}" CONNECTION LIMIT' in refused.value.next_step
+    assert app.run("SELECT a FROM t") == [(2,)]
+    assert app.left_over() == []
+
+
+async def test_a_role_whose_sessions_are_all_taken_is_told_so_with_the_limit(make_app: MakeApp) -> None:
+    app = make_app(rights="CREATEDB CONNECTION LIMIT 1", has_admin=False)
+
+    with (
+        psycopg.connect(app.server.dsn(app.database, app.role, password=app.password)),
+        pytest.raises(AppUnavailableError, match="too many connections for role") as refused,
+    ):
+        await app.recipe.fingerprint(app.progress)
+
+    assert f'the limit of the role (ALTER ROLE "{app.role}" CONNECTION LIMIT' in refused.value.next_step
 
 
 def _hangs_on(app: PostgresApp) -> list[object]:
