@@ -103,8 +103,8 @@ class TarReader:
         """What a header announces, with all headers that stand before it for its sake; None for a label."""
         records = dict(self._globals)
         name = link = None
-        while (flag := block[156:157]) in (tar.PAX, tar.PAX_SOLARIS, tar.PAX_GLOBAL, tar.GNU_NAME, tar.GNU_LINK):
-            content = self._meta(tar.number_of(block[124:136]))
+        while (flag := block[tar.FLAG]) in (tar.PAX, tar.PAX_SOLARIS, tar.PAX_GLOBAL, tar.GNU_NAME, tar.GNU_LINK):
+            content = self._meta(tar.number_of(block[tar.SIZE]))
             if flag == tar.PAX_GLOBAL:
                 self._globals.update(tar.parse_pax(content))
                 if sum(map(len, self._globals.values())) > _MAX_META_BYTES:
@@ -124,7 +124,7 @@ class TarReader:
     def _described(
         self, block: bytes, flag: bytes, records: dict[str, bytes], *, name: str | None, link: str | None
     ) -> Member | None:
-        stored = _number(records, "size", block[124:136])
+        stored = _number(records, "size", block[tar.SIZE])
         if stored < 0:
             raise ArchiveDamagedError("The archive is damaged: an entry has a negative size.")
         name = _text(records, "GNU.sparse.name") or _text(records, "path") or name or tar.name_of(block)
@@ -140,17 +140,17 @@ class TarReader:
         member = Member(
             name=name,
             kind=kind,
-            mode=max(tar.number_of(block[100:108]), 0) & 0o7777,
-            uid=_owner(records, "uid", block[108:116]),
-            gid=_owner(records, "gid", block[116:124]),
-            mtime_ns=_time(records, block[136:148]),
-            user=_text(records, "uname") or tar.text_of(block[265:297]),
-            group=_text(records, "gname") or tar.text_of(block[297:329]),
+            mode=max(tar.number_of(block[tar.MODE]), 0) & 0o7777,
+            uid=_owner(records, "uid", block[tar.UID]),
+            gid=_owner(records, "gid", block[tar.GID]),
+            mtime_ns=_time(records, block[tar.MTIME]),
+            user=_text(records, "uname") or tar.text_of(block[tar.USER]),
+            group=_text(records, "gname") or tar.text_of(block[tar.GROUP]),
         )
         self.acls_skipped += any(key.startswith("SCHILY.acl.") for key in records)
         member.attributes = tar.attributes_of(records)
         if kind in (Kind.SYMLINK, Kind.HARD_LINK):
-            member.link_target = _text(records, "linkpath") or link or tar.text_of(block[157:257])
+            member.link_target = _text(records, "linkpath") or link or tar.text_of(block[tar.LINK_TARGET])
         if kind is not Kind.FILE and flag != tar.GNU_DIRECTORY:
             # Some programs state a size here; no data follows it.
             stored = 0

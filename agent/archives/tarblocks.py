@@ -17,6 +17,11 @@ from common.errors import ArchiveDamagedError
 
 BLOCK = 512
 EMPTY = bytes(BLOCK)
+NAME, MODE, UID, GID = slice(0, 100), slice(100, 108), slice(108, 116), slice(116, 124)
+SIZE, MTIME, CHECKSUM, FLAG = slice(124, 136), slice(136, 148), slice(148, 156), slice(156, 157)
+LINK_TARGET, MAGIC, USER, GROUP = slice(157, 257), slice(257, 263), slice(265, 297), slice(297, 329)
+PREFIX = slice(345, 500)
+"""Where a header block has its fields (ustar; pax(1) of POSIX)."""
 REGULAR, LINK, SYMLINK, CHARACTER, DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 PAX, PAX_GLOBAL, PAX_SOLARIS = b"x", b"g", b"X"
 GNU_NAME, GNU_LINK, GNU_SPARSE, GNU_LABEL, GNU_DIRECTORY = b"L", b"K", b"S", b"V", b"D"
@@ -150,11 +155,11 @@ def _time_text(nanoseconds: int) -> bytes:
 def is_header(block: bytes) -> bool:
     """Whether the block's checksum says that it is a header."""
     try:
-        stated = number_of(block[148:156])
+        stated = number_of(block[CHECKSUM])
     except ArchiveDamagedError:
         return False
     # Some old programs summed signed characters; all that is written in this century is unsigned.
-    return stated == sum(block) - sum(block[148:156]) + 256
+    return stated == sum(block) - sum(block[CHECKSUM]) + 256
 
 
 def number_of(raw: bytes) -> int:
@@ -174,8 +179,8 @@ def text_of(raw: bytes) -> str:
 
 def name_of(block: bytes) -> str:
     """The name in a header block, with the prefix that ustar (and not GNU) has."""
-    name = text_of(block[:100])
-    prefix = text_of(block[345:500]) if block[257:263] == b"ustar\0" else ""
+    name = text_of(block[NAME])
+    prefix = text_of(block[PREFIX]) if block[MAGIC] == b"ustar\0" else ""
     return f"{prefix}/{name}" if prefix else name
 
 
