@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common import kinds, pg_archives, rdb
-from common.codecs import PeekedFile, Reader
+from common.codecs import PeekedFile
 from common.errors import ArchiveDamagedError, ArchiveIncompatibleError, ArchiveTruncatedError, ArchiveWrongKindError
 from common.kinds import kind_of
+from common.readers import Reader
 from common.seals import RESERVED_DIRECTORY
 from common.wording import counted
 

@@ -27,7 +27,7 @@ from cli.failures import Explanation, LocalFileError, explain, said_by
 from cli.output import counts_text, moment_text, size_text
 from cli.session import Session
 from cli.worker import Worker
-from common.codecs import PeekedFile, Reader, UnpackedFile, codec_of
+from common.codecs import PeekedFile, UnpackedFile, codec_of
 from common.errors import (
     ArchiveDamagedError,
     ArchiveIncompatibleError,
@@ -37,6 +37,7 @@ from common.errors import (
 )
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+from common.readers import Reader
 from common.seals import FingerprintFinder, SealReader
 from common.sqlite_tables import quick_check
 from common.zip_ends import require_one_end

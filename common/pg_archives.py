@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from isal import isal_zlib
 
-from common.codecs import Reader
 from common.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -22,6 +21,7 @@ from common.errors import (
     ArchiveWrongKindError,
     LimitExceededError,
 )
+from common.readers import Reader
 from common.seals import DUMP_CLOSING_START, is_dump_closing
 
 MAGIC = b"PGDMP"

@@ -19,10 +19,10 @@ from agent.archives.extracting import Extracted, Extraction, ExtractionLimits
 from agent.archives.sealed_tar import SealedTar
 from agent.archives.zips import ZipReader
 from agent.jail import enter, parse_argv
-from common.codecs import Reader
 from common.errors import LimitExceededError, ServiceError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+from common.readers import Reader
 
 
 class Assignment(msgspec.Struct, kw_only=True):

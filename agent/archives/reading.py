@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from agent.archives import tarblocks as tar
 from agent.archives.members import Kind, Member, printable
 from agent.archives.sparse import read_map, read_old_map, segments_of_text
-from common.codecs import Reader
 from common.errors import (
     ArchiveDamagedError,
     ArchiveRefusedError,
@@ -21,6 +20,7 @@ from common.errors import (
     LimitExceededError,
 )
 from common.kinds import TAR, ZIP, kind_of
+from common.readers import Reader
 
 PIECE_BYTES = 1 << 20
 _MAX_META_BYTES = 2 << 20

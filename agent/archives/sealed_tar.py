@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from agent.archives.members import Member
 from agent.archives.reading import TarReader
-from common.codecs import Reader
 from common.errors import ArchiveWrongKindError
 from common.fingerprints import Fingerprint
 from common.headers import ArchiveHeader
+from common.readers import Reader
 from common.seals import TAR_CLOSING, TAR_FINGERPRINT, TAR_OPENING, SealReader, read_fingerprint
 
 _OURS = (TAR_OPENING, TAR_FINGERPRINT, TAR_CLOSING)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from agent.archives.members import Kind, Member, printable
 from agent.archives.tallies import Tally
-from common.codecs import PeekedFile, Reader, UnpackedFile
+from common.codecs import PeekedFile, UnpackedFile
 from common.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -24,6 +24,7 @@ from common.errors import (
     LimitExceededError,
 )
 from common.kinds import HEAD_BYTES, TAR, kind_of
+from common.readers import Reader
 from common.zip_ends import END_BYTES, END_MAGIC, require_one_end
 from common.zip_names import UNIX_SYSTEMS, extra_fields, name_of
 

@@ -208,6 +208,12 @@ def test_a_zip_of_two_files_is_refused_by_name() -> None:
         unpack(sink.getvalue())
 
 
+def test_a_zip_that_breaks_off_in_its_first_header_is_cut_off() -> None:
+    for end in range(4, 30):
+        with pytest.raises(ArchiveTruncatedError):
+            unpack(zipped(CONTENT)[:end])
+
+
 def test_what_is_not_compressed_passes() -> None:
     assert unpack(b"select 1;") == b"select 1;"
     assert unpack(b"") == b""

@@ -17,7 +17,6 @@ from agent.archives.members import Kind, Member, printable
 from agent.archives.reading import TarReader
 from agent.archives.zips import ZipReader
 from agent.jail import enter_from_argv
-from common.codecs import Reader
 from common.errors import (
     ArchiveDamagedError,
     ArchiveRefusedError,
@@ -26,6 +25,7 @@ from common.errors import (
     ServiceError,
 )
 from common.pg_archives import DUMP_FILE, TAR, Contents, check_custom, read_contents, require_files
+from common.readers import Reader
 from common.writing import write_all
 
 TOC = "toc.dat"
