@@ -91,15 +91,8 @@ class FakeMinio:
                 self.start()
             case "POST", "service" if (query or {})["action"] == "unfreeze":
                 self.freezes = max(self.freezes - 1, 0)
-            case "GET", "export-bucket-metadata":
-                return _answer(_zip({}))
             case "POST", "profile":
                 return _answer(_zip({"profile-fake-goroutines.txt": self.stacks()}))
-            case "PUT", "import-bucket-metadata":
-                self.before_change()
-                with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                    for bucket in {entry.partition("/")[0] for entry in archive.namelist()}:
-                        self._settings[bucket] = _text(self._drive / BUCKETS / bucket)
         return _answer(b"{}")
 
     async def call(
@@ -125,6 +118,9 @@ class FakeMinio:
             for directory in (self._drive / bucket, self._drive / BUCKETS / bucket):
                 directory.mkdir(exist_ok=True)
             self._settings[bucket] = ""
+        elif bucket and method == "PUT" and query == {"notification": ""}:
+            self.before_change()
+            self._settings[bucket] = _text(self._drive / BUCKETS / bucket)
         elif bucket and method == "DELETE":
             self.before_change()
             (self._drive / bucket).rmdir()

@@ -136,6 +136,11 @@ class _Drive:
         self.own_unproven += proofs.count(contents.Proof.UNKNOWN)
         if contents.Proof.DAMAGED in proofs or not meta.is_intact:
             self.own_damaged.add(name)
+        elif bucket and any(version.is_inline for version in meta.versions):
+            try:
+                bucket_settings.strictly(content, contents.newest_inline(meta), bucket=bucket)
+            except bucket_settings.UnreadableSettingsError as failure:
+                self.own_damaged.add(f"{name} ({failure})")
 
     def fingerprint(self) -> Fingerprint:
         """Of all that was found."""

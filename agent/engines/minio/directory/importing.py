@@ -221,8 +221,8 @@ def _require_drive(report: Report, tally: Tally) -> None:
     if tally.damaged_settings:
         raise ArchiveDamagedError(
             f"Damaged in the archive: {', '.join(tally.damaged_settings)}. Nothing was changed.",
-            next_step="Import other buckets one by one, with `bucket=`; or set anew on the source what is damaged, and "
-            "export again.",
+            next_step="Import other buckets one by one, with `bucket=`; or set anew on the source what is damaged, as "
+            "by any change of that bucket's settings, and export again.",
         )
     if tally.damaged and report.header is None:
         raise ArchiveDamagedError(

@@ -14,11 +14,12 @@ from functools import partial
 
 import structlog
 
+from agent.archives.members import printable
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server import quiet
 from agent.engines.minio.server.client import BYPASS, Client, RefusedError
 from agent.engines.minio.server.freezing import Freeze, frozen, thaw_if_there
-from agent.engines.minio.server.reloading import has_remote_targets, reload
+from agent.engines.minio.server.reloading import may_have_remote_targets, reload
 from agent.engines.minio.server.restarting import restart, wait_until_loaded
 from agent.engines.minio.server.settings import MinioSettings
 from agent.engines.minio.trees.tally import Sample
@@ -28,6 +29,9 @@ from common.errors import AppBusyError, AppUnavailableError, ArchiveIncompatible
 
 MOST_FROZEN_SECONDS = 30.0
 _LISTED_BUCKETS = 200
+_ASKED_AT_ONCE = 8
+"""For the settings of a bucket each; of all buckets."""
+_OTHER_REGION = "AuthorizationHeaderMalformed"
 _CHECK_SECONDS = 30.0
 _TURN_SECONDS = 1.0
 """After which a read may be waiting for a client that writes the object."""
@@ -50,7 +54,10 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
         ToolFailedError, UnsettledError: as `Exchange.bring`.
     """
     bucket = exchange.only
-    needs_restart = not bucket or (exchange.has_bucket() and await has_remote_targets(client, bucket))
+    # By the drive: of settings that it cannot read, which this may be to take away, the server says nothing.
+    needs_restart = not bucket or (
+        exchange.has_bucket() and await asyncio.to_thread(may_have_remote_targets, exchange.drive, bucket)
+    )
     if not needs_restart:
         # Or it may read the settings that were there before last.
         await wait_until_loaded(client)
@@ -61,7 +68,7 @@ async def bring(client: Client, settings: MinioSettings, exchange: Exchange, tar
                 partial(exchange.bring, target, until_quiet=quiet.from_thread(client), is_frozen=freeze.is_on)
             )
             if not needs_restart:
-                needs_restart = not await reload(client, bucket, is_there=exchange.has_bucket())
+                needs_restart = not await reload(client, exchange.drive, bucket, is_there=exchange.has_bucket())
     except AppBusyError:
         # What was exchanged stays so; the restart follows at once.
         if exchange.side() is not target:
@@ -97,6 +104,7 @@ async def settle(
                 next_step="Its log names what it cannot read. Where the archive is encrypted, the server needs the "
                 "same KMS key. With `users=keep` an import leaves users, policies and configuration as they are.",
             )
+    await _require_settings(client, buckets)
     try:
         for name in buckets[:_LISTED_BUCKETS]:
             await _tolerating_absence(client, name, "", {"versions": "", "encoding-type": "url"})
@@ -108,6 +116,46 @@ async def settle(
             next_step="Where the archive is encrypted, the server needs the same KMS key; where content lies in a "
             "tier, a tier of the same name at the same place.",
         ) from failure
+
+
+async def _require_settings(client: Client, buckets: Sequence[str]) -> None:
+    """See that the server has read the settings of each bucket: it serves nothing of one whose settings it cannot
+    read, but lists it all the same.
+
+    Raises:
+        ArchiveIncompatibleError: it has not; the bucket's name is in the text.
+    """
+    left = iter(buckets)
+
+    async def ask() -> None:
+        for name in left:
+            try:
+                await _tolerating_absence(client, name, "", {"versioning": ""})
+            except (RefusedError, AppUnavailableError) as failure:
+                raise _unread(client, name, failure) from failure
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(_ASKED_AT_ONCE):
+                group.create_task(ask(), name=f"ask for settings of buckets {number}")
+    except* ServiceError as failures:
+        failure = failures.exceptions[0]
+        raise failure from failure.__cause__
+
+
+def _unread(client: Client, bucket: str, failure: RefusedError | AppUnavailableError) -> ArchiveIncompatibleError:
+    if isinstance(failure, RefusedError) and failure.s3_code == _OTHER_REGION:
+        return ArchiveIncompatibleError(
+            f"The archive's configuration sets another region than {client.account.region}, which is the agent's "
+            f"`region`: {failure.text}",
+            next_step="Import with `users=keep`, which leaves this server's users, policies and configuration as they "
+            "are; or give this server its region by its environment (MINIO_SITE_REGION), which counts more.",
+        )
+    return ArchiveIncompatibleError(
+        f"The server cannot read the settings of bucket {printable(bucket)}: {failure.text}",
+        next_step="Its log says what is wrong with them. Set them anew on the source and export again, or import other "
+        "buckets one by one, with `bucket=`.",
+    )
 
 
 async def carry_out(

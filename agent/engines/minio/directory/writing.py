@@ -135,7 +135,7 @@ def about_own(tally: Tally) -> list[str]:
     if not names:
         return []
     return [
-        f"Damaged on the drive already: {', '.join(names)}. An import refuses them, and MinIO itself cannot read them "
+        f"Damaged on the drive already: {', '.join(names)}. An import refuses them, and MinIO itself may not read them "
         "when it starts again. Set anew on the source what they hold, and export again."
     ]
 

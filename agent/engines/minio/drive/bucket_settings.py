@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 
 import msgspec
 
 from agent.archives.members import printable
-from agent.engines.minio.drive import contents
-from agent.engines.minio.drive.layout import META
+from agent.engines.filesystem import opened_directory
+from agent.engines.minio.drive import contents, xlmeta
+from agent.engines.minio.drive.comparing import read_file
+from agent.engines.minio.drive.layout import BUCKETS, META
 from agent.engines.minio.drive.xlmeta import ObjectMeta
 
 _NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
@@ -29,10 +32,16 @@ _EMPTY = re.compile(rb"\s*<(\w+)[^>]*?(?:/>|>\s*</\1>)\s*")
 """A setting that says nothing, as servers add some of their own accord."""
 FORMAT_BYTES = 4
 """Of format and version, before the settings."""
+_FORMAT = b"\1\0\1\0"
+_NAME = "Name"
 
 
-class _Settings(msgspec.Struct, rename="pascal"):
-    """Without names, dates, and what holds keys."""
+class UnreadableSettingsError(ValueError):
+    """No server would take them for the settings of a bucket, or some for those of another one; it says why."""
+
+
+class Settings(msgspec.Struct, rename="pascal"):
+    """Without names and dates."""
 
     lock_enabled: bool = False
     policy_config_json: bytes = msgspec.field(default=b"", name="PolicyConfigJSON")
@@ -87,10 +96,43 @@ def told(meta: ObjectMeta) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(said)).hexdigest()[:32]
 
 
-def targets_in(meta: ObjectMeta) -> list[str]:
-    """The servers and buckets that a bucket replicates to, by the xl.meta of a file of its settings."""
-    settings = _settings_in(meta)
-    if settings is None or not holds_targets(settings.bucket_targets_config_json):
+def strictly(meta: bytes, content: bytes, *, bucket: str) -> Settings:
+    """A bucket's settings, where there is but one way to read them, which is MinIO's.
+
+    Args:
+        meta: the xl.meta of the file that holds them, which can be read.
+        content: of the file.
+    Raises:
+        UnreadableSettingsError: they are not so.
+    """
+    if not xlmeta.holds_one(meta):
+        raise UnreadableSettingsError("they are kept otherwise than MinIO keeps any")
+    encoded = content[FORMAT_BYTES:]
+    try:
+        if not content.startswith(_FORMAT):
+            raise ValueError("another format")
+        named = xlmeta.only_once(encoded, msgspec.msgpack.decode(encoded, type=dict[str, object])).get(_NAME, bucket)
+        settings = msgspec.msgpack.decode(encoded, type=Settings)
+    except (msgspec.DecodeError, ValueError) as failure:
+        raise UnreadableSettingsError("no MinIO reads them") from failure
+    if named != bucket:
+        raise UnreadableSettingsError(f"they say that they are those of bucket {printable(str(named))}")
+    return settings
+
+
+def on_drive(drive: Path, bucket: str) -> Settings | None:
+    """Those of a bucket that is in place; None: they are not there, or cannot be read."""
+    try:
+        with opened_directory(drive / BUCKETS / bucket / ".metadata.bin") as parent:
+            meta = read_file(META, parent)
+            return strictly(meta, contents.newest(xlmeta.read(meta), parent), bucket=bucket)
+    except (OSError, ValueError):
+        return None
+
+
+def targets_in(settings: Settings) -> list[str]:
+    """The servers and buckets that a bucket replicates to."""
+    if not holds_targets(settings.bucket_targets_config_json):
         return []
     try:
         found = msgspec.json.decode(settings.bucket_targets_config_json, type=_Targets).targets
@@ -100,14 +142,8 @@ def targets_in(meta: ObjectMeta) -> list[str]:
     return [printable(f"{target.endpoint}/{target.targetbucket}") for target in found]
 
 
-def notification_in(meta: ObjectMeta) -> bytes:
-    """Whom a bucket tells of its changes, by the xl.meta of a file of its settings; empty: nobody."""
-    settings = _settings_in(meta)
-    return b"" if settings is None else settings.notification_config_xml
-
-
-def _settings_in(meta: ObjectMeta) -> _Settings | None:
+def _settings_in(meta: ObjectMeta) -> Settings | None:
     try:
-        return msgspec.msgpack.decode(contents.newest_inline(meta)[FORMAT_BYTES:], type=_Settings)
+        return msgspec.msgpack.decode(contents.newest_inline(meta)[FORMAT_BYTES:], type=Settings)
     except (msgspec.DecodeError, ValueError):
         return None

@@ -23,6 +23,8 @@ from common.wording import counted
 BLOCK_BYTES = 1 << 20
 """Of content to a sum, in what servers wrote since 2021; before that, ten of them."""
 _SUM_BYTES = 32
+MOST_OWN_BYTES = 16 << 20
+"""Of one of the server's own files, which has some hundred as a rule."""
 _PIECE_BYTES = 1 << 20
 _ETAG = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,4}))?")
 
@@ -132,6 +134,26 @@ def newest_inline(meta: ObjectMeta) -> bytes:
     """The content of the newest version, where the xl.meta holds it; empty otherwise."""
     for newest in meta.versions[:1]:
         return without_sums(meta.inline.get(newest.id, b""), newest.block_bytes or BLOCK_BYTES)
+    return b""
+
+
+def newest(meta: ObjectMeta, parent: int) -> bytes:
+    """The content of the newest version of one of the server's own files; empty where it has none.
+
+    Args:
+        parent: descriptor of the directory in which its xl.meta lies.
+    Raises:
+        ValueError: it has more than MOST_OWN_BYTES.
+    """
+    for version in meta.versions[:1]:
+        if not version.parts:
+            return newest_inline(meta)
+        if version.stored_bytes > MOST_OWN_BYTES:
+            raise ValueError("it is too long")
+        block_bytes = version.block_bytes or BLOCK_BYTES
+        return b"".join(
+            without_sums(b"".join(_pieces(version, number, parent)), block_bytes) for number, _ in version.parts
+        )
     return b""
 
 

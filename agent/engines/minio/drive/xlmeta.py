@@ -12,11 +12,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import xxhash
 
+T = TypeVar("T")
 MAGIC = b"XL2 "
 _MAJOR = 1
 _FIRST_MINOR_WITH_HEADERS = 3
@@ -29,6 +30,8 @@ _CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
 _INLINE = "x-minio-internal-inline-data"
 _TIERED = "x-minio-internal-transition-status"
 _TIER = "x-minio-internal-transition-tier"
+_ELSEWHERE = (_INLINE, _TIERED, _TIER)
+"""What says that content is not beside the file."""
 _COMPRESSION = "x-minio-internal-compression"
 _FIRST_FORMAT = b"1   "
 _MAP_MARK = 0x80
@@ -145,6 +148,25 @@ def read(content: bytes) -> ObjectMeta:
     )
 
 
+def holds_one(content: bytes) -> bool:
+    """Whether an xl.meta that can be read holds one version without an id, and nothing by which MinIO might take its
+    content from elsewhere than `read`: as all of the server's own files are."""
+    try:
+        cursor = _Cursor(content, 13, 13 + int.from_bytes(content[9:13], "big"))
+        cursor.number()
+        cursor.number()
+        if cursor.number() != 1:
+            return False
+        header, body = cursor.binary(), cursor.binary()
+        fields = _Cursor(header, 0, len(header)).value()
+        inner = _Cursor(body, 0, len(body))
+        raw = inner.value()["V2Obj"]
+        odd = [name for name in raw.get("MetaSys") or {} if name != _INLINE and name.lower() in _ELSEWHERE]
+        return fields[0] == raw["ID"] == _NO_ID and not odd and cursor.is_at_end() and inner.is_at_end()
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
 def _checksum(versions: bytes) -> int:
     """MinIO's: the lower half of an XXH64."""
     return xxhash.xxh64_intdigest(versions) & 0xFFFFFFFF
@@ -217,7 +239,15 @@ def _inline(data: bytes) -> dict[str, bytes]:
         return {}
     if data[0] != 1:
         raise ValueError("inline data of an unknown version")
-    return msgspec.msgpack.decode(data[1:], type=dict[str, bytes])
+    return only_once(data[1:], msgspec.msgpack.decode(data[1:], type=dict[str, bytes]))
+
+
+def only_once(encoded: bytes, decoded: dict[str, T]) -> dict[str, T]:
+    """A map as it was decoded; ValueError where it names something twice: MinIO may take the other of the two."""
+    cursor = _Cursor(encoded, 0, len(encoded))
+    if cursor.entries() != len(decoded):
+        raise ValueError("the same name twice")
+    return decoded
 
 
 class _Cursor:
@@ -242,6 +272,11 @@ class _Cursor:
         """A binary."""
         return self._take(self._length(_BINARIES[self._take(1)[0]]))
 
+    def entries(self) -> int:
+        """Of a map, whose names and values follow."""
+        first = self._take(1)[0]
+        return self._length(_MAPS[first]) if first in _MAPS else first & 0x0F
+
     def value(self) -> Any:
         """Any of those in a version's body; bytes of text that are no UTF-8 become surrogates."""
         first = self._take(1)[0]
@@ -258,10 +293,23 @@ class _Cursor:
             count = self._length(_LISTS[first]) if first in _LISTS else first & 0x0F
             return [self.value() for _ in range(count)]
         if first in _MAPS or first & 0xF0 == _MAP_MARK:
-            count = self._length(_MAPS[first]) if first in _MAPS else first & 0x0F
-            return {self.value(): self.value() for _ in range(count)}
+            self._at -= 1
+            return self._map()
         self._at -= 1
         return self.number()
+
+    def is_at_end(self) -> bool:
+        """Whether nothing is left."""
+        return self._at == self._end
+
+    def _map(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for _ in range(self.entries()):
+            name = self.value()
+            if not isinstance(name, str) or name in found:
+                raise ValueError("a name that is none, or twice")
+            found[name] = self.value()
+        return found
 
     def _length(self, size: int) -> int:
         return int.from_bytes(self._take(size), "big")

@@ -1,4 +1,4 @@
-"""Users and keys: whose they are after a move to a server with another root, and which buckets hold foreign ones."""
+"""Users and keys: whose they are after a move to a server with another root."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from agent.archives.members import printable
-from agent.engines.minio.drive.bucket_settings import holds_targets
 from agent.engines.minio.drive.comparing import ACCOUNTS
-from agent.engines.minio.drive.layout import CONFIG, TARGETS_FILE
+from agent.engines.minio.drive.layout import CONFIG
 from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import ArchiveIncompatibleError, ToolFailedError
 from common.headers import ArchiveHeader
@@ -30,24 +29,6 @@ _NOTHING = {
     ],
 }
 """A policy that forbids all that one can; names of accounts are told all the same."""
-
-
-async def buckets_with_remote_targets(client: Client, *, only: str = "") -> list[str]:
-    """Those whose settings hold the keys of another server, for replication.
-
-    From the settings themselves: the list of targets that MinIO gives lacks those that it has not reached since it
-    started.
-
-    Args:
-        only: the one bucket to look at; empty: all.
-    """
-    exported = await client.admin("GET", "export-bucket-metadata", query={"bucket": only} if only else {})
-    try:
-        with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
-            files = [name for name in archive.namelist() if name.endswith(f"/{TARGETS_FILE}")]
-            return sorted(name.partition("/")[0] for name in files if holds_targets(archive.read(name)))
-    except zipfile.BadZipFile as failure:
-        raise ToolFailedError("MinIO's export of the buckets' settings cannot be read.") from failure
 
 
 def root_of(header: ArchiveHeader | None, named: str, staged: Path) -> str:

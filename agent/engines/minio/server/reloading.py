@@ -1,35 +1,34 @@
 """One bucket's settings read anew by a running server, which keeps them in memory and never looks at them by itself.
 
-Two calls do it. An import of settings that names the bucket and brings nothing makes the server read what is on the
-drive, write that again and keep it. The rules for events are a list of their own, made when they are put. There is no
-call for the remote targets of replication, and for rules that tell somebody whom the server does not know: with them it
-has to be restarted.
+One call does it: the bucket's rules for events are put, as they are on the drive. The server then reads all settings of
+the bucket from the drive, under the name that the call has, writes them again with those rules and keeps them. (Its
+import of settings does so too, but takes the bucket's name from what it reads, and what it cannot read for what it
+has in memory.) There is no call for the remote targets of replication, and for rules that tell somebody whom the server
+does not know: with them it has to be restarted.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
+from pathlib import Path
 
 import structlog
 
+from agent.engines.minio.drive import bucket_settings
 from agent.engines.minio.drive.event_targets import named_in
-from agent.engines.minio.server.accounts import buckets_with_remote_targets
 from agent.engines.minio.server.client import BYPASS, Client
 from common.errors import ServiceError
 
-_NOTHING = "nothing.json"
-"""A file of settings that no release knows, so that none is changed."""
-_RULES = "notification.xml"
+_NO_RULES = b'<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></NotificationConfiguration>'
 _log = structlog.get_logger(__name__)
 
 
-async def has_remote_targets(client: Client, bucket: str) -> bool:
-    """Whether the server replicates a bucket to another server, as far as it knows itself."""
-    return bool(await buckets_with_remote_targets(client, only=bucket))
+def may_have_remote_targets(drive: Path, bucket: str) -> bool:
+    """Whether a bucket on the drive is replicated to another server, or its settings cannot be read."""
+    settings = bucket_settings.on_drive(drive, bucket)
+    return settings is None or bucket_settings.holds_targets(settings.bucket_targets_config_json)
 
 
-async def reload(client: Client, bucket: str, *, is_there: bool) -> bool:
+async def reload(client: Client, drive: Path, bucket: str, *, is_there: bool) -> bool:
     """Have a frozen server take notice of a bucket that was exchanged on its drive.
 
     Args:
@@ -39,7 +38,7 @@ async def reload(client: Client, bucket: str, *, is_there: bool) -> bool:
     """
     try:
         if is_there:
-            return await _read_again(client, bucket)
+            return await _read_again(client, drive, bucket)
         await _forget(client, bucket)
     except ServiceError as failure:
         _log.warning("The server did not reload a bucket.", action="reload", bucket=bucket, error=failure.text)
@@ -47,26 +46,15 @@ async def reload(client: Client, bucket: str, *, is_there: bool) -> bool:
     return True
 
 
-async def _read_again(client: Client, bucket: str) -> bool:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(f"{bucket}/{_NOTHING}", b"")
-    await client.admin("PUT", "import-bucket-metadata", body=file.getvalue())
-    named = await _named(client, bucket)
-    rules = await client.call("GET", bucket, query={"notification": ""}, headers=BYPASS)
-    if named != named_in(rules.body):
-        # Its own answer is without rules for somebody whom it does not know; put, they would be gone for ever.
+async def _read_again(client: Client, drive: Path, bucket: str) -> bool:
+    settings = bucket_settings.on_drive(drive, bucket)
+    if settings is None or bucket_settings.holds_targets(settings.bucket_targets_config_json):
         return False
-    await client.call("PUT", bucket, query={"notification": ""}, headers=BYPASS, body=rules.body)
-    return not await has_remote_targets(client, bucket)
-
-
-async def _named(client: Client, bucket: str) -> list[str]:
-    """Whom the rules for events name as they are on the drive."""
-    exported = await client.admin("GET", "export-bucket-metadata", query={"bucket": bucket})
-    with zipfile.ZipFile(io.BytesIO(exported.body)) as archive:
-        name = f"{bucket}/{_RULES}"
-        return named_in(archive.read(name)) if name in archive.namelist() else []
+    rules = settings.notification_config_xml or _NO_RULES
+    # Refused where it knows one of those who are to be told not; then nothing was changed.
+    await client.call("PUT", bucket, query={"notification": ""}, headers=BYPASS, body=rules)
+    answer = await client.call("GET", bucket, query={"notification": ""}, headers=BYPASS)
+    return named_in(answer.body) == named_in(rules)
 
 
 async def _forget(client: Client, bucket: str) -> None:

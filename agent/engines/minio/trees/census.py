@@ -103,14 +103,13 @@ class Census:
                 self._told[of_bucket] = bucket_settings.told(meta)
             self._settings(rest, content)
             if self._budget is not None:
-                if not self._is_own_whole(meta, found.parent):
+                is_whole = self._is_own_whole(meta, found.parent)
+                if not is_whole:
                     self._own_damaged(found.path)
                 if account := identities.service_account_of(found.path):
                     self._note(self.tally.parents.setdefault(identities.parent_in(meta), []), account)
-                if of_bucket and (targets := bucket_settings.targets_in(meta)):
-                    self.tally.replicating[of_bucket] = targets[:_NAMED]
-                if of_bucket and (named := event_targets.named_in(bucket_settings.notification_in(meta))):
-                    self.tally.events[of_bucket] = named
+                if of_bucket and is_whole and meta.versions:
+                    self._settings_of(of_bucket, found, meta, content)
                 if found.path == event_targets.FILE:
                     self.tally.event_targets = event_targets.configured_in(meta)
                 if found.path == replication_sites.FILE:
@@ -178,6 +177,17 @@ class Census:
                 return False
         return meta.is_intact
 
+    def _settings_of(self, bucket: str, found: Found, meta: xlmeta.ObjectMeta, content: bytes) -> None:
+        try:
+            settings = bucket_settings.strictly(content, contents.newest(meta, found.parent), bucket=bucket)
+        except (OSError, ValueError) as failure:
+            self._own_damaged(found.path, why=str(failure))
+            return
+        if targets := bucket_settings.targets_in(settings):
+            self.tally.replicating[bucket] = targets[:_NAMED]
+        if named := event_targets.named_in(settings.notification_config_xml):
+            self.tally.events[bucket] = named
+
     def _settings(self, path: str, content: bytes) -> None:
         """A file of `.minio.sys`: which buckets have rules that delete objects by their age."""
         kind, _, rest = path.partition("/")
@@ -218,10 +228,11 @@ class Census:
         self.tally.damaged += 1
         self._note(self.tally.damaged_names, path.removesuffix(f"/{META}"))
 
-    def _own_damaged(self, path: str) -> None:
+    def _own_damaged(self, path: str, *, why: str = "") -> None:
         names = self.tally.damaged_config if path.startswith(f"{CONFIG}/") else self.tally.damaged_settings
         if self._budget is not None and len(names) < _NAMED:
-            names.append(own_name(path.removesuffix(f"/{META}")))
+            name = own_name(path.removesuffix(f"/{META}"))
+            names.append(f"{name} ({why})" if why else name)
 
     @staticmethod
     def _is_orphan(found: Found) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.engines.minio.drive import bucket_settings
-from agent.engines.minio.drive.bucket_settings import bucket_of, holds_targets, told
+from agent.engines.minio.drive import bucket_settings, xlmeta
+from agent.engines.minio.drive.bucket_settings import UnreadableSettingsError, bucket_of, holds_targets, strictly, told
 from agent.engines.minio.drive.xlmeta import ObjectMeta, Version
 
 _VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
@@ -67,3 +67,60 @@ def test_only_the_file_of_the_settings_is_taken_for_them() -> None:
     assert bucket_of(".minio.sys/buckets/shop/.metadata.bin/xl.meta") == "shop"
     assert bucket_of(".minio.sys/buckets/shop/.usage.json/xl.meta") == ""
     assert bucket_of("shop/buckets/shop/.metadata.bin/xl.meta") == ""
+
+
+pack = msgspec.msgpack.encode
+FORMAT = b"\1\0\1\0"
+_TAGS = pack("TaggingConfigXML") + pack(b"<Tagging/>")
+_NAMED = pack("Name") + pack("shop")
+
+
+@pytest.fixture
+def file_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its xl.meta is as it should be; see test_xlmeta.py."""
+    monkeypatch.setattr(xlmeta, "holds_one", lambda meta: True)
+
+
+@pytest.mark.usefixtures("file_of_settings")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x82" + _NAMED + _TAGS,
+        b"\xde\x00\x02" + _TAGS + _NAMED,
+        b"\xdf\x00\x00\x00\x02" + _NAMED + _TAGS,
+        b"\x81" + _TAGS,
+        b"\x83" + _NAMED + pack("Created") + b"\xc7\x0c\x05" + bytes(12) + _TAGS,
+        b"\x83" + _NAMED + pack("OfANewerRelease") + pack({"a": 1}) + _TAGS,
+    ],
+    ids=["small", "in another order", "large", "without a name", "with a time", "of a newer release"],
+)
+def test_a_buckets_own_settings_are_read(content: bytes) -> None:
+    assert strictly(b"", FORMAT + content, bucket="shop").tagging_config_xml == b"<Tagging/>"
+
+
+@pytest.mark.usefixtures("file_of_settings")
+@pytest.mark.parametrize(
+    "content",
+    [
+        FORMAT + b"\x81" + pack("Name") + pack("other"),
+        FORMAT + b"\x82" + _NAMED + pack("Name") + pack("other"),
+        FORMAT + b"\x82" + pack("Name") + pack("other") + _NAMED,
+        FORMAT + b"\x82" + _NAMED + pack(b"Name") + pack("other"),
+        FORMAT + b"\x82" + pack(b"Name") + pack("other") + _NAMED,
+        FORMAT + b"\x81" + pack("Name") + pack(b"shop"),
+        FORMAT + b"\x81" + pack("Name") + pack(None),
+        FORMAT + b"\x81" + pack("Name") + pack(""),
+        FORMAT + b"\x81" + _NAMED + b"\x81" + pack("Name") + pack("other"),
+        FORMAT + b"\x82" + _NAMED,
+        FORMAT + b"\x92" + _NAMED,
+        FORMAT + b"\x82" + _NAMED + pack("TaggingConfigXML") + pack(None),
+        FORMAT + b"\x82" + _NAMED + pack("TaggingConfigXML") + pack("<Tagging/>"),
+        b"\2\0\1\0\x81" + _NAMED,
+        b"\1\0\2\0\x81" + _NAMED,
+        FORMAT,
+        b"",
+    ],
+)
+def test_what_is_another_buckets_or_may_be_read_otherwise_is_not(content: bytes) -> None:
+    with pytest.raises(UnreadableSettingsError):
+        strictly(b"", content, bucket="shop")

@@ -13,7 +13,7 @@ import pytest
 
 from agent.engines.filesystem import renamed
 from agent.engines.minio.directory import swap
-from agent.engines.minio.drive import exchange
+from agent.engines.minio.drive import bucket_settings, exchange
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.drive.layout import BUCKETS
 from agent.engines.minio.server import keeping, quiet
@@ -169,6 +169,7 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
         return True
 
     monkeypatch.setattr(keeping, "_until_quiet", quiet_at_once)
+    monkeypatch.setattr(bucket_settings, "on_drive", lambda *_: bucket_settings.Settings())
     monkeypatch.setattr(exchange, "renamed", counted(renamed))
     monkeypatch.setattr(Exchange, "_write", counted(Exchange._write))
     # A made-up crash loses nothing that is not durable.
@@ -465,14 +466,14 @@ async def test_a_server_that_does_not_reload_a_bucket_is_restarted(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(only="both1")
-    admin = world.server.admin
+    call = world.server.call
 
-    async def refusing(method: str, name: str, **options: object) -> object:
-        if name == "import-bucket-metadata":
+    async def refusing(method: str, *arguments: str, **options: object) -> object:
+        if method == "PUT" and options.get("query") == {"notification": ""}:
             raise ToolFailedError("no such call")
-        return await admin(method, name, **options)  # type: ignore[arg-type]  # passed on
+        return await call(method, *arguments, **options)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(world.server, "admin", refusing)
+    monkeypatch.setattr(world.server, "call", refusing)
 
     await world.recipe().restore(world.record, world.progress)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import xxhash
 
-from agent.engines.minio.drive.xlmeta import OldFormatError, header_version, read
+from agent.engines.minio.drive.xlmeta import OldFormatError, header_version, holds_one, read
 
 ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
 _TIME_NS = 1_700_000_000_123_456_789
@@ -179,3 +179,56 @@ def test_no_change_of_bytes_raises_anything_else() -> None:
             read(bytes(changed))
         except ValueError:
             continue
+
+
+_INLINE = {"x-minio-internal-inline-data": b"true"}
+
+
+def _own(body: bytes = b"", header: list[object] | None = None, *, count: int = 1, rest: bytes = b"") -> bytes:
+    """Of one of the server's own files."""
+    body = body or pack(_object(ID=bytes(16), MetaSys=_INLINE))
+    version = pack(pack(header or [bytes(16), _TIME_NS, bytes(4), 1, 0])) + pack(body)
+    content = bytes([3, 3]) + pack(count) + version * count + rest
+    return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + b"\xce" + bytes(4)
+
+
+def _twice(name: str) -> bytes:
+    """A body whose version says something twice."""
+    fields = _object(ID=bytes(16), MetaSys=_INLINE)["V2Obj"]
+    pairs = [*fields.items(), (name, fields[name])]
+    packed = b"".join(pack(key) + pack(value) for key, value in pairs)
+    return b"\x82" + pack("Type") + pack(1) + pack("V2Obj") + b"\xde" + len(pairs).to_bytes(2, "big") + packed
+
+
+def test_a_servers_own_file_holds_one_version() -> None:
+    assert holds_one(_own())
+    assert holds_one(_own(pack(_object(ID=bytes(16)))))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _own(count=2),
+        _own(rest=b"\0"),
+        _own(header=[ID.bytes, _TIME_NS, bytes(4), 1, 0]),
+        _own(pack(_object())),
+        _own(pack(_marker())),
+        _own(pack(_object(ID=bytes(16))) + b"\0"),
+        _own(_twice("MetaSys")),
+        _own(_twice("DDir")),
+        _own(pack(_object(ID=bytes(16), MetaSys={"X-Minio-Internal-inline-data": b"true"}))),
+        _own(pack(_object(ID=bytes(16), MetaSys=_INLINE | {"X-Minio-Internal-Transition-tier": b"a"}))),
+        _own(pack({"Type": 1, "V2Obj": 1})),
+        _own(pack([])),
+        b"",
+    ],
+)
+def test_one_that_may_be_taken_otherwise_does_not(content: bytes) -> None:
+    assert not holds_one(content)
+
+
+def test_content_that_is_named_twice_is_not_read() -> None:
+    twice = b"\x01\x82" + pack("null") + pack(b"content") + pack("null") + pack(b"another")
+
+    with pytest.raises(ValueError, match="twice"):
+        read(_file(_object(MetaSys=_INLINE), inline=twice))
