@@ -15,10 +15,10 @@ import structlog
 from agent.archives.extractor_child import Report
 from agent.engines import tree
 from agent.engines.minio.directory import importing, previewing, swap
-from agent.engines.minio.drive import event_targets, replication_sites
+from agent.engines.minio.drive import event_targets, replication_sites, root_access
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server import accounts, canary, tier_reading
-from agent.engines.minio.server.client import Client
+from agent.engines.minio.server.client import Client, RootDeniedError
 from agent.engines.minio.server.facts import PORTABLE_HINT, Facts, look_if_minio, obstacle_at
 from agent.engines.minio.server.freezing import thaw
 from agent.engines.minio.server.settings import MinioSettings
@@ -37,6 +37,7 @@ from agent.recipes.base import (
     names_in,
     note_done,
 )
+from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, NothingToUndoError, ServiceError, TransferNotFoundError
 
 Connected = Callable[[], AbstractAsyncContextManager[Client]]
@@ -95,6 +96,8 @@ class DriveImport:
             previous_root=previous_root,
             parents=tally.parents,
         )
+        own = await asyncio.to_thread(root_access.deciding_on, self._drive)
+        root_access.require_kept(tally.deciding, own)
         progress.step(Step.VERIFYING, "having the server read some of it")
         await importing.require_readable(
             client,
@@ -111,6 +114,7 @@ class DriveImport:
             buckets=sorted(tally.buckets),
             previous_root=previous_root,
             keeps_users=keeps_users,
+            has_unread_configuration=root_access.UNREAD in tally.deciding,
             only=options["bucket"],
             shares_tiers=bool(tally.tiered.versions),
         )
@@ -167,7 +171,7 @@ class DriveImport:
         async with connected() as client:
             side = await swap.finish(client, self.settings, exchange)
             if record.facts.get("is_settled") is False:
-                await look(client, self.settings.directory)
+                await self._look_for_recovery(client, side)
                 try:
                     if side is Side.IMPORTED:
                         await self._settle_imported(client)
@@ -178,12 +182,30 @@ class DriveImport:
                     if side is Side.PREVIOUS:
                         raise
                     _log.warning("The server cannot use the imported data.", action="recover", error=failure.text)
-                    await swap.put_back(client, self.settings, exchange, Side.PREVIOUS)
+                    await self._put_back(client)
                     side = Side.PREVIOUS
                 note_done(record, is_settled=True)
         if side is Side.IMPORTED:
             await self._note_kept()
         return Recovered[side.name]
+
+    async def _look_for_recovery(self, client: Client, side: Side) -> None:
+        """As `look`; where what was imported keeps root out, with the previous data on the drive."""
+        try:
+            await look(client, self.settings.directory)
+        except RootDeniedError as refusal:
+            if side is Side.IMPORTED:
+                await self._put_back(client)
+            raise swap.denied(refusal) from refusal
+
+    async def _put_back(self, client: Client) -> None:
+        """In a recovery; raises why it cannot be done now."""
+        try:
+            await swap.put_back(client, self.settings, self._exchange, Side.PREVIOUS)
+        except UnsettledError as unsettled:
+            if isinstance(unsettled.__cause__, ServiceError):
+                raise unsettled.__cause__ from unsettled
+            raise
 
     async def _carry_out(self, client: Client, target: Side) -> None:
         async def settle(needs_restart: bool) -> None:
@@ -219,6 +241,8 @@ class DriveImport:
 
     async def _settle_imported(self, client: Client, *, needs_restart: bool = True) -> None:
         record = self.record
+        if record.facts.get("has_unread_configuration"):
+            await accounts.keep_root_access(client)
         samples = [msgspec.json.decode(sample, type=Sample) for sample in names_in(record, "samples")]
         await swap.settle(
             client,
@@ -274,6 +298,7 @@ class DriveImport:
             swap_seconds=previewing.swap_seconds(now, tally, only=only),
             warnings=(
                 *previewing.warnings(header, tally, only=only),
+                *root_access.about_unread(tally.deciding),
                 *previewing.replicating(header, tally, facts),
                 *replication_sites.about([] if previewing.is_of(header, facts) else tally.sites),
                 *event_targets.about_unknown(

@@ -17,7 +17,7 @@ import structlog
 from agent.archives.members import printable
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server import quiet
-from agent.engines.minio.server.client import BYPASS, Client, RefusedError
+from agent.engines.minio.server.client import BYPASS, Client, RefusedError, RootDeniedError
 from agent.engines.minio.server.freezing import Freeze, frozen, thaw_if_there
 from agent.engines.minio.server.reloading import may_have_remote_targets, reload
 from agent.engines.minio.server.restarting import restart, wait_until_loaded
@@ -94,7 +94,7 @@ async def settle(
         keeps_users: its users and policies are those that it had; whether it loads them is no fault of this.
     Raises:
         ArchiveIncompatibleError: it cannot.
-        AppUnavailableError, ToolFailedError: it does not come back.
+        AppUnavailableError, ToolFailedError: it does not come back, or (RootDeniedError) keeps root out.
     """
     if needs_restart:
         await _restart_on(client, exchange)
@@ -207,8 +207,22 @@ async def put_back(client: Client, settings: MinioSettings, exchange: Exchange, 
         if needs_restart:
             await _restart_on(client, exchange)
             await _are_users_loaded(client)
+    except RootDeniedError as refusal:
+        raise UnsettledError from denied(refusal)
     except ServiceError as failure:
         raise UnsettledError from failure
+
+
+def denied(refusal: RootDeniedError) -> AppUnavailableError:
+    """Why the previous data is on the drive and its server not on it."""
+    found = AppUnavailableError(
+        "The configuration that the archive has brought keeps root out, and so the agent, which cannot tell MinIO to "
+        "restart. The previous data is back on its drive, with users and configuration: start MinIO again by hand, and "
+        "all is as before. Until then it serves that data to the users of the archive.",
+        next_step="Restart MinIO; the agent sees to the rest by itself.",
+    )
+    found.__cause__ = refusal
+    return found
 
 
 async def finish(client: Client, settings: MinioSettings, exchange: Exchange) -> Side:
@@ -267,6 +281,8 @@ async def _are_users_loaded(client: Client) -> bool:
     while (left := ends_at - time.monotonic()) > 0:
         try:
             await client.admin("GET", "groups", seconds=left)
+        except RootDeniedError:
+            raise
         except AppUnavailableError:
             await asyncio.sleep(_POLL_SECONDS)
         except RefusedError as refusal:

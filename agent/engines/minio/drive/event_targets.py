@@ -13,11 +13,9 @@ import msgspec
 
 from agent.archives.members import printable
 from agent.engines.minio.drive import contents
-from agent.engines.minio.drive.layout import CONFIG, META
 from agent.engines.minio.drive.xlmeta import ObjectMeta
 from common.wording import some_of
 
-FILE = f"{CONFIG}/config.json/{META}"
 _PREFIX = "notify_"
 _ARN = re.compile(rb"<(Queue|Topic|CloudFunction)>\s*([^<]*?)\s*</\1>")
 _TYPES = {"postgres": "postgresql"}
@@ -36,7 +34,7 @@ def named_in(notification: bytes) -> list[str]:
 
 
 def configured_in(meta: ObjectMeta) -> list[str]:
-    """Ends of ARNs, `<id>:<type>`, of what is enabled, by the xl.meta of FILE; none where a KMS has encrypted it."""
+    """Ends of ARNs, `<id>:<type>`, of what is enabled, by the configuration's xl.meta; none where it is encrypted."""
     found = []
     try:
         for name, targets in msgspec.json.decode(contents.newest_inline(meta), type=dict[str, msgspec.Raw]).items():

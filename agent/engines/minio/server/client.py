@@ -34,6 +34,8 @@ _UNREADABLE = ("SlowDownRead", "SlowDownWrite")
 _NOT_NOW = (499, 503)
 """A server that restarts ends the requests it has with 499, "client disconnected", although the clients are there."""
 _SERVER_STATUS = "x-minio-server-status"
+_ADMIN = "/minio/admin/v3/"
+_DENIED, _DISABLED = "AccessDenied", "disabled"
 _REFUSED_CREDENTIALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "XMinioAdminInvalidAccessKey")
 
 
@@ -63,6 +65,10 @@ class NotReadyError(AppUnavailableError):
         reason = " ".join(part for part in (lacks, said) if part) or "no reason"
         super().__init__(f"MinIO is not ready to answer {what}: {reason}")
         self.lacks = lacks
+
+
+class RootDeniedError(AppUnavailableError):
+    """The credentials are root's, and the server does not serve root: its configuration says so."""
 
 
 class UnreadableAnswerError(AppUnavailableError):
@@ -159,7 +165,7 @@ class Client:
         seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """A call of the admin API, version 3; raises as `call`."""
-        return await self.call(method, path=f"/minio/admin/v3/{name}", query=query, body=body, seconds=seconds)
+        return await self.call(method, path=f"{_ADMIN}{name}", query=query, body=body, seconds=seconds)
 
     @asynccontextmanager
     async def open(
@@ -241,6 +247,13 @@ def _reason_of(failure: aiohttp.ClientError | OSError) -> str:
 
 def _refused(what: str, response: aiohttp.ClientResponse, body: bytes) -> ToolFailedError | AppUnavailableError:
     code, message = _said(body)
+    is_denied = code == _DENIED or (code in _REFUSED_CREDENTIALS and _DISABLED in message)
+    if is_denied and _ADMIN in what and response.headers.get("Server") == "MinIO":
+        return RootDeniedError(
+            f"MinIO does not serve root, and so not the agent ({code}): its configuration says so.",
+            next_step="See `api root_access` and `policy_plugin` in its configuration; with "
+            "MINIO_API_ROOT_ACCESS=on in its environment, MinIO started again serves root.",
+        )
     if code in _REFUSED_CREDENTIALS:
         return AppUnavailableError(
             f"MinIO does not accept the agent's root credentials ({code}).",

@@ -10,7 +10,7 @@ import msgspec
 
 from agent.engines.filesystem import read_small_file
 from agent.engines.minio.drive.layout import FORMAT, SYSTEM, other_drive, system_roots
-from agent.engines.minio.server.client import Client, RefusedError
+from agent.engines.minio.server.client import Client, RefusedError, RootDeniedError
 from common.errors import AppUnavailableError, ToolFailedError
 
 ONLY_PORTABLE = "This is another S3 server than MinIO; it is exported in the portable format only."
@@ -93,6 +93,8 @@ async def look_if_minio(client: Client) -> Facts | None:
     """
     try:
         return await look(client)
+    except RootDeniedError:
+        raise
     except (AppUnavailableError, ToolFailedError):
         answer = await client.call("GET", path="/")
         if answer.headers.get("Server") == "MinIO":

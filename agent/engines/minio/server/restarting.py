@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agent.engines.minio.server.client import Client, NotReadyError
+from agent.engines.minio.server.client import Client, NotReadyError, RootDeniedError
 from agent.engines.minio.server.facts import look
 from agent.engines.minio.server.slim_aiohttp import aiohttp
 from common.errors import AppUnavailableError, ToolFailedError
@@ -25,6 +25,8 @@ _LOADED_SECONDS = 1800.0
 """A thousand buckets take 12 seconds."""
 _NOT_LOADED = ("offline", "bucket-metadata-offline")
 _CALL_SECONDS = 5.0
+_DENIED_SECONDS = 3.0
+"""For who judges calls to come up as well."""
 _DOUBT_SECONDS = 1.5
 """Uptimes are whole seconds."""
 
@@ -34,12 +36,14 @@ async def restart(client: Client, *, within_seconds: float = 90.0) -> None:
 
     Raises:
         AppUnavailableError: it does not answer before that.
+        RootDeniedError: what it has been restarted on does not let root in.
         ToolFailedError: it does not come back in time.
     """
     before = await look(client)
     began_at = told_at = time.monotonic()
     await _tell(client)
     is_restarted = False
+    denied_at = 0.0
     while time.monotonic() - began_at < within_seconds:
         await asyncio.sleep(_POLL_SECONDS)
         # Taken before the call: an answer that is long on its way is of a younger server than it arrives at.
@@ -51,6 +55,11 @@ async def restart(client: Client, *, within_seconds: float = 90.0) -> None:
             if is_restarted and now.uptime_seconds <= time.monotonic() - began_at + 1:
                 await client.call("GET", path="/", seconds=_CALL_SECONDS)
                 return
+        except RootDeniedError:
+            # The one that was told took the call.
+            denied_at = denied_at or time.monotonic()
+            if time.monotonic() - denied_at > _DENIED_SECONDS:
+                raise
         except AppUnavailableError as failure:
             is_restarted |= isinstance(failure.__cause__, aiohttp.ClientConnectionError | OSError) and not isinstance(
                 failure.__cause__, TimeoutError

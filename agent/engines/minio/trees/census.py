@@ -17,7 +17,15 @@ import msgspec
 from agent.archives.members import printable
 from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY, read_small_file
-from agent.engines.minio.drive import bucket_settings, contents, event_targets, identities, replication_sites, xlmeta
+from agent.engines.minio.drive import (
+    bucket_settings,
+    contents,
+    event_targets,
+    identities,
+    replication_sites,
+    root_access,
+    xlmeta,
+)
 from agent.engines.minio.drive.comparing import Comparison, read_file
 from agent.engines.minio.drive.layout import (
     CONFIG,
@@ -94,6 +102,8 @@ class Census:
                 self._damaged(found.path)
             elif isinstance(failure, xlmeta.OldFormatError):
                 self.tally.own_unproven += 1
+                if found.path == root_access.FILE:
+                    self.tally.deciding[root_access.UNREAD] = []
             else:
                 self._own_damaged(found.path)
             return
@@ -110,8 +120,8 @@ class Census:
                     self._note(self.tally.parents.setdefault(identities.parent_in(meta), []), account)
                 if of_bucket and is_whole and meta.versions:
                     self._settings_of(of_bucket, found, meta, content)
-                if found.path == event_targets.FILE:
-                    self.tally.event_targets = event_targets.configured_in(meta)
+                if found.path == root_access.FILE and is_whole:
+                    self._configuration(found, meta, content)
                 if found.path == replication_sites.FILE:
                     self.tally.sites = replication_sites.sites_in(meta)
             return
@@ -176,6 +186,13 @@ class Census:
             if proof is contents.Proof.DAMAGED:
                 return False
         return meta.is_intact
+
+    def _configuration(self, found: Found, meta: xlmeta.ObjectMeta, content: bytes) -> None:
+        self.tally.event_targets = event_targets.configured_in(meta)
+        try:
+            self.tally.deciding = root_access.deciding_in(content, contents.newest(meta, found.parent))
+        except (OSError, ValueError) as failure:
+            self._own_damaged(found.path, why=str(failure))
 
     def _settings_of(self, bucket: str, found: Found, meta: xlmeta.ObjectMeta, content: bytes) -> None:
         try:

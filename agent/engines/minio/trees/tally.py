@@ -69,6 +69,8 @@ class Tally(msgspec.Struct):
         own_unproven: such files of which it is not known.
         parents: whose the service accounts are, with a few of each by name, where their files tell it; looked for as
             contents are.
+        deciding: settings of the configuration that may take root's access away; see root_access.py. Looked for as
+            contents are.
         strange: what is no part of a drive's data, a few by name.
         replicating: where buckets replicate to, by name; looked for as contents are.
         events: whom buckets tell of their changes, by name, and `event_targets`: whom the configuration knows; see
@@ -95,6 +97,7 @@ class Tally(msgspec.Struct):
     damaged_settings: list[str] = []
     own_unproven: int = 0
     parents: dict[str, list[str]] = {}
+    deciding: dict[str, list[str]] = {}
     strange: list[str] = []
     samples: list[Sample] = []
     replicating: dict[str, list[str]] = {}
