@@ -116,33 +116,13 @@ def inspect(
     """
     size_bytes = os.fstat(file.fileno()).st_size
     raw = _Counted(file, lambda count: on_bytes(count, size_bytes))
-    found = Findings()
-    layers: list[str] = []
-    seal, finder = SealReader(), FingerprintFinder()
-    content = _Sealed(seal, finder)
+    found, content = Findings(), _Content(raw)
     error: Explanation | None = None
-    fingerprint: Fingerprint | None = None
     try:
-        if not is_looked_into:
-            found.kind, found.title = "file", "Not looked into"
-        elif (archive := _zip_of_many(file, found, unpacks_one=unpacks_zip)) is not None:
-            layers = ["zip"]
-            _look_at_zip(file, archive, found)
+        if is_looked_into:
+            _read_through(file, path, content, found, unpacks_zip=unpacks_zip)
         else:
-            unpacked = UnpackedFile(raw)
-            layers = unpacked.layers
-            content.source = unpacked
-            buffered = PeekedFile(io.BufferedReader(content, PIECE_BYTES), head_bytes=HEAD_BYTES)
-            look(buffered, found)
-            seal.finish()
-            if found.kind == "sqlite" and not layers:
-                _check_sqlite(path, found)
-        if layers:
-            found.evidence.append(f"Its {' and '.join(layers)} data unpacks to its end without an error.")
-        if seal.is_sealed:
-            fingerprint = finder.fingerprint()
-            _judge(seal.header, fingerprint)
-            found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
+            found.kind, found.title = "file", "Not looked into"
     except (ArchiveWrongKindError, ArchiveIncompatibleError) as failure:
         error = explain(failure)
     except ServiceError as failure:
@@ -150,8 +130,8 @@ def inspect(
         error = explain(failure)
     if error is None and not found.kind:
         error = explain(ArchiveWrongKindError("The file is of no kind that Mathison Data knows."))
-    if seal.header is not None:
-        found.title = _our_title(seal.header)
+    if content.seal.header is not None:
+        found.title = _our_title(content.seal.header)
     # What a damaged file, or one read by another door, has not shown yet still belongs to its digest.
     raw.drain()
     file.seek(0)
@@ -161,16 +141,34 @@ def inspect(
         sha256=raw.sha256,
         kind=found.kind,
         title=found.title or "Unknown file",
-        compression=tuple(layers),
+        compression=tuple(content.layers),
         content_bytes=content.size_bytes,
-        header=seal.header,
-        fingerprint=fingerprint,
+        header=content.seal.header,
+        fingerprint=content.fingerprint,
         facts=found.facts,
         counts=found.counts,
         completeness=found.completeness,
         evidence=tuple(found.evidence),
         error=error,
     )
+
+
+def _read_through(file: BinaryIO, path: Path, content: _Content, found: Findings, *, unpacks_zip: bool) -> None:
+    if (archive := _zip_of_many(file, found, unpacks_one=unpacks_zip)) is not None:
+        content.layers = ["zip"]
+        _look_at_zip(file, archive, found)
+    else:
+        content.unpack()
+        look(PeekedFile(io.BufferedReader(content, PIECE_BYTES), head_bytes=HEAD_BYTES), found)
+        content.seal.finish()
+        if found.kind == "sqlite" and not content.layers:
+            _check_sqlite(path, found)
+    if content.layers:
+        found.evidence.append(f"Its {' and '.join(content.layers)} data unpacks to its end without an error.")
+    if content.seal.is_sealed:
+        content.find_fingerprint()
+        _judge(content.seal.header, content.fingerprint)
+        found.conclude("proven", "The SHA-256 at its end agrees with all of its content.")
 
 
 def describe_briefly(inspection: Inspection) -> str:
@@ -230,22 +228,38 @@ class _Counted:
             pass
 
 
-class _Sealed(io.RawIOBase):
-    """The content on its way to whoever looks at it, shown to the seal's reader first."""
+class _Content(io.RawIOBase):
+    """A file without its compression, on its way to whoever looks at it; our seal and fingerprint are found on the way.
 
-    def __init__(self, seal: SealReader, finder: FingerprintFinder) -> None:
+    Attributes:
+        layers: of compression, from the outside in.
+        fingerprint: of an archive of ours that is whole.
+    """
+
+    def __init__(self, file: Reader) -> None:
         super().__init__()
-        self._finder = finder
+        self.layers: list[str] = []
         self.size_bytes = 0
-        self.source: Reader
-        self._seal = seal
+        self.seal = SealReader()
+        self.fingerprint: Fingerprint | None = None
+        self._file = file
+        self._finder = FingerprintFinder()
+
+    def unpack(self) -> None:
+        """What is read from now on is the content."""
+        unpacked = UnpackedFile(self._file)
+        self._file, self.layers = unpacked, unpacked.layers
+
+    def find_fingerprint(self) -> None:
+        """Once all was read."""
+        self.fingerprint = self._finder.fingerprint()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # BufferedReader gives a memoryview
-        piece = self.source.read(len(buffer))
-        self._seal.add(piece)
+        piece = self._file.read(len(buffer))
+        self.seal.add(piece)
         self._finder.add(piece)
         self.size_bytes += len(piece)
         buffer[: len(piece)] = piece
