@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,33 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     fingerprint: Fingerprint | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Place:
+    """
+    Attributes:
+        folder: where the archive will be; None: it goes to standard output.
+        file: None: the server names it.
+    """
+
+    folder: Path | None
+    file: Path | None = None
+
+    def target(self, server_name: str, *, may_replace: bool) -> Target:
+        if self.folder is None:
+            return StandardOutput()
+        return FileTarget(self.file or self.folder / server_name, may_replace=may_replace)
+
+
+def _place_of(destination: str) -> _Place:
+    if destination == "-":
+        return _Place(None)
+    if not destination or os.path.isdir(destination):
+        return _Place(Path(destination))
+    if destination.endswith("/"):
+        raise LocalFileError(f"There is no folder {destination}", next_step="Make it, or take another by -o.")
+    return _Place(Path(destination).parent, Path(destination))
 
 
 async def export_app(
@@ -86,17 +114,14 @@ class Exporting:
             StoppedError: Ctrl-C.
         """
         started_at = time.monotonic()
-        if destination.endswith("/") and not os.path.isdir(destination):
-            raise LocalFileError(f"There is no folder {destination}", next_step="Make it, or take another by -o.")
-        path = None if destination in ("", "-") or os.path.isdir(destination) else Path(destination)
-        if path is not None:
-            check_target(path, may_replace=may_replace)
-        folder = path.parent if path else Path(destination if os.path.isdir(destination) else ".")
+        place = _place_of(destination)
+        if place.file is not None:
+            check_target(place.file, may_replace=may_replace)
         self._gauge.enter("preparing")
         app = await self._controller.app(app_id)
-        if path is not None and not format:
-            format = _format_by_name(app, path.name)
-        self._look_ahead(app, None if destination == "-" else folder)
+        if place.file is not None and not format:
+            format = _format_by_name(app, place.file.name)
+        self._look_ahead(app, place.folder)
         try:
             async with (
                 following(self._controller, self._transfer_id, self._show),
@@ -104,11 +129,8 @@ class Exporting:
                     app_id, transfer_id=self._transfer_id, format=format, options=options
                 ) as download,
             ):
-                if destination == "-":
-                    self._target = StandardOutput()
-                else:
-                    name = safe_file_name(download.file_name, otherwise=f"{app_id}.export")
-                    self._target = FileTarget(path or folder / name, may_replace=may_replace)
+                name = safe_file_name(download.file_name, otherwise=f"{app_id}.export")
+                self._target = place.target(name, may_replace=may_replace)
                 await self._receive(download, self._target)
             end = await self._compare(app_id, self._target)
             self._target.keep()
@@ -124,7 +146,7 @@ class Exporting:
         return ExportReport(
             transfer_id=self._transfer_id,
             app_id=app_id,
-            file=None if destination == "-" else self._target.name,
+            file=None if place.folder is None else self._target.name,
             size_bytes=self._target.size_bytes,
             sha256=self._target.sha256,
             counts=end.counts,
