@@ -179,6 +179,8 @@ def zipmap(data: bytes) -> list[bytes]:
                 if first == 255:
                     raise PackedError
                 size = first if first < 254 else int.from_bytes(data[position + 1 : position + 5], "little")
+                if first == 254 and size < 254:
+                    raise PackedError
                 position += 1 if first < 254 else 5
                 unused = data[position] if is_value else 0
                 position += is_value

@@ -157,6 +157,8 @@ def _count_in(entries: list[bytes]) -> int | None:
     there = 0
     try:
         count, deleted, fields = _number(rest), _number(rest), _number(rest)
+        if min(count, deleted) < 0:
+            return None
         _skip(rest, fields)
         if _number(rest) != 0:
             return None
@@ -188,5 +190,8 @@ def _number(entries: Iterator[bytes]) -> int:
 
 
 def _skip(entries: Iterator[bytes], count: int) -> None:
+    if count < 0:
+        # With which servers end themselves.
+        raise ValueError
     for _ in range(count):
         next(entries)

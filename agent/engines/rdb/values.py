@@ -24,6 +24,8 @@ MOST_COMPARED_AT_ONCE = 1024
 
 
 _NEVER_IN_VALKEY = -1
+_MOST_OF_A_NODE = (1 << 16) - 1
+"""A server keeps their number in 16 bits (quicklist.h)."""
 _LATEST_MS = (1 << 48) - 1
 """At which a field of a hash can expire in a Redis (EB_EXPIRE_TIME_MAX), which ends itself on what is later."""
 
@@ -324,7 +326,7 @@ class ValueReader:
             self.hashes.extend(hash(member) ^ scope for member in members)
 
     def _quicklist(self) -> None:
-        self._nodes(lambda: self._packed(packed.ziplist, of=1, is_unique=False))
+        self._nodes(lambda: self._list_node(packed.ziplist))
 
     def _quicklist_2(self) -> None:
         def node() -> None:
@@ -332,11 +334,17 @@ class ValueReader:
                 case 1:
                     self.skip_string()
                 case 2:
-                    self._packed(packed.listpack, of=1, is_unique=False)
+                    self._list_node(packed.listpack)
                 case _:
                     raise self._source.damaged("a list's node is of no known kind")
 
         self._nodes(node)
+
+    def _list_node(self, unpack: packed.Unpack) -> None:
+        if not self.is_deep:
+            self.skip_string(is_looked_into=True)
+        elif len(self._taken_apart(unpack, self.string(), of=1)) > _MOST_OF_A_NODE:
+            raise self._source.damaged("a list's node has more entries than a server can count")
 
     def _nodes(self, read: Callable[[], None]) -> None:
         """Of a list, which is empty when all of them are."""

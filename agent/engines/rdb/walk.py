@@ -56,6 +56,8 @@ NEVER_MS = -1
 """As the moment at which a key expires: to every server, that it does not."""
 MOST_OF_A_MOMENT = 0x7F
 """In the last byte of a moment that is not negative."""
+_NO_LENGTH = (1 << 64) - 1
+"""What servers' own reader of lengths gives where it failed."""
 _BEFORE_A_KEY = frozenset({Opcode.EXPIRE_MS, Opcode.EXPIRE_SECONDS, Opcode.FREQ, Opcode.IDLE})
 """What belongs to the key that follows; servers with an eviction policy write two of them."""
 KIND_OF = {kind: name for name, kinds in KINDS.items() for kind in kinds}
@@ -159,7 +161,7 @@ class Walk:
 
     def _section(self) -> bool:
         """What comes up to the next key that is not of the most common kind, and that key; False at the end."""
-        if not self._has_begun_key:
+        if not self._has_begun_key and not self._is_expiring:
             self._fast_keys()
         source, content = self._source, self._content
         number = source.byte()
@@ -186,7 +188,8 @@ class Walk:
             case Opcode.FREQ:
                 source.byte()
             case Opcode.IDLE:
-                source.length()
+                if source.length() == _NO_LENGTH:
+                    raise source.damaged("a key that was not used for longer than a server can tell")
             case Opcode.SLOT_INFO:
                 if content.flavour == "redis" and content.version < _SLOT_INFO_SINCE:
                     raise source.damaged(f"numbers of a slot, which files of version {content.header.magic} have not")

@@ -149,7 +149,7 @@ def test_an_intset_that_lies_is_refused(data: bytes) -> None:
 
 def test_a_zipmap_with_unused_bytes_is_read() -> None:
     assert packed.zipmap(b"\x02\x03foo\x03\x00bar\x05hello\x05\x02world..\xff") == [b"foo", b"bar", b"hello", b"world"]
-    assert packed.zipmap(b"\x01\xfe\x03\x00\x00\x00foo\x03\x00bar\xff") == [b"foo", b"bar"]
+    assert packed.zipmap(b"\x01\xfe\xfe\x00\x00\x00" + b"f" * 254 + b"\x03\x00bar\xff") == [b"f" * 254, b"bar"]
 
 
 BAD_ZIPMAPS = {

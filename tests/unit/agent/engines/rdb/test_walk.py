@@ -524,6 +524,33 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         ArchiveDamagedError,
         "does not hold what it says",
     ),
+    **{
+        f"stream node with {what} below zero": (
+            rdb(key(b"k", stream(node(*entries)), kind=15)),
+            ArchiveDamagedError,
+            "does not hold what it says",
+        )
+        for what, entries in {
+            "fields of an entry": (b"1", b"0", b"1", b"f", b"0", b"0", b"0", b"0", b"-1", b"2"),
+            "fields of its own": (b"1", b"0", b"-1", b"0", b"2", b"0", b"0", b"2"),
+            "deleted entries": (b"1", b"-1", b"1", b"f", b"0"),
+        }.items()
+    },
+    "list node of more entries than 16 bits count": (
+        rdb(key(b"k", length(1) + length(2) + string(listpack([1] * 65536)), kind=18)),
+        ArchiveDamagedError,
+        "more entries than a server can count",
+    ),
+    "idle time that is no length": (
+        rdb(b"\xf8\x81" + b"\xff" * 8 + text_key("a")),
+        ArchiveDamagedError,
+        "not used for longer than",
+    ),
+    "zipmap with a short length in the long form": (
+        rdb(key(b"k", string(b"\x01\xfe\x01\x00\x00\x00a\x01\x00b\xff"), kind=9)),
+        ArchiveDamagedError,
+        "a zipmap points where nothing is",
+    ),
     "zipmap that says that it has 255": (
         rdb(key(b"k", string(b"\xff\x03foo\x03\x00bar\xff"), kind=9)),
         ArchiveDamagedError,
@@ -594,6 +621,15 @@ TWICE: dict[str, bytes] = {
 def test_what_stands_twice_is_found(file: bytes) -> None:
     with pytest.raises(ArchiveDamagedError, match="twice"):
         walk(file)
+
+
+def test_a_key_expires_whatever_stands_between_it_and_its_moment() -> None:
+    file = rdb(database(0), expiring(1000), aux("a", "b"), text_key("gone"), text_key("stays"))
+
+    content = walk(file)
+
+    assert (content.expiring, content.expired) == (1, 1)
+    assert content.vanishing == {0: 1}
 
 
 def test_equal_keys_in_different_databases_are_no_duplicates() -> None:
