@@ -123,6 +123,11 @@ class ServerFacts:
         return self.kind == "valkey" or self.major >= (7, 0)
 
     @property
+    def leaves_out_empty_keys(self) -> bool:
+        """Whether it does so in a load. A 6.2.5 keeps an empty set, saves it, and ends itself when it loads that."""
+        return self.kind == "valkey" or self.major >= (7, 0)
+
+    @property
     def modules_against_swap(self) -> list[str]:
         """Modules for which it takes no notice of `repl-diskless-load` (useDisklessLoad in replication.c).
 

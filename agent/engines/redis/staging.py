@@ -20,7 +20,9 @@ from agent.engines.redis.snapshots import Snapshot, Spool
 from agent.engines.redis.swap_record import SwapRecord
 from agent.limits import Limits
 from agent.unpacking import unpacked
+from common.errors import ArchiveIncompatibleError
 from common.rdb import RdbHeader
+from common.wording import counted
 
 
 async def receive(
@@ -64,6 +66,12 @@ async def receive(
             module_types=settings.module_types,
             drops_data=bool(await why_by_file(connection, server)),
         )
+        if content.empty and not server.leaves_out_empty_keys:
+            raise ArchiveIncompatibleError(
+                f"The file has {counted(content.empty, 'keys')} without content, which {server.name} takes and may end "
+                "itself on when it starts again.",
+                next_step="Import it into Redis 7.0 or newer or a Valkey, which leave them out, and export from there.",
+            )
         await require_libraries(connection, content.libraries)
     record.save_staged(
         Snapshot(record.staged_path, content.body_bytes, content.body_crc, has_crc=content.header.has_crc), needs

@@ -156,6 +156,15 @@ async def test_a_bad_file_is_refused_with_its_reason_and_changes_nothing(
     await refuse(RedisApp(server, tmp_path / "work"), file, error, said)
 
 
+async def test_keys_without_content_are_refused_where_a_server_would_keep_them(
+    redis_servers: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    app = RedisApp(redis_servers("redis-6.2"), tmp_path / "work")
+    file = rdb(database(0), text_key("a"), key(b"empty", length(0), kind=2), magic="REDIS0009")
+
+    await refuse(app, file, ArchiveIncompatibleError, r"1 key without content, which Redis 6\.2")
+
+
 @variants("name", ["valkey-8.1", "valkey-9.1", "redis-7.0"], kept=["valkey-9.1"])
 async def test_a_key_that_expires_before_1970_is_refused_and_one_that_expires_never_stays(
     name: str, redis_servers: Callable[[str], RedisServer], tmp_path: Path
