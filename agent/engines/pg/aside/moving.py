@@ -15,7 +15,7 @@ import msgspec
 from psycopg import sql
 
 from agent.engines.pg.aside.schemaless import Cast, app_casts, not_taken_aside
-from agent.engines.pg.server.catalog import KEPT_SCHEMA, USER_SCHEMA, kept_schema_names, no_member
+from agent.engines.pg.server.catalog import KEPT_SCHEMA, USER_SCHEMA, WITHOUT_GRANTS, kept_schema_names, no_member
 from agent.engines.pg.server.connection import Connection
 from agent.versions import not_read
 from common.errors import NothingToUndoError, ToolFailedError
@@ -24,16 +24,6 @@ OWNED_SEQUENCE = (
     "EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid"
     " AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))"
 )
-_OTHER_CATALOGS = {
-    "pg_operator": ("oprnamespace", "oprowner"),
-    "pg_opclass": ("opcnamespace", "opcowner"),
-    "pg_opfamily": ("opfnamespace", "opfowner"),
-    "pg_collation": ("collnamespace", "collowner"),
-    "pg_conversion": ("connamespace", "conowner"),
-    "pg_ts_dict": ("dictnamespace", "dictowner"),
-    "pg_ts_config": ("cfgnamespace", "cfgowner"),
-    "pg_statistic_ext": ("stxnamespace", "stxowner"),
-}
 
 
 def _movable() -> str:
@@ -55,19 +45,17 @@ def _movable() -> str:
          WHERE (t.typtype IN ('e', 'd', 'r', 'm') OR t.typtype = 'b' AND t.typcategory <> 'A')
            AND {no_member("pg_type", "t.oid")}
     """  # noqa: S608  # of this module, here and below
-    for catalog, (namespace, owner) in _OTHER_CATALOGS.items():
+    for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items():
         relations += f"""
         UNION ALL
-        SELECT x.{namespace}, x.{owner}, (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity,
-               {"'STATISTICS'" if catalog == "pg_statistic_ext" else _KIND.format(catalog)}
+        SELECT x.{namespace}, x.{owner}, (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity, '{kind}'
           FROM {catalog} x WHERE x.oid >= 16384 AND {no_member(catalog, "x.oid")}
         """  # noqa: S608
     return relations
 
 
-_KIND = "(pg_identify_object('{0}'::regclass, x.oid, 0)).type"
 _MOVABLE = _movable()
-_NAMED_BY_TYPES = ("ROUTINE", "operator")
+_NAMED_BY_TYPES = ("ROUTINE", "OPERATOR")
 
 
 _VERSION, _VERSION_WITH_CASTS = 1, 2

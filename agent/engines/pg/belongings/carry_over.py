@@ -20,6 +20,7 @@ from psycopg import sql
 from agent.engines.pg.belongings.read import (
     LARGE_OBJECT,
     MOST_LARGE_OBJECTS,
+    OF_OWNERS,
     WRAPPER,
     Belongings,
     DefaultGrant,
@@ -61,7 +62,7 @@ _SET_ROLE_SINCE = 160_000
 """The version since which a member may not always act as the role."""
 _SCHEMA_OF = re.compile(r'(?:"(?:[^"]|"")+"|[^".]+)(?=\.)')
 """At the beginning of what the server quoted."""
-_WITHOUT_CODE = (LARGE_OBJECT, "SCHEMA", "SEQUENCE")
+_WITHOUT_CODE = frozenset({LARGE_OBJECT, "SCHEMA", "SEQUENCE", *OF_OWNERS})
 """Nothing of these runs with their owner's rights."""
 
 
@@ -87,7 +88,11 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
         Warnings, one sentence each.
     """
     things = await things_in_both(connection, belongings)
-    warnings = [*_kept_from_owners(belongings, things), *await _unprotected(connection, belongings, things)]
+    warnings = [
+        *_kept_from_owners(belongings, things),
+        *await _unprotected(connection, belongings, things),
+        *_of_grantors([*belongings.database_passed_on, *(one for thing in things for one in thing.passed_on)]),
+    ]
     if belongings.has_more_large_objects:
         warnings.append(
             "Owners and grants of large objects were not carried over: more than "
@@ -157,6 +162,11 @@ async def things_in_both(connection: Connection, belongings: Belongings) -> list
         )
         there = {identity for (identity,) in await cursor.fetchall()}
         found += [thing for thing in special if thing.identity in there]
+    for kind, query in OF_OWNERS.items():
+        if special := [thing for thing in special_things(belongings) if thing.kind == kind]:
+            cursor = await connection.execute(query)
+            there = {identity for identity, _ in await cursor.fetchall()}
+            found += [thing for thing in special if thing.identity in there]
     return [
         *found,
         *await _existing_wrappers(connection, belongings),
@@ -240,6 +250,16 @@ def _kept_from_owners(belongings: Belongings, things: Sequence[Thing]) -> list[s
     ]
 
 
+def _of_grantors(passed_on: Sequence[str]) -> list[str]:
+    """A warning of grants that would have to be made in the name of somebody else."""
+    if not passed_on:
+        return []
+    return [
+        "These grants were made by others than the owner, who had the right to pass them on; after the import they are "
+        f"the owner's: {listed(passed_on)}."
+    ]
+
+
 async def warnings_of_owners(
     connection: Connection, belongings: Belongings, *, new_schemas: Collection[str]
 ) -> list[str]:
@@ -284,6 +304,7 @@ async def warnings_of_owners(
             "before the import (GRANT CREATE ON SCHEMA … TO …), or gives them back after it (ALTER … OWNER TO …)."
             for owner, names in kept.items()
         ),
+        *_of_grantors([one for thing in special_things(belongings) for one in thing.passed_on]),
     ]
 
 

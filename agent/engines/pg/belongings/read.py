@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from agent.engines.pg.server.catalog import USER_SCHEMA, DatabaseFacts, no_member
+from agent.engines.pg.server.catalog import USER_SCHEMA, WITHOUT_GRANTS, DatabaseFacts, no_member
 from agent.engines.pg.server.connection import Connection
 from agent.engines.pg.server.privileges import roles_within
 
@@ -22,10 +22,11 @@ class Grant(NamedTuple):
 
 @dataclass
 class Thing:
-    """A schema, relation, routine, type or wrapper: where it is found, whose it is, its grants (None: default ones).
+    """A schema, relation, routine, type, …: where it is found, whose it is, its grants (None: default ones).
 
     Attributes:
         withheld: what its owner has not, since somebody took it away.
+        passed_on: of the grants, in words, those that not its owner made but who had the right to pass them on.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Thing:
     owner: str
     grants: list[Grant] | None = None
     withheld: list[Grant] = field(default_factory=list)
+    passed_on: list[str] = field(default_factory=list)
 
 
 class DefaultGrant(NamedTuple):
@@ -74,6 +76,7 @@ class Belongings:
     default_grants: list[DefaultGrant] = field(default_factory=list)
     database_grants: list[Grant] | None = None
     database_withheld: list[Grant] = field(default_factory=list)
+    database_passed_on: list[str] = field(default_factory=list)
     settings: list[Setting] = field(default_factory=list)
     labels: list[tuple[str, str]] = field(default_factory=list)
     """Provider and label of the database's security labels."""
@@ -115,6 +118,15 @@ _KINDS = {
            AND {no_member("pg_type", "t.oid")}
     """,  # noqa: S608
 }
+OF_OWNERS = {
+    kind: f"""
+        SELECT (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity, pg_get_userbyid(x.{owner})
+          FROM {catalog} x JOIN pg_namespace n ON n.oid = x.{namespace}
+         WHERE {USER_SCHEMA} AND {no_member(catalog, "x.oid")}
+    """  # noqa: S608
+    for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items()
+}
+"""Identity and owner of what has no privileges."""
 _OWNED_SEQUENCES = """
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'S'
@@ -157,6 +169,9 @@ async def read_belongings(
     found = Belongings(database, owner, app_role, trusted)
     for kind, query in _KINDS.items():
         found.things += await _things(connection, kind, query)
+    for kind, query in OF_OWNERS.items():
+        cursor = await connection.execute(query)
+        found.things += [Thing(kind, *row) for row in await cursor.fetchall()]
     owned = {name for (name,) in await (await connection.execute(_OWNED_SEQUENCES)).fetchall()}
     for thing in found.things:
         if thing.kind == "SEQUENCE" and thing.identity in owned:
@@ -209,22 +224,32 @@ async def _content_owner(connection: Connection, trusted: frozenset[str]) -> str
 GRANT_COLUMNS = "x.privilege_type, CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.is_grantable"
 
 
+def _grantor(owner: str) -> str:
+    """SQL: who made a grant x, if not the owner."""
+    return f"CASE WHEN x.grantor <> {owner} THEN pg_get_userbyid(x.grantor) END"
+
+
+def _passed_on(grant: Grant, what: str, grantor: str | None) -> list[str]:
+    return [f"{grant.privilege} on {what} for {grant.grantee or 'PUBLIC'} by {grantor}"] if grantor else []
+
+
 async def _things(
     connection: Connection, kind: str, query: str, *, values: Sequence[object] | None = None
 ) -> list[Thing]:
     statement = f"""
         SELECT t.identity, pg_get_userbyid(t.owner), t.acl IS NULL, {_withheld(_ACL_TYPES[kind], "t.owner", "t.acl")},
-               x.grantee = t.owner, {GRANT_COLUMNS}
+               x.grantee = t.owner, {_grantor("t.owner")}, {GRANT_COLUMNS}
           FROM ({query}) AS t LEFT JOIN aclexplode(t.acl) AS x ON true
     """  # noqa: S608
     cursor = await connection.execute(statement, values)
     found: dict[str, Thing] = {}
-    for identity, owner, is_default, withheld, is_own, *grant in await cursor.fetchall():
+    for identity, owner, is_default, withheld, is_own, grantor, *grant in await cursor.fetchall():
         if identity not in found:
             found[identity] = Thing(kind, identity, owner, None if is_default else [], _of_owner(owner, withheld))
         thing = found[identity]
         if thing.grants is not None and grant[0] is not None and not is_own:
             thing.grants.append(Grant(*grant))
+            thing.passed_on += _passed_on(thing.grants[-1], f"{kind.lower()} {identity}", grantor)
     return list(found.values())
 
 
@@ -242,14 +267,15 @@ def _of_owner(owner: str, privileges: Sequence[str]) -> list[Grant]:
 async def _add_column_grants(connection: Connection, things: Sequence[Thing]) -> None:
     tables = {thing.identity: thing for thing in things if thing.kind == "TABLE"}
     cursor = await connection.execute(f"""
-        SELECT format('%I.%I', n.nspname, c.relname), {GRANT_COLUMNS}, a.attname
+        SELECT format('%I.%I', n.nspname, c.relname), {_grantor("c.relowner")}, {GRANT_COLUMNS}, a.attname
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN aclexplode(a.attacl) AS x
          WHERE {USER_SCHEMA} AND NOT a.attisdropped
     """)  # noqa: S608
-    for identity, *grant in await cursor.fetchall():
+    for identity, grantor, *grant in await cursor.fetchall():
         if table := tables.get(identity):
             table.grants = [*(table.grants or []), Grant(*grant)]
+            table.passed_on += _passed_on(table.grants[-1], f"column {identity}.{table.grants[-1].column}", grantor)
 
 
 async def _default_grants(connection: Connection) -> list[DefaultGrant]:
@@ -281,11 +307,14 @@ async def _add_database_grants(connection: Connection, belongings: Belongings) -
     if database.acl is None:
         return
     cursor = await connection.execute(
-        f"SELECT {GRANT_COLUMNS} FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x"  # noqa: S608
-        " WHERE d.oid = %s AND x.grantee <> d.datdba",
+        f"SELECT {_grantor('d.datdba')}, {GRANT_COLUMNS}"  # noqa: S608
+        "  FROM pg_database d CROSS JOIN aclexplode(d.datacl) AS x WHERE d.oid = %s AND x.grantee <> d.datdba",
         [database.oid],
     )
-    belongings.database_grants = [Grant(*row) for row in await cursor.fetchall()]
+    belongings.database_grants = []
+    for grantor, *grant in await cursor.fetchall():
+        belongings.database_grants.append(Grant(*grant))
+        belongings.database_passed_on += _passed_on(belongings.database_grants[-1], "the database", grantor)
     cursor = await connection.execute(
         f"SELECT unnest({_withheld('d', 'd.datdba', 'd.datacl')}) FROM pg_database d WHERE d.oid = %s",  # noqa: S608
         [database.oid],

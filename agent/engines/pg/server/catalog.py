@@ -18,6 +18,17 @@ KEPT_SCHEMA = f"^{KEPT_SCHEMA_NAME}$"
 """Pattern of schemas with what an import within the database keeps; that is not the app's any more. The only word on
 that: what an import refuses to bring is what no export holds and no comparison sees.
 """
+WITHOUT_GRANTS = {
+    "OPERATOR": ("pg_operator", "oprnamespace", "oprowner"),
+    "OPERATOR CLASS": ("pg_opclass", "opcnamespace", "opcowner"),
+    "OPERATOR FAMILY": ("pg_opfamily", "opfnamespace", "opfowner"),
+    "COLLATION": ("pg_collation", "collnamespace", "collowner"),
+    "CONVERSION": ("pg_conversion", "connamespace", "conowner"),
+    "TEXT SEARCH DICTIONARY": ("pg_ts_dict", "dictnamespace", "dictowner"),
+    "TEXT SEARCH CONFIGURATION": ("pg_ts_config", "cfgnamespace", "cfgowner"),
+    "STATISTICS": ("pg_statistic_ext", "stxnamespace", "stxowner"),
+}
+"""Kinds of things in schemas that have an owner and no privileges: catalog, and its columns for schema and owner."""
 USER_SCHEMA = rf"n.nspname !~ '^(pg_|information_schema$)|{KEPT_SCHEMA}'"
 """Condition on pg_namespace n."""
 ROWS_ABOUT = """(CASE WHEN pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0

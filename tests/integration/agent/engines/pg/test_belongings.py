@@ -151,6 +151,106 @@ async def test_what_belongs_to_a_group_that_may_make_nothing_there_belongs_to_it
         app.run(f"DROP ROLE {group}", on="postgres")
 
 
+OWNERS_ALONE = """
+    SELECT 'collation', collname, collnamespace::regnamespace::text, collowner::regrole::text FROM pg_collation
+     WHERE oid >= 16384
+    UNION ALL SELECT 'conversion', conname, connamespace::regnamespace::text, conowner::regrole::text
+      FROM pg_conversion WHERE oid >= 16384
+    UNION ALL SELECT 'operator', oprname, oprnamespace::regnamespace::text, oprowner::regrole::text
+      FROM pg_operator WHERE oid >= 16384
+    UNION ALL SELECT 'dictionary', dictname, dictnamespace::regnamespace::text, dictowner::regrole::text
+      FROM pg_ts_dict WHERE oid >= 16384
+    UNION ALL SELECT 'configuration', cfgname, cfgnamespace::regnamespace::text, cfgowner::regrole::text
+      FROM pg_ts_config WHERE oid >= 16384
+    UNION ALL SELECT 'statistics', stxname, stxnamespace::regnamespace::text, stxowner::regrole::text
+      FROM pg_statistic_ext
+     ORDER BY 1, 2, 3
+"""
+MADE_ALONE = """
+    CREATE COLLATION {schema}."c %s" (locale = 'C');
+    CREATE CONVERSION {schema}."v;" FOR 'UTF8' TO 'LATIN1' FROM utf8_to_iso8859_1;
+    CREATE OPERATOR {schema}.=== (leftarg = public.mood, rightarg = int, function = public.fee);
+    CREATE TEXT SEARCH DICTIONARY {schema}."d." (template = simple);
+    CREATE TEXT SEARCH CONFIGURATION {schema}.t (copy = english);
+    CREATE STATISTICS {schema}.s ON a, b FROM public.own
+"""
+GIVEN_ALONE = """
+    ALTER COLLATION {schema}."c %s" OWNER TO {group}; ALTER CONVERSION {schema}."v;" OWNER TO {group};
+    ALTER OPERATOR {schema}.=== (public.mood, int) OWNER TO {group};
+    ALTER TEXT SEARCH DICTIONARY {schema}."d." OWNER TO {group};
+    ALTER TEXT SEARCH CONFIGURATION {schema}.t OWNER TO {group};
+    ALTER STATISTICS {schema}.s OWNER TO {group}
+"""
+
+
+@variants("major", [13, 18], kept=[18])
+@pytest.mark.parametrize(
+    ("has_admin", "rights"),
+    [(True, ""), (False, "CREATEDB CREATEROLE"), (False, "")],
+    ids=["superuser", "createrole", "within"],
+)
+async def test_what_has_an_owner_and_no_privileges_has_the_same_owner_afterwards(
+    make_app: MakeApp, major: int, has_admin: bool, rights: str
+) -> None:
+    app = make_app(major, has_admin=has_admin, rights=rights)
+    group = f"group_{app.role}"
+    app.run(f"CREATE ROLE {group}; GRANT {group} TO {app.role}", on="postgres")
+    try:
+        app.run(
+            'CREATE SCHEMA "We""i.rd"; CREATE TABLE public.own (a int, b int);'
+            " CREATE TYPE public.mood AS ENUM ('sad'); CREATE FUNCTION public.fee(public.mood, int) RETURNS bool"
+            " LANGUAGE sql AS 'SELECT true'",
+            as_app=True,
+        )
+        for schema in ("public", '"We""i.rd"'):
+            app.run(MADE_ALONE.replace("{schema}", schema), as_app=True)
+        archive = await app.export()
+        app.run(GIVEN_ALONE.replace("{schema}", '"We""i.rd"').replace("{group}", group))
+        before = app.run(OWNERS_ALONE)
+
+        record, preview = await app.stage(archive)
+        await app.recipe.restore(record, app.progress)
+
+        assert [one for one in preview.warnings if group in one] == []
+        imported = [one for one in app.run(OWNERS_ALONE) if "mathison_kept" not in one[2]]
+        assert imported == before
+        assert {owner for *_, owner in before} == {app.role, group}
+        await app.recipe.undo(record, app.progress)
+        assert app.run(OWNERS_ALONE) == before
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {group}", on="postgres")
+
+
+@pytest.mark.parametrize("has_admin", [True, False], ids=["superuser", "within"])
+async def test_grants_that_a_holder_of_a_grant_option_made_are_the_owners_with_a_warning(
+    make_app: MakeApp, has_admin: bool
+) -> None:
+    app = make_app(has_admin=has_admin)
+    holder = f"holder_{app.role}"
+    app.run(f"CREATE ROLE {holder}", on="postgres")
+    try:
+        app.run("CREATE TABLE public.t (a int, b int); CREATE FUNCTION fee() RETURNS int RETURN 1", as_app=True)
+        app.run(
+            f"GRANT SELECT, UPDATE (b) ON t TO {holder} WITH GRANT OPTION; SET ROLE {holder};"
+            " GRANT SELECT ON t TO PUBLIC; GRANT UPDATE (b) ON t TO pg_monitor"
+        )
+        archive = await app.export()
+
+        record, preview = await app.stage(archive)
+        await app.recipe.restore(record, app.progress)
+
+        [warning] = [one for one in preview.warnings if "made by others" in one]
+        assert warning.endswith(
+            f"they are the owner's: SELECT on table public.t for PUBLIC by {holder}, UPDATE on column public.t.b for "
+            f"pg_monitor by {holder}."
+        )
+        assert app.run("SELECT has_table_privilege('pg_monitor', 'public.t', 'SELECT')") == [(True,)]
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {holder}", on="postgres")
+
+
 async def test_what_cannot_be_given_back_to_a_group_within_the_database_is_a_warning(make_app: MakeApp) -> None:
     app = make_app(has_admin=False)
     group = f"group_{app.role}"

@@ -236,6 +236,7 @@ _CHANGES = {
     "default grants": "ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT SELECT ON TABLES TO PUBLIC",
     "grants of what is in it": "GRANT SELECT ON t TO pg_monitor",
     "owners or grants of what": "ALTER TABLE t OWNER TO postgres",
+    "owners of collations": "ALTER COLLATION public.c OWNER TO postgres",
 }
 
 
@@ -251,6 +252,7 @@ async def test_a_restore_that_would_lose_what_changed_since_the_import_was_stage
     app: PostgresApp, said: str, change: str
 ) -> None:
     app.run("CREATE TABLE t (a int); GRANT SELECT ON t TO pg_read_all_data; CREATE TABLE gone (a int)", as_app=True)
+    app.run("CREATE COLLATION public.c (locale = 'C')", as_app=True)
     archive = await app.export()
     record, _ = await app.stage(archive)
     app.run(change.format(database=app.database, role=app.role))
