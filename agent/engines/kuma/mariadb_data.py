@@ -22,7 +22,7 @@ from agent.engines.kuma import layout
 from agent.engines.kuma.configuration import Configuration, Storage
 from agent.engines.kuma.data import Archived, Place, Unpacked, Verified, sum_files
 from agent.engines.kuma.foreign_tables import warnings_of_export, warnings_of_import
-from agent.engines.kuma.version import ASKED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
+from agent.engines.kuma.version import ASKED, COUNTED, KINDS, KumaFacts, check_upload, facts_of, queries, require_kuma
 from agent.engines.mariadb import names
 from agent.engines.mariadb.describing import obstacle_in
 from agent.engines.mariadb.dumps.foreign import what_it_is
@@ -179,6 +179,10 @@ class MariadbData:
                     await asyncio.to_thread(dump.write, piece)
             # It may have begun to migrate meanwhile.
             facts = await self._look_settled()
+            if tables:
+                # The app has gone on writing.
+                rows = tables.rows
+                facts = replace(facts, counts={name: rows.get(table, 0) for name, table in COUNTED.items()})
             warnings = warnings_of_export(await look(self._at.login, self._at.name))
             if watch.doubt:
                 warnings.append(watch.doubt + (" So the export has no fingerprint." if tables else ""))

@@ -156,6 +156,11 @@ class TableHasher:
         self._hash(text[at:])
 
     @property
+    def rows(self) -> dict[str, int]:
+        """How many were seen of each table."""
+        return {plain(name.decode(errors="replace")): count for name, count in self._rows.items()}
+
+    @property
     def row_count(self) -> int:
         """Of all tables."""
         return sum(self._rows.values())

@@ -265,6 +265,22 @@ async def test_tables_that_took_each_others_places_under_a_dump_are_found_out(
     assert doubtful.warnings[-1].endswith("are missing or there twice. So the export has no fingerprint.")
 
 
+async def test_an_export_counts_what_is_in_its_dump(kuma: KumaOnMariadb, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def written_to(login: Login, database: str) -> AsyncGenerator[bytes, None]:
+        async for piece in raw_dump(login, database):
+            yield piece
+        kuma.database.sql("INSERT INTO heartbeat (monitor_id, status, time) VALUES (1, 1, UTC_TIMESTAMP())")
+
+    monkeypatch.setattr(mariadb_data, "raw_dump", written_to)
+
+    exported = await kuma.export()
+
+    assert exported.fingerprint is not None
+    assert exported.fingerprint.parts["table heartbeat"].startswith("121 rows, ")
+    assert exported.header.counts["heartbeats"] == exported.counts["heartbeats"] == 121
+    assert (exported.counts["monitors"], exported.counts["users"]) == (12, 1)
+
+
 async def test_what_is_dropped_half_is_dropped_entirely_and_moves_nothing(kuma: KumaOnMariadb) -> None:
     exported = await kuma.export()
     kuma.make_other()
