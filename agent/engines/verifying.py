@@ -14,8 +14,9 @@ from agent.engines.sqlite import journals
 from agent.engines.sqlite.bounds import size_of
 from agent.engines.sqlite.uploads import check_database
 from common.errors import ArchiveDamagedError, ArchiveError, ArchiveRefusedError, LimitExceededError, ServiceError
-from common.wording import counted
+from common.wording import counted, some_of
 
+_MOST_NAMES = 3
 _CHECKED_DATABASES = 64
 LINK_WAY_OUT = "Pack the archive without the link; or, if it is right for this app, make the same one there first."
 """Where an import has no option for it."""
@@ -146,16 +147,16 @@ def owners_differ(extracted: Extracted, now: Survey) -> list[str]:
     if not extracted.owners or not now.owners or set(extracted.owners) & set(now.owners):
         return []
     return [
-        f"The archive's files belong to {', '.join(extracted.owners[:3])}, the app's present files to "
-        f"{', '.join(now.owners[:3])} (uid:gid). If the app cannot read them, import with the option ownership=app."
+        f"The archive's files belong to {', '.join(extracted.owners[:_MOST_NAMES])}, the app's present files to "
+        f"{', '.join(now.owners[:_MOST_NAMES])} (uid:gid). If the app cannot read them, import with the option "
+        "ownership=app."
     ]
 
 
 def _named(names: Sequence[str] | set[str], what: str) -> str:
     if not names:
         return f"0 {what}"
-    shown = ", ".join(printable(name) for name in sorted(names)[:3])
-    return f"{len(names)} {what} ({shown}{', …' if len(names) > 3 else ''})"
+    return f"{len(names)} {what} ({some_of([printable(name) for name in sorted(names)], _MOST_NAMES)})"
 
 
 async def _problem_of(database: Path) -> str:

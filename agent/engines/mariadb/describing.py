@@ -11,7 +11,7 @@ from agent.engines.mariadb.server.catalog import Schema, look
 from agent.engines.mariadb.server.client import query
 from agent.engines.mariadb.server.settings import Login, MariadbSettings
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
-from common.wording import counted
+from common.wording import counted, some_of
 
 OLDEST = (10, 6)
 OLDEST_MYSQL = (8, 0)
@@ -158,7 +158,7 @@ def warnings_of(schema: Schema, *, has_history: bool = False) -> list[str]:
     warnings = []
     if tables := schema.untransactional:
         told = counted(len(tables), "tables are", "table is")
-        warnings.append(f"{told} not InnoDB, so the app must not write to them: {_named(tables)}.")
+        warnings.append(f"{told} not InnoDB, so the app must not write to them: {some_of(tables, _NAMED)}.")
     if schema.versioned and not has_history:
         warnings.append(without_history(schema, "export"))
     return warnings
@@ -168,14 +168,15 @@ def without_history(schema: Schema, what: str) -> str:
     """What to know of an export or a file without the history that the schema's tables would have."""
     tables = schema.versioned
     told = counted(len(tables), "tables are", "table is")
-    return f"{told} system-versioned; the {what} holds their present rows without their history: {_named(tables)}."
+    named = some_of(tables, _NAMED)
+    return f"{told} system-versioned; the {what} holds their present rows without their history: {named}."
 
 
 def with_foreign_sequences(tables: Sequence[str]) -> str:
     """What to know of an export with tables that need sequences of other databases."""
     return (
         f"The export cannot be imported: columns of {len(tables)} tables take their defaults from sequences of other "
-        f"databases: {_named(tables)}."
+        f"databases: {some_of(tables, _NAMED)}."
     )
 
 
@@ -203,7 +204,3 @@ def require_fitting_history(server: str, schema: Schema) -> None:
             f"which time ends on another day than in {schema.version}: their present rows would be taken for deleted.",
             next_step="Export without history, or import into a server of the same side of MariaDB 11.5.",
         )
-
-
-def _named(tables: Sequence[str]) -> str:
-    return ", ".join(tables[:_NAMED]) + (", …" if len(tables) > _NAMED else "")

@@ -17,7 +17,9 @@ from agent.engines.n8n.folder import CLEAR_KEY, SEALED_KEY
 from agent.engines.n8n.key_notes import fingerprint_of
 from agent.engines.n8n.sealing import seal
 from agent.engines.n8n.wishes import ExportWishes
+from common.wording import some_of
 
+_MOST_NAMES = 3
 _NO_KEY = (
     "The encryption key is not in the archive, so its credentials can be read only where n8n has the same key. Give a "
     "recipient or a passphrase to have it sealed in, and keep the key itself in a safe place."
@@ -75,10 +77,10 @@ async def make_travelling(key: str, facts: Facts, wishes: ExportWishes) -> Trave
     if not facts.fit.is_right:
         warnings.append(
             "The encryption key that the agent found does not open what is in n8n's database: "
-            f"{', '.join(facts.fit.unreadable[:3])}. See that encryption_key_file names the one that n8n uses."
+            f"{some_of(facts.fit.unreadable, _MOST_NAMES)}. See that encryption_key_file names the one that n8n uses."
         )
     elif facts.fit.unreadable:
-        warnings.append(f"n8n's own key does not open all it has: {', '.join(facts.fit.unreadable[:3])}.")
+        warnings.append(f"n8n's own key does not open all it has: {some_of(facts.fit.unreadable, _MOST_NAMES)}.")
     if wishes.is_clear:
         warnings.append("The archive holds the encryption key in clear: whoever has it has all credentials.")
         return TravellingKey(CLEAR_KEY, f"{key}\n".encode(), "in clear", tuple(warnings), fingerprint)

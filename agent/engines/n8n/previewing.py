@@ -61,7 +61,7 @@ def warnings(prepared: Prepared, wishes: ImportWishes) -> list[str]:
             "names, and no second factors."
         )
     elif prepared.unreadable:
-        named = ", ".join(prepared.unreadable[:3])
+        named = some_of(prepared.unreadable, _MOST_NAMES)
         found.append(
             f"Not readable where the data comes from either: {_number(len(prepared.unreadable), 'secret')} ({named})."
         )

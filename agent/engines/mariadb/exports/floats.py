@@ -99,7 +99,7 @@ def withheld_for(columns: Sequence[FloatColumn]) -> str:
     if not tables:
         return ""
     return (
-        f"The export has no fingerprint: generated columns in {', '.join(tables[:_NAMED])} are worked out from FLOAT "
+        f"The export has no fingerprint: generated columns in {some_of(tables, _NAMED)} are worked out from FLOAT "
         "values that it holds rounded, and come out otherwise wherever it is loaded."
     )
 

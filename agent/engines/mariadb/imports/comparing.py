@@ -12,6 +12,7 @@ from agent.engines.mariadb.server.client import WITHIN_SECONDS, query, quoted
 from agent.engines.mariadb.server.programs import Program
 from agent.engines.mariadb.server.settings import Login
 from common.errors import ServiceError
+from common.wording import some_of
 
 _NAMED = 5
 _COMPARED_BYTES = 256 << 20
@@ -121,5 +122,4 @@ def plain_version(server: str) -> str:
 def _named(tables: set[str], what: str) -> str:
     if not tables:
         return f"0 {what}"
-    shown = ", ".join(sorted(tables)[:_NAMED])
-    return f"{len(tables)} {what} ({shown}{', …' if len(tables) > _NAMED else ''})"
+    return f"{len(tables)} {what} ({some_of(sorted(tables), _NAMED)})"

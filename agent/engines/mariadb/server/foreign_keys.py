@@ -11,6 +11,7 @@ from agent.engines.mariadb.names import account
 from agent.engines.mariadb.server.client import literal, of_schema, query
 from agent.engines.mariadb.server.settings import Login
 from common.errors import ArchiveIncompatibleError, ToolFailedError
+from common.wording import some_of
 
 _NAMED = 5
 _LIST = "information_schema./*M! INNODB_SYS_FOREIGN */ /*!80000 INNODB_FOREIGN */"
@@ -40,8 +41,8 @@ async def obstacle_in_referrers(admin: Login, database: str) -> str:
     if not found:
         return ""
     return (
-        f"Tables outside of the database have foreign keys into it: {_few(sorted(found))}. They would go on pointing "
-        "at the previous tables."
+        f"Tables outside of the database have foreign keys into it: {some_of(sorted(found), _NAMED)}. They would "
+        "go on pointing at the previous tables."
     )
 
 
@@ -51,9 +52,9 @@ async def obstacle_in_parents(login: Login, database: str) -> str:
     if not nowhere:
         return ""
     return (
-        f"The database has foreign keys to tables that are not there: {_few(nowhere)}. They would lead from the "
-        "previous tables, kept for an undo, to whatever comes in place under these names: make the tables, or drop the "
-        "keys."
+        f"The database has foreign keys to tables that are not there: {some_of(nowhere, _NAMED)}. They would lead "
+        "from the previous tables, kept for an undo, to whatever comes in place under these names: make the tables, or "
+        "drop the keys."
     )
 
 
@@ -65,8 +66,8 @@ async def require_parents(loader: Login, schema: str) -> None:
     nowhere, _ = await _leading_out(loader, schema)
     if nowhere:
         raise ArchiveIncompatibleError(
-            f"The file has foreign keys to tables that are not in it: {_few(nowhere)}. In place they would lead to "
-            "none, whatever the app makes later.",
+            f"The file has foreign keys to tables that are not in it: {some_of(nowhere, _NAMED)}. In place they "
+            "would lead to none, whatever the app makes later.",
             next_step="Make these tables at its source, or drop the keys, then dump again.",
         )
 
@@ -78,7 +79,7 @@ async def warning_of_parents(login: Login, database: str) -> str:
         return ""
     return (
         "The export cannot be imported: it has foreign keys to tables that are not there or are in other databases: "
-        f"{_few([*nowhere, *elsewhere])}."
+        f"{some_of([*nowhere, *elsewhere], _NAMED)}."
     )
 
 
@@ -113,7 +114,3 @@ async def _lacking_process(admin: Login) -> str:
         "Whether tables of other databases have foreign keys into this one is not told to the admin account, and an "
         f"import would break them: GRANT PROCESS ON *.* TO {account(told)}."
     )
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

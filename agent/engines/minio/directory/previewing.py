@@ -10,7 +10,7 @@ from agent.engines.minio.drive.comparing import ACCOUNTS, Changes
 from agent.engines.minio.server.facts import Facts
 from agent.engines.minio.trees.tally import Bucket, Tally
 from common.headers import ArchiveHeader
-from common.wording import counted
+from common.wording import counted, some_of
 
 _FREEZE_SECONDS = 0.2
 """Held from a watchdog's start to its end; what is renamed meanwhile does not grow with objects."""
@@ -129,12 +129,12 @@ def warnings(header: ArchiveHeader | None, tally: Tally, *, only: str) -> tuple[
         )
     if bare := sorted(name for name, bucket in tally.buckets.items() if bucket.settings == bucket_settings.NONE):
         found.append(
-            f"The archive holds no settings of {', '.join(bare[:5])}: versioning, locks, policies and rules that "
+            f"The archive holds no settings of {some_of(bare, _NAMED)}: versioning, locks, policies and rules that "
             "were set there do not come."
         )
     if replicated := _without_replication(header, tally):
         found.append(
-            f"The remote targets and replication rules of {', '.join(replicated[:5])} are not in the archive: after "
+            f"The remote targets and replication rules of {some_of(replicated, _NAMED)} are not in the archive: after "
             "the import nothing is replicated until they are set up anew."
         )
     if tally.unproven:
@@ -209,6 +209,6 @@ def hidden(count: int, names: Sequence[str]) -> str:
 def expiring(buckets: Sequence[str]) -> str:
     """A warning about buckets with rules that delete objects by their age."""
     return (
-        f"The buckets {', '.join(buckets[:5])} delete objects by their age, which is that of the originals: MinIO's "
+        f"The buckets {some_of(buckets, _NAMED)} delete objects by their age, which is that of the originals: MinIO's "
         "scanner may delete what was just imported."
     )

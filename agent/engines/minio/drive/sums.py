@@ -9,6 +9,7 @@ import msgspec
 
 from common.errors import ArchiveDamagedError
 from common.fingerprints import Fingerprint
+from common.wording import some_of
 
 _MODULUS = 1 << 256
 _NAMED = 5
@@ -107,7 +108,7 @@ def require_as_exported(carried: Fingerprint | None, found: Fingerprint, *, only
     names = {f"bucket {only}"} & carried.parts.keys() if only else carried.parts.keys() | found.parts.keys()
     if differing := [name for name in sorted(names) if carried.parts.get(name) != found.parts.get(name)]:
         raise ArchiveDamagedError(
-            f"The archive does not hold what it held when it was exported: {', '.join(differing[:_NAMED])}{beside}; "
+            f"The archive does not hold what it held when it was exported: {some_of(differing, _NAMED)}{beside}; "
             "nothing was changed.",
             next_step="Take another copy of the file, or export again.",
         )

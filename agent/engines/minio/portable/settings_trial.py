@@ -18,6 +18,7 @@ from agent.archives.members import printable
 from agent.engines.minio.portable.tree import settings_left_out, settings_of
 from agent.engines.minio.server.client import Client
 from common.errors import ArchiveIncompatibleError
+from common.wording import some_of
 
 NEXT_STEP = (
     "Set up on this server what they need (targets of notifications, tiers, a KMS), or import with `settings=drop`, "
@@ -149,12 +150,9 @@ def _as_of(canary: str, bucket: str, policy: bytes) -> bytes:
 
 def _listed(refused: Mapping[str, str]) -> str:
     told = [f"{printable(path)} ({said[:_SAID_CHARS]})" for path, said in list(refused.items())[:_NAMED]]
-    return "; ".join(told) + _more(len(refused))
+    more = f" and {len(refused) - _NAMED:,} more" if len(refused) > _NAMED else ""
+    return "; ".join(told) + more
 
 
 def _named(paths: Sequence[str]) -> str:
-    return ", ".join(printable(path) for path in paths[:_NAMED]) + _more(len(paths))
-
-
-def _more(count: int) -> str:
-    return f" and {count - _NAMED:,} more" if count > _NAMED else ""
+    return some_of([printable(path) for path in paths], _NAMED)

@@ -17,6 +17,7 @@ from agent.engines.minio.drive.layout import CONFIG
 from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import ArchiveIncompatibleError, ToolFailedError
 from common.headers import ArchiveHeader
+from common.wording import some_of
 
 _ACCOUNTS = "iam-assets/svcaccts.json"
 _MAX_BYTES = 64 << 20
@@ -151,7 +152,7 @@ async def take_over(client: Client, taken: Sequence[TakenOver], *, previous_root
     found = await _listed(client)
     amiss = [name for name, account in wanted.items() if not _is_taken(found.get(name), client.account.user, account)]
     if amiss:
-        names = ", ".join(printable(name) for name in amiss[:_NAMED])
+        names = some_of([printable(name) for name in amiss], _NAMED)
         raise ToolFailedError(f"MinIO did not make the service accounts {names} this root's as they were.")
 
 

@@ -13,7 +13,7 @@ from agent.archives.members import printable
 from agent.engines.minio.drive.tiers import Place, Tiered
 from agent.engines.minio.server.client import Client, RefusedError
 from common.errors import ServiceError
-from common.wording import counted
+from common.wording import counted, some_of
 
 _LOOK_SECONDS = 20.0
 """Most time for all of them, but for a call: some thousands from a tier that is near."""
@@ -53,7 +53,7 @@ async def look(client: Client, tiered: Tiered) -> str:
         told.append(
             f"The content of {counted(sum(gone.values()), 'versions')} is gone from the tier "
             f"{', '.join(tiered.tiers)}, or cannot be read there; only their names are here "
-            f"({', '.join([*gone][:_NAMED])}). {said.rstrip('.')}."
+            f"({some_of([*gone], _NAMED)}). {said.rstrip('.')}."
         )
     if left := tiered.versions - looked_at:
         more = " more" if looked_at else ""

@@ -29,6 +29,7 @@ from agent.engines.pg.server.names import Label, new_name, role_name, session_na
 from agent.engines.pg.server.prepared import how_to_go_on
 from agent.engines.pg.server.privileges import require_no_kept_schema, require_owner, take_back_privileges
 from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
+from common.wording import some_of
 
 _log = structlog.get_logger(__name__)
 
@@ -317,7 +318,7 @@ async def _check_indexes(connection: Connection) -> None:
         " WHERE NOT indisvalid AND c.relkind = 'i' ORDER BY 1"
     )
     if invalid := [name for (name,) in await cursor.fetchall()]:
-        raise ToolFailedError(f"The server did not build these indexes: {', '.join(invalid[:10])}.")
+        raise ToolFailedError(f"The server did not build these indexes: {some_of(invalid, 10)}.")
 
 
 async def drop(connection: Connection, key: str) -> None:
