@@ -100,14 +100,6 @@ class MinioServer(LocalServer):
             else:
                 return
 
-    def wait_until_ready(self) -> None:
-        """Until it serves S3, after a restart for example; ServerStartError when it does not come to that."""
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not self._is_ready():
-            if not self.is_running or time.monotonic() > deadline:
-                raise ServerStartError(f"MinIO in {self.directory} does not serve")
-            time.sleep(0.01)
-
     def _start_once(self) -> None:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-UNSIGNED = "UNSIGNED-PAYLOAD"
 _UNRESERVED = "-._~"
 
 
@@ -63,7 +62,7 @@ def signed_headers(
 
     Args:
         path, query: escaped, from `path_of` and `query_of`.
-        payload_sha256: lower-case hex, or UNSIGNED.
+        payload_sha256: lower-case hex, or "UNSIGNED-PAYLOAD".
         seconds: the time, since 1970; None: now.
     """
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
