@@ -6,22 +6,29 @@ An upload that is not compressed passes through. Size and expansion are limited 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+
+import msgspec
 
 from agent.jail import Jail
 from agent.limits import Limits
 from agent.processes import Child, Command, feed, start
 from common.codecs import HEAD_BYTES, codec_of
-from common.errors import LimitExceededError, make_error
+from common.errors import LimitExceededError, ToolFailedError, make_error
 
 _JAIL = Jail(address_space_bytes=768 << 20)
 """xz -9 wants 65 MiB, zstd --long=27 128 MiB; the rest is Python and what its libraries map."""
 RATIO_COUNTS_FROM_BYTES = 1 << 30
 """Small files may be as dense as they like: a gibibyte of zeros is a legitimate file."""
+
+
+class _Report(msgspec.Struct, frozen=True):
+    layers: tuple[str, ...] = ()
+    reason: str = ""
+    text: str = ""
+    next_step: str = ""
 
 
 class Content:
@@ -119,16 +126,17 @@ async def _from_child(
                 del chunk
             # First what the upload itself says: when it was cut, that the child met a cut stream is no news.
             await feeding
-            status = await child.wait()
+            await child.wait()
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
         report = _report(child.stderr_tail)
-        if "reason" in report:
-            raise make_error(report["reason"], report["text"], next_step=report["next_step"])
-        if status:
-            await child.check()
-        content.layers = tuple(report["layers"].split())
+        if report is not None and report.reason:
+            raise make_error(report.reason, report.text, next_step=report.next_step)
+        await child.check()
+        if report is None:
+            raise ToolFailedError("The archive was unpacked by a process that did not say whether it is whole.")
+        content.layers = report.layers
 
 
 async def _feed_whole(child: Child, upload: AsyncGenerator[bytes, None]) -> None:
@@ -140,9 +148,8 @@ async def _feed_whole(child: Child, upload: AsyncGenerator[bytes, None]) -> None
         raise
 
 
-def _report(stderr: str) -> dict[str, str]:
-    with contextlib.suppress(ValueError, IndexError):
-        report = json.loads(stderr.splitlines()[-1])
-        if isinstance(report, dict):
-            return {"next_step": "", "layers": "", **report}
-    return {"layers": ""}
+def _report(stderr: str) -> _Report | None:
+    try:
+        return msgspec.json.decode(stderr.rpartition("\n")[2], type=_Report)
+    except msgspec.DecodeError:
+        return None

@@ -26,7 +26,7 @@ def main() -> None:
         content = UnpackedFile(_Stdin(), unpack_zip="unpack-zip" in arguments)
         while piece := content.read(_PIECE_BYTES):
             write_all(1, piece)
-        report = {"layers": " ".join(content.layers)}
+        report: dict[str, object] = {"layers": content.layers}
     except ServiceError as error:
         report = {"reason": error.reason, "text": error.text, "next_step": error.next_step}
     except MemoryError:

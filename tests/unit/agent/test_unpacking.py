@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import unpacking
+from agent import processes, unpacking
 from agent.limits import Limits
+from agent.processes import Command
 from agent.unpacking import peeked, unpacked
 from common.errors import (
     ArchiveDamagedError,
     ArchiveTruncatedError,
     LimitExceededError,
     ServiceError,
+    ToolFailedError,
     UploadIncompleteError,
 )
 from tests.fixtures.children import agent_children
@@ -76,6 +78,15 @@ async def test_what_does_not_check_out_is_a_typed_error(archive: bytes, error: t
 async def test_an_upload_that_breaks_off_raises_its_own_error_and_never_ends_normally(archive: bytes) -> None:
     with pytest.raises(UploadIncompleteError):
         await unpack(pieces(archive, error=UploadIncompleteError("cut")))
+
+
+async def test_a_child_that_gives_all_and_does_not_say_that_it_was_whole_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unpacking, "start", lambda command: processes.start(Command(["cat"])))
+
+    with pytest.raises(ToolFailedError, match="did not say whether it is whole"):
+        await unpack(pieces(gzip.compress(CONTENT)))
 
 
 async def test_leaving_in_the_middle_ends_at_once_although_every_pipe_is_full() -> None:
