@@ -27,5 +27,6 @@ class Tally:
         if not self.count:
             return []
         names = ", ".join(printable(path) for path in self.paths)
-        more = ", …" if self.count > len(self.paths) else ""
+        unnamed = self.count - len(self.paths)
+        more = f" and {unnamed:,} more" if unnamed else ""
         return [f"{(one if self.count == 1 else many).format(self.count)}: {names}{more}."]
