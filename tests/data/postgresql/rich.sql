@@ -147,10 +147,10 @@ INSERT INTO shop.products (name, price, tags, details, picture)
     SELECT 'product ' || n, n * 1.25, ARRAY['a', 'b"c', NULL, 'd,e\', n::text], jsonb_build_object('n', n, 'text', E'é\n"'), decode(lpad(to_hex(n), 8, '0'), 'hex')
     FROM generate_series(1, 300) AS n;
 INSERT INTO shop.orders (id, placed_at, customer_id, state, during)
-    SELECT n, timestamp with time zone '2022-11-01 UTC' + n * interval '1 day', (n % 8 + 1) * 10,
+    SELECT n, timestamp with time zone '2022-11-01 UTC' + n * interval '3 days', (n % 8 + 1) * 10,
         (enum_range(NULL::shop.state))[n % 4 + 1],
         shop.span(timestamp with time zone '2023-01-01 UTC', CASE WHEN n % 3 > 0 THEN timestamp with time zone '2023-02-01 UTC' END)
-    FROM generate_series(1, 900) AS n;
+    FROM generate_series(1, 300) AS n;
 INSERT INTO shop.order_lines (order_id, placed_at, line, product_id, pieces)
     SELECT o.id, o.placed_at, line, (o.id + line) % 300 + 1, line FROM shop.orders AS o, generate_series(1, 3) AS line;
 INSERT INTO shop.staff (id, boss, deputy) VALUES (2, NULL, 1), (1, 2, NULL), (3, 1, 2);

@@ -126,8 +126,9 @@ async def not_movable(connection: Connection) -> list[str]:
     moved = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
     cursor = await connection.execute(
         f"""
-        SELECT lower(m.kind) || ' ' || m.identity FROM ({_MOVABLE}) AS m JOIN pg_namespace n ON n.oid = m.schema
-         WHERE {USER_SCHEMA} AND NOT pg_has_role(m.owner, 'USAGE')
+        SELECT lower(m.kind) || ' ' || m.identity FROM ({_MOVABLE}) AS m
+         WHERE m.schema = ANY(ARRAY(SELECT n.oid FROM pg_namespace n WHERE {USER_SCHEMA}))
+           AND NOT pg_has_role(m.owner, 'USAGE')
         UNION ALL
         SELECT 'range type ' || t.oid::regtype FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
          WHERE n.nspname = ANY(%s) AND t.typtype = 'r' AND {no_member("pg_type", "t.oid")}
