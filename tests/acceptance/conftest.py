@@ -15,21 +15,25 @@ from tools.deployment import DatabaseApp, Deployment, VolumeApp
 from tools.servers import short_directory
 
 DATABASE_MEGABYTES = 20
-"""Twice what all buffers between pg_dump and a client that does not read hold, and a little more."""
+"""Twice what all buffers between pg_dump and a client that does not read hold, and a little more.
+
+A module that says HOLDS_NOTHING_UP has a fifth of it, and of the volume.
+"""
 VOLUME_MEGABYTES = 30
 SERVER_SETTINGS = {"log_statement": "all"}
 """So that a secret in a statement shows in the server's log."""
 
 
 @pytest.fixture(scope="module")
-def deployed_world() -> Iterator[World]:
+def deployed_world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Everything, running, both apps filled."""
+    parts = 5 if getattr(request.module, "HOLDS_NOTHING_UP", False) else 1
     with short_directory("acceptance") as folder:
         database = DatabaseApp(DATABASE_ID, server_settings=SERVER_SETTINGS)
         volume = VolumeApp(VOLUME_ID)
         with Deployment(folder / "run", [database, volume]) as deployment:
-            database_content.load(database.dsn, size_megabytes=DATABASE_MEGABYTES)
-            volume_content.fill(volume.directory, size_megabytes=VOLUME_MEGABYTES, files=300)
+            database_content.load(database.dsn, size_megabytes=DATABASE_MEGABYTES // parts)
+            volume_content.fill(volume.directory, size_megabytes=VOLUME_MEGABYTES // parts, files=300)
             archives = folder / "archives"
             archives.mkdir()
             yield World(deployment, database, volume, archives)

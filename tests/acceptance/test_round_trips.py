@@ -13,6 +13,7 @@ from tests.acceptance.world import DATABASE_ID, VOLUME_ID, World
 from tools.demo import database_content, volume_content
 from tools.demo.ledger import read_ledger
 
+HOLDS_NOTHING_UP = True
 OTHER_DATABASE = "loaded_by_psql"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.acceptance.world import DATABASE_ID, VOLUME_ID, World
 
+HOLDS_NOTHING_UP = True
 CLEAR_PASSWORD = re.compile(rb"PASSWORD\s+E?'(?!SCRAM-SHA-256\$)", re.IGNORECASE)
 """In a server's log of statements: a password that is not a verifier."""
 
