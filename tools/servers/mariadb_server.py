@@ -20,7 +20,7 @@ from tools.servers.mariadb import MariadbInstall
 from tools.servers.processes import ServerProcess, ServerStartError, ServerUser, give, require_reachable, server_user
 
 START_TIMEOUT_SECONDS = 60.0
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _SYSTEM_SQL = ("{kind}_system_tables.sql", "{kind}_system_tables_data.sql")
 
 
@@ -76,7 +76,7 @@ class MariadbServer(LocalServer):
         self._process = ServerProcess.start(
             [*self._command(), f"--port={self.port}", f"--bind-address={self.host}", f"--socket={self.socket_path}"],
             log_path=self.log_path,
-            environment=_ENVIRONMENT,
+            environment=ENVIRONMENT,
             stop_signal=signal.SIGTERM,
             user=user,
         )
@@ -99,7 +99,7 @@ class MariadbServer(LocalServer):
         ended = subprocess.run(
             [self.install.client, "--no-defaults", *login, *self.client_options, "--batch", "--skip-column-names",
              "--default-character-set=utf8mb4", *([database] if database else [])],
-            env={**_ENVIRONMENT, "MYSQL_PWD": password or self.password},
+            env={**ENVIRONMENT, "MYSQL_PWD": password or self.password},
             input=text,
             capture_output=True,
             encoding="utf-8",
@@ -140,7 +140,7 @@ class MariadbServer(LocalServer):
         start = ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket=NULL;"]
         ended = subprocess.run(
             [*self._command(), "--bootstrap"],
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             input="\n".join([*start, system, *access, ""]),
             capture_output=True,
             text=True,
