@@ -250,6 +250,7 @@ async def test_a_mysql_server_that_takes_no_changes_is_an_obstacle_to_imports_al
     await require_nothing_is_written(mysql_shop)
 
 
+@pytest.mark.variant
 async def test_mysql_gives_and_takes_all_under_settings(mysql_shop: MariadbApp) -> None:
     harmful = {
         **HARMLESS,

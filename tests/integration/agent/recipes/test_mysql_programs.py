@@ -198,7 +198,7 @@ HOSTILE = {
 }
 
 
-@variants("kind", HOSTILE, every=4)
+@variants("kind", HOSTILE, every=8)
 async def test_a_definition_that_is_more_than_one_or_reaches_out_is_refused(
     kind: str, shop: MariadbApp, tmp_path: Path
 ) -> None:
@@ -242,7 +242,7 @@ SET @z = '; END; CREATE TABLE stolen (a int); -- '; END"""
 quote, and what is in the second is another statement. Without the first trigger, the server would keep gbk of it."""
 
 
-@pytest.mark.parametrize("definitions", [LOSING_ITS_END, SETTING_A_CHARACTER_SET], ids=["line", "character set"])
+@variants("definitions", [LOSING_ITS_END, SETTING_A_CHARACTER_SET], ids=["line", "character set"])
 async def test_a_definition_that_is_one_for_the_server_and_several_for_its_client_is_refused(
     definitions: str, shop: MariadbApp
 ) -> None:
@@ -273,7 +273,7 @@ async def test_what_was_made_before_a_file_was_refused_keeps_nobody_from_droppin
     assert shop.leftovers(record) == []
 
 
-@pytest.mark.parametrize(
+@variants(
     ("made", "words"),
     [
         ("CREATE PROCEDURE p() SELECT '\nDELIMITER ' AS a", "The procedure p has the word DELIMITER at the beginning"),
