@@ -224,7 +224,10 @@ class Exchange:
         Raises:
             AppBusyError, AppUnavailableError, ToolFailedError: some stand aside still.
         """
-        if not (aside := (await self._look()).aside):
+        await self._put_away(await self._look())
+
+    async def _put_away(self, found: _Found) -> None:
+        if not (aside := found.aside):
             return
         triggers = await self._triggers()
         dropping = "".join(
@@ -338,8 +341,9 @@ class Exchange:
             InternalError: it is others that are in place than noted, so these are the only ones of their kind.
         """
         await self._end_pending()
-        await self._require_in_place()
-        await self.put_away()
+        found = await self._look()
+        self._require_in_place(found)
+        await self._put_away(found)
         await drop_loader(self._admin, self._key)
         # The new ones last: an undo may end between the two, and an app that had no tables before would look as if the
         # imported ones were in place, with the old schema there and no new one.
@@ -349,9 +353,8 @@ class Exchange:
             f" DROP DATABASE IF EXISTS {quoted(self._old)}; DROP DATABASE IF EXISTS {quoted(self._new)};",
         )
 
-    async def _require_in_place(self) -> None:
+    def _require_in_place(self, found: _Found) -> None:
         noted = self._notes.facts.get(_IN_PLACE)
-        found = await self._look()
         # A drop that was interrupted has dropped the previous ones first.
         if noted is None or not self._previous or found.kept is None:
             return

@@ -132,8 +132,8 @@ async def drop_beside(admin: Login, key: str) -> None:
 
 
 async def drop_loader(admin: Login, key: str) -> None:
-    """End the account that loaded, its sessions, and what is its own: MySQL drops no account that has views, triggers,
-    routines or events. What is not there is fine.
+    """End the account that loaded, its sessions, and what is its own where that has to go first: MySQL drops no account
+    that has views, triggers, routines or events. What is not there is fine.
 
     A session whose client is gone goes on with its statement. The admin may not end those of another account, each
     account may end its own; so the admin makes itself that account, with a new password, whoever had the last.
@@ -150,10 +150,15 @@ async def drop_loader(admin: Login, key: str) -> None:
         await query(admin, changed)
     loader = replace(admin, user=names.loader(key), password=password)
     await _end_sessions(loader)
-    staged = names.new_schema(key)
-    if left := await programs.list_all(loader, staged):
+    dropping = f"DROP USER IF EXISTS {user}@'%';"
+    try:
+        await query(admin, dropping)
+    except ToolFailedError:
+        staged = names.new_schema(key)
+        if not (left := await programs.list_all(loader, staged)):
+            raise
         await programs.drop(loader, staged, {found.key for found in left})
-    await query(admin, f"DROP USER IF EXISTS {user}@'%';")
+        await query(admin, dropping)
 
 
 async def _end_sessions(loader: Login) -> None:

@@ -29,6 +29,8 @@ async def lead_beforehand(admin: Login, staged: str, *, put_into: str) -> bool:
     Returns:
         Whether others have to be led when they are in place.
     """
+    if not await _lead_there(admin, staged, put_into):
+        return False
     rows = await query(
         admin,
         "SELECT TABLE_NAME FROM information_schema.TABLES"  # noqa: S608  # a literal
@@ -36,7 +38,12 @@ async def lead_beforehand(admin: Login, staged: str, *, put_into: str) -> bool:
     )
     with contextlib.suppress(AppBusyError):
         await lead(admin, staged, source=staged, target=put_into, only={row[0] for row in rows})
-    return any(moved(default, staged, put_into) != default for _, _, default in await _defaults(admin, staged))
+    return await _lead_there(admin, staged, put_into)
+
+
+async def _lead_there(admin: Login, schema: str, target: str) -> bool:
+    """Whether defaults that look in their own schema are to look in `target`."""
+    return any(moved(default, schema, target) != default for _, _, default in await _defaults(admin, schema))
 
 
 async def tables_with_foreign(login: Login, schema: str) -> list[str]:
