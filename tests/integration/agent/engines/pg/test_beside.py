@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import re
 from collections.abc import AsyncIterator
 
@@ -750,8 +751,15 @@ async def test_a_role_that_pg_hba_does_not_let_in_is_noticed_before_the_upload_i
         assert app.left_over() == []
 
 
-@pytest.mark.parametrize("rights", ["SUPERUSER", "CREATEDB CREATEROLE", "CREATEDB"])
-@pytest.mark.parametrize("setting", ["DATABASE {database}", "ROLE {role}", "ROLE {role} IN DATABASE {database}"])
+RIGHTS = ["SUPERUSER", "CREATEDB CREATEROLE", "CREATEDB"]
+SETTINGS_OF = ["DATABASE {database}", "ROLE {role}", "ROLE {role} IN DATABASE {database}"]
+
+
+@variants(
+    ("rights", "setting"),
+    list(itertools.product(RIGHTS, SETTINGS_OF)),
+    kept=list(zip(RIGHTS, SETTINGS_OF, strict=True)),
+)
 async def test_money_is_read_as_the_apps_sessions_write_it(make_app: MakeApp, rights: str, setting: str) -> None:
     """With a locale of its own for them, as de_DE's 12,50; here one that differs in name alone."""
     has_admin = rights == "SUPERUSER"

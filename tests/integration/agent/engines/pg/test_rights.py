@@ -423,7 +423,7 @@ async def test_a_superusers_process_that_goes_by_itself_as_autovacuums_does_is_w
 
 
 @variants("major", [13, 15, 17], kept=[13, 17])
-@pytest.mark.parametrize("rights", ["", "CREATEDB", "CREATEDB CREATEROLE"])
+@variants("rights", ["", "CREATEDB", "CREATEDB CREATEROLE"], kept=["", "CREATEDB"])
 async def test_a_schema_public_that_was_made_anew_by_others_is_no_obstacle(
     make_app: MakeApp, major: int, rights: str
 ) -> None:
