@@ -211,6 +211,12 @@ def _require_drive(report: Report, tally: Tally) -> None:
         )
     if not tally.buckets and not tally.has_config and report.header is None:
         raise ArchiveWrongKindError("The archive holds no buckets; an import would leave the app without data.")
+    if tally.made_up:
+        raise ArchiveDamagedError(
+            f"The archive holds objects whose xl.meta no MinIO with a single drive writes: {', '.join(tally.made_up)}; "
+            "a server that reads one may end. Nothing was changed.",
+            next_step="Delete them on the source, and export again; or export with `?format=s3`, if it can read them.",
+        )
     if tally.damaged_config:
         raise ArchiveDamagedError(
             f"Users, policies or configuration in the archive are damaged: {', '.join(tally.damaged_config)}; a MinIO "

@@ -9,6 +9,7 @@ What is called text in there is bytes as clients sent them: headers, and names o
 
 from __future__ import annotations
 
+import operator
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,25 @@ _CHECKSUM_MARK = 0xCE
 _CHECKSUM_BYTES = 5
 _BLOCK_BYTES = (1 << 20, 10 << 20)
 """Since 2021, and before."""
+_kept = operator.itemgetter("EcAlgo", "EcM", "EcN", "EcIndex", "EcDist", "CSumAlgo")
+_KEPT = (1, 1, 0, 1, [1], 1)
+"""How a single drive keeps data: in one block without parity, the first of one, with HighwayHash256S."""
+_PARTS = {_OBJECT: "V2Obj", _MARKER: "DelObj"}
+"""Where in a version its fields are, by its kind."""
+_decode = msgspec.msgpack.Decoder().decode
+_decode_outer = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_decode_map = msgspec.msgpack.Decoder(dict[str, Any]).decode
+_decode_inline = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+_UNFIT = (
+    msgspec.DecodeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +123,11 @@ class OldFormatError(ValueError):
     """An xl.meta of before 2022, which is not read here; MinIO reads it."""
 
 
+class MadeUpError(ValueError):
+    """An xl.meta that no MinIO with a single drive writes, with a checksum that holds: no drive made that of another
+    one, and a MinIO that reads it may end (by a block size of 0, for example)."""
+
+
 def header_version(content: bytes) -> int:
     """Of the file; ValueError when it is no xl.meta that has one."""
     if len(content) < 14 or not content.startswith(MAGIC):
@@ -116,7 +141,8 @@ def header_version(content: bytes) -> int:
 
 
 def read(content: bytes) -> ObjectMeta:
-    """The versions in an xl.meta; ValueError when it does not hold together, OldFormatError when it is too old."""
+    """The versions in an xl.meta; ValueError when it does not hold together, MadeUpError where somebody has made it so,
+    OldFormatError when it is too old."""
     version = header_version(content)
     if content[8] != 0xC6:
         raise ValueError("an xl.meta without a binary")
@@ -129,23 +155,18 @@ def read(content: bytes) -> ObjectMeta:
         raise ValueError("a cut xl.meta")
     if content[end] != _CHECKSUM_MARK:
         raise ValueError("an xl.meta without a checksum")
+    is_intact = int.from_bytes(content[end + 1 : end + _CHECKSUM_BYTES], "big") == _checksum(content[13:end])
     try:
-        cursor = _Cursor(content, 13, end)
-        cursor.number()
-        cursor.number()
-        count = cursor.number()
-        if not 0 <= count <= _MAX_VERSIONS:
-            raise ValueError("an absurd number of versions")
-        found = [_version(cursor.binary(), cursor.binary()) for _ in range(count)]
+        found = _versions(_Cursor(content, 13, end), is_intact=is_intact)
+    except OldFormatError:
+        raise
+    except _UNFIT as failure:
+        raise (MadeUpError if is_intact else ValueError)("an xl.meta that cannot be read") from failure
+    try:
         inline = _inline(content[end + _CHECKSUM_BYTES :])
-    except (msgspec.DecodeError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as failure:
-        raise ValueError("an xl.meta that cannot be read") from failure
-    return ObjectMeta(
-        version,
-        [one for one in found if one is not None],
-        inline,
-        is_intact=int.from_bytes(content[end + 1 : end + _CHECKSUM_BYTES], "big") == _checksum(content[13:end]),
-    )
+    except _UNFIT as failure:
+        raise ValueError("an xl.meta with data that cannot be read") from failure
+    return ObjectMeta(version, found, inline, is_intact=is_intact)
 
 
 def holds_one(content: bytes) -> bool:
@@ -163,7 +184,7 @@ def holds_one(content: bytes) -> bool:
         raw = inner.value()["V2Obj"]
         odd = [name for name in raw.get("MetaSys") or {} if name != _INLINE and name.lower() in _ELSEWHERE]
         return fields[0] == raw["ID"] == _NO_ID and not odd and cursor.is_at_end() and inner.is_at_end()
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError):
+    except _UNFIT:
         return False
 
 
@@ -172,65 +193,99 @@ def _checksum(versions: bytes) -> int:
     return xxhash.xxh64_intdigest(versions) & 0xFFFFFFFF
 
 
-def _version(header: bytes, body: bytes) -> Version | None:
-    fields = msgspec.msgpack.decode(header)
-    if int(fields[4]) & _FREE_VERSION:
-        return None
-    raw = _body(body)
-    kind = int(fields[3])
-    if kind == _MARKER:
-        marker = raw["DelObj"]
-        return Version(_id(marker["ID"]), True, int(marker["MTime"]), 0, "", "", (), "", False, {})
+def _versions(cursor: _Cursor, *, is_intact: bool) -> list[Version]:
+    """With a checksum that holds, they have to be as a server writes them; else as they can be read."""
+    cursor.number()
+    cursor.number()
+    count = cursor.number()
+    if not 0 <= count <= _MAX_VERSIONS:
+        raise ValueError("an absurd number of versions")
+    found = [_version(cursor.binary(), cursor.binary(), is_intact=is_intact) for _ in range(count)]
+    return [one for one in found if one is not None]
+
+
+def _version(header: bytes, body: bytes, *, is_intact: bool) -> Version | None:
+    told_id, modified_ns, _, kind, flags, *_ = _decode(header)
     if kind == _LEGACY:
-        raise ValueError("an object of before 2020")
-    if kind != _OBJECT:
+        raise OldFormatError("an object of before 2020")
+    if kind not in _PARTS:
         raise ValueError("an unknown kind of version")
-    return _object(raw["V2Obj"])
+    raw = _body(body)
+    of_kind = raw[_PARTS[kind]]
+    told = (raw.get("Type"), of_kind["MTime"], of_kind["ID"] or _NO_ID)
+    # A server goes by either, here by one and there by the other.
+    is_one = told == (kind, modified_ns, told_id) and not (kind == _OBJECT and flags & _FREE_VERSION)
+    if is_intact and (not is_one or _int(modified_ns) <= 0):
+        raise ValueError("a version that its header says to be another, or of no time")
+    if flags & _FREE_VERSION:
+        return None
+    if kind == _OBJECT:
+        return _object(of_kind, is_intact=is_intact)
+    return Version(_id(of_kind["ID"]), True, _int(of_kind["MTime"]), 0, "", "", (), "", False, {})
 
 
 def _body(body: bytes) -> dict[str, Any]:
     try:
-        return msgspec.msgpack.decode(body, type=dict[str, Any])
+        outer = only_once(body, _decode_outer(body))
+        return {
+            name: only_once(value, _decode_map(value)) if name in _PARTS.values() else _decode(value)
+            for name, value in outer.items()
+        }
     except UnicodeDecodeError:
         return dict(_Cursor(body, 0, len(body)).value())
 
 
-def _object(raw: dict[str, Any]) -> Version:
+def _int(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("no whole number")
+    return value
+
+
+def _object(raw: dict[str, Any], *, is_intact: bool) -> Version:
     internal = {str(name).lower(): value for name, value in (raw.get("MetaSys") or {}).items()}
     visible = {str(name): str(value) for name, value in (raw.get("MetaUsr") or {}).items()}
-    sizes = [int(size) for size in raw.get("PartSizes") or []]
-    actual = [int(size) for size in raw.get("PartASizes") or []]
+    numbers, sizes, actual = (
+        [_int(number) for number in raw.get(name) or []] for name in ("PartNums", "PartSizes", "PartASizes")
+    )
+    has_sizes = len(numbers) == len(sizes) == len(actual) and _int(raw["Size"]) >= 0
+    is_known = _kept(raw) == _KEPT and raw.get("EcBSize") in _BLOCK_BYTES
+    if is_intact and not (has_sizes and is_known):
+        raise ValueError("another way to keep data than on a single drive")
     encryption = "server" if any(name.endswith(_SEALED_KEYS) for name in internal) else ""
     if _CUSTOMER_KEY in internal:
         encryption = "customer"
     tier = bytes(internal.get(_TIER) or b"?") if internal.get(_TIERED) == b"complete" else b""
     is_elsewhere = _INLINE in internal or bool(tier)
-    directory = bytes(raw.get("DDir") or _NO_ID)
-    has_data = int(raw["Size"]) > 0 and not is_elsewhere and directory != _NO_ID
+    directory = raw.get("DDir") or _NO_ID
+    has_data = raw["Size"] > 0 and not is_elsewhere and directory != _NO_ID
     etag = visible.pop("etag", "")
-    # On one drive: one data block, no parity, HighwayHash256S.
-    is_known = (raw.get("EcM"), raw.get("EcN"), raw.get("CSumAlgo")) == (1, 0, 1) and raw.get("EcBSize") in _BLOCK_BYTES
     return Version(
         id=_id(raw["ID"]),
         is_marker=False,
-        modified_ns=int(raw["MTime"]),
-        size=sum(actual) if len(actual) == len(sizes) and all(size >= 0 for size in actual) else int(raw["Size"]),
+        modified_ns=_int(raw["MTime"]),
+        size=sum(actual) if has_sizes and all(size >= 0 for size in actual) else _int(raw["Size"]),
         # A sealed ETag is other bytes on each server.
         etag="" if encryption else etag,
-        data_directory=str(uuid.UUID(bytes=directory)) if has_data else "",
-        parts=tuple(zip((int(number) for number in raw.get("PartNums") or []), sizes, strict=True)) if has_data else (),
+        data_directory=_uuid(directory) if has_data else "",
+        parts=tuple(zip(numbers, sizes, strict=True)) if has_data else (),
         encryption=encryption,
         is_compressed=_COMPRESSION in internal,
         metadata=visible,
-        stored_bytes=int(raw["Size"]),
+        stored_bytes=raw["Size"],
         is_inline=_INLINE in internal,
-        block_bytes=int(raw["EcBSize"]) if is_known else 0,
+        block_bytes=raw["EcBSize"] if is_known else 0,
         tier=tier.decode(errors="replace"),
     )
 
 
 def _id(raw: bytes | None) -> str:
-    return "null" if not raw or raw == _NO_ID else str(uuid.UUID(bytes=bytes(raw)))
+    return "null" if not raw or raw == _NO_ID else _uuid(raw)
+
+
+def _uuid(raw: object) -> str:
+    if not isinstance(raw, bytes):
+        raise TypeError("no id")
+    return str(uuid.UUID(bytes=raw))
 
 
 def _inline(data: bytes) -> dict[str, bytes]:
@@ -239,13 +294,14 @@ def _inline(data: bytes) -> dict[str, bytes]:
         return {}
     if data[0] != 1:
         raise ValueError("inline data of an unknown version")
-    return only_once(data[1:], msgspec.msgpack.decode(data[1:], type=dict[str, bytes]))
+    return only_once(data[1:], _decode_inline(data[1:]))
 
 
-def only_once(encoded: bytes, decoded: dict[str, T]) -> dict[str, T]:
+def only_once(encoded: bytes | msgspec.Raw, decoded: dict[str, T]) -> dict[str, T]:
     """A map as it was decoded; ValueError where it names something twice: MinIO may take the other of the two."""
-    cursor = _Cursor(encoded, 0, len(encoded))
-    if cursor.entries() != len(decoded):
+    start = memoryview(encoded)[:5]
+    entries = int.from_bytes(start[1 : 1 + _MAPS[start[0]]], "big") if start[0] in _MAPS else start[0] & 0x0F
+    if entries != len(decoded):
         raise ValueError("the same name twice")
     return decoded
 

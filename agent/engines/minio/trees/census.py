@@ -100,6 +100,8 @@ class Census:
         except ValueError as failure:
             if bucket != SYSTEM:
                 self._damaged(found.path)
+                if isinstance(failure, xlmeta.MadeUpError):
+                    self._note(self.tally.made_up, found.path.removesuffix(f"/{META}"))
             elif isinstance(failure, xlmeta.OldFormatError):
                 self.tally.own_unproven += 1
                 if found.path == root_access.FILE:

@@ -58,6 +58,7 @@ class Tally(msgspec.Struct):
         encrypted: versions that need the server's KMS; `customer_encrypted`: those that need a caller's key.
         damaged: versions whose data is not there or was found not to be what was stored, or whose xl.meta has another
             checksum, and xl.meta that cannot be read; the first of them by name.
+        made_up: of those, a few by name that no drive has made so; see xlmeta.MadeUpError.
         orphans: objects whose data is there and whose xl.meta is not, and files in buckets that are no object's, a few
             by name; looked for as contents are.
         drive: what the tree's format.json says of it, for example "xl-single"; empty where it has none.
@@ -88,6 +89,7 @@ class Tally(msgspec.Struct):
     customer_encrypted: int = 0
     damaged: int = 0
     damaged_names: list[str] = []
+    made_up: list[str] = []
     orphans: list[str] = []
     drive: str = ""
     unlisted: int = 0

@@ -14,7 +14,7 @@ from cli.exit_codes import ExitCode
 from common.errors import ArchiveDamagedError
 from common.fingerprints import Fingerprint
 from common.seals import FingerprintFinder
-from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, Change, resealed, reworded, rotted, rotted_sum
+from tests.fixtures.minio_archives import IN_CHECKSUM_ONLY, Change, made_up, resealed, reworded, rotted, rotted_sum
 from tests.fixtures.minio_data import put
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.fixtures.variants import variants
@@ -84,6 +84,24 @@ async def test_an_object_whose_content_rotted_on_the_drive_is_not_proven(
 
     assert exit_code == ExitCode.ARCHIVE
     assert f"plain/{key}" in said
+
+
+@variants(
+    "change",
+    [
+        made_up("plain/parts/xl.meta", EcBSize=0),
+        made_up("plain/parts/xl.meta", header={0: bytes(range(16))}),
+        made_up("plain/parts/xl.meta", header={1: 1}),
+    ],
+    ids=["on which a server ends", "another id in its header", "another time in its header"],
+)
+async def test_an_object_that_no_server_wrote_so_is_not_proven(change: Change, source: Source, tmp_path: Path) -> None:
+    (tmp_path / "archive.tar").write_bytes(resealed(source.drive.file, change))
+
+    exit_code, said = verify(tmp_path / "archive.tar")
+
+    assert exit_code == ExitCode.ARCHIVE
+    assert "plain/parts" in said
 
 
 _SETTINGS = ".minio.sys/buckets/versions/.metadata.bin/"

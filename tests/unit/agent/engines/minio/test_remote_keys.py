@@ -26,8 +26,11 @@ def _stored(**settings: bytes) -> bytes:
     content = b"\1\0\1\0" + pack({"Name": "shop", **settings})
     version = {
         "ID": bytes(16),
+        "EcAlgo": 1,
         "EcM": 1,
         "EcN": 0,
+        "EcIndex": 1,
+        "EcDist": [1],
         "EcBSize": BLOCK_BYTES,
         "CSumAlgo": 1,
         "PartNums": [1],

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import xxhash
 
-from agent.engines.minio.drive.xlmeta import OldFormatError, header_version, holds_one, read
+from agent.engines.minio.drive.xlmeta import MadeUpError, OldFormatError, header_version, holds_one, read
 
 ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
 _TIME_NS = 1_700_000_000_123_456_789
@@ -22,6 +22,13 @@ def _object(**fields: Any) -> dict[str, Any]:
     known = {
         "ID": ID.bytes,
         "DDir": DATA.bytes,
+        "EcAlgo": 1,
+        "EcM": 1,
+        "EcN": 0,
+        "EcBSize": 1 << 20,
+        "EcIndex": 1,
+        "EcDist": [1],
+        "CSumAlgo": 1,
         "PartNums": [1, 2],
         "PartSizes": [5, 3],
         "PartASizes": [5, 3],
@@ -40,7 +47,8 @@ def _marker() -> dict[str, Any]:
 def _file(*versions: dict[str, Any], version: int = 3, flags: int = 0, inline: bytes = b"") -> bytes:
     parts = [bytes([version, 3]), pack(len(versions))]
     for body in versions:
-        header = [ID.bytes, _TIME_NS, bytes(4), body["Type"], flags]
+        of_kind = body.get("V2Obj") or body["DelObj"]
+        header = [of_kind["ID"] or bytes(16), of_kind["MTime"], bytes(4), body["Type"], flags]
         parts += [pack(pack(header)), pack(pack(body))]
     content = b"".join(parts)
     checksum = b"\xce" + xxhash.xxh64_digest(content)[4:]
@@ -105,7 +113,7 @@ def test_headers_are_the_bytes_that_they_are(size: int) -> None:
 
 
 def test_versions_that_are_only_to_be_freed_are_none() -> None:
-    assert read(_file(_object(), flags=1)).versions == []
+    assert read(_file(_marker(), flags=1)).versions == []
 
 
 def test_the_size_is_the_contents_own() -> None:
@@ -230,5 +238,59 @@ def test_one_that_may_be_taken_otherwise_does_not(content: bytes) -> None:
 def test_content_that_is_named_twice_is_not_read() -> None:
     twice = b"\x01\x82" + pack("null") + pack(b"content") + pack("null") + pack(b"another")
 
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="data that cannot be read"):
         read(_file(_object(MetaSys=_INLINE), inline=twice))
+
+
+_MADE_UP = {
+    "no block": _object(EcBSize=0),
+    "a negative block": _object(EcBSize=-1),
+    "another drive": _object(EcIndex=9),
+    "no drives": _object(EcDist=[]),
+    "two blocks of data": _object(EcM=2),
+    "parity": _object(EcN=1),
+    "no sizes of parts": _object(PartASizes=[]),
+    "too few sizes of parts": _object(PartSizes=[8]),
+    "endless": _object(Size=float("inf")),
+    "less than nothing": _object(Size=-1),
+    "an id that is a number": _object(ID=1 << 40),
+    "a directory that is a number": _object(DDir=1 << 33),
+    "a time that is none": _object(MTime=float("inf")),
+    "at no time": _object(MTime=0),
+    "before all times": _object(MTime=-1),
+    "of another kind": {**_object(), "Type": 2},
+    "of an unknown kind": {**_object(), "Type": 9},
+}
+
+
+@pytest.mark.parametrize("body", _MADE_UP.values(), ids=_MADE_UP)
+def test_what_no_server_with_a_single_drive_writes_is_told_from_what_is_damaged(body: dict[str, Any]) -> None:
+    with pytest.raises(MadeUpError):
+        read(_file(body))
+    # With another checksum no server reads it.
+    content = _file(body)
+    try:
+        assert not read(content[:-1] + bytes([content[-1] ^ 1])).is_intact
+    except ValueError as damaged:
+        assert not isinstance(damaged, MadeUpError)  # noqa: PT017  # it may be read as well
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (pack(ID.bytes), pack(DATA.bytes)),
+        (pack(_TIME_NS), pack(_TIME_NS + 1)),
+        (bytes(4) + b"\x01\x00", bytes(4) + b"\x02\x00"),
+        (bytes(4) + b"\x01\x00", bytes(4) + b"\x01\x01"),
+    ],
+    ids=["id", "time", "kind", "only to be freed"],
+)
+def test_a_version_that_its_header_says_to_be_another_is_made_up(old: bytes, new: bytes) -> None:
+    content = _file(_object())
+    end = 13 + int.from_bytes(content[9:13], "big")
+    # The header comes first.
+    versions = content[13:end].replace(old, new, 1)
+    assert versions != content[13:end]
+
+    with pytest.raises(MadeUpError):
+        read(content[:13] + versions + b"\xce" + xxhash.xxh64_digest(versions)[4:])
