@@ -15,7 +15,7 @@ import structlog
 from agent.archives.extractor_child import Report
 from agent.engines import tree
 from agent.engines.minio.directory import importing, previewing, swap
-from agent.engines.minio.drive import event_targets, replication_sites, root_access
+from agent.engines.minio.drive import call_logs, event_targets, replication_sites, root_access
 from agent.engines.minio.drive.exchange import Exchange
 from agent.engines.minio.server import accounts, canary, tier_reading
 from agent.engines.minio.server.client import Client, RootDeniedError
@@ -282,6 +282,7 @@ class DriveImport:
     ) -> Preview:
         header = report.header
         now = await count_in_jail(self._drive, seconds=_SURVEY_SECONDS, only=only, beside=self._area.new)
+        is_own = previewing.is_of(header, facts)
         found = previewing.items(now, tally, keeps_users=keeps_users, has_kms=bool(facts.kms))
         return Preview(
             changes=previewing.changes(now, tally, keeps_users=keeps_users),
@@ -300,7 +301,8 @@ class DriveImport:
                 *previewing.warnings(header, tally, only=only),
                 *root_access.about_unread(tally.deciding),
                 *previewing.replicating(header, tally, facts),
-                *replication_sites.about([] if previewing.is_of(header, facts) else tally.sites),
+                *replication_sites.about([] if is_own else tally.sites),
+                *call_logs.about([] if is_own else tally.collectors),
                 *event_targets.about_unknown(
                     tally.events,
                     known=facts.event_targets,

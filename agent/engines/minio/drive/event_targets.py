@@ -7,7 +7,7 @@ service it does not know when it starts, and says so to nobody who asks for them
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -17,6 +17,7 @@ from agent.engines.minio.drive.xlmeta import ObjectMeta
 from common.wording import some_of
 
 _PREFIX = "notify_"
+_WITH_TARGETS = (_PREFIX, "audit_", "logger_")
 _ARN = re.compile(rb"<(Queue|Topic|CloudFunction)>\s*([^<]*?)\s*</\1>")
 _TYPES = {"postgres": "postgresql"}
 """What ARNs call other than the configuration does."""
@@ -33,20 +34,28 @@ def named_in(notification: bytes) -> list[str]:
     return sorted({found[1].decode(errors="replace") for found in _ARN.findall(notification)})
 
 
-def configured_in(meta: ObjectMeta) -> list[str]:
-    """Ends of ARNs, `<id>:<type>`, of what is enabled, by the configuration's xl.meta; none where it is encrypted."""
-    found = []
+def enabled_in(meta: ObjectMeta) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Subsystem, target and settings of what is enabled, by the configuration's xl.meta; none where it is encrypted."""
     try:
-        for name, targets in msgspec.json.decode(contents.newest_inline(meta), type=dict[str, msgspec.Raw]).items():
-            kind = name.removeprefix(_PREFIX)
-            if name == kind:
+        subsystems = msgspec.json.decode(contents.newest_inline(meta), type=dict[str, msgspec.Raw])
+        for subsystem, targets in subsystems.items():
+            if not subsystem.startswith(_WITH_TARGETS):
                 continue
             for target, settings in msgspec.json.decode(targets, type=dict[str, list[_Setting]]).items():
-                if any((setting.key, setting.value) == ("enable", "on") for setting in settings):
-                    found.append(f"{target}:{_TYPES.get(kind, kind)}")
+                values = {setting.key: setting.value for setting in settings}
+                if values.get("enable") == "on":
+                    yield subsystem, target, values
     except (msgspec.DecodeError, ValueError):
-        return []
-    return found
+        return
+
+
+def configured_in(meta: ObjectMeta) -> list[str]:
+    """Ends of ARNs, `<id>:<type>`, of what is enabled; as `enabled_in`."""
+    return [
+        f"{target}:{_TYPES.get(kind, kind)}"
+        for subsystem, target, _ in enabled_in(meta)
+        if (kind := subsystem.removeprefix(_PREFIX)) != subsystem
+    ]
 
 
 def about_unknown(

@@ -19,6 +19,7 @@ from agent.archives.walking import Found, walk
 from agent.engines.filesystem import DIRECTORY, read_small_file
 from agent.engines.minio.drive import (
     bucket_settings,
+    call_logs,
     contents,
     event_targets,
     identities,
@@ -191,6 +192,7 @@ class Census:
 
     def _configuration(self, found: Found, meta: xlmeta.ObjectMeta, content: bytes) -> None:
         self.tally.event_targets = event_targets.configured_in(meta)
+        self.tally.collectors = call_logs.collectors_in(meta)
         try:
             self.tally.deciding = root_access.deciding_in(content, contents.newest(meta, found.parent))
         except (OSError, ValueError) as failure:

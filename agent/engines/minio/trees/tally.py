@@ -72,6 +72,7 @@ class Tally(msgspec.Struct):
             contents are.
         deciding: settings of the configuration that may take root's access away; see root_access.py. Looked for as
             contents are.
+        collectors: whom the server tells what it does; see call_logs.py. Looked for as contents are.
         strange: what is no part of a drive's data, a few by name.
         replicating: where buckets replicate to, by name; looked for as contents are.
         events: whom buckets tell of their changes, by name, and `event_targets`: whom the configuration knows; see
@@ -100,6 +101,7 @@ class Tally(msgspec.Struct):
     own_unproven: int = 0
     parents: dict[str, list[str]] = {}
     deciding: dict[str, list[str]] = {}
+    collectors: list[str] = []
     strange: list[str] = []
     samples: list[Sample] = []
     replicating: dict[str, list[str]] = {}
