@@ -360,6 +360,8 @@ async def _put_back(connection: Connection, kept: Mapping[str, KeptSchema]) -> l
             new = [one for one in await extensions_of(connection) if one not in label.extensions]
             moves.made += [sql.SQL("DROP EXTENSION IF EXISTS {} CASCADE").format(sql.Identifier(one)) for one in new]
             moves.made += _restore_large_objects(name)
+            if await _knows_owners(connection, name):
+                moves.made.append(give_large_objects(name))
             moves.dropped.append(_drop(name))
             moves.made_last += [sql.SQL(statement).format() for statement in label.casts]
     return moves.statements
@@ -404,25 +406,75 @@ def _drop(schema: str) -> sql.Composed:
 
 def _keep_large_objects(schema: str) -> Sequence[sql.Composed]:
     """They have no schema, and the import brings the same numbers; so their content becomes rows, in pieces: a row
-    holds less than a large object may.
+    holds less than a large object may. The first says whose it is and who may use it, where that is not the usual.
     """
     table = sql.Identifier(schema, "large_objects")
     return [
-        sql.SQL("CREATE TABLE {} (number oid, content bytea, comment text)").format(table),
+        sql.SQL("CREATE TABLE {} (number oid, content bytea, comment text, owner oid, rights jsonb)").format(table),
         sql.SQL(_KEEP_PIECES).format(table=table, piece=LARGE_OBJECT_PIECE_BYTES),
         sql.SQL("SELECT lo_unlink(oid) FROM pg_largeobject_metadata").format(),
     ]
 
 
 _KEEP_PIECES = """DO $do$ DECLARE one record; opened int; size bigint; BEGIN
-FOR one IN SELECT oid, obj_description(oid, 'pg_largeobject') AS comment FROM pg_largeobject_metadata LOOP
+FOR one IN
+    SELECT oid, obj_description(oid, 'pg_largeobject') AS comment,
+           CASE WHEN lomacl IS NOT NULL OR pg_get_userbyid(lomowner) <> current_user THEN lomowner END AS owner,
+           CASE WHEN lomacl IS NOT NULL
+                THEN (SELECT coalesce(jsonb_agg(x), '[]') FROM aclexplode(lomacl) AS x) END AS rights
+      FROM pg_largeobject_metadata
+LOOP
     opened := lo_open(one.oid, 262144);
     size := lo_lseek64(opened, 0, 2);
     PERFORM lo_close(opened);
-    INSERT INTO {table} SELECT one.oid, lo_get(one.oid, start, {piece}), CASE start WHEN 0 THEN one.comment END
+    INSERT INTO {table} SELECT one.oid, lo_get(one.oid, start, {piece}), CASE start WHEN 0 THEN one.comment END,
+           CASE start WHEN 0 THEN one.owner END, CASE start WHEN 0 THEN one.rights END
       FROM generate_series(0, greatest(size - 1, 0), {piece}) AS start;
 END LOOP; END $do$"""
 """262144 is INV_READ, and 2 SEEK_END: a size is known by no other way."""
+
+
+def give_large_objects(schema: str) -> sql.Composed:
+    """The statement that gives large objects, those of now, the owners and rights that those of the same numbers had.
+
+    Args:
+        schema: the kept one that holds large objects.
+    """
+    return sql.SQL(_GIVE).format(table=sql.Identifier(schema, "large_objects"))
+
+
+_GIVE = """DO $do$ DECLARE one record; gift text; BEGIN
+FOR one IN
+    SELECT k.number, k.owner, k.rights, quote_ident(pg_get_userbyid(k.owner)) AS name FROM {table} AS k
+     WHERE k.owner IS NOT NULL AND EXISTS (SELECT FROM pg_largeobject_metadata WHERE oid = k.number)
+LOOP
+    FOR gift IN
+        SELECT format('ALTER LARGE OBJECT %s OWNER TO %s', one.number, one.name)
+         WHERE pg_get_userbyid(one.owner) <> current_user
+        UNION ALL SELECT format('REVOKE ALL ON LARGE OBJECT %s FROM PUBLIC, %s', one.number, one.name)
+         WHERE one.rights IS NOT NULL
+        UNION ALL SELECT format('GRANT %s ON LARGE OBJECT %s TO %s%s', x.privilege_type, one.number,
+                                CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END,
+                                CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+          FROM jsonb_to_recordset(one.rights) AS x (grantee oid, privilege_type text, is_grantable bool)
+         WHERE x.privilege_type IN ('SELECT', 'UPDATE')
+    LOOP
+        BEGIN EXECUTE gift;
+        EXCEPTION WHEN insufficient_privilege OR undefined_object THEN NULL;
+        END;
+    END LOOP;
+END LOOP; END $do$"""
+"""A role that is gone gets nothing."""
+
+
+async def _knows_owners(connection: Connection, schema: str) -> bool:
+    """Whether a kept schema says whose large objects were; an earlier agent's does not."""
+    cursor = await connection.execute(
+        "SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = 'large_objects' AND a.attname = 'rights'",
+        [schema],
+    )
+    return await cursor.fetchone() is not None
 
 
 def _restore_large_objects(schema: str) -> Sequence[sql.Composed]:

@@ -271,7 +271,7 @@ async def warnings_of_owners(
     """
     others = [
         thing
-        for thing in special_things(belongings)
+        for thing in [*special_things(belongings), *belongings.large_objects]
         if thing.owner not in ("", belongings.content_owner) and thing.kind != "SCHEMA"
     ]
     possible = [thing for thing in others if _may_own(belongings, thing)]
@@ -280,7 +280,7 @@ async def warnings_of_owners(
         f"""
         SELECT owner, name
           FROM unnest(%s::text[], %s::text[], %s::text[]) AS thing (owner, schema, name)
-          JOIN pg_namespace n ON n.oid = to_regnamespace(schema)
+          LEFT JOIN pg_namespace n ON n.oid = to_regnamespace(nullif(schema, ''))
          WHERE NOT pg_has_role(owner, '{may_set}')
             OR NOT (n.nspname = ANY(%s) OR has_schema_privilege(owner, n.oid, 'CREATE')
                     OR has_schema_privilege(n.oid, 'CREATE WITH GRANT OPTION'))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg import sql
 
-from agent.engines.pg.aside.moving import app_schemas, kept_prefix, take_aside
+from agent.engines.pg.aside.moving import app_schemas, give_large_objects, kept_prefix, take_aside
 from agent.engines.pg.belongings.carry_over import Gift, gifts_of_things, special_things
 from agent.engines.pg.belongings.read import WRAPPER, read_belongings
 from agent.engines.pg.imports.kept_state import changes_are_counted, end_of_code, own_sequences, state_queries
@@ -59,7 +59,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         sql.SQL("SET LOCAL lock_timeout = 0"),
     ]
     there = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
-    gifts_there = [_if_there(gift) for gift in gifts]
+    gifts_there = [give_large_objects(f"{kept_prefix(key)}0"), *(_if_there(gift) for gift in gifts)]
     return Terms(
         is_restricted=True,
         before=("BEGIN", _OURS, _NO_SEARCH_PATH, *_texts(connection, before), "RESET client_encoding"),

@@ -330,6 +330,62 @@ async def test_large_objects_of_several_pieces_come_back_as_they_were(
     assert sorted(modest.run(query)) == sorted(before)
 
 
+@variants("major", [13, 18], kept=[18])
+async def test_large_objects_have_their_owners_and_grants_after_an_import_and_after_its_undo(
+    make_app: MakeApp, major: int
+) -> None:
+    app = make_app(major, has_admin=False)
+    group = f"group_{app.role}"
+    app.run(f"CREATE ROLE {group}; GRANT {group} TO {app.role}", on="postgres")
+    try:
+        app.run(
+            "CREATE TABLE t (a int); SELECT lo_create(n) FROM generate_series(1001, 1005) AS n;"
+            " GRANT UPDATE ON LARGE OBJECT 1001 TO PUBLIC;"
+            " GRANT SELECT ON LARGE OBJECT 1003 TO pg_monitor WITH GRANT OPTION;"
+            f" REVOKE UPDATE ON LARGE OBJECT 1005 FROM {app.role}",
+            as_app=True,
+        )
+        app.run(f"ALTER LARGE OBJECT 1002 OWNER TO {group}; ALTER LARGE OBJECT 1003 OWNER TO {group}")
+        archive = app.dump("--no-owner", "--no-privileges")
+        held = "SELECT oid, lomowner::regrole::text, lomacl::text FROM pg_largeobject_metadata ORDER BY oid"
+        before = app.run(held)
+
+        record, preview = await app.stage(archive)
+        await app.recipe.restore(record, app.progress)
+        imported = app.run(held)
+        await app.recipe.undo(record, app.progress)
+
+        assert [one for one in preview.warnings if group in one] == []
+        assert imported == before
+        assert app.run(held) == before
+        assert {owner for _, owner, _ in before} == {app.role, group}
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {group}", on="postgres")
+
+
+async def test_large_objects_that_only_a_superuser_may_give_back_are_named(make_app: MakeApp) -> None:
+    app = make_app(18, has_admin=False)
+    group = f"group_{app.role}"
+    app.run(f"CREATE ROLE {group}; GRANT {group} TO {app.role} WITH SET FALSE", on="postgres")
+    try:
+        app.run("CREATE TABLE t (a int); SELECT lo_create(1001)", as_app=True)
+        app.run(f"ALTER LARGE OBJECT 1001 OWNER TO {group}")
+        archive = app.dump("--no-owner", "--no-privileges")
+
+        record, preview = await app.stage(archive)
+        await app.recipe.restore(record, app.progress)
+        await app.recipe.undo(record, app.progress)
+
+        [warning] = [one for one in preview.warnings if group in one]
+        assert f"will belong to {app.role}, not to {group} as before" in warning
+        assert "large object 1001." in warning
+        assert app.run("SELECT lomowner::regrole::text FROM pg_largeobject_metadata") == [(app.role,)]
+    finally:
+        await app.close()
+        app.run(f"DROP ROLE {group}", on="postgres")
+
+
 async def test_staging_reads_the_file_to_its_end_and_changes_nothing(modest: PostgresApp) -> None:
     modest.fill()
     archive = await modest.export()
