@@ -11,9 +11,9 @@ from agent.archives.tallies import Tally
     ("paths", "sentences"),
     [
         ("", []),
-        ("a", ["1 thing: a."]),
-        ("abcde", ["5 things: a, b, c, d, e."]),
-        ("abcdefg", ["7 things: a, b, c, d, e and 2 more."]),
+        ("a", ["1 thing: 'a'."]),
+        ("abcde", ["5 things: 'a', 'b', 'c', 'd', 'e'."]),
+        ("abcdefg", ["7 things: 'a', 'b', 'c', 'd', 'e' and 2 more."]),
     ],
 )
 def test_the_first_are_named_and_the_rest_is_counted(paths: str, sentences: list[str]) -> None:
