@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.engines.mariadb.exports import dump_sessions
 from agent.engines.mariadb.server import added_keys, foreign_keys, hidden_parts, programs
+from agent.engines.mariadb.server.accounts import Account, account_of
 from agent.engines.mariadb.server.catalog import Schema, look
 from agent.engines.mariadb.server.client import query
 from agent.engines.mariadb.server.settings import Login, MariadbSettings
@@ -83,13 +84,14 @@ async def obstacle_with_programs(admin: Login, app: Login, database: str, schema
     """
     return (
         obstacle_in(schema, takes_programs=True)
+        or await _obstacle_in_admin(admin, database)
         or await foreign_keys.obstacle_in_referrers(admin, database)
         or (await _obstacle_in_programs(admin, app, database) if schema.programs else "")
     )
 
 
 async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
-    account = await programs.account_of(app, database)
+    account = await account_of(app, database)
     listed = await programs.list_all(admin, database)
     for found in listed:
         what = f"The {found.kind} {found.name}"
@@ -111,10 +113,29 @@ async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
             "the database could not be put back in an undo: set log_bin_trust_function_creators=1."
         )
     try:
-        await programs.read(app, database)
+        seen = {program.key for program in await programs.read(app, database)}
     except ToolFailedError as failure:
         return f"{failure.text} It could not be put back in an undo."
+    if hidden := [found for found in listed if found.key not in seen]:
+        # What was dropped meanwhile is not hidden.
+        hidden = [found for found in hidden if found in await programs.list_all(admin, database)]
+    if hidden:
+        named = some_of([f"{found.kind} {found.name}" for found in hidden], _NAMED)
+        return (
+            f"The app's account {account.name} may not see what it would have to put back in an undo: {named}. "
+            f"GRANT ALL PRIVILEGES ON `{database}`.* TO it."
+        )
     return ""
+
+
+async def _obstacle_in_admin(admin: Login, database: str) -> str:
+    account = await account_of(admin, database)
+    if account.sees_all:
+        return ""
+    return (
+        f"The account {account.name} may not see all of database {database}, so what it does not see would be lost: "
+        f"GRANT {', '.join(account.lacks_to_see)} ON `{database}`.* TO it."
+    )
 
 
 async def _trusts_superusers_alone(admin: Login) -> bool:
@@ -124,10 +145,10 @@ async def _trusts_superusers_alone(admin: Login) -> bool:
 
 async def obstacle_in_rights(app: Login, database: str, kinds: Collection[str]) -> str:
     """Why the app's account cannot make what is of these kinds; empty when it can."""
-    return _lacking(await programs.account_of(app, database), database, kinds) if kinds else ""
+    return _lacking(await account_of(app, database), database, kinds) if kinds else ""
 
 
-def _lacking(account: programs.Account, database: str, kinds: Collection[str]) -> str:
+def _lacking(account: Account, database: str, kinds: Collection[str]) -> str:
     if missing := account.lacks(kinds):
         return (
             f"The app's account makes its {', '.join(f'{kind}s' for kind in sorted(kinds))} itself and lacks rights: "

@@ -1,42 +1,36 @@
 """What of a database an account may not see, so that its dump lacks it.
 
 The one fact to know: the server says nothing of that to the account. What it has no right on is not in the catalogs
-that it reads, dump programs leave it out without a word, and so does a fingerprint. Rights on the whole database prove
-that nothing is hidden; otherwise it takes another account to tell.
+that it reads, dump programs leave it out without a word, and so does a fingerprint. So what another account sees is
+compared with what it sees; where there is none, rights on the whole database prove that nothing is hidden.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 from agent.engines.mariadb.server import programs
+from agent.engines.mariadb.server.accounts import account_of
 from agent.engines.mariadb.server.client import literal, query
 from agent.engines.mariadb.server.settings import Login
 from common.errors import ServiceError, SourceUnreadableError
 from common.wording import some_of
 
-_SEEING = ("SELECT", "TRIGGER", "EVENT")
-_SEEING_ROUTINES = ("EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE")
-"""One of them is enough."""
 _NAMED = 10
 
 
 async def obstacle_and_warning(app: Login, admin: Login | None, database: str) -> tuple[str, str]:
     """Why a dump by the app's account would not be whole, or that nobody can tell whether it is; both may be empty."""
-    account = await programs.account_of(app, database)
-    lacking = [right for right in _SEEING if right not in account.granted]
-    if account.granted.isdisjoint(_SEEING_ROUTINES):
-        lacking.append(_SEEING_ROUTINES[0])
-    if not lacking:
-        return "", ""
+    account = await account_of(app, database)
     if admin is not None:
-        try:
-            hidden = await _hidden(app, admin, database)
-        except ServiceError:
-            # Whose passwords are wrong, exports do without.
-            pass
-        else:
-            return (_obstacle(app, database, hidden) if hidden else ""), ""
+        # Whose passwords are wrong, exports do without.
+        with contextlib.suppress(ServiceError):
+            if hidden := await _hidden(app, admin, database):
+                return _obstacle(app, database, hidden), ""
+            if (await account_of(admin, database)).sees_all:
+                return "", ""
     # Roles are not looked into.
-    return "", "" if "a role" in account.granted else _warning(app, database, lacking)
+    return "", "" if account.sees_all else _warning(app, database, account.lacks_to_see)
 
 
 async def require_none(app: Login, admin: Login | None, database: str) -> str:

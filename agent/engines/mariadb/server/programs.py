@@ -28,13 +28,6 @@ KINDS = ("function", "procedure", "view", "trigger", "event")
 LOGGED_KINDS = frozenset({"function", "trigger"})
 """Which a server that writes a binary log takes from superusers alone, unless it is told otherwise."""
 _ROUTINES = frozenset({"function", "procedure"})
-_RIGHTS = {
-    "function": ("CREATE ROUTINE", "ALTER ROUTINE"),
-    "procedure": ("CREATE ROUTINE", "ALTER ROUTINE"),
-    "view": ("CREATE VIEW", "SHOW VIEW", "DROP"),
-    "trigger": ("TRIGGER", "LOCK TABLES", "SELECT"),
-    "event": ("EVENT",),
-}
 _NAME = r"`(?:[^`]|``)*`"
 _DEFINER = re.compile(rf"(?P<create>CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
 _ANY_NAME = rf'(?:{_NAME}|"(?:[^"]|"")*")'
@@ -406,38 +399,3 @@ async def broken_view(login: Login, database: str, listed: Iterable[Listed]) -> 
     rows = await query(login, f"CHECK TABLE {', '.join(views)};", database=database)
     wrong = next((row for row in rows if row[2] == "Error"), None)
     return f"The view {wrong[0].partition('.')[2]} does not work: {wrong[3]}." if wrong else ""
-
-
-class Account(msgspec.Struct, frozen=True):
-    """Who a login is.
-
-    Attributes:
-        name: in the way the catalogs write definers.
-        granted: its rights in a database; one that has roles, which are not looked into, has "a role".
-    """
-
-    name: str
-    granted: frozenset[str]
-
-    @property
-    def may_be_super(self) -> bool:
-        return not self.granted.isdisjoint({"SUPER", "BINLOG ADMIN", "a role"})
-
-    def lacks(self, kinds: Collection[str]) -> list[str]:
-        """Of what it needs to make these kinds, what nobody has granted it."""
-        if "a role" in self.granted:
-            return []
-        return sorted({right for kind in kinds for right in _RIGHTS[kind]} - self.granted)
-
-
-async def account_of(login: Login, database: str) -> Account:
-    """As whom the server sees a login, and what it may do in a database."""
-    name = literal(database)
-    [[account], *rows] = await query(
-        login,
-        "SELECT CURRENT_USER();"  # noqa: S608  # a literal
-        " SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;"
-        f" SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES WHERE {name} LIKE TABLE_SCHEMA;"
-        " SELECT 'a role' FROM DUAL WHERE COALESCE(CURRENT_ROLE(), 'NONE') <> 'NONE';",
-    )
-    return Account(account, frozenset(row[0] for row in rows))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agent.recipes.mariadb import MariadbRecipe
-from common.errors import SourceUnreadableError
+from common.errors import AppUnavailableError, SourceUnreadableError
 from tests.fakes.imports import NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp
+from tools.servers.mysql import MysqlServer, mysql
 
 PARTS = """
 CREATE TABLE log (t text); CREATE TABLE secret (a int PRIMARY KEY); CREATE VIEW v AS SELECT * FROM secret;
@@ -15,6 +18,14 @@ CREATE TRIGGER noted AFTER INSERT ON secret FOR EACH ROW INSERT INTO log VALUES 
 CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @x = 1;
 """
 SEEING = "SELECT, SHOW VIEW, EVENT, LOCK TABLES"
+CHANGING = f"{SEEING}, INSERT, CREATE, DROP, ALTER, CREATE VIEW, CREATE ROUTINE, ALTER ROUTINE"
+"""All but TRIGGER."""
+
+
+def on(database: str, grants: str) -> list[str]:
+    """Grants that name it, in other letters and as the very name, too."""
+    exact = database.replace("_", "\\_")
+    return grants.format(shop=database, SHOP=database.upper(), exact=exact).split("; ")
 
 
 def reading(shop: MariadbApp, grants: str, **changes: object) -> MariadbRecipe:
@@ -22,7 +33,7 @@ def reading(shop: MariadbApp, grants: str, **changes: object) -> MariadbRecipe:
     user = f"{shop.database}_reader"
     shop.server.sql(
         f"CREATE USER '{user}'@'%' IDENTIFIED BY '{shop.password}';"
-        + "".join(f"GRANT {rights} TO '{user}'@'%';" for rights in grants.format(shop=shop.database).split("; "))
+        + "".join(f"GRANT {rights} TO '{user}'@'%';" for rights in on(shop.database, grants))
     )
     return shop.recipe_with(user=user, **changes)
 
@@ -37,6 +48,8 @@ def reading(shop: MariadbApp, grants: str, **changes: object) -> MariadbRecipe:
             "procedure p, table secret, trigger noted, view v.",
         ),
         ("SELECT ON {shop}.log", "event e, procedure p, table secret, trigger noted, view v."),
+        (f"ALL ON `shop%`.*; {SEEING} ON `{{exact}}`.*", "procedure p, trigger noted."),
+        (f"ALL ON `{{SHOP}}`.*; {SEEING} ON `{{shop}}`.*", "procedure p, trigger noted."),
     ],
 )
 async def test_an_account_that_may_not_see_all_makes_no_export_and_no_fingerprint(
@@ -79,6 +92,73 @@ async def test_where_nobody_can_tell_whether_all_is_seen_a_warning_says_so(
     (warning,) = exported.warnings
     assert described.warnings == (warning,)
     assert f"GRANT TRIGGER, EXECUTE ON `{shop.database}`.* TO it" in warning
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        f"ALL ON `shop%`.*; {SEEING} ON `{{exact}}`.*",
+        f"ALL ON `{{SHOP}}`.*; {SEEING} ON `{{shop}}`.*",
+        f"{SEEING}, TRIGGER ON `s%`.*",
+    ],
+)
+async def test_a_grant_proves_nothing_where_one_that_names_the_database_more_exactly_counts(
+    granted: str, shop_of_either: MariadbApp
+) -> None:
+    shop = shop_of_either
+    recipe = reading(shop, granted, admin_user="")
+
+    (warning,) = (await shop.export(recipe=recipe)).warnings
+
+    lacking = "EXECUTE" if "TRIGGER" in granted else "TRIGGER, EXECUTE"
+    assert f"GRANT {lacking} ON `{shop.database}`.* TO it" in warning
+
+
+async def test_what_mysql_takes_back_for_one_database_is_not_granted_there(tmp_path: Path) -> None:
+    with MysqlServer(mysql(), settings={"partial_revokes": "ON"}) as server:
+        shop = MariadbApp(server, tmp_path / "work")
+        shop.sql(PARTS)
+        user = f"{shop.database}_reader"
+        recipe = reading(shop, "ALL ON *.*")
+        server.sql(f"REVOKE TRIGGER ON {shop.database}.* FROM '{user}'@'%'")
+
+        described = await recipe.describe()
+        exported = await shop.export(recipe=shop.recipe_with(user=user, admin_user=""))
+
+    assert described.can_export.obstacle.endswith("so an export would not be whole: trigger noted.")
+    (warning,) = exported.warnings
+    assert f"GRANT TRIGGER ON `{shop.database}`.* TO it" in warning
+
+
+@pytest.mark.parametrize(
+    "grants", [f"ALL ON `shop%`.*; {CHANGING} ON `{{exact}}`.*", f"ALL ON `{{SHOP}}`.*; {CHANGING} ON `{{shop}}`.*"]
+)
+async def test_nothing_is_imported_where_the_account_of_the_app_may_not_see_what_it_would_have_to_put_back(
+    grants: str, shop_of_either: MariadbApp
+) -> None:
+    shop = shop_of_either
+    exported = await shop.export()
+    shop.sql("CREATE TABLE t (n int); CREATE TRIGGER kept BEFORE INSERT ON t FOR EACH ROW SET NEW.n = 5")
+    user = f"'{shop.user}'@'%'"
+    shop.server.sql(
+        f"REVOKE ALL ON {shop.database}.* FROM {user};"
+        + "".join(f"GRANT {rights} TO {user};" for rights in on(shop.database, grants))
+    )
+
+    described = await shop.recipe.describe()
+    with pytest.raises(AppUnavailableError) as refusal:
+        await shop.import_(exported.content)
+
+    assert refusal.value.text == described.can_import.obstacle
+    assert f"GRANT TRIGGER ON `{shop.database}`.* TO it" in refusal.value.text
+
+
+async def test_nothing_is_imported_by_an_admin_who_may_not_see_all(shop: MariadbApp) -> None:
+    exported = await shop.export()
+    shop.server.sql(f"REVOKE TRIGGER, EXECUTE ON {shop.database}.* FROM '{shop.admin}'@'%'")
+
+    with pytest.raises(AppUnavailableError, match=f"GRANT TRIGGER, EXECUTE ON `{shop.database}`.\\* TO it"):
+        await shop.import_(exported.content)
 
 
 @pytest.mark.parametrize("grants", [f"{SEEING}, TRIGGER, CREATE ROUTINE ON {{shop}}.*", "ALL ON *.*"])
