@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`\.?""", re.DOTALL)
-"""A string, or a name with the point after it."""
 _NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)"""
 _GAP = r"(?:\s|/\*(?![!M])[^*]*\*+(?:[^/*][^*]*\*+)*/|--\s[^\n]*\n|\#[^\n]*\n)"
 """A blank or a comment, but none with code; read in one way only, since it may be anybody's text."""
@@ -66,13 +64,6 @@ def plain(name: str) -> str:
     return name[1:-1].replace("``", "`")
 
 
-def moved(view: str, source: str, target: str) -> str:
-    """A view's text for another schema; empty: for the current one. Where a view reads more than its own schema, the
-    server writes its names in full."""
-    before, after = f"{quoted(source)}.", f"{quoted(target)}." if target else ""
-    return _QUOTED.sub(lambda found: after if found[0] == before else found[0], view)
-
-
 def within(trigger: str, schema: str) -> str:
     """A trigger's text with its schema's name left out before its own and its table's name, in whichever case somebody
     wrote it: the server has looked at that."""
@@ -104,8 +95,3 @@ def called(trigger: str, name: str, *, table: str) -> str:
 
 def _bare(name: str) -> str:
     return plain(name) if name.startswith("`") else name.strip('"').replace('""', '"')
-
-
-def without_strings(text: str) -> str:
-    """SQL as the server writes it, with its strings emptied."""
-    return _QUOTED.sub(lambda found: found[0] if found[0].startswith("`") else "''", text)

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from agent.engines.mariadb.dumps import one_statement, sequence_uses
-from agent.engines.mariadb.names import moved, within
+from agent.engines.mariadb.dumps.view_reads import moved
+from agent.engines.mariadb.names import within
 
 _I = re.IGNORECASE | re.DOTALL
 _NAME = rb"(?:`(?:[^`]|``)*`|[\w$%.-]+|'[^']*')"

@@ -1,20 +1,22 @@
-"""Which tables and views a view reads, told from its text as the server writes it.
+"""Which tables and views a view reads and where it names its schema, told from its text as the server writes it.
 
-The one fact to know: what a WITH makes is called as tables are, and may be called as one of them. It is known from the
+The facts to know: what a WITH makes is called as tables are, and may be called as one of them. It is known from the
 end of its own text on (of a recursive one: from its beginning), within the parentheses that its WITH stands in. The
-server writes its name there without quotes (10.11).
+server writes its name there without quotes (10.11). And a table, or what a view calls one, may be called as the schema
+is: then `shop`.`id` is a column, and `shop`.`orders` a table where one has to come.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from agent.engines.mariadb.names import quoted, without_strings
+from agent.engines.mariadb.names import quoted
 
-_TOKEN = re.compile(r"`(?:[^`]|``)*`|\w+|\S")
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*(?:``[^`]*)*`|\w+|\S""", re.DOTALL)
+_OF_SEQUENCES = ("nextval", "lastval", "setval")
 
 
 @dataclass
@@ -32,8 +34,47 @@ class _Group:
 
 def tables_read(view: str) -> set[str]:
     """Quoted names, without those of their schemas."""
-    tokens = _TOKEN.findall(without_strings(view))
-    found: set[str] = set()
+    tokens = _TOKEN.findall(view)
+    return {tokens[at] for at in _reads(tokens)}
+
+
+def moved(view: str, source: str, target: str) -> str:
+    """A view's text for another schema; empty: for the current one. Where a view reads more than its own schema, the
+    server writes its names in full."""
+    before, after = quoted(source), f"{quoted(target)}." if target else ""
+    if before not in view:
+        return view
+    found = list(_TOKEN.finditer(view))
+    tokens = [token[0] for token in found]
+    tables = set(_reads(tokens))
+    parts: list[str] = []
+    copied = 0
+    for at, token in enumerate(tokens):
+        if token == before and _is_schema(tokens, at, tables):
+            parts += (view[copied : found[at].start()], after)
+            copied = found[at + 1].end()
+    return "".join((*parts, view[copied:]))
+
+
+def _is_schema(tokens: Sequence[str], at: int, tables: Collection[int]) -> bool:
+    """Whether a name is that of a schema.
+
+    Args:
+        tables: where the names of tables are.
+    """
+    is_qualified = at > 0 and tokens[at - 1] == "."
+    if is_qualified or tokens[at + 1 : at + 2] != ["."]:
+        return False
+    # A column with its table, or a function.
+    if tokens[at + 3 : at + 4] in (["."], ["("]):
+        return True
+    opens_call = at > 1 and tokens[at - 1] == "(" and tokens[at - 2].lower() in _OF_SEQUENCES
+    is_head = at == 0 or tokens[at - 1].lower() == "view"
+    return at + 2 in tables or opens_call or is_head
+
+
+def _reads(tokens: Sequence[str]) -> Iterator[int]:
+    """Where the names of tables are that are read and that no WITH has made."""
     groups = [_Group()]
     coming: dict[int, set[str]] = {}
     is_awaited = False
@@ -50,6 +91,8 @@ def tables_read(view: str) -> set[str]:
                 groups[-1].selects, is_awaited = True, False
             case "join":
                 is_awaited = True
+            case "straight_join" if tokens[at - 1].lower() != "select":
+                is_awaited = True
             case "from":
                 is_awaited = groups[-1].selects
             case ".":
@@ -59,10 +102,9 @@ def tables_read(view: str) -> set[str]:
             case _:
                 is_own = tokens[at - 1] == "." or not any(token in group.known for group in groups)
                 if is_awaited and is_own and token.startswith("`"):
-                    found.add(token)
+                    yield at
                 is_awaited = False
         groups[-1].known |= coming.get(at, set())
-    return found
 
 
 def _made_known(tokens: Sequence[str], at: int) -> dict[int, set[str]]:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from agent.engines.mariadb.dumps.inserts import INSERT, row_with
 from agent.engines.mariadb.dumps.sequence_texts import SequenceHasher
-from agent.engines.mariadb.names import moved, plain, quoted
+from agent.engines.mariadb.dumps.view_reads import moved
+from agent.engines.mariadb.names import plain, quoted
 from agent.engines.mariadb.server import programs
 from agent.engines.mariadb.server.catalog import columns_of
 from agent.engines.mariadb.server.programs import Shown

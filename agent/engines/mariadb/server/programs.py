@@ -14,8 +14,8 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 
 from agent.engines.mariadb.dumps import client_reads, one_statement
-from agent.engines.mariadb.dumps.view_reads import tables_read
-from agent.engines.mariadb.names import called, moved, table_of, within
+from agent.engines.mariadb.dumps.view_reads import moved, tables_read
+from agent.engines.mariadb.names import called, table_of, within
 from agent.engines.mariadb.server import charsets
 from agent.engines.mariadb.server.client import WITHIN_SECONDS, literal, of_schema, query, quoted
 from agent.engines.mariadb.server.settings import Login

@@ -38,6 +38,26 @@ def folding_shop(folding_server: MariadbServer, tmp_path: Path) -> MariadbApp:
     return app
 
 
+async def test_a_view_whose_table_is_called_as_the_database_goes_into_another_and_its_own(
+    shop_of_either: MariadbApp, tmp_path: Path
+) -> None:
+    shop, name = shop_of_either, shop_of_either.database
+    shop.sql(
+        f"CREATE TABLE `{name}` (id int PRIMARY KEY); INSERT INTO `{name}` VALUES (1); CREATE TABLE o (id int);"
+        f"INSERT INTO o VALUES (5); CREATE VIEW v AS SELECT `{name}`.id FROM `{name}` WHERE `{name}`.id > 0;"
+        f"CREATE VIEW called AS SELECT `{name}`.id FROM o AS `{name}`;"
+        f"CREATE VIEW wide AS SELECT `{name}`.id FROM `{name}` JOIN information_schema.SCHEMATA s"
+        f" WHERE s.SCHEMA_NAME = 'information_schema';"
+    )
+    exported = await shop.export()
+
+    for target in (MariadbApp(shop.server, tmp_path / "other"), shop):
+        await target.import_(exported.content)
+
+        assert target.sql("SELECT * FROM v; SELECT * FROM called; SELECT * FROM wide").split() == ["1", "5", "1"]
+        assert await target.fingerprint() == exported.fingerprint
+
+
 @variants("pair", PAIRS, kept=["of other letters", "a table and a view"])
 async def test_what_a_server_would_take_for_one_is_refused_by_both_names(
     pair: str, shop: MariadbApp, folding_shop: MariadbApp

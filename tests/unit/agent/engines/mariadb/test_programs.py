@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from agent.engines.mariadb.names import moved
+from agent.engines.mariadb.dumps.view_reads import moved
 from agent.engines.mariadb.server.programs import Program, ordered, with_status
 from common.errors import ToolFailedError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.dumps.view_reads import tables_read
+from agent.engines.mariadb.dumps.view_reads import moved, tables_read
 from agent.engines.mariadb.server.programs import Program, ordered
 
 VIEWS = {
@@ -45,3 +45,27 @@ def test_a_view_that_makes_what_is_called_as_another_view_does_not_need_it() -> 
     second = view("second", "select `first`.`a` AS `a` from `first`")
 
     assert ordered([second, first]) == ordered([first, second]) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("view", "told"),
+    [
+        ("select `old`.`a` AS `a` from `old` where `old`.`a` > 0", ""),
+        ("select `old`.`a` AS `a` from (`x`.`t` `old` join `x`.`old` on(`x`.`old`.`a` = `old`.`a`))", ""),
+        ("select `old`.`old`.`a` AS `a` from `old`.`old`", "select `new`.`old`.`a` AS `a` from `new`.`old`"),
+        (
+            "select `old`.`a` AS `a` from (`x` `old` straight_join `old`.`t`)",
+            "select `old`.`a` AS `a` from (`x` `old` straight_join `new`.`t`)",
+        ),
+        ("select trim('x' from `old`.`a`) AS `a` from `old`", ""),
+        (
+            "select nextval(`old`.`s`) AS `a`,`old`.`f`(1) AS `b`",
+            "select nextval(`new`.`s`) AS `a`,`new`.`f`(1) AS `b`",
+        ),
+        ("VIEW `old`.`v` AS select 1 AS `a`", "VIEW `new`.`v` AS select 1 AS `a`"),
+        (" `old`.`v` AS select 1 AS `a`", " `new`.`v` AS select 1 AS `a`"),
+    ],
+)
+def test_a_column_is_not_moved_whose_table_is_called_as_the_schema(view: str, told: str) -> None:
+    assert moved(view, "old", "new") == (told or view)
+    assert moved(view, "old", "") == (told or view).replace("`new`.", "")
