@@ -271,13 +271,17 @@ class Beside:
         require_same(staged.belongings, now, database=self.database)
 
     async def undo(self, key: str, _progress: Progress) -> None:
-        """Exchange the databases back and drop the imported one; raises as `bring_back`."""
+        """Exchange the databases back and drop the imported one.
+
+        Raises:
+            UnsettledError: as in `restore`; or it is done but for dropping what was imported.
+            As `bring_back`.
+        """
         await self.bring_back(key)
         try:
             await self.discard(key)
         except ServiceError as failure:
-            # The undo is done whatever becomes of the imported database; the next import drops it.
-            _log.warning("The undone import could not be dropped yet.", action="undo", key=key, error=failure.text)
+            raise UnsettledError(failure.text) from failure
 
     async def bring_back(self, key: str) -> None:
         """Exchange the databases back; the imported one stays, as before `restore`.

@@ -14,8 +14,11 @@ import pytest
 from agent.engines.pg.imports import green
 from agent.engines.pg.server import room
 from agent.engines.pg.server.connection import Login
-from agent.recipes.base import Limits
+from agent.recipes.base import Limits, Recovered
+from agent.recipes.postgresql import PostgresqlRecipe
+from agent.unsettled import UnsettledError
 from common.errors import NoSpaceError
+from tests.contract.agents import Agent, Launch
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
 from tests.fixtures.variants import variants
@@ -264,11 +267,13 @@ async def test_a_database_that_lets_nobody_in_on_a_full_disk_is_exchanged_back(
     try:
         with pytest.raises(NoSpaceError, match=rf"is full, and so it lets nobody into database {app.database}: could"):
             await app.recipe.fingerprint(app.progress)
-        await app.recipe.undo(record, app.progress)
+        with pytest.raises(UnsettledError, match="it makes a checkpoint"):
+            await app.recipe.undo(record, app.progress)
     finally:
         for file in small_server.directory.parent.glob("fill *"):
             file.unlink()
 
+    assert await app.recipe.recover(record) is Recovered.PREVIOUS
     assert app.run("SELECT a FROM t") == [(2,)]
     # It could not be emptied, and to drop it with its content could have stopped the server.
     assert f"database mathison_new_{record.key}" in app.left_over()
@@ -291,6 +296,33 @@ async def test_a_database_is_not_dropped_as_long_as_that_could_stop_the_server(
     assert app.left_over() == [f"database mathison_kept_{record.key}"]
     await app.recipe.discard(record)
     assert app.left_over() == []
+
+
+async def test_what_an_undo_cannot_drop_yet_is_dropped_as_soon_as_there_is_room(
+    app: PostgresApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
+    archive = await app.export()
+    app.run("UPDATE t SET a = 2", as_app=True)
+    agent = Agent(Launch(PostgresqlRecipe, app.settings, None, tmp_path / "agent"))
+    await agent.start()
+    try:
+        await agent.import_("one", archive)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(room, "_free_bytes", lambda _: 3 << 20)
+            undone = await agent.undo()
+            await agent.transfers.housekeeping.tidy()
+            kept = app.left_over()
+        await agent.transfers.housekeeping.tidy()
+
+        assert undone.undone
+        assert app.run("SELECT a FROM t") == [(2,)]
+        assert [one.rpartition("_")[0] for one in kept] == ["database mathison_new"]
+        assert app.left_over() == []
+        assert agent.state("one") == undone
+    finally:
+        await agent.close()
 
 
 async def test_a_role_that_may_not_ask_for_the_servers_number_does_without(make_app: MakeApp) -> None:
