@@ -27,6 +27,7 @@ from agent.engines.pg.belongings.read import (
     Grant,
     Setting,
     Thing,
+    extensions,
     schema_public,
 )
 from agent.engines.pg.server.catalog import no_member
@@ -107,7 +108,22 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
             warnings.append(f"{gift.what} could not be carried over: {failure.diag.message_primary}")
     for thing in public:
         warnings += await _give_public(connection, belongings, thing)
-    return warnings
+    return [*warnings, *await _of_extensions(connection, belongings)]
+
+
+async def _of_extensions(connection: Connection, belongings: Belongings) -> list[str]:
+    """A warning of those that a file makes anew: in the version that is usual here, and for who loads it."""
+    now = await extensions(connection)
+    changed = []
+    for name in sorted(belongings.extensions.keys() & now.keys()):
+        (old_version, old_owner), (version, owner) = belongings.extensions[name], now[name]
+        said = [f"version {version}, not {old_version}"] if version != old_version else []
+        said += [f"belongs to {owner}, not to {old_owner}"] if owner != old_owner else []
+        if said:
+            changed.append(f"{name} ({'; '.join(said)})")
+    if not changed:
+        return []
+    return [f"These extensions are made anew, and not as they are in the app's database now: {listed(changed)}."]
 
 
 async def _give(connection: Connection, gift: Gift) -> None:

@@ -82,6 +82,8 @@ class Belongings:
     """Provider and label of the database's security labels."""
     large_objects: list[Thing] = field(default_factory=list)
     has_more_large_objects: bool = False
+    extensions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Version and owner of each."""
 
 
 WRAPPER = "FOREIGN DATA WRAPPER"
@@ -185,6 +187,7 @@ async def read_belongings(
     await _add_column_grants(connection, found.things)
     found.default_grants = await _default_grants(connection)
     await _add_database_grants(connection, found)
+    found.extensions = await extensions(connection)
     cursor = await connection.execute(
         "SELECT r.rolname, split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1)"
         "  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS entry LEFT JOIN pg_roles r ON r.oid = s.setrole"
@@ -198,6 +201,12 @@ async def read_belongings(
     )
     found.labels = await labels.fetchall()
     return found
+
+
+async def extensions(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Version and owner of each of the connected database."""
+    cursor = await connection.execute("SELECT extname, extversion, pg_get_userbyid(extowner) FROM pg_extension")
+    return {name: (version, owner) for name, version, owner in await cursor.fetchall()}
 
 
 async def schema_public(connection: Connection) -> Thing | None:

@@ -97,6 +97,26 @@ async def test_an_extension_in_a_schema_that_the_dump_does_not_make_comes_in(app
     ]
 
 
+@pytest.mark.parametrize("rights", [None, "CREATEDB"], ids=["superuser", "createdb"])
+async def test_extensions_that_are_made_anew_in_another_version_or_for_another_owner_are_named(
+    make_app: MakeApp, rights: str | None
+) -> None:
+    app = make_app(rights=rights or "", has_admin=rights is None)
+    app.run("CREATE EXTENSION hstore VERSION '1.4'; CREATE EXTENSION citext")
+    app.run("CREATE EXTENSION pg_trgm; CREATE TABLE t (a hstore, b citext)", as_app=True)
+    archive = app.dump("--no-owner", "--no-comments")
+
+    record, preview = await app.stage(archive)
+    await app.recipe.restore(record, app.progress)
+
+    [(version,)] = app.run("SELECT extversion FROM pg_extension WHERE extname = 'hstore'")
+    assert version != "1.4"
+    assert [one for one in preview.warnings if "extension" in one] == [
+        "These extensions are made anew, and not as they are in the app's database now: citext (belongs to "
+        f"{app.role}, not to postgres), hstore (version {version}, not 1.4; belongs to {app.role}, not to postgres)."
+    ]
+
+
 async def test_an_extension_with_one_that_it_needs_comes_back_and_goes_where_the_file_has_neither(
     app: PostgresApp,
 ) -> None:
