@@ -24,7 +24,7 @@ from agent.engines.mariadb.describing import (
     without_history,
 )
 from agent.engines.mariadb.dumps import packets
-from agent.engines.mariadb.exports import floats
+from agent.engines.mariadb.exports import lost_values
 from agent.engines.mariadb.exports.content import Content
 from agent.engines.mariadb.exports.dumping import dump, fingerprint_of
 from agent.engines.mariadb.exports.table_watch import TableWatch
@@ -109,8 +109,8 @@ class MariadbRecipe(Recipe):
             raise InvalidRequestError(obstacle, next_step="Leave out the option history.")
         # It is of present rows, as they are in any server.
         takes_fingerprint = wants_fingerprint(options.options) and not has_history
-        rounded = await floats.find_rounded(login, database, schema, has_history=has_history)
-        content = Content(login, database, withheld=floats.withheld_for(rounded)) if takes_fingerprint else None
+        lost = await lost_values.find_lost(login, database, schema, has_history=has_history)
+        content = Content(login, database, withheld=lost_values.withheld_for(lost)) if takes_fingerprint else None
         watch = TableWatch(login, database)
         progress.expect(schema.size_bytes)
         header = replace(
@@ -124,7 +124,7 @@ class MariadbRecipe(Recipe):
                 "charset": schema.charset,
                 "collation": schema.collation,
                 **({"history": "included" if has_history else "left out"} if schema.versioned else {}),
-                **floats.details_of(rounded),
+                **lost_values.details_of(lost),
             },
         )
         is_compressed = options.format.name == SQL_GZIP.name
@@ -142,8 +142,7 @@ class MariadbRecipe(Recipe):
             warnings = warnings_of(schema, has_history=has_history)
             if about_hidden:
                 warnings.append(about_hidden)
-            if warning := floats.warning_of(rounded):
-                warnings.append(warning)
+            warnings += lost_values.warnings_of(lost)
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
                 warnings.append(with_foreign_sequences(tables))
             if warning := await foreign_keys.warning_of_parents(login, database):
@@ -193,8 +192,8 @@ class MariadbRecipe(Recipe):
         staged_schema = await look(admin, names.new_schema(record.key))
         if staged_schema.versioned and not loaded.has_history:
             warnings.append(without_history(staged_schema, "file"))
-        if loaded.header and (warning := floats.told_of(loaded.header.details)):
-            warnings.append(warning)
+        if loaded.header:
+            warnings += lost_values.told_of(loaded.header.details)
         return Preview(
             found.changes,
             found.counts_now,

@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from agent.engines.mariadb.exports import floats
+from agent.engines.mariadb.exports import lost_values
 from agent.engines.mariadb.exports.dumping import fingerprint_of
 from agent.engines.replay.mariadb_server import loaded
 from agent.engines.replay.request import Replayed, Request, chunks_of
@@ -31,4 +31,4 @@ async def replay(request: Request) -> Replayed:
             folder.parent.chmod(0o711)
         async with loaded(chunks_of(request.file), folder, is_mysql=is_mysql, takes_programs=True) as found:
             fingerprint = await fingerprint_of(found.login, found.schema, is_staged=True)
-            return Replayed(fingerprint, found.engine, floats.told_of(request.details))
+            return Replayed(fingerprint, found.engine, " ".join(lost_values.told_of(request.details)))

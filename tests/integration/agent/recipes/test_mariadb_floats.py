@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.mariadb.exports import floats
+from agent.engines.mariadb.exports import lost_values
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures.mariadb_apps import MariadbApp
 from tests.integration.cli.test_verify import verify
@@ -72,8 +72,8 @@ async def test_what_there_is_no_time_to_look_at_is_said_to_be_perhaps_rounded(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.sql(ROUNDED)
-    monkeypatch.setattr(floats, "_TOGETHER_SECONDS", 0)
-    monkeypatch.setattr(floats, "_SECONDS", 0)
+    monkeypatch.setattr(lost_values, "_TOGETHER_SECONDS", 0)
+    monkeypatch.setattr(lost_values, "_SECONDS", 0)
 
     exported = await shop.export("sql")
 
