@@ -65,7 +65,9 @@ class Mariadb(ServerApp[MariadbServer]):
 
     async def contents(self) -> object:
         tables = self._shop.sql("SHOW TABLES").split("\n")
-        rows = [self._shop.sql(f"CHECKSUM TABLE `{table}`") for table in tables if table]
+        # One statement for all of them: each start of a client costs as much as many tables.
+        named = ", ".join(f"`{table}`" for table in tables if table)
+        rows = self._shop.sql(f"CHECKSUM TABLE {named}") if named else ""
         return tables, rows, self._shop.sql(_SEEN)
 
     async def remove_kept(self, work_directory: Path) -> None:

@@ -531,7 +531,7 @@ HOSTILE: dict[str, str] = {
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_definition_that_reaches_out_of_its_database_is_refused(name: str, shop: MariadbApp) -> None:
     shop.sql("CREATE TABLE own (a int)")
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
 
     with pytest.raises(ServiceError) as refusal:
         await shop.stage(dump_of(HOSTILE[name].format(shop=shop.database)), record)
@@ -539,7 +539,7 @@ async def test_a_definition_that_reaches_out_of_its_database_is_refused(name: st
 
     assert refusal.value.reason in ("ARCHIVE_REFUSED", "ARCHIVE_DAMAGED")
     assert "mathison_load" not in refusal.value.text
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(record) == []
 
 
@@ -556,7 +556,7 @@ async def test_what_the_server_takes_for_a_comment_hides_nothing_that_it_carries
     name: str, shop: MariadbApp, tmp_path: Path
 ) -> None:
     shop.sql("CREATE TABLE own (a int)")
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
     statement = HIDDEN[name].format(elsewhere=tmp_path, long="a" * 2100)
     dump = f"-- MariaDB dump 10.19\n\nCREATE TABLE t (a int);\n{statement};\n-- Dump completed on 2026-11-23\n"
 
@@ -564,7 +564,7 @@ async def test_what_the_server_takes_for_a_comment_hides_nothing_that_it_carries
         await shop.stage(dump.encode(), record)
     await shop.recipe.discard(record)
 
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(record) == []
 
 
