@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.archives.members import printable
 from agent.engines.n8n.contents import MIGRATIONS, WORKFLOWS
 from agent.engines.n8n.secret_rows import CREDENTIALS
-from agent.engines.pg.server.catalog import USER_SCHEMA, no_member
+from agent.engines.pg.server.catalog import USER_SCHEMA, WITHOUT_GRANTS, no_member
 from agent.engines.pg.server.connection import Connection
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from common.wording import some_of
@@ -67,6 +67,15 @@ _RELATIONS = f"""
        AND {no_member("pg_class", "c.oid")}
      ORDER BY 1, 2
 """  # noqa: S608  # constants
+_OTHER_KINDS = {
+    kind.lower(): (catalog, namespace, owner.replace("owner", "name"))
+    for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items()
+}
+"""Kinds of things in schemas besides the usual ones: catalog, and its columns for schema and name."""
+_HOLDS_OTHERS = " ".join(
+    f"OR EXISTS (SELECT FROM {catalog} x WHERE x.{namespace} = n.oid AND {no_member(catalog, 'x.oid')})"
+    for catalog, namespace, _ in _OTHER_KINDS.values()
+)
 _SCHEMAS = f"""
     SELECT n.nspname FROM pg_namespace n
      WHERE {USER_SCHEMA} AND n.nspname <> %s
@@ -75,10 +84,17 @@ _SCHEMAS = f"""
          OR EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND {no_member("pg_proc", "p.oid")})
          OR EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
                      WHERE t.typnamespace = n.oid AND (t.typtype IN ('d', 'e', 'r') OR c.relkind = 'c')
-                       AND {no_member("pg_type", "t.oid")}))
+                       AND {no_member("pg_type", "t.oid")})
+         {_HOLDS_OTHERS})
      ORDER BY 1
 """  # noqa: S608  # constants
 """Types of rows and arrays are left out: before PostgreSQL 17 they belong to no extension."""
+_OTHERS = " ".join(
+    f"UNION SELECT {namespace}, {name}, '{kind}' FROM {catalog} x WHERE {no_member(catalog, 'x.oid')}"  # noqa: S608
+    for kind, (catalog, namespace, name) in _OTHER_KINDS.items()
+    if kind != "statistics"
+)
+"""Statistics are of a table, as its indexes are."""
 _WITHOUT_ROWS = f"""
     SELECT n.nspname, found.name, found.kind FROM pg_namespace n JOIN (
         SELECT pronamespace, proname, 'function' FROM pg_proc p WHERE {no_member("pg_proc", "p.oid")}
@@ -90,6 +106,7 @@ _WITHOUT_ROWS = f"""
          WHERE relkind = 'S' AND {no_member("pg_class", "c.oid")}
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
+        {_OTHERS}
     ) AS found (schema, name, kind) ON found.schema = n.oid
      WHERE {USER_SCHEMA} ORDER BY 3, 2
 """  # noqa: S608  # constants

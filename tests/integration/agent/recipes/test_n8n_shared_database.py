@@ -36,6 +36,20 @@ OTHERS = {
         "CREATE TYPE e AS ENUM ('a')",
         "function 'f', sequence 's', type 'd', type 'e'",
     ),
+    "operators and their like": (
+        "CREATE OPERATOR === (leftarg = int, rightarg = int, function = int4eq); CREATE COLLATION c (locale = 'C');"
+        "CREATE CONVERSION v FOR 'UTF8' TO 'LATIN1' FROM utf8_to_iso8859_1;"
+        "CREATE TEXT SEARCH DICTIONARY d (template = simple); CREATE TEXT SEARCH CONFIGURATION t (copy = english)",
+        "collation 'c', conversion 'v', operator '===', text search configuration 't', text search dictionary 'd'",
+    ),
+    "a schema with a collation alone": (
+        "CREATE SCHEMA other; CREATE COLLATION other.c (locale = 'C')",
+        "schema 'other'",
+    ),
+    "a schema with an operator alone": (
+        "CREATE SCHEMA other; CREATE OPERATOR other.=== (leftarg = int, rightarg = int, function = int4eq)",
+        "schema 'other'",
+    ),
     "large objects": ("SELECT lo_from_bytea(0, 'x')", "large objects"),
 }
 
