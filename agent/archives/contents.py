@@ -32,6 +32,11 @@ class _Group:
     bytes: int = 0
     sum: int = 0
 
+    def add(self, other: _Group) -> None:
+        self.entries += other.entries
+        self.bytes += other.bytes
+        self.sum += other.sum
+
 
 class ContentSum:
     """Calls for each entry: `begin`, `add` for a file's content in ascending order, `end`; or `add_member`."""
@@ -107,23 +112,18 @@ class ContentSum:
         self.end()
 
     def fingerprint(self) -> Fingerprint:
-        """Of all entries. Groups are the directories at the top, as long as there are not too many of them."""
-        groups = self._groups
-        if len(groups) > _MOST_GROUPS:
-            found = groups.values()
-            groups = {
-                "": _Group(
-                    entries=sum(group.entries for group in found),
-                    bytes=sum(group.bytes for group in found),
-                    sum=sum(group.sum for group in found),
-                )
-            }
+        """Of all entries. Groups are the directories at the top, as long as there are not too many of them; those whose
+        names print alike are one."""
+        groups: dict[str, _Group] = {}
+        has_too_many = len(self._groups) > _MOST_GROUPS
+        for name, found in self._groups.items():
+            shown = f"below {printable(name)}" if name and not has_too_many else "elsewhere"
+            groups.setdefault(shown, _Group()).add(found)
         return Fingerprint.of(
             self._scheme,
             {
-                f"below {printable(name)}" if name else "elsewhere": f"{one.entries} entries, {one.bytes} bytes, "
-                f"{one.sum % _MODULUS:032x}"
-                for name, one in groups.items()
+                shown: f"{one.entries} entries, {one.bytes} bytes, {one.sum % _MODULUS:032x}"
+                for shown, one in groups.items()
             },
         )
 
@@ -149,5 +149,6 @@ class ContentSum:
 def _update(content: hashlib._Hash, index: int, window: bytes) -> None:
     """Zeros at the end of a window are a hole's in one copy of a file and not in another."""
     if window != _ZEROS[: len(window)]:
-        content.update(index.to_bytes(8))
-        content.update(window if window[-1] else window.rstrip(b"\0"))
+        told = window if window[-1] else window.rstrip(b"\0")
+        content.update(index.to_bytes(8) + len(told).to_bytes(8))
+        content.update(told)

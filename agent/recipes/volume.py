@@ -65,7 +65,7 @@ TAR = Format("tar", "application/x-tar", ".tar", "tar archive; opens with tar")
 _SURVEY_SECONDS = 5.0
 """Before an export: enough for a million files; an archive has counts of its own at its end."""
 _GLANCE_SECONDS = 1.0
-_SCHEME = "volume/1"
+_SCHEME = "volume/2"
 _IMPORT_OPTIONS = {
     "outside_links": ("refuse", "keep"),
     "damaged_databases": ("refuse", "keep"),

@@ -50,7 +50,7 @@ from common.fingerprints import Fingerprint
 from common.frames import CHUNK_BYTES
 from common.kinds import HEAD_BYTES, SQLITE, kind_of
 
-SCHEME = "uptime-kuma-mariadb/2"
+SCHEME = "uptime-kuma-mariadb/3"
 _ALONE = "The file holds the database alone: the app's other files stay as they are, whether they belong to it or not."
 _OTHER_ENGINE = "this Uptime Kuma keeps its data in MariaDB: one cannot be made of the other."
 

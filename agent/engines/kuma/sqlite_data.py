@@ -34,7 +34,7 @@ from common.errors import (
 from common.fingerprints import Fingerprint
 from common.kinds import HEAD_BYTES, JSON, MARIADB_SQL, MYSQL_SQL, SQLITE, kind_of
 
-SCHEME = "uptime-kuma/2"
+SCHEME = "uptime-kuma/3"
 
 
 class SqliteData:

@@ -41,7 +41,7 @@ ENCRYPTED = {
 }
 PROVEN = Questions(EXPORTED_IN_FILE.queries, _TABLES, with_content=True, without_columns=ENCRYPTED)
 """The same with a digest of each table, without what is encrypted: that is another text each time."""
-SCHEME = "n8n/2"
+SCHEME = "n8n/3"
 _COUNTING = """CREATE TRIGGER workflow_version_increment AFTER UPDATE ON workflow_entity FOR EACH ROW
     WHEN OLD.versionCounter = NEW.versionCounter {condition}
     BEGIN UPDATE workflow_entity SET versionCounter = versionCounter + 1 WHERE id = NEW.id; END"""

@@ -23,13 +23,13 @@ _REPLAYS = {
     "mariadb/3": ("agent.engines.replay.mariadb", "replay"),
     "minio-s3/3": ("agent.engines.replay.minio", "replay"),
     "minio/2": ("agent.engines.replay.minio", "replay"),
-    "n8n/2": ("agent.engines.replay.n8n", "replay"),
+    "n8n/3": ("agent.engines.replay.n8n", "replay"),
     "postgresql/2": ("agent.engines.replay.postgresql", "replay"),
     "postgresql/3": ("agent.engines.replay.postgresql", "replay"),
     "redis/3": ("agent.engines.replay.redis", "replay"),
-    "uptime-kuma-mariadb/2": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
-    "uptime-kuma/2": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),
-    "volume/1": ("agent.engines.replay.volume", "replay"),
+    "uptime-kuma-mariadb/3": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
+    "uptime-kuma/3": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),
+    "volume/2": ("agent.engines.replay.volume", "replay"),
 }
 """Module and function. Imported when it is needed: all of them take half a second."""
 SCHEMES = tuple(_REPLAYS)

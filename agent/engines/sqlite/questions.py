@@ -73,6 +73,7 @@ class Answers:
 
 _TOO_LONG = "what it says of itself is too long"
 _ENCODER = msgspec.msgpack.Encoder()
+_ODD_TEXT = 1
 _MISSING = ("no such table", "no such column")
 
 
@@ -167,10 +168,11 @@ def _hash(values: Sequence[object]) -> int:
 
 
 def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Row count and SHA-256 of each table, rows in the order of their keys."""
+    """Row count and SHA-256 of each table, rows in the order of their keys; of all definitions, under the name of
+    SQLite's own table of them; and of the numbers that tables count up from, likewise."""
     query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    names = [row[0] for row in connection.execute(query)]
-    found = {}
+    names = [row[0] for row in connection.execute(f"{query} OR name = 'sqlite_sequence'")]
+    found = {"sqlite_schema": _definitions(connection)}
     for name in sorted(names):
         try:
             found[name] = _digest(connection, name, without.get(name, ()))
@@ -179,6 +181,23 @@ def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]
                 raise
             found[name] = _definition(connection, name)
     return found
+
+
+def _definitions(connection: sqlite3.Connection) -> str:
+    digest = hashlib.sha256()
+    count = 0
+    text_factory, connection.text_factory = connection.text_factory, _text
+    try:
+        query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'"
+        for row in connection.execute(f"{query} ORDER BY type, name"):
+            _ENCODER.encode_into(row, encoded := bytearray())
+            digest.update(encoded)
+            count += 1
+    finally:
+        connection.text_factory = text_factory
+    for setting in ("user_version", "application_id"):
+        digest.update(b"%d," % connection.execute(f"PRAGMA {setting}").fetchone())
+    return f"{count} definitions, {digest.hexdigest()}"
 
 
 def _definition(connection: sqlite3.Connection, table: str) -> str:
@@ -196,7 +215,7 @@ def _digest(connection: sqlite3.Connection, table: str, without: Sequence[str]) 
     [total] = connection.execute(f"SELECT count(*) FROM {name} NOT INDEXED").fetchone()  # noqa: S608  # quoted above
     count = 0
     digest = hashlib.sha256()
-    text_factory, connection.text_factory = connection.text_factory, bytes
+    text_factory, connection.text_factory = connection.text_factory, str
     try:
         # Not by an index that happens to hold all columns: the table itself is in the order of its key.
         query = f"SELECT {wanted} FROM {name} NOT INDEXED"  # noqa: S608  # quoted above
@@ -235,6 +254,7 @@ def _encoded_rows(
     finally:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
     encoded, taken = bytearray(), 0
+    connection.text_factory = _text
     for row in connection.execute(f"{query} LIMIT -1 OFFSET {count}"):
         _ENCODER.encode_into(row, encoded, -1)
         taken += 1
@@ -244,6 +264,14 @@ def _encoded_rows(
             encoded, taken = bytearray(), 0
     if taken:
         yield taken, encoded
+
+
+def _text(value: bytes) -> str | msgspec.msgpack.Ext:
+    """A text; one that is no UTF-8, which SQLite keeps as well, by its bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return msgspec.msgpack.Ext(_ODD_TEXT, value)
 
 
 def _array_of(length: int) -> bytes:

@@ -65,7 +65,7 @@ async def test_an_export_on_mariadb_is_proven_by_loading_its_dump(
     exported = await KumaOnMariadb(shop, tmp_path / "kuma").export("tar")
     file = tmp_path / "status.tar"
     file.write_bytes(exported.content)
-    request = Request(file=str(file), scheme="uptime-kuma-mariadb/2")
+    request = Request(file=str(file), scheme="uptime-kuma-mariadb/3")
     monkeypatch.setenv(PROGRAMS, str(shop.server.install.bin_directory))
 
     found = await replay(request)

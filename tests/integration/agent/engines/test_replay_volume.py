@@ -38,7 +38,7 @@ def _members(one: Entry) -> bytes:
 async def replayed(folder: Path, archive: bytes) -> Fingerprint:
     file = folder / "archive.tar"
     await asyncio.to_thread(file.write_bytes, archive)
-    return (await replay(Request(file=str(file), scheme="volume/1"))).fingerprint
+    return (await replay(Request(file=str(file), scheme="volume/2"))).fingerprint
 
 
 NOTE = entry("note", b"text")

@@ -537,7 +537,7 @@ async def test_tables_of_any_kind_are_in_the_fingerprint_that_an_import_and_the_
 
     await target.import_(exported.content)
 
-    archived = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/2", details=exported.header.details))
+    archived = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/3", details=exported.header.details))
     assert exported.fingerprint is not None
     assert exported.fingerprint.differences(await source.fingerprint()) == []
     assert exported.fingerprint.differences(archived.fingerprint) == []

@@ -206,7 +206,7 @@ async def test_an_archive_has_the_fingerprint_of_its_import_and_of_its_replay(
     assert exported.fingerprint.differences(await target.app.fingerprint()) == []
     assert 'table public."user"' in before.parts
     monkeypatch.setenv("MATHISON_POSTGRESQL_BIN", str(postgres(17).bin_directory))
-    replayed = await replay(Request(file=str(archive), scheme="n8n/2", details=exported.header.details))
+    replayed = await replay(Request(file=str(archive), scheme="n8n/3", details=exported.header.details))
     assert exported.fingerprint.differences(replayed.fingerprint) == []
     target.database.run("UPDATE workflow_entity SET name = 'another' WHERE id = 'w1'")
     changed = (await target.app.fingerprint()).differences(before)

@@ -160,7 +160,7 @@ async def test_triggers_and_views_of_an_upload_that_n8n_does_not_make_are_refuse
 
     assert "make the same in the app" in caught.value.next_step  # type: ignore[attr-defined]
     (tmp_path / "n8n.tar").write_bytes(exported.content)
-    found = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/2", details=exported.header.details))
+    found = await replay(Request(file=str(tmp_path / "n8n.tar"), scheme="n8n/3", details=exported.header.details))
     assert "held the trigger 'bad', the view 'names'" in found.unproven
 
 

@@ -389,7 +389,7 @@ async def test_tables_of_any_kind_come_along_and_are_proven(kuma: KumaApp, tmp_p
     assert (await kuma.fingerprint()).differences(exported.fingerprint) == []
     assert exported.fingerprint.differences(await source.fingerprint()) == []
     (tmp_path / "kuma.tar").write_bytes(exported.content)
-    archived = await replay(Request(file=str(tmp_path / "kuma.tar"), scheme="uptime-kuma/2"))
+    archived = await replay(Request(file=str(tmp_path / "kuma.tar"), scheme="uptime-kuma/3"))
     assert exported.fingerprint.differences(archived.fingerprint) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,24 @@ def test_the_order_of_entries_does_not_matter() -> None:
 
     assert found[0] == found[1]
     assert sorted(found[0].parts) == ["below 'a'", "elsewhere"]
+
+
+def test_bytes_that_look_like_the_next_window_are_not_taken_for_it() -> None:
+    size = 2 * WINDOW
+
+    parted = sum_of([(0, b"A"), (WINDOW, b"B")], size)
+
+    assert parted != sum_of([(0, b"A" + (1).to_bytes(8) + b"B")], size)
+    assert parted != sum_of([(0, b"A" + (1).to_bytes(8) + (1).to_bytes(8) + b"B")], size)
+
+
+@pytest.mark.parametrize("names", [("\udcff", "\\xff"), ("x" * 300 + "a" + "x" * 300, "x" * 300 + "b" + "x" * 300)])
+def test_folders_whose_names_print_alike_all_count(names: tuple[str, str]) -> None:
+    found = []
+    for content_of_first in (b"one", b"two"):
+        content = ContentSum("test/1")
+        for name, text in zip(names, (content_of_first, b"same"), strict=True):
+            content.add_member(Member(f"{name}/file", Kind.FILE, size=len(text)), [(0, text)])
+        found.append(content.fingerprint().sha256)
+
+    assert found[0] != found[1]

@@ -82,13 +82,43 @@ def test_the_comparison_ends_when_its_time_is_up(database: sqlite3.Connection, m
     assert parts(database) == {}
 
 
+@pytest.mark.parametrize(
+    ("change", "told_of"),
+    [
+        ("UPDATE account SET password = CAST(password AS BLOB)", "account"),
+        ("UPDATE account SET id = CAST(id AS TEXT)", "account"),
+        ("UPDATE account SET odd = CAST(odd AS BLOB)", "account"),
+        ("UPDATE sqlite_sequence SET seq = 0", "sqlite_sequence"),
+        ("DROP INDEX one_name", "sqlite_schema"),
+        ("ALTER TABLE account RENAME COLUMN name TO called", "sqlite_schema"),
+        ("CREATE VIEW names AS SELECT name FROM account", "sqlite_schema"),
+        ("PRAGMA user_version = 7", "sqlite_schema"),
+        ("PRAGMA application_id = 7", "sqlite_schema"),
+    ],
+)
+def test_a_digest_is_of_types_definitions_and_what_is_counted_up_from_too(
+    change: str, told_of: str, database: sqlite3.Connection
+) -> None:
+    database.executescript(
+        "CREATE TABLE account (id, name TEXT, password TEXT, odd); CREATE UNIQUE INDEX one_name ON account (name);"
+        "INSERT INTO account VALUES (1, 'ann', 'secret', CAST(x'c328' AS TEXT));"
+        "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO counted VALUES (9);"
+    )
+    before = asked(database, {"with_content": True})["content"]
+
+    database.execute(change)
+
+    found = asked(database, {"with_content": True})["content"]
+    assert {name for name in found if found[name] != before[name]} == {told_of}
+
+
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 999, 1000, 1001, 2300])
 def test_a_digest_is_of_arrays_of_a_thousand_rows_as_in_every_archive_that_is_kept(
     count: int, database: sqlite3.Connection
 ) -> None:
-    rows = [(number, f"täg {number}".encode(), None, number / 7) for number in range(count)]
+    rows = [(number, f"täg {number}", None, number / 7) for number in range(count)]
     database.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY, name TEXT, empty, part REAL)")
-    database.executemany("INSERT INTO kept VALUES (?, CAST(? AS TEXT), ?, ?)", rows)
+    database.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
     together = b"".join(msgspec.msgpack.encode(rows[at : at + 1000]) for at in range(0, count, 1000))
 
     found = asked(database, {"with_content": True})["content"]
