@@ -19,6 +19,7 @@ from agent.engines.mariadb.describing import (
     obstacle_in_rights,
     obstacle_with_programs,
     require_fitting_history,
+    warning_of_programs,
     warnings_of,
     with_foreign_sequences,
     without_history,
@@ -145,6 +146,8 @@ class MariadbRecipe(Recipe):
             warnings += lost_values.warnings_of(lost)
             if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
                 warnings.append(with_foreign_sequences(tables))
+            if warning := await warning_of_programs(login, database, schema):
+                warnings.append(warning)
             if warning := await foreign_keys.warning_of_parents(login, database):
                 warnings.append(warning)
             export = Export(header, chunks, dict(header.counts), warnings)

@@ -18,6 +18,8 @@ OLDEST = (10, 6)
 OLDEST_MYSQL = (8, 0)
 """Older servers do not carry out a RENAME of several tables as one."""
 FIRST_WITH_HISTORY = (10, 11)
+FIRST_WITH_LIBRARIES = (9, 2)
+"""Of MySQL's."""
 END_OF_TIME_MOVED = (11, 5)
 """From 2038 to 2106; see --update-history of mariadb-dump."""
 _NAMED = 5
@@ -199,6 +201,18 @@ def with_foreign_sequences(tables: Sequence[str]) -> str:
         f"The export cannot be imported: columns of {len(tables)} tables take their defaults from sequences of other "
         f"databases: {some_of(tables, _NAMED)}."
     )
+
+
+async def warning_of_programs(login: Login, database: str, schema: Schema) -> str:
+    """What to know of an export with definitions that no import takes; empty when there are none."""
+    has_libraries = not schema.is_mariadb and schema.release >= FIRST_WITH_LIBRARIES
+    if not schema.programs and not has_libraries:
+        return ""
+    refused = await programs.refused_by_imports(login, database, has_libraries=has_libraries)
+    if not refused:
+        return ""
+    more = f" And {len(refused) - _NAMED:,} more." if len(refused) > _NAMED else ""
+    return f"The export cannot be imported into a server as this one: {' '.join(refused[:_NAMED])}{more}"
 
 
 def history_obstacle(schema: Schema) -> str:

@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import msgspec
 
-from agent.engines.mariadb.dumps import client_reads, one_statement
+from agent.engines.mariadb.dumps import client_reads, definitions, one_statement
 from agent.engines.mariadb.dumps.view_reads import moved, tables_read
 from agent.engines.mariadb.names import called, table_of, within
 from agent.engines.mariadb.server import charsets
@@ -218,6 +218,35 @@ async def show(login: Login, database: str) -> list[Shown]:
             shown.append(_shown(current, row, database, is_mysql="mariadb" not in version.lower()))
             current = None
     return shown
+
+
+async def refused_by_imports(login: Login, database: str, *, has_libraries: bool) -> list[str]:
+    """Sentences about what a dump of a database holds and no import into a server as this one takes.
+
+    Args:
+        has_libraries: the server knows such, which MySQL's dumps hold with routines.
+    """
+    refused = []
+    try:
+        for shown in await show(login, database):
+            what = f"The {shown.listed.kind} {shown.listed.name}"
+            try:
+                if shown.listed.kind in KINDS:
+                    _program(shown, staged=False)
+                if definitions.made_by(shown.text.encode(errors="surrogateescape")) is None:
+                    refused.append(f"{what} is of a kind that is not supported.")
+            except ToolFailedError as failure:
+                refused.append(failure.text)
+    except ToolFailedError as failure:
+        refused.append(failure.text)
+    if has_libraries:
+        rows = await query(
+            login,
+            "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES"  # noqa: S608  # a literal
+            f" WHERE {of_schema('LIBRARY_SCHEMA', database)} ORDER BY LIBRARY_NAME;",
+        )
+        refused += [f"The library {name} is of a kind that is not supported." for [name] in rows]
+    return refused
 
 
 async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program]:
