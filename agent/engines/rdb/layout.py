@@ -75,6 +75,7 @@ KINDS = {
 }
 """What people call the types."""
 
+OLDEST_VERSION = {"redis": 1, "valkey": 80}
 NEWEST_VERSION = {"redis": 12, "valkey": 80}
 """Newest version that this program reads: Redis 7.4 to 8.2, Valkey 9."""
 

@@ -7,6 +7,7 @@ entries that point beyond their listpack, pending messages that belong to nobody
 from __future__ import annotations
 
 import math
+import re
 import struct
 from array import array
 from collections import Counter
@@ -19,6 +20,9 @@ from agent.engines.rdb.streams import StreamReader
 from common.errors import ArchiveError, ArchiveIncompatibleError
 from common.rdb import RdbHeader
 
+_SCORE = re.compile(rb"[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|inf)", re.IGNORECASE)
+_MOST_OF_A_SCORE = 127
+"""Servers read no more of one (zzlStrtod, t_zset.c)."""
 MOST_COMPARED_AT_ONCE = 1024
 """Members of one value that are compared as a set; more go with the keys."""
 
@@ -52,7 +56,7 @@ class ValueReader:
         self._header = header
         self.is_deep = is_deep
         self._scopes = 0
-        self._readers: dict[Type, Callable[[], None]] = {
+        self._readers: dict[Type, Callable[[], object]] = {
             Type.STRING: self.skip_string,
             Type.LIST: self._list,
             Type.SET: self._set,
@@ -134,33 +138,37 @@ class ValueReader:
         except lzf.LzfError:
             raise self._source.damaged("a compressed string cannot be unpacked") from None
 
-    def skip_string(self, *, is_looked_into: bool = False) -> None:
+    def skip_string(self, *, is_looked_into: bool = False) -> int:
         """A string whose content does not matter.
 
         Args:
             is_looked_into: it would, were this deep.
+        Returns:
+            How many bytes it has, or more than none where it is a number.
         """
         source = self._source
         first = source.byte()
         if first in INTEGER_BYTES:
             source.skip(INTEGER_BYTES[first])
-        elif first == ENCODED_LZF:
+            return INTEGER_BYTES[first]
+        if first == ENCODED_LZF:
             packed_size, size = source.length(), source.length()
             self.packed_away_bytes += size - packed_size
             if not self.is_deep:
                 self.note_size(max(packed_size, size if is_looked_into else 0))
                 source.skip(packed_size)
-                return
+                return size
             try:
                 lzf.check(source.take(packed_size), size)
             except lzf.LzfError:
                 raise source.damaged("a compressed string cannot be unpacked") from None
-        else:
-            source.position -= 1
-            size = source.length()
-            if is_looked_into:
-                self.note_size(size)
-            source.skip(size)
+            return size
+        source.position -= 1
+        size = source.length()
+        if is_looked_into:
+            self.note_size(size)
+        source.skip(size)
+        return size
 
     def note_size(self, size: int) -> None:
         """Of a piece that has to be in memory all at once to be looked into."""
@@ -332,7 +340,8 @@ class ValueReader:
         def node() -> None:
             match self._source.length():
                 case 1:
-                    self.skip_string()
+                    if not self.skip_string():
+                        raise self._source.damaged("an entry of a list that has a node of its own and no content")
                 case 2:
                     self._list_node(packed.listpack)
                 case _:
@@ -382,8 +391,5 @@ class ValueReader:
 
 
 def _to_score(text: bytes) -> float:
-    """NaN for what is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    """NaN for what is no number, or none as servers write it: theirs read others otherwise than Python does."""
+    return float(text) if len(text) <= _MOST_OF_A_SCORE and _SCORE.fullmatch(text) else math.nan

@@ -13,7 +13,7 @@ from agent.archives.members import printable
 from agent.engines.rdb import lzf
 from agent.engines.rdb.content import Library, RdbContent
 from agent.engines.rdb.distinct import Distinct
-from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, Opcode, Type, module_type_name
+from agent.engines.rdb.layout import KINDS, NEWEST_VERSION, OLDEST_VERSION, Opcode, Type, module_type_name
 from agent.engines.rdb.lua import beyond_registering, name_of
 from agent.engines.rdb.source import ENCODED_LZF, IN_SMALLER_PIECES, INTEGER_BYTES, Rest, Source
 from agent.engines.rdb.values import ValueReader
@@ -149,6 +149,11 @@ class Walk:
             )
         source.position = MAGIC_BYTES
         self._on_header(header)
+        if header.version < OLDEST_VERSION[header.flavour]:
+            raise ArchiveDamagedError(
+                f"The file says that it is of version {header.magic}, which there is none.",
+                next_step="Take another copy of the file, or export again.",
+            )
         if header.version > NEWEST_VERSION[header.flavour] and not self._is_trusted:
             raise ArchiveIncompatibleError(
                 f"The file is of version {header.magic}, which is newer than this program knows.",
@@ -193,8 +198,8 @@ class Walk:
             case Opcode.SLOT_INFO:
                 if content.flavour == "redis" and content.version < _SLOT_INFO_SINCE:
                     raise source.damaged(f"numbers of a slot, which files of version {content.header.magic} have not")
-                for _ in range(3):
-                    source.length()
+                if _NO_LENGTH in [source.length() for _ in range(3)]:
+                    raise source.damaged("numbers of a slot that are none")
             case Opcode.FUNCTION:
                 self._function()
                 content.functions += 1

@@ -265,6 +265,9 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
         raise _FailedError("not_a_database", "it is empty")
     if not head.startswith(SQLITE_MAGIC):
         raise _FailedError("not_a_database", "it is not a SQLite database")
+    if head[_WRITE_VERSION_AT : _WRITE_VERSION_AT + 1] not in (_ROLLBACK[:1], _WAL[:1]):
+        # SQLite reads one that it would have to be newer for to write.
+        raise _FailedError("damaged", "its header says that this SQLite is too old to write to it")
     ends_at = time.monotonic() + request["seconds"]
     with contextlib.closing(_connect(path, "ro&immutable=1")) as checked:
         checked.execute("PRAGMA trusted_schema=OFF")

@@ -70,6 +70,12 @@ def _changed(name: str, sql: str) -> Callable[[Path], bytes]:
     return lambda directory: changed_set(name, lambda db: execute(db, sql), directory / "made")
 
 
+def _of_later_writers(_directory: Path) -> bytes:
+    content = bytearray(database())
+    content[18] = 3
+    return bytes(content)
+
+
 def _damaged(_directory: Path) -> bytes:
     content = bytearray(database())
     content[4096 * 20 : 4096 * 24] = bytes(4096 * 4)
@@ -146,6 +152,7 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
         ".",
     ),
     "damaged database": (_damaged, ArchiveDamagedError, "."),
+    "database that nobody could write to": (_of_later_writers, ArchiveDamagedError, "too old to write to it"),
     "main file cut below its -wal": (_foreign_wal, ArchiveError, "."),
     "half-way through its statistics": (_changed(KUMA_2, MIGRATING), ArchiveIncompatibleError, "migrating"),
     "half-way through its schema": (_changed(KUMA_2, LOCKED), ArchiveIncompatibleError, "migrating"),

@@ -541,6 +541,40 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         ArchiveDamagedError,
         "more entries than a server can count",
     ),
+    **{
+        f"version {magic}": (
+            rdb(text_key("a"), magic=magic),
+            ArchiveDamagedError,
+            f"version {magic}, which there is none",
+        )
+        for magic in ("REDIS0000", "VALKEY000", "VALKEY012", "VALKEY079")
+    },
+    **{
+        f"list node of its own with {what}": (
+            rdb(key(b"k", length(1) + length(1) + content, kind=18)),
+            ArchiveDamagedError,
+            "a node of its own and no content",
+        )
+        for what, content in {"nothing": string(b""), "nothing, compressed": lzf(b"", 0)}.items()
+    },
+    "number of a slot that is no length": (
+        rdb(b"\xf4" + length(1) + b"\x81" + b"\xff" * 8 + length(1), text_key("a"), magic="REDIS0012"),
+        ArchiveDamagedError,
+        "numbers of a slot that are none",
+    ),
+    **{
+        f"score {score!r}": (
+            rdb(key(b"k", string(listpack([b"member", score])), kind=17)),
+            ArchiveDamagedError,
+            "a score that is no number",
+        )
+        for score in (b"1_0", b" 1", b"1 ", b"0x10", b"nan", b"infinity", b"")
+    },
+    "score longer than servers read": (
+        rdb(key(b"k", length(1) + string(b"m") + b"\x80" + b"0" * 127 + b"7", kind=3)),
+        ArchiveDamagedError,
+        "a score that is no number",
+    ),
     "idle time that is no length": (
         rdb(b"\xf8\x81" + b"\xff" * 8 + text_key("a")),
         ArchiveDamagedError,
