@@ -37,9 +37,8 @@ prefetch: $(READY)
 	-@$(BIN)/python -m tools.servers get
 
 # pytest rewrites and compiles each module of tests; in a fresh clone each of its processes would do that for itself.
-# Without names for tests, it looks for none in them.
 compiled: $(READY)
-	-@$(BIN)/pytest --collect-only --quiet --quiet -o python_functions= -o python_classes= $(LEFT_OUT) tests >/dev/null
+	-@$(BIN)/pytest --collect-only --quiet --quiet $(LEFT_OUT) tests >/dev/null
 
 # In the order that tests/conftest.py makes; four processes on two cores, since most tests wait for servers.
 SIDE_BY_SIDE := --numprocesses 4 --dist loadfile --no-loadscope-reorder
