@@ -91,14 +91,14 @@ async def test_an_undo_of_which_a_table_was_removed_says_so_and_changes_nothing(
 
 async def test_a_restore_of_which_what_was_staged_was_removed_says_so_and_changes_nothing(shop: MariadbApp) -> None:
     shop.sql(RICH)
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)
     shop.server.sql(f"DROP DATABASE mathison_new_{record.key}")
 
     with pytest.raises(TransferNotFoundError, match=r"^What was staged is gone\."):
         await shop.recipe.restore(record, NotedProgress())
 
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     await shop.recipe.discard(record)
     assert shop.leftovers(record) == []
 
@@ -132,13 +132,13 @@ async def test_an_app_that_moved_to_another_database_takes_nothing_that_was_stag
 
 async def test_an_undo_does_not_need_the_empty_schema_beside_it(shop: MariadbApp) -> None:
     shop.sql(RICH)
-    before = await shop.fingerprint()
+    before = shop.dumped()
     record = await shop.import_(KUMA_DUMP.read_bytes())
     shop.server.sql(f"DROP DATABASE mathison_new_{record.key}")
 
     await shop.recipe.undo(record, NotedProgress())
 
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(record) == []
 
 
@@ -475,14 +475,14 @@ async def test_a_locked_table_makes_a_swap_wait_and_then_fail_with_everything_in
     monkeypatch.setattr("agent.engines.mariadb.server.client.LOCK_SECONDS", 1)
     monkeypatch.setattr("agent.engines.mariadb.server.client.ATTEMPTS", 1)
     shop.fill()
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)
 
     async with shop.lock_held():
         with pytest.raises(AppBusyError):
             await shop.recipe.restore(record, NotedProgress())
 
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     await shop.recipe.restore(record, NotedProgress())
     assert await shop.recipe.recover(record) is Recovered.IMPORTED
     await shop.recipe.discard(record)
@@ -492,7 +492,7 @@ async def test_an_undo_whose_leavings_cannot_be_dropped_yet_is_settled_as_undone
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.sql("CREATE TABLE own (id int)")
-    before, record = await shop.fingerprint(), await shop.import_(KUMA_DUMP.read_bytes())
+    before, record = shop.dumped(), await shop.import_(KUMA_DUMP.read_bytes())
 
     async def busy(_: Exchange) -> None:
         raise AppBusyError("In use.")
@@ -503,14 +503,14 @@ async def test_an_undo_whose_leavings_cannot_be_dropped_yet_is_settled_as_undone
             await shop.recipe.undo(record, NotedProgress())
 
     assert await shop.recipe.recover(record) is Recovered.PREVIOUS
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     await shop.recipe.discard(record)
     assert shop.leftovers(record) == []
 
 
 async def test_a_rename_that_waits_when_its_agent_is_gone_does_not_come_true_later(shop: MariadbApp) -> None:
     shop.fill()
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
     await shop.stage(KUMA_DUMP.read_bytes(), record)
 
     async with shop.lock_held():
@@ -524,13 +524,13 @@ async def test_a_rename_that_waits_when_its_agent_is_gone_does_not_come_true_lat
     assert side is Recovered.PREVIOUS
     assert "RENAME TABLE" not in pending
     await shop.recipe.discard(record)
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(record) == []
 
 
 async def test_a_rename_that_stopped_half_way_is_taken_back(shop: MariadbApp) -> None:
     shop.sql("CREATE TABLE a (n int); INSERT INTO a VALUES (1); CREATE TABLE b (n int); CREATE TABLE c (n int);")
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
     await shop.stage(dump_of("CREATE TABLE `a` (`n` int);\nCREATE TABLE `d` (`n` int);"), record)
     record.save(previous=["a", "b", "c"])
     new, old = names.new_schema(record.key), names.old_schema(record.key)
@@ -542,14 +542,14 @@ async def test_a_rename_that_stopped_half_way_is_taken_back(shop: MariadbApp) ->
     sides = [await shop.recipe.recover(record) for _ in range(2)]
 
     assert sides == [Recovered.PREVIOUS, Recovered.PREVIOUS]
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     await shop.recipe.discard(record)
     assert shop.leftovers(record) == []
 
 
 async def test_a_restore_goes_on_where_its_rename_stopped_half_way_or_was_done(shop: MariadbApp) -> None:
     shop.sql("CREATE TABLE a (n int); CREATE TABLE b (n int);")
-    before, record = await shop.fingerprint(), MemoryRecord()
+    before, record = shop.dumped(), MemoryRecord()
     await shop.stage(dump_of("CREATE TABLE `a` (`n` int);\nCREATE TABLE `d` (`n` int);"), record)
     record.save(previous=["a", "b"])
     new, old = names.new_schema(record.key), names.old_schema(record.key)
@@ -560,7 +560,7 @@ async def test_a_restore_goes_on_where_its_rename_stopped_half_way_or_was_done(s
 
         assert shop.sql("SHOW TABLES") == "a\nd"
     await shop.recipe.undo(record, NotedProgress())
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(record) == []
 
 

@@ -86,7 +86,7 @@ def losing_the_answer(then: Callable[[], None]) -> Callable[[Login, str], Awaita
 
 async def test_an_agent_killed_while_it_loads_leaves_nothing_that_the_next_does_not_drop(shop: MariadbApp) -> None:
     shop.fill()
-    before, entry = await shop.fingerprint(), opened(shop)
+    before, entry = shop.dumped(), opened(shop)
     with running(shop, "stage") as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "loading\n"
@@ -100,13 +100,13 @@ async def test_an_agent_killed_while_it_loads_leaves_nothing_that_the_next_does_
     await shop.recipe.discard(entry)
 
     assert side is Recovered.PREVIOUS
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(entry) == []
 
 
 async def test_an_agent_killed_while_its_rename_waits_is_recovered_from(shop: MariadbApp) -> None:
     shop.fill()
-    before, entry = await shop.fingerprint(), opened(shop)
+    before, entry = shop.dumped(), opened(shop)
     await shop.stage(KUMA_DUMP.read_bytes(), entry)
     async with shop.lock_held():
         with running(shop, "restore"):
@@ -117,7 +117,7 @@ async def test_an_agent_killed_while_its_rename_waits_is_recovered_from(shop: Ma
     assert side is Recovered.PREVIOUS
     assert "RENAME TABLE" not in pending
     await shop.recipe.discard(read(shop))
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(entry) == []
 
 
@@ -189,7 +189,7 @@ async def test_an_agent_whose_disk_is_full_right_after_an_exchange_has_done_it(
     made: str, shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.sql(f"CREATE TABLE own (id int PRIMARY KEY); INSERT INTO own VALUES (1); {made}")
-    before, record = await shop.fingerprint(), FullRecord()
+    before, record = shop.dumped(), FullRecord()
     await shop.stage(dump_of("CREATE TABLE `brought` (`id` int);"), record)
     real = Exchange._rename
 
@@ -205,7 +205,7 @@ async def test_an_agent_whose_disk_is_full_right_after_an_exchange_has_done_it(
     await shop.recipe.undo(record, NotedProgress())
 
     assert imported == "brought"
-    assert (await shop.fingerprint()).differences(before) == []
+    assert shop.dumped() == before
     assert shop.leftovers(record) == []
 
 
@@ -292,7 +292,7 @@ async def test_a_server_that_is_killed_before_the_rename_has_its_triggers_when_i
             "CREATE TABLE own (id int PRIMARY KEY); CREATE TABLE log (id int);"
             "CREATE TRIGGER noted AFTER INSERT ON own FOR EACH ROW INSERT INTO log VALUES (NEW.id)"
         )
-        before, entry = await shop.fingerprint(), opened(shop)
+        before, entry = shop.dumped(), opened(shop)
         await shop.stage(KUMA_DUMP.read_bytes(), entry)
         starting: list[asyncio.Task[None]] = []
 
@@ -313,5 +313,5 @@ async def test_a_server_that_is_killed_before_the_rename_has_its_triggers_when_i
         with pytest.raises(AppUnavailableError):
             await shop.recipe.restore(entry, NotedProgress())
 
-        assert (await shop.fingerprint()).differences(before) == []
+        assert shop.dumped() == before
         await asyncio.gather(*starting)
