@@ -51,6 +51,7 @@ _OPENING = frozenset({23, 24, 1005, 1016, 1017, 1030, 1033})
 _TOO_MANY_FILES = re.compile(r"\b(?:error|errno|errcode):? 2[34]\b", re.IGNORECASE)
 _NOT_ALLOWED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
 _WITHOUT_KEY = frozenset({1173, 3750})
+_BAD_DEFAULT = 1067
 _AT_COMMIT = 1180
 _BINARY_LOG = frozenset({1418, 1419})
 _UNKNOWN_HERE = frozenset({1101, 1115, 1128, 1193, 1231, 1273, 1286, 1289, 1911, 3105, 4052, 4161})
@@ -200,6 +201,12 @@ def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
             f"The file has a table without a primary key, which this server does not take: {said}.",
             next_step="Set innodb_force_primary_key, which MySQL calls sql_require_primary_key, to OFF on the server "
             "while it is imported, or give the table a primary key at its source, then dump again.",
+        )
+    if number == _BAD_DEFAULT:
+        return ArchiveIncompatibleError(
+            f"The file has a column whose default this server does not take: {said}.",
+            next_step="Correct the default at its source, then dump again. MySQL itself writes a character of four "
+            "bytes in the list of an ENUM or SET as `?`, so that a default of that list is none: give it others there.",
         )
     if number in CHANGED:
         return error_of_change(number, said, rows)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.imports import NotedProgress
+from common.errors import ArchiveIncompatibleError
+from tests.fakes.imports import MemoryRecord, NotedProgress
 from tests.fixtures.mariadb_apps import MariadbApp, StartMariadb
 from tests.fixtures.variants import variants
 from tools.servers.mysql import MysqlServer, mysql
@@ -112,3 +113,15 @@ async def test_an_import_goes_where_rights_may_be_taken_back_in_parts_and_names_
         assert await shop.fingerprint() == exported.fingerprint
         await shop.recipe.undo(record, NotedProgress())
         assert shop.leftovers(record) == []
+
+
+@variants("name", ["mysql-9.7", "mysql-8.0"])
+async def test_a_default_that_the_dump_of_mysql_does_not_hold_is_refused_by_its_column(shop: MariadbApp) -> None:
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY, mood enum('a', '🐻') DEFAULT '🐻') CHARACTER SET utf8mb4")
+    exported, record = await shop.export(), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=r"default this server does not take: .*'mood'") as refusal:
+        await shop.stage(exported.content, record)
+
+    await shop.recipe.discard(record)
+    assert "a character of four bytes" in refusal.value.next_step

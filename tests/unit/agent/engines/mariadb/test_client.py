@@ -28,6 +28,7 @@ LOGIN = Login("127.0.0.1", 3306, "loader", "", Path("/usr/bin"))
         (1418, ArchiveIncompatibleError),
         (1419, ArchiveIncompatibleError),
         (3105, ArchiveIncompatibleError),
+        (1067, ArchiveIncompatibleError),
         (1062, ArchiveDamagedError),
         (1021, NoSpaceError),
     ],
