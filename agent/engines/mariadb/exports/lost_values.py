@@ -2,7 +2,8 @@
 
 The facts to know: the server writes a FLOAT as text with six digits, however it is asked, and a value may have nine. It
 takes bytes into a text for which its own tables have no character of Unicode (in sjis, gb2312, ascii and others), and
-writes each as `?`. No setting of the server or of mariadb-dump makes it more. So what is lost is looked for and told.
+writes each as `?`, in rows and in what makes a table. No setting of the server or of mariadb-dump makes it more. So
+what is lost is looked for and told.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class LossyColumn:
     Attributes:
         charset: of a text; empty: it is a FLOAT.
         rows: with such values; None: there was no time to count.
+        is_in_definition: its default or list, as the server tells it, has a `?`, which may stand for such a character.
         has_dependents: the table has generated columns, which the server works out from the whole value.
     """
 
@@ -82,6 +84,7 @@ class LossyColumn:
     column: str
     charset: str = ""
     rows: int | None = None
+    is_in_definition: bool = False
     has_dependents: bool = False
 
     @property
@@ -100,12 +103,13 @@ class LossyColumn:
     def __str__(self) -> str:
         """For a person."""
         name = f"{self.table}.{self.column}"[:_NAME_CHARACTERS]
-        return f"{name} (not counted)" if self.rows is None else f"{name} ({counted(self.rows, 'rows', 'row')})"
+        rows = "not counted" if self.rows is None else counted(self.rows, "rows", "row")
+        return f"{name} ({rows}, ? in its definition)" if self.is_in_definition else f"{name} ({rows})"
 
 
 async def find_lost(login: Login, database: str, schema: Schema, *, has_history: bool = False) -> list[LossyColumn]:
     """The columns of which a dump made now changes values, or may; takes up to 5 seconds."""
-    columns = await _columns(login, database)
+    columns = await _columns(login, database, is_mariadb=schema.is_mariadb)
     asked: dict[str, str] = {}
     for table in sorted({found.table for found in columns}, key=lambda name: schema.tables.get(name, 0)):
         everything = " FOR SYSTEM_TIME ALL" if has_history and table in schema.versioned else ""
@@ -116,7 +120,7 @@ async def find_lost(login: Login, database: str, schema: Schema, *, has_history:
     for table in sorted(asked):
         group = [column for column in columns if column.table == table]
         for column, rows in zip(group, counts.get(table, [None] * len(group)), strict=True):
-            if rows != "0":
+            if rows != "0" or column.is_in_definition:
                 found.append(replace(column, rows=None if rows is None else int(rows)))
     return found
 
@@ -143,7 +147,7 @@ def told_of(details: Mapping[str, str]) -> list[str]:
 
 def withheld_for(columns: Sequence[LossyColumn]) -> str:
     """Why an export can have no fingerprint; empty when it can."""
-    tables = sorted({column.table for column in columns if column.has_dependents})
+    tables = sorted({column.table for column in columns if column.has_dependents and column.rows != 0})
     if not tables:
         return ""
     return (
@@ -161,11 +165,14 @@ def _listed(columns: Sequence[LossyColumn]) -> str:
     return some_of([str(column) for column in columns], _NAMED)
 
 
-async def _columns(login: Login, database: str) -> list[LossyColumn]:
+async def _columns(login: Login, database: str, *, is_mariadb: bool) -> list[LossyColumn]:
+    # MySQL's dumps have such a default as bytes.
+    told = "CONCAT(c.COLUMN_TYPE, COALESCE(c.COLUMN_DEFAULT, ''))" if is_mariadb else "c.COLUMN_TYPE"
     whole = ", ".join(literal(charset) for charset in _WHOLE)
     rows = await query(
         login,
         "SELECT c.TABLE_NAME, c.COLUMN_NAME, COALESCE(c.CHARACTER_SET_NAME, ''),"  # noqa: S608  # literals
+        f" c.DATA_TYPE <> 'float' AND {told} LIKE '%?%',"
         " (SELECT COUNT(*) FROM information_schema.COLUMNS g"
         " WHERE g.TABLE_SCHEMA = c.TABLE_SCHEMA AND g.TABLE_NAME = c.TABLE_NAME"
         " AND COALESCE(g.GENERATION_EXPRESSION, '') NOT IN ('', 'ROW START', 'ROW END'))"
@@ -176,8 +183,8 @@ async def _columns(login: Login, database: str) -> list[LossyColumn]:
         " ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION;",
     )
     return [
-        LossyColumn(table, column, charset, has_dependents=int(generated) > 0)
-        for table, column, charset, generated in rows
+        LossyColumn(table, column, charset, is_in_definition=has_mark == "1", has_dependents=int(generated) > 0)
+        for table, column, charset, has_mark, generated in rows
     ]
 
 

@@ -46,6 +46,22 @@ async def test_texts_that_come_back_as_they_were_are_no_news(shop_of_either: Mar
     assert "changed_texts" not in exported.header.details
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "enum('a', x'8740') CHARACTER SET sjis",
+        "enum('a', x'8740', '?') CHARACTER SET sjis",
+        "char(9) CHARACTER SET sjis DEFAULT _sjis x'8740'",
+    ],
+)
+async def test_a_list_or_default_with_such_a_character_is_told_too(made: str, shop: MariadbApp) -> None:
+    shop.sql(f"CREATE TABLE t (id int PRIMARY KEY, v {made})")
+
+    (warning,) = (await shop.export("sql")).warnings
+
+    assert "t.v (0 rows, ? in its definition)" in warning
+
+
 async def test_what_there_is_no_time_to_look_at_is_said_to_be_perhaps_changed(
     shop: MariadbApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
