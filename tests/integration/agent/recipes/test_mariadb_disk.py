@@ -75,7 +75,7 @@ async def test_what_fulltext_keys_take_beside_their_tables_counts(
             LimitExceededError,
             "more than 30,000 keys in their partitions",
         ),
-        ("`a` int) /*!80023 AUTOEXTEND_SIZE=268435456 */ ENGINE=InnoDB", ArchiveIncompatibleError, "AUTOEXTEND_SIZE"),
+        ("`a` int) /*! AUTOEXTEND_SIZE=268435456 */ ENGINE=InnoDB", ArchiveIncompatibleError, "AUTOEXTEND_SIZE"),
     ],
     ids=["fulltext", "partitions", "autoextend"],
 )
