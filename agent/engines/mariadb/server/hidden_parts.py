@@ -51,13 +51,18 @@ async def _hidden(app: Login, admin: Login, database: str) -> list[str]:
 
 
 async def _parts(login: Login, database: str) -> set[str]:
-    tables = await query(
+    """What an account may read. Tables are in its catalogs with any right on them, and their columns with what it may
+    do with each."""
+    rows = await query(
         login,
-        "SELECT TABLE_NAME FROM information_schema.TABLES"  # noqa: S608  # a literal
-        f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW';",
+        "SELECT 'table', TABLE_NAME FROM information_schema.TABLES"  # noqa: S608  # a literal
+        f" WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW';"
+        " SELECT DISTINCT 'read', TABLE_NAME FROM information_schema.COLUMNS"
+        f" WHERE TABLE_SCHEMA = {literal(database)} AND PRIVILEGES LIKE '%select%';",
     )
+    tables, read = ({name for what, name in rows if what == kind} for kind in ("table", "read"))
     listed = await programs.list_all(login, database)
-    return {f"table {name}" for (name,) in tables} | {f"{found.kind} {found.name}" for found in listed}
+    return {f"table {name}" for name in tables & read} | {f"{found.kind} {found.name}" for found in listed}
 
 
 def _obstacle(app: Login, database: str, hidden: list[str]) -> str:

@@ -48,6 +48,7 @@ def reading(shop: MariadbApp, grants: str, **changes: object) -> MariadbRecipe:
             "procedure p, table secret, trigger noted, view v.",
         ),
         ("SELECT ON {shop}.log", "event e, procedure p, table secret, trigger noted, view v."),
+        ("INSERT, TRIGGER, EVENT, EXECUTE, LOCK TABLES ON {shop}.*; SELECT ON {shop}.log", "table secret."),
         (f"ALL ON `shop%`.*; {SEEING} ON `{{exact}}`.*", "procedure p, trigger noted."),
         (f"ALL ON `{{SHOP}}`.*; {SEEING} ON `{{shop}}`.*", "procedure p, trigger noted."),
     ],
