@@ -124,9 +124,6 @@ class _Drive:
         name = own_name(f"{SYSTEM}/{directory}")
         try:
             meta = xlmeta.read(content)
-        except xlmeta.OldFormatError:
-            self.own_unproven += 1
-            return
         except ValueError:
             self.own_damaged.add(name)
             return

@@ -85,12 +85,12 @@ class Comparison:
 
 
 def read_file(path: str, directory: int) -> bytes:
-    """The content of a file below a directory, an xl.meta as a rule; of one that is absurdly long a byte, so that it
-    is damaged.
+    """The content of a file below a directory, an xl.meta as a rule; of one that is absurdly long its magic, so that it
+    is made up.
     """
     descriptor = os.open(path, FILE, dir_fd=directory)
     with open(descriptor, "rb", buffering=0) as file:
-        return file.readall() if os.fstat(descriptor).st_size < MAX_META_BYTES else file.read(1)
+        return file.readall() if os.fstat(descriptor).st_size < MAX_META_BYTES else xlmeta.MAGIC
 
 
 def _accounts(root: int, directory: str, file: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ What is called text in there is bytes as clients sent them: headers, and names o
 
 from __future__ import annotations
 
-import operator
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,20 +17,30 @@ from typing import Any, TypeVar
 import msgspec
 import xxhash
 
+from agent.engines.minio.drive.xlmeta_fields import (
+    BLOCK_BYTES,
+    FREE_VERSION,
+    INLINE,
+    MARKER,
+    OBJECT,
+    TIERED,
+    require_header,
+    require_marker,
+    require_object,
+)
+
 T = TypeVar("T")
 MAGIC = b"XL2 "
 _MAJOR = 1
-_FIRST_MINOR_WITH_HEADERS = 3
-_OBJECT, _MARKER, _LEGACY = 1, 2, 3
-_FREE_VERSION = 1
+_FIRST_MINOR_WITH_HEADERS, _FIRST_HEADER_VERSION = 3, 2
+_HEAD_BYTES = 8
+"""Magic and version."""
 _NO_ID = bytes(16)
 _MAX_VERSIONS = 1_000_000
 _SEALED_KEYS = ("-s3-sealed-key", "-kms-sealed-key")
 _CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
-_INLINE = "x-minio-internal-inline-data"
-_TIERED = "x-minio-internal-transition-status"
 _TIER = "x-minio-internal-transition-tier"
-_ELSEWHERE = (_INLINE, _TIERED, _TIER)
+_ELSEWHERE = (INLINE, TIERED, _TIER)
 """What says that content is not beside the file."""
 _COMPRESSION = "x-minio-internal-compression"
 _FIRST_FORMAT = b"1   "
@@ -43,15 +52,9 @@ _BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _LISTS, _MAPS = {0xDC: 2, 0xDD: 4}, {0xDE: 2, 0xDF: 4}
 """By mark, how many bytes tell the length."""
-_CHECKSUM_MARK = 0xCE
-"""MessagePack's, of an integer of four bytes."""
-_CHECKSUM_BYTES = 5
-_BLOCK_BYTES = (1 << 20, 10 << 20)
-"""Since 2021, and before."""
-_kept = operator.itemgetter("EcAlgo", "EcM", "EcN", "EcIndex", "EcDist", "CSumAlgo")
-_KEPT = (1, 1, 0, 1, [1], 1)
-"""How a single drive keeps data: in one block without parity, the first of one, with HighwayHash256S."""
-_PARTS = {_OBJECT: "V2Obj", _MARKER: "DelObj"}
+_BINARY_MARK, _CHECKSUM_MARK = 0xC6, 0xCE
+"""MessagePack's, of a binary with a length of four bytes, and of an integer of four."""
+_PARTS = {OBJECT: "V2Obj", MARKER: "DelObj"}
 """Where in a version its fields are, by its kind."""
 _decode = msgspec.msgpack.Decoder().decode
 _decode_outer = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
@@ -119,51 +122,54 @@ class ObjectMeta:
     is_intact: bool = True
 
 
-class OldFormatError(ValueError):
-    """An xl.meta of before 2022, which is not read here; MinIO reads it."""
-
-
 class MadeUpError(ValueError):
-    """An xl.meta that no MinIO with a single drive writes, with a checksum that holds: no drive made that of another
-    one, and a MinIO that reads it may end (by a block size of 0, for example)."""
+    """An xl.meta that no MinIO with a single drive writes, with a checksum that holds, or of a form that needs none: no
+    drive made that of another one, and a MinIO that reads it may end (by a block size of 0, for example)."""
 
 
 def header_version(content: bytes) -> int:
-    """Of the file; ValueError when it is no xl.meta that has one."""
+    """Of the file; ValueError when it is no xl.meta that has one, as `read`."""
     if len(content) < 14 or not content.startswith(MAGIC):
-        raise ValueError("not an xl.meta")
-    if content[4:8] == _FIRST_FORMAT:
-        raise OldFormatError("an xl.meta of 2020")
+        # Cut since it is absurdly long, or what a MinIO takes for one of before 2020.
+        may_be_read = content == MAGIC or content.lstrip().startswith(b"{")
+        raise (MadeUpError if may_be_read else ValueError)("not an xl.meta")
     major, minor = (int.from_bytes(content[at : at + 2], "little") for at in (4, 6))
-    if major != _MAJOR:
+    is_of_2020 = content[4:_HEAD_BYTES] == _FIRST_FORMAT
+    if major > _MAJOR and not is_of_2020:
         raise ValueError(f"an xl.meta of version {major}.{minor}")
-    return content[13] if minor >= _FIRST_MINOR_WITH_HEADERS else 1
+    if is_of_2020 or major < _MAJOR or minor < _FIRST_MINOR_WITH_HEADERS:
+        if is_of_2020 or _begins_map(content, minor):
+            raise MadeUpError("an xl.meta of before 2022, when no MinIO had a single drive of this kind")
+        raise ValueError("an xl.meta of a version that it is not")
+    return content[13]
+
+
+def _begins_map(content: bytes, minor: int) -> bool:
+    """Whether it is read as one of before 2022, which had no headers."""
+    at = _HEAD_BYTES
+    if minor:
+        at += 1 + _BINARIES.get(content[at], 0)
+    return at >= len(content) or content[at] in _MAPS or content[at] & 0xF0 == _MAP_MARK
 
 
 def read(content: bytes) -> ObjectMeta:
-    """The versions in an xl.meta; ValueError when it does not hold together, MadeUpError where somebody has made it so,
-    OldFormatError when it is too old."""
+    """The versions in an xl.meta; ValueError when it does not hold together, MadeUpError where somebody has made it
+    so."""
     version = header_version(content)
-    if content[8] != 0xC6:
-        raise ValueError("an xl.meta without a binary")
-    if version < 2 and content[13] & 0xF0 == _MAP_MARK:
-        raise OldFormatError("an xl.meta of before 2022")
-    if version < 2:
-        raise ValueError("an xl.meta of a version that it is not")
-    end = 13 + int.from_bytes(content[9:13], "big")
-    if end + _CHECKSUM_BYTES > len(content):
-        raise ValueError("a cut xl.meta")
-    if content[end] != _CHECKSUM_MARK:
-        raise ValueError("an xl.meta without a checksum")
-    is_intact = int.from_bytes(content[end + 1 : end + _CHECKSUM_BYTES], "big") == _checksum(content[13:end])
     try:
-        found = _versions(_Cursor(content, 13, end), is_intact=is_intact)
-    except OldFormatError:
-        raise
+        cursor = _Cursor(content, _HEAD_BYTES, len(content))
+        versions, marks = cursor.binary(), [content[_HEAD_BYTES], content[cursor.at]]
+        is_intact = cursor.number() == _checksum(versions)
+    except LookupError as failure:
+        raise ValueError("an xl.meta without versions and their checksum") from failure
+    try:
+        if version < _FIRST_HEADER_VERSION or marks != [_BINARY_MARK, _CHECKSUM_MARK]:
+            raise ValueError("an xl.meta of another form")
+        found = _versions(versions, version, is_intact=is_intact)
     except _UNFIT as failure:
-        raise (MadeUpError if is_intact else ValueError)("an xl.meta that cannot be read") from failure
+        raise (MadeUpError if is_intact else ValueError)(f"an xl.meta that cannot be read: {failure}") from failure
     try:
-        inline = _inline(content[end + _CHECKSUM_BYTES :])
+        inline = _inline(content[cursor.at :])
     except _UNFIT as failure:
         raise ValueError("an xl.meta with data that cannot be read") from failure
     return ObjectMeta(version, found, inline, is_intact=is_intact)
@@ -182,7 +188,7 @@ def holds_one(content: bytes) -> bool:
         fields = _Cursor(header, 0, len(header)).value()
         inner = _Cursor(body, 0, len(body))
         raw = inner.value()["V2Obj"]
-        odd = [name for name in raw.get("MetaSys") or {} if name != _INLINE and name.lower() in _ELSEWHERE]
+        odd = [name for name in raw.get("MetaSys") or {} if name != INLINE and name.lower() in _ELSEWHERE]
         return fields[0] == raw["ID"] == _NO_ID and not odd and cursor.is_at_end() and inner.is_at_end()
     except _UNFIT:
         return False
@@ -193,35 +199,31 @@ def _checksum(versions: bytes) -> int:
     return xxhash.xxh64_intdigest(versions) & 0xFFFFFFFF
 
 
-def _versions(cursor: _Cursor, *, is_intact: bool) -> list[Version]:
+def _versions(content: bytes, version: int, *, is_intact: bool) -> list[Version]:
     """With a checksum that holds, they have to be as a server writes them; else as they can be read."""
+    cursor = _Cursor(content, 0, len(content))
     cursor.number()
     cursor.number()
     count = cursor.number()
     if not 0 <= count <= _MAX_VERSIONS:
         raise ValueError("an absurd number of versions")
-    found = [_version(cursor.binary(), cursor.binary(), is_intact=is_intact) for _ in range(count)]
-    return [one for one in found if one is not None]
-
-
-def _version(header: bytes, body: bytes, *, is_intact: bool) -> Version | None:
-    told_id, modified_ns, _, kind, flags, *_ = _decode(header)
-    if kind == _LEGACY:
-        raise OldFormatError("an object of before 2020")
-    if kind not in _PARTS:
-        raise ValueError("an unknown kind of version")
-    raw = _body(body)
-    of_kind = raw[_PARTS[kind]]
-    told = (raw.get("Type"), of_kind["MTime"], of_kind["ID"] or _NO_ID)
-    # A server goes by either, here by one and there by the other.
-    is_one = told == (kind, modified_ns, told_id) and not (kind == _OBJECT and flags & _FREE_VERSION)
-    if is_intact and (not is_one or _int(modified_ns) <= 0):
-        raise ValueError("a version that its header says to be another, or of no time")
-    if flags & _FREE_VERSION:
-        return None
-    if kind == _OBJECT:
-        return _object(of_kind, is_intact=is_intact)
-    return Version(_id(of_kind["ID"]), True, _int(of_kind["MTime"]), 0, "", "", (), "", False, {})
+    found: list[Version] = []
+    times: list[int] = []
+    for _ in range(count):
+        header, raw = _decode(cursor.binary()), _body(cursor.binary())
+        kind, flags = header[3], header[4]
+        if kind not in _PARTS or raw["Type"] != kind:
+            raise ValueError("a version of a kind that is unknown, or another than its header's")
+        raw = raw[_PARTS[kind]]
+        if is_intact:
+            (require_object if kind == OBJECT else require_marker)(raw)
+            require_header(header, kind, raw, version=version)
+            times.append(raw["MTime"])
+        if not flags & FREE_VERSION:
+            found.append(_object(raw) if kind == OBJECT else _marker(raw))
+    if times != sorted(times, reverse=True):
+        raise ValueError("versions that are not in their order")
+    return found
 
 
 def _body(body: bytes) -> dict[str, Any]:
@@ -232,7 +234,11 @@ def _body(body: bytes) -> dict[str, Any]:
             for name, value in outer.items()
         }
     except UnicodeDecodeError:
-        return dict(_Cursor(body, 0, len(body)).value())
+        cursor = _Cursor(body, 0, len(body))
+        found = dict(cursor.value())
+        if not cursor.is_at_end():
+            raise ValueError("more than a version") from None
+        return found
 
 
 def _int(value: object) -> int:
@@ -241,21 +247,22 @@ def _int(value: object) -> int:
     return value
 
 
-def _object(raw: dict[str, Any], *, is_intact: bool) -> Version:
+def _marker(raw: dict[str, Any]) -> Version:
+    return Version(_id(raw["ID"]), True, _int(raw["MTime"]), 0, "", "", (), "", False, {})
+
+
+def _object(raw: dict[str, Any]) -> Version:
     internal = {str(name).lower(): value for name, value in (raw.get("MetaSys") or {}).items()}
     visible = {str(name): str(value) for name, value in (raw.get("MetaUsr") or {}).items()}
     numbers, sizes, actual = (
         [_int(number) for number in raw.get(name) or []] for name in ("PartNums", "PartSizes", "PartASizes")
     )
     has_sizes = len(numbers) == len(sizes) == len(actual) and _int(raw["Size"]) >= 0
-    is_known = _kept(raw) == _KEPT and raw.get("EcBSize") in _BLOCK_BYTES
-    if is_intact and not (has_sizes and is_known):
-        raise ValueError("another way to keep data than on a single drive")
     encryption = "server" if any(name.endswith(_SEALED_KEYS) for name in internal) else ""
     if _CUSTOMER_KEY in internal:
         encryption = "customer"
-    tier = bytes(internal.get(_TIER) or b"?") if internal.get(_TIERED) == b"complete" else b""
-    is_elsewhere = _INLINE in internal or bool(tier)
+    tier = bytes(internal.get(_TIER) or b"?") if internal.get(TIERED) == b"complete" else b""
+    is_elsewhere = INLINE in internal or bool(tier)
     directory = raw.get("DDir") or _NO_ID
     has_data = raw["Size"] > 0 and not is_elsewhere and directory != _NO_ID
     etag = visible.pop("etag", "")
@@ -272,8 +279,8 @@ def _object(raw: dict[str, Any], *, is_intact: bool) -> Version:
         is_compressed=_COMPRESSION in internal,
         metadata=visible,
         stored_bytes=raw["Size"],
-        is_inline=_INLINE in internal,
-        block_bytes=raw["EcBSize"] if is_known else 0,
+        is_inline=INLINE in internal,
+        block_bytes=raw["EcBSize"] if raw.get("EcBSize") in BLOCK_BYTES else 0,
         tier=tier.decode(errors="replace"),
     )
 
@@ -307,11 +314,15 @@ def only_once(encoded: bytes | msgspec.Raw, decoded: dict[str, T]) -> dict[str, 
 
 
 class _Cursor:
-    """MessagePack values that follow each other."""
+    """MessagePack values that follow each other.
+
+    Attributes:
+        at: where the next one begins.
+    """
 
     def __init__(self, content: bytes, start: int, end: int) -> None:
         self._content = content
-        self._at = start
+        self.at = start
         self._end = end
 
     def number(self) -> int:
@@ -349,14 +360,14 @@ class _Cursor:
             count = self._length(_LISTS[first]) if first in _LISTS else first & 0x0F
             return [self.value() for _ in range(count)]
         if first in _MAPS or first & 0xF0 == _MAP_MARK:
-            self._at -= 1
+            self.at -= 1
             return self._map()
-        self._at -= 1
+        self.at -= 1
         return self.number()
 
     def is_at_end(self) -> bool:
         """Whether nothing is left."""
-        return self._at == self._end
+        return self.at == self._end
 
     def _map(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -371,7 +382,7 @@ class _Cursor:
         return int.from_bytes(self._take(size), "big")
 
     def _take(self, size: int) -> bytes:
-        if self._at + size > self._end:
+        if self.at + size > self._end:
             raise ValueError("a cut xl.meta")
-        self._at += size
-        return self._content[self._at - size : self._at]
+        self.at += size
+        return self._content[self.at - size : self.at]

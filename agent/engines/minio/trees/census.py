@@ -103,10 +103,6 @@ class Census:
                 self._damaged(found.path)
                 if isinstance(failure, xlmeta.MadeUpError):
                     self._note(self.tally.made_up, found.path.removesuffix(f"/{META}"))
-            elif isinstance(failure, xlmeta.OldFormatError):
-                self.tally.own_unproven += 1
-                if found.path == root_access.FILE:
-                    self.tally.deciding[root_access.UNREAD] = []
             else:
                 self._own_damaged(found.path)
             return
@@ -345,7 +341,7 @@ def is_meta(found: Found) -> bool:
 
 
 def read_meta(found: Found) -> bytes:
-    """The content of an xl.meta; one that is absurdly long is cut, and so damaged."""
+    """The content of an xl.meta; one that is absurdly long is cut, and so made up."""
     return read_file(found.name, found.parent)
 
 

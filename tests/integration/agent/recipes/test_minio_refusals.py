@@ -38,6 +38,7 @@ from tests.fixtures.minio_archives import (
     Change,
     link,
     made_up,
+    of_2021,
     of_newer_release,
     rebuilt,
     resealed,
@@ -207,6 +208,31 @@ BAD_FILES: dict[str, tuple[Callable[[Target], bytes], type[ArchiveError], str]] 
     ),
     "one on which it ends, sealed anew": (
         lambda t: resealed(t.clear, made_up("files/large/xl.meta", PartASizes=[])),
+        ArchiveDamagedError,
+        "files/large.* may end",
+    ),
+    "one that tells of parts without end": (
+        lambda t: resealed(
+            t.clear,
+            made_up(
+                "files/large/xl.meta", MetaSys={"x-minio-internal-crc": b"\xc2\x01" + bytes(32) + b"\xff" * 8 + b"\x7f"}
+            ),
+        ),
+        ArchiveDamagedError,
+        "files/large.* may end",
+    ),
+    "one of a form without a checksum": (
+        lambda t: resealed(t.clear, of_2021("files/large/xl.meta", EcBSize=0)),
+        ArchiveDamagedError,
+        "files/large.* may end",
+    ),
+    "configuration on which a server ends": (
+        lambda t: rebuilt(t.clear, of_2021(".minio.sys/config/config.json/xl.meta", EcBSize=0)),
+        ArchiveDamagedError,
+        "config.json",
+    ),
+    "a version that only its header frees": (
+        lambda t: resealed(t.clear, made_up("files/large/xl.meta", header={4: 3})),
         ArchiveDamagedError,
         "files/large.* may end",
     ),

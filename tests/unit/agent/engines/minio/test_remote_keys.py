@@ -9,44 +9,28 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import xxhash
 
 from agent.engines.minio.drive import contents, remote_keys, xlmeta
 from agent.engines.minio.drive.contents import BLOCK_BYTES
 from agent.engines.minio.drive.remote_keys import buckets_with_keys, leave_out
 from common.errors import SourceUnreadableError
+from tests.fixtures.minio_archives import object_version, pack, xl_meta
 
 SETTINGS = ".minio.sys/buckets/shop/.metadata.bin/xl.meta"
 KEYS = b'{"targets":[{"credentials":{"secretKey":"of another server"}}]}'
-pack = msgspec.msgpack.encode
 
 
 def _stored(**settings: bytes) -> bytes:
     """As MinIO keeps it: in the xl.meta."""
     content = b"\1\0\1\0" + pack({"Name": "shop", **settings})
-    version = {
-        "ID": bytes(16),
-        "EcAlgo": 1,
-        "EcM": 1,
-        "EcN": 0,
-        "EcIndex": 1,
-        "EcDist": [1],
-        "EcBSize": BLOCK_BYTES,
-        "CSumAlgo": 1,
-        "PartNums": [1],
-        "PartSizes": [len(content)],
-        "PartASizes": [len(content)],
-        "Size": len(content),
-        "MTime": 1,
-        "MetaSys": {"x-minio-internal-inline-data": b"true"},
-        "MetaUsr": {},
-    }
-    head = (
-        bytes([3, 3]) + pack(1) + pack(pack([bytes(16), 1, bytes(4), 1, 0])) + pack(pack({"Type": 1, "V2Obj": version}))
+    size = len(content)
+    version = object_version(
+        PartSizes=[size],
+        PartASizes=[size],
+        Size=size,
+        MetaSys={"x-minio-internal-inline-data": b"true"},
     )
-    inline = b"\x01" + pack({"null": contents.with_sums(content, BLOCK_BYTES)})
-    checksum = b"\xce" + xxhash.xxh64_digest(head)[4:]
-    return b"XL2 \x01\x00\x03\x00\xc6" + len(head).to_bytes(4, "big") + head + checksum + inline
+    return xl_meta(version, inline=b"\x01" + pack({"null": contents.with_sums(content, BLOCK_BYTES)}))
 
 
 def _settings(tree: Path) -> dict[str, bytes]:

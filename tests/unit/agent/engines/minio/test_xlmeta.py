@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import random
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
-import xxhash
 
-from agent.engines.minio.drive.xlmeta import MadeUpError, OldFormatError, header_version, holds_one, read
+from agent.engines.minio.drive.xlmeta import MadeUpError, header_version, holds_one, read
+from tests.fixtures.minio_archives import Body, Header, marker_version, object_version, pack, xl_meta
 
 ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
 _TIME_NS = 1_700_000_000_123_456_789
-pack = msgspec.msgpack.encode
 
 
-def _object(**fields: Any) -> dict[str, Any]:
+def _object(**fields: Any) -> tuple[Header, Body]:
     known = {
         "ID": ID.bytes,
         "DDir": DATA.bytes,
-        "EcAlgo": 1,
-        "EcM": 1,
-        "EcN": 0,
-        "EcBSize": 1 << 20,
-        "EcIndex": 1,
-        "EcDist": [1],
-        "CSumAlgo": 1,
         "PartNums": [1, 2],
         "PartSizes": [5, 3],
         "PartASizes": [5, 3],
         "Size": 8,
         "MTime": _TIME_NS,
-        "MetaSys": {},
         "MetaUsr": {"etag": "0123-2", "content-type": "text/plain", "X-Amz-Meta-A": "b"},
     }
-    return {"Type": 1, "V2Obj": {**known, **fields}}
+    return object_version(**{**known, **fields})
 
 
-def _marker() -> dict[str, Any]:
-    return {"Type": 2, "DelObj": {"ID": ID.bytes, "MTime": _TIME_NS, "MetaSys": {}}}
+def _marker(**fields: Any) -> tuple[Header, Body]:
+    return marker_version(**{"ID": ID.bytes, "MTime": _TIME_NS, **fields})
 
 
-def _file(*versions: dict[str, Any], version: int = 3, flags: int = 0, inline: bytes = b"") -> bytes:
-    parts = [bytes([version, 3]), pack(len(versions))]
-    for body in versions:
-        of_kind = body.get("V2Obj") or body["DelObj"]
-        header = [of_kind["ID"] or bytes(16), of_kind["MTime"], bytes(4), body["Type"], flags]
-        parts += [pack(pack(header)), pack(pack(body))]
-    content = b"".join(parts)
-    checksum = b"\xce" + xxhash.xxh64_digest(content)[4:]
-    return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + checksum + inline
+def _file(*versions: tuple[Header, Body], version: int = 3, inline: bytes = b"") -> bytes:
+    return xl_meta(*versions, inline=inline, header_version=version)
 
 
 def test_an_object_of_several_parts_is_read() -> None:
@@ -93,11 +78,12 @@ def test_encryption_and_compression_are_told_and_sealed_etags_are_not_compared()
 def test_headers_are_the_bytes_that_they_are(size: int) -> None:
     text, count = "x" * size, min(size, 300)
     raw = _object(
-        ID=None,
+        ID=bytes(16),
         PartNums=[200 + number % 50 for number in range(count)],
-        PartSizes=[-1] * count,
+        PartSizes=[7] * count,
         PartASizes=[1 << 40] * count,
-        MetaSys={f"s{number}": bytes(number % 9) for number in range(count)} | {"n": None, "t": True, "f": False},
+        Size=7 * count,
+        MetaSys={f"s{number}": bytes(number % 9) for number in range(count)},
         MetaUsr={f"x-amz-meta-{number}": "" for number in range(count)} | {"cache-control": f"Q{text}", "Q": "grün"},
     )
 
@@ -113,7 +99,7 @@ def test_headers_are_the_bytes_that_they_are(size: int) -> None:
 
 
 def test_versions_that_are_only_to_be_freed_are_none() -> None:
-    assert read(_file(_marker(), flags=1)).versions == []
+    assert read(_file(_marker(MetaSys={"x-minio-internal-free-version": b""}))).versions == []
 
 
 def test_the_size_is_the_contents_own() -> None:
@@ -124,7 +110,8 @@ def test_the_size_is_the_contents_own() -> None:
 
 @pytest.mark.parametrize("version", [2, 3, 4])
 def test_the_version_of_the_header_is_told(version: int) -> None:
-    content = _file(_object(), version=version)
+    header, body = _object()
+    content = _file((header[:5] if version == 2 else header, body), version=version)
 
     assert header_version(content) == read(content).header_version == version
 
@@ -139,14 +126,155 @@ def test_what_is_no_xl_meta_is_refused(content: bytes) -> None:
         read(content)
 
 
+_OF_2021 = pack({"Versions": []})
+
+
 @pytest.mark.parametrize(
-    "content", [b"XL2 1   \x81" + bytes(40), b"XL2 \x01\x00\x02\x00\xc6\x00\x00\x00\x01\x81" + bytes(40)]
+    "content",
+    [
+        b"XL2 1   " + _OF_2021,
+        b"XL2 \x01\x00\x01\x00\xc4\x0b" + _OF_2021,
+        b"XL2 \x01\x00\x02\x00\xc6\x00\x00\x00\x0b" + _OF_2021,
+        b"XL2 \x01\x00\x02\x00\xc5\x00\x0d\xde\x00\x01" + _OF_2021[1:],
+        b' {"version":"1.0.1","format":"xl"}',
+        b"XL2 ",
+    ],
+    ids=["of 2020", "of 2021", "of 2021 too", "another map", "of before 2020", "absurdly long"],
 )
-def test_what_is_too_old_to_be_read_is_told_from_what_is_damaged(content: bytes) -> None:
-    with pytest.raises(OldFormatError):
+def test_what_a_server_reads_and_none_with_one_drive_wrote_is_told_from_what_is_damaged(content: bytes) -> None:
+    with pytest.raises(MadeUpError):
         read(content)
-    with pytest.raises(ValueError, match="that it is not"):
+    with pytest.raises(ValueError, match="that it is not") as raised:
         read(_file(_object()).replace(b"\x01\x00\x03\x00", b"\x01\x00\x02\x00", 1))
+    assert type(raised.value) is ValueError
+
+
+_HUGE = 2**62
+_MANY = b"\xff\xff\xff\xff\x7f"
+"""Parts, as a checksum tells their number."""
+
+
+_UNFIT: dict[str, Sequence[object]] = {
+    "EcBSize": (0, -1, 1, 1 << 21, _HUGE),
+    "EcM": (0, -1, 2, _HUGE),
+    "EcN": (1, -1),
+    "EcIndex": (0, 2, -1),
+    "EcDist": ([], [0], [9], [1, 2], [True], b"\x01", None),
+    "EcAlgo": (0, 2, 1.0, True),
+    "CSumAlgo": (0, 2, 1.0, True),
+    "PartNums": ([], [1], [0, 1], [1, _HUGE], [1, 10_001], [1, 2.0], None),
+    "PartSizes": ([], [8], [-1, 9], [math.inf, 3], [5, 4], None),
+    "PartASizes": ([], [8], [-2, 3], [math.inf, 3], None),
+    "PartETags": (["a"], [b"a", b"b"]),
+    "PartIdx": ([b"a"], ["a", "b"]),
+    "Size": (-5, 7, _HUGE, math.inf, 8.0, None),
+    "MTime": (0, -1, 2**63, math.inf, 1.5, None),
+    "ID": (None, 1 << 40, b"short", "x" * 16),
+    "DDir": (None, 1 << 40, b"short", "x" * 16),
+    "MetaSys": (
+        {"a": None},
+        {b"a": b""},
+        [],
+        0,
+        {"x-minio-internal-crc": b"\xc2\x01" + bytes(32) + _MANY},
+        {"x-minio-internal-crc": b"\x84\x01" + bytes(20) + _MANY},
+    ),
+    "MetaUsr": ({"a": {"b": 1}}, {"a": None}, [], 0),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [*((field, value) for field, values in _UNFIT.items() for value in values), (b"EcBSize", 0)],
+    ids=str,
+)
+def test_fields_as_no_server_with_one_drive_writes_them_are_refused(field: str | bytes, value: object) -> None:
+    header, body = _object()
+    body["V2Obj"][field] = value
+    header[0], header[1] = body["V2Obj"]["ID"], body["V2Obj"]["MTime"]
+
+    with pytest.raises(MadeUpError):
+        read(_file((header, body)))
+
+
+@pytest.mark.parametrize("field", [*_object()[1]["V2Obj"].keys() - {"MetaSys", "MetaUsr"}])
+def test_a_version_without_one_of_its_fields_is_refused(field: str) -> None:
+    header, body = _object()
+    del body["V2Obj"][field]
+
+    with pytest.raises(MadeUpError):
+        read(_file((header, body)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"EcBSize": 10 << 20},
+        {"PartETags": ["a", "b"], "PartIdx": [b"", b"index"]},
+        {"PartASizes": [-1, -1]},
+        {"PartNums": [], "PartSizes": [], "PartASizes": None, "Size": 0},
+        {"PartNums": [3, 3]},
+        {"MetaSys": None, "MetaUsr": None},
+        {"MetaSys": {"x-minio-internal-crc": b"\x08" + bytes(4)}},
+        {"MetaSys": {"x-minio-internal-crc": b"\xc2\x01" + bytes(32) + b"\x02" + bytes(64)}},
+    ],
+    ids=str,
+)
+def test_fields_as_servers_have_written_them_are_taken(fields: dict[str, Any]) -> None:
+    assert len(read(_file(_object(**fields))).versions) == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, DATA.bytes),
+        (0, None),
+        (1, _TIME_NS + 1),
+        (1, float(_TIME_NS)),
+        (2, b"abc"),
+        (3, 2),
+        (3, 3),
+        (3, []),
+        (4, 0),
+        (4, 3),
+        (4, 6),
+        (4, 10),
+        (5, 1),
+        (6, 2),
+    ],
+)
+def test_a_header_that_says_something_else_than_its_version_is_refused(at: int, value: object) -> None:
+    header, body = _object()
+    header[at] = value
+
+    with pytest.raises(MadeUpError):
+        read(_file((header, body)))
+
+
+def test_headers_are_taken_as_other_releases_have_written_them() -> None:
+    header, body = _object()
+    of_older = [*header[:5], 0, 0]
+    tiered, of_tiered = _object(MetaSys={"x-minio-internal-transition-status": b"complete"})
+    # It may have been lent back when that was written.
+    not_there = [*tiered[:4], tiered[4] & ~2, *tiered[5:]]
+
+    for version in ((of_older, body), (tiered, of_tiered), (not_there, of_tiered)):
+        assert len(read(_file(version)).versions) == 1
+
+
+def test_versions_that_are_not_in_their_order_are_refused() -> None:
+    newer = _object(MTime=_TIME_NS + 1)
+
+    assert len(read(_file(newer, _object(), _marker())).versions) == 3
+    with pytest.raises(MadeUpError, match="order"):
+        read(_file(_object(), newer))
+
+
+def test_what_no_checksum_vouches_for_is_damaged_and_not_made_up() -> None:
+    content = _file(_object(EcBSize=0), _object(MTime=_TIME_NS + 1))
+    end = 13 + int.from_bytes(content[9:13], "big")
+
+    assert not read(content[: end + 1] + bytes(4) + content[end + 5 :]).is_intact
 
 
 def test_a_file_that_is_cut_anywhere_is_refused() -> None:
@@ -192,9 +320,13 @@ def test_no_change_of_bytes_raises_anything_else() -> None:
 _INLINE = {"x-minio-internal-inline-data": b"true"}
 
 
+def _body(**fields: Any) -> bytes:
+    return pack(_object(**fields)[1])
+
+
 def _own(body: bytes = b"", header: list[object] | None = None, *, count: int = 1, rest: bytes = b"") -> bytes:
     """Of one of the server's own files."""
-    body = body or pack(_object(ID=bytes(16), MetaSys=_INLINE))
+    body = body or _body(ID=bytes(16), MetaSys=_INLINE)
     version = pack(pack(header or [bytes(16), _TIME_NS, bytes(4), 1, 0])) + pack(body)
     content = bytes([3, 3]) + pack(count) + version * count + rest
     return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + b"\xce" + bytes(4)
@@ -202,7 +334,7 @@ def _own(body: bytes = b"", header: list[object] | None = None, *, count: int = 
 
 def _twice(name: str) -> bytes:
     """A body whose version says something twice."""
-    fields = _object(ID=bytes(16), MetaSys=_INLINE)["V2Obj"]
+    fields = _object(ID=bytes(16), MetaSys=_INLINE)[1]["V2Obj"]
     pairs = [*fields.items(), (name, fields[name])]
     packed = b"".join(pack(key) + pack(value) for key, value in pairs)
     return b"\x82" + pack("Type") + pack(1) + pack("V2Obj") + b"\xde" + len(pairs).to_bytes(2, "big") + packed
@@ -210,7 +342,7 @@ def _twice(name: str) -> bytes:
 
 def test_a_servers_own_file_holds_one_version() -> None:
     assert holds_one(_own())
-    assert holds_one(_own(pack(_object(ID=bytes(16)))))
+    assert holds_one(_own(_body(ID=bytes(16))))
 
 
 @pytest.mark.parametrize(
@@ -219,13 +351,13 @@ def test_a_servers_own_file_holds_one_version() -> None:
         _own(count=2),
         _own(rest=b"\0"),
         _own(header=[ID.bytes, _TIME_NS, bytes(4), 1, 0]),
-        _own(pack(_object())),
-        _own(pack(_marker())),
-        _own(pack(_object(ID=bytes(16))) + b"\0"),
+        _own(_body()),
+        _own(pack(_marker()[1])),
+        _own(_body(ID=bytes(16)) + b"\0"),
         _own(_twice("MetaSys")),
         _own(_twice("DDir")),
-        _own(pack(_object(ID=bytes(16), MetaSys={"X-Minio-Internal-inline-data": b"true"}))),
-        _own(pack(_object(ID=bytes(16), MetaSys=_INLINE | {"X-Minio-Internal-Transition-tier": b"a"}))),
+        _own(_body(ID=bytes(16), MetaSys={"X-Minio-Internal-inline-data": b"true"})),
+        _own(_body(ID=bytes(16), MetaSys=_INLINE | {"X-Minio-Internal-Transition-tier": b"a"})),
         _own(pack({"Type": 1, "V2Obj": 1})),
         _own(pack([])),
         b"",
@@ -240,57 +372,3 @@ def test_content_that_is_named_twice_is_not_read() -> None:
 
     with pytest.raises(ValueError, match="data that cannot be read"):
         read(_file(_object(MetaSys=_INLINE), inline=twice))
-
-
-_MADE_UP = {
-    "no block": _object(EcBSize=0),
-    "a negative block": _object(EcBSize=-1),
-    "another drive": _object(EcIndex=9),
-    "no drives": _object(EcDist=[]),
-    "two blocks of data": _object(EcM=2),
-    "parity": _object(EcN=1),
-    "no sizes of parts": _object(PartASizes=[]),
-    "too few sizes of parts": _object(PartSizes=[8]),
-    "endless": _object(Size=float("inf")),
-    "less than nothing": _object(Size=-1),
-    "an id that is a number": _object(ID=1 << 40),
-    "a directory that is a number": _object(DDir=1 << 33),
-    "a time that is none": _object(MTime=float("inf")),
-    "at no time": _object(MTime=0),
-    "before all times": _object(MTime=-1),
-    "of another kind": {**_object(), "Type": 2},
-    "of an unknown kind": {**_object(), "Type": 9},
-}
-
-
-@pytest.mark.parametrize("body", _MADE_UP.values(), ids=_MADE_UP)
-def test_what_no_server_with_a_single_drive_writes_is_told_from_what_is_damaged(body: dict[str, Any]) -> None:
-    with pytest.raises(MadeUpError):
-        read(_file(body))
-    # With another checksum no server reads it.
-    content = _file(body)
-    try:
-        assert not read(content[:-1] + bytes([content[-1] ^ 1])).is_intact
-    except ValueError as damaged:
-        assert not isinstance(damaged, MadeUpError)  # noqa: PT017  # it may be read as well
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (pack(ID.bytes), pack(DATA.bytes)),
-        (pack(_TIME_NS), pack(_TIME_NS + 1)),
-        (bytes(4) + b"\x01\x00", bytes(4) + b"\x02\x00"),
-        (bytes(4) + b"\x01\x00", bytes(4) + b"\x01\x01"),
-    ],
-    ids=["id", "time", "kind", "only to be freed"],
-)
-def test_a_version_that_its_header_says_to_be_another_is_made_up(old: bytes, new: bytes) -> None:
-    content = _file(_object())
-    end = 13 + int.from_bytes(content[9:13], "big")
-    # The header comes first.
-    versions = content[13:end].replace(old, new, 1)
-    assert versions != content[13:end]
-
-    with pytest.raises(MadeUpError):
-        read(content[:13] + versions + b"\xce" + xxhash.xxh64_digest(versions)[4:])
