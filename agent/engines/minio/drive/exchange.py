@@ -7,6 +7,9 @@ had begun before goes on, so a bucket is first taken away, and the other comes w
 
 As in `agent.engines.swapping` there are two sides; the one that is not in place lies in `<key>/new` of the staging
 area.
+
+The drive is its server's, which may put a link in the way of any path at any time; so what is exchanged is named within
+directories that are held open from before the first step to after the last.
 """
 
 from __future__ import annotations
@@ -15,14 +18,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from agent.engines.areas import AreaGoneError, opened_area
+from agent.engines.areas import Area, AreaGoneError, opened_area
 from agent.engines.filesystem import (
     Renaming,
     is_full,
@@ -42,6 +44,7 @@ from agent.engines.minio.drive.exchange_journal import (
 )
 from agent.engines.minio.drive.layout import BUCKETS, CONFIG, SYSTEM, data_roots
 from agent.engines.noting import count_kept, has_as_many, no_room
+from agent.engines.subtrees import remove_tree
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
 from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedError
@@ -52,6 +55,44 @@ _STRAYS = "strays"
 
 class _NotQuietError(Exception):
     pass
+
+
+class _Place(NamedTuple):
+    """An entry of a directory that is held open."""
+
+    parent: int
+    name: str
+
+    def inode(self) -> int | None:
+        """Of what lies there; None: nothing."""
+        try:
+            return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return None
+
+
+class _Held(NamedTuple):
+    """The directories, held open, whose entries are exchanged, by their paths below either side."""
+
+    top: int
+    live: dict[str, int]
+    other: dict[str, int]
+
+    def live_at(self, path: str) -> _Place:
+        """An entry of the data in place."""
+        return _Place(self.live[_parent_of(path)], PurePosixPath(path).name)
+
+    def other_at(self, path: str) -> _Place:
+        """An entry of the data that is not."""
+        return _Place(self.other[_parent_of(path)], PurePosixPath(path).name)
+
+    def require_in_place(self) -> None:
+        """OSError where the path of one leads elsewhere by now: what is exchanged in it is not what a server finds."""
+        for path, descriptor in self.live.items():
+            with contextlib.ExitStack() as stack:
+                found = _opened_below(self.top, path, stack)
+                if not os.path.samestat(os.fstat(found), os.fstat(descriptor)):
+                    raise OSError(errno.ESTALE, "the server has put something else in the place of a directory", path)
 
 
 _Given = ParamSpec("_Given")
@@ -101,16 +142,16 @@ class Exchange:
         self.only = only
         self.drive = drive
         self.key = key
-        self._opened: int | None = None
+        self._opened: Area | None = None
 
     @contextmanager
     def in_area(self) -> Iterator[int]:
         """Have the area, whose descriptor this is, opened for the time of the block; raises as `opened_area`."""
         if self._opened is not None:
-            yield self._opened
+            yield self._opened.area
             return
         with opened_area(self.drive, self.key) as opened:
-            self._opened = opened.area
+            self._opened = opened
             try:
                 yield opened.area
             finally:
@@ -136,9 +177,15 @@ class Exchange:
                 yield True
 
     @property
+    def _descriptors(self) -> Area:
+        if self._opened is None:
+            raise RuntimeError("the area is not opened")
+        return self._opened
+
+    @property
     def _area(self) -> Path:
         # The path on the drive may lead elsewhere at any time: its top is the server's.
-        return Path(f"/proc/self/fd/{self._opened}")
+        return Path(f"/proc/self/fd/{self._descriptors.area}")
 
     @property
     def _other(self) -> Path:
@@ -170,7 +217,7 @@ class Exchange:
         """
         journal = self._read()
         kept = (entry for entry in journal.entries if entry.before is not None)
-        if not all(_inode(self._other / entry.path) == entry.before for entry in kept):
+        if not all(_inode_of(self._other / entry.path) == entry.before for entry in kept):
             return False
         if not journal.kept_below:
             return True
@@ -198,11 +245,12 @@ class Exchange:
         if not journal.is_done or journal.kept_below or not self.has_all():
             return
         try:
-            self._make_other()
+            self._make_system()
             (self._area / _STRAYS).mkdir(exist_ok=True)
             with opened_directory(self._other) as other:
                 journal.kept_below = count_kept(other)
-            self._write(journal, coming=begun(Side(journal.target).other, self._plan()))
+            with self._planned() as (_, entries):
+                self._write(journal, coming=begun(Side(journal.target).other, entries))
         except OSError as failure:
             raise ToolFailedError(
                 f"How much is kept beside the app's data could not be noted on the drive: {failure.strerror}."
@@ -216,8 +264,7 @@ class Exchange:
             ToolFailedError: the storage fails.
         """
         try:
-            with opened_directory(self.drive) as drive:
-                sync_filesystem(drive)
+            sync_filesystem(self._descriptors.volume)
             self._make_system()
         except OSError as failure:
             raise ToolFailedError(f"What was staged could not be made durable: {failure.strerror}.") from failure
@@ -254,14 +301,21 @@ class Exchange:
             )
         try:
             self._make_system()
-            journal = begun(target, self._plan())
-            self._sync(journal)
-            try:
-                self._write(journal)
-                self._apply(journal, until_quiet)
-            except (OSError, _NotQuietError):
-                self._take_back(journal, until_quiet)
-                raise
+            with self._planned() as (held, entries):
+                journal = begun(target, entries)
+                _sync(held)
+
+                def is_quiet() -> bool:
+                    found = until_quiet()
+                    held.require_in_place()
+                    return found
+
+                try:
+                    self._write(journal)
+                    self._apply(journal, held, is_quiet)
+                except (OSError, _NotQuietError):
+                    self._take_back(journal, held, until_quiet)
+                    raise
         except _NotQuietError as failure:
             raise AppBusyError(
                 "MinIO did not stop writing to its drive, or did not tell, while it was held still for the exchange; "
@@ -292,7 +346,8 @@ class Exchange:
                 if side not in (None, Side(journal.target)):
                     journal = reversed_of(journal)
                     self._write(journal)
-                self._apply(journal, lambda: until_quiet() or True)
+                with self._holding(entry.path for entry in journal.entries) as held:
+                    self._apply(journal, held, lambda: until_quiet() or True)
             except OSError as failure:
                 raise ToolFailedError(
                     f"An interrupted exchange on the drive could not be finished: {failure.strerror}."
@@ -313,12 +368,16 @@ class Exchange:
         journal = self._read()
         if not journal.is_done:
             return
-        for entry in journal.entries:
-            if entry.after is None and (self.only or not (self.drive / BUCKETS / entry.path).exists()):
-                with contextlib.suppress(OSError):
-                    (self.drive / entry.path).rmdir()
-        if self.only and not self.has_bucket():
-            shutil.rmtree(self.drive / BUCKETS / self.only, ignore_errors=True)
+        gone = [entry.path for entry in journal.entries if entry.after is None]
+        with contextlib.suppress(OSError), self._holding([*gone, f"{BUCKETS}/x"]) as held:
+            settings = held.live[BUCKETS]
+            for path in gone:
+                place = held.live_at(path)
+                if self.only or _Place(settings, place.name).inode() is None:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(place.name, dir_fd=place.parent)
+            if self.only and _Place(held.top, self.only).inode() is None:
+                remove_tree(self.only, parent=settings)
 
     def _make_other(self) -> None:
         """Where entries of the side that is in place may have to go."""
@@ -327,49 +386,57 @@ class Exchange:
     def _make_system(self) -> None:
         """Where entries may have to go; MinIO has no directory for settings while there are no buckets."""
         self._make_other()
-        settings = self.drive / BUCKETS
-        if self.only and not settings.is_dir():
-            settings.mkdir()
-            if os.geteuid() == 0:
-                owner = (self.drive / SYSTEM).stat()
-                os.chown(settings, owner.st_uid, owner.st_gid)
+        if not self.only:
+            return
+        with opened_directory(SYSTEM, self._descriptors.volume) as system:
+            settings = _Place(system, PurePosixPath(BUCKETS).name)
+            if settings.inode() is None:
+                os.mkdir(settings.name, dir_fd=system)
+                if os.geteuid() == 0:
+                    owner = os.fstat(system)
+                    os.chown(settings.name, owner.st_uid, owner.st_gid, dir_fd=system, follow_symlinks=False)
 
-    def _plan(self) -> list[Entry]:
+    @contextmanager
+    def _planned(self) -> Iterator[tuple[_Held, list[Entry]]]:
+        """What is to be exchanged by now, its directories held open; OSError where one of them is a link."""
         if self.only:
-            return [self._entry(path) for path in (self.only, f"{BUCKETS}/{self.only}")]
-        paths = dict.fromkeys([*data_roots(self.drive), *data_roots(self._other)])
-        if not (self._other / CONFIG).is_dir():
-            # The import keeps the server's users and configuration.
-            paths.pop(CONFIG, None)
-        return [self._entry(path) for path in paths]
+            paths = [self.only, f"{BUCKETS}/{self.only}"]
+        else:
+            found = dict.fromkeys([*data_roots(self.drive), *data_roots(self._other)])
+            if not (self._other / CONFIG).is_dir():
+                # The import keeps the server's users and configuration.
+                found.pop(CONFIG, None)
+            paths = list(found)
+        with self._holding(paths) as held:
+            yield held, [Entry(path, held.live_at(path).inode(), held.other_at(path).inode()) for path in paths]
 
-    def _entry(self, path: str) -> Entry:
-        return Entry(path, _inode(self.drive / path), _inode(self._other / path))
+    @contextmanager
+    def _holding(self, paths: Iterable[str]) -> Iterator[_Held]:
+        """The directories of entries held open, on both sides; OSError where one is not there, or is a link."""
+        parents = dict.fromkeys(map(_parent_of, paths))
+        with contextlib.ExitStack() as stack:
+            top = self._descriptors.volume
+            other = stack.enter_context(opened_directory(self._other))
+            live = {parent: _opened_below(top, parent, stack) for parent in parents}
+            yield _Held(top, live, {parent: _opened_below(other, parent, stack) for parent in parents})
 
-    def _sync(self, journal: Journal) -> None:
-        """Make what was renamed durable; OSError where a directory has become a link, which leads elsewhere."""
-        parents = dict.fromkeys(Path(entry.path).parent for entry in journal.entries)
-        for directory in [side / parent for parent in parents for side in (self.drive, self._other)]:
-            with opened_directory(directory) as opened:
-                os.fsync(opened)
-
-    def _apply(self, journal: Journal, until_quiet: Callable[[], bool]) -> None:
-        self._sync(journal)
+    def _apply(self, journal: Journal, held: _Held, until_quiet: Callable[[], bool]) -> None:
+        _sync(held)
         if journal.version == 1:
-            self._part_names(journal)
-        if self._take_away(journal) and not until_quiet():
+            self._part_names(journal, held)
+        if self._take_away(journal, held) and not until_quiet():
             raise _NotQuietError
         for entry in journal.entries:
-            self._exchange(entry)
-        self._sync(journal)
+            self._exchange(entry, held)
+        _sync(held)
         journal.is_done = True
         self._write(journal)
 
-    def _aside(self, inode: int | None) -> Path:
+    def _aside(self, inode: int | None) -> _Place:
         """A third place, which no bucket has; the journal tells whose it is."""
-        return self._area / f"{inode}.aside"
+        return _Place(self._descriptors.area, f"{inode}.aside")
 
-    def _take_away(self, journal: Journal) -> bool:
+    def _take_away(self, journal: Journal, held: _Held) -> bool:
         """Take the buckets away that go, or that others replace, and say whether there are any.
 
         A server that has read an object's `xl.meta` by then finds no directory to put the next one into, or has put
@@ -379,46 +446,46 @@ class Exchange:
             entry for entry in journal.entries if entry.before is not None and not entry.path.startswith(f"{SYSTEM}/")
         ]
         for entry in going:
-            live = self.drive / entry.path
-            if _inode(live) == entry.before:
+            live = held.live_at(entry.path)
+            if live.inode() == entry.before:
                 _move(live, self._aside(entry.before))
-        return any(self._laid_aside(entry.before, entry).exists() for entry in going)
+        return any(self._laid_aside(entry.before, entry, held).inode() is not None for entry in going)
 
-    def _exchange(self, entry: Entry) -> None:
+    def _exchange(self, entry: Entry, held: _Held) -> None:
         """From wherever it got to, in either direction."""
-        live, other = self.drive / entry.path, self._other / entry.path
-        after, before = self._laid_aside(entry.after, entry), self._laid_aside(entry.before, entry)
-        if _inode(live) not in (entry.before, entry.after, None):
-            self._clear(live, home=next((path for path in (before, after) if path.exists()), None))
-        if entry.before is not None and _inode(live) == entry.before:
+        live, other = held.live_at(entry.path), held.other_at(entry.path)
+        after, before = (self._laid_aside(inode, entry, held) for inode in (entry.after, entry.before))
+        if live.inode() not in (entry.before, entry.after, None):
+            self._clear(live, home=next((place for place in (before, after) if place.inode() is not None), None))
+        if entry.before is not None and live.inode() == entry.before:
             if entry.after is None:
                 _move(live, other)
                 return
-            if not after.exists() and renamed(live, other, Renaming.EXCHANGE):
+            if after.inode() is None and _renamed(live, other, Renaming.EXCHANGE):
                 return
             before = self._aside(entry.before)
             _move(live, before)
-        if entry.after is not None and _inode(live) is None:
-            _move(after if after.exists() else other, live)
-        if before.exists():
+        if entry.after is not None and live.inode() is None:
+            _move(after if after.inode() is not None else other, live)
+        if before.inode() is not None:
             _move(before, other)
 
-    def _laid_aside(self, inode: int | None, entry: Entry) -> Path:
+    def _laid_aside(self, inode: int | None, entry: Entry, held: _Held) -> _Place:
         """Where one of an entry's two is while it is at neither place."""
         # Where journals of the first version have it, which may be another bucket.
-        earlier = self._other / f"{entry.path}.aside"
-        return earlier if inode is not None and _inode(earlier) == inode else self._aside(inode)
+        earlier = held.other_at(f"{entry.path}.aside")
+        return earlier if inode is not None and earlier.inode() == inode else self._aside(inode)
 
-    def _part_names(self, journal: Journal) -> None:
+    def _part_names(self, journal: Journal, held: _Held) -> None:
         """Lay aside what an agent took for one bucket's that was another's, with `.aside` at the end of its name."""
         inodes = {inode for entry in journal.entries for inode in (entry.before, entry.after)} - {None}
         for entry in journal.entries:
-            other = self._other / entry.path
-            inode = _inode(other)
+            other = held.other_at(entry.path)
+            inode = other.inode()
             if inode is not None and inode in inodes and inode not in (entry.before, entry.after):
-                other.rename(self._aside(inode))
+                _rename(other, self._aside(inode))
 
-    def _clear(self, live: Path, *, home: Path | None) -> None:
+    def _clear(self, live: _Place, *, home: _Place | None) -> None:
         """What a server made anew that started on a half exchanged drive, or that ended a write of a new object while
         the bucket was away; what clients put into it goes to where it belongs, or is kept.
 
@@ -426,15 +493,16 @@ class Exchange:
             home: the bucket, while it is away.
         """
         try:
-            live.rmdir()
+            os.rmdir(live.name, dir_fd=live.parent)
         except OSError:
             if home is not None:
                 _move_missing(live, home)
-            strays = self._area / _STRAYS
-            strays.mkdir(exist_ok=True)
-            live.rename(strays / f"{_inode(live)}")
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(_STRAYS, dir_fd=self._descriptors.area)
+            with opened_directory(_STRAYS, self._descriptors.area) as strays:
+                _rename(live, _Place(strays, f"{live.inode()}"))
 
-    def _take_back(self, journal: Journal, until_quiet: Callable[[], bool]) -> None:
+    def _take_back(self, journal: Journal, held: _Held, until_quiet: Callable[[], bool]) -> None:
         noted = self._read()
         if noted.is_done and noted.target != journal.target:
             # It failed before its first step.
@@ -442,7 +510,7 @@ class Exchange:
         back = reversed_of(journal)
         try:
             self._write(back)
-            self._apply(back, lambda: until_quiet() or True)
+            self._apply(back, held, lambda: until_quiet() or True)
         except OSError as failure:
             raise UnsettledError from failure
 
@@ -462,32 +530,55 @@ class Exchange:
             write_journal(journal, area, coming=coming)
 
 
-def _move_missing(
-    source: str | Path, target: str | Path, *, parents: tuple[int | None, int | None] = (None, None)
-) -> None:
+def _parent_of(path: str) -> str:
+    return str(PurePosixPath(path).parent)
+
+
+def _opened_below(top: int, path: str, stack: contextlib.ExitStack) -> int:
+    """A descriptor of a directory that no link leads to."""
+    for name in PurePosixPath(path).parts:
+        top = stack.enter_context(opened_directory(name, top))
+    return top
+
+
+def _sync(held: _Held) -> None:
+    """Make what was renamed durable."""
+    for descriptor in (*held.live.values(), *held.other.values()):
+        os.fsync(descriptor)
+
+
+def _move_missing(source: _Place, target: _Place) -> None:
     """What is in a directory and not in another, into that; an object's files are all there, or none."""
     with (
         # Its server's, which may have put something else there.
         contextlib.suppress(NotADirectoryError),
-        opened_directory(source, parents[0]) as below,
-        opened_directory(target, parents[1]) as there,
+        opened_directory(source.name, source.parent) as below,
+        opened_directory(target.name, target.parent) as there,
     ):
         for name in os.listdir(below):
             try:
                 rename_without_replacing(name, source=below, target=there)
             except FileExistsError:
-                _move_missing(name, name, parents=(below, there))
+                _move_missing(_Place(below, name), _Place(there, name))
 
 
-def _move(source: Path, target: Path) -> None:
-    if renamed(source, target, Renaming.NO_REPLACE):
+def _move(source: _Place, target: _Place) -> None:
+    if _renamed(source, target, Renaming.NO_REPLACE):
         return
-    if _inode(target) is not None:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source))
-    source.rename(target)
+    if target.inode() is not None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source.name)
+    _rename(source, target)
 
 
-def _inode(path: Path) -> int | None:
+def _renamed(source: _Place, target: _Place, renaming: Renaming) -> bool:
+    return renamed(source.name, target.name, renaming, source_parent=source.parent, target_parent=target.parent)
+
+
+def _rename(source: _Place, target: _Place) -> None:
+    os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
+
+
+def _inode_of(path: Path) -> int | None:
     try:
         return os.lstat(path).st_ino
     except FileNotFoundError:

@@ -56,7 +56,7 @@ class Steps:
         self.fail_at: set[int] = set()
         patch.setattr(exchange, "renamed", self._counted(renamed))
         patch.setattr(Exchange, "_write", self._counted(Exchange._write))
-        patch.setattr(Path, "rename", self._counted(Path.rename))
+        patch.setattr(exchange, "_rename", self._counted(exchange._rename))
         # A made-up crash loses nothing that is not durable.
         patch.setattr(exchange, "sync_filesystem", lambda descriptor: None)
         patch.setattr(os, "fsync", lambda descriptor: None)
@@ -85,7 +85,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 def drive(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A drive with old data and new data staged, on a file system that can exchange directories or cannot."""
     if request.param == "through a third name":
-        monkeypatch.setattr(exchange, "renamed", lambda source, target, renaming: False)
+        monkeypatch.setattr(exchange, "renamed", lambda *names, **parents: False)
     return _staged(tmp_path / "drive")
 
 
@@ -284,7 +284,7 @@ def test_a_failure_before_anything_was_noted_leaves_the_journal_as_it_was(
 ) -> None:
     one = Exchange(drive, KEY)
     with monkeypatch.context() as patch:
-        patch.setattr(Exchange, "_plan", lambda self: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        patch.setattr(Exchange, "_planned", lambda self: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output")))
         with pytest.raises(ToolFailedError, match="it is as it was"):
             one.bring(Side.IMPORTED)
 
@@ -407,3 +407,46 @@ def test_what_a_server_puts_in_the_place_of_what_is_kept_is_not_used(what: str, 
             act()
 
     assert _content(drive) == {**OLD, **{f".aside/{KEY}/new/{name}": "new" for name in NEW if name != ".minio.sys/tmp"}}
+
+
+_OUTSIDE = {"config": "another app's", "buckets/both1": "another app's", "both1": "another app's"}
+
+
+@pytest.mark.parametrize(
+    ("only", "way"), [("", ".minio.sys"), ("both1", ".minio.sys"), ("both1", ".minio.sys/buckets")]
+)
+def test_a_link_that_a_server_puts_in_the_way_while_buckets_are_away_is_not_followed(
+    only: str, way: str, drive: Path, tmp_path: Path
+) -> None:
+    outside, elsewhere = tmp_path / "outside", tmp_path / "elsewhere"
+    for name, text in _OUTSIDE.items():
+        _mark(outside / name, text)
+    before = _content(drive)
+
+    def put_a_link() -> bool:
+        if not elsewhere.exists():
+            (drive / way).rename(elsewhere)
+            (drive / way).symlink_to(outside)
+        return True
+
+    with pytest.raises(ToolFailedError, match=r"Not a directory; it is as it was"):
+        Exchange(drive, KEY, only=only).bring(Side.IMPORTED, until_quiet=put_a_link)
+
+    assert _content(outside) == _OUTSIDE
+    (drive / way).unlink()
+    elsewhere.rename(drive / way)
+    assert _content(drive) == before
+
+
+def test_a_link_in_the_way_of_what_a_bucket_alone_left_behind_is_not_followed(drive: Path, tmp_path: Path) -> None:
+    _mark(tmp_path / "only-new", "another app's")
+    one = Exchange(drive, KEY, only="only-new")
+    (drive / f".mathison-data/{KEY}/new/.minio.sys/buckets/only-new").mkdir()
+    one.bring(Side.IMPORTED)
+    one.bring(Side.PREVIOUS)
+    (drive / ".minio.sys" / "buckets").rename(tmp_path / "elsewhere")
+    (drive / ".minio.sys" / "buckets").symlink_to(tmp_path)
+
+    one.sweep()
+
+    assert (tmp_path / "only-new" / "of").read_text() == "another app's"
