@@ -51,6 +51,13 @@ from common.errors import AppBusyError, InternalError, ServiceError, ToolFailedE
 from common.seals import RESERVED_DIRECTORY
 
 _STRAYS = "strays"
+_MORE_BUCKETS = 200
+"""That clients may make until an undo."""
+_MOST_LINKS = 30_000
+"""Of a file; ext4 takes 65,000."""
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _NotQuietError(Exception):
@@ -251,10 +258,31 @@ class Exchange:
                 journal.kept_below = count_kept(other)
             with self._planned() as (_, entries):
                 self._write(journal, coming=begun(Side(journal.target).other, entries))
+                if not journal.entries:
+                    self._make_room_aside(len(entries))
         except OSError as failure:
             raise ToolFailedError(
                 f"How much is kept beside the app's data could not be noted on the drive: {failure.strerror}."
             ) from failure
+
+    def _make_room_aside(self, entries: int) -> None:
+        """Have the area's directory grow by now to hold what is laid aside, in either direction: one of ext4 keeps its
+        size, and none grows on a full drive. Others may know no links, or count each as a file; theirs do not grow so.
+        """
+        area = self._descriptors.area
+        # Twice as many, since names do not spread evenly, each as long as the longest of an inode.
+        names = [f"{number:020}.spare" for number in range(2 * (entries + _MORE_BUCKETS))]
+        try:
+            with contextlib.suppress(OSError):
+                for number, name in enumerate(names):
+                    if number % _MOST_LINKS:
+                        os.link(names[number - number % _MOST_LINKS], name, src_dir_fd=area, dst_dir_fd=area)
+                    else:
+                        os.close(os.open(name, _NEW, 0o600, dir_fd=area))
+        finally:
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=area)
 
     @_within(in_area)
     def prepare(self) -> None:

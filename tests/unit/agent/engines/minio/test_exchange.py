@@ -18,7 +18,7 @@ from agent.engines.swapping import Side
 from agent.engines.tree import StagingArea
 from agent.versions import UnknownVersionError
 from common.errors import InternalError, ToolFailedError
-from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, fill, tmpfs
+from tests.fixtures.small_disks import NEEDS_A_SMALL_DISK, NEEDS_AN_EXT4, ext4, fill, tmpfs
 
 KEY = "0123456789ab"
 OLD = {
@@ -277,6 +277,24 @@ def test_a_crash_at_any_step_on_a_full_drive_is_recovered_from(of_files: bool, s
             Exchange(here, KEY).bring(side.other)
             assert _content(here) == SIDES[side.other]
     assert crash_at > 5
+
+
+@NEEDS_AN_EXT4
+def test_hundreds_of_buckets_are_taken_away_from_a_full_drive(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    with ext4(small, size_bytes=32 << 20):
+        here = _staged(small / "drive")
+        for number in range(400):
+            _mark(here / f".mathison-data/{KEY}/new/bucket-{number}", "new")
+        one = Exchange(here, KEY)
+        one.note_kept()
+        one.bring(Side.IMPORTED)
+        one.note_kept()
+        fill(small, of_files=False)
+
+        one.bring(Side.PREVIOUS)
+
+        assert _content(here) == OLD
 
 
 def test_a_failure_before_anything_was_noted_leaves_the_journal_as_it_was(
