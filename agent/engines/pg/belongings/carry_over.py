@@ -21,6 +21,7 @@ from agent.engines.pg.belongings.read import (
     LARGE_OBJECT,
     MOST_LARGE_OBJECTS,
     OF_OWNERS,
+    PUBLICATION,
     WRAPPER,
     Belongings,
     DefaultGrant,
@@ -100,8 +101,14 @@ async def give_belongings(connection: Connection, belongings: Belongings, *, nam
             f"{MOST_LARGE_OBJECTS:,} have some of their own. All belong to {belongings.content_owner}."
         )
     public = [thing for thing in things if _is_public(thing)]
-    others = [thing for thing in things if not _is_public(thing)]
-    for gift in [*gifts_of_things(belongings, others), *_gifts_of_database(belongings, sql.Identifier(name))]:
+    publications = [thing for thing in things if thing.kind == PUBLICATION]
+    others = [thing for thing in things if not _is_public(thing) and thing.kind != PUBLICATION]
+    for gift in [
+        *gifts_of_things(belongings, others),
+        *_gifts_of_database(belongings, sql.Identifier(name)),
+        # Their owners have to have CREATE on the database.
+        *(gift for thing in publications for gift in _gifts_of_thing(thing, belongings)),
+    ]:
         try:
             await _give(connection, gift)
         except (psycopg.errors.ProgrammingError, psycopg.errors.DataError, psycopg.errors.NotSupportedError) as failure:
@@ -288,7 +295,7 @@ async def warnings_of_owners(
     others = [
         thing
         for thing in [*special_things(belongings), *belongings.large_objects]
-        if thing.owner not in ("", belongings.content_owner) and thing.kind != "SCHEMA"
+        if thing.owner not in ("", belongings.content_owner) and thing.kind not in ("SCHEMA", PUBLICATION)
     ]
     possible = [thing for thing in others if _may_own(belongings, thing)]
     may_set = "SET" if connection.info.server_version >= _SET_ROLE_SINCE else "MEMBER"

@@ -86,6 +86,7 @@ class Belongings:
     """Version and owner of each."""
 
 
+PUBLICATION = "PUBLICATION"
 WRAPPER = "FOREIGN DATA WRAPPER"
 LARGE_OBJECT = "LARGE OBJECT"
 MOST_LARGE_OBJECTS = 10_000
@@ -127,7 +128,7 @@ OF_OWNERS = {
          WHERE {USER_SCHEMA} AND {no_member(catalog, "x.oid")}
     """  # noqa: S608
     for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items()
-}
+} | {PUBLICATION: "SELECT quote_ident(pubname), pg_get_userbyid(pubowner) FROM pg_publication"}
 """Identity and owner of what has no privileges."""
 _OWNED_SEQUENCES = """
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

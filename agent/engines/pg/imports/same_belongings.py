@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from agent.engines.pg.belongings.read import Belongings, Thing
+from agent.engines.pg.belongings.read import OF_OWNERS, Belongings, Thing
 from agent.engines.pg.belongings.system_grants import SystemGrants
-from agent.engines.pg.server.catalog import WITHOUT_GRANTS
 from common.errors import AppUnavailableError
 
 _WORDS = {
@@ -23,7 +22,7 @@ _WORDS = {
     "labels": "its security labels",
     "default grants": "default grants",
     "content": "owners or grants of what is in it",
-    "other owners": "owners of collations, operators, conversions, statistics or text search objects in it",
+    "other owners": "owners of collations, operators, conversions, publications, statistics or text search objects",
     "system grants": "grants on what is an extension's or the server's own",
 }
 
@@ -49,14 +48,10 @@ def sums_of(belongings: Belongings, things: Sequence[Thing], system_grants: Syst
         ],
         "content": [
             belongings.content_owner,
-            *(
-                (one.kind, one.identity, one.owner, _sum_of_grants(one))
-                for one in things
-                if one.kind not in WITHOUT_GRANTS
-            ),
+            *((one.kind, one.identity, one.owner, _sum_of_grants(one)) for one in things if one.kind not in OF_OWNERS),
         ],
         # Apart from the others, since an earlier agent staged without these.
-        "other owners": [(one.kind, one.identity, one.owner) for one in things if one.kind in WITHOUT_GRANTS],
+        "other owners": [(one.kind, one.identity, one.owner) for one in things if one.kind in OF_OWNERS],
         "system grants": [(place, _sum(grants)) for place, grants in system_grants.items()],
     }
     return {name: _sum(values) for name, values in parts.items()}

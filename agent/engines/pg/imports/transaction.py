@@ -8,7 +8,7 @@ from psycopg import sql
 
 from agent.engines.pg.aside.moving import app_schemas, give_large_objects, kept_prefix, take_aside
 from agent.engines.pg.belongings.carry_over import Gift, gifts_of_things, special_things
-from agent.engines.pg.belongings.read import WRAPPER, read_belongings
+from agent.engines.pg.belongings.read import PUBLICATION, WRAPPER, read_belongings
 from agent.engines.pg.imports.kept_state import changes_are_counted, end_of_code, own_sequences, state_queries
 from agent.engines.pg.loading.terms import Terms
 from agent.engines.pg.server.catalog import USER_SCHEMA, DatabaseFacts, extension_tables, foreign_servers, no_member
@@ -46,8 +46,8 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         connection: to the app's database, of the role that will load.
     """
     belongings = await read_belongings(connection, database, app_role=connection.info.user, loader=connection.info.user)
-    # A wrapper belongs to a superuser and stays where it is.
-    things = [thing for thing in special_things(belongings) if thing.kind != WRAPPER]
+    # A wrapper belongs to a superuser and stays where it is, as a publication does.
+    things = [thing for thing in special_things(belongings) if thing.kind not in (PUBLICATION, WRAPPER)]
     gifts = gifts_of_things(belongings, things)
     before = [
         changes_are_counted(),

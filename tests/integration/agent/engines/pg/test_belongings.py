@@ -164,6 +164,7 @@ OWNERS_ALONE = """
       FROM pg_ts_config WHERE oid >= 16384
     UNION ALL SELECT 'statistics', stxname, stxnamespace::regnamespace::text, stxowner::regrole::text
       FROM pg_statistic_ext
+    UNION ALL SELECT 'publication', pubname, '', pubowner::regrole::text FROM pg_publication
      ORDER BY 1, 2, 3
 """
 MADE_ALONE = """
@@ -204,8 +205,12 @@ async def test_what_has_an_owner_and_no_privileges_has_the_same_owner_afterwards
         )
         for schema in ("public", '"We""i.rd"'):
             app.run(MADE_ALONE.replace("{schema}", schema), as_app=True)
+        app.run(f"GRANT CREATE ON DATABASE {app.database} TO {app.role}, {group}")
+        app.run('CREATE PUBLICATION "p.q" FOR TABLE public.own')
+        app.run(f'ALTER PUBLICATION "p.q" OWNER TO {app.role}')
         archive = await app.export()
         app.run(GIVEN_ALONE.replace("{schema}", '"We""i.rd"').replace("{group}", group))
+        app.run(f'ALTER PUBLICATION "p.q" OWNER TO {group}')
         before = app.run(OWNERS_ALONE)
 
         record, preview = await app.stage(archive)
