@@ -17,8 +17,8 @@ for file in limits status; do while read -r line; do echo "$line"; done < /proc/
 echo /proc/self/fd/*; pwd; umask; export -p
 """
 """Of builtins alone: in a jail nothing else can be started."""
-_OWN = ("Pid", "Tgid", "NStgid", "NSpid", "NSpgid", "NSsid", "FDSize", "Vm", "Rss", "voluntary", "nonvol")
-"""What no two processes have in common."""
+_OWN = ("Pid", "SigQ", "Tgid", "NStgid", "NSpid", "NSpgid", "NSsid", "FDSize", "Vm", "Rss", "voluntary", "nonvol")
+"""What no two processes have in common, or (signals that wait) what all of a user's have."""
 
 
 @pytest.mark.parametrize("jail", [TOOL, PARSER, Jail(file_size_bytes=1 << 20, address_space_bytes=1 << 30)])

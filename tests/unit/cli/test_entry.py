@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 def test_a_command_that_is_stopped_while_it_loads_says_so_and_nothing_else(loading: str, tmp_path: Path) -> None:
     program = (
         "import builtins, os, signal, sys; load = builtins.__import__\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def stopped(name, *rest):\n"
         f"    if name.partition('.')[0] == {loading!r}: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return load(name, *rest)\n"
@@ -29,7 +29,6 @@ def test_a_command_that_is_stopped_while_it_loads_says_so_and_nothing_else(loadi
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", "MATHISON_TOKEN": "mdt_x"},
         capture_output=True,
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
     assert done.returncode == 130, done.stderr

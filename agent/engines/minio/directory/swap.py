@@ -138,7 +138,8 @@ async def _require_settings(client: Client, buckets: Sequence[str]) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(_ASKED_AT_ONCE):
                 group.create_task(ask(), name=f"ask for settings of buckets {number}")
-    except* ServiceError as failures:
+    except ExceptionGroup as failures:
+        # Not by `except*`, out of which Python 3.11.2 raises a group.
         failure = failures.exceptions[0]
         raise failure from failure.__cause__
 

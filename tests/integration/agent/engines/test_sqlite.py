@@ -280,7 +280,7 @@ async def test_a_copy_is_read_for_its_content_while_others_are_made(
         content = await asyncio.to_thread(snapshots.content, "ledger.db")
 
     assert content == expected
-    assert len(content) == 3
+    assert len(content) == 4
     assert state_of(work / "copy") == (TOTAL, "other")
     assert sorted(os.listdir(volume)) == ["ledger.db", "other.db"]
 
