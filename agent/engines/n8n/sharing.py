@@ -67,14 +67,9 @@ _RELATIONS = f"""
        AND {no_member("pg_class", "c.oid")}
      ORDER BY 1, 2
 """  # noqa: S608  # constants
-_OTHER_KINDS = {
-    kind.lower(): (catalog, namespace, owner.replace("owner", "name"))
-    for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items()
-}
-"""Kinds of things in schemas besides the usual ones: catalog, and its columns for schema and name."""
 _HOLDS_OTHERS = " ".join(
-    f"OR EXISTS (SELECT FROM {catalog} x WHERE x.{namespace} = n.oid AND {no_member(catalog, 'x.oid')})"
-    for catalog, namespace, _ in _OTHER_KINDS.values()
+    f"OR EXISTS (SELECT FROM {catalog} x WHERE x.{prefix}namespace = n.oid AND {no_member(catalog, 'x.oid')})"
+    for catalog, prefix in WITHOUT_GRANTS.values()
 )
 _SCHEMAS = f"""
     SELECT n.nspname FROM pg_namespace n
@@ -90,9 +85,10 @@ _SCHEMAS = f"""
 """  # noqa: S608  # constants
 """Types of rows and arrays are left out: before PostgreSQL 17 they belong to no extension."""
 _OTHERS = " ".join(
-    f"UNION SELECT {namespace}, {name}, '{kind}' FROM {catalog} x WHERE {no_member(catalog, 'x.oid')}"  # noqa: S608
-    for kind, (catalog, namespace, name) in _OTHER_KINDS.items()
-    if kind != "statistics"
+    f"UNION SELECT {prefix}namespace, {prefix}name, '{kind.lower()}' FROM {catalog} x"  # noqa: S608
+    f" WHERE {no_member(catalog, 'x.oid')}"
+    for kind, (catalog, prefix) in WITHOUT_GRANTS.items()
+    if kind != "STATISTICS"
 )
 """Statistics are of a table, as its indexes are."""
 _WITHOUT_ROWS = f"""

@@ -45,10 +45,11 @@ def _movable() -> str:
          WHERE (t.typtype IN ('e', 'd', 'r', 'm') OR t.typtype = 'b' AND t.typcategory <> 'A')
            AND {no_member("pg_type", "t.oid")}
     """  # noqa: S608  # of this module, here and below
-    for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items():
+    for kind, (catalog, prefix) in WITHOUT_GRANTS.items():
         relations += f"""
         UNION ALL
-        SELECT x.{namespace}, x.{owner}, (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity, '{kind}'
+        SELECT x.{prefix}namespace, x.{prefix}owner,
+               (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity, '{kind}'
           FROM {catalog} x WHERE x.oid >= 16384 AND {no_member(catalog, "x.oid")}
         """  # noqa: S608
     return relations

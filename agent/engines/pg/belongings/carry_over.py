@@ -30,6 +30,7 @@ from agent.engines.pg.belongings.read import (
     Thing,
     extensions,
     schema_public,
+    things_of_owners,
 )
 from agent.engines.pg.server.catalog import no_member
 from agent.engines.pg.server.connection import Connection
@@ -185,11 +186,9 @@ async def things_in_both(connection: Connection, belongings: Belongings) -> list
         )
         there = {identity for (identity,) in await cursor.fetchall()}
         found += [thing for thing in special if thing.identity in there]
-    for kind, query in OF_OWNERS.items():
-        if special := [thing for thing in special_things(belongings) if thing.kind == kind]:
-            cursor = await connection.execute(query)
-            there = {identity for identity, _ in await cursor.fetchall()}
-            found += [thing for thing in special if thing.identity in there]
+    if special := [thing for thing in special_things(belongings) if thing.kind in OF_OWNERS]:
+        of_owners = {(thing.kind, thing.identity) for thing in await things_of_owners(connection)}
+        found += [thing for thing in special if (thing.kind, thing.identity) in of_owners]
     return [
         *found,
         *await _existing_wrappers(connection, belongings),

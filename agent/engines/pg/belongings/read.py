@@ -121,15 +121,22 @@ _KINDS = {
            AND {no_member("pg_type", "t.oid")}
     """,  # noqa: S608
 }
-OF_OWNERS = {
-    kind: f"""
-        SELECT (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity, pg_get_userbyid(x.{owner})
-          FROM {catalog} x JOIN pg_namespace n ON n.oid = x.{namespace}
-         WHERE {USER_SCHEMA} AND {no_member(catalog, "x.oid")}
-    """  # noqa: S608
-    for kind, (catalog, namespace, owner) in WITHOUT_GRANTS.items()
-} | {PUBLICATION: "SELECT quote_ident(pubname), pg_get_userbyid(pubowner) FROM pg_publication"}
-"""Identity and owner of what has no privileges."""
+OF_OWNERS = frozenset({*WITHOUT_GRANTS, PUBLICATION})
+"""Kinds of what has an owner and no privileges."""
+_OF_OWNERS = " UNION ALL ".join(
+    [
+        "SELECT 'PUBLICATION', quote_ident(pubname), pg_get_userbyid(pubowner) FROM pg_publication",
+        *(
+            f"""
+            SELECT '{kind}', (pg_identify_object('{catalog}'::regclass, x.oid, 0)).identity,
+                   pg_get_userbyid(x.{prefix}owner)
+              FROM {catalog} x JOIN pg_namespace n ON n.oid = x.{prefix}namespace
+             WHERE {USER_SCHEMA} AND {no_member(catalog, "x.oid")}
+            """  # noqa: S608
+            for kind, (catalog, prefix) in WITHOUT_GRANTS.items()
+        ),
+    ]
+)
 _OWNED_SEQUENCES = """
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'S'
@@ -172,9 +179,7 @@ async def read_belongings(
     found = Belongings(database, owner, app_role, trusted)
     for kind, query in _KINDS.items():
         found.things += await _things(connection, kind, query)
-    for kind, query in OF_OWNERS.items():
-        cursor = await connection.execute(query)
-        found.things += [Thing(kind, *row) for row in await cursor.fetchall()]
+    found.things += await things_of_owners(connection)
     owned = {name for (name,) in await (await connection.execute(_OWNED_SEQUENCES)).fetchall()}
     for thing in found.things:
         if thing.kind == "SEQUENCE" and thing.identity in owned:
@@ -202,6 +207,12 @@ async def read_belongings(
     )
     found.labels = await labels.fetchall()
     return found
+
+
+async def things_of_owners(connection: Connection) -> list[Thing]:
+    """Those of the connected database that are of OF_OWNERS."""
+    cursor = await connection.execute(_OF_OWNERS)
+    return [Thing(*row) for row in await cursor.fetchall()]
 
 
 async def extensions(connection: Connection) -> dict[str, tuple[str, str]]:

@@ -19,16 +19,17 @@ KEPT_SCHEMA = f"^{KEPT_SCHEMA_NAME}$"
 that: what an import refuses to bring is what no export holds and no comparison sees.
 """
 WITHOUT_GRANTS = {
-    "OPERATOR": ("pg_operator", "oprnamespace", "oprowner"),
-    "OPERATOR CLASS": ("pg_opclass", "opcnamespace", "opcowner"),
-    "OPERATOR FAMILY": ("pg_opfamily", "opfnamespace", "opfowner"),
-    "COLLATION": ("pg_collation", "collnamespace", "collowner"),
-    "CONVERSION": ("pg_conversion", "connamespace", "conowner"),
-    "TEXT SEARCH DICTIONARY": ("pg_ts_dict", "dictnamespace", "dictowner"),
-    "TEXT SEARCH CONFIGURATION": ("pg_ts_config", "cfgnamespace", "cfgowner"),
-    "STATISTICS": ("pg_statistic_ext", "stxnamespace", "stxowner"),
+    "OPERATOR": ("pg_operator", "opr"),
+    "OPERATOR CLASS": ("pg_opclass", "opc"),
+    "OPERATOR FAMILY": ("pg_opfamily", "opf"),
+    "COLLATION": ("pg_collation", "coll"),
+    "CONVERSION": ("pg_conversion", "con"),
+    "TEXT SEARCH DICTIONARY": ("pg_ts_dict", "dict"),
+    "TEXT SEARCH CONFIGURATION": ("pg_ts_config", "cfg"),
+    "STATISTICS": ("pg_statistic_ext", "stx"),
 }
-"""Kinds of things in schemas that have an owner and no privileges: catalog, and its columns for schema and owner."""
+"""Kinds of things in schemas that have an owner and no privileges: catalog, and what its columns `…namespace`,
+`…owner` and `…name` begin with."""
 USER_SCHEMA = rf"n.nspname !~ '^(pg_|information_schema$)|{KEPT_SCHEMA}'"
 """Condition on pg_namespace n."""
 ROWS_ABOUT = """(CASE WHEN pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0
