@@ -12,9 +12,8 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.members import printable
-from agent.engines.filesystem import opened_directory
 from agent.engines.minio.drive import contents, xlmeta
-from agent.engines.minio.drive.comparing import read_file
+from agent.engines.minio.drive.comparing import read_own
 from agent.engines.minio.drive.layout import BUCKETS, META
 from agent.engines.minio.drive.xlmeta import ObjectMeta
 
@@ -123,9 +122,7 @@ def strictly(meta: bytes, content: bytes, *, bucket: str) -> Settings:
 def on_drive(drive: Path, bucket: str) -> Settings | None:
     """Those of a bucket that is in place; None: they are not there, or cannot be read."""
     try:
-        with opened_directory(drive / BUCKETS / bucket / ".metadata.bin") as parent:
-            meta = read_file(META, parent)
-            return strictly(meta, contents.newest(xlmeta.read(meta), parent), bucket=bucket)
+        return strictly(*read_own(drive / BUCKETS / bucket / ".metadata.bin"), bucket=bucket)
     except (OSError, ValueError):
         return None
 

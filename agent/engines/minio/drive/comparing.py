@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
-from agent.engines.filesystem import FILE
-from agent.engines.minio.drive import xlmeta
+from agent.engines.filesystem import FILE, opened_directory
+from agent.engines.minio.drive import contents, xlmeta
 from agent.engines.minio.drive.layout import CONFIG, META
 
 MAX_META_BYTES = 256 << 20
@@ -91,6 +92,19 @@ def read_file(path: str, directory: int) -> bytes:
     descriptor = os.open(path, FILE, dir_fd=directory)
     with open(descriptor, "rb", buffering=0) as file:
         return file.readall() if os.fstat(descriptor).st_size < MAX_META_BYTES else xlmeta.MAGIC
+
+
+def read_own(directory: Path) -> tuple[bytes, bytes]:
+    """The xl.meta and the content of one of the server's own files, on its drive.
+
+    Args:
+        directory: that is the file.
+    Raises:
+        OSError, ValueError: it is not there, or cannot be read.
+    """
+    with opened_directory(directory) as parent:
+        meta = read_file(META, parent)
+        return meta, contents.newest(xlmeta.read(meta), parent)
 
 
 def _accounts(root: int, directory: str, file: str) -> dict[str, str]:

@@ -55,8 +55,6 @@ _MORE_BUCKETS = 200
 """That clients may make until an undo."""
 _MOST_LINKS = 30_000
 """Of a file; ext4 takes 65,000."""
-
-
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -72,10 +70,7 @@ class _Place(NamedTuple):
 
     def inode(self) -> int | None:
         """Of what lies there; None: nothing."""
-        try:
-            return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False).st_ino
-        except FileNotFoundError:
-            return None
+        return _inode_of(self.name, self.parent)
 
 
 class _Held(NamedTuple):
@@ -606,8 +601,8 @@ def _rename(source: _Place, target: _Place) -> None:
     os.rename(source.name, target.name, src_dir_fd=source.parent, dst_dir_fd=target.parent)
 
 
-def _inode_of(path: Path) -> int | None:
+def _inode_of(path: str | Path, parent: int | None = None) -> int | None:
     try:
-        return os.lstat(path).st_ino
+        return os.stat(path, dir_fd=parent, follow_symlinks=False).st_ino
     except FileNotFoundError:
         return None

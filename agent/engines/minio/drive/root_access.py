@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.engines.filesystem import opened_directory
-from agent.engines.minio.drive import contents, xlmeta
-from agent.engines.minio.drive.comparing import read_file
+from agent.engines.minio.drive import xlmeta
+from agent.engines.minio.drive.comparing import read_own
 from agent.engines.minio.drive.layout import CONFIG, META
 from common.errors import ArchiveIncompatibleError
 
@@ -67,9 +66,7 @@ def deciding_in(meta: bytes, content: bytes) -> dict[str, list[str]]:
 def deciding_on(drive: Path) -> dict[str, list[str]]:
     """The same of the server's own configuration; none where it cannot be read."""
     try:
-        with opened_directory(drive / DIRECTORY) as parent:
-            meta = read_file(META, parent)
-            return deciding_in(meta, contents.newest(xlmeta.read(meta), parent))
+        return deciding_in(*read_own(drive / DIRECTORY))
     except (OSError, ValueError):
         return {}
 

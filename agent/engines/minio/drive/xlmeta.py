@@ -306,9 +306,8 @@ def _inline(data: bytes) -> dict[str, bytes]:
 
 def only_once(encoded: bytes | msgspec.Raw, decoded: dict[str, T]) -> dict[str, T]:
     """A map as it was decoded; ValueError where it names something twice: MinIO may take the other of the two."""
-    start = memoryview(encoded)[:5]
-    entries = int.from_bytes(start[1 : 1 + _MAPS[start[0]]], "big") if start[0] in _MAPS else start[0] & 0x0F
-    if entries != len(decoded):
+    start = bytes(memoryview(encoded)[:5])
+    if _Cursor(start, 0, len(start)).entries() != len(decoded):
         raise ValueError("the same name twice")
     return decoded
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from agent.recipes.base import Recovered
 from agent.unsettled import UnsettledError
 from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
+from tests.fixtures.minio_archives import by_hand
 from tests.fixtures.minio_data import add_user, put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.integration.agent.recipes.minio_apps import MinioApp
@@ -36,22 +35,13 @@ async def _configure(server: MinioServer, order: str) -> None:
         await client.admin("PUT", "set-config-kv", body=body)
 
 
-def _packed(server: MinioServer) -> bytes:
-    """By hand, of the stopped server."""
-    server.stop()
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w") as tar:
-        tar.add(server.drive, arcname=".")
-    return output.getvalue()
-
-
 async def _source(start_minio: StartMinio, order: str, environment: dict[str, str] | None = None) -> bytes:
     server = start_minio(environment=environment)
     async with client_of(server) as client:
         await client.call("PUT", "both")
         await put(client, "both", "key", b"archived")
     await _configure(server, order)
-    return _packed(server)
+    return by_hand(server)
 
 
 async def _target(start_minio: StartMinio, environment: dict[str, str] | None = None) -> MinioServer:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from common.errors import AppUnavailableError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
 from tests.fixtures import forked
 from tests.fixtures.minio_accounts import add_limited, change, give_to, service_accounts
+from tests.fixtures.minio_archives import by_hand
 from tests.fixtures.minio_data import add_service_account, add_user, put, users, view
 from tests.fixtures.minio_servers import KMS_KEY, StartMinio, client_of
 from tests.fixtures.minio_sessions import session_of
@@ -47,15 +46,6 @@ async def _fill(server: MinioServer) -> None:
         await add_service_account(client, "root-backup", SECRET)
 
 
-def _by_hand(server: MinioServer) -> bytes:
-    """The drive of a server that is stopped."""
-    server.stop()
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w") as archive:
-        archive.add(server.drive, arcname=".")
-    return output.getvalue()
-
-
 @variants("way", ["exported", "by hand"])
 @variants("root", ["boss", "boss-backup"], kept=["boss-backup"])
 async def test_an_account_with_the_name_of_this_root_is_refused_by_name_unless_users_stay(
@@ -64,7 +54,7 @@ async def test_an_account_with_the_name_of_this_root_is_refused_by_name_unless_u
     source, target = start_minio(user="other"), start_minio(user=root)
     await _fill(source)
     exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
-    file = exported.file if way == "exported" else _by_hand(source)
+    file = exported.file if way == "exported" else by_hand(source)
     app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
 
     with pytest.raises(ArchiveIncompatibleError, match=f"'{root}', and so is root called") as refusal:
@@ -103,7 +93,7 @@ async def test_a_drive_by_hand_of_another_root_is_said_to_be_one_and_its_root_ma
 ) -> None:
     source, target = start_minio(user="other"), start_minio()
     await _fill(source)
-    file = _by_hand(source)
+    file = by_hand(source)
     app = MinioApp(target, tmp_path)
 
     unnamed, preview = await app.stage(file)
@@ -132,7 +122,7 @@ async def test_somebody_who_was_not_root_is_not_taken_for_it(
     app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
 
     with pytest.raises(ArchiveIncompatibleError, match=words):
-        await app.stage(exported.file if way == "exported" else _by_hand(source), record, root="boss")
+        await app.stage(exported.file if way == "exported" else by_hand(source), record, root="boss")
 
     await app.recipe.discard(record)
     assert (await view(target), app.leftovers()) == ({}, [])
@@ -149,7 +139,7 @@ async def test_sessions_of_users_do_not_come(way: str, start_minio: StartMinio, 
     assert await session.may_read(source, "files", "key")
     exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
 
-    await MinioApp(target, tmp_path / "target").import_file(exported.file if way == "exported" else _by_hand(source))
+    await MinioApp(target, tmp_path / "target").import_file(exported.file if way == "exported" else by_hand(source))
 
     assert session.name.encode() not in exported.file
     assert await users(target) == ["boss"]
