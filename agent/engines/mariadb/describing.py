@@ -120,7 +120,8 @@ async def _obstacle_in_programs(admin: Login, app: Login, database: str) -> str:
         return f"{failure.text} It could not be put back in an undo."
     if hidden := [found for found in listed if found.key not in seen]:
         # What was dropped meanwhile is not hidden.
-        hidden = [found for found in hidden if found in await programs.list_all(admin, database)]
+        there = await programs.list_all(admin, database)
+        hidden = [found for found in hidden if found in there]
     if hidden:
         named = some_of([f"{found.kind} {found.name}" for found in hidden], _NAMED)
         return (

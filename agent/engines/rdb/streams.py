@@ -156,9 +156,7 @@ def _count_in(entries: list[bytes]) -> int | None:
     rest = iter(entries)
     there = 0
     try:
-        count, deleted, fields = _number(rest), _number(rest), _number(rest)
-        if min(count, deleted) < 0:
-            return None
+        count, deleted, fields = _amount(rest), _amount(rest), _amount(rest)
         _skip(rest, fields)
         if _number(rest) != 0:
             return None
@@ -169,7 +167,7 @@ def _count_in(entries: list[bytes]) -> int | None:
             if flags & _SAME_FIELDS:
                 values, parts = fields, fields + 3
             else:
-                values = _number(rest)
+                values = _amount(rest)
                 _skip(rest, values)
                 parts = 2 * values + 4
             _skip(rest, values)
@@ -189,9 +187,14 @@ def _number(entries: Iterator[bytes]) -> int:
     return number
 
 
-def _skip(entries: Iterator[bytes], count: int) -> None:
-    if count < 0:
-        # With which servers end themselves.
+def _amount(entries: Iterator[bytes]) -> int:
+    """A number of something; servers end themselves on one below zero."""
+    number = _number(entries)
+    if number < 0:
         raise ValueError
+    return number
+
+
+def _skip(entries: Iterator[bytes], count: int) -> None:
     for _ in range(count):
         next(entries)

@@ -151,7 +151,7 @@ def withheld_for(columns: Sequence[LossyColumn]) -> str:
     if not tables:
         return ""
     return (
-        f"The export has no fingerprint: generated columns in {', '.join(tables[:_NAMED])} are worked out from values "
+        f"The export has no fingerprint: generated columns in {some_of(tables, _NAMED)} are worked out from values "
         "that it holds changed, and come out otherwise wherever it is loaded."
     )
 
