@@ -16,6 +16,8 @@ import pytest
 from agent import processes
 from agent.processes import Command, feed, run, start
 from common.errors import ToolFailedError, UploadIncompleteError
+from tests.fixtures.children import lives
+from tests.fixtures.waiting import until
 
 
 async def chunks(*given: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -68,11 +70,11 @@ async def test_a_child_sees_nothing_of_our_environment(monkeypatch: pytest.Monke
 
 async def test_leaving_early_ends_the_child_and_its_children() -> None:
     async with start(Command(["sh", "-c", "sleep 1000 & echo $!; yes"])) as child:
-        first_line = (await child.read()).split(b"\n")[0]
-    grandchild = int(first_line)
+        grandchild = psutil.Process(int((await child.read()).split(b"\n")[0]))
 
     assert not psutil.pid_exists(child.pid)
-    assert not _is_running(grandchild)
+    # The signal reaches a child's child at once; that dies when it is scheduled.
+    await until(lambda: not lives(grandchild))
 
 
 async def test_a_child_that_ignores_the_polite_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +131,7 @@ async def test_a_stream_that_breaks_off_never_looks_whole_to_the_child() -> None
     assert b"END" not in output
 
 
-def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+async def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = f"""
 import asyncio
@@ -151,12 +153,4 @@ asyncio.run(main())
         parent.send_signal(signal.SIGKILL)
         parent.wait()
 
-    psutil.wait_procs([child], timeout=10)
-    assert not _is_running(child.pid)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    await until(lambda: not lives(child))

@@ -38,7 +38,7 @@ from common.seals import TarSealWriter
 from tests.fakes.imports import chunked
 from tests.fixtures.archives import DIRECTORY, SYMLINK, Entry, entry, tar_of
 from tests.fixtures.attacks import ATTACKS, LIMIT_BYTES
-from tests.fixtures.children import agent_children
+from tests.fixtures.children import agent_children, lives
 from tests.fixtures.waiting import until
 
 LIMITS = Limits(content_bytes=LIMIT_BYTES, entries=1000, free_bytes=1)
@@ -326,7 +326,7 @@ asyncio.run(unpack(area, halting(), orders, is_zip=False))
         os.kill(agent.pid, signal.SIGKILL)
 
         agent.wait()
-        await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        await until(lambda: not lives(child))
     finally:
         agent.kill()
         agent.wait()
