@@ -6,7 +6,7 @@ is kept as it was. After a crash the names in the server say how far it came.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -14,14 +14,16 @@ import msgspec
 import structlog
 
 from agent.engines.pg.belongings.carry_over import things_in_both
-from agent.engines.pg.belongings.foreign_servers import read_servers
+from agent.engines.pg.belongings.foreign_servers import ForeignServer, read_servers
 from agent.engines.pg.belongings.read import Belongings, read_belongings
-from agent.engines.pg.belongings.system_grants import read_system_grants
+from agent.engines.pg.belongings.system_grants import SystemGrants, read_system_grants
 from agent.engines.pg.imports import green
 from agent.engines.pg.imports.filled_views import filled_views, warnings_about
 from agent.engines.pg.imports.own_rights import same_outside
 from agent.engines.pg.imports.preview import (
     Changes,
+    Content,
+    Held,
     changes_between,
     items_between,
     look_at_content,
@@ -53,6 +55,23 @@ from common.errors import (
 )
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What the app's database has before an import; the new one is made like it, or compared with it.
+
+    Attributes:
+        extensions, servers: see `green.prepare`.
+    """
+
+    belongings: Belongings
+    system_grants: SystemGrants
+    content: Content
+    held: Held
+    extensions: Mapping[str, str]
+    servers: Sequence[ForeignServer]
+    extension_tables: frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -98,24 +117,12 @@ class Beside:
             disk = self.plan.disk
             disk.require_room(self.surroundings.limits.free_bytes)
             login = await self._make_database(connection, label, self.surroundings.sessions)
-        async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
-            belongings = await self._read_belongings(connection)
-            system_grants = await read_system_grants(connection)
-            before = await look_at_content(connection)
-            held_before = await look_at_tables(connection)
-            extensions = await green.untrusted_extensions(connection)
-            servers = await read_servers(connection) if self.plan.server.is_superuser else []
-            tables_of_extensions = await extension_tables(connection)
+        before = await self._look_before(key)
         prepared = await green.prepare(
-            self.manager, server=self.plan.server, key=key, extensions=extensions, foreign_servers=servers
+            self.manager, server=self.plan.server, key=key, extensions=before.extensions, foreign_servers=before.servers
         )
         async with self._watched(key, remember):
-            terms = Terms(
-                is_restricted=self.plan.has_own_rights,
-                foreign_servers=prepared.servers.names,
-                extension_tables=tables_of_extensions,
-            )
-            loading = self._load(chunks, login, progress, terms, prepared.extensions)
+            loading = self._load(chunks, login, progress, before, prepared)
             try:
                 loaded = await keep_room(loading, disk, free_bytes=self.surroundings.limits.free_bytes)
             except NoSpaceError:
@@ -125,42 +132,62 @@ class Beside:
                 await rework(login)
             # As the role that loaded them: what is called to read them runs with its rights.
             async with connect(login) as connection:
-                held_after = await look_at_tables(connection)
+                held = await look_at_tables(connection)
         progress.step(Step.VERIFYING, "carrying owners, grants and settings over")
         warnings = await green.adopt(
             self.manager,
             login,
-            belongings=belongings,
-            system_grants=system_grants,
+            belongings=before.belongings,
+            system_grants=before.system_grants,
             label=label,
             superfluous_extensions=prepared.extensions.difference(loaded.extensions),
             foreign_servers=prepared.servers,
         )
+        warnings = [*([disk.warning] if disk.warning else []), *left, *warnings]
+        return await self._changes(before, loaded, held, label, warnings=warnings)
+
+    async def _look_before(self, key: str) -> _Before:
+        async with connect(self.manager.to(self.database), application_name=session_name(key)) as connection:
+            return _Before(
+                belongings=await self._read_belongings(connection),
+                system_grants=await read_system_grants(connection),
+                content=await look_at_content(connection),
+                held=await look_at_tables(connection),
+                extensions=await green.untrusted_extensions(connection),
+                servers=await read_servers(connection) if self.plan.server.is_superuser else [],
+                extension_tables=await extension_tables(connection),
+            )
+
+    async def _changes(
+        self, before: _Before, loaded: Loaded, held: Held, label: Label, *, warnings: list[str]
+    ) -> Changes:
+        """What to tell of the new database; its label says from now on what was carried over.
+
+        Args:
+            held: by its tables, as its loader saw them.
+        """
+        key = label.key
         async with connect(self.manager.to(new_name(key)), application_name=session_name(key)) as connection:
             after = await look_at_content(connection)
             views = await filled_views(connection)
             room_bytes = await size_of(connection)
-            sums = sums_of(belongings, await things_in_both(connection, belongings), system_grants)
+            both = await things_in_both(connection, before.belongings)
+            sums = sums_of(before.belongings, both, before.system_grants)
             await green.label_database(connection, msgspec.structs.replace(label, belongings=sums))
         return changes_between(
-            before,
+            before.content,
             after,
             loaded,
-            held=held_before,
+            held=before.held,
             items=items_between(
-                held_before,
-                held_after,
-                views_now=held_before.keys() - before.tables,
-                views_after=held_after.keys() - after.tables,
+                before.held,
+                held,
+                views_now=before.held.keys() - before.content.tables,
+                views_after=held.keys() - after.tables,
             ),
             server_version=self.plan.server.version,
             room_bytes=room_bytes,
-            warnings=[
-                *([disk.warning] if disk.warning else []),
-                *left,
-                *warnings,
-                *warnings_about(views, exported=tables_of(loaded.fingerprint), imported=held_after),
-            ],
+            warnings=[*warnings, *warnings_about(views, exported=tables_of(loaded.fingerprint), imported=held)],
         )
 
     async def _read_belongings(self, connection: Connection) -> Belongings:
@@ -189,10 +216,15 @@ class Beside:
         chunks: AsyncIterator[bytes],
         login: Login,
         progress: Progress,
-        terms: Terms,
-        pre_created_extensions: frozenset[str],
+        before: _Before,
+        prepared: green.Prepared,
     ) -> Loaded:
         surroundings = self.surroundings
+        terms = Terms(
+            is_restricted=self.plan.has_own_rights,
+            foreign_servers=prepared.servers.names,
+            extension_tables=before.extension_tables,
+        )
         loaded = await load(
             chunks,
             login,
@@ -200,7 +232,7 @@ class Beside:
             clients=surroundings.clients,
             spool_directory=surroundings.spool_directory,
             limits=surroundings.limits,
-            pre_created_extensions=pre_created_extensions,
+            pre_created_extensions=prepared.extensions,
             progress=LoadProgressOf(progress, Step.TRANSFERRING),
             sessions=surroundings.sessions,
             terms=terms,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.engines.pg.loading.archive_reading import write_sql
-from agent.engines.pg.loading.loader_process import SqlWriter, load_sql
+from agent.engines.pg.loading.loader_process import LoadReport, SqlWriter, load_sql
 from agent.engines.pg.loading.spool import sweep
 from agent.engines.pg.loading.terms import ORDINARY, Terms
 from agent.engines.pg.loading.uploads import HEAD_BYTES, UploadForm, form_of, is_zipped_directory
@@ -162,21 +162,27 @@ async def load(
             terms=terms,
             on_note=lambda what, rows: progress.note(f"{what}, {rows:,} rows so far" if rows else what),
         )
-        return Loaded(
-            archive_format="directory" if form is UploadForm.ZIP else form.value,
-            header=seal.header,
-            layers=content.layers,
-            source_version=report.source_version,
-            dumper_version=report.dumper_version,
-            counts=report.counts,
-            warnings=[_LEFT_OUT[what].format(number) for what, number in report.left_out.items() if what in _LEFT_OUT],
-            extensions=report.extensions,
-            deferred=[Deferred(**one) for one in report.deferred],
-            bridged=[sentence for what, sentence in _BRIDGED.items() if what in report.left_out],
-            fingerprint=finder.fingerprint() if seal.is_sealed else None,
-            text_bytes=report.text_bytes,
-            made=report.made,
-        )
+    return _loaded(report, form, seal, finder, content.layers)
+
+
+def _loaded(
+    report: LoadReport, form: UploadForm, seal: SealReader, finder: FingerprintFinder, layers: tuple[str, ...]
+) -> Loaded:
+    return Loaded(
+        archive_format="directory" if form is UploadForm.ZIP else form.value,
+        header=seal.header,
+        layers=layers,
+        source_version=report.source_version,
+        dumper_version=report.dumper_version,
+        counts=report.counts,
+        warnings=[_LEFT_OUT[what].format(number) for what, number in report.left_out.items() if what in _LEFT_OUT],
+        extensions=report.extensions,
+        deferred=[Deferred(**one) for one in report.deferred],
+        bridged=[sentence for what, sentence in _BRIDGED.items() if what in report.left_out],
+        fingerprint=finder.fingerprint() if seal.is_sealed else None,
+        text_bytes=report.text_bytes,
+        made=report.made,
+    )
 
 
 async def _counted(chunks: AsyncIterator[bytes], progress: LoadProgress) -> AsyncGenerator[bytes, None]:
