@@ -16,6 +16,7 @@ _TRIGGER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A trigger's text keeps the words of who made it."""
+_EACH_ROW = re.compile(rf"{_GAPS}FOR\b", re.IGNORECASE | re.DOTALL)
 
 
 def new_schema(key: str) -> str:
@@ -77,6 +78,17 @@ def within(trigger: str, schema: str) -> str:
         return trigger
     head = found["kind"] + named(found, "own", "name") + found["when"] + named(found, "schema", "table")
     return head + trigger[found.end() :]
+
+
+def is_within(trigger: str) -> bool:
+    """Whether a trigger's text names neither its own nor its table's schema; False, too, where it does not tell."""
+    found = _TRIGGER.match(trigger)
+    return (
+        found is not None
+        and not (found["own"] or found["schema"])
+        # Else a point may come behind a comment, and what looks like the table be its schema.
+        and _EACH_ROW.match(trigger, found.end()) is not None
+    )
 
 
 def table_of(trigger: str) -> str | None:

@@ -107,14 +107,25 @@ def _is_text(value: bytes) -> bool:
 def items(text: bytes, start: int) -> Iterator[list[bytes]]:
     """What stands between the commas of a bracket that is open already, as tokens."""
     item: list[bytes] = []
-    depth = 1
-    for found in _TOKEN.finditer(text, start):
+    for found, depth in _depths(text, start):
         token = found[0]
-        depth += (token == b"(") - (token == b")")
         if depth == 0 or (depth == 1 and token == b","):
             yield item
             item = []
-            if depth == 0:
-                return
         elif item or token.strip():
             item.append(token)
+
+
+def end_of_items(text: bytes, start: int) -> int | None:
+    """Where the text goes on behind a bracket that is open already; None: it is not closed."""
+    return next((found.end() for found, depth in _depths(text, start) if depth == 0), None)
+
+
+def _depths(text: bytes, start: int) -> Iterator[tuple[re.Match[bytes], int]]:
+    """The tokens up to the end of a bracket that is open already, and how many are open behind each."""
+    depth = 1
+    for found in _TOKEN.finditer(text, start):
+        depth += (found[0] == b"(") - (found[0] == b")")
+        yield found, depth
+        if depth == 0:
+            return

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 
 from agent.engines.mariadb.dumps import one_statement, sequence_uses
+from agent.engines.mariadb.dumps.columns import plain
 from agent.engines.mariadb.dumps.view_reads import moved
-from agent.engines.mariadb.names import within
+from agent.engines.mariadb.names import is_within, within
 
 _I = re.IGNORECASE | re.DOTALL
 _NAME = rb"(?:`(?:[^`]|``)*`|[\w$%.-]+|'[^']*')"
@@ -31,13 +32,20 @@ _IN_COMMENTS = re.compile(
 _IN_ONE_COMMENT = re.compile(rb"/\*!\d{5,6}\s+(CREATE\b.*?)\s*\*/", _I)
 _SCHEDULE = re.compile(
     # A name of `--` begins a comment, and another event behind it.
-    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:`(?:[^`]|``)*`|[\w$.]+)\s+ON\s+SCHEDULE"
+    rb"(?P<schedule>\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:`(?:[^`]|``)*`|[\w$]+)\s+ON\s+SCHEDULE"
     rb"(?:\s+(?:\w+|'[\d:. -]+'))+?"
     rb"\s+ON\s+COMPLETION\s+(?:NOT\s+)?PRESERVE\s+)"
     rb"(?P<status>ENABLE|DISABLE\s+ON\s+(?:SLAVE|REPLICA)|DISABLE)\b",
     _I,
 )
 _NAMED = re.compile(rb"\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:%b\s*\.\s*)?(?P<name>%b)" % (_NAME, _NAME), _I)
+_PLAIN = rb"(?:(?:`[^`]*`)+|[\w$\x80-\xff]+)(?![\w$\x80-\xff])"
+_HEAD = re.compile(
+    rb"(?P<before>\s+(?:IF\s+NOT\s+EXISTS\s+)?)(?:(?P<schema>%b)\s*\.\s*)?(?P<name>%b)(?=\s*\(|\s*AS\b|\s+ON\b)"
+    % (_PLAIN, _PLAIN),
+    _I,
+)
+"""Of what is no trigger: what it is called, and what may come behind that, so that it is the whole of its name."""
 _DROPPED = rb"(?:(?:`[^`\0]*`)+|\w+)"
 _DROP = re.compile(
     rb"(?P<comment>/\*!\d{5,6}\s+)?DROP\s+(?P<kind>VIEW|TRIGGER|FUNCTION|PROCEDURE|EVENT)\s+IF\s+EXISTS\s+"
@@ -47,8 +55,8 @@ _DROP = re.compile(
 _CHARSET_OF_DATABASE = re.compile(rb"ALTER\s+DATABASE\s+%b\s+CHARACTER\s+SET\s+\w+(?:\s+COLLATE\s+\w+)?" % _NAME, _I)
 
 
-class UnreadableEventError(Exception):
-    """An event that is not written as the server writes it."""
+class UnreadableError(Exception):
+    """What is made is not written as servers write it, or is another database's; for a sentence on what a file has."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,10 @@ class Schemas:
     source: str
     target: str
     is_mysql: bool = False
+
+    def has(self, schema: bytes) -> bool:
+        """Whether what a dump names with this schema is its own; empty: it names none."""
+        return not schema or (bool(self.source) and plain(schema).lower() == self.source.encode().lower())
 
     def moved(self, view: bytes) -> bytes:
         if not self.source:
@@ -92,21 +104,24 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
     apart later (programs.read).
 
     Raises:
-        UnreadableEventError
+        UnreadableError
         client_reads.ReadOtherwiseError
     """
     if dropped := _DROP.fullmatch(text):
         # Never in the file's words: a comment with code ends within a name that holds its end.
-        schema = _quoted(dropped["schema"]) + b"." if dropped["schema"] else b""
-        return b"DROP %b IF EXISTS %b%b" % (dropped["kind"].upper(), schema, _quoted(dropped["name"]))
+        if not schemas.has(dropped["schema"] or b""):
+            raise UnreadableError(f"it drops a {dropped['kind'].decode().lower()} of another database")
+        return b"DROP %b IF EXISTS %b" % (dropped["kind"].upper(), _quoted(dropped["name"]))
     created = _created(text)
     if created is None:
         return None
     kind, rest = created["kind"].upper(), created["rest"]
+    if kind != b"TRIGGER":
+        rest = _within(rest, kind, schemas)
     if kind == b"EVENT":
         scheduled = _SCHEDULE.match(rest)
         if scheduled is None:
-            raise UnreadableEventError
+            raise UnreadableError("it makes an event in other words than a server writes")
         status = b"DISABLE" if scheduled["status"].upper() == b"ENABLE" else b"DISABLE ON SLAVE"
         rest = scheduled["schedule"] + status + rest[scheduled.end() :]
     if kind == b"VIEW":
@@ -115,6 +130,8 @@ def to_run(text: bytes, schemas: Schemas) -> bytes | None:
     if kind == b"TRIGGER":
         # In the words of who made it, which the server keeps.
         made = schemas.within(created["kind"] + rest)
+        if not is_within(made.decode("utf-8", "surrogateescape")):
+            raise UnreadableError("it makes a trigger of another database, or in words in which its table is not found")
     options = b"".join(created[part] or b"" for part in ("replace", "algorithm", "security"))
     text = b"CREATE " + options + made
     return one_statement.at_mysql(text, is_view=kind == b"VIEW") if schemas.is_mysql else one_statement.at_mariadb(text)
@@ -145,6 +162,16 @@ def _created(text: bytes) -> re.Match[bytes] | None:
     elif found := _IN_ONE_COMMENT.fullmatch(text):
         text = found[1]
     return _CREATE.fullmatch(text)
+
+
+def _within(rest: bytes, kind: bytes, schemas: Schemas) -> bytes:
+    """What comes behind the kind of what is made, without the dump's own schema before its name."""
+    head = _HEAD.match(rest)
+    if head is None or not schemas.has(head["schema"] or b""):
+        raise UnreadableError(
+            f"it makes a {kind.decode().lower()} of another database, or in other words than a server writes"
+        )
+    return head["before"] + head["name"] + rest[head.end() :]
 
 
 def _quoted(name: bytes) -> bytes:

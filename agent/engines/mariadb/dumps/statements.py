@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agent.engines.mariadb.dumps import client_reads, definitions, inserts, sequence_uses
+from agent.engines.mariadb.dumps import client_reads, definitions, inserts, own_tables, sequence_uses
 from agent.engines.mariadb.dumps.definitions import Schemas
 from agent.engines.mariadb.dumps.inserts import NAME
 from agent.engines.mariadb.dumps.releases import Release
@@ -113,8 +113,8 @@ def decide_all(statement: Statement, schemas: Schemas | None, release: Release) 
     if schemas is not None:
         try:
             program = definitions.to_run(statement.text, schemas)
-        except definitions.UnreadableEventError:
-            raise _refused(statement.line, "it makes an event in other words than a server writes") from None
+        except definitions.UnreadableError as unreadable:
+            raise _refused(statement.line, str(unreadable)) from None
         except client_reads.ReadOtherwiseError as odd:
             raise RefusedError(
                 "ARCHIVE_INCOMPATIBLE",
@@ -274,6 +274,14 @@ def _check_definition(statement: Statement) -> None:
         )
     if _QUERY.search(code):
         raise _refused(line, "it makes a table from what a query gives")
+    if words[0] != b"ALTER" and (fault := own_tables.fault_of(statement.text)):
+        raise _refused(line, fault)
+    if own_tables.has_foreign_parent(statement.text):
+        raise RefusedError(
+            "ARCHIVE_INCOMPATIBLE",
+            f"Line {line}: a table has a foreign key to one that is named with its database, so is in another.",
+            next_step="Drop that foreign key at its source, then dump again.",
+        )
     if found := _TABLE_OPTION.search(replace(statement, text=_OWN_FILE.sub(b" ", statement.text)).code):
         option = b" ".join(found[0].upper().split()).rstrip(b"= ").decode("ascii", "replace")
         raise _refused(line, f"it makes a table with {option}, which leads out of its database")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.engines.mariadb.dumps.definitions import Schemas, UnreadableEventError, to_run
+from agent.engines.mariadb.dumps.definitions import Schemas, UnreadableError, to_run
 from agent.engines.mariadb.dumps.releases import Release
 from agent.engines.mariadb.dumps.sqltext import Statement
 from agent.engines.mariadb.dumps.statements import RefusedError, Way, decide_all
@@ -44,11 +44,9 @@ def sent(text: bytes) -> bytes:
             b"CREATE TRIGGER /* b */ t BEFORE INSERT ON x FOR EACH ROW "
             b"SET @a = 'trigger shop.t before insert on shop.x'",
         ),
-        (
-            b"CREATE TRIGGER t AFTER DELETE ON `other`.x FOR EACH ROW SET @a = 1",
-            b"CREATE TRIGGER t AFTER DELETE ON `other`.x FOR EACH ROW SET @a = 1",
-        ),
         (b"create definer = CURRENT_USER() procedure p() SELECT 1", b"CREATE PROCEDURE p() SELECT 1"),
+        (b"CREATE PROCEDURE IF NOT EXISTS `shop` . `p` () SELECT 1", b"CREATE PROCEDURE IF NOT EXISTS `p` () SELECT 1"),
+        (b"CREATE VIEW Shop.v(a) AS SELECT 1", b"CREATE VIEW v(a) AS SELECT 1"),
         (b"CREATE DEFINER='a'@'b' AGGREGATE FUNCTION f() RETURN 1", b"CREATE AGGREGATE FUNCTION f() RETURN 1"),
         (b"/*!50001 CREATE VIEW `*/ v` AS SELECT '*/' */", b"CREATE VIEW `*/ v` AS SELECT '*/'"),
         (b"/*!50001 CREATE VIEW `v` AS SELECT\n NULL AS `id` */", b"CREATE VIEW `v` AS SELECT\n NULL AS `id`"),
@@ -122,10 +120,40 @@ def test_nothing_else_is_taken_for_a_definition(text: bytes) -> None:
 def test_an_event_in_other_words_is_refused_since_it_might_run_while_it_is_staged(words: str) -> None:
     text = f"CREATE EVENT {words} DO SET @a = 1".encode()
 
-    with pytest.raises(UnreadableEventError):
+    with pytest.raises(UnreadableError):
         to_run(text, SCHEMAS)
     with pytest.raises(RefusedError, match="event"):
         decide_all(Statement(text, 1), SCHEMAS, MARIADB)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"DROP VIEW IF EXISTS `other`.`v`",
+        b"/*!50003 DROP PROCEDURE IF EXISTS other.p */",
+        b"CREATE VIEW `other`.`v` AS SELECT 1",
+        b"CREATE VIEW other/**/.v AS SELECT 1",
+        b"CREATE PROCEDURE other.p() SELECT 1",
+        b"CREATE PROCEDURE other -- as ()\n.p() SELECT 1",
+        b"CREATE FUNCTION `other`/* */./* */`f`() RETURNS int RETURN 1",
+        b"CREATE FUNCTION f RETURNS STRING SONAME 'udf.so'",
+        b"CREATE EVENT other.e ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE DO SET @a = 1",
+        b"CREATE TRIGGER other.t AFTER INSERT ON x FOR EACH ROW SET @a = 1",
+        b"CREATE TRIGGER t AFTER INSERT ON `other`.x FOR EACH ROW SET @a = 1",
+        b"CREATE TRIGGER t AFTER INSERT ON other/* */.x FOR EACH ROW SET @a = 1",
+        b"CREATE TRIGGER other /* before insert on x */ . t AFTER INSERT ON x FOR EACH ROW SET @a = 1",
+    ],
+)
+def test_what_another_database_has_is_neither_made_nor_dropped(text: bytes) -> None:
+    with pytest.raises(RefusedError, match=r"of another database|in other words") as refused:
+        decide_all(Statement(text, 1, is_raw=True), SCHEMAS, MARIADB)
+
+    assert refused.value.reason == "ARCHIVE_REFUSED"
+
+
+def test_without_a_database_in_a_dumps_head_no_name_with_one_is_its_own() -> None:
+    with pytest.raises(UnreadableError):
+        to_run(b"DROP VIEW IF EXISTS shop.v", Schemas("", "mathison_new_0"))
 
 
 def test_what_stands_between_definitions_is_judged_statement_by_statement() -> None:
@@ -153,7 +181,7 @@ def test_a_drop_and_a_change_of_what_is_called_like_the_end_of_a_comment_are_tol
             b"/*!99999 DROP VIEW IF EXISTS `a*/ CREATE TABLE t AS SELECT 1 -- `*/",
             b"DROP VIEW IF EXISTS `a*/ CREATE TABLE t AS SELECT 1 -- `",
         ),
-        (b"/*!50032 drop trigger if exists shop.tg */", b"DROP TRIGGER IF EXISTS `shop`.`tg`"),
+        (b"/*!50032 drop trigger if exists shop.tg */", b"DROP TRIGGER IF EXISTS `tg`"),
         (b"DROP FUNCTION IF EXISTS `a``b`", b"DROP FUNCTION IF EXISTS `a``b`"),
     ],
 )
