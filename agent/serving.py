@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from agent import library_pages
 from agent.app_control import make_app_control
 from agent.clock import Clock, SystemClock
 from agent.history import History
@@ -72,6 +73,7 @@ async def serve(settings: AgentSettings, settings_path: Path) -> None:
         private_directory(settings.work_directory)
         settings.address_file.unlink(missing_ok=True)
         recipe = make_recipe(settings)
+        library_pages.let_go()
         stack.push_async_callback(recipe.close)
         transfers = _make_transfers(settings, recipe, clock)
         keeper = IdentityKeeper(enrolment_program(settings_path, settings, clock), clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -135,3 +136,15 @@ async def test_every_line_of_the_log_is_one_event(agent: AgentProcess) -> None:
 
     assert started["address"] == agent.address_file.read_text()
     assert (started["app_id"], started["recipe"]) == ("shop.db", "fake")
+
+
+def test_what_only_loading_a_library_touched_is_not_resident_while_it_serves(stopped_agent: AgentProcess) -> None:
+    stopped_agent.start()
+
+    smaps = Path(f"/proc/{stopped_agent.pid}/smaps").read_text()
+
+    # Its first mapping: the names of its symbols and what is to be relocated, in memory wholly when it was loaded.
+    mapping = re.search(r" r--p 00000000 .*/cygrpc\..*\nSize: +(\d+) kB\n(?:.+\n)*?Rss: +(\d+) kB\n", smaps)
+    assert mapping
+    size_kib, resident_kib = map(int, mapping.groups())
+    assert resident_kib < size_kib / 2
