@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -41,6 +42,7 @@ class MariadbInstall:
         return self.bin_directory / "mariadb"
 
 
+@functools.cache
 def mariadb(name: str = "mariadb-10.11") -> MariadbInstall:
     """A release by its name, got now when it is not in the cache (about 10 s).
 

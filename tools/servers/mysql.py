@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -44,6 +45,7 @@ class MysqlInstall(MariadbInstall):
         return self.bin_directory / "mysql"
 
 
+@functools.cache
 def mysql(name: str = "mysql-9.7") -> MysqlInstall:
     """A release by its name, got now when it is not in the cache (about 30 s).
 

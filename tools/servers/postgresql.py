@@ -5,6 +5,7 @@ The sources differ on purpose: together they are builds with and without ICU, zs
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -164,8 +165,12 @@ _SOURCES: dict[int, Getter] = {
 MAJORS = tuple(_SOURCES)
 
 
+@functools.cache
 def postgres(major: int) -> PostgresInstall:
     """PostgreSQL of a major, got now when it is not in the cache (1 to 10 s).
+
+    Asked for its version once in a process, as all servers here are: each start costs 3 to 17 ms of CPU, and tests ask
+    for servers thousands of times.
 
     Raises:
         ServerUnavailableError: with the reason.

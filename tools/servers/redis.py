@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -83,6 +84,7 @@ _SOURCES: dict[str, Getter] = {
 REDIS_NAMES = tuple(_SOURCES)
 
 
+@functools.cache
 def redis(name: str) -> RedisInstall:
     """A release by its name, got now when it is not in the cache (1 to 10 s).
 
