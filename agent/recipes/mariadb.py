@@ -31,10 +31,11 @@ from agent.engines.mariadb.exports.dumping import dump, fingerprint_of
 from agent.engines.mariadb.exports.table_watch import TableWatch
 from agent.engines.mariadb.imports.comparing import bridging, compare
 from agent.engines.mariadb.imports.exchange import Exchange
-from agent.engines.mariadb.imports.loading import drop_loader, load, make_beside
+from agent.engines.mariadb.imports.loading import Loaded, drop_loader, load, make_beside
 from agent.engines.mariadb.imports.switching import Switch, write_down_staged
 from agent.engines.mariadb.server import foreign_keys, hidden_parts, programs, sequences
 from agent.engines.mariadb.server.catalog import ESTIMATED_ROWS, Schema, look
+from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.settings import Login, read_settings
 from agent.engines.places import require_same_place
 from agent.engines.swapping import Side
@@ -86,6 +87,7 @@ class MariadbRecipe(Recipe):
         self._surroundings = surroundings
         self._settings = read_settings(surroundings.settings)
 
+    @keeping_clients()
     async def describe(self) -> Description:
         found = await describe(self._settings)
         return Description(
@@ -103,14 +105,25 @@ class MariadbRecipe(Recipe):
         require_known(options.options, ("fingerprint", "history"), what="An export of MariaDB")
         progress.step(Step.PREPARING)
         login, database = self._settings.app_login(), self._settings.database
-        schema = await look(login, database)
-        about_hidden = await hidden_parts.require_none(login, self._settings.admin_if_readable(), database)
         has_history = is_wanted(options.options, "history", otherwise=False)
-        if has_history and (obstacle := history_obstacle(schema)):
-            raise InvalidRequestError(obstacle, next_step="Leave out the option history.")
+        async with keeping_clients():
+            schema = await look(login, database)
+            about_hidden = await hidden_parts.require_none(login, self._settings.admin_if_readable(), database)
+            if has_history and (obstacle := history_obstacle(schema)):
+                raise InvalidRequestError(obstacle, next_step="Leave out the option history.")
+            lost = await lost_values.find_lost(login, database, schema, has_history=has_history)
+            warnings = warnings_of(schema, has_history=has_history)
+            if about_hidden:
+                warnings.append(about_hidden)
+            warnings += lost_values.warnings_of(lost)
+            if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
+                warnings.append(with_foreign_sequences(tables))
+            if warning := await warning_of_programs(login, database, schema):
+                warnings.append(warning)
+            if warning := await foreign_keys.warning_of_parents(login, database):
+                warnings.append(warning)
         # It is of present rows, as they are in any server.
         takes_fingerprint = wants_fingerprint(options.options) and not has_history
-        lost = await lost_values.find_lost(login, database, schema, has_history=has_history)
         content = Content(login, database, withheld=lost_values.withheld_for(lost)) if takes_fingerprint else None
         watch = TableWatch(login, database)
         progress.expect(schema.size_bytes)
@@ -140,16 +153,6 @@ class MariadbRecipe(Recipe):
             on_read=progress.read,
         ) as chunks:
             progress.step(Step.TRANSFERRING)
-            warnings = warnings_of(schema, has_history=has_history)
-            if about_hidden:
-                warnings.append(about_hidden)
-            warnings += lost_values.warnings_of(lost)
-            if schema.is_mariadb and (tables := await sequences.tables_with_foreign(login, database)):
-                warnings.append(with_foreign_sequences(tables))
-            if warning := await warning_of_programs(login, database, schema):
-                warnings.append(warning)
-            if warning := await foreign_keys.warning_of_parents(login, database):
-                warnings.append(warning)
             export = Export(header, chunks, dict(header.counts), warnings)
             export.chunks = _fingerprinted(export, chunks, content, schema, watch)
             yield export
@@ -157,15 +160,10 @@ class MariadbRecipe(Recipe):
     async def stage(self, upload: Upload, record: Record, progress: Progress) -> Preview:
         require_known(upload.options, (), what="An import into MariaDB")
         progress.step(Step.PREPARING)
-        admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
-        schema = await look(admin, database)
-        _require_none(await obstacle_with_programs(admin, app, database, schema))
-        _require_none(await foreign_keys.obstacle_in_parents(admin, database))
-        record.save(is_staged=True, place=self._settings.place)
-        loader = await make_beside(admin, schema, record.key)
+        schema, loader = await self._prepare(record)
         progress.step(Step.TRANSFERRING, "loading beside the present tables")
         loaded = await load(
-            admin,
+            self._admin(),
             loader,
             upload.chunks,
             key=record.key,
@@ -175,6 +173,22 @@ class MariadbRecipe(Recipe):
         if loaded.has_history:
             require_fitting_history(loaded.server, schema)
         progress.step(Step.VERIFYING, "comparing with the present tables")
+        return await self._compare(record, schema, loader, loaded)
+
+    @keeping_clients()
+    async def _prepare(self, record: Record) -> tuple[Schema, Login]:
+        """The present database, and who loads beside it."""
+        admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
+        schema = await look(admin, database)
+        _require_none(await obstacle_with_programs(admin, app, database, schema))
+        _require_none(await foreign_keys.obstacle_in_parents(admin, database))
+        record.save(is_staged=True, place=self._settings.place)
+        return schema, await make_beside(admin, schema, record.key)
+
+    @keeping_clients()
+    async def _compare(self, record: Record, schema: Schema, loader: Login, loaded: Loaded) -> Preview:
+        """What was loaded, made ready for its place, with what is there."""
+        admin, app, database = self._admin(), self._settings.app_login(), self._settings.database
         staged = await programs.take_out(loader, names.new_schema(record.key), put_into=database)
         await drop_loader(admin, record.key)
         _require_none(await obstacle_in_rights(app, database, {program.kind for program in staged}))
@@ -209,6 +223,7 @@ class MariadbRecipe(Recipe):
             header=loaded.header,
         )
 
+    @keeping_clients()
     async def restore(self, record: Record, progress: Progress) -> None:
         require_same_place(record.facts, self._settings.place)
         progress.step(Step.RESTORING)
@@ -219,6 +234,7 @@ class MariadbRecipe(Recipe):
         _require_none(await foreign_keys.obstacle_in_parents(self._admin(), self._settings.database))
         await self._bring(record, Side.IMPORTED)
 
+    @keeping_clients()
     async def undo(self, record: Record, progress: Progress) -> None:
         require_same_place(record.facts, self._settings.place)
         progress.step(Step.UNDOING)
@@ -230,11 +246,13 @@ class MariadbRecipe(Recipe):
         except ServiceError as obstacle:
             raise UnsettledError("What was imported could not be dropped yet.") from obstacle
 
+    @keeping_clients()
     async def discard(self, record: Record) -> None:
         require_same_place(record.facts, self._settings.place)
         if record.facts.get("is_staged"):
             await self._exchange(record).drop()
 
+    @keeping_clients()
     async def recover(self, record: Record) -> Recovered:
         require_same_place(record.facts, self._settings.place)
         return Recovered[(await self._switch(record).recover()).name]
@@ -242,7 +260,8 @@ class MariadbRecipe(Recipe):
     async def fingerprint(self, progress: Progress) -> Fingerprint:
         progress.step(Step.TRANSFERRING)
         login, database = self._settings.app_login(), self._settings.database
-        await hidden_parts.require_none(login, self._settings.admin_if_readable(), database)
+        async with keeping_clients():
+            await hidden_parts.require_none(login, self._settings.admin_if_readable(), database)
         return await fingerprint_of(login, database, on_read=progress.read)
 
     async def _bring(self, record: Record, side: Side) -> None:

@@ -116,6 +116,7 @@ class TableWatch:
             f" FROM information_schema.TABLES WHERE TABLE_SCHEMA = {literal(self._database)} AND ENGINE = 'InnoDB'"
             " AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY TABLE_NAME;"
             " SHOW GLOBAL STATUS LIKE 'Com_alter_table';",
+            is_apart=True,
         )
         tables = [row[1:] for row in rows if row[0] == "table"]
         return _Tables(

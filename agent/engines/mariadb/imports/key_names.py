@@ -102,6 +102,7 @@ async def _rename(admin: Login, schema: str, named: Mapping[_Key, str]) -> None:
             + "".join(
                 f" ALTER TABLE {quoted(schema)}.{quoted(table)} {', '.join(parts)};" for table, parts in changes.items()
             ),
+            is_apart=True,
         )
 
 

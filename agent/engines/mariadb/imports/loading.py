@@ -34,6 +34,7 @@ from agent.engines.mariadb.server.client import (
     query,
     quoted,
 )
+from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.sessions import SETTINGS
 from agent.engines.mariadb.server.settings import Login
 from agent.jail import PARSER, Jail
@@ -155,12 +156,14 @@ async def drop_loader(admin: Login, key: str) -> None:
         await query(admin, dropping)
     except ToolFailedError:
         staged = names.new_schema(key)
-        if not (left := await programs.list_all(loader, staged)):
-            raise
-        await programs.drop(loader, staged, {found.key for found in left})
+        async with keeping_clients(are_own=True):
+            if not (left := await programs.list_all(loader, staged)):
+                raise
+            await programs.drop(loader, staged, {found.key for found in left})
         await query(admin, dropping)
 
 
+@keeping_clients(are_own=True)
 async def _end_sessions(loader: Login) -> None:
     """All of an account but the one that asks; they may take a while, to take back what they did."""
     others = (
@@ -248,8 +251,9 @@ async def load(
                 for task in (bound, loading):
                     task.cancel()
                 await asyncio.gather(bound, loading, return_exceptions=True)
-        await _require_all(loader, names.new_schema(key), loaded.made)
-        await foreign_keys.require_parents(loader, names.new_schema(key))
+        async with keeping_clients(are_own=True):
+            await _require_all(loader, names.new_schema(key), loaded.made)
+            await foreign_keys.require_parents(loader, names.new_schema(key))
         return loaded
 
 
@@ -272,6 +276,7 @@ async def _require_all(loader: Login, schema: str, made: Mapping[str, int]) -> N
             )
 
 
+@keeping_clients()
 async def _bound_growth(admin: Login, schema: str, content: Content, limits: Limits) -> NoReturn:
     """Raise LimitExceededError once the new schema grows out of proportion: short rows with long defaults do that."""
     # The files first: what one statement makes, the other question waits for, and FULLTEXT keys are in files alone.

@@ -152,7 +152,7 @@ class OwnServer:
             async with start(Command(argv, jail=self._jail)) as server:
                 await self._until_ready(login, server)
                 yield login
-                await query(login, f"DROP USER {_ADMIN}@localhost; SHUTDOWN;")
+                await query(login, f"DROP USER {_ADMIN}@localhost; SHUTDOWN;", is_apart=True)
                 async with asyncio.timeout(_STOP_SECONDS):
                     await server.check()
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from agent.engines.mariadb.dumps import exact_rows
 from agent.engines.mariadb.names import new_schema
 from agent.engines.mariadb.names import quoted as quoted
+from agent.engines.mariadb.server.kept_clients import kept_clients
 from agent.engines.mariadb.server.sessions import SETTINGS
 from agent.engines.mariadb.server.settings import Login
 from agent.processes import Command, run
@@ -33,6 +34,8 @@ ANSWER_SECONDS = 10
 """Most time for a server to say its first word; a client program itself would wait for ever."""
 LOCK_SECONDS = 10
 """Most time that a statement of ours waits for who uses a table; the server's own limit is a day."""
+_BEGINNING = f"{SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}"
+"""What makes a session as ours are."""
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 BACK_WITHIN_SECONDS = 30.0
@@ -87,13 +90,17 @@ async def once_it_is_back(act: Callable[[], Awaitable[_T]]) -> _T:
     return await act()
 
 
-async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = False) -> list[list[str]]:
+async def query(
+    login: Login, sql: str, *, database: str = "", is_apart: bool = False, is_plain: bool = False
+) -> list[list[str]]:
     """Run statements and return the rows of all of them, as text; NULL is "NULL".
 
     Bytes that are no UTF-8 are surrogates, in what is sent and in what comes.
 
     Args:
-        is_plain: in a session as anybody gets it, without settings of ours.
+        is_apart: in a session of its own, for what leaves more behind than settings that `SETTINGS` names: others, the
+            time zone too, locks, open tables, or no server.
+        is_plain: in a session of its own as anybody gets it, without settings of ours.
     Raises:
         AppUnavailableError: no server, or it refuses the account.
         AppBusyError: a lock could not be had in time.
@@ -101,16 +108,22 @@ async def query(login: Login, sql: str, *, database: str = "", is_plain: bool = 
     """
     try:
         text = sql.encode(errors="surrogateescape")
-        output = await run(_command(login, database, *(() if is_plain else (_beginning(),))), input_bytes=text)
+        if (clients := kept_clients()) and not is_apart and not is_plain:
+            output = await clients.ask(
+                login,
+                _command(login, "", "--unbuffered", "--skip-reconnect"),
+                # A session cannot be led back to where it is in no database.
+                beginning=f"{_BEGINNING}; USE {quoted(database or 'information_schema')};",
+                question=text,
+                within_seconds=ANSWER_SECONDS,
+            )
+        else:
+            options = [] if is_plain else [f"--init-command={_BEGINNING}"]
+            output = await run(_command(login, database, *options), input_bytes=text)
     except ToolFailedError as failure:
         raise error_of_query(failure.text, login) from failure
     lines = output.decode(errors="surrogateescape").split("\n")[:-1]
     return [[_plain(cell) for cell in line.split("\t")] for line in lines]
-
-
-def _beginning() -> str:
-    """The option of a client that makes its session as ours are."""
-    return f"--init-command={SETTINGS}, lock_wait_timeout = {LOCK_SECONDS}"
 
 
 def _command(login: Login, database: str, *options: str) -> Command:

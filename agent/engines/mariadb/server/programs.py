@@ -18,6 +18,7 @@ from agent.engines.mariadb.dumps.view_reads import moved, tables_read
 from agent.engines.mariadb.names import called, table_of, within
 from agent.engines.mariadb.server import charsets
 from agent.engines.mariadb.server.client import WITHIN_SECONDS, literal, of_schema, query, quoted
+from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.settings import Login
 from common.errors import ArchiveIncompatibleError, ToolFailedError
 
@@ -249,6 +250,7 @@ async def refused_by_imports(login: Login, database: str, *, has_libraries: bool
     return refused
 
 
+@keeping_clients(are_own=True)
 async def take_out(loader: Login, staged: str, *, put_into: str) -> list[Program]:
     """What a dump brought along: read, taken out of the schema that it was loaded into, and meant for another.
 
@@ -358,7 +360,7 @@ async def is_over(login: Login, event: Program, there: Program | None) -> bool:
     if last is None or there not in (None, disabled, kept_when_over(event)):
         return False
     # The zone is one that the server itself told.
-    rows = await query(login, f"SET time_zone = {literal(event.time_zone)}; SELECT {last[1]} <= NOW();")
+    rows = await query(login, f"SET time_zone = {literal(event.time_zone)}; SELECT {last[1]} <= NOW();", is_apart=True)
     return rows[0][0] == "1"
 
 
@@ -402,7 +404,7 @@ async def make(
         triggers = f"LOCK TABLES {locks}; {triggers} UNLOCK TABLES;"
     events = made.pop("event")
     if sql := drops(set(dropping) - replaced - dropped) + "".join(made.values()) + triggers + events:
-        await query(login, _in_time(sql), database=database)
+        await query(login, _in_time(sql), database=database, is_apart=True)
 
 
 async def drop(login: Login, database: str, keys: Collection[tuple[str, str]]) -> None:

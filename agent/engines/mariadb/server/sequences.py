@@ -83,7 +83,7 @@ async def lead(admin: Login, schema: str, *, source: str, target: str, only: Col
             altered = f"ALTER TABLE {quoted(schema)}.{quoted(table)} {', '.join(parts)}"
             # As digits, so that it is one statement whatever a default says.
             sql += f" EXECUTE IMMEDIATE 0x{altered.encode(errors='surrogateescape').hex()};"
-        await query(admin, sql)
+        await query(admin, sql, is_apart=True)
 
 
 async def _defaults(login: Login, schema: str) -> list[list[str]]:
