@@ -90,6 +90,7 @@ class Loaded:
     modes_left_out: str = ""
 
 
+@keeping_clients()
 async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
     """Make the new schema and the account that fills it; what is there of an earlier try is dropped first.
 
@@ -132,6 +133,7 @@ async def drop_beside(admin: Login, key: str) -> None:
     )
 
 
+@keeping_clients()
 async def drop_loader(admin: Login, key: str) -> None:
     """End the account that loaded, its sessions, and what is its own where that has to go first: MySQL drops no account
     that has views, triggers, routines or events. What is not there is fine.
