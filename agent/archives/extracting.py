@@ -144,9 +144,6 @@ class Extraction:
             raise LimitExceededError(f"The archive holds more than the limit of {self._limits.entries} entries.")
         if self._seen % _ROOM_CHECKED_EVERY_ENTRIES == 0:
             self.require_room(0)
-        if member.kind is Kind.DIRECTORY and not member.name.strip("/"):
-            # So Python's tarfile names what it adds with arcname="".
-            return False
         path = path_of(member.name)
         if not path and member.kind is Kind.DIRECTORY:
             # The volume's own directory belongs to the platform.

@@ -206,6 +206,11 @@ class MariadbRecipe(Recipe):
                 f"Triggers, routines and events are made without the sql_mode {loaded.modes_left_out}, which this kind "
                 "of server does not have and goes by anyway."
             )
+        if loaded.words_left_out:
+            warnings.append(
+                "Tables are made without what the file has for other servers than this one alone: "
+                f"{loaded.words_left_out}."
+            )
         staged_schema = await look(admin, names.new_schema(record.key))
         if staged_schema.versioned and not loaded.has_history:
             warnings.append(without_history(staged_schema, "file"))

@@ -33,7 +33,6 @@ from agent.engines.mariadb.imports import loading
 from agent.engines.mariadb.server.catalog import Schema, look, table_names
 from agent.engines.mariadb.server.client import literal, query
 from agent.engines.mariadb.server.foreign_keys import obstacle_in_referrers
-from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.parts import parts_of
 from agent.engines.mariadb.server.settings import Login
 from agent.engines.table_parts import Parts
@@ -85,7 +84,6 @@ def database_of(found: Configuration, programs: Path, admin_user: str, admin_pas
     return Database(login, admin, found.db_name)
 
 
-@keeping_clients()
 async def look_at(login: Login, name: str) -> KumaFacts | None:
     """What a database says; None when there is nothing of the app in it.
 
@@ -116,7 +114,6 @@ async def look_at(login: Login, name: str) -> KumaFacts | None:
     return replace(facts, bytes_beside=int(size_bytes))
 
 
-@keeping_clients()
 async def facts_of_upload(login: Login, name: str) -> KumaFacts:
     """What a loaded database says.
 
@@ -153,7 +150,6 @@ class MariadbData:
     async def look(self) -> KumaFacts | None:
         return await look_at(self._at.login, self._at.name)
 
-    @keeping_clients()
     async def obstacle(self) -> str:
         admin = self._at.require_admin()
         found = obstacle_in(await look(admin, self._at.name))
@@ -241,7 +237,6 @@ class MariadbData:
         admin = self._at.require_admin()
         await load_beside(admin, await look(admin, self._at.name), chunks, key, self._place.limits)
 
-    @keeping_clients()
     async def verify(self, area: tree.StagingArea, key: str, target: KumaFacts | None) -> Verified:
         admin, new = self._at.require_admin(), names.new_schema(key)
         facts = await facts_of_upload(admin, new)

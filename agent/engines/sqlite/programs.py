@@ -1,5 +1,4 @@
-"""Triggers and views of a SQLite database: what an upload would have an app run without knowing of it. And what has a
-name that SQLite keeps for itself and gives to no such thing: an app can neither make that nor drop it.
+"""Triggers and views of a SQLite database: what an upload would have an app run without knowing of it.
 
 An import takes those that the app itself makes, and those that it has already, word for word.
 """
@@ -12,14 +11,7 @@ from agent.archives.members import printable
 from common.errors import ArchiveRefusedError
 
 _NAME = "programs"
-_SQLITES_OWN = (
-    "type = 'index' AND sql IS NULL OR type = 'table'"
-    " AND name IN ('sqlite_sequence', 'sqlite_stat1', 'sqlite_stat3', 'sqlite_stat4')"
-)
-PROGRAMS = {
-    _NAME: "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"  # noqa: S608  # of this module
-    f" OR name LIKE 'sqlite\\_%' ESCAPE '\\' AND NOT ({_SQLITES_OWN}) ORDER BY type, name"
-}
+PROGRAMS = {_NAME: "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY type, name"}
 """The query for them, to be asked with an app's others."""
 Programs = Mapping[str, str]
 """What a person calls each, by its text without quotes and line ends."""
@@ -67,8 +59,8 @@ def require_known(programs: Programs, known: Collection[str], app: str) -> None:
     """
     if found := foreign(programs, known):
         raise ArchiveRefusedError(
-            f"The database holds {found}, which {app} does not make: it would take effect whenever the app uses the "
-            "database. Nothing was changed.",
+            f"The database holds {found}, which {app} does not make: it would run whenever the app uses the database. "
+            "Nothing was changed.",
             next_step="If it is meant to be there, make the same in the app that takes the data, then import again; "
             "otherwise drop it in a copy of the database, and import that.",
         )

@@ -74,8 +74,6 @@ class Answers:
 _TOO_LONG = "what it says of itself is too long"
 _ENCODER = msgspec.msgpack.Encoder()
 _ODD_TEXT = 1
-_TOLD = "NOT (type = 'table' AND name IN ('sqlite_stat1', 'sqlite_stat3', 'sqlite_stat4'))"
-"""Of what digests are: all but what ANALYZE finds out. Whatever else has a name of SQLite's own is the app's."""
 _MISSING = ("no such table", "no such column")
 
 
@@ -172,8 +170,8 @@ def _hash(values: Sequence[object]) -> int:
 def _content(connection: sqlite3.Connection, without: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Row count and SHA-256 of each table, rows in the order of their keys; of all definitions, under the name of
     SQLite's own table of them; and of the numbers that tables count up from, likewise."""
-    query = f"SELECT name FROM sqlite_schema WHERE type = 'table' AND {_TOLD}"  # noqa: S608  # of this module
-    names = [row[0] for row in connection.execute(query)]
+    query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    names = [row[0] for row in connection.execute(f"{query} OR name = 'sqlite_sequence'")]
     found = {"sqlite_schema": _definitions(connection)}
     for name in sorted(names):
         try:
@@ -190,7 +188,7 @@ def _definitions(connection: sqlite3.Connection) -> str:
     count = 0
     text_factory, connection.text_factory = connection.text_factory, _text
     try:
-        query = f"SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE {_TOLD}"  # noqa: S608
+        query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'"
         for row in connection.execute(f"{query} ORDER BY type, name"):
             _ENCODER.encode_into(row, encoded := bytearray())
             digest.update(encoded)

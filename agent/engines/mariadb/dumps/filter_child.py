@@ -19,7 +19,7 @@ from dataclasses import replace
 from io import BufferedIOBase
 from typing import BinaryIO
 
-from agent.engines.mariadb.dumps import definitions, foreign, fulltext, packets, sql_modes
+from agent.engines.mariadb.dumps import definitions, foreign, fulltext, own_tables, packets, sql_modes
 from agent.engines.mariadb.dumps.definitions import Schemas
 from agent.engines.mariadb.dumps.exact_rows import ExactRows
 from agent.engines.mariadb.dumps.foreign import DUMP_AGAIN
@@ -41,6 +41,7 @@ from common.errors import (
     ServiceError,
 )
 from common.seals import SealReader
+from common.wording import some_of
 
 _PIECE_BYTES = 1 << 20
 _OPENING_BYTES = 64 << 10
@@ -48,6 +49,8 @@ _OPENING_BYTES = 64 << 10
 _MAX_LATER_BYTES = 64 << 20
 """Most text that is held back: of definitions, written as digits, and the settings between them."""
 _ORIGIN = re.compile(rb"^-- Host: .*    Database: (\S(?:.*\S)?)\s*$", re.MULTILINE)
+_WORDS_NAMED, _WORDS_CHARACTERS, _WORDS_KEPT = 5, 60, 1000
+"""Of what is left out of tables, for a person."""
 _END = b"-- Dump completed"
 _HISTORY = re.compile(rb"\bsystem_versioning_insert_history\s*=\s*(?:1|ON)\b", re.IGNORECASE)
 _SERVER = re.compile(rb"^-- Server version\t(\S{1,80})", re.MULTILINE)
@@ -122,6 +125,7 @@ def _filter(
     has_history = has_statement = False
     later, whole = bytearray(), 0
     modes_left_out: set[str] = set()
+    words_left_out: dict[str, int] = {}
 
     def send(texts: Iterable[bytes]) -> None:
         for text in texts:
@@ -154,6 +158,9 @@ def _filter(
                 partitions.check(text, statement.line)
                 fulltext.check(text, statement.line)
                 memory.check(text, statement.line)
+                if own_tables.makes_table(text) and len(words_left_out) < _WORDS_KEPT:
+                    for words in release.left_out(statement.text):
+                        words_left_out.setdefault(words.decode("utf-8", "replace")[:_WORDS_CHARACTERS], statement.line)
                 for part in batches.of(text):
                     send(positions.corrected(sent) for sent in exact.of(part, statement.line))
             if way is not Way.RUN and schemas:
@@ -210,6 +217,7 @@ def _filter(
         "header": header,
         "server": said,
         "modes_left_out": ", ".join(sorted(modes_left_out)) if whole else "",
+        "words_left_out": some_of([f"{words} (line {line})" for words, line in words_left_out.items()], _WORDS_NAMED),
     }
 
 

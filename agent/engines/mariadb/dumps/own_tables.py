@@ -28,6 +28,11 @@ _ROWS = re.compile(
 _PARENT = re.compile(rb"\bREFERENCES\s*%b\s*\." % NAME, _I)
 
 
+def makes_table(text: bytes) -> bool:
+    """Whether a statement without comments makes a table."""
+    return TABLE.match(text) is not None
+
+
 def has_foreign_parent(text: bytes) -> bool:
     """Whether a statement without comments makes a foreign key to a table that it names with its database."""
     table = TABLE.match(text)

@@ -7,6 +7,7 @@ server would read it, and sent as it was read: without such comments nobody can 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.engines.mariadb.dumps.sqltext import STRINGS
@@ -44,17 +45,27 @@ class Release:
         """
         if b"/*" not in statement:
             return statement
-        parts, at = [], 0
+        return b"".join(part for part, is_read in self._parts(statement) if is_read).strip()
+
+    def left_out(self, statement: bytes) -> list[bytes]:
+        """The code that `read` leaves out."""
+        return [b" ".join(part.split()) for part, is_read in self._parts(statement) if not is_read]
+
+    def _parts(self, statement: bytes) -> Iterator[tuple[bytes, bool]]:
+        """What stands in comments and outside, and whether this server reads it; the comments' signs are blanks."""
+        at = 0
         while found := _TOKEN.search(statement, at):
-            parts.append(statement[at : found.start()])
+            yield statement[at : found.start()], True
             at = found.end()
             if found["number"] is None and not found["end"]:
-                parts.append(found[0])
+                yield found[0], True
                 continue
-            parts.append(b" ")
+            yield b" ", True
             if not found["end"] and not self._runs(bool(found["m"]), int(found["number"] or 0)):
-                at = statement.index(_END, at) + len(_END)
-        return b"".join([*parts, statement[at:]]).strip()
+                end = statement.index(_END, at)
+                yield statement[at:end], False
+                at = end + len(_END)
+        yield statement[at:], True
 
     def _runs(self, is_for_mariadb: bool, number: int) -> bool:
         if self.is_mysql:

@@ -23,7 +23,6 @@ from agent.engines.mariadb.imports.notes import Notes, names_in, note_done, numb
 from agent.engines.mariadb.server import sequences
 from agent.engines.mariadb.server.catalog import tables_of
 from agent.engines.mariadb.server.client import literal, once_it_is_back, patiently, query, quoted
-from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.settings import Login
 from agent.engines.swapping import Side
 from agent.unsettled import UnsettledError
@@ -90,7 +89,6 @@ class Exchange:
         """Whether a server that knows no RENAME of all or nothing was killed in the middle of one."""
         return await self._side() is None
 
-    @keeping_clients()
     async def recover(self) -> Side:
         """Finish what was interrupted and say whose tables are in place. Repeating it changes nothing."""
         await self._end_pending()
@@ -153,7 +151,6 @@ class Exchange:
         found = await self._look()
         return [table for table in await self._triggers() if table in (found.present or ())]
 
-    @keeping_clients()
     async def bring(self, target: Side, *, with_triggers: Collection[str] = ()) -> None:
         """Put a side's tables in place and keep the other's. Repeating it changes nothing.
 
@@ -337,7 +334,6 @@ class Exchange:
         found = await self._look()
         return (found.waiting if target is Side.IMPORTED else found.kept) or []
 
-    @keeping_clients()
     async def drop(self) -> None:
         """Forget the tables that are not in place, and the account that loaded.
 

@@ -80,6 +80,7 @@ class Loaded:
         has_history: it holds the earlier rows of system-versioned tables.
         server: version of the server that it comes from, as the dump says it; empty: it says none.
         modes_left_out: what of an sql_mode the server does not have and goes by anyway.
+        words_left_out: what of its tables is written for other servers alone, as they say that in comments.
     """
 
     made: Mapping[str, int]
@@ -88,9 +89,9 @@ class Loaded:
     server: str
     header: ArchiveHeader | None
     modes_left_out: str = ""
+    words_left_out: str = ""
 
 
-@keeping_clients()
 async def make_beside(admin: Login, schema: Schema, key: str) -> Login:
     """Make the new schema and the account that fills it; what is there of an earlier try is dropped first.
 
@@ -133,7 +134,6 @@ async def drop_beside(admin: Login, key: str) -> None:
     )
 
 
-@keeping_clients()
 async def drop_loader(admin: Login, key: str) -> None:
     """End the account that loaded, its sessions, and what is its own where that has to go first: MySQL drops no account
     that has views, triggers, routines or events. What is not there is fine.
@@ -334,6 +334,7 @@ async def _pass_through(chunks: AsyncIterator[bytes], judge: Child, client: Chil
         str(report.get("server", "")),
         ArchiveHeader.from_json(header.encode()) if header else None,
         str(report.get("modes_left_out", "")),
+        str(report.get("words_left_out", "")),
     )
 
 

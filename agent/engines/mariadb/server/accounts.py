@@ -8,7 +8,7 @@ single databases (`partial_revokes`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 import msgspec
 
@@ -26,8 +26,15 @@ _RIGHTS = {
     "trigger": ("TRIGGER", "LOCK TABLES", "SELECT"),
     "event": ("EVENT",),
 }
+_SUPER = ("SUPER", "BINLOG ADMIN")
 _ROLE = "a role"
 _OF_LOGIN = "REPLACE(GRANTEE, '''', '') = REPLACE(CURRENT_USER(), '''', '')"
+_ALL = frozenset((*_SEEING, *_SEEING_ROUTINES, *_SUPER, *(right for rights in _RIGHTS.values() for right in rights)))
+"""Those that are asked about."""
+_NAME = r"`(?:[^`]|``)*`"
+_GRANT = re.compile(
+    rf"GRANT (?P<rights>[A-Z, _]+) ON (?:\*|(?P<schema>{_NAME}))\.\* TO (?P<grantee>{_NAME}(?:@{_NAME})?)", re.DOTALL
+)
 _REVOKE = re.compile(r"REVOKE (?P<rights>.+) ON (?P<schema>`(?:[^`]|``)*`)\.\* FROM ", re.DOTALL)
 _ESCAPE_OR_WILDCARD = re.compile(rb"\\(.)|([%_])|.", re.DOTALL)
 _WILDCARDS = {b"%": b".*", b"_": b"."}
@@ -39,7 +46,8 @@ class Account(msgspec.Struct, frozen=True):
 
     Attributes:
         name: in the way the catalogs write definers.
-        granted: its rights in a database; one that has roles, which are not looked into, has "a role".
+        granted: its rights in a database, those of its roles too; one that has a role has "a role", since not all is
+            seen of what that may give: rights on single tables and routines.
     """
 
     name: str
@@ -51,7 +59,7 @@ class Account(msgspec.Struct, frozen=True):
 
     @property
     def may_be_super(self) -> bool:
-        return not self.granted.isdisjoint({"SUPER", "BINLOG ADMIN", _ROLE})
+        return not self.granted.isdisjoint((*_SUPER, _ROLE))
 
     def lacks(self, kinds: Collection[str]) -> list[str]:
         """Of what it needs to make these kinds, what nobody has granted it."""
@@ -61,8 +69,8 @@ class Account(msgspec.Struct, frozen=True):
 
     @property
     def sees_all(self) -> bool:
-        """Whether nothing of the database is hidden from it, as far as anybody has looked."""
-        return self.has_role or not self.lacks_to_see
+        """Whether it is proven that nothing of the database is hidden from it."""
+        return not self.lacks_to_see
 
     @property
     def lacks_to_see(self) -> list[str]:
@@ -73,28 +81,49 @@ class Account(msgspec.Struct, frozen=True):
 
 async def account_of(login: Login, database: str) -> Account:
     """As whom the server sees a login, and what it may do in a database."""
-    [[name, folds_case, revokes], *rows] = await query(
+    [[name, role, folds_case, revokes], *rows] = await query(
         login,
-        "SELECT CURRENT_USER(), @@lower_case_table_names <> 0, 0 /*!80016 + @@partial_revokes */;"  # noqa: S608  # ours
+        "SELECT CURRENT_USER(), COALESCE(CURRENT_ROLE(), 'NONE'), @@lower_case_table_names <> 0,"  # noqa: S608  # ours
+        " 0 /*!80016 + @@partial_revokes */;"
         " SELECT PRIVILEGE_TYPE, GRANTEE FROM information_schema.USER_PRIVILEGES"
         f" WHERE {_OF_LOGIN};"
         " SELECT PRIVILEGE_TYPE, GRANTEE, TABLE_SCHEMA FROM information_schema.SCHEMA_PRIVILEGES"
-        f" WHERE {_OF_LOGIN};"
-        f" SELECT '{_ROLE}', CURRENT_USER() FROM DUAL WHERE COALESCE(CURRENT_ROLE(), 'NONE') <> 'NONE';",
+        f" WHERE {_OF_LOGIN};",
     )
     user, _, host = name.rpartition("@")
-    rows = [[right, *schema] for right, grantee, *schema in rows if grantee in (f"'{user}'@'{host}'", name)]
-    everywhere = {right for right, *schema in rows if not schema}
+    own = [(right, *schema) for right, grantee, *schema in rows if grantee in (f"'{user}'@'{host}'", name)]
+    has_role, is_literal = role != "NONE", revokes != "0"
+    told = [grant for [grant] in await query(login, "SHOW GRANTS;")] if has_role or is_literal else []
+    revoked = _revoked(told, database)
+    granted: frozenset[str] = frozenset()
+    # Each role counts by itself; MySQL tells of all of them as of the account.
+    for rights in (own, *(_by_grantee(told).values() if has_role else ())):
+        granted |= _in_effect(rights, database, folds_case=folds_case == "1", is_literal=is_literal, revoked=revoked)
+    return Account(name, granted | {_ROLE} if has_role else granted)
+
+
+def _in_effect(
+    granted: Iterable[Sequence[str]], database: str, *, folds_case: bool, is_literal: bool, revoked: Set[str]
+) -> frozenset[str]:
+    """What somebody may do in a database, of what is granted: rights, each with a pattern of databases or without."""
     by_pattern: dict[str, set[str]] = {}
-    for right, *schema in rows:
+    everywhere = {right for right, *schema in granted if not schema} - revoked
+    for right, *schema in granted:
         for pattern in schema:
-            by_pattern.setdefault(pattern, set()).add(right)
-    if folds_case == "1":
-        by_pattern = {pattern.lower(): rights for pattern, rights in by_pattern.items()}
-        database = database.lower()
-    if is_literal := revokes != "0":
-        everywhere -= _revoked([grant for [grant] in await query(login, "SHOW GRANTS;")], database)
-    return Account(name, frozenset(everywhere | _most_exact(by_pattern, database, is_literal=is_literal)))
+            by_pattern.setdefault(pattern.lower() if folds_case else pattern, set()).add(right)
+    return frozenset(
+        everywhere | _most_exact(by_pattern, database.lower() if folds_case else database, is_literal=is_literal)
+    )
+
+
+def _by_grantee(told: Iterable[str]) -> Mapping[str, Sequence[Sequence[str]]]:
+    """What SHOW GRANTS tells of databases, as `_in_effect` takes it, for each account and role."""
+    found: dict[str, list[Sequence[str]]] = {}
+    for grant in filter(None, map(_GRANT.match, told)):
+        rights = _ALL if grant["rights"] == "ALL PRIVILEGES" else re.split(", ?", grant["rights"])
+        schema = (plain(grant["schema"]),) if grant["schema"] else ()
+        found.setdefault(grant["grantee"], []).extend((right, *schema) for right in rights)
+    return found
 
 
 def _most_exact(by_pattern: Mapping[str, Set[str]], database: str, *, is_literal: bool) -> Set[str]:

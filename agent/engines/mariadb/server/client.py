@@ -230,7 +230,11 @@ def error_of_load(text: str, login: Login, rows: str = "") -> ServiceError:
             f"{rows or 'The file'}: the server does not keep what is there: {said}. That is all it says of a value "
             "that is twice in a unique key, where the file sets unique_checks=0."
         )
-    return ArchiveDamagedError(f"The server does not take what is in the file: {said}.")
+    return ArchiveDamagedError(
+        f"The server does not take what is in the file: {said}.",
+        next_step="Take another copy of the file. If it is whole, the server that it comes from knows words which this "
+        "one does not, as MySQL's keys on expressions: change that at its source, then dump again.",
+    )
 
 
 def error_of_change(number: int, said: str, rows: str) -> ArchiveIncompatibleError:

@@ -29,7 +29,6 @@ async def obstacle_and_warning(app: Login, admin: Login | None, database: str) -
                 return _obstacle(app, database, hidden), ""
             if (await account_of(admin, database)).sees_all:
                 return "", ""
-    # Roles are not looked into.
     return "", "" if account.sees_all else _warning(app, database, account.lacks_to_see)
 
 

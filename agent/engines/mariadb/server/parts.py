@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent.engines.mariadb.server.client import literal, query, quoted
-from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.settings import Login
 from agent.engines.table_parts import MOST_PARTS, Kind, Parts, width_for
 from common.errors import ServiceError
@@ -14,7 +13,6 @@ _SECONDS = 5
 """For each kind; MariaDB gives up then."""
 
 
-@keeping_clients()
 async def parts_of(login: Login, schema: str, kinds: Mapping[str, Kind]) -> dict[str, Parts]:
     """By kind; without those that are not there, are too many, or take too long."""
     found = {}

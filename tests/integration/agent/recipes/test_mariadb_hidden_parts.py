@@ -115,6 +115,31 @@ async def test_a_grant_proves_nothing_where_one_that_names_the_database_more_exa
     assert f"GRANT {lacking} ON `{shop.database}`.* TO it" in warning
 
 
+@pytest.mark.parametrize(
+    ("granted", "lacking"),
+    [
+        ("PROCESS ON *.*", "TRIGGER, EXECUTE"),
+        ("TRIGGER, EXECUTE ON {shop}.*", ""),
+        ("ALL ON *.*", ""),
+        ("TRIGGER, EXECUTE ON other.*", "TRIGGER, EXECUTE"),
+    ],
+)
+async def test_a_role_proves_what_it_gives_and_no_more(granted: str, lacking: str, shop_of_either: MariadbApp) -> None:
+    shop = shop_of_either
+    recipe = reading(shop, f"{SEEING} ON {{shop}}.*", admin_user="")
+    user, inner, outer = (f"{shop.database}_{name}" for name in ("reader", "inner", "outer"))
+    whose = f"{'TO' if isinstance(shop.server, MysqlServer) else 'FOR'} '{user}'@'%'"
+    shop.server.sql(
+        f"CREATE ROLE {inner}; CREATE ROLE {outer}; GRANT {inner} TO {outer}; GRANT {outer} TO '{user}'@'%';"
+        f"SET DEFAULT ROLE {outer} {whose}; GRANT {granted.format(shop=shop.database)} TO {inner}"
+    )
+
+    warnings = (await shop.export(recipe=recipe)).warnings
+
+    assert len(warnings) == (1 if lacking else 0)
+    assert all(f"GRANT {lacking} ON `{shop.database}`.* TO it" in warning for warning in warnings)
+
+
 async def test_what_mysql_takes_back_for_one_database_is_not_granted_there(tmp_path: Path) -> None:
     with MysqlServer(mysql(), settings={"partial_revokes": "ON"}) as server:
         shop = MariadbApp(server, tmp_path / "work")

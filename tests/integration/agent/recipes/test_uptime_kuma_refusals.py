@@ -25,7 +25,6 @@ from common.headers import ArchiveHeader
 from tests.fakes.imports import MemoryRecord, NotedProgress, chunked
 from tests.fixtures.archives import SYMLINK, entry, tar_of
 from tests.fixtures.kuma_apps import DATA, KUMA_1, KUMA_2, KUMA_2_LIVE, KumaApp, changed_set, execute, set_of
-from tests.fixtures.odd_tables import add_reserved_name
 from tests.integration.agent.recipes.conftest import NotedApp, Volume
 
 MIGRATING = "UPDATE setting SET value = '\"migrating\"' WHERE key = 'migrateAggregateTableState'"
@@ -54,17 +53,6 @@ def _views_for_tables(directory: Path) -> bytes:
     def change(db: Path) -> None:
         execute(db, "ALTER TABLE setting RENAME TO settings")
         execute(db, "CREATE VIEW setting AS SELECT * FROM settings")
-
-    return changed_set(KUMA_2, change, directory / "made")
-
-
-def _with_reserved_name(directory: Path) -> bytes:
-    """The app could not write a heartbeat of the future any more."""
-
-    def change(db: Path) -> None:
-        with closing(sqlite3.connect(db)) as connection:
-            making = "CREATE UNIQUE INDEX plain ON heartbeat (status) WHERE time > '2050-12-01'"
-            add_reserved_name(connection, making, name="sqlite_stat_x")
 
     return changed_set(KUMA_2, change, directory / "made")
 
@@ -148,11 +136,6 @@ BAD: dict[str, tuple[Callable[[Path], bytes], type[ArchiveError], str]] = {
         _changed(KUMA_2, "CREATE VIEW names AS SELECT name FROM monitor"),
         ArchiveRefusedError,
         "holds the view 'names', which",
-    ),
-    "an index with a name of SQLite's own": (
-        _with_reserved_name,
-        ArchiveRefusedError,
-        "holds the index 'sqlite_stat_x', which Uptime Kuma does not make",
     ),
     "a view for a table": (_views_for_tables, ArchiveRefusedError, "setting is not a table.*nothing was changed"),
     "a view without end for a table": (_endless_view, ArchiveRefusedError, "Monitor is not a table"),

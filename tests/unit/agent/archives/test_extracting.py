@@ -154,20 +154,6 @@ def test_rights_to_become_someone_else_are_dropped_and_counted(target: Path) -> 
     assert result.rights_dropped == 2
 
 
-@pytest.mark.parametrize("name", ["./", "/"])
-def test_the_volumes_own_directory_may_be_named(name: str, target: Path) -> None:
-    result = extract(tar_of(mine(name, type=DIRECTORY, mode=0o700), mine("file", b"1")), target)
-
-    assert [path.name for path in target.iterdir()] == ["file"]
-    assert (result.files, result.directories) == (1, 0)
-
-
-@pytest.mark.parametrize("member", [mine("/", type=SYMLINK, linkname="file"), mine("/d", type=DIRECTORY)])
-def test_only_a_directory_may_be_the_root(member: Entry, target: Path) -> None:
-    with pytest.raises(ArchiveRefusedError, match="is an absolute path"):
-        extract(tar_of(member), target)
-
-
 def test_what_belongs_to_us_and_to_the_filesystem_is_left_out(target: Path) -> None:
     archive = tar_of(
         mine("./", type=DIRECTORY),

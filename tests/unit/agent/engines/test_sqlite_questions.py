@@ -15,7 +15,6 @@ import pytest
 from agent.engines.sqlite import questions
 from agent.engines.sqlite.questions import asked
 from agent.engines.table_parts import MOST_PARTS
-from tests.fixtures.odd_tables import add_reserved_name
 
 KINDS = {"kinds": {"beats": ["beat", []], "tags": ["tag", ["id", "name"]]}}
 
@@ -111,36 +110,6 @@ def test_a_digest_is_of_types_definitions_and_what_is_counted_up_from_too(
 
     found = asked(database, {"with_content": True})["content"]
     assert {name for name in found if found[name] != before[name]} == {told_of}
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "told_of"),
-    [
-        ("sqlite_stat_x", "CREATE UNIQUE INDEX plain ON tag (name)", {"sqlite_schema"}),
-        ("sqlite_stat1", "CREATE INDEX plain ON beat (ping)", {"sqlite_schema"}),
-        ("sqlite_statistics", "CREATE TABLE plain (a)", {"sqlite_schema", "sqlite_statistics"}),
-        ("sqlite_x", "CREATE TABLE plain (a)", {"sqlite_schema", "sqlite_x"}),
-    ],
-)
-def test_a_digest_is_of_what_only_has_a_name_as_sqlites_own_too(
-    name: str, change: str, told_of: set[str], database: sqlite3.Connection
-) -> None:
-    before = asked(database, {"with_content": True})["content"]
-
-    add_reserved_name(database, change, name=name)
-
-    found = asked(database, {"with_content": True})["content"]
-    assert {table for table in found if found[table] != before.get(table)} == told_of
-
-
-def test_what_analyze_finds_out_is_no_part_of_a_digest(database: sqlite3.Connection) -> None:
-    database.execute("CREATE INDEX pings ON beat (ping)")
-    before = asked(database, {"with_content": True})["content"]
-
-    database.execute("ANALYZE")
-
-    assert database.execute("SELECT count(*) FROM sqlite_stat1").fetchone() == (2,)
-    assert asked(database, {"with_content": True})["content"] == before
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 999, 1000, 1001, 2300])
