@@ -19,7 +19,6 @@ from agent.engines.mariadb.dumps.view_reads import moved
 from agent.engines.mariadb.names import plain, quoted
 from agent.engines.mariadb.server import programs
 from agent.engines.mariadb.server.catalog import columns_of
-from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.programs import Shown
 from agent.engines.mariadb.server.settings import Login
 from common.fingerprints import Fingerprint
@@ -57,7 +56,6 @@ class Content:
         self._sequences = SequenceHasher()
         self._before: dict[str, str] = {}
 
-    @keeping_clients()
     async def begin(self) -> None:
         """Before the dump."""
         for table, columns in (await columns_of(self._login, self._database)).items():
@@ -88,7 +86,6 @@ class Content:
         """How many there were in what was added."""
         return self._tables.row_count
 
-    @keeping_clients()
     async def finish(self) -> None:
         """After the dump."""
         if not self.withheld and await self._definitions() == self._before:

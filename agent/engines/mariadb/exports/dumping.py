@@ -17,6 +17,7 @@ from agent.engines.mariadb.exports import dump_sessions
 from agent.engines.mariadb.exports.content import Content
 from agent.engines.mariadb.exports.table_watch import TableWatch
 from agent.engines.mariadb.server.client import error_of_query, query
+from agent.engines.mariadb.server.kept_clients import keeping_clients
 from agent.engines.mariadb.server.settings import Login
 from agent.processes import Command, start
 from common.codecs import Compressor, gzip_compressor
@@ -90,9 +91,10 @@ async def dump(
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         ready = bytearray()
-        await watch.begin()
-        if content:
-            await content.begin()
+        async with keeping_clients():
+            await watch.begin()
+            if content:
+                await content.begin()
         async with aclosing(raw_dump(login, database, has_history=has_history, session=session)) as pieces:
             async for piece in pieces:
                 on_read(len(piece))
@@ -100,9 +102,10 @@ async def dump(
                 if len(ready) >= LEAN_CHUNK_BYTES // 2:
                     yield bytes(ready)
                     ready.clear()
-        await watch.finish(content.read_at if content else {})
-        if content and not watch.doubt:
-            await content.finish()
+        async with keeping_clients():
+            await watch.finish(content.read_at if content else {})
+            if content and not watch.doubt:
+                await content.finish()
         ready += await asyncio.to_thread(encoder.finish)
         yield bytes(ready)
 
@@ -197,16 +200,18 @@ async def fingerprint_of(
         AppBusyError: its tables or definitions were altered meanwhile.
     """
     content, watch = Content(login, database, is_staged=is_staged), TableWatch(login, database)
-    await watch.begin()
-    await content.begin()
+    async with keeping_clients():
+        await watch.begin()
+        await content.begin()
     async with aclosing(raw_dump(login, database)) as pieces:
         async for piece in pieces:
             on_read(len(piece))
             await asyncio.to_thread(content.add, piece)
-    await watch.finish(content.read_at)
-    if watch.doubt:
-        raise AppBusyError(watch.doubt, next_step="Try again when nothing alters tables.")
-    await content.finish()
+    async with keeping_clients():
+        await watch.finish(content.read_at)
+        if watch.doubt:
+            raise AppBusyError(watch.doubt, next_step="Try again when nothing alters tables.")
+        await content.finish()
     if content.fingerprint is None:
         raise AppBusyError(
             f"Views, triggers, routines or events of {database} were altered while it was read.",

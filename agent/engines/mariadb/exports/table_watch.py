@@ -111,12 +111,12 @@ class TableWatch:
     async def _ask(self, opening: str) -> _Tables:
         rows = await query(
             self._login,
-            f"{opening} SET time_zone = '+00:00'; SELECT 'now', UNIX_TIMESTAMP(NOW(6));"  # noqa: S608  # a literal
+            f"{opening} SET @mathison_zone = @@time_zone, time_zone = '+00:00'; SELECT 'now', UNIX_TIMESTAMP(NOW(6));"  # noqa: S608  # a literal
             " SELECT 'table', TABLE_NAME, UNIX_TIMESTAMP(CREATE_TIME), CREATE_OPTIONS LIKE '%partitioned%'"
             f" FROM information_schema.TABLES WHERE TABLE_SCHEMA = {literal(self._database)} AND ENGINE = 'InnoDB'"
             " AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY TABLE_NAME;"
-            " SHOW GLOBAL STATUS LIKE 'Com_alter_table';",
-            is_apart=True,
+            " SHOW GLOBAL STATUS LIKE 'Com_alter_table'; SET time_zone = @mathison_zone;",
+            is_apart=bool(opening),
         )
         tables = [row[1:] for row in rows if row[0] == "table"]
         return _Tables(

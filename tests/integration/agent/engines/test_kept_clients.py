@@ -189,10 +189,9 @@ async def test_sessions_are_as_new_ones_for_each_question(
         seen.setdefault(login.user, []).append({line for line in lines if not line.startswith(PASSING)})
         return output
 
-    content = (await shop.export()).content
     with monkeypatch.context() as patch:
         patch.setattr(KeptClients, "ask", looking_after)
-        record = await shop.import_(content)
+        record = await shop.import_((await shop.export()).content)
         await shop.recipe.undo(record, NotedProgress())
 
     first = {user: told[0] for user, told in seen.items()}
