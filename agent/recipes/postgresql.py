@@ -131,9 +131,9 @@ class PostgresqlRecipe(Recipe):
             header=found.header,
         )
 
-    async def restore(self, record: Record, progress: Progress) -> None:
+    async def restore(self, record: Record, progress: Progress) -> str | None:
         progress.step(Step.RESTORING)
-        await (await self._way_of(record)).restore(record.key, progress)
+        return await (await self._way_of(record)).restore(record.key, progress)
 
     async def undo(self, record: Record, progress: Progress) -> None:
         progress.step(Step.UNDOING)

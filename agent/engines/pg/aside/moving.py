@@ -3,7 +3,7 @@
 A schema of the app's own is renamed. In `public`, and in a schema that an extension uses, each object that no extension
 owns is moved alone (moving the extension fails: its objects belong to the superuser). What is kept lies in schemas
 called mathison_kept_<key>_<n>, whose comments say what they were. Casts have no schema: they are dropped, and such a
-comment says how to make them again.
+comment says how to make them again, and how to publish the tables again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 from psycopg import sql
 
+from agent.engines.pg.aside.publications import exchange, of_role, published
 from agent.engines.pg.aside.schemaless import Cast, app_casts, not_taken_aside
 from agent.engines.pg.server.catalog import KEPT_SCHEMA, USER_SCHEMA, WITHOUT_GRANTS, kept_schema_names, no_member
 from agent.engines.pg.server.connection import Connection
@@ -59,7 +60,7 @@ _MOVABLE = _movable()
 _NAMED_BY_TYPES = ("ROUTINE", "OPERATOR")
 
 
-_VERSION, _VERSION_WITH_CASTS = 1, 2
+_VERSION, _VERSION_WITH_CASTS, _VERSION_WITH_PUBLICATIONS = 1, 2, 3
 LARGE_OBJECT_PIECE_BYTES = 64 << 20
 """Each is in the server's memory as a whole; a value of a row holds 1 GB."""
 
@@ -79,6 +80,7 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
         schemas: on the schema for large objects: how many others there are; 0: an older agent did not say.
         casts: on the schema for large objects: statements that make the casts; an agent that does not know them may not
             undo the import.
+        publications: on the same: statements that add the tables to publications, likewise.
     """
 
     mathison_data: int = _VERSION
@@ -88,6 +90,7 @@ class KeptSchema(msgspec.Struct, frozen=True, kw_only=True):
     extensions: tuple[str, ...] = ()
     schemas: int = 0
     casts: tuple[str, ...] = ()
+    publications: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,13 +205,15 @@ async def take_aside(connection: Connection, key: str) -> list[sql.Composed]:
     schemas = await app_schemas(connection)
     extensions = tuple(await extensions_of(connection))
     casts = await app_casts(connection)
+    publications = of_role(await published(connection))
     label = KeptSchema(
-        mathison_data=_VERSION_WITH_CASTS if casts else _VERSION,
+        mathison_data=_VERSION_WITH_PUBLICATIONS if publications else _VERSION_WITH_CASTS if casts else _VERSION,
         of="",
         was_moved=False,
         extensions=extensions,
         schemas=len(schemas),
         casts=tuple(statement for cast in casts for statement in cast.making),
+        publications=publications,
     )
     moves.made += await _lock([schema.name for schema in schemas if schema.can_be_renamed], connection)
     moves.made += _drop_casts(casts)
@@ -283,8 +288,9 @@ def _read_label(name: str, comment: str | None) -> KeptSchema | None:
     """None where somebody changed it; UnknownVersionError where an agent of another version wrote it."""
     try:
         version = msgspec.json.decode(comment or "", type=_LabelHead).mathison_data
-        if version not in (_VERSION, _VERSION_WITH_CASTS):
-            raise not_read(f"What schema {name} keeps", "", f"it is of version {version}, not {_VERSION_WITH_CASTS}")
+        if version not in (_VERSION, _VERSION_WITH_CASTS, _VERSION_WITH_PUBLICATIONS):
+            newest = _VERSION_WITH_PUBLICATIONS
+            raise not_read(f"What schema {name} keeps", "", f"it is of version {version}, not {newest}")
         label = msgspec.json.decode(comment or "", type=KeptSchema)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return None
@@ -327,7 +333,12 @@ async def bring_back(connection: Connection, key: str) -> list[sql.Composed]:
     found = {name: _read_label(name, comment) for name, comment in (await _comments(connection, key)).items()}
     require_complete(found)
     kept = {name: label for name, label in found.items() if label is not None}
-    return [*await _doom_present(connection, key, kept), *await _put_back(connection, kept)]
+    publications = [statement for label in kept.values() for statement in label.publications]
+    return [
+        *await _doom_present(connection, key, kept),
+        *await _put_back(connection, kept),
+        exchange(_doomed_prefix(key), publications),
+    ]
 
 
 async def _doom_present(connection: Connection, key: str, kept: Mapping[str, KeptSchema]) -> list[sql.Composed]:

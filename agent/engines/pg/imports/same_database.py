@@ -28,11 +28,20 @@ from agent.engines.pg.aside.moving import (
     kept_keys,
     kept_schemas,
 )
+from agent.engines.pg.aside.publications import published, told_after, warnings_before
 from agent.engines.pg.belongings.carry_over import warnings_of_owners
 from agent.engines.pg.belongings.read import read_belongings
 from agent.engines.pg.imports.lock_room import require_lock_room
 from agent.engines.pg.imports.own_rights import end_loaders, same_outside
-from agent.engines.pg.imports.preview import Changes, changes_by_file, look_at_content, look_at_tables, size_of
+from agent.engines.pg.imports.preview import (
+    Changes,
+    Held,
+    changes_by_file,
+    look_at_content,
+    look_at_tables,
+    size_of,
+    tables_of,
+)
 from agent.engines.pg.imports.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.imports.ways import Plan
 from agent.engines.pg.loading.load import Loaded, load
@@ -89,8 +98,9 @@ class SameDatabase:
             kept = await kept_keys(connection)
             role = self.plan.login.user
             belongings = await read_belongings(connection, self.plan.database, app_role=role, loader=role)
-            new_schemas = [schema.name for schema in await app_schemas(connection) if schema.can_be_renamed]
+            new_schemas = await _renamed(connection)
             of_owners = await warnings_of_owners(connection, belongings, new_schemas=new_schemas)
+            publications = await published(connection)
             terms = Terms(
                 is_restricted=True,
                 is_check=True,
@@ -113,6 +123,7 @@ class SameDatabase:
             "The app waits while the file is loaded into its own database.",
             *self._warnings_of_room(disk, loaded, present_bytes),
             *of_owners,
+            *warnings_before(publications, renamed=new_schemas, gone=_not_in(loaded, held), role=role),
         ]
         if len(kept) > 1:
             names = ", ".join(f"mathison_kept_{other}_*" for other in sorted(kept))
@@ -140,9 +151,11 @@ class SameDatabase:
             f"import stops at {self.surroundings.limits.free_bytes >> 20} MiB, with nothing changed. Make room first."
         ]
 
-    async def restore(self, key: str, progress: Progress) -> None:
+    async def restore(self, key: str, progress: Progress) -> str:
         """Exchange the content; on failure it is as before.
 
+        Returns:
+            What publications do not publish any more, for a person; empty: nothing.
         Raises:
             TransferNotFoundError: the upload is gone.
             AppUnavailableError: since it was staged, something came in the way.
@@ -163,6 +176,7 @@ class SameDatabase:
         async with self._connect(key) as connection:
             before = await relations(connection)
             extensions = await extensions_of(connection)
+            publications, renamed = await published(connection), await _renamed(connection)
             terms = await make_terms(connection, self.plan.database, key)
         progress.step(Step.RESTORING, "loading the file; the app waits")
         try:
@@ -182,6 +196,13 @@ class SameDatabase:
             raise
         self._remove_files(f"import-{key}.*")
         await self._analyze(key)
+        if not publications:
+            return ""
+        try:
+            async with self._connect(key) as connection:
+                return told_after(publications, await published(connection), renamed=renamed)
+        except ServiceError as failure:
+            return f"Whether publications have their tables again could not be seen: {failure.text}"
 
     async def undo(self, key: str, _progress: Progress) -> None:
         """Bring the previous content back, and drop the imported with what the app wrote since.
@@ -331,6 +352,17 @@ class SameDatabase:
                 await connection.execute("ANALYZE")
         except ServiceError as failure:
             _log.warning("Statistics were not gathered.", action="analyze", error=failure.text)
+
+
+async def _renamed(connection: Connection) -> list[str]:
+    """Schemas that are taken aside as a whole."""
+    return [schema.name for schema in await app_schemas(connection) if schema.can_be_renamed]
+
+
+def _not_in(loaded: Loaded, held: Held) -> frozenset[str]:
+    """Tables of now that the file does not have, as far as it says."""
+    after = tables_of(loaded.fingerprint)
+    return frozenset(held) - after.keys() if after else frozenset()
 
 
 async def _bring_back(connection: Connection, key: str) -> None:

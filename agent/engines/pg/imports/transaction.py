@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from psycopg import sql
 
 from agent.engines.pg.aside.moving import app_schemas, give_large_objects, kept_prefix, take_aside
+from agent.engines.pg.aside.publications import exchange, of_role, published
 from agent.engines.pg.belongings.carry_over import Gift, gifts_of_things, special_things
 from agent.engines.pg.belongings.read import PUBLICATION, WRAPPER, read_belongings
 from agent.engines.pg.imports.kept_state import changes_are_counted, end_of_code, own_sequences, state_queries
@@ -46,7 +47,7 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         connection: to the app's database, of the role that will load.
     """
     belongings = await read_belongings(connection, database, app_role=connection.info.user, loader=connection.info.user)
-    # A wrapper belongs to a superuser and stays where it is, as a publication does.
+    # A wrapper belongs to a superuser and stays where it is, as a publication does, but for its tables.
     things = [thing for thing in special_things(belongings) if thing.kind not in (PUBLICATION, WRAPPER)]
     gifts = gifts_of_things(belongings, things)
     before = [
@@ -59,13 +60,15 @@ async def make_terms(connection: Connection, database: DatabaseFacts, key: str) 
         sql.SQL("SET LOCAL lock_timeout = 0"),
     ]
     there = [schema.name for schema in await app_schemas(connection) if not schema.can_be_renamed]
+    # After the file: until then nothing may write to the catalogs of publications.
+    publishing = exchange(kept_prefix(key), of_role(await published(connection)))
     gifts_there = [give_large_objects(f"{kept_prefix(key)}0"), *(_if_there(gift) for gift in gifts)]
     return Terms(
         is_restricted=True,
         before=("BEGIN", _OURS, _NO_SEARCH_PATH, *_texts(connection, before), "RESET client_encoding"),
         same=state_queries(kept_prefix(key)).as_string(connection),
         settling=(_OURS, _NOTHING_OF_THE_FILE, *_texts(connection, end_of_code(kept_prefix(key)))),
-        after=(*_texts(connection, [usual_again(there), *gifts_there]), "COMMIT"),
+        after=(*_texts(connection, [usual_again(there), publishing, *gifts_there]), "COMMIT"),
         foreign_servers=frozenset(await foreign_servers(connection)),
         extension_tables=await extension_tables(connection),
     )

@@ -388,10 +388,10 @@ async def test_an_undo_of_what_an_agent_of_another_version_kept_leaves_it_to_tha
     archive = await modest.export()
     modest.run("UPDATE public.t SET a = 2", as_app=True)
     record = await modest.bring_in(archive)
-    modest.run(f"""COMMENT ON SCHEMA mathison_kept_{record.key}_{number} IS '{{"mathison_data":3,"was":["public"]}}'""")
+    modest.run(f"""COMMENT ON SCHEMA mathison_kept_{record.key}_{number} IS '{{"mathison_data":4,"was":["public"]}}'""")
     imported = await modest.fingerprint()
 
-    with pytest.raises(UnknownVersionError, match=f"kept_{record.key}_{number} keeps .* it is of version 3, not 2"):
+    with pytest.raises(UnknownVersionError, match=f"kept_{record.key}_{number} keeps .* it is of version 4, not 3"):
         await modest.recipe.undo(record, modest.progress)
 
     assert imported.differences(await modest.fingerprint()) == []
