@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.engines.pg.exports.exporting import explain_unreadable
+from agent.engines.pg.exports.not_importable import warnings_of_not_importable
 from agent.engines.pg.imports.ways import make_plan
 from agent.engines.pg.server.catalog import (
     count_objects,
@@ -70,6 +71,7 @@ async def _describe(connection: Connection, login: Login, settings: PostgresSett
             f"An export of this app does not contain the other databases of its server: {', '.join(others)}. "
             "Export one of them with the option database."
         )
+    warnings += await warnings_of_not_importable(connection)
     counts = await count_objects(connection)
     return Findings(
         export_obstacle,

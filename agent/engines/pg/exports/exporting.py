@@ -12,6 +12,7 @@ import msgspec
 
 from agent.engines.pg.aside.dropping import users
 from agent.engines.pg.exports.fingerprint import EVERYTHING, Scope
+from agent.engines.pg.exports.not_importable import warnings_of_not_importable
 from agent.engines.pg.exports.proving import SnapshotProof, proving
 from agent.engines.pg.server.catalog import (
     ServerFacts,
@@ -79,7 +80,11 @@ async def export_database(
         client = await clients.for_server(server.version_num)
         header = await _make_header(connection, login, server, client, known)
         kept = await kept_schema_names(connection)
-        of_catalog = [*_about(await foreign_servers(connection)), *await _about_users(connection, kept)]
+        of_catalog = [
+            *_about(await foreign_servers(connection)),
+            *await _about_users(connection, kept),
+            *await warnings_of_not_importable(connection),
+        ]
 
         async def estimate() -> None:
             await _estimate(connection, progress, form)

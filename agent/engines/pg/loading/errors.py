@@ -10,7 +10,12 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from agent.engines.pg.server.text_errors import DISK_FULL, OUT_OF_LOCKS, made_outside_of_schemas
+from agent.engines.pg.server.text_errors import (
+    DISK_FULL,
+    LEFT_OUT_BY_HAND,
+    OUT_OF_LOCKS,
+    made_outside_of_schemas,
+)
 from common.errors import (
     AppUnavailableError,
     ArchiveDamagedError,
@@ -187,7 +192,8 @@ def _not_permitted(failure: Failure, where: str) -> ServiceError:
     if _SUPERUSERS_OWN.match(failure.head):
         return ArchiveIncompatibleError(
             f"{where} makes something that only a superuser may make: {failure.message}.",
-            next_step="Dump without it, for example with pg_dump --exclude-schema of its schema.",
+            next_step=f"{LEFT_OUT_BY_HAND} Or make it part of an extension that an administrator creates in the app's "
+            "database first.",
         )
     if found := made_outside_of_schemas(failure.head):
         thing, next_step = found

@@ -24,6 +24,11 @@ OUT_OF_LOCKS = (
 """What to do about SQLSTATE 53200."""
 DISK_FULL = "Make room there, see that the server runs, and try again."
 """What to do about SQLSTATE 53100."""
+LEFT_OUT_BY_HAND = (
+    "Leave it and what needs it out of a dump in custom format: pg_restore --list DUMP > LIST; put a semicolon before "
+    "its line in LIST; pg_restore --use-list=LIST --file=NEW.sql DUMP; then import NEW.sql. Or drop it in the source."
+)
+"""What to do about a thing that only a superuser may make."""
 
 MARK = "|"
 """Between the parts of an answer of `kept_state.state_queries`."""
