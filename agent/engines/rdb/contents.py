@@ -17,8 +17,9 @@ from agent.engines.rdb.source import ENCODED_LZF, MOST_IN_MEMORY_BYTES, Source
 from agent.engines.rdb.streams import feed_stream
 from agent.engines.rdb.values import ValueReader
 
-DIGEST_BYTES = 16
-_MODULUS = 1 << 8 * DIGEST_BYTES
+DIGEST_BYTES = 64
+"""Of BLAKE2b, all that it gives: a sum of digests is the harder to make on purpose the longer they are."""
+MODULUS = 1 << 8 * DIGEST_BYTES
 _NO_EXPIRY = b"-1"
 
 
@@ -182,11 +183,11 @@ class ContentReader:
         total = 0
         for _ in range(self._source.length()):
             moment = before()
-            field = hashlib.blake2b(_named(self._values.string(), b""), digest_size=DIGEST_BYTES)
+            field = hashlib.blake2b(_named(self._values.string(), b""))
             self._text(field, has_size=True)
             field.update(moment or after())
             total += int.from_bytes(field.digest())
-        hashed.update((total % _MODULUS).to_bytes(DIGEST_BYTES))
+        hashed.update((total % MODULUS).to_bytes(DIGEST_BYTES))
 
     def _stream(self, hashed: Hashed, version: int) -> None:
         feed_stream(hashed.update, self._source, self._values, version=version)
@@ -219,5 +220,5 @@ def _score(score: float) -> bytes:
 
 def _unordered(things: Iterable[bytes]) -> bytes:
     from_bytes, blake2b = int.from_bytes, hashlib.blake2b
-    total = sum(from_bytes(blake2b(one, digest_size=DIGEST_BYTES).digest()) for one in things)
-    return (total % _MODULUS).to_bytes(DIGEST_BYTES)
+    total = sum(from_bytes(blake2b(one).digest()) for one in things)
+    return (total % MODULUS).to_bytes(DIGEST_BYTES)

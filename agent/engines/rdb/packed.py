@@ -53,9 +53,12 @@ def listpack(data: bytes) -> list[bytes]:
     return entries
 
 
-def listpack_numbers(data: bytes) -> list[bool]:
-    """Which entries of a listpack, which `listpack` has taken apart, are numbers; the others are text."""
-    found, position = [], 6
+def listpack_forms(data: bytes) -> bytes:
+    """The byte with which each entry of a listpack begins, which `listpack` has taken apart: how the entry lies.
+
+    Below 128 it is the number itself.
+    """
+    found, position = bytearray(), 6
     while (first := data[position]) != 0xFF:
         if first < 0x80:
             size = 1
@@ -65,8 +68,13 @@ def listpack_numbers(data: bytes) -> list[bool]:
             size = _long_listpack_entry(data, position)[1]
         position += size
         position += 1 if size < 128 else _backward_length(data, position, size)
-        found.append(first < 0x80 or 0xC0 <= first < 0xE0 or first > 0xF0)
-    return found
+        found.append(first)
+    return bytes(found)
+
+
+def is_number(form: int) -> bool:
+    """Whether an entry of this form is a number; others are text."""
+    return form < 0x80 or 0xC0 <= form < 0xE0 or form > 0xF0
 
 
 def _long_listpack_entry(data: bytes, position: int) -> tuple[bytes, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 from agent.engines.rdb import packed
@@ -13,8 +13,13 @@ _DELETED = 1
 """A flag of an entry that is not there any more."""
 _SAME_FIELDS = 2
 """A flag of an entry: its fields have the names of the node's first."""
+_ONE_BYTE = 0x80
+"""From here on a number takes more than one in a listpack."""
 _ID_BYTES = 16
 _TIME_BYTES = 8
+_COUNT_BYTES = 8
+_IDS = 1 << 64
+"""Servers count ids in so many, and how far one is from its node's first as a number that may be below zero."""
 _NUMBERS = 1 << 63
 """A number is below it, and not below its negative."""
 
@@ -28,7 +33,7 @@ class Strings(Protocol):
     def new_scope(self) -> int: ...
     def string(self) -> bytes: ...
     def skip_string(self) -> object: ...
-    def stream_node(self) -> list[bytes] | None: ...
+    def stream_node(self) -> tuple[list[bytes], bytes] | None: ...
 
 
 class StreamReader:
@@ -52,11 +57,11 @@ class StreamReader:
             if len(first_id) != _ID_BYTES or (before and first_id <= before):
                 raise self._source.damaged("a stream's nodes are not in order")
             before = first_id
-            entries = self._strings.stream_node()
-            if entries is None:
+            node = self._strings.stream_node()
+            if node is None:
                 continue
-            if (count := _count_in(entries)) is None:
-                raise self._source.damaged("a stream's node does not hold what it says")
+            if (count := _count_in(*node)) is None:
+                raise self._source.damaged("a stream's node does not hold what it says, or not as a server writes it")
             there += count
         # Length and last id; since version 2 first id, highest deleted id, entries ever added.
         numbers = [length() for _ in range(3 if version == 1 else 8)]
@@ -118,14 +123,16 @@ def feed_stream(feed: Callable[[bytes], None], source: Source, strings: Unpacker
     for _ in range(source.length()):
         name = strings.string()
         numbers = [source.length() for _ in range(2 if version == 1 else 3)]
-        feed(b"group %d:" % len(name) + name + b"%d-%d" % (numbers[0], numbers[1]))
-        for _ in range(source.length()):
-            feed(source.take(_ID_BYTES + _TIME_BYTES) + b"%d" % source.length())
+        pending = source.length()
+        feed(b"group %d:" % len(name) + name + b"%d-%d with %d:" % (numbers[0], numbers[1], pending))
+        for _ in range(pending):
+            feed(source.take(_ID_BYTES + _TIME_BYTES) + source.length().to_bytes(_COUNT_BYTES))
         for _ in range(source.length()):
             name = strings.string()
             source.skip(_TIME_BYTES if version < 3 else 2 * _TIME_BYTES)
-            feed(b"consumer %d:" % len(name) + name)
-            for _ in range(source.length()):
+            owned = source.length()
+            feed(b"consumer %d:" % len(name) + name + b" with %d:" % owned)
+            for _ in range(owned):
                 feed(source.take(_ID_BYTES))
 
 
@@ -133,16 +140,16 @@ def _feed_node(feed: Callable[[bytes], None], first_id: bytes, entries: list[byt
     first = int.from_bytes(first_id[:8]), int.from_bytes(first_id[8:])
     rest = iter(entries)
     try:
-        count, deleted, fields = _number(rest), _number(rest), _number(rest)
+        count, deleted, fields = _number(next(rest)), _number(next(rest)), _number(next(rest))
         names = [next(rest) for _ in range(fields)]
         next(rest)
         for _ in range(count + deleted):
-            flags = _number(rest)
-            moment = first[0] + _number(rest), first[1] + _number(rest)
+            flags = _number(next(rest))
+            moment = (first[0] + _number(next(rest))) % _IDS, (first[1] + _number(next(rest))) % _IDS
             if flags & _SAME_FIELDS:
                 content = [part for name in names for part in (name, next(rest))]
             else:
-                content = [next(rest) for _ in range(2 * _number(rest))]
+                content = [next(rest) for _ in range(2 * _number(next(rest)))]
             next(rest)
             if not flags & _DELETED:
                 feed(b"entry %d-%d " % moment + b"".join(b"%d:" % len(part) + part for part in content))
@@ -150,51 +157,48 @@ def _feed_node(feed: Callable[[bytes], None], first_id: bytes, entries: list[byt
         raise source.damaged("a stream's node does not hold what it says") from None
 
 
-def _count_in(entries: list[bytes]) -> int | None:
+def _count_in(entries: list[bytes], forms: bytes) -> int | None:
     """How many entries a stream's listpack holds; None: not those that it says (streamValidateListpackIntegrity,
-    t_stream.c, which does not see whether those are deleted that are said to be)."""
-    rest = iter(entries)
+    t_stream.c, which does not see whether those are deleted that are said to be), or an entry's flags take more than
+    the one byte in which servers write them.
+
+    A server that trims writes the flags of each entry anew, in their shortest form, and goes on behind the entry by the
+    length that it had before (streamTrim). Of all else that it replaces it asks where it lies now.
+    """
     there = 0
     try:
-        count, deleted, fields = _amount(rest), _amount(rest), _amount(rest)
-        _skip(rest, fields)
-        if _number(rest) != 0:
+        count, deleted, fields = (_amount(entry) for entry in entries[:3])
+        at = 3 + fields
+        if _number(entries[at]) != 0:
             return None
+        at += 1
         for _ in range(count + deleted):
-            flags = _number(rest)
-            there += not flags & _DELETED
-            _number(rest), _number(rest)
-            if flags & _SAME_FIELDS:
-                values, parts = fields, fields + 3
-            else:
-                values = _amount(rest)
-                _skip(rest, values)
-                parts = 2 * values + 4
-            _skip(rest, values)
-            if _number(rest) != parts:
+            flags = forms[at]
+            if flags >= _ONE_BYTE:
                 return None
-    except (StopIteration, ValueError):
+            there += not flags & _DELETED
+            _number(entries[at + 1]), _number(entries[at + 2])
+            parts = 3 + fields if flags & _SAME_FIELDS else 4 + 2 * _amount(entries[at + 3])
+            at += parts
+            if _number(entries[at]) != parts:
+                return None
+            at += 1
+    except (IndexError, ValueError):
         return None
-    return there if there == count and next(rest, None) is None else None
+    return there if there == count and at == len(entries) else None
 
 
-def _number(entries: Iterator[bytes]) -> int:
+def _number(text: bytes) -> int:
     """As servers read one that stands as text (string2ll); `int` alone takes more."""
-    text = next(entries)
     number = int(text)
     if b"%d" % number != text or not -_NUMBERS <= number < _NUMBERS:
         raise ValueError
     return number
 
 
-def _amount(entries: Iterator[bytes]) -> int:
+def _amount(text: bytes) -> int:
     """A number of something; servers end themselves on one below zero."""
-    number = _number(entries)
+    number = _number(text)
     if number < 0:
         raise ValueError
     return number
-
-
-def _skip(entries: Iterator[bytes], count: int) -> None:
-    for _ in range(count):
-        next(entries)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 
 from agent.engines.rdb.content import RdbContent
-from agent.engines.rdb.contents import DIGEST_BYTES, ContentReader
+from agent.engines.rdb.contents import ContentReader
 from agent.engines.rdb.layout import Type
 from agent.engines.rdb.sums import NO_MOMENT, ContentSums, head_of
 from agent.engines.rdb.walk import FAST_KEYS, KIND_OF, MOST_OF_A_MOMENT, Walk
@@ -51,7 +51,7 @@ class SummingWalk(Walk):
 
     def _key(self, number: int) -> None:
         name = self._values.string()
-        hashed = hashlib.blake2b(head_of(len(name), self._moment) + name, digest_size=DIGEST_BYTES)
+        hashed = hashlib.blake2b(head_of(len(name), self._moment) + name)
         kind = self._contents.read(number, hashed)
         self._sums.add_key(self._database, KIND_OF[kind], name, hashed.digest(), is_listed=not self._is_expired)
         self._moment = NO_MOMENT
@@ -100,10 +100,7 @@ class SummingWalk(Walk):
                 after = content + content_size
                 if after > end:
                     break
-                hashed = blake2b(
-                    moment + size.to_bytes(4) + buffer[at + 2 : value] + buffer[content:after],
-                    digest_size=DIGEST_BYTES,
-                )
+                hashed = blake2b(moment + size.to_bytes(4) + buffer[at + 2 : value] + buffer[content:after])
                 total += from_bytes(hashed.digest())
                 if moment is not NO_MOMENT:
                     expiring += 1

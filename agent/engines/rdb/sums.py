@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from agent.engines.rdb.contents import DIGEST_BYTES
+from agent.engines.rdb.contents import DIGEST_BYTES, MODULUS
 
-SCHEME = "redis/3"
+SCHEME = "redis/4"
 """Of what `ContentSums.parts` tells; see common.fingerprints."""
 NO_MOMENT = b"\xff" * 8
 """Instead of the moment when a key expires."""
 KEY_DIGEST_BYTES = 16
 """Of each key in `ContentSums.keys`: half for its name, half for all of it."""
-_MODULUS = 1 << 8 * DIGEST_BYTES
+_TOLD_BYTES = 16
+"""Of a digest of a sum."""
 
 
 class ContentSums:
@@ -34,7 +35,7 @@ class ContentSums:
     def add(self, database: int, kind: str, count: int, total: int) -> None:
         """Keys, and the sum of their hashes as numbers."""
         before, sum_before = self._sums.get((database, kind), (0, 0))
-        self._sums[database, kind] = before + count, (sum_before + total) % _MODULUS
+        self._sums[database, kind] = before + count, (sum_before + total) % MODULUS
 
     def add_key(self, database: int, kind: str, name: bytes, digest: bytes, *, is_listed: bool) -> None:
         """One key.
@@ -48,18 +49,23 @@ class ContentSums:
             self.keys.setdefault(database, bytearray()).extend(named + digest[: KEY_DIGEST_BYTES // 2])
 
     def add_function(self, code: bytes) -> None:
-        self._functions.append(hashlib.blake2b(code, digest_size=DIGEST_BYTES).digest())
+        self._functions.append(hashlib.blake2b(code).digest())
 
     def parts(self) -> dict[str, str]:
         """For people to compare; see common.fingerprints.Fingerprint."""
         parts = {
-            f"{kind} keys of database {database}": f"{count} keys, {total:032x}"
+            f"{kind} keys of database {database}": f"{count} keys, {_told(total.to_bytes(DIGEST_BYTES))}"
             for (database, kind), (count, total) in sorted(self._sums.items())
         }
         if self._functions:
-            total = hashlib.blake2b(b"".join(sorted(self._functions)), digest_size=DIGEST_BYTES).hexdigest()
-            parts["function libraries"] = f"{len(self._functions)} libraries, {total}"
+            parts["function libraries"] = (
+                f"{len(self._functions)} libraries, {_told(b''.join(sorted(self._functions)))}"
+            )
         return parts
+
+
+def _told(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=_TOLD_BYTES).hexdigest()
 
 
 def pairs(digests: bytes) -> Mapping[str, bytes]:

@@ -217,8 +217,8 @@ class ValueReader:
         entries = self._taken_apart(packed.listpack, data, of=3)
         self._require_unique(entries[::3])
         moments = []
-        for entry, is_number in zip(entries[2::3], packed.listpack_numbers(data)[2::3], strict=True):
-            moment_ms = int(entry) if is_number else -1
+        for entry, form in zip(entries[2::3], packed.listpack_forms(data)[2::3], strict=True):
+            moment_ms = int(entry) if packed.is_number(form) else -1
             self._require_moment(moment_ms)
             moments.append(moment_ms or _LATEST_MS + 1)
         if moments != sorted(moments):
@@ -365,10 +365,11 @@ class ValueReader:
     def _stream(self, version: int) -> None:
         StreamReader(self._source, self).read(version)
 
-    def stream_node(self) -> list[bytes] | None:
-        """The entries of a stream's listpack; None when it was only skipped."""
+    def stream_node(self) -> tuple[list[bytes], bytes] | None:
+        """The entries of a stream's listpack, and their forms; None when it was only skipped."""
         if self.is_deep:
-            return self.unpacked(packed.listpack)
+            data = self.string()
+            return self._unpacked(packed.listpack, data), packed.listpack_forms(data)
         self.skip_string(is_looked_into=True)
         return None
 

@@ -26,7 +26,7 @@ _REPLAYS = {
     "n8n/3": ("agent.engines.replay.n8n", "replay"),
     "postgresql/2": ("agent.engines.replay.postgresql", "replay"),
     "postgresql/3": ("agent.engines.replay.postgresql", "replay"),
-    "redis/3": ("agent.engines.replay.redis", "replay"),
+    "redis/4": ("agent.engines.replay.redis", "replay"),
     "uptime-kuma-mariadb/3": ("agent.engines.replay.uptime_kuma", "replay_mariadb"),
     "uptime-kuma/3": ("agent.engines.replay.uptime_kuma", "replay_sqlite"),
     "volume/2": ("agent.engines.replay.volume", "replay"),

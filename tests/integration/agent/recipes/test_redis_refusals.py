@@ -81,6 +81,17 @@ async def refuse(app: RedisApp, file: bytes, error: type[Exception], said: str) 
 JSON = b'[{"key": "text:1", "value": "some text"}]'
 AOF = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n"
 EVIL_LISTPACK = b"\x10\x00\x00\x00\x02\x00\xf0\xff\xff\xff\x7f\x01\x02\x03\x04\xff"
+LONG_FLAGS = (
+    length(1)
+    + string(bytes(16))
+    + string(
+        listpack(
+            [4, 0, 1, b"f", 0, *(part for number in range(4) for part in (2, 0, number, b"value", 4))],
+            long={5, 10, 15, 20},
+        )
+    )
+)
+"""A stream's node; a server that trims it ends itself, again after each start."""
 
 BAD_FILES: dict[str, tuple[bytes, type[Exception], str]] = {
     "not an RDB file": (b"\x00\x01 whatever", ArchiveWrongKindError, "not an RDB file"),
@@ -129,6 +140,11 @@ BAD_FILES: dict[str, tuple[bytes, type[Exception], str]] = {
         rdb(key(b"s", length(0) + length(2) + length(0) * 3, kind=15)),
         ArchiveDamagedError,
         "has 2 entries and has 0",
+    ),
+    "stream whose entries' flags take more room than they need": (
+        rdb(key(b"s", LONG_FLAGS + length(4) + length(0) + length(4) + length(0), kind=15)),
+        ArchiveDamagedError,
+        "a stream's node does not hold what it says, or not as a server writes it",
     ),
     "half a hash": (rdb(key(b"h", string(listpack([b"f"])), kind=16)), ArchiveDamagedError, "half an entry"),
     "absurd length": (rdb(key(b"k", b"\x80\x7f\xff\xff\xffabc")), ArchiveTruncatedError, "cut off"),

@@ -18,7 +18,7 @@ def test_each_scheme_has_a_function_that_replays_it(scheme: str) -> None:
 
 def test_an_archive_of_redis_is_replayed_without_what_others_need() -> None:
     program = (
-        "import sys; from agent.engines.replay.__main__ import replay_of; replay_of('redis/3');"
+        "import sys; from agent.engines.replay.__main__ import replay_of; replay_of('redis/4');"
         " print(sorted({'aiohttp', 'psycopg', 'sqlite3'} & sys.modules.keys()))"
     )
 

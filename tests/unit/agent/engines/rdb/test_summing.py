@@ -70,6 +70,38 @@ def stream(*entries: tuple[bytes, ...], node_of: int = 10, groups: bytes = lengt
     return content + length(len(entries)) + length(0) + length(9) + counters + groups
 
 
+def id_of(number: int) -> bytes:
+    return bytes(8) + number.to_bytes(8)
+
+
+def far_apart(*nodes: tuple[int, ...]) -> bytes:
+    """A stream of entries without content, whose numbers lie after another in nodes."""
+    content = length(len(nodes))
+    for first, *others in nodes:
+        apart = [(number - first + (1 << 63)) % (1 << 64) - (1 << 63) for number in (first, *others)]
+        entries = [part for number in apart for part in (2, 0, number, 3)]
+        content += string(id_of(first)) + string(listpack([len(apart), 0, 0, 0, *entries]))
+    return content + length(sum(map(len, nodes))) + length(0) + length(9) + length(0)
+
+
+def read_by_one(last: int, moment: bytes, deliveries: int) -> bytes:
+    """A group with a message that one consumer has pending."""
+    message = b"1" * 16
+    pending = length(1) + message + moment + length(deliveries)
+    return (
+        length(1)
+        + string(b"g")
+        + length(1)
+        + length(last)
+        + pending
+        + length(1)
+        + string(b"c")
+        + bytes(8)
+        + length(1)
+        + message
+    )
+
+
 EQUAL = {
     "text": (key(b"k", string(b"x" * 26)), key(b"k", lzf(b"\x00x\xe0\x10\x00", 26))),
     "number": (key(b"k", string(b"12345")), key(b"k", b"\xc1\x39\x30")),
@@ -112,6 +144,10 @@ EQUAL = {
         key(b"k", stream((b"a", b"1"), (b"b", b"2"), (b"c", b"3")), kind=15),
         key(b"k", stream((b"a", b"1"), (b"b", b"2"), (b"c", b"3"), node_of=1), kind=15),
         key(b"k", stream((b"a", b"1"), (b"b", b"2"), (b"c", b"3"), (b"deleted",), version=2), kind=19),
+    ),
+    "stream whose ids are far apart": (
+        key(b"k", far_apart((1, (1 << 63) + 5)), kind=15),
+        key(b"k", far_apart((1,), ((1 << 63) + 5,)), kind=15),
     ),
 }
 
@@ -158,6 +194,8 @@ OTHERS = {
         ),
         kind=15,
     ),
+    "group that has read to 1": key(b"k", stream((b"a", b"1"), groups=read_by_one(1, b"1234567x", 12)), kind=15),
+    "group that has read to 11": key(b"k", stream((b"a", b"1"), groups=read_by_one(11, b"234567x1", 2)), kind=15),
     "module": module_key(b"k", "graphdata"),
     "other module": module_key(b"k", "ReJSON-RL"),
     "function": b"\xf5" + string(b"#!lua name=a"),

@@ -6,7 +6,7 @@ import io
 import math
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -60,11 +60,13 @@ def members(*names: bytes, after: bytes = b"") -> bytes:
     return length(len(names)) + b"".join(string(name) + after for name in names)
 
 
-def node(*entries: bytes) -> bytes:
-    return length(1) + string(STREAM_ID) + string(listpack(list(entries)))
+def node(*entries: bytes | int, long: Collection[int] = ()) -> bytes:
+    return length(1) + string(STREAM_ID) + string(listpack(entries, long=long))
 
 
-NODE = (b"1", b"0", b"1", b"field", b"0", b"2", b"0", b"0", b"value", b"4")
+NODE = (1, 0, 1, b"field", 0, 2, 0, 0, b"value", 4)
+FLAGS = 5
+"""The place of the entry's flags in it."""
 STREAM_NODE = node(*NODE)
 """One entry with one field."""
 
@@ -104,6 +106,7 @@ VALUES = {
     "hash in a ziplist": (13, string(bytes.fromhex("0f0000000c000000020000f302f6ff")), "hash"),
     "quicklist": (14, length(1) + string(bytes.fromhex("0f0000000c000000020000f302f6ff")), "list"),
     "stream": (15, stream(), "stream"),
+    "stream with an entry that was deleted": (15, stream(node(1, 1, *NODE[2:], 3, 0, 1, b"value", 4)), "stream"),
     "stream with a group": (
         15,
         stream(groups=length(1) + group(b"g", [STREAM_ID], [(b"c", [STREAM_ID]), (b"d", [])])),
@@ -452,7 +455,7 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         "in more than 4,096 places",
     ),
     "stream node that lies": (
-        rdb(key(b"k", stream(node(b"5", b"0", b"1", b"field", b"0")), kind=15)),
+        rdb(key(b"k", stream(node(5, 0, 1, b"field", 0)), kind=15)),
         ArchiveDamagedError,
         "does not hold what it says",
     ),
@@ -472,7 +475,7 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         "has 18446744073709551615 entries and has 1",
     ),
     "stream whose entries are deleted and counted": (
-        rdb(key(b"k", stream(node(b"1", b"0", b"1", b"field", b"0", b"3", b"0", b"0", b"value", b"4")), kind=15)),
+        rdb(key(b"k", stream(node(1, 0, 1, b"field", 0, 3, 0, 0, b"value", 4)), kind=15)),
         ArchiveDamagedError,
         "does not hold what it says",
     ),
@@ -519,6 +522,18 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         for place in (0, 1, 2, 4, 5, 6, 7, 9)
         for text in (b"+%d", b"0%d", b" %d", b"1_0%d")
     },
+    **{
+        f"flags of a stream's entry {what}": (
+            rdb(key(b"k", stream(content), kind=15)),
+            ArchiveDamagedError,
+            "not as a server writes it",
+        )
+        for what, content in {
+            "in 64 bits": node(*NODE, long={FLAGS}),
+            "as text": node(*NODE[:FLAGS], b"2", *NODE[FLAGS + 1 :]),
+            "of an entry that is deleted, in 64 bits": node(1, 1, *NODE[2:], 3, 0, 1, b"value", 4, long={10}),
+        }.items()
+    },
     "number of a stream's node beyond any": (
         rdb(key(b"k", stream(node(*NODE[:6], b"%d" % 2**63, *NODE[7:])), kind=15)),
         ArchiveDamagedError,
@@ -531,9 +546,9 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
             "does not hold what it says",
         )
         for what, entries in {
-            "fields of an entry": (b"1", b"0", b"1", b"f", b"0", b"0", b"0", b"0", b"-1", b"2"),
-            "fields of its own": (b"1", b"0", b"-1", b"0", b"2", b"0", b"0", b"2"),
-            "deleted entries": (b"1", b"-1", b"1", b"f", b"0"),
+            "fields of an entry": (1, 0, 1, b"f", 0, 0, 0, 0, -1, 2),
+            "fields of its own": (1, 0, -1, 0, 2, 0, 0, 2),
+            "deleted entries": (1, -1, 1, b"f", 0),
         }.items()
     },
     "list node of more entries than 16 bits count": (
