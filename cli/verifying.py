@@ -23,13 +23,18 @@ from common import fingerprints
 from common.errors import ArchiveDamagedError, make_error
 
 _PROGRAM = "agent.engines.replay"
+_ANOTHER_FILE = (
+    "That nobody made a second content for this fingerprint on purpose: {told} tells of another file, whose SHA-256 is "
+    "{sha256}."
+)
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints; no differences: it is proven. `engine` is empty where it was read through without one.
 
     Attributes:
-        unproven: a sentence about what could not be looked at, or is not held as the app had it; empty: nothing.
+        unproven: sentences about what could not be looked at, is not held as the app had it, or stands on the
+            fingerprint of another file; empty: nothing.
     """
 
     file: str
@@ -45,10 +50,15 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return int(ExitCode.DIFFERS) if self.differences else None
 
 
-class _Report(msgspec.Struct):
-    """Of which only this matters here."""
+class Told(msgspec.Struct, frozen=True):
+    """What was said of an export.
+
+    Attributes:
+        sha256: of its file; empty: it was not said.
+    """
 
     fingerprint: fingerprints.Fingerprint
+    sha256: str = ""
 
 
 class _Found(msgspec.Struct):
@@ -72,17 +82,17 @@ async def verify_file(file: str, session: Session, *, told: str = "") -> Verific
     """Inspect an archive, replay it, compare.
 
     Args:
-        told: a file with the fingerprint, for archives that carry none; see `read_fingerprint`.
+        told: a file with the fingerprint, for archives that carry none; see `read_told`.
     Raises:
         ArchiveError: it is damaged.
         UnverifiableError: it carries no fingerprint, or cannot be replayed here.
     """
-    outside = read_fingerprint(told) if told else None
+    outside = read_told(told) if told else None
     with open_archive(file) as opened:
         inspection = await inspect_file(opened, Path(file), session)
     if inspection.error is not None:
         raise make_error(inspection.error.reason, inspection.error.message, next_step=inspection.error.next_step)
-    expected = outside or inspection.fingerprint
+    expected = outside.fingerprint if outside else inspection.fingerprint
     if expected is None:
         raise UnverifiableError(
             f"{file} carries no fingerprint to be compared with.",
@@ -93,18 +103,22 @@ async def verify_file(file: str, session: Session, *, told: str = "") -> Verific
     with session.gauge() as gauge:
         gauge.enter("replaying", Path(file).name)
         found = await _replay(inspection, expected.scheme)
+    differences = expected.differences(found.fingerprint)
+    unproven = [found.unproven] if found.unproven else []
+    if outside and outside.sha256 not in ("", inspection.sha256) and not differences:
+        unproven.insert(0, _ANOTHER_FILE.format(told=told, sha256=outside.sha256))
     return Verification(
         file=file,
         size_bytes=inspection.size_bytes,
         sha256=inspection.sha256,
         fingerprint=Fingerprint(scheme=expected.scheme, sha256=expected.sha256, parts=dict(expected.parts)),
         engine=found.engine,
-        differences=tuple(expected.differences(found.fingerprint)),
-        unproven=found.unproven,
+        differences=tuple(differences),
+        unproven=" ".join(unproven),
     )
 
 
-def read_fingerprint(file: str) -> fingerprints.Fingerprint:
+def read_told(file: str) -> Told:
     """From what `mathison export --json`, `fingerprint --json` or `verify --json` printed, or from a fingerprint alone.
 
     Raises:
@@ -115,9 +129,9 @@ def read_fingerprint(file: str) -> fingerprints.Fingerprint:
     except OSError as failure:
         raise LocalFileError(f"{file} cannot be read: {said_by(failure)}.") from failure
     with contextlib.suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(content, type=_Report).fingerprint
+        return msgspec.json.decode(content, type=Told)
     with contextlib.suppress(msgspec.MsgspecError):
-        return fingerprints.Fingerprint.from_json(content)
+        return Told(fingerprints.Fingerprint.from_json(content))
     raise UnverifiableError(
         f"There is no fingerprint in {file}.",
         next_step="Exports of large Redis servers take one with --option fingerprint=yes.",

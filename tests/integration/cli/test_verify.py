@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -286,12 +287,15 @@ async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_
         client.set("expires at once", "1", px=1)
     exported = await RedisApp(server, tmp_path / "work").export()
     assert exported.fingerprint is not None
-    wrong = Fingerprint(scheme="redis/3", parts={**exported.fingerprint.parts, "list keys of database 9": "1 keys, 7"})
+    added = {"list keys of database 9": "1 keys, 7"}
+    wrong = Fingerprint(scheme=exported.fingerprint.scheme, parts={**exported.fingerprint.parts, **added})
+    sha256, told_json = hashlib.sha256(exported.file).hexdigest(), exported.fingerprint.to_json()
     files = {
         "good.rdb": exported.file,
         "good.rdb.gz": gzip.compress(exported.file),
         "damaged.rdb": exported.file.replace(b"where", b"wherf"),
-        "export.json": b'{"file": "good.rdb", "fingerprint": %s}' % exported.fingerprint.to_json(),
+        "export.json": b'{"file": "good.rdb", "sha256": "%s", "fingerprint": %s}' % (sha256.encode(), told_json),
+        "taken.json": b'{"app_id": "shop.cache", "fingerprint": %s}' % told_json,
         "wrong.json": wrong.to_json(),
         "none.json": b'{"file": "good.rdb", "fingerprint": null}',
     }
@@ -303,10 +307,13 @@ async def test_a_redis_export_is_proven_by_a_server_that_loads_it_or_by_reading_
     read = verify(tmp_path / "good.rdb.gz", told=told)
     different = verify(good, redis_programs=server.install.server.parent, told=tmp_path / "wrong.json")
     damaged = verify(tmp_path / "damaged.rdb", told=told)
+    by_fingerprint = verify(tmp_path / "good.rdb.gz", told=tmp_path / "taken.json")
     alone = [verify(good), verify(good, told=tmp_path / "none.json")]
 
     assert (loaded[0], loaded[1].get("engine"), loaded[1].get("differences")) == (0, "Valkey 9.1.2", []), loaded
     assert (read[0], read[1].get("engine"), read[1].get("differences")) == (0, "", []), read
+    assert loaded[1]["unproven"] == by_fingerprint[1]["unproven"] == ""
+    assert f"on purpose: {told} tells of another file, whose SHA-256 is {sha256}." in str(read[1]["unproven"])
     assert different[0] == 10
     assert different[1]["differences"] == ["list keys of database 9: 1 keys, 7 here, nothing there"]
     assert damaged[0] == 6
