@@ -32,6 +32,7 @@ from agent.engines.pg.imports.preview import (
     tables_of,
 )
 from agent.engines.pg.imports.same_belongings import require_same, sums_of
+from agent.engines.pg.imports.statistics import analyze
 from agent.engines.pg.imports.swap import Rename, exchange
 from agent.engines.pg.imports.ways import Plan
 from agent.engines.pg.loading.load import Loaded, load
@@ -242,7 +243,7 @@ class Beside:
             await green.open_again(connection, login.database, like=self.plan.database)
             if not self.plan.has_own_rights:
                 await green.let_in_again(connection, login)
-        await green.analyze(login, sessions=surroundings.sessions)
+        await analyze(login, sessions=surroundings.sessions)
         return loaded
 
     async def _drop_leftovers(self, connection: Connection, key: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import psycopg
@@ -28,7 +28,7 @@ from agent.engines.pg.server.connection import Connection, Login, connect
 from agent.engines.pg.server.names import Label, new_name, role_name, session_name
 from agent.engines.pg.server.prepared import how_to_go_on
 from agent.engines.pg.server.privileges import require_no_kept_schema, require_owner, take_back_privileges
-from common.errors import AppBusyError, AppUnavailableError, ServiceError, ToolFailedError
+from common.errors import AppBusyError, ServiceError, ToolFailedError
 from common.wording import some_of
 
 _log = structlog.get_logger(__name__)
@@ -210,38 +210,6 @@ async def prepare(
         # With those that others need, which are as little the role's own.
         created = frozenset(await extensions_of(connection)) - {"plpgsql"}
         return Prepared(created, await make_servers(connection, foreign_servers, role=role_name(key)))
-
-
-async def analyze(login: Login, *, sessions: int) -> None:
-    """Gather planner statistics, as the throw-away role: functions in indexes of the upload run with its rights.
-
-    Args:
-        sessions: how many do it at the same time, if the server lets so many in.
-    """
-    async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(connect(login))]
-        # Of a partitioned table with its partitions, unless one is a foreign table: those cannot be reached yet.
-        cursor = await connections[0].execute(f"""
-            WITH RECURSIVE above_foreign (oid) AS (
-                SELECT oid FROM pg_class WHERE relkind = 'f'
-                UNION SELECT i.inhparent FROM above_foreign a JOIN pg_inherits i ON i.inhrelid = a.oid)
-            SELECT n.nspname, c.relname
-              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-              LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
-             WHERE {USER_SCHEMA} AND c.relkind IN ('r', 'p', 'm') AND c.oid NOT IN (SELECT oid FROM above_foreign)
-               AND (i.inhparent IS NULL OR i.inhparent IN (SELECT oid FROM above_foreign))
-             ORDER BY pg_table_size(c.oid)
-        """)  # noqa: S608
-        tables = await cursor.fetchall()
-        with suppress(AppUnavailableError):
-            while len(connections) < min(sessions, len(tables)):
-                connections.append(await stack.enter_async_context(connect(login)))
-        await asyncio.gather(*(_analyze_from(tables, connection) for connection in connections))
-
-
-async def _analyze_from(tables: list[tuple[str, str]], connection: Connection) -> None:
-    while tables:
-        await connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(*tables.pop())))
 
 
 async def adopt(

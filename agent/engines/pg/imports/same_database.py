@@ -42,6 +42,7 @@ from agent.engines.pg.imports.preview import (
     size_of,
     tables_of,
 )
+from agent.engines.pg.imports.statistics import analyze
 from agent.engines.pg.imports.transaction import LOCK_WAIT_SECONDS, make_terms, relations
 from agent.engines.pg.imports.ways import Plan
 from agent.engines.pg.loading.load import Loaded, load
@@ -348,8 +349,7 @@ class SameDatabase:
 
     async def _analyze(self, key: str) -> None:
         try:
-            async with self._connect(key) as connection:
-                await connection.execute("ANALYZE")
+            await analyze(self.plan.login, sessions=1, application_name=session_name(key))
         except ServiceError as failure:
             _log.warning("Statistics were not gathered.", action="analyze", error=failure.text)
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from agent.engines.pg.aside import dropping
-from agent.engines.pg.imports import green, same_database, transaction
+from agent.engines.pg.imports import beside, same_database, statistics, transaction
 from agent.engines.pg.server import connection as connections
 from agent.engines.pg.server.connection import Login
 from agent.engines.pg.server.names import new_name
@@ -78,7 +78,7 @@ async def test_one_in_the_new_database_is_named_and_not_waited_for(
     app = PostgresApp(server, tmp_path)
     app.run("CREATE TABLE t AS SELECT 1 AS a", as_app=True)
     archive = await app.export()
-    analyze = green.analyze
+    analyze = statistics.analyze
 
     async def prepare_first(login: Login, *, sessions: int) -> None:
         await analyze(login, sessions=sessions)
@@ -86,7 +86,7 @@ async def test_one_in_the_new_database_is_named_and_not_waited_for(
 
     record = MemoryRecord()
     with monkeypatch.context() as patch:
-        patch.setattr(green, "analyze", prepare_first)
+        patch.setattr(beside, "analyze", prepare_first)
         with pytest.raises(AppBusyError) as staging:
             await app.stage(archive, record)
     with pytest.raises(AppBusyError) as next_one:

@@ -74,6 +74,20 @@ async def test_an_import_and_its_undo_bring_back_the_same(make_app: MakeApp, maj
     assert _kept(app) == []
 
 
+async def test_statistics_are_gathered_of_what_was_imported_alone(modest: PostgresApp) -> None:
+    modest.run("CREATE TABLE public.t AS SELECT 1 AS a", as_app=True)
+    archive = await modest.export()
+    others = "SELECT max(xmin::text::bigint) FROM pg_statistic WHERE starelid < 16384"
+    before = modest.run(others)
+
+    await modest.bring_in(archive)
+
+    counted = "SELECT relnamespace::regnamespace::text, reltuples FROM pg_class WHERE relname = 't' ORDER BY 2"
+    [(kept, never), imported] = modest.run(counted)
+    assert (kept.startswith("mathison_kept_"), never, imported) == (True, -1, ("public", 1))
+    assert modest.run(others) == before
+
+
 @variants("dropped", [0, 1, 2], kept=[1])
 async def test_an_undo_of_which_a_schema_was_dropped_says_so_and_changes_nothing(
     dropped: int, modest: PostgresApp

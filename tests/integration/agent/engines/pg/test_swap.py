@@ -245,7 +245,7 @@ STEPS_OF_STAGE = [
     "agent.engines.pg.imports.green._create_role",
     "agent.engines.pg.imports.green.create_statement",
     "agent.engines.pg.imports.green.prepare",
-    "agent.engines.pg.imports.green.analyze",
+    "agent.engines.pg.imports.beside.analyze",
     "agent.engines.pg.imports.green.give_belongings",
     "agent.engines.pg.imports.beside.changes_between",
 ]
