@@ -8,15 +8,17 @@ _NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)
 _GAP = r"(?:\s|/\*(?![!M])[^*]*\*+(?:[^/*][^*]*\*+)*/|--\s[^\n]*\n|\#[^\n]*\n)"
 """A blank or a comment, but none with code; read in one way only, since it may be anybody's text."""
 _GAPS = _GAP + "+"
+_BEFORE_NAME, _AFTER_NAME = rf"(?:{_GAPS}|(?=[`\"]))", rf"(?:{_GAPS}|(?<=[`\"]))"
+"""A name in quotes needs none."""
 _TRIGGER = re.compile(
     rf"(?P<kind>(?:CREATE{_GAPS}(?:OR{_GAPS}REPLACE{_GAPS})?(?:DEFINER={_NAME}(?:@{_NAME})?{_GAPS})?)?"
-    rf"TRIGGER{_GAPS}(?:IF{_GAPS}NOT{_GAPS}EXISTS{_GAPS})?)(?:(?P<own>{_NAME})\s*\.\s*)?(?P<name>{_NAME})"
-    rf"(?P<when>{_GAPS}(?:BEFORE|AFTER){_GAP}(?:[\w,]|{_GAP})*?\bON{_GAPS})"
-    rf"(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})",
+    rf"TRIGGER{_BEFORE_NAME}(?:IF{_GAPS}NOT{_GAPS}EXISTS{_BEFORE_NAME})?)(?:(?P<own>{_NAME}){_GAP}*\.{_GAP}*)?(?P<name>{_NAME})"
+    rf"(?P<when>{_AFTER_NAME}(?:BEFORE|AFTER){_GAP}(?:[\w,]|{_GAP})*?\bON{_BEFORE_NAME})"
+    rf"(?:(?P<schema>{_NAME}){_GAP}*\.{_GAP}*)?(?P<table>{_NAME})",
     re.IGNORECASE | re.DOTALL,
 )
 """A trigger's text keeps the words of who made it."""
-_EACH_ROW = re.compile(rf"{_GAPS}FOR\b", re.IGNORECASE | re.DOTALL)
+_EACH_ROW = re.compile(rf"{_AFTER_NAME}FOR\b", re.IGNORECASE | re.DOTALL)
 
 
 def new_schema(key: str) -> str:
@@ -71,7 +73,7 @@ def within(trigger: str, schema: str) -> str:
 
     def named(found: re.Match[str], part: str, what: str) -> str:
         qualifier = found[part] or ""
-        return found[what] if _bare(qualifier).lower() in ("", schema.lower()) else f"{qualifier}.{found[what]}"
+        return found[what] if bare(qualifier).lower() in ("", schema.lower()) else f"{qualifier}.{found[what]}"
 
     found = _TRIGGER.match(trigger)
     if found is None:
@@ -94,7 +96,7 @@ def is_within(trigger: str) -> bool:
 def table_of(trigger: str) -> str | None:
     """The table on which a trigger of `within` is; None where its text does not tell."""
     found = _TRIGGER.match(trigger)
-    return _bare(found["table"]) if found and not found["schema"] else None
+    return bare(found["table"]) if found and not found["schema"] else None
 
 
 def called(trigger: str, name: str, *, table: str) -> str:
@@ -105,5 +107,6 @@ def called(trigger: str, name: str, *, table: str) -> str:
     return f"CREATE TRIGGER {quoted(name)}{found['when']}{quoted(table)}{trigger[found.end() :]}"
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """What a name is that may be in quotes."""
     return plain(name) if name.startswith("`") else name.strip('"').replace('""', '"')

@@ -19,6 +19,7 @@ from dataclasses import replace
 from io import BufferedIOBase
 from typing import BinaryIO
 
+from agent.archives.members import printable
 from agent.engines.mariadb.dumps import definitions, foreign, fulltext, own_tables, packets, sql_modes
 from agent.engines.mariadb.dumps.definitions import Schemas
 from agent.engines.mariadb.dumps.exact_rows import ExactRows
@@ -160,7 +161,8 @@ def _filter(
                 memory.check(text, statement.line)
                 if own_tables.makes_table(text) and len(words_left_out) < _WORDS_KEPT:
                     for words in release.left_out(statement.text):
-                        words_left_out.setdefault(words.decode("utf-8", "replace")[:_WORDS_CHARACTERS], statement.line)
+                        told = printable(words.decode("utf-8", "surrogateescape")[:_WORDS_CHARACTERS])
+                        words_left_out.setdefault(told, statement.line)
                 for part in batches.of(text):
                     send(positions.corrected(sent) for sent in exact.of(part, statement.line))
             if way is not Way.RUN and schemas:

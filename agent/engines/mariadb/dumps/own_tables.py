@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from agent.engines.mariadb.dumps.columns import TABLE, end_of_items, items
+from agent.engines.mariadb.dumps.columns import TABLE, end_of_items
 from agent.engines.mariadb.dumps.inserts import NAME
 from agent.engines.mariadb.dumps.sqltext import Statement
 
@@ -25,7 +25,9 @@ _ROWS = re.compile(
     rb"\b(?:SELECT|TABLE|AS|IGNORE|REPLACE|LIKE|WITH(?! SYSTEM VERSIONING\b)|VALUES?\b(?! (?:LESS THAN|IN)\b))\b", _I
 )
 """What begins them, or comes before what does."""
-_PARENT = re.compile(rb"\bREFERENCES\s*%b\s*\." % NAME, _I)
+_PARENT = re.compile(rb"\bREFERENCES ?(?:``|[\w$]+)+ ?\.", _I)
+_VALUE_FOR = re.compile(rb"\bVALUE FOR\b", _I)
+"""Of a sequence, as a person asks for it; servers write it as a function."""
 
 
 def makes_table(text: bytes) -> bool:
@@ -33,10 +35,9 @@ def makes_table(text: bytes) -> bool:
     return TABLE.match(text) is not None
 
 
-def has_foreign_parent(text: bytes) -> bool:
-    """Whether a statement without comments makes a foreign key to a table that it names with its database."""
-    table = TABLE.match(text)
-    return table is not None and any(_PARENT.search(b"".join(item)) for item in items(text, table.end()))
+def has_foreign_parent(code: bytes) -> bool:
+    """Whether a statement makes a foreign key to a table that it names with its database; of a statement's code."""
+    return _PARENT.search(code) is not None
 
 
 def fault_of(text: bytes) -> str:
@@ -54,6 +55,8 @@ def fault_of(text: bytes) -> str:
     end = end_of_items(text, table.end()) if table else None
     if table is None or end is None:
         return "it makes what is not called by a plain name, or says nothing of its columns"
+    if _VALUE_FOR.search(Statement(text[:end], 0).code):
+        return "it takes a default from a sequence in other words than a server writes"
     code = Statement(text[end:], 0).code
     if _ROWS.search(code) or not _OPTIONS.fullmatch(_PARTITIONS.sub(b"", code)):
         return "it makes a table with more than options behind its columns"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 
-from agent.engines.mariadb.names import plain, quoted
+from agent.engines.mariadb.names import bare, quoted
 
 _NAME = r"`[^`]*(?:``[^`]*)*`"
 USE = re.compile(
     rf"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|{_NAME}"""
-    rf"|\b(?P<call>(?:next|last|set)val\s*\(\s*)(?P<schema>{_NAME})\s*(?=\.\s*(?P<sequence>{_NAME}))",
+    rf"|\b(?P<call>(?:next|last|set)val\s*\(\s*)(?P<schema>{_NAME}|[\w$]+)\s*(?=\.\s*(?P<sequence>{_NAME}|[\w$]+))",
     re.IGNORECASE | re.DOTALL,
 )
 """A string, a name, or where the schema of a sequence stands."""
@@ -40,7 +40,7 @@ def moved(text: str, source: str, target: str) -> str:
     def replaced(found: re.Match[str]) -> str:
         if found["schema"] is None:
             return found[0]
-        if (schema := plain(found["schema"])) not in (source, target):
+        if (schema := bare(found["schema"])) not in (source, target):
             raise ForeignSequenceError(schema)
         return found["call"] + quoted(target)
 

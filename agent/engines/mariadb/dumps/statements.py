@@ -126,12 +126,14 @@ def decide_all(statement: Statement, schemas: Schemas | None, release: Release) 
         if definitions.is_charset_of_database(statement.text):
             return [(Way.SKIP, b"")]
     if not statement.is_raw:
-        way, text = decide(statement, release)
-        return [(way, _with_own_sequences(text, statement.line, schemas) if schemas else text)]
-    _refuse_program(statement)
-    splitter = Splitter()
-    parts = [*splitter.add(statement.text + b"\n;\n"), *splitter.finish()]
-    return [decide(Statement(part.text, statement.line + part.line - 1), release) for part in parts]
+        parts = [statement]
+    else:
+        _refuse_program(statement)
+        splitter = Splitter()
+        found = [*splitter.add(statement.text + b"\n;\n"), *splitter.finish()]
+        parts = [Statement(part.text, statement.line + part.line - 1) for part in found]
+    decided = [(part.line, *decide(part, release)) for part in parts]
+    return [(way, _with_own_sequences(text, line, schemas) if schemas else text) for line, way, text in decided]
 
 
 def _with_own_sequences(text: bytes, line: int, schemas: Schemas) -> bytes:
@@ -265,18 +267,20 @@ def _check_definition(statement: Statement) -> None:
         raise _refused(line, statement.first_words)
     if words[0] == b"ALTER" and not _KEYS.fullmatch(statement.text):
         raise _refused(line, "it alters a table")
-    if client_reads.DOLLAR.search(code) or client_reads.DELIMITER_LINE.search(statement.text):
+    is_odd = client_reads.DOLLAR.search(code) or client_reads.DELIMITER_LINE.search(statement.text)
+    # A byte that some character sets have for a blank, and others for a part of a letter.
+    if is_odd or not code.isascii():
         raise RefusedError(
             "ARCHIVE_INCOMPATIBLE",
-            f"Line {line}: a table or column has a name in no quotes that begins with $, or a line begins with "
-            "the word DELIMITER: client programs may not pass that on as it is.",
+            f"Line {line}: a table or column has a name in no quotes that begins with $ or has letters beyond ASCII, "
+            "or a line begins with the word DELIMITER: a client program or server may read that otherwise.",
             next_step="Dump with --quote-names, or give it another name at its source, then dump again.",
         )
     if _QUERY.search(code):
         raise _refused(line, "it makes a table from what a query gives")
     if words[0] != b"ALTER" and (fault := own_tables.fault_of(statement.text)):
         raise _refused(line, fault)
-    if own_tables.has_foreign_parent(statement.text):
+    if own_tables.has_foreign_parent(code):
         raise RefusedError(
             "ARCHIVE_INCOMPATIBLE",
             f"Line {line}: a table has a foreign key to one that is named with its database, so is in another.",

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from agent.engines.mariadb.dumps.sequence_uses import USE, ForeignSequenceError, moved
-from agent.engines.mariadb.names import plain, quoted
+from agent.engines.mariadb.names import bare, quoted
 from agent.engines.mariadb.server.client import literal, query
 from agent.engines.mariadb.server.settings import Login
 from common.errors import AppBusyError
@@ -74,7 +74,7 @@ async def lead(admin: Login, schema: str, *, source: str, target: str, only: Col
         except ForeignSequenceError:
             # Of a table that was there before; none comes with an import.
             continue
-        named = {plain(found["sequence"]) for found in USE.finditer(default) if found["sequence"]}
+        named = {bare(found["sequence"]) for found in USE.finditer(default) if found["sequence"]}
         if led != default and (only is None or named <= set(only)):
             changes[table].append(f"ALTER COLUMN {quoted(column)} SET DEFAULT ({led})")
     if changes:

@@ -46,6 +46,14 @@ def sent(text: bytes) -> bytes:
         ),
         (b"create definer = CURRENT_USER() procedure p() SELECT 1", b"CREATE PROCEDURE p() SELECT 1"),
         (b"CREATE PROCEDURE IF NOT EXISTS `shop` . `p` () SELECT 1", b"CREATE PROCEDURE IF NOT EXISTS `p` () SELECT 1"),
+        (
+            b"CREATE TRIGGER`t`BEFORE INSERT ON`shop`.`x`FOR EACH ROW SET @a = 1",
+            b"CREATE TRIGGER`t`BEFORE INSERT ON`x`FOR EACH ROW SET @a = 1",
+        ),
+        (
+            b"CREATE TRIGGER shop/* x */./* y */t AFTER UPDATE ON shop -- z\n . x FOR EACH ROW SET @a = 1",
+            b"CREATE TRIGGER t AFTER UPDATE ON x FOR EACH ROW SET @a = 1",
+        ),
         (b"CREATE VIEW Shop.v(a) AS SELECT 1", b"CREATE VIEW v(a) AS SELECT 1"),
         (b"CREATE DEFINER='a'@'b' AGGREGATE FUNCTION f() RETURN 1", b"CREATE AGGREGATE FUNCTION f() RETURN 1"),
         (b"/*!50001 CREATE VIEW `*/ v` AS SELECT '*/' */", b"CREATE VIEW `*/ v` AS SELECT '*/'"),
@@ -149,6 +157,14 @@ def test_what_another_database_has_is_neither_made_nor_dropped(text: bytes) -> N
         decide_all(Statement(text, 1, is_raw=True), SCHEMAS, MARIADB)
 
     assert refused.value.reason == "ARCHIVE_REFUSED"
+
+
+@pytest.mark.parametrize("is_raw", [False, True])
+def test_a_default_from_another_databases_sequence_is_refused_wherever_it_stands(*, is_raw: bool) -> None:
+    text = b"CREATE TABLE t (a int DEFAULT nextval(other.s))"
+
+    with pytest.raises(RefusedError, match="a sequence of the database other"):
+        decide_all(Statement(text, 1, is_raw=is_raw), SCHEMAS, MARIADB)
 
 
 def test_without_a_database_in_a_dumps_head_no_name_with_one_is_its_own() -> None:

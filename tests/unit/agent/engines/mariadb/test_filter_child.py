@@ -168,8 +168,9 @@ def test_a_sql_mode_of_routines_that_is_taken_back_or_changes_no_table_is_taken(
 
 def test_what_a_file_has_of_tables_for_other_servers_alone_is_named_with_its_first_line() -> None:
     columns = "`a` int DEFAULT '3' /*!80023 INVISIBLE */,\n  `b` text /*M!100301 COMPRESSED*/,\n"
+    columns += "  `c` int /*!99999 \u202e\x1b[0m */,\n"
     table = f"CREATE TABLE `{{}}` (\n  {columns}  CONSTRAINT `c` CHECK ((`a` > 0)) /*!80016 NOT\n ENFORCED */\n);\n"
 
     found = report_on(f"/*!80000 SET @x = 1 */;\n{table.format('t')}{table.format('u')}{END}")
 
-    assert found["words_left_out"] == "INVISIBLE (line 4), NOT ENFORCED (line 4)"
+    assert found["words_left_out"] == r"'INVISIBLE' (line 4), '\u202e\x1b[0m' (line 4), 'NOT ENFORCED' (line 4)"

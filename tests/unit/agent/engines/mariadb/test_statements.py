@@ -33,6 +33,8 @@ RUN = [
     b"CREATE TABLE `t` (`a` int) PARTITION BY RANGE (`a`)\nSUBPARTITION BY HASH (to_days(`b`))\nSUBPARTITIONS 2\n"
     b"(PARTITION p0 VALUES LESS THAN (10) COMMENT = 'x' ENGINE = InnoDB,\n PARTITION p1 VALUES LESS THAN MAXVALUE)",
     b"CREATE TABLE `t` (`a` int) PARTITION BY LIST  COLUMNS(a,b) (PARTITION p VALUES IN ((1,'x'),(2,'y')))",
+    b"CREATE TABLE `references` (`\xc3\xa0` int COMMENT 'references other.t (a), next value for other.s \xc3\xa0', "
+    b"KEY `references a.b` (`\xc3\xa0`))",
     b"DO SETVAL(`s`, 1, 0)",
     b"CREATE TABLE `t` (`id` int) TABLESPACE `innodb_file_per_table` ENGINE=InnoDB",
     b"ANALYZE TABLE `t` UPDATE HISTOGRAM ON `b``c` WITH 100 BUCKETS",
@@ -158,6 +160,12 @@ HOSTILE = [
     b"CREATE TABLE t LIKE other.t",
     b"CREATE TABLE t (a int, FOREIGN KEY (a) REFERENCES `other`.`t` (a))",
     b"CREATE TABLE t (a int REFERENCES other . t (a))",
+    b"CREATE TABLE t (a int, FOREIGN KEY (a) REFERENCES 1other.t (a))",
+    b"CREATE TABLE t (a int, FOREIGN KEY (a) REFERENCES `other`\xa0.t (a))",
+    b"CREATE TABLE t (a int) PARTITION BY HASH (a) (PARTITION p DATA\xa0DIRECTORY='/var/www')",
+    b"CREATE TABLE t\xa0VALUES\xa0(a varchar(99)) PARTITION BY HASH (a)",
+    b"CREATE TABLE t (a text) PARTITION BY HASH (a) PARTITIONS\xa02\xa0VALUES\xa0ROW(user())",
+    b"CREATE TABLE t (a int DEFAULT (NEXT VALUE FOR other.s))",
     b"ALTER TABLE t RENAME TO other.t",
     b"ALTER TABLE t DISCARD TABLESPACE",
     b"DROP SERVER s",
