@@ -116,7 +116,7 @@ class DriveImport:
             keeps_users=keeps_users,
             has_unread_configuration=root_access.UNREAD in tally.deciding,
             only=options["bucket"],
-            shares_tiers=bool(tally.tiered.versions),
+            shares_tiers=bool(tally.tiered.versions or tally.tiered.freed),
         )
         await asyncio.to_thread(self._exchange.note_kept)
         return await self._preview(

@@ -103,13 +103,17 @@ class _Drive:
         self.accounts = dict.fromkeys(ACCOUNTS, 0)
         self.doubtful: dict[_Path, int] = {}
         self.settings: dict[str, str] = {}
-        self._parts: dict[_Path, _Part] = {}
+        self._parts: dict[tuple[str, str], dict[_Path, _Part]] = {}
         self._budget = contents.Budget()
         self._own_budget = contents.own_budget()
 
     def add_part(self, path: _Path, part: _Part) -> None:
-        """A file; those of an object come shortly before its xl.meta."""
-        self._parts[path] = part
+        """A file; those of an object come shortly before its xl.meta, versions of which may share them."""
+        self._parts.setdefault(path[:2], {})[path] = part
+
+    def forget_parts(self, bucket: str, directory: str) -> None:
+        """Those of an object whose xl.meta was added."""
+        self._parts.pop((bucket, directory), None)
 
     def add_own(self, directory: str, content: bytes) -> None:
         """An xl.meta of the server's own, which may be sealed."""
@@ -133,11 +137,13 @@ class _Drive:
         self.own_unproven += proofs.count(contents.Proof.UNKNOWN)
         if contents.Proof.DAMAGED in proofs or not meta.is_intact:
             self.own_damaged.add(name)
-        elif bucket and any(version.is_inline for version in meta.versions):
-            try:
-                bucket_settings.strictly(content, contents.newest_inline(meta), bucket=bucket)
-            except bucket_settings.UnreadableSettingsError as failure:
-                self.own_damaged.add(f"{name} ({failure})")
+            return
+        try:
+            xlmeta.require_one(content)
+            if bucket and meta.versions[0].is_inline:
+                bucket_settings.strictly(contents.newest_inline(meta), bucket=bucket)
+        except ValueError as failure:
+            self.own_damaged.add(f"{name} ({failure})")
 
     def fingerprint(self) -> Fingerprint:
         """Of all that was found."""
@@ -173,8 +179,11 @@ class _Drive:
     def _of_parts(
         self, version: xlmeta.Version, directory: tuple[str, str, str], budget: contents.Budget, *, is_own: bool
     ) -> contents.Proof:
+        if version.has_two_contents:
+            return contents.Proof.DAMAGED
         paths = {(*directory, f"part.{number}"): size for number, size in version.parts}
-        parts = [self._parts.pop(path, None) for path in paths]
+        of_object = self._parts.get(directory[:2], {})
+        parts = [of_object.get(path) for path in paths]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
             return contents.Proof.DAMAGED
@@ -209,6 +218,7 @@ def _of_drive(archive: TarReader) -> Answer:
                 drive.add_own(directory, content)
             else:
                 drive.add_object(bucket, directory, content)
+            drive.forget_parts(bucket, directory)
         elif name.startswith("part."):
             digest = contents.Digest()
             for _, piece in archive.pieces(member):

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 
 from agent.archives.members import printable
-from agent.engines.minio.drive import contents, xlmeta
+from agent.engines.minio.drive import contents
 from agent.engines.minio.drive.comparing import read_own
 from agent.engines.minio.drive.layout import BUCKETS, META
-from agent.engines.minio.drive.xlmeta import ObjectMeta
+from agent.engines.minio.drive.xlmeta import ObjectMeta, only_once
 
 _NO_TARGETS = (b"", b"<BucketTargets></BucketTargets>", b"null", b"{}")
 _EMPTY_LIST = re.compile(rb'\s*\{\s*"targets"\s*:\s*(?:\[\s*\]|null)\s*\}\s*')
@@ -95,22 +95,19 @@ def told(meta: ObjectMeta) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(said)).hexdigest()[:32]
 
 
-def strictly(meta: bytes, content: bytes, *, bucket: str) -> Settings:
+def strictly(content: bytes, *, bucket: str) -> Settings:
     """A bucket's settings, where there is but one way to read them, which is MinIO's.
 
     Args:
-        meta: the xl.meta of the file that holds them, which can be read.
-        content: of the file.
+        content: of the file that holds them.
     Raises:
         UnreadableSettingsError: they are not so.
     """
-    if not xlmeta.holds_one(meta):
-        raise UnreadableSettingsError("they are kept otherwise than MinIO keeps any")
     encoded = content[FORMAT_BYTES:]
     try:
         if not content.startswith(_FORMAT):
             raise ValueError("another format")
-        named = xlmeta.only_once(encoded, msgspec.msgpack.decode(encoded, type=dict[str, object])).get(_NAME, bucket)
+        named = only_once(encoded, msgspec.msgpack.decode(encoded, type=dict[str, object])).get(_NAME, bucket)
         settings = msgspec.msgpack.decode(encoded, type=Settings)
     except (msgspec.DecodeError, ValueError) as failure:
         raise UnreadableSettingsError("no MinIO reads them") from failure
@@ -122,7 +119,7 @@ def strictly(meta: bytes, content: bytes, *, bucket: str) -> Settings:
 def on_drive(drive: Path, bucket: str) -> Settings | None:
     """Those of a bucket that is in place; None: they are not there, or cannot be read."""
     try:
-        return strictly(*read_own(drive / BUCKETS / bucket / ".metadata.bin"), bucket=bucket)
+        return strictly(read_own(drive / BUCKETS / bucket / ".metadata.bin"), bucket=bucket)
     except (OSError, ValueError):
         return None
 

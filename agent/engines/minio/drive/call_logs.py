@@ -7,8 +7,8 @@ import urllib.parse
 from collections.abc import Sequence
 
 from agent.archives.members import printable
+from agent.engines.minio.drive.configuration import Setting
 from agent.engines.minio.drive.event_targets import enabled_in
-from agent.engines.minio.drive.xlmeta import ObjectMeta
 from common.wording import some_of
 
 _PLACES = {"audit_webhook": "endpoint", "audit_kafka": "brokers", "logger_webhook": "endpoint"}
@@ -16,11 +16,12 @@ _PLACES = {"audit_webhook": "endpoint", "audit_kafka": "brokers", "logger_webhoo
 _NAMED = 5
 
 
-def collectors_in(meta: ObjectMeta) -> list[str]:
-    """What a person calls them, by the configuration's xl.meta; none where it is encrypted."""
+def collectors_in(settings: Sequence[Setting]) -> list[str]:
+    """What a person calls those that a configuration names."""
+    places = {(one.subsystem, one.target, one.key): one.value for one in reversed(settings)}
     return sorted(
-        f"{subsystem} {_without_secrets(settings.get(_PLACES[subsystem], ''))}"
-        for subsystem, _, settings in enabled_in(meta)
+        f"{subsystem} {_without_secrets(places.get((subsystem, target, _PLACES[subsystem]), ''))}"
+        for subsystem, target in enabled_in(settings)
         if subsystem in _PLACES
     )
 

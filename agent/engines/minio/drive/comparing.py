@@ -94,8 +94,8 @@ def read_file(path: str, directory: int) -> bytes:
         return file.readall() if os.fstat(descriptor).st_size < MAX_META_BYTES else xlmeta.MAGIC
 
 
-def read_own(directory: Path) -> tuple[bytes, bytes]:
-    """The xl.meta and the content of one of the server's own files, on its drive.
+def read_own(directory: Path) -> bytes:
+    """What MinIO reads in one of its own files, on its drive.
 
     Args:
         directory: that is the file.
@@ -103,8 +103,7 @@ def read_own(directory: Path) -> tuple[bytes, bytes]:
         OSError, ValueError: it is not there, or cannot be read.
     """
     with opened_directory(directory) as parent:
-        meta = read_file(META, parent)
-        return meta, contents.newest(xlmeta.read(meta), parent)
+        return contents.own(read_file(META, parent), parent)
 
 
 def _accounts(root: int, directory: str, file: str) -> dict[str, str]:

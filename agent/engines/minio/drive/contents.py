@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from agent.engines.filesystem import FILE
 from agent.engines.minio.drive import highway
-from agent.engines.minio.drive.xlmeta import ObjectMeta, Version
+from agent.engines.minio.drive.xlmeta import ObjectMeta, Version, read, require_one
 from common.wording import counted
 
 BLOCK_BYTES = 1 << 20
@@ -137,24 +137,27 @@ def newest_inline(meta: ObjectMeta) -> bytes:
     return b""
 
 
-def newest(meta: ObjectMeta, parent: int) -> bytes:
-    """The content of the newest version of one of the server's own files; empty where it has none.
+def own(content: bytes, parent: int) -> bytes:
+    """What MinIO reads in one of its own files, wherever it lies.
 
     Args:
-        parent: descriptor of the directory in which its xl.meta lies.
+        content: of the file's xl.meta.
+        parent: descriptor of the directory in which that lies.
     Raises:
-        ValueError: it has more than MOST_OWN_BYTES.
+        OSError: a part is not there.
+        ValueError: it has more than MOST_OWN_BYTES, or nobody can tell what MinIO reads.
     """
-    for version in meta.versions[:1]:
-        if not version.parts:
-            return newest_inline(meta)
-        if version.stored_bytes > MOST_OWN_BYTES:
-            raise ValueError("it is too long")
-        block_bytes = version.block_bytes or BLOCK_BYTES
-        return b"".join(
-            without_sums(b"".join(_pieces(version, number, parent)), block_bytes) for number, _ in version.parts
-        )
-    return b""
+    meta = read(content)
+    require_one(content)
+    [version] = meta.versions
+    if not version.parts:
+        return newest_inline(meta)
+    if version.stored_bytes > MOST_OWN_BYTES:
+        raise ValueError("it is too long")
+    block_bytes = version.block_bytes or BLOCK_BYTES
+    return b"".join(
+        without_sums(b"".join(_pieces(version, number, parent)), block_bytes) for number, _ in version.parts
+    )
 
 
 def with_sums(content: bytes, block_bytes: int) -> bytes:

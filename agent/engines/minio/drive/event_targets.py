@@ -7,26 +7,19 @@ service it does not know when it starts, and says so to nobody who asks for them
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-
-import msgspec
+from collections.abc import Collection, Mapping, Sequence
 
 from agent.archives.members import printable
-from agent.engines.minio.drive import contents
-from agent.engines.minio.drive.xlmeta import ObjectMeta
+from agent.engines.minio.drive.configuration import Setting
 from common.wording import some_of
 
 _PREFIX = "notify_"
-_WITH_TARGETS = (_PREFIX, "audit_", "logger_")
+_ON = ("on", "true", "t", "1", "enabled")
+"""What MinIO takes for it, in any case."""
 _ARN = re.compile(rb"<(Queue|Topic|CloudFunction)>\s*([^<]*?)\s*</\1>")
 _TYPES = {"postgres": "postgresql"}
 """What ARNs call other than the configuration does."""
 _NAMED = 5
-
-
-class _Setting(msgspec.Struct):
-    key: str = ""
-    value: str = ""
 
 
 def named_in(notification: bytes) -> list[str]:
@@ -34,26 +27,17 @@ def named_in(notification: bytes) -> list[str]:
     return sorted({found[1].decode(errors="replace") for found in _ARN.findall(notification)})
 
 
-def enabled_in(meta: ObjectMeta) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Subsystem, target and settings of what is enabled, by the configuration's xl.meta; none where it is encrypted."""
-    try:
-        subsystems = msgspec.json.decode(contents.newest_inline(meta), type=dict[str, msgspec.Raw])
-        for subsystem, targets in subsystems.items():
-            if not subsystem.startswith(_WITH_TARGETS):
-                continue
-            for target, settings in msgspec.json.decode(targets, type=dict[str, list[_Setting]]).items():
-                values = {setting.key: setting.value for setting in settings}
-                if values.get("enable") == "on":
-                    yield subsystem, target, values
-    except (msgspec.DecodeError, ValueError):
-        return
+def enabled_in(settings: Sequence[Setting]) -> list[tuple[str, str]]:
+    """Subsystem and target of what is enabled, or may be."""
+    found = [(one.subsystem, one.target) for one in settings if one.key == "enable" and one.value.lower() in _ON]
+    return list(dict.fromkeys(found))
 
 
-def configured_in(meta: ObjectMeta) -> list[str]:
-    """Ends of ARNs, `<id>:<type>`, of what is enabled; as `enabled_in`."""
+def configured_in(settings: Sequence[Setting]) -> list[str]:
+    """Ends of ARNs, `<id>:<type>`, of what is enabled."""
     return [
         f"{target}:{_TYPES.get(kind, kind)}"
-        for subsystem, target, _ in enabled_in(meta)
+        for subsystem, target in enabled_in(settings)
         if (kind := subsystem.removeprefix(_PREFIX)) != subsystem
     ]
 

@@ -6,10 +6,8 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from agent.engines.minio.drive import contents
 from agent.engines.minio.drive.comparing import ACCOUNTS
 from agent.engines.minio.drive.layout import CONFIG, META
-from agent.engines.minio.drive.xlmeta import ObjectMeta
 
 _DIRECTORY, _FILE = ACCOUNTS["service_accounts"]
 
@@ -29,9 +27,9 @@ def service_account_of(path: str) -> str:
     return PurePosixPath(path).parts[-3]
 
 
-def parent_in(meta: ObjectMeta) -> str:
-    """Whose it is, by the xl.meta of such a file; empty: a KMS has encrypted it, or it cannot be read."""
+def parent_in(content: bytes) -> str:
+    """Whose it is, by the content of such a file; empty: a KMS has encrypted it, or it cannot be read."""
     try:
-        return msgspec.json.decode(contents.newest_inline(meta), type=_Identity).credentials.parent_user
+        return msgspec.json.decode(content, type=_Identity).credentials.parent_user
     except (msgspec.DecodeError, ValueError):
         return ""

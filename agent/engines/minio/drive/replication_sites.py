@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.archives.members import printable
-from agent.engines.minio.drive import contents
 from agent.engines.minio.drive.layout import CONFIG, META
-from agent.engines.minio.drive.xlmeta import ObjectMeta
 from common.wording import some_of
 
 FILE = f"{CONFIG}/site-replication/state.json/{META}"
@@ -33,12 +31,10 @@ class _File(msgspec.Struct, rename={"state": "srState"}):
     state: _State = msgspec.field(default_factory=_State)
 
 
-def sites_in(meta: ObjectMeta) -> list[str]:
-    """Addresses of all sites, by the xl.meta of FILE; "others": they cannot be read."""
-    if not meta.versions or meta.versions[0].is_marker:
-        return []
+def sites_in(content: bytes) -> list[str]:
+    """Addresses of all sites, by the content of that file; "others": they cannot be read."""
     try:
-        found = msgspec.json.decode(contents.newest_inline(meta), type=_File).state.peers
+        found = msgspec.json.decode(content, type=_File).state.peers
     except (msgspec.DecodeError, ValueError):
         return ["others"]
     return sorted(site.endpoint for site in found.values())

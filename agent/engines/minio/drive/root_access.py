@@ -1,23 +1,14 @@
-"""What in a server's configuration decides whether root is served, and the agent, which calls as root.
-
-A configuration is JSON: by subsystem and target, settings with a key and a value. Of a hostile one nothing is taken for
-harmless that MinIO might read otherwise: it takes names of fields in any case, and knows the first of two.
-"""
+"""What in a server's configuration decides whether root is served, and the agent, which calls as root."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from agent.engines.minio.drive import xlmeta
 from agent.engines.minio.drive.comparing import read_own
-from agent.engines.minio.drive.layout import CONFIG, META
+from agent.engines.minio.drive.configuration import DIRECTORY, Setting, settings_in
 from common.errors import ArchiveIncompatibleError
 
-DIRECTORY = f"{CONFIG}/config.json"
-FILE = f"{DIRECTORY}/{META}"
 UNREAD = "unread"
 """In place of settings: a KMS has encrypted them, or they are of before 2022."""
 _HARMLESS = {("api", "root_access"): "on", ("policy_plugin", "url"): "", ("policy_opa", "url"): ""}
@@ -28,45 +19,26 @@ _SAYS = {
 }
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object, with what it says twice."""
-
-
-def deciding_in(meta: bytes, content: bytes) -> dict[str, list[str]]:
-    """The values of settings that may take root's access away, by name: `api root_access`.
+def deciding_in(settings: Sequence[Setting] | None) -> dict[str, list[str]]:
+    """The values of those that may take root's access away, by name: `api root_access`.
 
     Args:
-        meta: the xl.meta of FILE, which can be read.
-        content: of the file.
-    Raises:
-        ValueError: nobody can tell what MinIO reads there.
+        settings: as of `settings_in`.
     """
-    if not xlmeta.holds_one(meta):
-        raise ValueError("it is kept otherwise than MinIO keeps any")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
+    if settings is None:
         return {UNREAD: []}
-    try:
-        found = json.loads(text, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError) as failure:
-        raise ValueError("it is no JSON") from failure
     told: dict[str, list[str]] = {}
-    for subsystem, targets in _pairs_of(found):
-        for _, settings in _pairs_of(targets):
-            for setting in settings if isinstance(settings, list) else ():
-                for key in _said(setting, "key"):
-                    harmless = _HARMLESS.get((subsystem, key))
-                    values = _said(setting, "value") or [""]
-                    if harmless is not None and set(values) != {harmless}:
-                        told.setdefault(f"{subsystem} {key}", []).extend(values)
+    for one in settings:
+        harmless = _HARMLESS.get((one.subsystem, one.key))
+        if harmless is not None and one.value != harmless:
+            told.setdefault(f"{one.subsystem} {one.key}", []).append(one.value)
     return told
 
 
 def deciding_on(drive: Path) -> dict[str, list[str]]:
     """The same of the server's own configuration; none where it cannot be read."""
     try:
-        return deciding_in(*read_own(drive / DIRECTORY))
+        return deciding_in(settings_in(read_own(drive / DIRECTORY)))
     except (OSError, ValueError):
         return {}
 
@@ -96,11 +68,3 @@ def about_unread(coming: Mapping[str, list[str]]) -> tuple[str, ...]:
         "The archive's configuration is encrypted, or older than 2022, and may turn off root's access: "
         "`api root_access` is set to `on` in it, or this server would lock out its agent.",
     )
-
-
-def _pairs_of(found: object) -> Iterator[tuple[str, Any]]:
-    return iter(found if isinstance(found, _Pairs) else ())
-
-
-def _said(setting: object, field: str) -> list[str]:
-    return [str(value) for name, value in _pairs_of(setting) if name.lower() == field]

@@ -38,6 +38,8 @@ class Tiered(msgspec.Struct):
         names: of a few of them, with their buckets.
         tiers: a few.
         places: of a thousand of them at most, without those that need a caller's key.
+        freed: versions that were deleted, whose content a server that has their names deletes in its tier.
+        freed_names, freed_tiers: a few of each.
     """
 
     versions: int = 0
@@ -45,6 +47,9 @@ class Tiered(msgspec.Struct):
     names: list[str] = []
     tiers: list[str] = []
     places: list[Place] = []
+    freed: int = 0
+    freed_names: list[str] = []
+    freed_tiers: list[str] = []
 
     def add(self, bucket: str, key: str, version: Version) -> None:
         """One version; nothing of one whose content is on the drive."""
@@ -52,11 +57,16 @@ class Tiered(msgspec.Struct):
             return
         self.versions += 1
         self.bytes += version.size
-        for names, name in ((self.names, f"{bucket}/{key}"), (self.tiers, version.tier)):
-            if len(names) < _NAMED and printable(name) not in names:
-                names.append(printable(name))
+        _note(self.names, f"{bucket}/{key}")
+        _note(self.tiers, version.tier)
         if len(self.places) < _PLACES and version.encryption != "customer":
             self.places.append(Place(bucket, key, version.id, version.size))
+
+    def add_freed(self, bucket: str, key: str, tier: str) -> None:
+        """One that was deleted, and whose content is in a tier."""
+        self.freed += 1
+        _note(self.freed_names, f"{bucket}/{key}")
+        _note(self.freed_tiers, tier)
 
     def parts(self) -> dict[str, str]:
         """Of a fingerprint, beside its buckets."""
@@ -75,10 +85,19 @@ class Tiered(msgspec.Struct):
             f"lifecycle rules have moved it to the tier {', '.join(self.tiers)} ({', '.join(self.names)})"
         )
 
+    def freed_text(self) -> str:
+        """As `text`, of what was deleted."""
+        if not self.freed:
+            return ""
+        return (
+            f"The archive has a server that gets it delete {counted(self.freed, 'objects')} in the tier "
+            f"{', '.join(self.freed_tiers)}: the content of versions that were deleted ({', '.join(self.freed_names)})"
+        )
+
 
 def about(tiered: Tiered) -> list[str]:
     """What a person should know of an archive that was exported."""
-    return _told(tiered, "Imports refuse such an archive; `?format=s3` holds the content.")
+    return _told(tiered, "Imports refuse such an archive; one in `?format=s3` holds all content, and deletes none.")
 
 
 def about_sharing(tiered: Tiered) -> list[str]:
@@ -90,16 +109,23 @@ def about_sharing(tiered: Tiered) -> list[str]:
     )
 
 
-def _told(tiered: Tiered, consequence: str) -> list[str]:
-    return [f"{tiered.text('the archive')}. {consequence}"] if tiered.versions else []
-
-
 def require_none(tiered: Tiered) -> None:
-    """Refuse an archive that does not hold all content; ArchiveIncompatibleError."""
-    if tiered.versions:
+    """Refuse an archive that does not hold all content, or that deletes some; ArchiveIncompatibleError."""
+    for told in _told(
+        tiered, "Two servers that share it lose it for each other when they delete. Nothing was changed."
+    ):
         raise ArchiveIncompatibleError(
-            f"{tiered.text('the archive')}. Two servers that share it lose it for each other when they delete. Nothing "
-            "was changed.",
+            told,
             next_step="Export in the portable format, `?format=s3`, which holds the content. Where the server that the "
             "archive is of is given up, import with `tiered=share`, and this one goes on with what lies in the tier.",
         )
+
+
+def _told(tiered: Tiered, consequence: str) -> list[str]:
+    told = [text for text in (tiered.text("the archive"), tiered.freed_text()) if text]
+    return [". ".join([*told, consequence])] if told else []
+
+
+def _note(names: list[str], name: str) -> None:
+    if len(names) < _NAMED and printable(name) not in names:
+        names.append(printable(name))

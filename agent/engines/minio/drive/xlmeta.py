@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,13 +36,16 @@ _FIRST_MINOR_WITH_HEADERS, _FIRST_HEADER_VERSION = 3, 2
 _HEAD_BYTES = 8
 """Magic and version."""
 _NO_ID = bytes(16)
+_NULL = "null"
+"""In place of an id."""
 _MAX_VERSIONS = 1_000_000
-_SEALED_KEYS = ("-s3-sealed-key", "-kms-sealed-key")
-_CUSTOMER_KEY = "x-minio-internal-server-side-encryption-sealed-key"
+_SEALED_KEYS = ("-S3-Sealed-Key", "-Kms-Sealed-Key")
+_CUSTOMER_KEY = "X-Minio-Internal-Server-Side-Encryption-Sealed-Key"
 _TIER = "x-minio-internal-transition-tier"
 _ELSEWHERE = (INLINE, TIERED, _TIER)
 """What says that content is not beside the file."""
-_COMPRESSION = "x-minio-internal-compression"
+_COMPRESSION = "X-Minio-Internal-compression"
+"""As all of these, in MinIO's own case, which knows no other."""
 _FIRST_FORMAT = b"1   "
 _MAP_MARK = 0x80
 """MessagePack's, of the small map with which the versions began before they had headers."""
@@ -85,6 +88,7 @@ class Version:
         metadata: as a client sees it, with tags and the like; bytes that are no UTF-8 are surrogates.
         stored_bytes: of the content as it is kept, compressed or encrypted.
         is_inline: the content is in the xl.meta.
+        has_two_contents: another one is in the xl.meta than where the version says, and MinIO reads that.
         block_bytes: of the content, before each of which its sum stands; 0: it is kept in another way than we know.
         tier: the remote one that keeps the content, also where a copy is lent back for some days; empty: none.
     """
@@ -103,6 +107,7 @@ class Version:
     is_inline: bool = False
     block_bytes: int = 0
     tier: str = ""
+    has_two_contents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class ObjectMeta:
     Attributes:
         header_version: grows with MinIO's releases, which read those up to their own.
         versions: the newest first; without versions that are only there to be freed.
+        freed: the tier of each of those, in which their content is to be deleted; "?" where they name none.
         inline: content that is in the file, with its sums, by the version's id.
         is_intact: its checksum is that of its versions; MinIO takes nothing from a file where it is not.
     """
@@ -119,6 +125,7 @@ class ObjectMeta:
     header_version: int
     versions: list[Version]
     inline: Mapping[str, bytes] = field(default_factory=dict)
+    freed: tuple[str, ...] = ()
     is_intact: bool = True
 
 
@@ -165,19 +172,36 @@ def read(content: bytes) -> ObjectMeta:
     try:
         if version < _FIRST_HEADER_VERSION or marks != [_BINARY_MARK, _CHECKSUM_MARK]:
             raise ValueError("an xl.meta of another form")
-        found = _versions(versions, version, is_intact=is_intact)
+        found, freed = _versions(versions, version, is_intact=is_intact)
     except _UNFIT as failure:
         raise (MadeUpError if is_intact else ValueError)(f"an xl.meta that cannot be read: {failure}") from failure
     try:
         inline = _inline(content[cursor.at :])
     except _UNFIT as failure:
         raise ValueError("an xl.meta with data that cannot be read") from failure
-    return ObjectMeta(version, found, inline, is_intact=is_intact)
+    if inline.keys() & {version.data_directory for version in found}:
+        # Where a MinIO looks for it too.
+        raise (MadeUpError if is_intact else ValueError)("an xl.meta with data that is named by its directory")
+    found = [replace(one, has_two_contents=True) if _has_two_contents(one, inline) else one for one in found]
+    return ObjectMeta(version, found, inline, freed, is_intact=is_intact)
 
 
-def holds_one(content: bytes) -> bool:
-    """Whether an xl.meta that can be read holds one version without an id, and nothing by which MinIO might take its
-    content from elsewhere than `read`: as all of the server's own files are."""
+def _has_two_contents(version: Version, inline: Mapping[str, bytes]) -> bool:
+    """Of a version without an id, MinIO takes what is in the file, whether or not the version says that it is there
+    (ReadVersion in its cmd/xl-storage.go). It may do so by itself, and fail with it: where a version was copied onto
+    its key, and then overwritten with content that is too large for the file, the data of before is left there.
+    """
+    return bool(version.parts) and version.id == _NULL and bool(inline.get(_NULL))
+
+
+def require_one(content: bytes) -> None:
+    """Of an xl.meta that can be read: that it holds one version without an id, and nothing by which MinIO might take
+    its content from elsewhere than `read`, as all of the server's own files do; ValueError otherwise."""
+    if not _holds_one(content):
+        raise ValueError("it is kept otherwise than MinIO keeps any")
+
+
+def _holds_one(content: bytes) -> bool:
     try:
         cursor = _Cursor(content, 13, 13 + int.from_bytes(content[9:13], "big"))
         cursor.number()
@@ -199,8 +223,9 @@ def _checksum(versions: bytes) -> int:
     return xxhash.xxh64_intdigest(versions) & 0xFFFFFFFF
 
 
-def _versions(content: bytes, version: int, *, is_intact: bool) -> list[Version]:
-    """With a checksum that holds, they have to be as a server writes them; else as they can be read."""
+def _versions(content: bytes, version: int, *, is_intact: bool) -> tuple[list[Version], tuple[str, ...]]:
+    """Those of ObjectMeta, and what it has as `freed`. With a checksum that holds, they have to be as a server writes
+    them; else as they can be read."""
     cursor = _Cursor(content, 0, len(content))
     cursor.number()
     cursor.number()
@@ -208,6 +233,7 @@ def _versions(content: bytes, version: int, *, is_intact: bool) -> list[Version]
     if not 0 <= count <= _MAX_VERSIONS:
         raise ValueError("an absurd number of versions")
     found: list[Version] = []
+    freed: list[str] = []
     times: list[int] = []
     for _ in range(count):
         header, raw = _decode(cursor.binary()), _body(cursor.binary())
@@ -219,11 +245,13 @@ def _versions(content: bytes, version: int, *, is_intact: bool) -> list[Version]
             (require_object if kind == OBJECT else require_marker)(raw)
             require_header(header, kind, raw, version=version)
             times.append(raw["MTime"])
-        if not flags & FREE_VERSION:
+        if flags & FREE_VERSION:
+            freed.append(_tier(raw.get("MetaSys") or {}))
+        else:
             found.append(_object(raw) if kind == OBJECT else _marker(raw))
     if times != sorted(times, reverse=True):
         raise ValueError("versions that are not in their order")
-    return found
+    return found, tuple(freed)
 
 
 def _body(body: bytes) -> dict[str, Any]:
@@ -252,7 +280,7 @@ def _marker(raw: dict[str, Any]) -> Version:
 
 
 def _object(raw: dict[str, Any]) -> Version:
-    internal = {str(name).lower(): value for name, value in (raw.get("MetaSys") or {}).items()}
+    internal = {str(name): value for name, value in (raw.get("MetaSys") or {}).items()}
     visible = {str(name): str(value) for name, value in (raw.get("MetaUsr") or {}).items()}
     numbers, sizes, actual = (
         [_int(number) for number in raw.get(name) or []] for name in ("PartNums", "PartSizes", "PartASizes")
@@ -261,10 +289,10 @@ def _object(raw: dict[str, Any]) -> Version:
     encryption = "server" if any(name.endswith(_SEALED_KEYS) for name in internal) else ""
     if _CUSTOMER_KEY in internal:
         encryption = "customer"
-    tier = bytes(internal.get(_TIER) or b"?") if internal.get(TIERED) == b"complete" else b""
-    is_elsewhere = INLINE in internal or bool(tier)
-    directory = raw.get("DDir") or _NO_ID
-    has_data = raw["Size"] > 0 and not is_elsewhere and directory != _NO_ID
+    tier = _tier(internal) if internal.get(TIERED) == b"complete" else ""
+    # MinIO once left this where it had moved the content to a tier.
+    is_inline = INLINE in internal and not tier
+    has_data = raw["Size"] > 0 and not is_inline and not tier
     etag = visible.pop("etag", "")
     return Version(
         id=_id(raw["ID"]),
@@ -273,20 +301,25 @@ def _object(raw: dict[str, Any]) -> Version:
         size=sum(actual) if has_sizes and all(size >= 0 for size in actual) else _int(raw["Size"]),
         # A sealed ETag is other bytes on each server.
         etag="" if encryption else etag,
-        data_directory=_uuid(directory) if has_data else "",
+        data_directory=_uuid(raw.get("DDir") or _NO_ID) if has_data else "",
         parts=tuple(zip(numbers, sizes, strict=True)) if has_data else (),
         encryption=encryption,
         is_compressed=_COMPRESSION in internal,
         metadata=visible,
         stored_bytes=raw["Size"],
-        is_inline=INLINE in internal,
+        is_inline=is_inline,
         block_bytes=raw["EcBSize"] if raw.get("EcBSize") in BLOCK_BYTES else 0,
-        tier=tier.decode(errors="replace"),
+        tier=tier,
     )
 
 
+def _tier(internal: Mapping[str, Any]) -> str:
+    tier = internal.get(_TIER)
+    return tier.decode(errors="replace") if tier and isinstance(tier, bytes) else "?"
+
+
 def _id(raw: bytes | None) -> str:
-    return "null" if not raw or raw == _NO_ID else _uuid(raw)
+    return _NULL if not raw or raw == _NO_ID else _uuid(raw)
 
 
 def _uuid(raw: object) -> str:

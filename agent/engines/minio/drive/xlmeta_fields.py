@@ -12,6 +12,8 @@ from typing import Any
 OBJECT, MARKER = 1, 2
 FREE_VERSION, _USES_DIRECTORY, _IS_INLINE = 1, 2, 4
 """Of a version's header."""
+_INTERNAL = "x-minio-internal-"
+"""What is named so, a MinIO takes from where clients' metadata are too."""
 FREE = "x-minio-internal-free-version"
 INLINE = "x-minio-internal-inline-data"
 TIERED = "x-minio-internal-transition-status"
@@ -62,6 +64,7 @@ def require_object(raw: Mapping[str, Any]) -> None:
     _require(_is_number(raw["Size"], 0, _MOST) and raw["Size"] == sum(sizes), "Size")
     visible = _given(raw, "MetaUsr", {})
     _require(isinstance(visible, dict) and all(isinstance(text, str) for text in visible.values()), "MetaUsr")
+    _require(not any(str(name).lower().startswith(_INTERNAL) for name in visible), "MetaUsr")
     internal = _given(raw, "MetaSys", {})
     if not any(name in internal for name in _SEALED):
         _require_checksums(internal.get(_CHECKSUMS, b""))
@@ -119,7 +122,8 @@ def _require_common(raw: Mapping[str, Any]) -> None:
     are_right = isinstance(internal, dict) and all(
         isinstance(name, str) and isinstance(value, bytes) for name, value in internal.items()
     )
-    _require(are_right, "MetaSys")
+    # Some it looks for in its own case alone, others in any.
+    _require(are_right and len({name.lower() for name in internal}) == len(internal), "MetaSys")
 
 
 def _is_id(value: object) -> bool:

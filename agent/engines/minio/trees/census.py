@@ -20,6 +20,7 @@ from agent.engines.filesystem import DIRECTORY, read_small_file
 from agent.engines.minio.drive import (
     bucket_settings,
     call_logs,
+    configuration,
     contents,
     event_targets,
     identities,
@@ -110,19 +111,13 @@ class Census:
         if bucket == SYSTEM:
             if of_bucket := bucket_settings.bucket_of(found.path):
                 self._told[of_bucket] = bucket_settings.told(meta)
-            self._settings(rest, content)
             if self._budget is not None:
-                is_whole = self._is_own_whole(meta, found.parent)
-                if not is_whole:
-                    self._own_damaged(found.path)
-                if account := identities.service_account_of(found.path):
-                    self._note(self.tally.parents.setdefault(identities.parent_in(meta), []), account)
-                if of_bucket and is_whole and meta.versions:
-                    self._settings_of(of_bucket, found, meta, content)
-                if found.path == root_access.FILE and is_whole:
-                    self._configuration(found, meta, content)
-                if found.path == replication_sites.FILE:
-                    self.tally.sites = replication_sites.sites_in(meta)
+                try:
+                    xlmeta.require_one(content)
+                    self._require_own_whole(meta, found.parent)
+                    self._look_into(found, content)
+                except (OSError, ValueError) as failure:
+                    self._own_damaged(found.path, why=str(failure))
             return
         path = rest.removesuffix(f"/{META}")
         key = key_of(path)
@@ -130,6 +125,8 @@ class Census:
         counted.objects += bool(meta.versions)
         counted.nested += self._is_nested(bucket, path)
         self.tally.unlisted += not is_listed(path)
+        for tier in meta.freed:
+            self.tally.tiered.add_freed(bucket, key, tier)
         for version in meta.versions:
             counted.versions += 1
             counted.markers += version.is_marker
@@ -175,41 +172,41 @@ class Census:
         self.tally.unproven += proof is contents.Proof.UNKNOWN
         return proof is not contents.Proof.DAMAGED
 
-    def _is_own_whole(self, meta: xlmeta.ObjectMeta, parent: int) -> bool:
-        """A file of the server's own, which reads nothing of it otherwise."""
+    def _require_own_whole(self, meta: xlmeta.ObjectMeta, parent: int) -> None:
+        """A file of the server's own, which reads nothing of it otherwise; ValueError."""
+        is_whole = meta.is_intact
         for version in meta.versions:
-            if not _has_parts(version, parent):
-                return False
-            proof = contents.proof_on_drive(version, meta.inline, parent, self._own_budget, is_own=True)
+            proof = contents.Proof.DAMAGED
+            if _has_parts(version, parent):
+                proof = contents.proof_on_drive(version, meta.inline, parent, self._own_budget, is_own=True)
             self.tally.own_unproven += proof is contents.Proof.UNKNOWN
-            if proof is contents.Proof.DAMAGED:
-                return False
-        return meta.is_intact
+            is_whole &= proof is not contents.Proof.DAMAGED
+        if not is_whole:
+            raise ValueError
 
-    def _configuration(self, found: Found, meta: xlmeta.ObjectMeta, content: bytes) -> None:
-        self.tally.event_targets = event_targets.configured_in(meta)
-        self.tally.collectors = call_logs.collectors_in(meta)
-        try:
-            self.tally.deciding = root_access.deciding_in(content, contents.newest(meta, found.parent))
-        except (OSError, ValueError) as failure:
-            self._own_damaged(found.path, why=str(failure))
+    def _look_into(self, found: Found, content: bytes) -> None:
+        """Note what an import of one of the server's own files brings with it; raises as `contents.own`, and
+        ValueError for what no MinIO reads."""
+        if bucket := bucket_settings.bucket_of(found.path):
+            self._settings(bucket, bucket_settings.strictly(contents.own(content, found.parent), bucket=bucket))
+        elif account := identities.service_account_of(found.path):
+            parent = identities.parent_in(contents.own(content, found.parent))
+            self._note(self.tally.parents.setdefault(parent, []), account)
+        elif found.path == configuration.FILE:
+            settings = configuration.settings_in(contents.own(content, found.parent))
+            self.tally.deciding = root_access.deciding_in(settings)
+            self.tally.event_targets = event_targets.configured_in(settings or ())
+            self.tally.collectors = call_logs.collectors_in(settings or ())
+        elif found.path == replication_sites.FILE:
+            self.tally.sites = replication_sites.sites_in(contents.own(content, found.parent))
 
-    def _settings_of(self, bucket: str, found: Found, meta: xlmeta.ObjectMeta, content: bytes) -> None:
-        try:
-            settings = bucket_settings.strictly(content, contents.newest(meta, found.parent), bucket=bucket)
-        except (OSError, ValueError) as failure:
-            self._own_damaged(found.path, why=str(failure))
-            return
+    def _settings(self, bucket: str, settings: bucket_settings.Settings) -> None:
         if targets := bucket_settings.targets_in(settings):
             self.tally.replicating[bucket] = targets[:_NAMED]
         if named := event_targets.named_in(settings.notification_config_xml):
             self.tally.events[bucket] = named
-
-    def _settings(self, path: str, content: bytes) -> None:
-        """A file of `.minio.sys`: which buckets have rules that delete objects by their age."""
-        kind, _, rest = path.partition("/")
-        if kind == "buckets" and rest.endswith(f"/.metadata.bin/{META}") and b"<Expiration>" in content:
-            self.tally.expiring.append(rest.partition("/")[0])
+        if b"<Expiration>" in settings.lifecycle_config_xml:
+            self.tally.expiring.append(bucket)
 
     def _sample(self, bucket: str, path: str, key: str, versions: list[xlmeta.Version]) -> None:
         newest = versions[0]
@@ -373,6 +370,8 @@ def _number(bucket: str, key: str, version: xlmeta.Version) -> int:
 
 
 def _has_parts(version: xlmeta.Version, parent: int) -> bool:
+    if version.has_two_contents:
+        return False
     if not version.data_directory:
         return True
     for number, size in version.parts:

@@ -78,7 +78,7 @@ class Tally(msgspec.Struct):
         events: whom buckets tell of their changes, by name, and `event_targets`: whom the configuration knows; see
             event_targets.py. Looked for as contents are.
         sites: where the whole server replicates to; looked for as contents are.
-        expiring: buckets with rules that delete objects by their age.
+        expiring: buckets with rules that delete objects by their age; looked for as contents are.
         samples: a few small objects, each of another kind.
         changes: by kind, what becomes of this tree's things in that of a `Comparison`.
         is_complete: False when the time was up.

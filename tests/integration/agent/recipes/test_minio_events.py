@@ -118,13 +118,14 @@ async def test_an_undo_of_one_bucket_brings_back_rules_for_somebody_whom_the_ser
     assert await _is_told(server)
 
 
+@pytest.mark.parametrize("word", ["on", "true", "Enabled"])
 async def test_who_is_told_of_each_call_by_the_archives_configuration_is_named(
-    start_minio: StartMinio, tmp_path: Path
+    word: str, start_minio: StartMinio, tmp_path: Path
 ) -> None:
     source, server = start_minio(), start_minio()
     async with client_of(source) as client, aiohttp.test_utils.RawTestServer(_answer) as there:
         url = there.make_url("/").with_user("me").with_password("a-pass-word")
-        order = f"audit_webhook:one endpoint={url}"
+        order = f"audit_webhook:one enable={word} endpoint={url}"
         await client.admin("PUT", "set-config-kv", body=madmin.encrypt(client.account.password, order.encode()))
         exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
     target = MinioApp(server, tmp_path / "target")

@@ -10,8 +10,9 @@ from agent.engines.minio.drive.tiers import Place, Tiered
 from agent.engines.minio.server import tier_reading
 from agent.engines.replay.minio import replay
 from agent.engines.replay.request import Request
-from common.errors import ArchiveIncompatibleError
+from common.errors import ArchiveDamagedError, ArchiveIncompatibleError
 from tests.fakes.imports import MemoryRecord
+from tests.fixtures.minio_archives import Change, made_up, resealed
 from tests.fixtures.minio_data import put, view
 from tests.fixtures.minio_servers import StartMinio, client_of
 from tests.fixtures.minio_tiers import CONTENTS, TIER, TIERED_BYTES, delete_in_tier, fill_tiered, read
@@ -75,6 +76,59 @@ async def test_an_archive_without_content_that_lies_in_a_tier_is_refused(
     assert "Nothing was changed" in refusal.value.text
     assert "?format=s3" in refusal.value.next_step
     assert "tiered=share" in refusal.value.next_step
+    assert (await view(target), app.leftovers()) == ({}, [])
+
+
+async def test_an_archive_that_has_a_server_delete_in_a_tier_is_refused(
+    source: MinioServer, cold: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    target = start_minio(user="other")
+    cold.stop()
+    async with client_of(source) as client:
+        for key in CONTENTS:
+            await client.call("DELETE", "files", key)
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
+
+    with pytest.raises(ArchiveIncompatibleError, match=f"delete 3 objects in the tier '{TIER}'") as refusal:
+        await app.stage(exported.file, record, bucket="files")
+    await app.recipe.discard(record)
+    shared, preview = await app.stage(exported.file, tiered="share")
+    await app.recipe.discard(shared)
+
+    assert "'files/tiered/0'" in refusal.value.text
+    assert "tiered=share" in refusal.value.next_step
+    for warnings in (exported.warnings, preview.warnings):
+        assert [text for text in warnings if "delete 3 objects in the tier" in text]
+    assert (await view(target), app.leftovers()) == ({}, [])
+
+
+async def test_a_name_in_another_case_hides_no_content_that_lies_in_a_tier(
+    source: MinioServer, start_minio: StartMinio, tmp_path: Path
+) -> None:
+    target = start_minio(user="other")
+    status = {"x-minio-internal-transition-status": b"complete", "x-minio-internal-transition-tier": TIER.encode()}
+    name = "files/here/xl.meta"
+    exported = await MinioApp(source, tmp_path / "source").export(secrets="clear")
+    twice = made_up(name, MetaSys={**status, "X-Minio-Internal-transition-status": b"none"}, header={4: 2})
+    once = made_up(name, MetaSys=status, header={4: 2})
+    app, record = MinioApp(target, tmp_path / "target"), MemoryRecord()
+
+    def change(altered: Change) -> bytes:
+        """Nothing in it lies in a tier but that object."""
+        return resealed(
+            exported.file,
+            lambda name, content: None if name.startswith("files/tiered/") else altered(name, content),
+            keeps_fingerprint=False,
+        )
+
+    with pytest.raises(ArchiveDamagedError, match="no MinIO with a single drive writes: 'files/here'"):
+        await app.stage(change(twice), record, bucket="files")
+    await app.recipe.discard(record)
+    with pytest.raises(ArchiveIncompatibleError, match="The content of 1 version "):
+        await app.stage(change(once), record, bucket="files")
+    await app.recipe.discard(record)
+
     assert (await view(target), app.leftovers()) == ({}, [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.engines.minio.drive import bucket_settings, xlmeta
+from agent.engines.minio.drive import bucket_settings
 from agent.engines.minio.drive.bucket_settings import UnreadableSettingsError, bucket_of, holds_targets, strictly, told
 from agent.engines.minio.drive.xlmeta import ObjectMeta, Version
 
@@ -75,13 +75,6 @@ _TAGS = pack("TaggingConfigXML") + pack(b"<Tagging/>")
 _NAMED = pack("Name") + pack("shop")
 
 
-@pytest.fixture
-def file_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its xl.meta is as it should be; see test_xlmeta.py."""
-    monkeypatch.setattr(xlmeta, "holds_one", lambda meta: True)
-
-
-@pytest.mark.usefixtures("file_of_settings")
 @pytest.mark.parametrize(
     "content",
     [
@@ -95,10 +88,9 @@ def file_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["small", "in another order", "large", "without a name", "with a time", "of a newer release"],
 )
 def test_a_buckets_own_settings_are_read(content: bytes) -> None:
-    assert strictly(b"", FORMAT + content, bucket="shop").tagging_config_xml == b"<Tagging/>"
+    assert strictly(FORMAT + content, bucket="shop").tagging_config_xml == b"<Tagging/>"
 
 
-@pytest.mark.usefixtures("file_of_settings")
 @pytest.mark.parametrize(
     "content",
     [
@@ -123,4 +115,4 @@ def test_a_buckets_own_settings_are_read(content: bytes) -> None:
 )
 def test_what_is_another_buckets_or_may_be_read_otherwise_is_not(content: bytes) -> None:
     with pytest.raises(UnreadableSettingsError):
-        strictly(b"", content, bucket="shop")
+        strictly(content, bucket="shop")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.minio.drive.xlmeta import MadeUpError, header_version, holds_one, read
+from agent.engines.minio.drive.xlmeta import MadeUpError, header_version, read, require_one
 from tests.fixtures.minio_archives import Body, Header, marker_version, object_version, pack, xl_meta
 
 ID, DATA = uuid.UUID(int=0x1234), uuid.UUID(int=0x5678)
@@ -63,6 +63,73 @@ def test_what_lies_within_the_file_has_no_parts_beside_it() -> None:
     assert (version.data_directory, version.parts, version.size) == ("", (), 8)
 
 
+@pytest.mark.parametrize(("vid", "inline"), [("null", "null"), (str(ID), str(ID))])
+def test_what_is_left_in_the_file_is_told_where_a_server_takes_it(vid: str, inline: str) -> None:
+    own_id = bytes(16) if vid == "null" else ID.bytes
+
+    for left in (b"other", b""):
+        [version] = read(_file(_object(ID=own_id), inline=b"\x01" + pack({inline: left}))).versions
+
+        # With an id, a server looks at the parts first.
+        assert version.has_two_contents == (vid == "null" and left != b"")
+        assert version.parts == ((1, 5), (2, 3))
+
+
+def test_data_of_versions_that_are_gone_may_be_left_in_the_file() -> None:
+    [version] = read(_file(_object(), inline=b"\x01" + pack({"null": b"of one that was deleted"}))).versions
+
+    assert not version.has_two_contents
+
+
+def test_data_in_the_file_that_is_named_by_its_directory_is_refused() -> None:
+    content = _file(_object(), inline=b"\x01" + pack({str(DATA): b"content"}))
+
+    with pytest.raises(MadeUpError, match="named by its directory"):
+        read(content)
+
+
+def test_content_that_is_nowhere_is_looked_for_where_a_server_does() -> None:
+    [version] = read(_file(_object(DDir=bytes(16)))).versions
+
+    assert (version.data_directory, version.parts) == (str(uuid.UUID(int=0)), ((1, 5), (2, 3)))
+
+
+_TIERED = {"x-minio-internal-transition-status": b"complete", "x-minio-internal-transition-tier": b"COLD"}
+
+
+def test_content_in_a_tier_is_not_in_the_file_although_a_server_left_that_it_is() -> None:
+    [version] = read(_file(_object(MetaSys=_TIERED | {"x-minio-internal-inline-data": b"true"}))).versions
+
+    assert (version.tier, version.is_inline, version.parts) == ("COLD", False, ())
+
+
+def test_internal_names_are_a_servers_own_in_its_own_case_alone() -> None:
+    others = {
+        "X-Minio-Internal-Inline-Data": b"true",
+        "X-Minio-Internal-Transition-Status": b"complete",
+        "x-minio-internal-compression": b"s2",
+        "x-minio-internal-server-side-encryption-sealed-key": b"k",
+    }
+
+    [version] = read(_file(_object(MetaSys=others))).versions
+
+    assert version == read(_file(_object())).versions[0]
+
+
+@pytest.mark.parametrize("name", ["X-Minio-Internal-compression", "x-minio-internal-inline-data"])
+def test_internal_names_among_a_clients_metadata_are_refused(name: str) -> None:
+    with pytest.raises(MadeUpError, match="MetaUsr"):
+        read(_file(_object(MetaUsr={name: "s2"})))
+
+
+def test_an_internal_name_in_two_cases_is_refused() -> None:
+    twice = _TIERED | {"X-Minio-Internal-transition-status": b"none"}
+
+    for version in (_object(MetaSys=twice), _marker(MetaSys=twice)):
+        with pytest.raises(MadeUpError, match="MetaSys"):
+            read(_file(version))
+
+
 def test_encryption_and_compression_are_told_and_sealed_etags_are_not_compared() -> None:
     server = {"X-Minio-Internal-Server-Side-Encryption-S3-Sealed-Key": b"k", "X-Minio-Internal-compression": b"s2"}
     customer = {"X-Minio-Internal-Server-Side-Encryption-Sealed-Key": b"k"}
@@ -99,7 +166,11 @@ def test_headers_are_the_bytes_that_they_are(size: int) -> None:
 
 
 def test_versions_that_are_only_to_be_freed_are_none() -> None:
-    assert read(_file(_marker(MetaSys={"x-minio-internal-free-version": b""}))).versions == []
+    free = {"x-minio-internal-free-version": b""}
+
+    found = read(_file(_marker(MetaSys=free | _TIERED), _marker(MetaSys=free)))
+
+    assert (found.versions, found.freed) == ([], ("COLD", "?"))
 
 
 def test_the_size_is_the_contents_own() -> None:
@@ -341,8 +412,8 @@ def _twice(name: str) -> bytes:
 
 
 def test_a_servers_own_file_holds_one_version() -> None:
-    assert holds_one(_own())
-    assert holds_one(_own(_body(ID=bytes(16))))
+    require_one(_own())
+    require_one(_own(_body(ID=bytes(16))))
 
 
 @pytest.mark.parametrize(
@@ -364,7 +435,8 @@ def test_a_servers_own_file_holds_one_version() -> None:
     ],
 )
 def test_one_that_may_be_taken_otherwise_does_not(content: bytes) -> None:
-    assert not holds_one(content)
+    with pytest.raises(ValueError, match="kept otherwise"):
+        require_one(content)
 
 
 def test_content_that_is_named_twice_is_not_read() -> None:
