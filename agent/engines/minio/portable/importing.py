@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from agent.archives.members import path_of
@@ -17,11 +19,15 @@ from agent.engines.minio.portable.headers import given
 from agent.engines.minio.portable.listing import buckets_of
 from agent.engines.minio.portable.settings_trial import give, not_taken
 from agent.engines.minio.portable.tree import OPEN_FLAGS, is_versioned, lines_of, settings_of
-from agent.engines.minio.server.client import Client
+from agent.engines.minio.server.client import Client, NotReadyError, RefusedError
 from common.errors import ArchiveIncompatibleError, ServiceError, ToolFailedError
 
 _TOGETHER = 8
 _PIECE_BYTES = 256 << 10
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+"""At most, before a version is put again, as clients of S3 do; each is as long as chance has it, so that not all that
+were refused come back at once."""
+_IS_THERE = 412
 _VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
@@ -87,33 +93,55 @@ async def apply_settings(client: Client, tree: Path, names: Sequence[str], *, le
 
 
 async def _put(client: Client, tree: Path, bucket: str, line: Line, *, has_versions: bool) -> None:
+    put = partial(_put_once, client, tree, bucket, line, has_versions=has_versions)
+    try:
+        # A delete marker that is put a second time takes away the first.
+        await (put() if line.is_marker else _patiently(put))
+    except ServiceError as failure:
+        raise ToolFailedError(f"{bucket}/{line.key} could not be stored: {failure.text}") from failure
+
+
+async def _patiently(put: Callable[[], Awaitable[None]]) -> None:
+    """Put an object's version, which is the same however often that is done, again where a server is too busy."""
+    for tries, pause in enumerate((*_PAUSES_SECONDS, None)):
+        try:
+            return await put()
+        except NotReadyError:
+            if pause is None:
+                raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # nothing secret
+        except RefusedError as refusal:
+            # It stored that version all the same, and does not take it twice.
+            if tries and refusal.status == _IS_THERE:
+                return None
+            raise
+
+
+async def _put_once(client: Client, tree: Path, bucket: str, line: Line, *, has_versions: bool) -> None:
     source = {"x-minio-source-mtime": line.modified}
     query = {"versionId": version_id(line.version)} if has_versions else {}
     key = stored_key(line.key)
-    try:
-        if line.is_marker:
-            marks = {"x-minio-source-deletemarker": "true", "x-minio-source-replication-request": "true"}
-            await client.call("DELETE", bucket, key, query=query, headers=source | marks)
-            return
-        headers, as_query = given(line)
-        headers |= source
-        query |= as_query
-        if ENCRYPTED not in headers:
-            headers["x-minio-source-etag"] = line.etag
-        path = tree.joinpath(*path_of(line.file))
-        async with client.open(
-            "PUT",
-            bucket,
-            key,
-            query=query,
-            headers=headers,
-            body=_pieces(path) if line.size else b"",
-            body_bytes=line.size,
-            body_sha256=line.sha256,
-        ) as response:
-            await response.read()
-    except ServiceError as failure:
-        raise ToolFailedError(f"{bucket}/{line.key} could not be stored: {failure.text}") from failure
+    if line.is_marker:
+        marks = {"x-minio-source-deletemarker": "true", "x-minio-source-replication-request": "true"}
+        await client.call("DELETE", bucket, key, query=query, headers=source | marks)
+        return
+    headers, as_query = given(line)
+    headers |= source
+    query |= as_query
+    if ENCRYPTED not in headers:
+        headers["x-minio-source-etag"] = line.etag
+    path = tree.joinpath(*path_of(line.file))
+    async with client.open(
+        "PUT",
+        bucket,
+        key,
+        query=query,
+        headers=headers,
+        body=_pieces(path) if line.size else b"",
+        body_bytes=line.size,
+        body_sha256=line.sha256,
+    ) as response:
+        await response.read()
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:

@@ -31,8 +31,9 @@ _MOST_HEADER_BYTES, _MOST_HEADERS = 1 << 20, 1 << 14
 """Of an answer: an object's metadata may have more than web pages' headers do."""
 _UNREADABLE = ("SlowDownRead", "SlowDownWrite")
 """MinIO's way to say that an object is damaged, for ever, and that a drive takes nothing."""
-_NOT_NOW = (499, 503)
-"""A server that restarts ends the requests it has with 499, "client disconnected", although the clients are there."""
+_NOT_NOW = (429, 499, 503)
+"""429: more calls at once than it is set to take. A server that restarts ends the requests it has with 499, "client
+disconnected", although the clients are there."""
 _SERVER_STATUS = "x-minio-server-status"
 _ADMIN = "/minio/admin/v3/"
 _DENIED, _DISABLED = "AccessDenied", "disabled"

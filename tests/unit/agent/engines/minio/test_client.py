@@ -16,6 +16,8 @@ from common.errors import AppUnavailableError, ServiceError
     [
         (499, "ClientDisconnected", NotReadyError),
         (503, "XMinioServerNotInitialized", NotReadyError),
+        (503, "RequestTimeout", NotReadyError),
+        (429, "TooManyRequests", NotReadyError),
         (503, "SlowDownRead", RefusedError),
         (403, "AccessDenied", AppUnavailableError),
         (404, "NoSuchKey", RefusedError),
