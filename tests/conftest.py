@@ -20,6 +20,7 @@ pytest_plugins = [
 ]
 
 _UNIT = Path(__file__).parent / "unit"
+_CLI = _UNIT / "cli"
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 8 << 30
 
@@ -44,9 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     sizes = Counter(path.parent for path in files)
     seen: Counter[Path] = Counter()
     places = {}
-    for path in files:
+    for path, found in files.items():
+        is_unit = _UNIT in path.parents
+        if is_unit and _CLI not in path.parents and any(item.get_closest_marker("variant") for item in found):
+            raise pytest.UsageError(f"{path} has variants, and `make test-variants` does not look there")
         seen[path.parent] += 1
-        places[path] = (_UNIT in path.parents, (seen[path.parent] - 0.5) / sizes[path.parent])
+        places[path] = (is_unit, (seen[path.parent] - 0.5) / sizes[path.parent])
     items[:] = itertools.chain.from_iterable(files[path] for path in sorted(files, key=lambda path: places[path]))
 
 
