@@ -163,13 +163,17 @@ class RedisServer(LocalServer):
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=5) as connection:
             if self.tls is None:
-                return _answers(connection)
+                return self._answers(connection)
             context = ssl.create_default_context(cafile=self.tls.authority)
             with context.wrap_socket(connection, server_hostname="localhost") as wrapped:
-                return _answers(wrapped)
+                return self._answers(wrapped)
         return False
 
-
-def _answers(connection: socket.socket) -> bool:
-    connection.sendall(b"PING\r\n")
-    return connection.recv(64).startswith(_READY)
+    def _answers(self, connection: socket.socket) -> bool:
+        if self.password:
+            # Else it says -NOAUTH while it loads, too.
+            password = self.password.encode()
+            connection.sendall(b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n" % (len(password), password))
+            connection.recv(256)
+        connection.sendall(b"PING\r\n")
+        return connection.recv(64).startswith(_READY)
