@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _NAME = r"""(?:`(?:[^`]|``)*`|"(?:[^"]|"")*"|[\w$\x80-\U0010ffff\udc80-\udcff]+)"""
-_GAP = r"(?:\s|/\*(?![!M])[^*]*\*+(?:[^/*][^*]*\*+)*/|--\s[^\n]*\n|\#[^\n]*\n)"
+_GAP = r"(?:\s|/\*(?![!M])[^*]*\*+(?:[^/*][^*]*\*+)*/|--(?:[^\S\n][^\n]*)?\n|\#[^\n]*\n)"
 """A blank or a comment, but none with code; read in one way only, since it may be anybody's text."""
 _GAPS = _GAP + "+"
 _BEFORE_NAME, _AFTER_NAME = rf"(?:{_GAPS}|(?=[`\"]))", rf"(?:{_GAPS}|(?<=[`\"]))"

@@ -118,6 +118,8 @@ async def query(
                 within_seconds=ANSWER_SECONDS,
             )
         else:
+            if clients:
+                await clients.release(login)
             options = [] if is_plain else [f"--init-command={_BEGINNING}"]
             output = await run(_command(login, database, *options), input_bytes=text)
     except ToolFailedError as failure:

@@ -23,9 +23,14 @@ MOST_BYTES = 16 << 20
 
 
 class KeptClients:
-    """Those of an operation: one for each login, as long as only one question at a time is asked."""
+    """Those of an operation: one for each login, as long as only one question at a time is asked.
 
-    def __init__(self) -> None:
+    Args:
+        around: of the operation that this one is a part of.
+    """
+
+    def __init__(self, around: KeptClients | None = None) -> None:
+        self._around = around
         self._idle: dict[Login, _Client] = {}
         self._is_closed = False
 
@@ -43,6 +48,7 @@ class KeptClients:
         """
         client = self._idle.pop(login, None)
         if client is None or not await client.is_ready(beginning.encode(), within_seconds):
+            await self.release(login)
             client = await _Client.started(command)
             await client.answer(beginning.encode())
         output = await client.answer(question)
@@ -51,6 +57,14 @@ class KeptClients:
         else:
             self._idle[login] = client
         return output
+
+    async def release(self, login: Login) -> None:
+        """End the one of a login that waits for a question, before another session is opened: an account may have room
+        for no more (MAX_USER_CONNECTIONS)."""
+        if client := self._idle.pop(login, None):
+            await client.close()
+        if self._around:
+            await self._around.release(login)
 
     async def close(self) -> None:
         """End them."""
@@ -125,7 +139,7 @@ async def keeping_clients(*, are_own: bool = False) -> AsyncIterator[None]:
     if _clients.get() and not are_own:
         yield
         return
-    clients = KeptClients()
+    clients = KeptClients(_clients.get())
     token = _clients.set(clients)
     try:
         yield

@@ -51,7 +51,7 @@ def sent(text: bytes) -> bytes:
             b"CREATE TRIGGER`t`BEFORE INSERT ON`x`FOR EACH ROW SET @a = 1",
         ),
         (
-            b"CREATE TRIGGER shop/* x */./* y */t AFTER UPDATE ON shop -- z\n . x FOR EACH ROW SET @a = 1",
+            b"CREATE TRIGGER shop/* x */./* y */t AFTER UPDATE ON shop -- z\n . --\nx FOR EACH ROW SET @a = 1",
             b"CREATE TRIGGER t AFTER UPDATE ON x FOR EACH ROW SET @a = 1",
         ),
         (b"CREATE VIEW Shop.v(a) AS SELECT 1", b"CREATE VIEW v(a) AS SELECT 1"),
