@@ -46,7 +46,9 @@ _SILENT = re.compile(r"initial communication packet.*error: (?:110|11)\b")
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\", "\\0": "\0"}
 _ESCAPE = re.compile(r"\\[tn\\0]")
 
-_UNREACHABLE = frozenset({1040, 1044, 1045, 1049, 1053, 1698, 2002, 2003, 2005, 2006, 2013, 2026, 2061, 4151})
+_UNREACHABLE = frozenset(
+    {1040, 1044, 1045, 1049, 1053, 1203, 1226, 1698, 2002, 2003, 2005, 2006, 2013, 2026, 2061, 4151}
+)
 _LOCKED = frozenset({1205, 1213, 4178})
 _NO_SPACE = frozenset({3, 28, 1021, 1114})
 _TOO_LONG = 1969

@@ -31,6 +31,9 @@ LOGIN = Login("127.0.0.1", 3306, "loader", "", Path("/usr/bin"))
         (1067, ArchiveIncompatibleError),
         (1062, ArchiveDamagedError),
         (1021, NoSpaceError),
+        # The account has as many connections as it may have.
+        (1203, AppUnavailableError),
+        (1226, AppUnavailableError),
     ],
 )
 def test_the_servers_error_number_decides_whose_fault_it_is(number: int, error: type[ServiceError]) -> None:
