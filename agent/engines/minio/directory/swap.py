@@ -297,10 +297,19 @@ async def _are_users_loaded(client: Client) -> bool:
 
 async def _read(client: Client, sample: Sample) -> None:
     """Unless a client writes it just then and has to be waited for."""
-    reading = asyncio.create_task(
-        (_read_tiered if sample.is_tiered else _tolerating_absence)(client, sample.bucket, sample.key, {}),
-        name="read a sample",
-    )
+    # A server reads which tiers there are some moments after it began to serve.
+    ends_at = time.monotonic() + (_TIERS_SECONDS if sample.is_tiered else 0)
+    while True:
+        try:
+            return await _read_once(client, sample)
+        except RefusedError:
+            if time.monotonic() > ends_at:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _read_once(client: Client, sample: Sample) -> None:
+    reading = asyncio.create_task(_tolerating_absence(client, sample.bucket, sample.key, {}), name="read a sample")
     try:
         while not (await asyncio.wait([reading], timeout=_TURN_SECONDS))[0]:
             if await quiet.has_read_that_waits(client):
@@ -319,15 +328,3 @@ async def _tolerating_absence(client: Client, bucket: str, key: str, query: dict
         # A client may have deleted it meanwhile.
         if failure.status not in (404, 405):
             raise
-
-
-async def _read_tiered(client: Client, bucket: str, key: str, query: dict[str, str]) -> None:
-    """A server reads which tiers there are some moments after it began to serve."""
-    ends_at = time.monotonic() + _TIERS_SECONDS
-    while True:
-        try:
-            return await _tolerating_absence(client, bucket, key, query)
-        except RefusedError:
-            if time.monotonic() > ends_at:
-                raise
-            await asyncio.sleep(_POLL_SECONDS)
