@@ -22,7 +22,7 @@ done
 """Has a shell answer as a client does: to a beginning and to a question, behind each of which a row is asked for."""
 
 
-@pytest.mark.parametrize("ending", ["cat > /dev/null", "exit 1", "echo something; cat > /dev/null"])
+@pytest.mark.parametrize("ending", ["cat > /dev/null", "exit 1", "read -r next; echo something; cat > /dev/null"])
 async def test_a_client_that_is_not_ready_any_more_is_followed_by_another(ending: str, tmp_path: Path) -> None:
     command = Command(["sh", "-c", f"echo started >> {tmp_path}/starts; {TWICE} {ending}"])
     clients = KeptClients()
