@@ -172,6 +172,8 @@ class _Drive:
         self, version: xlmeta.Version, meta: xlmeta.ObjectMeta, directory: tuple[str, str], *, is_own: bool = False
     ) -> contents.Proof:
         budget = self._own_budget if is_own else self._budget
+        if version.has_two_contents:
+            return contents.Proof.DAMAGED
         if version.is_inline:
             return contents.inline_proof(version, meta.inline, budget, is_own=is_own)
         return self._of_parts(version, (*directory, version.data_directory), budget, is_own=is_own)
@@ -179,8 +181,6 @@ class _Drive:
     def _of_parts(
         self, version: xlmeta.Version, directory: tuple[str, str, str], budget: contents.Budget, *, is_own: bool
     ) -> contents.Proof:
-        if version.has_two_contents:
-            return contents.Proof.DAMAGED
         paths = {(*directory, f"part.{number}"): size for number, size in version.parts}
         of_object = self._parts.get(directory[:2], {})
         parts = [of_object.get(path) for path in paths]

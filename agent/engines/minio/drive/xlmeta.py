@@ -42,8 +42,9 @@ _MAX_VERSIONS = 1_000_000
 _SEALED_KEYS = ("-S3-Sealed-Key", "-Kms-Sealed-Key")
 _CUSTOMER_KEY = "X-Minio-Internal-Server-Side-Encryption-Sealed-Key"
 _TIER = "x-minio-internal-transition-tier"
-_ELSEWHERE = (INLINE, TIERED, _TIER)
-"""What says that content is not beside the file."""
+_OF_OWN = frozenset((INLINE, "x-minio-internal-erasure-upgraded"))
+"""All that MinIO says of files of its own beside what a client sees; anything else may have it read another content,
+or none: that it is compressed, encrypted, in a tier, or about to be purged."""
 _COMPRESSION = "X-Minio-Internal-compression"
 """As all of these, in MinIO's own case, which knows no other."""
 _FIRST_FORMAT = b"1   "
@@ -88,7 +89,8 @@ class Version:
         metadata: as a client sees it, with tags and the like; bytes that are no UTF-8 are surrogates.
         stored_bytes: of the content as it is kept, compressed or encrypted.
         is_inline: the content is in the xl.meta.
-        has_two_contents: another one is in the xl.meta than where the version says, and MinIO reads that.
+        has_two_contents: another one is in the xl.meta than where the version says, and MinIO reads that; or the one
+            that is there is said to be of several parts, each of which MinIO reads from its beginning.
         block_bytes: of the content, before each of which its sum stands; 0: it is kept in another way than we know.
         tier: the remote one that keeps the content, also where a copy is lent back for some days; empty: none.
     """
@@ -212,8 +214,9 @@ def _holds_one(content: bytes) -> bool:
         fields = _Cursor(header, 0, len(header)).value()
         inner = _Cursor(body, 0, len(body))
         raw = inner.value()["V2Obj"]
-        odd = [name for name in raw.get("MetaSys") or {} if name != INLINE and name.lower() in _ELSEWHERE]
-        return fields[0] == raw["ID"] == _NO_ID and not odd and cursor.is_at_end() and inner.is_at_end()
+        is_plain = _OF_OWN.issuperset(raw.get("MetaSys") or ()) and len(raw.get("PartNums") or ()) <= 1
+        is_plain = is_plain and fields[0] == raw["ID"] == _NO_ID
+        return is_plain and cursor.is_at_end() and inner.is_at_end()
     except _UNFIT:
         return False
 
@@ -308,6 +311,7 @@ def _object(raw: dict[str, Any]) -> Version:
         metadata=visible,
         stored_bytes=raw["Size"],
         is_inline=is_inline,
+        has_two_contents=is_inline and len(numbers) > 1,
         block_bytes=raw["EcBSize"] if raw.get("EcBSize") in BLOCK_BYTES else 0,
         tier=tier,
     )

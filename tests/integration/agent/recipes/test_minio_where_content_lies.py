@@ -85,6 +85,18 @@ async def test_an_object_with_another_content_in_its_xl_meta_is_said_to_be_damag
     assert "files/key" not in _verify(whole, tmp_path)[1]
 
 
+async def test_an_object_of_several_parts_in_its_xl_meta_is_said_to_be_damaged(
+    server: MinioServer, tmp_path: Path
+) -> None:
+    size = len(GOOD) // 2
+    change = made_up("files/key/xl.meta", PartNums=[1, 2], PartSizes=[size, size], PartASizes=[size, size])
+    archive = resealed(await _export(server, tmp_path), change)
+
+    exit_code, said = _verify(archive, tmp_path)
+
+    assert (exit_code, "'files/key'" in said) == (ExitCode.ARCHIVE, True)
+
+
 async def test_what_a_server_leaves_in_an_xl_meta_is_damage_where_it_cannot_read_past_it(
     server: MinioServer, start_minio: StartMinio, tmp_path: Path
 ) -> None:
@@ -161,6 +173,8 @@ async def test_one_of_the_servers_own_files_with_two_contents_is_refused_by_name
     "fields",
     [
         {"ID": bytes(range(16))},
+        {"MetaSys": {"X-Minio-Internal-compression": b"klauspost/compress/s2"}},
+        {"MetaSys": {"purgestatus": b"arn=PENDING;"}},
         {
             "MetaSys": {
                 "x-minio-internal-transition-status": b"complete",
@@ -168,7 +182,7 @@ async def test_one_of_the_servers_own_files_with_two_contents_is_refused_by_name
             }
         },
     ],
-    ids=["with an id", "in a tier"],
+    ids=["with an id", "compressed", "to be purged", "in a tier"],
 )
 async def test_one_that_is_kept_otherwise_than_a_server_does_is_refused_by_name(
     fields: dict[str, Any], server: MinioServer, start_minio: StartMinio, tmp_path: Path

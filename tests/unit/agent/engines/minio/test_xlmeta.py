@@ -61,6 +61,8 @@ def test_what_lies_within_the_file_has_no_parts_beside_it() -> None:
     [version] = read(_file(_object(MetaSys={"x-minio-internal-inline-data": b"true"}), inline=inline)).versions
 
     assert (version.data_directory, version.parts, version.size) == ("", (), 8)
+    # Each part of it a server would read from its beginning.
+    assert version.has_two_contents
 
 
 @pytest.mark.parametrize(("vid", "inline"), [("null", "null"), (str(ID), str(ID))])
@@ -397,7 +399,7 @@ def _body(**fields: Any) -> bytes:
 
 def _own(body: bytes = b"", header: list[object] | None = None, *, count: int = 1, rest: bytes = b"") -> bytes:
     """Of one of the server's own files."""
-    body = body or _body(ID=bytes(16), MetaSys=_INLINE)
+    body = body or _body(ID=bytes(16), MetaSys=_INLINE, PartNums=[1])
     version = pack(pack(header or [bytes(16), _TIME_NS, bytes(4), 1, 0])) + pack(body)
     content = bytes([3, 3]) + pack(count) + version * count + rest
     return b"XL2 \x01\x00\x03\x00\xc6" + len(content).to_bytes(4, "big") + content + b"\xce" + bytes(4)
@@ -405,7 +407,7 @@ def _own(body: bytes = b"", header: list[object] | None = None, *, count: int = 
 
 def _twice(name: str) -> bytes:
     """A body whose version says something twice."""
-    fields = _object(ID=bytes(16), MetaSys=_INLINE)[1]["V2Obj"]
+    fields = _object(ID=bytes(16), MetaSys=_INLINE, PartNums=[1])[1]["V2Obj"]
     pairs = [*fields.items(), (name, fields[name])]
     packed = b"".join(pack(key) + pack(value) for key, value in pairs)
     return b"\x82" + pack("Type") + pack(1) + pack("V2Obj") + b"\xde" + len(pairs).to_bytes(2, "big") + packed
@@ -413,7 +415,7 @@ def _twice(name: str) -> bytes:
 
 def test_a_servers_own_file_holds_one_version() -> None:
     require_one(_own())
-    require_one(_own(_body(ID=bytes(16))))
+    require_one(_own(_body(ID=bytes(16), PartNums=[1])))
 
 
 @pytest.mark.parametrize(
@@ -424,7 +426,10 @@ def test_a_servers_own_file_holds_one_version() -> None:
         _own(header=[ID.bytes, _TIME_NS, bytes(4), 1, 0]),
         _own(_body()),
         _own(pack(_marker()[1])),
-        _own(_body(ID=bytes(16)) + b"\0"),
+        _own(_body(ID=bytes(16), PartNums=[1]) + b"\0"),
+        _own(_body(ID=bytes(16), PartNums=[1, 2])),
+        _own(_body(ID=bytes(16), PartNums=[1], MetaSys={"X-Minio-Internal-compression": b"klauspost/compress/s2"})),
+        _own(_body(ID=bytes(16), PartNums=[1], MetaSys={"X-Minio-Internal-Server-Side-Encryption-Iv": b""})),
         _own(_twice("MetaSys")),
         _own(_twice("DDir")),
         _own(_body(ID=bytes(16), MetaSys={"X-Minio-Internal-inline-data": b"true"})),
