@@ -3,6 +3,7 @@ names. They are told headers and names of objects of every call."""
 
 from __future__ import annotations
 
+import unicodedata  # noqa: F401  # urlsplit reads it at the first host beyond ASCII, which no child in the jail can
 import urllib.parse
 from collections.abc import Sequence
 

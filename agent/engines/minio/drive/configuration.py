@@ -46,7 +46,7 @@ def settings_in(content: bytes) -> list[Setting] | None:
     except (ValueError, RecursionError) as failure:
         raise ValueError("it is no JSON") from failure
     return [
-        Setting(subsystem, target, key, value)
+        Setting(*map(_as_read, (subsystem, target, key, value)))
         for subsystem, targets in _pairs_of(found)
         for target, settings in _pairs_of(targets)
         for setting in (settings if isinstance(settings, list) else ())
@@ -61,3 +61,8 @@ def _pairs_of(found: object) -> Iterator[tuple[str, Any]]:
 
 def _said(setting: object, field: str) -> list[str]:
     return [str(value) for name, value in _pairs_of(setting) if name.lower() == field]
+
+
+def _as_read(text: str) -> str:
+    """By MinIO, which has U+FFFD for what is half a character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

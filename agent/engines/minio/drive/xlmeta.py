@@ -24,6 +24,7 @@ from agent.engines.minio.drive.xlmeta_fields import (
     MARKER,
     OBJECT,
     TIERED,
+    is_purged,
     require_header,
     require_marker,
     require_object,
@@ -82,6 +83,7 @@ class Version:
 
     Attributes:
         id: a UUID, or "null".
+        is_marker: it says that the object was deleted, or was itself deleted for good and is not purged yet.
         size: of the content, before compression and encryption.
         data_directory: beside the xl.meta, with files part.N; empty where there is none.
         parts: number and stored size of the content of each, in order.
@@ -284,6 +286,8 @@ def _marker(raw: dict[str, Any]) -> Version:
 
 def _object(raw: dict[str, Any]) -> Version:
     internal = {str(name): value for name, value in (raw.get("MetaSys") or {}).items()}
+    if is_purged(internal):
+        return _marker(raw)
     visible = {str(name): str(value) for name, value in (raw.get("MetaUsr") or {}).items()}
     numbers, sizes, actual = (
         [_int(number) for number in raw.get(name) or []] for name in ("PartNums", "PartSizes", "PartASizes")

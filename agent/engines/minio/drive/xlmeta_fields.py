@@ -6,6 +6,7 @@ All functions raise ValueError for what no server with a single drive has writte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,11 @@ FREE = "x-minio-internal-free-version"
 INLINE = "x-minio-internal-inline-data"
 TIERED = "x-minio-internal-transition-status"
 _CHECKSUMS = "x-minio-internal-crc"
+PURGED = "x-minio-internal-purgestatus"
+_PURGE_STATUS = re.compile(rb"(?:[^=;,]+=(?:PENDING|COMPLETE|FAILED);)+|PENDING|COMPLETE|FAILED")
+"""By target. In another status MinIO may see none, and serve the object (bucket-replication-utils.go)."""
+_ENCRYPTION = "X-Minio-Internal-Server-Side-Encryption-"
+"""Any such name, and an object counts as encrypted."""
 _SEALED = (
     "X-Minio-Internal-Server-Side-Encryption-Sealed-Key",
     "X-Minio-Internal-Server-Side-Encryption-S3-Sealed-Key",
@@ -66,8 +72,17 @@ def require_object(raw: Mapping[str, Any]) -> None:
     _require(isinstance(visible, dict) and all(isinstance(text, str) for text in visible.values()), "MetaUsr")
     _require(not any(str(name).lower().startswith(_INTERNAL) for name in visible), "MetaUsr")
     internal = _given(raw, "MetaSys", {})
+    _require([name for name in internal if str(name).lower() == PURGED] in ([], [PURGED]), "purge status")
+    _require(not internal.get(PURGED) or is_purged(internal), "purge status")
     if not any(name in internal for name in _SEALED):
+        _require(not any(str(name).startswith(_ENCRYPTION) for name in internal), "key")
         _require_checksums(internal.get(_CHECKSUMS, b""))
+
+
+def is_purged(internal: Mapping[str, Any]) -> bool:
+    """Whether an object was deleted for good and stays only until another server has heard of it, as clients see."""
+    status = internal.get(PURGED)
+    return isinstance(status, bytes) and _PURGE_STATUS.fullmatch(status) is not None
 
 
 def require_marker(raw: Mapping[str, Any]) -> None:

@@ -97,6 +97,16 @@ async def test_an_object_of_several_parts_in_its_xl_meta_is_said_to_be_damaged(
     assert (exit_code, "'files/key'" in said) == (ExitCode.ARCHIVE, True)
 
 
+async def test_an_object_that_is_said_to_be_purged_is_not_proven(server: MinioServer, tmp_path: Path) -> None:
+    purged = {"x-minio-internal-inline-data": b"true", "x-minio-internal-purgestatus": b"arn=PENDING;"}
+    change = made_up("files/key/xl.meta", MetaSys=purged)
+    archive = resealed(await _export(server, tmp_path), change)
+
+    exit_code, said = _verify(archive, tmp_path)
+
+    assert (exit_code, "does not hold what its fingerprint says" in said) == (ExitCode.DIFFERS, True)
+
+
 async def test_what_a_server_leaves_in_an_xl_meta_is_damage_where_it_cannot_read_past_it(
     server: MinioServer, start_minio: StartMinio, tmp_path: Path
 ) -> None:
@@ -203,7 +213,7 @@ async def test_one_that_is_kept_otherwise_than_a_server_does_is_refused_by_name(
 async def test_a_configuration_in_a_part_is_read_like_any_other(
     server: MinioServer, start_minio: StartMinio, tmp_path: Path
 ) -> None:
-    told = [{"key": "enable", "value": "on"}, {"key": "endpoint", "value": "http://somebody.example"}]
+    told = [{"key": "enable", "value": "on"}, {"key": "endpoint", "value": "http://sömebody.example"}]
     sites = {"srState": {"peers": {"one": {"endpoint": "http://elsewhere.example"}}}}
     files = {
         CONFIGURATION: {"audit_webhook": {"one": told}, "region": {"_": [{"key": "comment", "value": "x" * LARGE}]}},
@@ -219,7 +229,7 @@ async def test_a_configuration_in_a_part_is_read_like_any_other(
     await app.recipe.discard(record)
 
     told_of = " ".join(preview.warnings)
-    assert "tell 'audit_webhook http://somebody.example' of what it does" in told_of
+    assert "tell 'audit_webhook http://sömebody.example' of what it does" in told_of
     assert "replicates all that it has with 'http://elsewhere.example'" in told_of
 
 

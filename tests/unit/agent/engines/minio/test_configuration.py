@@ -29,6 +29,12 @@ def test_settings_are_read_by_subsystem_and_target() -> None:
     ]
 
 
+def test_half_a_character_is_read_as_a_server_reads_it() -> None:
+    [setting] = settings_in(_configuration(r'{"key": "k", "value": "\ud800/\ud83d\ude00"}')) or []
+
+    assert setting.value == "\ufffd/\U0001f600"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000])
 def test_what_is_no_json_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="no JSON"):

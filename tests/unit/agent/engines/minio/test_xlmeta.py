@@ -77,6 +77,13 @@ def test_what_is_left_in_the_file_is_told_where_a_server_takes_it(vid: str, inli
         assert version.parts == ((1, 5), (2, 3))
 
 
+@pytest.mark.parametrize("status", [b"arn=PENDING;", b"a=COMPLETE;b=FAILED;", b"PENDING"])
+def test_what_was_deleted_for_good_and_is_not_purged_yet_counts_as_deleted(status: bytes) -> None:
+    [version] = read(_file(_object(MetaSys={"x-minio-internal-purgestatus": status}))).versions
+
+    assert (version.id, version.is_marker, version.parts) == (str(ID), True, ())
+
+
 def test_data_of_versions_that_are_gone_may_be_left_in_the_file() -> None:
     [version] = read(_file(_object(), inline=b"\x01" + pack({"null": b"of one that was deleted"}))).versions
 
@@ -251,6 +258,9 @@ _UNFIT: dict[str, Sequence[object]] = {
         0,
         {"x-minio-internal-crc": b"\xc2\x01" + bytes(32) + _MANY},
         {"x-minio-internal-crc": b"\x84\x01" + bytes(20) + _MANY},
+        {"x-minio-internal-purgestatus": b"arn=DONE;"},
+        {"X-Minio-Internal-purgestatus": b"arn=PENDING;"},
+        {"X-Minio-Internal-Server-Side-Encryption-Iv": b"iv"},
     ),
     "MetaUsr": ({"a": {"b": 1}}, {"a": None}, [], 0),
 }
