@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from subprocess import Popen as Started
 
 import psutil
@@ -11,6 +12,7 @@ import pytest
 
 from agent.jail import PARSER, TOOL, Jail, argv_in_jail, argv_of_module
 from tests.fixtures.nursery import Nursery
+from tests.fixtures.waiting import until
 
 _LOOK = """
 for file in limits status; do while read -r line; do echo "$line"; done < /proc/self/$file; done
@@ -45,14 +47,19 @@ def test_a_forked_child_has_the_rights_limits_and_descriptors_of_a_started_one(j
     assert said[1] == said[0]
 
 
-def test_a_forked_module_shows_its_argv_and_ends_as_a_started_one(nursery: Nursery) -> None:
+async def test_a_forked_module_shows_its_argv_and_ends_as_a_started_one(nursery: Nursery) -> None:
     argv = argv_of_module(TOOL, "agent.engines.sqlite.child", ["no such task"])
     ended = []
     for popen in (Started, nursery.popen):
         process = popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={})
         if popen is not Started:
-            assert [part for part in psutil.Process(process.pid).cmdline() if part] == argv
+            # It writes them over those that it was forked with.
+            await until(partial(_shows, psutil.Process(process.pid), argv))
         _, stderr = process.communicate(b"{}\n")
         ended.append((process.returncode, stderr.splitlines()[-1]))
 
     assert ended == [(1, b"KeyError: 'no such task'")] * 2
+
+
+def _shows(process: psutil.Process, argv: list[str]) -> bool:
+    return [part for part in process.cmdline() if part] == argv

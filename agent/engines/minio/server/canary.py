@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.archives.members import printable
 from agent.engines.filesystem import opened_directory
 from agent.engines.minio.drive.layout import is_data_directory_name
 from agent.engines.minio.server.client import Client, RefusedError
@@ -58,9 +59,13 @@ async def try_reading(
                 if len(answer.body) != sample.size:
                     raise ToolFailedError("it has another size")
             except ServiceError as failure:
+                tried = printable(f"{sample.bucket}/{sample.key}")
                 raise ArchiveIncompatibleError(
-                    f"This server cannot read objects of the archive{made_by}: {failure.text}; nothing was changed.",
-                    next_step="Upgrade this server first, or export in the portable format, `?format=s3`.",
+                    f"This server cannot read objects of the archive{made_by}, as {tried}: {failure.text}; nothing was "
+                    "changed.",
+                    next_step="Where the archive's server can read it, upgrade this one first, or export in the "
+                    "portable format, `?format=s3`. Where that cannot either, as a compressed object that MinIO copied "
+                    "onto itself, put the object there anew or delete it, then export again.",
                 ) from failure
     finally:
         await remove(client, drive, bucket)
