@@ -48,17 +48,18 @@ def test_a_forked_child_has_the_rights_limits_and_descriptors_of_a_started_one(j
 
 
 async def test_a_forked_module_shows_its_argv_and_ends_as_a_started_one(nursery: Nursery) -> None:
-    argv = argv_of_module(TOOL, "agent.engines.sqlite.child", ["no such task"])
+    # It waits for its request.
+    argv = argv_of_module(TOOL, "agent.engines.n8n.preparing_child", [])
     ended = []
     for popen in (Started, nursery.popen):
         process = popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={})
-        if popen is not Started:
-            # It writes them over those that it was forked with.
-            await until(partial(_shows, psutil.Process(process.pid), argv))
-        _, stderr = process.communicate(b"{}\n")
+        # A forked one writes them over those that it was forked with.
+        await until(partial(_shows, psutil.Process(process.pid), argv))
+        _, stderr = process.communicate(b"no request")
         ended.append((process.returncode, stderr.splitlines()[-1]))
 
-    assert ended == [(1, b"KeyError: 'no such task'")] * 2
+    assert ended == [(1, ended[0][1])] * 2
+    assert b"Error: " in ended[0][1]
 
 
 def _shows(process: psutil.Process, argv: list[str]) -> bool:
