@@ -12,7 +12,8 @@ _BEFORE_NAME, _AFTER_NAME = rf"(?:{_GAPS}|(?=[`\"]))", rf"(?:{_GAPS}|(?<=[`\"]))
 """A name in quotes needs none."""
 _TRIGGER = re.compile(
     rf"(?P<kind>(?:CREATE{_GAPS}(?:OR{_GAPS}REPLACE{_GAPS})?(?:DEFINER={_NAME}(?:@{_NAME})?{_GAPS})?)?"
-    rf"TRIGGER{_BEFORE_NAME}(?:IF{_GAPS}NOT{_GAPS}EXISTS{_BEFORE_NAME})?)(?:(?P<own>{_NAME}){_GAP}*\.{_GAP}*)?(?P<name>{_NAME})"
+    rf"TRIGGER{_BEFORE_NAME}(?:IF{_GAPS}NOT{_GAPS}EXISTS{_BEFORE_NAME})?)"
+    rf"(?:(?P<own>{_NAME}){_GAP}*\.{_GAP}*)?(?P<name>{_NAME})"
     rf"(?P<when>{_AFTER_NAME}(?:BEFORE|AFTER){_GAP}(?:[\w,]|{_GAP})*?\bON{_BEFORE_NAME})"
     rf"(?:(?P<schema>{_NAME}){_GAP}*\.{_GAP}*)?(?P<table>{_NAME})",
     re.IGNORECASE | re.DOTALL,

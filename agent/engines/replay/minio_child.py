@@ -172,7 +172,7 @@ class _Drive:
         self, version: xlmeta.Version, meta: xlmeta.ObjectMeta, directory: tuple[str, str], *, is_own: bool = False
     ) -> contents.Proof:
         budget = self._own_budget if is_own else self._budget
-        if version.has_two_contents:
+        if version.is_read_otherwise:
             return contents.Proof.DAMAGED
         if version.is_inline:
             return contents.inline_proof(version, meta.inline, budget, is_own=is_own)

@@ -40,11 +40,12 @@ def has_foreign_parent(code: bytes) -> bool:
     return _PARENT.search(code) is not None
 
 
-def fault_of(text: bytes) -> str:
+def fault_of(text: bytes, code: bytes) -> str:
     """What no dump has in a CREATE or DROP, for a sentence that says what the file has; empty: nothing.
 
     Args:
         text: a statement without comments that makes or drops a table or sequence.
+        code: that statement's.
     """
     if text[:4].upper() == b"DROP":
         return "" if _DROP.fullmatch(text) else "it drops what is not called by a plain name"
@@ -55,9 +56,9 @@ def fault_of(text: bytes) -> str:
     end = end_of_items(text, table.end()) if table else None
     if table is None or end is None:
         return "it makes what is not called by a plain name, or says nothing of its columns"
-    if _VALUE_FOR.search(Statement(text[:end], 0).code):
+    if _VALUE_FOR.search(code):
         return "it takes a default from a sequence in other words than a server writes"
-    code = Statement(text[end:], 0).code
-    if _ROWS.search(code) or not _OPTIONS.fullmatch(_PARTITIONS.sub(b"", code)):
+    behind = Statement(text[end:], 0).code
+    if _ROWS.search(behind) or not _OPTIONS.fullmatch(_PARTITIONS.sub(b"", behind)):
         return "it makes a table with more than options behind its columns"
     return ""

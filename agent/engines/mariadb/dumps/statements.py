@@ -278,7 +278,7 @@ def _check_definition(statement: Statement) -> None:
         )
     if _QUERY.search(code):
         raise _refused(line, "it makes a table from what a query gives")
-    if words[0] != b"ALTER" and (fault := own_tables.fault_of(statement.text)):
+    if words[0] != b"ALTER" and (fault := own_tables.fault_of(statement.text, code)):
         raise _refused(line, fault)
     if own_tables.has_foreign_parent(code):
         raise RefusedError(

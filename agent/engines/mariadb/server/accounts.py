@@ -35,7 +35,7 @@ _NAME = r"`(?:[^`]|``)*`"
 _GRANT = re.compile(
     rf"GRANT (?P<rights>[A-Z, _]+) ON (?:\*|(?P<schema>{_NAME}))\.\* TO (?P<grantee>{_NAME}(?:@{_NAME})?)", re.DOTALL
 )
-_REVOKE = re.compile(r"REVOKE (?P<rights>.+) ON (?P<schema>`(?:[^`]|``)*`)\.\* FROM ", re.DOTALL)
+_REVOKE = re.compile(rf"REVOKE (?P<rights>.+) ON (?P<schema>{_NAME})\.\* FROM ", re.DOTALL)
 _ESCAPE_OR_WILDCARD = re.compile(rb"\\(.)|([%_])|.", re.DOTALL)
 _WILDCARDS = {b"%": b".*", b"_": b"."}
 _EXACT = 128
@@ -103,7 +103,7 @@ async def account_of(login: Login, database: str) -> Account:
 
 
 def _in_effect(
-    granted: Iterable[Sequence[str]], database: str, *, folds_case: bool, is_literal: bool, revoked: Set[str]
+    granted: Collection[Sequence[str]], database: str, *, folds_case: bool, is_literal: bool, revoked: Set[str]
 ) -> frozenset[str]:
     """What somebody may do in a database, of what is granted: rights, each with a pattern of databases or without."""
     by_pattern: dict[str, set[str]] = {}

@@ -91,8 +91,8 @@ class Version:
         metadata: as a client sees it, with tags and the like; bytes that are no UTF-8 are surrogates.
         stored_bytes: of the content as it is kept, compressed or encrypted.
         is_inline: the content is in the xl.meta.
-        has_two_contents: another one is in the xl.meta than where the version says, and MinIO reads that; or the one
-            that is there is said to be of several parts, each of which MinIO reads from its beginning.
+        is_read_otherwise: MinIO gives another content than the version says: one that is in the xl.meta, too, or that
+            in the xl.meta which is said to be of several parts, each of which it reads from the beginning.
         block_bytes: of the content, before each of which its sum stands; 0: it is kept in another way than we know.
         tier: the remote one that keeps the content, also where a copy is lent back for some days; empty: none.
     """
@@ -111,7 +111,7 @@ class Version:
     is_inline: bool = False
     block_bytes: int = 0
     tier: str = ""
-    has_two_contents: bool = False
+    is_read_otherwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +186,11 @@ def read(content: bytes) -> ObjectMeta:
     if inline.keys() & {version.data_directory for version in found}:
         # Where a MinIO looks for it too.
         raise (MadeUpError if is_intact else ValueError)("an xl.meta with data that is named by its directory")
-    found = [replace(one, has_two_contents=True) if _has_two_contents(one, inline) else one for one in found]
+    found = [replace(one, is_read_otherwise=True) if _has_another_within(one, inline) else one for one in found]
     return ObjectMeta(version, found, inline, freed, is_intact=is_intact)
 
 
-def _has_two_contents(version: Version, inline: Mapping[str, bytes]) -> bool:
+def _has_another_within(version: Version, inline: Mapping[str, bytes]) -> bool:
     """Of a version without an id, MinIO takes what is in the file, whether or not the version says that it is there
     (ReadVersion in its cmd/xl-storage.go). It may do so by itself, and fail with it: where a version was copied onto
     its key, and then overwritten with content that is too large for the file, the data of before is left there.
@@ -315,7 +315,7 @@ def _object(raw: dict[str, Any]) -> Version:
         metadata=visible,
         stored_bytes=raw["Size"],
         is_inline=is_inline,
-        has_two_contents=is_inline and len(numbers) > 1,
+        is_read_otherwise=is_inline and len(numbers) > 1,
         block_bytes=raw["EcBSize"] if raw.get("EcBSize") in BLOCK_BYTES else 0,
         tier=tier,
     )

@@ -370,7 +370,7 @@ def _number(bucket: str, key: str, version: xlmeta.Version) -> int:
 
 
 def _has_parts(version: xlmeta.Version, parent: int) -> bool:
-    if version.has_two_contents:
+    if version.is_read_otherwise:
         return False
     if not version.data_directory:
         return True

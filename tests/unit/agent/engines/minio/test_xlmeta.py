@@ -62,7 +62,7 @@ def test_what_lies_within_the_file_has_no_parts_beside_it() -> None:
 
     assert (version.data_directory, version.parts, version.size) == ("", (), 8)
     # Each part of it a server would read from its beginning.
-    assert version.has_two_contents
+    assert version.is_read_otherwise
 
 
 @pytest.mark.parametrize(("vid", "inline"), [("null", "null"), (str(ID), str(ID))])
@@ -73,7 +73,7 @@ def test_what_is_left_in_the_file_is_told_where_a_server_takes_it(vid: str, inli
         [version] = read(_file(_object(ID=own_id), inline=b"\x01" + pack({inline: left}))).versions
 
         # With an id, a server looks at the parts first.
-        assert version.has_two_contents == (vid == "null" and left != b"")
+        assert version.is_read_otherwise == (vid == "null" and left != b"")
         assert version.parts == ((1, 5), (2, 3))
 
 
@@ -87,7 +87,7 @@ def test_what_was_deleted_for_good_and_is_not_purged_yet_counts_as_deleted(statu
 def test_data_of_versions_that_are_gone_may_be_left_in_the_file() -> None:
     [version] = read(_file(_object(), inline=b"\x01" + pack({"null": b"of one that was deleted"}))).versions
 
-    assert not version.has_two_contents
+    assert not version.is_read_otherwise
 
 
 def test_data_in_the_file_that_is_named_by_its_directory_is_refused() -> None:
